@@ -1,0 +1,1 @@
+//! Consul JSON types and an async client.

@@ -1,0 +1,7 @@
+//! Quorate's server. (Essay to come.)
+
+#![forbid(unsafe_code)]
+
+pub mod http;
+pub mod node;
+pub mod watch;

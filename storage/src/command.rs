@@ -1,0 +1,380 @@
+//! Everything that can change the state, as data.
+//!
+//! Commands are what the log holds, so their encoding (postcard: variants by position) is part of
+//! the on-disk format: **append variants and members at the end, never reorder or remove them**.
+//! The golden-bytes test fails when the encoding of a command changes.
+//!
+//! A command carries everything that decides its effect. Ids and randomness were made by the node
+//! that took the request; time is the stamp of the batch. `apply` cannot fail: a refusal is an
+//! [`Outcome::Rejected`], the same on every node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::raft::NodeId;
+use crate::record::{
+    CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
+};
+use crate::{ClusterTime, Index, Millis};
+
+/// What one Raft log entry holds: the commands that were waiting when it was proposed, and the time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Cluster time at which the leader proposed it. Applying sets the time to
+    /// `max(time, stamp)`.
+    pub stamp: ClusterTime,
+    /// What the leader does of its own accord. An entry with neither duty nor parts is a tick: it
+    /// only moves the time.
+    pub duty: Option<Duty>,
+    /// Commands, by the node that took the requests.
+    pub parts: Vec<Part>,
+}
+
+/// A leader's own work, which no request asked for. It needs no number: doing it twice is harmless.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Duty {
+    /// Carry out what is due: TTL checks, sessions, lock delays, critical services to deregister,
+    /// empty agents, tombstones.
+    Expire {
+        /// Only deadlines at or before this time.
+        up_to: ClusterTime,
+        /// How many may expire in this entry; it counts what expires, never what is looked at.
+        max: u32,
+    },
+}
+
+/// The commands of one batch that one node took from its clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The node that numbered the commands.
+    pub origin: NodeId,
+    /// Which life of that node: its boot counter.
+    pub incarnation: u64,
+    /// The origin has answered its clients for every number up to and including this one, so their
+    /// outcomes need no longer be remembered, and they must never be applied from now on.
+    pub answered_through: u64,
+    /// The commands with their numbers (1, 2, 3, ... within an incarnation).
+    pub commands: Vec<(u64, Command)>,
+}
+
+/// The number of a command: unique in the life of the cluster. A command with a number takes effect
+/// at most once, however often it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CommandId {
+    /// The node that numbered it.
+    pub origin: NodeId,
+    /// Which life of that node.
+    pub incarnation: u64,
+    /// 1, 2, 3, ... within an incarnation.
+    pub seq: u64,
+}
+
+/// The agent on whose behalf a request is made: the host that asks, kept by the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Name of the agent's node.
+    pub name: Arc<str>,
+    /// The node's id: a UUID made from cluster id and name.
+    pub id: String,
+    /// The host's address.
+    pub address: String,
+}
+
+/// A change to the state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// `PUT /v1/catalog/register`.
+    CatalogRegister(Box<CatalogRegistration>),
+    /// `PUT /v1/catalog/deregister`: the check, else the service, else the whole node.
+    CatalogDeregister {
+        /// Name of the node.
+        node: Arc<str>,
+        /// A service's id, or empty.
+        service_id: Arc<str>,
+        /// A check's id, or empty.
+        check_id: Arc<str>,
+    },
+    /// `PUT /v1/agent/service/register`.
+    AgentRegisterService {
+        /// Whose service it is.
+        agent: Agent,
+        /// The instance.
+        service: Box<ServiceDefinition>,
+        /// Its checks.
+        checks: Vec<CheckRegistration>,
+        /// Whether checks that are not named again go.
+        replace_existing_checks: bool,
+    },
+    /// `PUT /v1/agent/service/deregister/:id`.
+    AgentDeregisterService {
+        /// Who asks.
+        agent: Agent,
+        /// The instance's id.
+        service_id: Arc<str>,
+    },
+    /// `PUT /v1/agent/check/register`.
+    AgentRegisterCheck {
+        /// Whose check it is.
+        agent: Agent,
+        /// The check.
+        check: Box<CheckRegistration>,
+    },
+    /// `PUT /v1/agent/check/deregister/:id`.
+    AgentDeregisterCheck {
+        /// Who asks.
+        agent: Agent,
+        /// The check's id.
+        check_id: Arc<str>,
+    },
+    /// A heartbeat of a TTL check by its id: `PUT /v1/agent/check/{pass,warn,fail,update}/:id`.
+    UpdateCheck {
+        /// Who asks.
+        agent: Agent,
+        /// The check's id.
+        check_id: Arc<str>,
+        /// The new status.
+        status: CheckStatus,
+        /// The new output.
+        output: String,
+        /// The cluster time that the origin had applied when it read the request: apply refuses a
+        /// heartbeat that is older than max(TTL, 2 s) of cluster time.
+        seen: ClusterTime,
+    },
+    /// The same by the check's number: a few bytes instead of two names.
+    Heartbeat {
+        /// [`Check::number`](crate::record::Check::number).
+        number: u64,
+        /// The new status.
+        status: CheckStatus,
+        /// The new output.
+        output: String,
+        /// As in [`Command::UpdateCheck`].
+        seen: ClusterTime,
+    },
+    /// A write to one key.
+    KvPut {
+        /// The key.
+        key: Arc<str>,
+        /// The value.
+        value: Bytes,
+        /// The client's number.
+        flags: u64,
+        /// Under which condition.
+        mode: KvPutMode,
+    },
+    /// Removal of one key, or of all below a prefix.
+    KvDelete {
+        /// The key or prefix.
+        key: Arc<str>,
+        /// Under which condition.
+        mode: KvDeleteMode,
+    },
+    /// `PUT /v1/session/create`.
+    SessionCreate(Box<SessionRequest>),
+    /// `PUT /v1/session/destroy/:id`; unknown sessions are no error.
+    SessionDestroy {
+        /// The session's id.
+        id: Arc<str>,
+    },
+    /// `PUT /v1/session/renew/:id`.
+    SessionRenew {
+        /// The session's id.
+        id: Arc<str>,
+        /// As in [`Command::UpdateCheck`].
+        seen: ClusterTime,
+    },
+    /// Enters a server of this cluster into the catalogue: a node of its own name, an instance of
+    /// service `consul` and a passing `serfHealth`; also its host's agent.
+    RegisterServer(Box<ServerRecord>),
+    /// Removes a server that left the membership: its node, and its origin record.
+    RemoveServer {
+        /// The server's Raft id.
+        id: NodeId,
+        /// Its node's name.
+        name: Arc<str>,
+    },
+    /// Sets the `serfHealth` of a server's node.
+    SetServerHealth {
+        /// The server's node's name.
+        name: Arc<str>,
+        /// Whether the leader can reach it.
+        alive: bool,
+    },
+}
+
+/// `PUT /v1/catalog/register`, parsed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogRegistration {
+    /// Name of the node.
+    pub node: Arc<str>,
+    /// The node's id, or empty.
+    pub node_id: String,
+    /// The node's address; may be empty only if `skip_node_update`.
+    pub address: String,
+    /// The node's tagged addresses.
+    pub tagged_addresses: Option<TextMap>,
+    /// The node's metadata.
+    pub node_meta: Option<TextMap>,
+    /// Leave an existing node as it is.
+    pub skip_node_update: bool,
+    /// A service instance on the node.
+    pub service: Option<ServiceDefinition>,
+    /// Checks of the node or of its services.
+    pub checks: Vec<CheckRegistration>,
+}
+
+/// The condition of a [`Command::KvPut`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KvPutMode {
+    /// None.
+    Set,
+    /// The key's `ModifyIndex` is this; 0: the key does not exist.
+    Cas(u64),
+    /// The key is free, or already held by this session, which then holds it.
+    Acquire(Arc<str>),
+    /// The key is held by this session, which then no longer does.
+    Release(Arc<str>),
+}
+
+/// The condition of a [`Command::KvDelete`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KvDeleteMode {
+    /// Delete this one key.
+    One,
+    /// Delete this one key if its `ModifyIndex` is this.
+    Cas(u64),
+    /// Delete every key that begins with this one.
+    Recurse,
+}
+
+/// `PUT /v1/session/create`, parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRequest {
+    /// The new session's id, made by the node that took the request.
+    pub id: Arc<str>,
+    /// Who asks; the session is bound to this agent's node unless `node` names another.
+    pub agent: Agent,
+    /// A node's name, or empty for the agent's.
+    pub node: Arc<str>,
+    /// A name for people.
+    pub name: String,
+    /// See [`Session`](crate::record::Session).
+    pub lock_delay_nanos: u64,
+    /// See [`Session`](crate::record::Session).
+    pub behavior: SessionBehavior,
+    /// The TTL as written, or empty.
+    pub ttl_text: String,
+    /// The TTL; zero: none.
+    pub ttl: Millis,
+    /// Node checks it depends on (the edge has filled in the default `serfHealth`).
+    pub node_checks: Vec<String>,
+    /// Service checks it depends on.
+    pub service_checks: Option<Vec<(String, String)>>,
+    /// The deprecated list, as given; these are needed as well.
+    pub checks: Option<Vec<String>>,
+}
+
+/// A server of this cluster, as the catalogue shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRecord {
+    /// The server's Raft id.
+    pub id: NodeId,
+    /// Name of its node.
+    pub name: Arc<str>,
+    /// The node's id: a UUID made from cluster id and name.
+    pub node_id: String,
+    /// Its advertised IP address.
+    pub address: String,
+    /// Its RPC port, which is the port of its `consul` service.
+    pub port: u16,
+    /// The agent of its host.
+    pub agent: Agent,
+    /// Metadata of the `consul` service instance.
+    pub meta: TextMap,
+}
+
+/// What became of a command. The same on every node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It took effect, or there was nothing to change.
+    Done,
+    /// The API's `true` or `false`: whether the condition held.
+    Held(bool),
+    /// A registered or renewed row, by its id.
+    Id(Arc<str>),
+    /// It took effect at this index, but the outcome was too large to remember.
+    AppliedAt(Index),
+    /// It was refused, and changed nothing.
+    Rejected(Rejection),
+}
+
+/// Why a command was refused. The text is what the client is told, in the words of Consul's API;
+/// which HTTP status goes with it is the API's business.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum Rejection {
+    /// The command's number is below what its origin answered, or of an earlier life: it may have
+    /// been applied before, and is not applied now.
+    #[error("outcome unknown: the command may or may not have taken effect")]
+    OutcomeUnknown,
+    /// A heartbeat that waited so long that its sender may be dead by now.
+    #[error("heartbeat was delayed too long to count, send another")]
+    HeartbeatTooOld,
+    /// No check has this number (any more): the origin sends the check's id instead.
+    #[error("no check has this number")]
+    NoSuchNumber,
+    /// No such check.
+    #[error("Unknown check ID {0:?}. Ensure that the check ID is passed, not the check name.")]
+    UnknownCheck(String),
+    /// No such service instance.
+    #[error("Unknown service ID {0:?}. Ensure that the service ID is passed, not the service name.")]
+    UnknownService(String),
+    /// A check was registered for a service that its agent does not have.
+    #[error("ServiceID {0:?} does not exist")]
+    ServiceDoesNotExist(String),
+    /// A heartbeat for a check that is not a TTL check.
+    #[error("CheckID {0:?} does not have associated TTL")]
+    NotTtl(String),
+    /// The id names several agents' rows, none of them the asking agent's.
+    #[error("{what} ID {id:?} is registered on several agents ({agents}): name one with ?agent=")]
+    Ambiguous {
+        /// `service` or `check`.
+        what: String,
+        /// The id.
+        id: String,
+        /// The agents' names, separated by a comma and a blank.
+        agents: String,
+    },
+    /// A catalogue check names a service that is not on its node.
+    #[error("failed inserting check: Missing service registration on node {0:?}")]
+    MissingServiceRegistration(String),
+    /// A node's id belongs to a node that is alive under another name.
+    #[error("failed inserting node: Error while renaming Node ID: {id:?}: Node name {name} is reserved by node {holder} with name {name} ({address})")]
+    NodeNameReserved {
+        /// The id that asked for the name.
+        id: String,
+        /// The name.
+        name: String,
+        /// Id of the node that has it.
+        holder: String,
+        /// Address of the node that has it.
+        address: String,
+    },
+    /// `acquire` with a session that does not exist.
+    #[error("invalid session {0:?}")]
+    InvalidSession(String),
+    /// A session's node does not exist.
+    #[error("Missing node registration")]
+    MissingNode,
+    /// A session's check does not exist.
+    #[error("Missing check '{0}' registration")]
+    MissingCheck(String),
+    /// A session's check is critical.
+    #[error("Check '{0}' is in critical state")]
+    CriticalCheck(String),
+    /// A renewal of a session that does not exist.
+    #[error("Session id '{0}' not found")]
+    UnknownSession(String),
+}

@@ -1,0 +1,65 @@
+//! The change counter that clients see, and the things a client can watch.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Counts the commands that visibly changed something: `X-Consul-Index`, `CreateIndex` and
+/// `ModifyIndex`.
+///
+/// It is **not** the index of a Raft log entry. One entry holds many commands, and two writes to a
+/// key must never share a `ModifyIndex`, or a compare-and-set would pass that should not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Index(pub u64);
+
+impl Index {
+    /// Where the counter stands before the first change. Clients treat 0 as an error, so no index
+    /// is ever 0; the first visible change gets 2.
+    pub const START: Self = Self(1);
+
+    /// The index after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::START
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One thing that a blocking query can wait for.
+///
+/// A query takes its index ([`State::topic_index`](crate::State::topic_index)) and its wake-up from
+/// the *same* topic. `apply` reports the topics it touched; it reports single keys, never prefixes:
+/// who watches a prefix is found by the keys below it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// One key of the key-value store.
+    Key(Arc<str>),
+    /// All keys that begin with this string (an empty one: the whole store). Never reported by
+    /// `apply`.
+    Prefix(Arc<str>),
+    /// All instances of one service, their checks, their nodes and their nodes' checks. The name is
+    /// in lower case: service look-ups ignore case.
+    Service(Arc<str>),
+    /// The table of services: names and tags, not health.
+    Services,
+    /// The table of nodes.
+    Nodes,
+    /// One node (name in lower case) and its services.
+    Node(Arc<str>),
+    /// The table of checks.
+    Checks,
+    /// The table of sessions.
+    Sessions,
+}

@@ -1,0 +1,16 @@
+//! Quorate's replicated state machine, and the durable Raft log and snapshots under it.
+
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod index;
+pub mod machine;
+pub mod raft;
+pub mod record;
+pub mod snapshot;
+pub mod state;
+pub mod time;
+
+pub use index::{Index, Topic};
+pub use state::{Effects, State};
+pub use time::{ClusterTime, Millis};

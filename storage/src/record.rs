@@ -1,0 +1,304 @@
+//! What the state keeps, row by row.
+//!
+//! These are not the JSON shapes of the API (one service has three of those, and they live in the
+//! client crate) and not the commands of the log: each of the three can change without the others.
+//! All strings are as the client gave them; look-ups by node and service name ignore case.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterTime, Index, Millis};
+
+/// A small map of text to text, such as a service's metadata. Ordered, so that every replica
+/// encodes it alike.
+pub type TextMap = BTreeMap<String, String>;
+
+/// When a row was made and last visibly changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Indexes {
+    /// The index of the change that made the row.
+    pub create: Index,
+    /// The index of the row's last visible change.
+    pub modify: Index,
+}
+
+/// A host in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The node's unique name, in its original case.
+    pub name: Arc<str>,
+    /// A UUID in text form, or empty.
+    pub id: String,
+    /// An IP address or a host name.
+    pub address: String,
+    /// Addresses by purpose (`lan`, `wan`, ...); `None` is JSON's `null`, which clients can tell
+    /// from `{}`.
+    pub tagged_addresses: Option<TextMap>,
+    /// Free-form metadata; `None` is JSON's `null`.
+    pub meta: Option<TextMap>,
+    /// What made the node, which decides when it goes.
+    pub kind: NodeKind,
+    /// When it was made and last changed.
+    pub indexes: Indexes,
+}
+
+/// What made a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeKind {
+    /// `PUT /v1/catalog/register`: stays until it is deregistered.
+    Registered,
+    /// The agent of a client's host, made by its first registration; goes after an hour of cluster
+    /// time with nothing on it.
+    Agent,
+    /// The agent of a server's own host: stays.
+    ServerAgent,
+    /// A server of this cluster; goes when it leaves the membership.
+    Server,
+}
+
+/// An address with a port, such as a service's `lan_ipv4`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceAddress {
+    /// An IP address or a host name.
+    pub address: String,
+    /// The port, as given.
+    pub port: i64,
+}
+
+/// DNS weights of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weights {
+    /// While all checks pass.
+    pub passing: i64,
+    /// While a check warns.
+    pub warning: i64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { passing: 1, warning: 1 }
+    }
+}
+
+/// What a client says of a service instance; the state adds the node and the indexes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDefinition {
+    /// The instance's id, unique on its node.
+    pub id: Arc<str>,
+    /// The service's name.
+    pub name: Arc<str>,
+    /// Tags in the client's order.
+    pub tags: Vec<String>,
+    /// The instance's own address; empty means its node's.
+    pub address: String,
+    /// Addresses by purpose.
+    pub tagged_addresses: BTreeMap<String, ServiceAddress>,
+    /// Free-form metadata; `None` is JSON's `null`.
+    pub meta: Option<TextMap>,
+    /// The port, as given (the API takes any integer).
+    pub port: i64,
+    /// DNS weights.
+    pub weights: Weights,
+    /// Whether other agents may change the tags.
+    pub enable_tag_override: bool,
+    /// The kind of a mesh service, otherwise empty.
+    pub kind: String,
+}
+
+/// A service instance in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The node it runs on.
+    pub node: Arc<str>,
+    /// What the client said.
+    pub definition: ServiceDefinition,
+    /// When it was made and last changed.
+    pub indexes: Indexes,
+}
+
+/// The state of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckStatus {
+    /// All is well.
+    Passing,
+    /// Usable, but worth a look.
+    Warning,
+    /// Not usable.
+    Critical,
+    /// Any other text that a `catalog/register` gave; treated as not passing.
+    Other(String),
+}
+
+impl CheckStatus {
+    /// The word that the API uses.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Other(text) => text,
+        }
+    }
+
+    /// Reads the word that the API uses; any other text is kept as it is.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        match text {
+            "passing" => Self::Passing,
+            "warning" => Self::Warning,
+            "critical" => Self::Critical,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+/// How a check is to be run, as far as the client said so. Empty and zero members were not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckDefinition {
+    /// Time between two runs.
+    pub interval: Millis,
+    /// Longest time that a run may take.
+    pub timeout: Millis,
+    /// Remove the service after it was critical for so long; zero: never.
+    pub deregister_critical_service_after: Millis,
+    /// A TTL check's time to live; zero: not a TTL check.
+    pub ttl: Millis,
+    /// URL to fetch.
+    pub http: String,
+    /// HTTP method; empty is GET.
+    pub method: String,
+    /// HTTP request headers; `None` is JSON's `null`.
+    pub header: Option<BTreeMap<String, Vec<String>>>,
+    /// HTTP request body.
+    pub body: String,
+    /// Server name for TLS.
+    pub tls_server_name: String,
+    /// Whether to accept any certificate.
+    pub tls_skip_verify: bool,
+    /// `host:port` to connect to.
+    pub tcp: String,
+    /// `host:port/service` to ask for its gRPC health.
+    pub grpc: String,
+    /// Whether the gRPC check uses TLS.
+    pub grpc_use_tls: bool,
+    /// `host:port` to send a datagram to.
+    pub udp: String,
+    /// `host:port` for an HTTP/2 ping.
+    pub h2ping: String,
+    /// Node of the service that an alias check follows; empty: the check's own node.
+    pub alias_node: String,
+    /// Id of the service that an alias check follows.
+    pub alias_service: String,
+    /// Runs that must pass before the status becomes passing.
+    pub success_before_passing: u32,
+    /// Runs that must fail before the status becomes warning.
+    pub failures_before_warning: u32,
+    /// Runs that must fail before the status becomes critical.
+    pub failures_before_critical: u32,
+}
+
+/// What a client says of a check; the state adds the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRegistration {
+    /// The check's id, unique on its node.
+    pub id: Arc<str>,
+    /// A name for people.
+    pub name: String,
+    /// Status to begin with. An agent's check that already exists keeps its own.
+    pub status: CheckStatus,
+    /// Notes for people.
+    pub notes: String,
+    /// Output to begin with.
+    pub output: String,
+    /// The service instance it belongs to; empty for a check of the whole node.
+    pub service_id: Arc<str>,
+    /// The API's `Type`: `ttl`, `http`, `tcp`, ..., or empty.
+    pub kind: String,
+    /// How to run it.
+    pub definition: CheckDefinition,
+}
+
+/// A check in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// The node it belongs to.
+    pub node: Arc<str>,
+    /// What the client said, with the present status and output.
+    pub registration: CheckRegistration,
+    /// Name of the service it belongs to, or empty.
+    pub service_name: Arc<str>,
+    /// Tags of that service.
+    pub service_tags: Vec<String>,
+    /// A small number that stands for this check in heartbeats; never reused.
+    pub number: u64,
+    /// Cluster time of the last heartbeat (TTL checks) or of the registration.
+    pub last_seen: ClusterTime,
+    /// Since when it has been critical without a break.
+    pub critical_since: Option<ClusterTime>,
+    /// When it was made and last visibly changed.
+    pub indexes: Indexes,
+}
+
+/// One key of the key-value store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvEntry {
+    /// The key: any UTF-8 text.
+    pub key: Arc<str>,
+    /// The value: any bytes.
+    pub value: Bytes,
+    /// A number of the client's.
+    pub flags: u64,
+    /// How often a session newly acquired the key.
+    pub lock_index: u64,
+    /// The session that holds the key.
+    pub session: Option<Arc<str>>,
+    /// When it was made and last changed.
+    pub indexes: Indexes,
+}
+
+/// What happens to a session's keys when it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionBehavior {
+    /// They are released.
+    #[default]
+    Release,
+    /// They are deleted.
+    Delete,
+}
+
+/// A session: what locks are bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// A UUID in text form.
+    pub id: Arc<str>,
+    /// A name for people.
+    pub name: String,
+    /// The node it is bound to.
+    pub node: Arc<str>,
+    /// How long its keys cannot be acquired after it was invalidated, in nanoseconds as given;
+    /// effective up to a minute.
+    pub lock_delay_nanos: u64,
+    /// What happens to its keys.
+    pub behavior: SessionBehavior,
+    /// The TTL as the client wrote it, or empty.
+    pub ttl_text: String,
+    /// The TTL; zero: none. The session ends when 2 x TTL of cluster time passed since the last
+    /// renewal (Consul's rule).
+    pub ttl: Millis,
+    /// Node checks it depends on.
+    pub node_checks: Vec<String>,
+    /// Service checks it depends on: (check id, namespace), `None` is JSON's `null`.
+    pub service_checks: Option<Vec<(String, String)>>,
+    /// The deprecated list of checks, as given.
+    pub checks: Option<Vec<String>>,
+    /// Cluster time of the creation or last renewal.
+    pub last_seen: ClusterTime,
+    /// A number that orders expiry; never reused.
+    pub number: u64,
+    /// When it was made and last changed.
+    pub indexes: Indexes,
+}

@@ -1,0 +1,46 @@
+//! Snapshots: where they are kept, and how they are written and read.
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+/// Where a node keeps its snapshots: a directory of files, or a simulated disk.
+pub trait SnapshotStore: Debug + Send + Sync + 'static {
+    /// Begins a new snapshot, which replaces the present one when it is committed.
+    fn create(&self) -> io::Result<Box<dyn SnapshotSink>>;
+    /// The newest committed snapshot.
+    fn current(&self) -> io::Result<Option<Snapshot>>;
+}
+
+/// A snapshot that is being written.
+pub trait SnapshotSink: Write + Debug + Send {
+    /// Makes it durable and the current one. A sink that is dropped uncommitted leaves nothing.
+    fn commit(self: Box<Self>) -> io::Result<Snapshot>;
+}
+
+/// Bytes of a committed snapshot; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Snapshot(Arc<dyn SnapshotSource>);
+
+/// Where the bytes of a snapshot come from.
+pub trait SnapshotSource: Debug + Send + Sync + 'static {
+    /// Size in bytes.
+    fn len(&self) -> u64;
+    /// Reads from the beginning.
+    fn open(&self) -> io::Result<Box<dyn Read + Send>>;
+}
+
+impl Snapshot {
+    /// Wraps a source.
+    pub fn new(source: Arc<dyn SnapshotSource>) -> Self {
+        Self(source)
+    }
+    /// Size in bytes.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+    /// Reads from the beginning.
+    pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        self.0.open()
+    }
+}
