@@ -35,7 +35,7 @@ const NOT_ALIVE: &str = "Agent not live or unreachable";
 const AGENTS_NAMED_MAX: usize = 8;
 
 impl State {
-    /// The service that an id means to an agent, with its node's folded name.
+    /// The service that an id means to an agent.
     pub(super) fn locate_service(&self, agent: &str, id: &str) -> Result<&Arc<Service>, Rejection> {
         let slot = self
             .locate("service", &self.catalog.service_ids, agent, id, |slot| {

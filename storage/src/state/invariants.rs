@@ -229,9 +229,8 @@ impl State {
 
     fn check_origins(&self) -> Result<(), String> {
         for (id, record) in &self.origins.records {
-            let lowest = record.outcomes.get_min().map(|(seq, _)| *seq);
             ensure!(
-                lowest.is_none_or(|seq| seq > record.floor),
+                record.lowest().is_none_or(|seq| seq > record.floor),
                 "server {id} remembers below its floor"
             );
         }

@@ -95,6 +95,7 @@ impl Change<'_> {
     pub(super) fn put_node(&mut self, mut node: Node, created: Option<Index>) -> Arc<str> {
         let key = fold_arc(&node.name);
         let index = self.index();
+        self.take_id_from_others(&key, &node.id);
         if let Some(slot) = self.state.catalog.nodes.get(&key) {
             let old = slot.node.clone();
             node.name = old.name.clone();
@@ -120,6 +121,18 @@ impl Change<'_> {
         self.touch(Topic::Node(key.clone()));
         self.touch_services_on(&key);
         key
+    }
+
+    /// An id belongs to one node. `register_node` has renamed another holder; an agent or a server,
+    /// whose id is made from its name, takes its own back from whoever was registered with it.
+    fn take_id_from_others(&mut self, key: &str, id: &str) {
+        let Some(holder) = self.state.catalog.node_ids.get(&*fold(id)) else { return };
+        if &**holder == key {
+            return;
+        }
+        let Some(slot) = self.state.catalog.nodes.get(holder) else { return };
+        let nameless = Node { id: String::new(), ..Node::clone(&slot.node) };
+        self.put_node(nameless, None);
     }
 
     fn insert_node(&mut self, key: &Arc<str>, node: Node) {

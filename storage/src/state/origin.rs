@@ -40,6 +40,13 @@ pub(super) struct OriginRecord {
     pub(super) outcomes: OrdMap<u64, Outcome>,
 }
 
+impl OriginRecord {
+    /// The lowest number whose outcome is remembered.
+    pub(super) fn lowest(&self) -> Option<u64> {
+        self.outcomes.get_min().map(|(seq, _)| *seq)
+    }
+}
+
 /// All nodes' records.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origins {
@@ -65,9 +72,10 @@ impl Origins {
         }
         if part.incarnation == record.incarnation && part.answered_through > record.floor {
             record.floor = part.answered_through;
-            while record.outcomes.get_min().is_some_and(|(seq, _)| *seq <= record.floor) {
-                let (_, rest) = record.outcomes.without_min();
-                record.outcomes = rest;
+            while let Some(seq) = record.lowest()
+                && seq <= record.floor
+            {
+                record.outcomes.remove(&seq);
             }
         }
     }

@@ -11,6 +11,7 @@ use super::change::Change;
 use super::checks::HEARTBEAT_AGE_MIN;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection, SessionRequest};
+use crate::index::fold;
 use crate::record::{CheckStatus, Indexes, NodeKind, Session, SessionBehavior};
 use crate::{ClusterTime, Millis, Topic};
 
@@ -40,7 +41,7 @@ impl Change<'_> {
         if self.state.sessions.contains_key(&what.id) {
             return Ok(Outcome::Id(what.id.clone()));
         }
-        let key = if what.node.is_empty() || what.node == what.agent.name {
+        let key = if what.node.is_empty() || fold(&what.node) == fold(&what.agent.name) {
             self.ensure_agent(&what.agent, NodeKind::Agent)
         } else {
             fold_arc(&what.node)

@@ -40,6 +40,7 @@ pub struct StateHeader {
 }
 
 /// One stored row.
+#[expect(clippy::large_enum_variant, reason = "records pass one at a time and are never collected")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotRecord<'a> {
     /// The first record, and only that.
