@@ -1,2 +1,0 @@
-//! The HTTP API.
-pub mod server;
