@@ -633,22 +633,22 @@ impl Client {
         for attempt in 0..inner.addresses.len() {
             let chosen = (first + attempt) % inner.addresses.len();
             let address = &inner.addresses[chosen];
-            match inner.send(method, address, &target, query.wait, body).await {
+            let source = match inner.send(method, address, &target, query.wait, body).await {
                 Ok(raw) => {
                     inner.current.store(chosen, Ordering::Relaxed);
                     return Ok(raw);
                 }
-                Err(source) if source.is_connect() => {
-                    failure = Error::Unreachable { addresses: inner.addresses.join(","), source };
-                }
-                Err(source) => {
-                    failure = Error::Broken { address: address.clone(), source };
-                    if *method != Method::GET {
-                        break;
-                    }
-                }
-            }
+                Err(source) => source,
+            };
             inner.current.store((chosen + 1) % inner.addresses.len(), Ordering::Relaxed);
+            if source.is_connect() {
+                failure = Error::Unreachable { addresses: inner.addresses.join(","), source };
+                continue;
+            }
+            failure = Error::Broken { address: address.clone(), source };
+            if *method != Method::GET {
+                break;
+            }
         }
         Err(failure)
     }

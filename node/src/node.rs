@@ -56,7 +56,9 @@ pub enum ProposeError {
     #[error("No cluster leader")]
     NoLeader,
     /// It was handed to a leader, and whether it took effect is not known.
-    #[error("outcome unknown: the command was handed to a leader that did not answer in time, and may or may not have taken effect")]
+    #[error(
+        "outcome unknown: the command was handed to a leader that did not answer in time, and may or may not have taken effect"
+    )]
     OutcomeUnknown,
     /// Too many commands are waiting at this node.
     #[error("too many requests are waiting for the cluster, try again later")]
