@@ -1,7 +1,7 @@
 //! One request, as far as all endpoints read it alike.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
@@ -37,7 +37,8 @@ pub(super) struct Call {
     caller: IpAddr,
     /// What follows the endpoint's path, decoded.
     rest: Vec<u8>,
-    body: Body,
+    /// Never locked: the mutex only makes a call shareable while it is waited for.
+    body: Mutex<Body>,
 }
 
 /// Whose rows a list shows.
@@ -58,7 +59,7 @@ impl Call {
         rest: Vec<u8>,
         body: Body,
     ) -> Self {
-        Self { node, params, headers, caller, rest, body }
+        Self { node, params, headers, caller, rest, body: Mutex::new(body) }
     }
 
     /// What follows the endpoint's path: an id, a name or a key.
@@ -140,7 +141,8 @@ impl Call {
         if declared > limit as u64 {
             return Err(too_large(&declared.to_string(), limit));
         }
-        let mut body = std::mem::take(&mut self.body);
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut body = std::mem::take(body);
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {

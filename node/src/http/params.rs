@@ -44,7 +44,7 @@ impl Params {
 
     /// The first value of a parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        self.0.iter().find(|(present, _)| present == name).map(|(_, value)| value.as_str())
     }
 
     /// The first value of a parameter if it is not empty.
