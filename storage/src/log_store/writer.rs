@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ use crate::raft::{LogId, TypeConfig, Vote};
 
 /// After so long without work the mark is brought up to date.
 const QUIET: Duration = Duration::from_secs(1);
-/// Under load the mark is brought up to date with every so many syncs: about once a second, and never
-/// more than a small part of what the syncs cost, without asking for the time.
+/// Under load the mark is brought up to date at least with every so many syncs: a small part of what
+/// the syncs cost, without asking for the time.
 const SYNCS_PER_MARK: u32 = 64;
 /// No more than this is taken from the queue at once, so that the first in it need not wait for all.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -144,12 +145,18 @@ impl Writer {
                 self.answer_failed(queue);
             }
         }
-        // Nothing comes behind the end of openraft; if it does, it is told so.
+        // Whoever comes now finds no room; who had it already is told.
+        self.shared.room.close();
         while let Ok(queued) = queue.try_recv() {
             self.wait_for(queued.op);
         }
-        let closed = self.shared.closed();
-        self.answer(|| Err(copy(&closed)));
+        let shared = Arc::clone(&self.shared);
+        for waiter in self.waiting.drain(..) {
+            match waiter {
+                Waiter::Close(_) => waiter.answer(shared.check()),
+                Waiter::Append(_) | Waiter::Vote(..) => waiter.answer(Err(shared.error())),
+            }
+        }
     }
 
     /// One round: a group of operations, or a piece of the housekeeping.
@@ -197,7 +204,8 @@ impl Writer {
             self.sync()?;
         }
         self.answer(|| Ok(()));
-        if self.syncs_since_mark >= SYNCS_PER_MARK { self.raise_mark() } else { Ok(()) }
+        let due = self.shared.mark_due.swap(false, Relaxed);
+        if due || self.syncs_since_mark >= SYNCS_PER_MARK { self.raise_mark() } else { Ok(()) }
     }
 
     /// Gives one operation to sled.
