@@ -126,3 +126,61 @@ async fn a_build_that_was_overtaken_by_an_installation_does_not_replace_it() {
     let (_, reader, _) = open(&disk);
     assert_eq!(reader.load().last_applied, sent.meta.last_log_id);
 }
+
+/// An entry that writes one key.
+fn put(index: u64) -> Entry {
+    use crate::command::{Batch, Command, KvPutMode, Part};
+    let command = Command::KvPut {
+        key: format!("key-{}", index % 7).into(),
+        value: vec![u8::try_from(index % 251).unwrap(); 1000].into(),
+        flags: index,
+        mode: KvPutMode::Set,
+    };
+    let part =
+        Part { origin: 1, incarnation: 1, answered_through: 0, commands: vec![(index, command)] };
+    let batch = Batch { parts: vec![part], ..Batch::default() };
+    Entry { log_id: log_id::<TypeConfig>(1, 0, index), payload: EntryPayload::Normal(batch) }
+}
+
+#[tokio::test]
+async fn the_state_comes_back_from_a_snapshot_file_and_goes_on_as_if_nothing_had_been() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let open = || {
+        let store = Arc::new(crate::snapshot::FileSnapshots::open(dir.path()).unwrap());
+        Machine::open(store, Arc::new(Diary::default())).unwrap()
+    };
+    let (mut machine, reader) = open();
+    apply(&mut machine, (1..50).map(put).collect()).await;
+    let mut builder = machine.get_snapshot_builder().await;
+    let covered = reader.load();
+    // What is applied while a snapshot is being built is not in it.
+    apply(&mut machine, (50..60).map(put).collect()).await;
+    builder.build_snapshot().await.unwrap();
+
+    let (mut restarted, restarted_reader) = open();
+    assert_eq!(restarted_reader.load().state.hash(), covered.state.hash());
+    apply(&mut restarted, (50..60).map(put).collect()).await;
+    assert_eq!(restarted_reader.load().state.hash(), reader.load().state.hash());
+    restarted_reader.load().state.check_invariants().unwrap();
+}
+
+#[tokio::test]
+async fn the_outcomes_of_a_run_are_merged_in_order() {
+    #[derive(Default)]
+    struct Outcomes(Mutex<Vec<Vec<u64>>>);
+    impl Observer for Outcomes {
+        fn applied(&self, _: &Arc<Published>, effects: Effects) {
+            let seqs = effects.outcomes.iter().map(|(id, _)| id.seq).collect();
+            self.0.lock().unwrap().push(seqs);
+            assert!(!effects.touched.is_empty());
+        }
+        fn installed(&self, _: &Arc<Published>) {}
+    }
+    let outcomes = Arc::new(Outcomes::default());
+    let store = Arc::new(MemorySnapshots::default());
+    let (mut machine, _) =
+        Machine::open(store, Arc::clone(&outcomes) as Arc<dyn Observer>).unwrap();
+    apply(&mut machine, vec![put(1), blank(2), put(3)]).await;
+    apply(&mut machine, vec![put(4)]).await;
+    assert_eq!(*outcomes.0.lock().unwrap(), [vec![1, 3], vec![4]]);
+}

@@ -166,3 +166,17 @@ fn a_record_that_lies_about_its_length_costs_no_memory() {
     bytes[at - 4..at].copy_from_slice(&(u32::MAX - 1).to_be_bytes());
     assert!(verify(&Snapshot::from_bytes(bytes)).is_err());
 }
+
+/// The snapshots of an earlier release must stay readable: this changes only with a new format number,
+/// and then the old bytes are still read.
+#[test]
+fn the_bytes_of_a_snapshot_are_these() {
+    let mut expected = b"QRTSNAP\0\x01".to_vec();
+    expected.extend([0, 0, 0, 7, 1, 1, 5, 0, 0, 0, 0]);
+    expected.extend(b"\0\0\0\x03one\0\0\0\x03two");
+    expected.extend([0xff; 4]);
+    expected.extend([0, 0, 0, 0, 0, 0, 0, 2]);
+    let hash = blake3::hash(&expected);
+    expected.extend(hash.as_bytes());
+    assert_eq!(small(), expected);
+}

@@ -113,3 +113,15 @@ async fn after_closing_every_write_fails_and_what_was_written_stays_readable() {
     assert_eq!(monitor.failure(), None);
     assert_eq!(indexes(&mut store).await, [0, 1, 2, 3, 4]);
 }
+
+/// The log of an earlier release must stay readable: this changes only with a new format number, and
+/// then the old bytes are still read.
+#[test]
+fn the_bytes_of_an_entry_are_these() {
+    let encoded = Encoded::new(&blank(3, 7)).unwrap();
+    let chunks: Vec<_> = encoded.chunks().collect();
+    let [(key, bytes)] = chunks[..] else { panic!("one chunk") };
+    assert_eq!(key, [0, 0, 0, 0, 0, 0, 0, 7, 0, 0]);
+    assert_eq!(*bytes, [1, 178, 70, 241, 140, 0, 0, 0, 3, 3, 7, 0]);
+    assert_eq!(codec::decode(bytes).unwrap(), blank(3, 7));
+}
