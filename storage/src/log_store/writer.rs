@@ -90,6 +90,14 @@ impl Waiter {
     }
 }
 
+/// Entries on their way to sled.
+#[derive(Default)]
+struct PendingBatch {
+    batch: sled::Batch,
+    /// The view's history that they belong to: the same for all, as truncations stand between.
+    epoch: u64,
+}
+
 /// See the module.
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -106,6 +114,9 @@ pub(crate) struct Writer {
     /// Something was given to sled that no sync has covered.
     dirty: bool,
     syncs_since_mark: u32,
+    /// Entries of this group that sled does not have yet: each batch costs sled writes of its own, so
+    /// a group is one batch unless something stands between its entries.
+    batch: Option<PendingBatch>,
     /// The newest commit that was asked for in this group.
     committed: Option<Option<LogId>>,
     closing: bool,
@@ -132,6 +143,7 @@ impl Writer {
             // What an earlier life left unsynced counts as unsynced.
             dirty: true,
             syncs_since_mark: 0,
+            batch: None,
             committed: None,
             closing: false,
         }
@@ -191,6 +203,7 @@ impl Writer {
             let full = self.closing || bytes >= GROUP_BYTES_MAX || ops >= GROUP_OPS_MAX;
             next = if full { None } else { queue.try_recv().ok() };
         }
+        self.apply_batch()?;
         if let Some(committed) = self.committed.take() {
             self.put(MetaKey::Committed, &committed)?;
         }
@@ -213,13 +226,12 @@ impl Writer {
         match op {
             Op::Append { entries, last, epoch, done } => {
                 self.waiting.push(Waiter::Append(done));
-                self.append(&entries, last)?;
-                // From now on the view may let go of them.
-                self.shared.write_view().stored(next_index(last.as_ref()), epoch);
+                self.append(&entries, last, epoch);
                 Ok(())
             }
             Op::Vote { vote, done } => {
                 self.waiting.push(Waiter::Vote(vote, done));
+                self.apply_batch()?;
                 self.vote = Some(vote);
                 self.put(MetaKey::Vote, &vote)
             }
@@ -238,16 +250,24 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, entries: &[Encoded], last: Option<LogId>) -> io::Result<()> {
-        // One batch: a crash leaves all of it or none, and never half an entry.
-        let mut batch = sled::Batch::default();
+    fn append(&mut self, entries: &[Encoded], last: Option<LogId>, epoch: u64) {
+        let pending = self.batch.get_or_insert_default();
         for (key, chunk) in entries.iter().flat_map(Encoded::chunks) {
-            batch.insert(&key, chunk);
+            pending.batch.insert(&key, chunk);
         }
-        self.tables.log.apply_batch(batch)?;
-        self.dirty = true;
+        pending.epoch = epoch;
         self.last = last.or(self.last);
         self.shared.note_appended(entries);
+    }
+
+    /// Gives the collected entries to sled. One batch: a crash leaves all of it or none, and never
+    /// half an entry.
+    fn apply_batch(&mut self) -> io::Result<()> {
+        let Some(pending) = self.batch.take() else { return Ok(()) };
+        self.dirty = true;
+        self.tables.log.apply_batch(pending.batch)?;
+        // From now on the view may let go of them.
+        self.shared.write_view().stored(next_index(self.last.as_ref()), pending.epoch);
         Ok(())
     }
 
@@ -257,6 +277,7 @@ impl Writer {
     }
 
     fn truncate(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.apply_batch()?;
         if self.mark.mark().last > last {
             // From the moment when entries begin to vanish, nothing may claim that they are there.
             self.mark.write(Mark { last, vote: self.mark.mark().vote })?;
@@ -275,6 +296,7 @@ impl Writer {
 
     /// What is purged is forgotten at once, and removed little by little.
     fn begin_purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.apply_batch()?;
         self.put(MetaKey::Purged, &Some(upto))?;
         if next_index(self.last.as_ref()) <= upto.index {
             self.last = Some(upto);
