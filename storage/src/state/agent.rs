@@ -101,7 +101,7 @@ impl Change<'_> {
             Some(NodeKind::Agent | NodeKind::Registered) | None => kind,
         };
         self.put_node(host_node(&agent.name, &agent.id, &agent.address, kind), None);
-        self.put_check(&key, serf_health(true));
+        self.register_check(&key, serf_health(true));
         key
     }
 
@@ -206,7 +206,7 @@ impl Change<'_> {
     pub(super) fn register_server(&mut self, server: &ServerRecord) {
         let node = host_node(&server.name, &server.node_id, &server.address, NodeKind::Server);
         let key = self.put_node(node, None);
-        self.put_check(&key, serf_health(true));
+        self.register_check(&key, serf_health(true));
         self.put_service(
             &key,
             &ServiceDefinition {
@@ -231,7 +231,7 @@ impl Change<'_> {
     /// Says whether a server is alive.
     pub(super) fn set_server_health(&mut self, name: &Arc<str>, alive: bool) {
         if let Some(key) = self.server_key(name) {
-            self.put_check(&key, serf_health(alive));
+            self.register_check(&key, serf_health(alive));
         }
     }
 
