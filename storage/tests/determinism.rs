@@ -1,6 +1,8 @@
 //! Random commands on several replicas: equal effects and hashes, tables that fit together after
 //! every entry, and the rules of the index as properties.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,8 @@
 //! `UPDATE_GOLDEN=1` writes the files. A variant without a line is found by asking the decoder how
 //! many variants there are.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod common;
 
 use std::borrow::Cow;
@@ -88,6 +90,22 @@ fn service() -> ServiceDefinition {
     }
 }
 
+fn session_request() -> SessionRequest {
+    SessionRequest {
+        id: "s1".into(),
+        agent: common::agent("h1"),
+        node: "n".into(),
+        name: "name".to_owned(),
+        lock_delay_nanos: 15_000_000_000,
+        behavior: SessionBehavior::Delete,
+        ttl_text: "10s".to_owned(),
+        ttl: Millis(10_000),
+        node_checks: vec!["serfHealth".to_owned()],
+        service_checks: Some(vec![("c".to_owned(), "ns".to_owned())]),
+        checks: Some(vec!["d".to_owned()]),
+    }
+}
+
 fn commands() -> Vec<Command> {
     let agent = common::agent("h1");
     let seen = ClusterTime(123_456);
@@ -136,19 +154,7 @@ fn commands() -> Vec<Command> {
             mode: KvPutMode::Cas(9),
         },
         Command::KvDelete { key: "k".into(), mode: KvDeleteMode::Recurse },
-        Command::SessionCreate(Box::new(SessionRequest {
-            id: "s1".into(),
-            agent: agent.clone(),
-            node: "n".into(),
-            name: "name".to_owned(),
-            lock_delay_nanos: 15_000_000_000,
-            behavior: SessionBehavior::Delete,
-            ttl_text: "10s".to_owned(),
-            ttl: Millis(10_000),
-            node_checks: vec!["serfHealth".to_owned()],
-            service_checks: Some(vec![("c".to_owned(), "ns".to_owned())]),
-            checks: Some(vec!["d".to_owned()]),
-        })),
+        Command::SessionCreate(Box::new(session_request())),
         Command::SessionDestroy { id: "s1".into() },
         Command::SessionRenew { id: "s1".into(), seen },
         Command::RegisterServer(Box::new(ServerRecord {

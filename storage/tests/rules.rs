@@ -1,5 +1,7 @@
 //! Single rules that a script cannot show well.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod common;
 
 use std::sync::Arc;

@@ -14,6 +14,8 @@
 //! | `show nodes services checks keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,8 @@ use quorate_storage::command::{
     ServerRecord, SessionRequest,
 };
 use quorate_storage::record::{
-    CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
+    Check, CheckRegistration, CheckStatus, KvEntry, Node, Service, ServiceDefinition, Session,
+    SessionBehavior, TextMap,
 };
 use quorate_storage::{Effects, Millis, State, Topic};
 
@@ -134,12 +137,12 @@ impl Story {
         let time = self.state.time();
         match line.verb {
             "tick" => {
-                self.apply(Batch { stamp: time + Millis(parse(line.word(0))), ..Batch::default() })
+                self.apply(&Batch { stamp: time + Millis(parse(line.word(0))), ..Batch::default() })
             }
             "expire" => {
                 let max = line.get("max").map_or(512, parse);
                 let duty = Some(Duty::Expire { up_to: time, max });
-                self.apply(Batch { stamp: time, duty, parts: Vec::new() })
+                self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
             }
             "send" => self.send(text),
             "show" => line.words.iter().map(|what| self.show(what)).collect(),
@@ -180,12 +183,12 @@ impl Story {
         origin: u64,
     ) -> String {
         let part = Part { origin, incarnation, answered_through, commands };
-        self.apply(Batch { stamp: self.state.time(), duty: None, parts: vec![part] })
+        self.apply(&Batch { stamp: self.state.time(), duty: None, parts: vec![part] })
     }
 
-    fn apply(&mut self, batch: Batch) -> String {
+    fn apply(&mut self, batch: &Batch) -> String {
         let before = self.state.index();
-        let Effects { outcomes, touched } = self.state.apply(&batch);
+        let Effects { outcomes, touched } = self.state.apply(batch);
         self.state.check_invariants().unwrap();
         let mut trace = String::new();
         for (id, outcome) in outcomes {
@@ -245,87 +248,16 @@ impl Story {
     }
 
     fn show(&self, what: &str) -> String {
+        let state = &self.state;
         match what {
-            "nodes" => self
-                .state
-                .nodes()
-                .map(|row| {
-                    let at = row.indexes;
-                    let kind = common::kind_word(row.kind);
-                    format!(
-                        "    {} {} id={} {kind} {}..{}\n",
-                        row.name, row.address, row.id, at.create, at.modify
-                    )
-                })
-                .collect(),
-            "services" => self
-                .state
-                .services()
-                .map(|row| {
-                    let (what, at) = (&row.definition, row.indexes);
-                    format!(
-                        "    {} {} name={} {:?} port={} tags={:?} {}..{}\n",
-                        row.node,
-                        what.id,
-                        what.name,
-                        what.address,
-                        what.port,
-                        what.tags,
-                        at.create,
-                        at.modify
-                    )
-                })
-                .collect(),
-            "checks" => self
-                .state
-                .checks()
-                .map(|row| {
-                    let (what, at) = (&row.registration, row.indexes);
-                    format!(
-                        "    {} {} {} {:?} service={}/{}{:?} number={} {}..{}\n",
-                        row.node,
-                        what.id,
-                        what.status.as_str(),
-                        what.output,
-                        what.service_id,
-                        row.service_name,
-                        row.service_tags,
-                        row.number,
-                        at.create,
-                        at.modify
-                    )
-                })
-                .collect(),
-            "keys" => self
-                .state
-                .keys_below("")
-                .map(|row| {
-                    let at = row.indexes;
-                    format!(
-                        "    {}={} flags={} lock={} session={:?} {}..{}\n",
-                        row.key,
-                        String::from_utf8_lossy(&row.value),
-                        row.flags,
-                        row.lock_index,
-                        row.session,
-                        at.create,
-                        at.modify
-                    )
-                })
-                .collect(),
-            "sessions" => self
-                .state
-                .sessions()
-                .map(|row| {
-                    format!(
-                        "    {} on {} {}..{}\n",
-                        row.id, row.node, row.indexes.create, row.indexes.modify
-                    )
-                })
-                .collect(),
-            "deadline" => match self.state.next_deadline() {
-                Some(at) => format!("    comes up at {at}, now {}\n", self.state.time()),
-                None => format!("    none, now {}\n", self.state.time()),
+            "nodes" => state.nodes().map(|row| node_text(row)).collect(),
+            "services" => state.services().map(|row| service_text(row)).collect(),
+            "checks" => state.checks().map(|row| check_text(row)).collect(),
+            "keys" => state.keys_below("").map(key_text).collect(),
+            "sessions" => state.sessions().map(|row| session_text(row)).collect(),
+            "deadline" => match state.next_deadline() {
+                Some(at) => format!("    comes up at {at}, now {}\n", state.time()),
+                None => format!("    none, now {}\n", state.time()),
             },
             other => panic!("cannot show {other}"),
         }
@@ -347,6 +279,38 @@ impl Story {
         };
         format!("    {what} {}\n", self.state.topic_index(&topic))
     }
+}
+
+fn node_text(row: &Node) -> String {
+    let Node { name, address, id, indexes, .. } = row;
+    let kind = common::kind_word(row.kind);
+    format!("    {name} {address} id={id} {kind} {}..{}\n", indexes.create, indexes.modify)
+}
+
+fn service_text(row: &Service) -> String {
+    let ServiceDefinition { id, name, address, port, tags, .. } = &row.definition;
+    let at = format!("{}..{}", row.indexes.create, row.indexes.modify);
+    format!("    {} {id} name={name} {address:?} port={port} tags={tags:?} {at}\n", row.node)
+}
+
+fn check_text(row: &Check) -> String {
+    let CheckRegistration { id, status, output, service_id, .. } = &row.registration;
+    let Check { node, service_name, service_tags, number, indexes, .. } = row;
+    let service = format!("{service_id}/{service_name}{service_tags:?}");
+    let at = format!("{}..{}", indexes.create, indexes.modify);
+    let status = status.as_str();
+    format!("    {node} {id} {status} {output:?} service={service} number={number} {at}\n")
+}
+
+fn key_text(row: &KvEntry) -> String {
+    let KvEntry { key, flags, lock_index, session, indexes, .. } = row;
+    let value = String::from_utf8_lossy(&row.value);
+    let at = format!("{}..{}", indexes.create, indexes.modify);
+    format!("    {key}={value} flags={flags} lock={lock_index} session={session:?} {at}\n")
+}
+
+fn session_text(row: &Session) -> String {
+    format!("    {} on {} {}..{}\n", row.id, row.node, row.indexes.create, row.indexes.modify)
 }
 
 fn session(line: &Line<'_>) -> SessionRequest {
