@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
+use crate::node::Node;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,9 +33,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted, as when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the API until `stopping` is cancelled; then accepts nothing more, lets requests end (long
+/// Serves a node's API until `stopping` is cancelled; then accepts nothing more, lets requests end (long
 /// polls end at once) and closes idle connections.
-pub async fn serve(api: Api, listener: TcpListener, stopping: CancellationToken) {
+pub async fn serve(listener: TcpListener, node: Arc<Node>, stopping: CancellationToken) {
+    let api = Api::new(&node);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
