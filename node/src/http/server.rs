@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -19,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
-use crate::node::Node;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,10 +31,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted, as when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves a node's API until `stopping` is cancelled; then accepts nothing more, lets requests end (long
+/// Serves the API until `stopping` is cancelled; then accepts nothing more, lets requests end (long
 /// polls end at once) and closes idle connections.
-pub async fn serve(listener: TcpListener, node: Arc<Node>, stopping: CancellationToken) {
-    let api = Api::new(&node);
+pub async fn serve(api: Api, listener: TcpListener, stopping: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
