@@ -1,4 +1,38 @@
 //! Quorate's replicated state machine, and the durable Raft log and snapshots under it.
+//!
+//! Two things live here that know nothing of each other's insides:
+//!
+//! * **What the cluster agrees on.** [`state`] is a pure function: a state and a log entry in, the next
+//!   state and its [`Effects`] out. [`command`] is everything that can change it, as data; [`record`] is
+//!   what it keeps; [`index`] and [`time`] are the two counters that everything else leans on: the index
+//!   that clients see, and cluster time, in which deadlines are kept. No clock, no randomness, no I/O, no
+//!   order that depends on hashing: the crate's clippy settings ban them.
+//! * **What is on disk.** [`data_dir`] is whose directory it is, [`log_store`] the Raft log on sled,
+//!   [`snapshot`] the snapshots as files. All of it assumes that the power fails at the worst moment.
+//!
+//! [`machine`] joins them: openraft hands it committed entries, it applies them, publishes one immutable
+//! version of the state per batch, and tells an [`Observer`](machine::Observer) what was touched.
+//! [`raft`] names the types that openraft is instantiated with.
+//!
+//! ```text
+//!   openraft ── append, vote ──> log_store ──> sled + fdatasync
+//!      │
+//!      └── committed entries ──> machine ── apply ──> state
+//!                                   ├── publish ──> StateReader (readers, without a lock)
+//!                                   ├── effects ──> Observer (answers, wake-ups)
+//!                                   └── build, install ──> snapshot
+//! ```
+//!
+//! # What is absent
+//!
+//! JSON and HTTP (the node's), sockets, clocks and tasks (the node's; this crate owns one thread, which
+//! writes the log), who waits for what, who leads.
+//!
+//! # What must not change
+//!
+//! The log and the snapshots of the previous release must stay readable. Commands, outcomes, rows and
+//! snapshot records are encoded by position: variants and members are appended, never moved or removed.
+//! Golden bytes of each of them are under `tests/golden`.
 
 #![forbid(unsafe_code)]
 

@@ -199,6 +199,14 @@ pub struct CheckDefinition {
     pub failures_before_warning: u32,
     /// Runs that must fail before the status becomes critical.
     pub failures_before_critical: u32,
+    /// How much of a run's output is kept, in bytes; zero: the default.
+    pub output_max_bytes: u32,
+    /// Whether an HTTP check takes a redirect as its answer instead of following it.
+    pub disable_redirects: bool,
+    /// Whether the TCP check uses TLS.
+    pub tcp_use_tls: bool,
+    /// Whether the HTTP/2 ping uses TLS; `None`: the client did not say.
+    pub h2ping_use_tls: Option<bool>,
 }
 
 /// What a client says of a check; the state adds the rest.

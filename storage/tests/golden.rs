@@ -58,6 +58,10 @@ fn definition() -> CheckDefinition {
         success_before_passing: 3,
         failures_before_warning: 4,
         failures_before_critical: 5,
+        output_max_bytes: 6,
+        disable_redirects: true,
+        tcp_use_tls: true,
+        h2ping_use_tls: Some(false),
     }
 }
 

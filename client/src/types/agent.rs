@@ -169,6 +169,15 @@ pub struct CheckSpecification {
     /// How much output is kept, in bytes; 0: the default.
     #[serde(skip_serializing_if = "is_zero")]
     pub output_max_size: i64,
+    /// Whether an HTTP check takes a redirect as its answer.
+    #[serde(skip_serializing_if = "is_false")]
+    pub disable_redirects: bool,
+    /// Whether the TCP check uses TLS.
+    #[serde(rename = "TCPUseTLS", skip_serializing_if = "is_false")]
+    pub tcp_use_tls: bool,
+    /// Whether the HTTP/2 ping uses TLS; if nothing is said, it does.
+    #[serde(rename = "H2PingUseTLS", skip_serializing_if = "Option::is_none")]
+    pub h2ping_use_tls: Option<bool>,
 }
 
 /// Body of `PUT /v1/agent/check/register`.

@@ -219,10 +219,14 @@ fn definition(check: CheckSpecification) -> CheckDefinition {
         success_before_passing: count(check.success_before_passing),
         failures_before_warning: count(check.failures_before_warning),
         failures_before_critical: count(check.failures_before_critical),
+        output_max_bytes: count(check.output_max_size),
+        disable_redirects: check.disable_redirects,
+        tcp_use_tls: check.tcp_use_tls,
+        h2ping_use_tls: check.h2ping_use_tls,
     }
 }
 
-/// A negative number of runs is none.
+/// A negative number is none.
 fn count(given: i64) -> u32 {
     u32::try_from(given.max(0)).unwrap_or(u32::MAX)
 }

@@ -97,8 +97,9 @@ impl Membership {
     pub async fn found_or_join(&self) -> Result<(), StartError> {
         let mut told = false;
         loop {
-            // An entry from a leader, or a membership from an earlier life.
-            if self.members().contains_key(&self.introduction.id) {
+            // A membership from an earlier life, or one that a leader sent. A learner goes on asking: the
+            // leader that added it may have died before it could make it a voter.
+            if self.voters().contains(&self.introduction.id) {
                 return Ok(());
             }
             let greetings = self.greet_everybody().await;
@@ -155,29 +156,28 @@ impl Membership {
     }
 
     /// Only the lowest id founds, only with everybody present, and only if nobody belongs anywhere.
+    /// (That this node has a cluster's id but no members means that it died while it was founding.)
     fn may_found(&self, greetings: &[Greeting]) -> bool {
         let alone = self.bootstrap_expect == 1 && self.join.is_empty();
         let everybody = greetings.len() + 1 == self.bootstrap_expect;
-        let unattached =
-            self.context.identity.cluster_id().is_none_or(|id| id == self.fresh_cluster_id)
-                && greetings.iter().all(|greeting| greeting.cluster.is_none());
+        let unattached = self.members().is_empty()
+            && greetings.iter().all(|greeting| greeting.cluster.is_none());
         let lowest =
             greetings.iter().all(|greeting| greeting.introduction.id > self.introduction.id);
-        (alone || everybody) && unattached && lowest && self.bootstrap_expect > 0
+        (alone || everybody) && unattached && lowest
     }
 
     async fn found(&self, greetings: &[Greeting]) -> Result<(), StartError> {
         let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
-        self.context
-            .identity
-            .adopt_cluster(&self.fresh_cluster_id)
-            .map_err(|error| failed(&error))?;
+        let identity = &self.context.identity;
+        let cluster = identity.cluster_id().unwrap_or_else(|| self.fresh_cluster_id.clone());
+        identity.adopt_cluster(&cluster).map_err(|error| failed(&error))?;
         let everybody = greetings.iter().map(|greeting| &greeting.introduction);
         let members: BTreeMap<NodeId, Peer> = everybody
             .chain([&self.introduction])
             .map(|member| (member.id, member.peer.clone()))
             .collect();
-        tracing::info!(cluster = %self.fresh_cluster_id, members = members.len(), "founding the cluster");
+        tracing::info!(%cluster, members = members.len(), "founding the cluster");
         self.raft.initialize(members).await.map_err(|error| failed(&error))
     }
 

@@ -1,0 +1,97 @@
+//! Replays recorded requests and answers of a real Consul against a three-node cluster.
+//!
+//! The recordings and the program that replays them live outside this repository, in `shared/consul`
+//! beside it. Where they are missing (or there is no Python to run them) the test says so and passes.
+//! Each request goes to the next node, so what one node was told another must know.
+//!
+//! `conformance/differences.txt` lists the steps in which Quorate differs, with the reason. The list is
+//! held against the run both ways: a step that differs and is not listed fails the test, and so does
+//! one that is listed and does not differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use jepsen_style_tests::{Cluster, Failure, Result};
+use serde::Deserialize;
+
+/// The areas that are served; the others get their lines with their code.
+const AREAS: &str =
+    "agent-check,agent-misc,agent-service,blocking,catalog,consistency,health,http,kv,operator";
+/// How long a `?stale` read may take to show what another node was told just before.
+const STALE_TOLERANCE_MS: &str = "500";
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    results: Vec<Step>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Step {
+    case: String,
+    step: u32,
+    scope: String,
+    ok: bool,
+    problems: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recorded_answers_of_consul_are_given_by_any_node() -> Result<()> {
+    let vectors = recordings();
+    let Some(replay) = vectors.as_deref().filter(|_| has_python()) else {
+        eprintln!("SKIPPED: shared/consul is not beside this checkout, or there is no python3");
+        return Ok(());
+    };
+    let cluster = Cluster::start(3).await?;
+    let nodes: Vec<String> =
+        cluster.ids().iter().map(|id| cluster.http(*id).base().to_owned()).collect();
+    let report = tempfile::NamedTempFile::new()?;
+    let ran = Command::new("python3")
+        .arg(replay.join("difftool.py"))
+        .args(["--nodes", &nodes.join(","), "--scope", "core", "--area", AREAS])
+        .args(["--raw-tolerance-ms", STALE_TOLERANCE_MS, "--json-report"])
+        .arg(report.path())
+        .arg(replay.join("vectors"))
+        .output()?;
+    let report: Report =
+        serde_json::from_slice(&std::fs::read(report.path())?).map_err(|error| {
+            Failure::from(format!("no report ({error}): {}", String::from_utf8_lossy(&ran.stderr)))
+        })?;
+    judge(&report, &listed())?;
+    cluster.finish().await
+}
+
+fn judge(report: &Report, listed: &BTreeSet<String>) -> Result<()> {
+    let steps: Vec<_> = report.results.iter().filter(|step| step.scope == "core").collect();
+    let differing: BTreeMap<String, &[String]> = steps
+        .iter()
+        .filter(|step| !step.ok)
+        .map(|step| (format!("{}#{}", step.case, step.step), step.problems.as_slice()))
+        .collect();
+    println!("{} steps, {} differ, {} listed", steps.len(), differing.len(), listed.len());
+    let unlisted: Vec<_> = differing.iter().filter(|(step, _)| !listed.contains(*step)).collect();
+    let agreeing: Vec<_> = listed.iter().filter(|step| !differing.contains_key(*step)).collect();
+    if unlisted.is_empty() && agreeing.is_empty() && !steps.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::from(format!(
+        "differ and are not listed: {unlisted:#?}\nare listed and do not differ: {agreeing:#?}"
+    )))
+}
+
+fn listed() -> BTreeSet<String> {
+    let lines = include_str!("conformance/differences.txt").lines();
+    let steps = lines.filter(|line| !line.starts_with('#'));
+    steps.filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+}
+
+/// `shared/consul` beside the checkout.
+fn recordings() -> Option<PathBuf> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    let consul = checkout.parent()?.join("shared/consul");
+    consul.join("difftool.py").is_file().then_some(consul)
+}
+
+fn has_python() -> bool {
+    Command::new("python3").arg("--version").output().is_ok_and(|ran| ran.status.success())
+}
