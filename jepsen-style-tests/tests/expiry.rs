@@ -95,9 +95,9 @@ async fn a_service_that_falls_silent_is_critical_in_time_and_deregistered_in_tim
     let ids = cluster.ids();
     let observers = Observers::start(&cluster, "silent").unwrap();
     let doomed = Observers::start(&cluster, "doomed").unwrap();
-    let node = |number: u64| cluster.http(ids[number as usize % ids.len()]);
+    let node = |number: u32| cluster.http(ids[number as usize % ids.len()]);
     register(&node(0), "doomed", "doomed", TTL, "1m").await.unwrap();
-    for lifetime in 0..u64::from(rounds(10)) {
+    for lifetime in 0..rounds(10) {
         let id = format!("silent-{lifetime}");
         register(&node(lifetime), "silent", &id, TTL, "").await.unwrap();
         // The heartbeat goes through another node than the registration did.
