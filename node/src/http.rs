@@ -1,1 +1,2 @@
 //! The HTTP API.
+pub mod server;

@@ -2,6 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod clock;
+pub mod compaction;
+pub mod config;
 pub mod http;
+pub mod identity;
+pub mod leader;
+pub mod metrics;
 pub mod node;
+pub mod observe;
+pub mod raft;
+pub mod server;
 pub mod watch;

@@ -1,16 +1,56 @@
-//! A running node: what the API is a face of.
+//! A running node: what the API is a face of, and the owner of every task.
+//!
+//! [`Node::start`] takes the parts that differ between a real process and a simulation (log, snapshots,
+//! transport, clock, identity) and wires the rest:
+//!
+//! ```text
+//!   http ──> Node ──> Proposer ──(leader: Intake)──> openraft ──> LogStore, Machine
+//!                        ^                                            │
+//!                        └── outcomes ── ApplyObserver <── applied ───┘
+//!                                            └── topics ──> Watches ──> blocking queries
+//! ```
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
+use openraft::storage::RaftLogStorage;
 use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome};
-use quorate_storage::machine::Published;
-use quorate_storage::raft::{NodeId, Peer};
+use quorate_storage::machine::{Machine, Published, StateReader};
+use quorate_storage::raft::{NodeId, Peer, TypeConfig};
+use quorate_storage::snapshot::SnapshotStore;
 use thiserror::Error;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::agent;
+use crate::clock::Clock;
+use crate::identity::Identity;
+use crate::leader::{ClusterClock, Leader};
+use crate::observe::ApplyObserver;
+use crate::raft::context::Context;
+use crate::raft::intake::Intake;
+use crate::raft::leadership::{self, LeaderContact, Leadership};
+use crate::raft::membership::{Membership, StartError};
+use crate::raft::network::NetworkFactory;
+use crate::raft::propose::Proposer;
+use crate::raft::protocol::Introduction;
+use crate::raft::read::Barrier;
+use crate::raft::service::Service;
+use crate::raft::transport::Transport;
+use crate::raft::{Raft, openraft_config};
 use crate::watch::Watches;
+
+/// A node that finds no leader answers `?stale` reads from its recovered state after this long.
+const STALE_AFTER_START: Duration = Duration::from_secs(3);
+/// How long a stopping leader waits for another to take over.
+const HANDOVER_MAX: Duration = Duration::from_secs(2);
+/// How often a stopping leader looks whether another has taken over.
+const HANDOVER_PAUSE: Duration = Duration::from_millis(10);
 
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +82,9 @@ pub struct NodeInfo {
     /// The cluster's id (a UUID), once known.
     pub cluster_id: Option<String>,
     /// `IP:PORT` of the RPC listener.
-    pub rpc_addr: std::net::SocketAddr,
+    pub rpc_addr: SocketAddr,
     /// `IP:PORT` of the HTTP listener.
-    pub http_addr: std::net::SocketAddr,
+    pub http_addr: SocketAddr,
     /// Name of the agent of the server's own host.
     pub agent_name: String,
 }
@@ -56,7 +96,9 @@ pub enum ProposeError {
     #[error("No cluster leader")]
     NoLeader,
     /// It was handed to a leader, and whether it took effect is not known.
-    #[error("outcome unknown: the command was handed to a leader that did not answer in time, and may or may not have taken effect")]
+    #[error(
+        "outcome unknown: the command was handed to a leader that did not answer in time, and may or may not have taken effect"
+    )]
     OutcomeUnknown,
     /// Too many commands are waiting at this node.
     #[error("too many requests are waiting for the cluster, try again later")]
@@ -103,60 +145,430 @@ pub enum Readiness {
     NotReady(String),
 }
 
+/// What a node answers from its state after a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Nothing: its state may be older than what it answered before.
+    Closed,
+    /// `?stale` reads: there has been no leader for a while.
+    StaleOnly,
+    /// Everything: it has passed a read barrier.
+    Open,
+}
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// Raft id.
+    pub id: NodeId,
+    /// Name of the server.
+    pub name: String,
+    /// The datacenter's name.
+    pub datacenter: String,
+    /// `IP:PORT` of the RPC listener.
+    pub rpc_addr: SocketAddr,
+    /// `IP:PORT` of the HTTP listener.
+    pub http_addr: SocketAddr,
+    /// Name of the agent of the server's own host.
+    pub agent_name: String,
+    /// How long requests are held while there is no leader.
+    pub hold_timeout: Duration,
+    /// How many servers found a new cluster.
+    pub bootstrap_expect: usize,
+    /// RPC addresses of other servers.
+    pub join: Vec<String>,
+    /// The id of a cluster that this node might found.
+    pub fresh_cluster_id: String,
+}
+
+/// The parts of a node that differ between a real process and a simulation.
+#[derive(Debug)]
+pub struct NodeParts<L> {
+    /// The Raft log.
+    pub log: L,
+    /// The snapshots.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// How to reach other nodes.
+    pub transport: Arc<dyn Transport>,
+    /// Time.
+    pub clock: Clock,
+    /// What the node remembers of itself.
+    pub identity: Arc<dyn Identity>,
+}
+
 /// A running node.
 #[derive(Debug)]
-pub struct Node {}
+pub struct Node {
+    settings: NodeSettings,
+    context: Context,
+    raft: Raft,
+    state: StateReader,
+    proposer: Arc<Proposer>,
+    intake: Arc<Intake>,
+    barrier: Arc<Barrier>,
+    membership: Arc<Membership>,
+    leadership: watch::Receiver<Leadership>,
+    contact: Arc<LeaderContact>,
+    cluster_clock: Arc<ClusterClock>,
+    watches: Arc<Watches>,
+    applied: watch::Receiver<u64>,
+    gate: watch::Sender<Gate>,
+    stopping: CancellationToken,
+    ended: CancellationToken,
+    tasks: TaskTracker,
+}
 
 impl Node {
+    /// Starts a node, and gives what answers other nodes. It is not a member of a cluster until
+    /// [`Node::enter_cluster`] returned.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read, or openraft does not start.
+    pub async fn start<L>(
+        settings: NodeSettings,
+        parts: NodeParts<L>,
+    ) -> io::Result<(Arc<Self>, Arc<Service>)>
+    where
+        L: RaftLogStorage<TypeConfig>,
+    {
+        let NodeParts { log, snapshots, transport, clock, identity } = parts;
+        let context = Context {
+            id: settings.id,
+            identity,
+            clock,
+            transport,
+            hold_timeout: settings.hold_timeout,
+        };
+        let watches = Arc::new(Watches::default());
+        let proposer = Arc::new(Proposer::new(context.clone()));
+        let observer = Arc::new(ApplyObserver::new(Arc::clone(&proposer), Arc::clone(&watches)));
+        let applied = observer.applied_index();
+        let (machine, state) = Machine::open(Arc::clone(&snapshots), observer)?;
+        let raft = start_raft(&context, log, machine).await?;
+        let (publish, leadership) = watch::channel(Leadership::default());
+        let cluster_clock = Arc::new(ClusterClock::default());
+        let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
+        let node = Arc::new(Self {
+            intake: Arc::new(intake),
+            barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
+            membership: Arc::new(membership(&settings, &context, &raft, &leadership)),
+            contact: Arc::new(LeaderContact::new(context.clock.clone())),
+            settings,
+            context,
+            raft,
+            state,
+            proposer,
+            leadership,
+            cluster_clock,
+            watches,
+            applied,
+            gate: watch::Sender::new(Gate::Closed),
+            stopping: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        node.start_tasks(publish);
+        let service = node.service(snapshots);
+        Ok((node, service))
+    }
+
+    fn start_tasks(self: &Arc<Self>, publish: watch::Sender<Leadership>) {
+        self.spawn(leadership::follow(self.raft.clone(), publish));
+        let watches = Arc::clone(&self.watches);
+        self.spawn(async move { watches.run().await });
+        self.spawn(Arc::clone(&self.intake).run());
+        let proposer = Arc::clone(&self.proposer);
+        self.spawn(proposer.run(Arc::clone(&self.intake), self.leadership.clone()));
+        let barrier = Arc::clone(&self.barrier);
+        self.spawn(barrier.run(self.leadership.clone(), self.applied.clone()));
+        self.spawn(self.duties().run(self.leadership.clone()));
+        let node = Arc::clone(self);
+        self.spawn(async move { node.open_gate().await });
+    }
+
+    fn duties(&self) -> Arc<Leader> {
+        Arc::new(Leader {
+            context: self.context.clone(),
+            cluster_clock: Arc::clone(&self.cluster_clock),
+            raft: self.raft.clone(),
+            intake: Arc::clone(&self.intake),
+            proposer: Arc::clone(&self.proposer),
+            state: self.state.clone(),
+        })
+    }
+
+    fn service(&self, snapshots: Arc<dyn SnapshotStore>) -> Arc<Service> {
+        Arc::new(Service {
+            context: self.context.clone(),
+            raft: self.raft.clone(),
+            intake: Arc::clone(&self.intake),
+            barrier: Arc::clone(&self.barrier),
+            membership: Arc::clone(&self.membership),
+            contact: Arc::clone(&self.contact),
+            snapshots,
+        })
+    }
+
+    /// A task that ends with the node.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// Returns once this node is a member of a cluster.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn enter_cluster(&self) -> Result<(), StartError> {
+        self.membership.found_or_join().await
+    }
+
+    /// After a start: opens when this node has passed a barrier; opens for stale reads when there has
+    /// been no leader for a while.
+    async fn open_gate(&self) {
+        let passed = async {
+            while self.barrier.wait().await.is_err() {
+                tracing::debug!("still waiting for a leader");
+            }
+        };
+        tokio::pin!(passed);
+        if self.context.clock.timeout(STALE_AFTER_START, &mut passed).await.is_err() {
+            tracing::info!("no leader yet: answering stale reads only");
+            self.gate.send_replace(Gate::StaleOnly);
+            passed.await;
+        }
+        self.gate.send_replace(Gate::Open);
+        tracing::info!("caught up with the cluster");
+    }
+
     /// What does not change while the node runs.
     pub fn info(&self) -> NodeInfo {
-        unimplemented!()
+        NodeInfo {
+            id: self.settings.id,
+            name: self.settings.name.clone(),
+            datacenter: self.settings.datacenter.clone(),
+            cluster_id: self.context.identity.cluster_id(),
+            rpc_addr: self.settings.rpc_addr,
+            http_addr: self.settings.http_addr,
+            agent_name: self.settings.agent_name.clone(),
+        }
     }
+
     /// This node's newest state.
     pub fn published(&self) -> Arc<Published> {
-        unimplemented!()
+        self.state.load()
     }
+
     /// Replicates a command and returns its outcome, once *this* node has applied it. Held while
     /// there is no leader, up to the hold timeout.
-    pub async fn propose(&self, _command: Command) -> Result<Outcome, ProposeError> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.proposer.propose(command).await
     }
+
     /// The state to answer a read from. Linearizable reads wait for a barrier (held while there is no
-    /// leader, up to the hold timeout); stale ones do not wait.
-    pub async fn read(&self, _consistency: Consistency) -> Result<Arc<Published>, ReadError> {
-        unimplemented!()
+    /// leader, up to the hold timeout); stale ones do not wait, except right after a start.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn read(&self, consistency: Consistency) -> Result<Arc<Published>, ReadError> {
+        match consistency {
+            Consistency::Linearizable => self.barrier.wait().await?,
+            Consistency::Stale => self.pass_gate().await?,
+        }
+        Ok(self.published())
     }
+
+    async fn pass_gate(&self) -> Result<(), ReadError> {
+        if *self.gate.borrow() != Gate::Closed {
+            return Ok(());
+        }
+        let mut gate = self.gate.subscribe();
+        let opened = gate.wait_for(|gate| *gate != Gate::Closed);
+        match self.context.clock.timeout(self.settings.hold_timeout, opened).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopping),
+            Err(_) => Err(ReadError::NotReady),
+        }
+    }
+
     /// Who waits for what.
     pub fn watches(&self) -> &Arc<Watches> {
-        unimplemented!()
+        &self.watches
     }
+
     /// Contact with the leader.
     pub fn contact(&self) -> Contact {
-        unimplemented!()
+        if self.leadership.borrow().is_held_by(self.settings.id) {
+            let silence = leadership::quorum_silence(&self.raft).unwrap_or_default();
+            let known_leader = leadership::leads_with_quorum(&self.raft);
+            let last_contact = if known_leader { Millis::ZERO } else { millis(silence) };
+            return Contact { known_leader, last_contact };
+        }
+        let known_leader = self.leadership.borrow().leader.is_some() && self.contact.is_fresh();
+        Contact { known_leader, last_contact: millis(self.contact.silence()) }
     }
+
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<(NodeId, Peer)> {
-        unimplemented!()
+        let leader = self.leadership.borrow().leader.clone();
+        leader.filter(|_| self.contact().known_leader)
     }
+
     /// The agent of the host that asks: the one it names, else the one of its address. `None` while
     /// the cluster's id is not known.
-    pub fn agent_of(&self, _caller: IpAddr, _named: Option<&str>) -> Option<Agent> {
-        unimplemented!()
+    pub fn agent_of(&self, caller: IpAddr, named: Option<&str>) -> Option<Agent> {
+        let cluster = self.context.identity.cluster_id()?;
+        let own_address = self.settings.rpc_addr.ip();
+        Some(agent::of_caller(&cluster, caller, named, own_address, &self.settings.agent_name))
     }
+
     /// Removes a server from the membership.
-    pub async fn remove_server(&self, _id: NodeId) -> Result<(), MembershipError> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn remove_server(&self, id: NodeId) -> Result<(), MembershipError> {
+        self.membership.remove(id, self.settings.hold_timeout).await
     }
+
     /// Whether the node is fit to serve.
     pub fn readiness(&self) -> Readiness {
-        unimplemented!()
+        if self.stopping.is_cancelled() {
+            return Readiness::NotReady("this server is stopping".to_owned());
+        }
+        if *self.gate.borrow() != Gate::Open {
+            return Readiness::NotReady("this server has not caught up yet".to_owned());
+        }
+        if !self.contact().known_leader {
+            return Readiness::NotReady("No cluster leader".to_owned());
+        }
+        Readiness::Ready
     }
+
     /// Cancelled when the node begins to stop: long polls end at once.
     pub fn stopping(&self) -> &CancellationToken {
-        unimplemented!()
+        &self.stopping
     }
-    /// Metrics in Prometheus' text format.
-    pub fn render_metrics(&self) -> String {
-        unimplemented!()
+
+    /// Resolves when consensus has failed for good, with the reason: the process must end.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "consensus has ended".to_owned();
+            }
+        }
     }
+
+    /// Begins to stop: ends long polls, and hands leadership over if this node leads. Requests that
+    /// are under way go on, through the new leader.
+    pub async fn begin_stop(&self) {
+        self.stopping.cancel();
+        if !self.leadership.borrow().is_held_by(self.settings.id) {
+            return;
+        }
+        let Some(heir) = self.heir() else { return };
+        tracing::info!(to = heir, "handing leadership over");
+        if self.raft.trigger().transfer_leader(heir).await.is_err() {
+            return;
+        }
+        let handed_over = async {
+            while self.raft.metrics().borrow_watched().current_leader != Some(heir) {
+                self.context.clock.sleep(HANDOVER_PAUSE).await;
+            }
+        };
+        if self.context.clock.timeout(HANDOVER_MAX, handed_over).await.is_err() {
+            tracing::warn!("nobody has taken over leadership: the others will elect a leader");
+        }
+    }
+
+    /// The voter that has the most of this leader's log.
+    fn heir(&self) -> Option<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        let replication = metrics.replication.as_ref()?;
+        let others = replication.iter().filter(|(id, _)| voters.contains(id));
+        let others = others.filter(|(id, _)| **id != self.settings.id);
+        others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
+    }
+
+    /// Ends consensus and every task of this node.
+    pub async fn end(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not end in order");
+        }
+        self.ended.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Consensus, for metrics and operators.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The index of the last applied log entry.
+    pub fn applied_index(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Commands of this node that are not answered yet.
+    pub fn unanswered(&self) -> usize {
+        self.proposer.unanswered()
+    }
+}
+
+async fn start_raft<L>(context: &Context, log: L, machine: Machine) -> io::Result<Raft>
+where
+    L: RaftLogStorage<TypeConfig>,
+{
+    let config = openraft_config("quorate").map_err(io::Error::other)?;
+    let network = NetworkFactory(context.clone());
+    Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
+}
+
+fn membership(
+    settings: &NodeSettings,
+    context: &Context,
+    raft: &Raft,
+    leadership: &watch::Receiver<Leadership>,
+) -> Membership {
+    Membership {
+        introduction: Introduction {
+            id: settings.id,
+            peer: own_peer(settings, &*context.identity),
+        },
+        context: context.clone(),
+        raft: raft.clone(),
+        leadership: leadership.clone(),
+        bootstrap_expect: settings.bootstrap_expect,
+        join: settings.join.clone(),
+        changing: Mutex::new(()),
+        fresh_cluster_id: settings.fresh_cluster_id.clone(),
+    }
+}
+
+fn own_peer(settings: &NodeSettings, identity: &dyn Identity) -> Peer {
+    Peer {
+        name: settings.name.clone(),
+        rpc_addr: settings.rpc_addr.to_string(),
+        http_addr: settings.http_addr.to_string(),
+        store_id: identity.store_id(),
+        agent_name: settings.agent_name.clone(),
+    }
+}
+
+fn millis(span: Duration) -> Millis {
+    Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }

@@ -15,9 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::raft::NodeId;
-use crate::record::{
-    CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
-};
+use crate::record::{CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap};
 use crate::{ClusterTime, Index, Millis};
 
 /// What one Raft log entry holds: the commands that were waiting when it was proposed, and the time.
@@ -88,7 +86,8 @@ pub struct Agent {
 pub enum Command {
     /// `PUT /v1/catalog/register`.
     CatalogRegister(Box<CatalogRegistration>),
-    /// `PUT /v1/catalog/deregister`: the check, else the service, else the whole node.
+    /// `PUT /v1/catalog/deregister`: the service with its checks, else the check, else the whole
+    /// node.
     CatalogDeregister {
         /// Name of the node.
         node: Arc<str>,
@@ -329,7 +328,9 @@ pub enum Rejection {
     #[error("Unknown check ID {0:?}. Ensure that the check ID is passed, not the check name.")]
     UnknownCheck(String),
     /// No such service instance.
-    #[error("Unknown service ID {0:?}. Ensure that the service ID is passed, not the service name.")]
+    #[error(
+        "Unknown service ID {0:?}. Ensure that the service ID is passed, not the service name."
+    )]
     UnknownService(String),
     /// A check was registered for a service that its agent does not have.
     #[error("ServiceID {0:?} does not exist")]
@@ -351,7 +352,9 @@ pub enum Rejection {
     #[error("failed inserting check: Missing service registration on node {0:?}")]
     MissingServiceRegistration(String),
     /// A node's id belongs to a node that is alive under another name.
-    #[error("failed inserting node: Error while renaming Node ID: {id:?}: Node name {name} is reserved by node {holder} with name {name} ({address})")]
+    #[error(
+        "failed inserting node: Error while renaming Node ID: {id:?}: Node name {name} is reserved by node {holder} with name {name} ({address})"
+    )]
     NodeNameReserved {
         /// The id that asked for the name.
         id: String,

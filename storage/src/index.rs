@@ -1,5 +1,6 @@
 //! The change counter that clients see, and the things a client can watch.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -62,4 +63,31 @@ pub enum Topic {
     Checks,
     /// The table of sessions.
     Sessions,
+}
+
+impl Topic {
+    /// The topic of a service, by its name in any case.
+    #[must_use]
+    pub fn service(name: &str) -> Self {
+        Self::Service(fold(name).into())
+    }
+
+    /// The topic of a node, by its name in any case.
+    #[must_use]
+    pub fn node(name: &str) -> Self {
+        Self::Node(fold(name).into())
+    }
+}
+
+/// The form of a node's or service's name by which it is found: ASCII letters in lower case.
+///
+/// Only ASCII, because Unicode's case tables differ between versions of the standard library, and
+/// replicas that run different builds must fold alike.
+#[must_use]
+pub fn fold(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod data_dir;
+mod durable;
 pub mod index;
+pub mod log_store;
 pub mod machine;
 pub mod raft;
 pub mod record;

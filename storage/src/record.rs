@@ -233,10 +233,10 @@ pub struct Check {
     pub service_name: Arc<str>,
     /// Tags of that service.
     pub service_tags: Vec<String>,
-    /// A small number that stands for this check in heartbeats; never reused.
+    /// A small number that stands for this check in heartbeats and orders its expiry; never
+    /// reused. [`State::last_seen`](crate::State::last_seen) knows its last heartbeat, which is
+    /// kept apart so that a heartbeat does not copy this row.
     pub number: u64,
-    /// Cluster time of the last heartbeat (TTL checks) or of the registration.
-    pub last_seen: ClusterTime,
     /// Since when it has been critical without a break.
     pub critical_since: Option<ClusterTime>,
     /// When it was made and last visibly changed.
@@ -295,9 +295,8 @@ pub struct Session {
     pub service_checks: Option<Vec<(String, String)>>,
     /// The deprecated list of checks, as given.
     pub checks: Option<Vec<String>>,
-    /// Cluster time of the creation or last renewal.
-    pub last_seen: ClusterTime,
-    /// A number that orders expiry; never reused.
+    /// A number that orders expiry; never reused. [`State::last_seen`](crate::State::last_seen)
+    /// knows the last renewal.
     pub number: u64,
     /// When it was made and last changed.
     pub indexes: Indexes,

@@ -1,10 +1,87 @@
 //! The replicated state: one pure function from a state and an entry to the next state.
+//!
+//! # What it is
+//!
+//! [`State`] holds everything the cluster agrees on: the catalogue of nodes, services and checks,
+//! the key-value store, sessions, cluster time, the index, and for every server a record of which
+//! commands it has had. [`State::apply`] takes one log entry and returns what should be told to
+//! others ([`Effects`]): the outcome of each command, and the topics that visibly changed. It is
+//! deterministic: no I/O, no clock, no randomness, no floating point, no order that depends on
+//! hashing. Ids were made at the edge, time by the leader, and both travel in the entry. It cannot
+//! fail: a refusal is an outcome like any other, the same on every replica.
+//!
+//! All tables are persistent maps (`imbl`) of shared rows, so a clone costs next to nothing: readers
+//! keep an immutable version while the next entry is applied, and a snapshot is written from a clone.
+//!
+//! # How an entry is applied
+//!
+//! 1. Time becomes `max(time, stamp)`.
+//! 2. The leader's duty, if any: what is due expires (`deadline.rs`).
+//! 3. The commands, in order. `origin.rs` decides whether a command is new; a new one runs as one
+//!    `Change` (`change.rs`), which gives every row it writes the same next index, and reports what
+//!    it touches. A command that changes nothing visible leaves the index alone. A command that is
+//!    refused changes nothing at all: those that may find out late work on a copy.
+//!
+//! # Where to find what
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `change.rs` | one visible change: its index, its topics |
+//! | `catalog.rs` | tables of nodes, services, checks, and their derived indexes |
+//! | `nodes.rs`, `services.rs`, `checks.rs` | what changes them |
+//! | `agent.rs` | agents of clients' hosts: finding by id; the cluster's own servers |
+//! | `kv.rs` | keys, locks, tombstones |
+//! | `session.rs` | sessions and lock delays |
+//! | `deadline.rs` | what expires, and in which order |
+//! | `origin.rs` | exactly once |
+//! | `topic.rs` | the index of each topic |
+//! | `read.rs` | what readers ask |
+//! | `snapshot_record.rs` | export, import and hash |
+//! | `invariants.rs` | the cross-check of all tables |
+//!
+//! # Stored and derived
+//!
+//! What is marked "derived" in a table can be rebuilt from the rows; it is neither in a snapshot nor
+//! hashed. Everything else is in the records of `snapshot_record.rs`, over which [`State::hash`]
+//! runs: so a member that is forgotten there is missed by the determinism test.
+//!
+//! # What it does not know
+//!
+//! The Raft log, membership, JSON, HTTP, who is leader, who waits for what.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod agent;
+mod catalog;
+mod change;
+mod checks;
+mod deadline;
+mod invariants;
+mod kv;
+mod nodes;
+mod origin;
+mod read;
+mod services;
+mod session;
+mod snapshot_record;
+mod topic;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::command::{Batch, CommandId, Outcome, Rejection};
-use crate::record::{Check, KvEntry, Node, Service, Session};
+use imbl::OrdMap;
+
+pub use self::kv::Tombstone;
+pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
+pub use self::topic::TopicIndexes;
+
+use self::catalog::{Catalog, fold_arc};
+use self::change::Change;
+use self::deadline::Deadlines;
+use self::kv::Kv;
+use self::origin::{Origins, Verdict};
+use crate::command::{
+    Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
+};
+use crate::record::Session;
 use crate::{ClusterTime, Index, Topic};
 
 /// What one entry did.
@@ -18,114 +95,146 @@ pub struct Effects {
 
 /// Everything the cluster agrees on.
 #[derive(Debug, Clone, Default)]
-pub struct State {}
+pub struct State {
+    time: ClusterTime,
+    /// The index of the newest visible change.
+    index: Index,
+    /// The last number given to a check, session or node. Numbers are never used again.
+    last_number: u64,
+    topics: TopicIndexes,
+    catalog: Catalog,
+    kv: Kv,
+    sessions: OrdMap<Arc<str>, Arc<Session>>,
+    /// When a TTL check or a session with a TTL was last heard of, by number. Apart from the rows,
+    /// so that a heartbeat costs one update of a small map.
+    last_seen: OrdMap<u64, ClusterTime>,
+    /// Derived.
+    deadlines: Deadlines,
+    origins: Origins,
+}
 
 impl State {
     /// Applies one log entry.
-    pub fn apply(&mut self, _batch: &Batch) -> Effects {
-        unimplemented!()
-    }
-    /// Cluster time.
-    pub fn time(&self) -> ClusterTime {
-        unimplemented!()
-    }
-    /// The newest index.
-    pub fn index(&self) -> Index {
-        unimplemented!()
-    }
-    /// The index that a query on this topic reports (never below 1).
-    pub fn topic_index(&self, _topic: &Topic) -> Index {
-        unimplemented!()
-    }
-    /// The remembered outcome of a command, if it was applied and its origin has not said that it answered it.
-    pub fn remembered(&self, _id: CommandId) -> Option<Outcome> {
-        unimplemented!()
-    }
-    /// The earliest deadline that may be due (a lower bound: it may have been postponed since).
-    pub fn next_deadline(&self) -> Option<ClusterTime> {
-        unimplemented!()
-    }
-    /// A hash of everything replicated: equal at equal applied index on every node.
-    pub fn hash(&self) -> [u8; 32] {
-        unimplemented!()
-    }
-    /// Cross-checks all tables and derived structures.
-    pub fn check_invariants(&self) -> Result<(), String> {
-        unimplemented!()
+    pub fn apply(&mut self, batch: &Batch) -> Effects {
+        let mut effects = Effects::default();
+        self.time = self.time.max(batch.stamp);
+        match &batch.duty {
+            Some(Duty::Expire { up_to, max }) => self.expire(*up_to, *max, &mut effects),
+            None => {}
+        }
+        for part in &batch.parts {
+            self.apply_part(part, &mut effects);
+        }
+        effects
     }
 
-    /// A node by name (any case) or by id.
-    pub fn node(&self, _name_or_id: &str) -> Option<&Arc<Node>> {
-        unimplemented!()
-    }
-    /// All nodes, by name.
-    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        std::iter::empty()
-    }
-    /// Service names with the union of their instances' tags.
-    pub fn service_tags(&self) -> BTreeMap<Arc<str>, BTreeSet<&str>> {
-        unimplemented!()
-    }
-    /// Instances of a service (name in any case), by node and id.
-    pub fn instances(&self, _service: &str) -> impl Iterator<Item = &Arc<Service>> {
-        std::iter::empty()
-    }
-    /// Service instances of a node (exact name), by id.
-    pub fn services_on(&self, _node: &str) -> impl Iterator<Item = &Arc<Service>> {
-        std::iter::empty()
-    }
-    /// All service instances, by node and id.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        std::iter::empty()
-    }
-    /// One service instance.
-    pub fn service(&self, _node: &str, _id: &str) -> Option<&Arc<Service>> {
-        unimplemented!()
-    }
-    /// All checks of a node, by id.
-    pub fn checks_on(&self, _node: &str) -> impl Iterator<Item = &Arc<Check>> {
-        std::iter::empty()
-    }
-    /// The checks that decide an instance's health: its own and its node's, by id.
-    pub fn checks_of(&self, _service: &Service) -> impl Iterator<Item = &Arc<Check>> {
-        std::iter::empty()
-    }
-    /// The checks of a service's instances (not their nodes'), by node and id.
-    pub fn service_checks(&self, _service: &str) -> impl Iterator<Item = &Arc<Check>> {
-        std::iter::empty()
-    }
-    /// All checks, by node and id.
-    pub fn checks(&self) -> impl Iterator<Item = &Arc<Check>> {
-        std::iter::empty()
-    }
-    /// One check.
-    pub fn check(&self, _node: &str, _id: &str) -> Option<&Arc<Check>> {
-        unimplemented!()
-    }
-    /// The service that an id means to an agent: its own, else the only one any agent has.
-    pub fn find_service(&self, _agent: &str, _id: &str) -> Result<&Arc<Service>, Rejection> {
-        unimplemented!()
-    }
-    /// The check that an id means to an agent: its own, else the only one any agent has.
-    pub fn find_check(&self, _agent: &str, _id: &str) -> Result<&Arc<Check>, Rejection> {
-        unimplemented!()
+    fn apply_part(&mut self, part: &Part, effects: &mut Effects) {
+        self.origins.begin(part);
+        for (seq, command) in &part.commands {
+            let id = CommandId { origin: part.origin, incarnation: part.incarnation, seq: *seq };
+            let outcome = match self.origins.judge(id) {
+                Verdict::Known(outcome) => outcome,
+                Verdict::New => {
+                    let outcome = self.run(command, effects);
+                    self.origins.remember(id, &outcome, self.index);
+                    outcome
+                }
+            };
+            effects.outcomes.push((id, outcome));
+        }
     }
 
-    /// One key.
-    pub fn key(&self, _key: &str) -> Option<&KvEntry> {
-        unimplemented!()
+    /// Runs one command; a refused one leaves no trace.
+    fn run(&mut self, command: &Command, effects: &mut Effects) -> Outcome {
+        let before = origin::may_fail_midway(command).then(|| self.clone());
+        let mut touched = BTreeSet::new();
+        match Change::new(self, &mut touched).run(command) {
+            Ok(outcome) => {
+                effects.touched.extend(touched);
+                outcome
+            }
+            Err(refusal) => {
+                if let Some(before) = before {
+                    *self = before;
+                }
+                Outcome::Rejected(refusal)
+            }
+        }
     }
-    /// All keys that begin with `prefix`, in byte order.
-    pub fn keys_below<'a>(&'a self, _prefix: &'a str) -> impl Iterator<Item = &'a KvEntry> {
-        std::iter::empty()
+}
+
+impl Change<'_> {
+    /// One command: parsed long ago, here only handed to the table that it is about.
+    fn run(&mut self, command: &Command) -> Result<Outcome, Rejection> {
+        match command {
+            Command::CatalogRegister(what) => self.catalog_register(what)?,
+            Command::CatalogDeregister { node, service_id, check_id } => {
+                self.catalog_deregister(node, service_id, check_id);
+            }
+            Command::AgentRegisterService { agent, service, checks, replace_existing_checks } => {
+                self.agent_register_service(agent, service, checks, *replace_existing_checks);
+            }
+            Command::AgentDeregisterService { agent, service_id } => {
+                let row = self.state.locate_service(&agent.name, service_id)?;
+                let key = fold_arc(&row.node);
+                self.remove_service(&key, service_id);
+            }
+            Command::AgentRegisterCheck { agent, check } => {
+                self.agent_register_check(agent, check)?
+            }
+            Command::AgentDeregisterCheck { agent, check_id } => {
+                let row = self.state.locate_check(&agent.name, check_id)?;
+                let key = fold_arc(&row.node);
+                self.remove_check(&key, check_id);
+            }
+            Command::UpdateCheck { agent, check_id, status, output, seen } => {
+                let row = self.state.locate_check(&agent.name, check_id)?;
+                let key = fold_arc(&row.node);
+                return self.beat(&key, check_id, status, output, *seen);
+            }
+            Command::Heartbeat { number, status, output, seen } => {
+                return self.beat_number(*number, status, output, *seen);
+            }
+            Command::KvPut { key, value, flags, mode } => {
+                return self.put_key(key, value, *flags, mode);
+            }
+            Command::KvDelete { key, mode } => return Ok(self.delete_keys(key, mode)),
+            Command::SessionCreate(what) => return self.create_session(what),
+            Command::SessionDestroy { id } => self.end_session(id),
+            Command::SessionRenew { id, seen } => return self.renew_session(id, *seen),
+            Command::RegisterServer(server) => self.register_server(server),
+            Command::RemoveServer { id, name } => self.remove_server(*id, name),
+            Command::SetServerHealth { name, alive } => self.set_server_health(name, *alive),
+        }
+        Ok(Outcome::Done)
     }
 
-    /// One session.
-    pub fn session(&self, _id: &str) -> Option<&Arc<Session>> {
-        unimplemented!()
+    /// `PUT /v1/catalog/register`: a node, perhaps a service on it, and checks.
+    fn catalog_register(&mut self, what: &CatalogRegistration) -> Result<(), Rejection> {
+        let key = self.register_node(what)?;
+        if let Some(service) = &what.service {
+            self.put_service(&key, service);
+        }
+        for check in &what.checks {
+            let slot = self.state.catalog.nodes.get(&key);
+            let is_there = slot.is_some_and(|slot| slot.services.contains_key(&check.service_id));
+            if !check.service_id.is_empty() && !is_there {
+                return Err(Rejection::MissingServiceRegistration(what.node.to_string()));
+            }
+            self.register_check(&key, check.clone());
+        }
+        Ok(())
     }
-    /// All sessions, by id.
-    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
-        std::iter::empty()
+
+    /// `PUT /v1/catalog/deregister`; what does not exist is deregistered already.
+    fn catalog_deregister(&mut self, node: &Arc<str>, service_id: &Arc<str>, check_id: &Arc<str>) {
+        let key = fold_arc(node);
+        if !service_id.is_empty() {
+            self.remove_service(&key, service_id);
+        } else if !check_id.is_empty() {
+            self.remove_check(&key, check_id);
+        } else {
+            self.remove_node(&key);
+        }
     }
 }

@@ -1,0 +1,261 @@
+//! The server's settings: flags win over environment variables, those over the TOML file.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::agent;
+
+const HTTP_PORT: u16 = 8500;
+const RPC_PORT: u16 = 8300;
+const DNS_PORT: u16 = 8600;
+/// How long a request is held while there is no leader, as Consul's `rpc_hold_timeout`.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(7);
+/// A server's or agent's name is a label of DNS names.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Flags of `quorate server`. Each can also be set as `QUORATE_SERVER_...` in the environment, or as a
+/// key of the file given by `--config`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServerArgs {
+    /// TOML file with the same keys as the long flags, without the dashes in front.
+    #[arg(long, env = "QUORATE_SERVER_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Raft id of this server: 1 or more, never used again by another server [default: 1]
+    #[arg(long, env = "QUORATE_SERVER_NODE_ID", value_name = "N")]
+    pub node_id: Option<u64>,
+    /// Name of this server in the catalogue [default: n<node-id>]
+    #[arg(long, env = "QUORATE_SERVER_NAME")]
+    pub name: Option<String>,
+    /// Where the log and the snapshots are kept [default: quorate-data]
+    #[arg(long, env = "QUORATE_SERVER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where clients are served [default: 127.0.0.1:8500]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_ADDR", value_name = "IP:PORT")]
+    pub http_addr: Option<SocketAddr>,
+    /// Where other servers are served; its IP is the server's advertised address [default: 127.0.0.1:8300]
+    #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "IP:PORT")]
+    pub rpc_addr: Option<SocketAddr>,
+    /// Where DNS will be served [default: 127.0.0.1:8600]
+    #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "IP:PORT")]
+    pub dns_addr: Option<SocketAddr>,
+    /// How many servers found a new cluster together; 0: only join an existing one [default: 1, or 0
+    /// with --join]
+    #[arg(long, env = "QUORATE_SERVER_BOOTSTRAP_EXPECT", value_name = "N")]
+    pub bootstrap_expect: Option<usize>,
+    /// RPC addresses of the other servers
+    #[arg(long, env = "QUORATE_SERVER_JOIN", value_delimiter = ',', value_name = "IP:PORT,...")]
+    #[serde(default)]
+    pub join: Vec<SocketAddr>,
+    /// Name of the datacenter [default: dc1]
+    #[arg(long, env = "QUORATE_SERVER_DATACENTER")]
+    pub datacenter: Option<String>,
+    /// Name of the agent of this server's own host [default: quorate on loopback, else host-<address>]
+    #[arg(long, env = "QUORATE_SERVER_AGENT_NAME")]
+    pub agent_name: Option<String>,
+    /// How long requests are held while there is no leader, such as 7s or 500ms [default: 7s]
+    #[arg(long, env = "QUORATE_SERVER_HOLD_TIMEOUT", value_name = "DURATION")]
+    pub hold_timeout: Option<String>,
+}
+
+/// What a server runs with: complete and checked.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Raft id.
+    pub node_id: u64,
+    /// The server's name.
+    pub name: String,
+    /// Log and snapshots.
+    pub data_dir: PathBuf,
+    /// HTTP listener.
+    pub http_addr: SocketAddr,
+    /// RPC listener; its IP is the advertised address.
+    pub rpc_addr: SocketAddr,
+    /// DNS listener.
+    pub dns_addr: SocketAddr,
+    /// How many servers found a new cluster.
+    pub bootstrap_expect: usize,
+    /// RPC addresses of other servers.
+    pub join: Vec<SocketAddr>,
+    /// The datacenter's name.
+    pub datacenter: String,
+    /// Name of the agent of this server's own host.
+    pub agent_name: String,
+    /// How long requests are held without a leader.
+    pub hold_timeout: Duration,
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}: {source}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl ServerArgs {
+    /// Adds what the file says and the defaults, and checks everything.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn resolve(self) -> Result<ServerConfig, ConfigError> {
+        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        self.over(file).check()
+    }
+
+    /// These settings, and the file's where there is none.
+    fn over(self, file: Self) -> Self {
+        Self {
+            config: self.config,
+            node_id: self.node_id.or(file.node_id),
+            name: self.name.or(file.name),
+            data_dir: self.data_dir.or(file.data_dir),
+            http_addr: self.http_addr.or(file.http_addr),
+            rpc_addr: self.rpc_addr.or(file.rpc_addr),
+            dns_addr: self.dns_addr.or(file.dns_addr),
+            bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
+            join: if self.join.is_empty() { file.join } else { self.join },
+            datacenter: self.datacenter.or(file.datacenter),
+            agent_name: self.agent_name.or(file.agent_name),
+            hold_timeout: self.hold_timeout.or(file.hold_timeout),
+        }
+    }
+
+    fn check(self) -> Result<ServerConfig, ConfigError> {
+        let node_id = self.node_id.unwrap_or(1);
+        if node_id == 0 {
+            return invalid("--node-id must be 1 or more");
+        }
+        let rpc_addr = self.rpc_addr.unwrap_or_else(|| loopback(RPC_PORT));
+        if rpc_addr.ip().is_unspecified() {
+            return invalid(
+                "--rpc-addr must name one address: its IP is what this server tells the others to connect to",
+            );
+        }
+        let default_expect = usize::from(self.join.is_empty());
+        Ok(ServerConfig {
+            node_id,
+            name: check_name("--name", self.name.unwrap_or_else(|| format!("n{node_id}")))?,
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data")),
+            http_addr: self.http_addr.unwrap_or_else(|| loopback(HTTP_PORT)),
+            rpc_addr,
+            dns_addr: self.dns_addr.unwrap_or_else(|| loopback(DNS_PORT)),
+            bootstrap_expect: self.bootstrap_expect.unwrap_or(default_expect),
+            join: self.join,
+            datacenter: check_name(
+                "--datacenter",
+                self.datacenter.unwrap_or_else(|| "dc1".into()),
+            )?,
+            agent_name: check_name(
+                "--agent-name",
+                agent::own_name(self.agent_name.as_deref(), rpc_addr.ip()),
+            )?,
+            hold_timeout: match self.hold_timeout {
+                Some(text) => parse_duration(&text)?,
+                None => HOLD_TIMEOUT,
+            },
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<ServerArgs, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn check_name(flag: &str, name: String) -> Result<String, ConfigError> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !plain {
+        return invalid(&format!(
+            "{flag} {name:?}: 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'"
+        ));
+    }
+    Ok(name)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
+    let wrong = || ConfigError::Invalid(format!("--hold-timeout {text:?}: a number with ms or s"));
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1),
+        None => (text.strip_suffix('s').ok_or_else(wrong)?, 1_000),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn invalid<T>(text: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_a_single_server_on_loopback() {
+        let config = ServerArgs::default().resolve().unwrap();
+        assert_eq!((config.node_id, config.name.as_str(), config.bootstrap_expect), (1, "n1", 1));
+        assert_eq!(config.http_addr.to_string(), "127.0.0.1:8500");
+        assert_eq!(config.agent_name, "quorate");
+        assert_eq!(config.hold_timeout, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: ServerArgs = toml::from_str("node-id = 3\nname = \"file\"\n").unwrap();
+        let flags = ServerArgs { name: Some("flag".into()), ..ServerArgs::default() };
+        let config = flags.over(file).check().unwrap();
+        assert_eq!((config.node_id, config.name.as_str()), (3, "flag"));
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_an_error() {
+        assert!(toml::from_str::<ServerArgs>("nod-id = 3").is_err());
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_flags_name() {
+        let refused = |args: ServerArgs| args.resolve().unwrap_err().to_string();
+        let rpc_addr = Some("0.0.0.0:8300".parse().unwrap());
+        assert!(refused(ServerArgs { rpc_addr, ..ServerArgs::default() }).contains("--rpc-addr"));
+        let node_id = Some(0);
+        assert!(refused(ServerArgs { node_id, ..ServerArgs::default() }).contains("--node-id"));
+        let name = Some("a b".into());
+        assert!(refused(ServerArgs { name, ..ServerArgs::default() }).contains("--name"));
+        let hold_timeout = Some("7 parsecs".into());
+        assert!(
+            refused(ServerArgs { hold_timeout, ..ServerArgs::default() })
+                .contains("--hold-timeout")
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! What a node remembers of itself across restarts.
+
+use std::fmt::Debug;
+use std::io;
+
+/// Who a node is: kept in its data directory, or on a simulated disk.
+pub trait Identity: Debug + Send + Sync + 'static {
+    /// Random id of the data directory, made with it.
+    fn store_id(&self) -> String;
+    /// Which life this is: grows by one with every start, durable before the first command.
+    fn incarnation(&self) -> u64;
+    /// The cluster it belongs to, once it does.
+    fn cluster_id(&self) -> Option<String>;
+    /// Joins a cluster; durable when it returns.
+    ///
+    /// # Errors
+    /// When the disk fails, or when the node belongs to another cluster.
+    fn adopt_cluster(&self, id: &str) -> io::Result<()>;
+}

@@ -1,0 +1,316 @@
+//! What a node does because it leads: it moves cluster time, carries out what is due, and keeps the
+//! catalogue's picture of the servers in step with the membership.
+//!
+//! All of it ends with the leadership it belongs to.
+//!
+//! **Time.** [`ClusterClock`] starts from the applied time once the leader's own first entry is
+//! applied, after a grace in which clients of a dead node can find another. It advances by what really
+//! elapsed, but at most [`STEP_MAX`] at a time, and only while a quorum answers and no command has been
+//! waiting for long. So a leader that was paused, starved or cut off does not expire services whose
+//! heartbeats are still in its sockets.
+//!
+//! **Expiry.** Only this module proposes it, one entry at a time; apply decides what is really due.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::Instant;
+use openraft::async_runtime::WatchReceiver;
+use quorate_storage::command::{Command, Duty, ServerRecord};
+use quorate_storage::machine::{Published, StateReader};
+use quorate_storage::raft::{NodeId, Peer};
+use quorate_storage::record::{CheckStatus, NodeKind};
+use quorate_storage::{ClusterTime, Millis};
+use tokio::sync::watch;
+
+use crate::agent;
+use crate::clock::Moment;
+use crate::raft::Raft;
+use crate::raft::context::Context;
+use crate::raft::intake::Intake;
+use crate::raft::leadership::{Leadership, has_quorum};
+use crate::raft::propose::Proposer;
+use crate::raft::protocol::Forwarded;
+
+/// Time between two looks at the clock.
+const TICK: Duration = Duration::from_millis(50);
+/// Cluster time advances by at most this much at a time: what exceeds it was a pause.
+const STEP_MAX: Duration = Duration::from_millis(250);
+/// After a new leadership, clients of a dead node find another before anything expires.
+const GRACE: Duration = Duration::from_secs(2);
+/// Time stands still when no quorum answered an RPC sent within this long.
+const QUORUM_WITHIN: Duration = Duration::from_secs(2);
+/// Time stands still while a command has waited to be proposed for this long.
+const COMMAND_WAIT_MAX: Duration = Duration::from_millis(250);
+/// A gap between two ticks of more than this was a pause.
+const PAUSE: Duration = Duration::from_millis(100);
+/// After a pause nothing expires for so long: heartbeats that waited in sockets come first.
+const QUIET_AFTER_PAUSE: Duration = Duration::from_millis(100);
+/// What may expire in one entry.
+const EXPIRE_MAX: u32 = 512;
+/// While any deadline exists, the log learns the time at least this often, so that a new leader loses
+/// at most so much.
+const STAMP_EVERY: Millis = Millis(1_000);
+/// A server that has not answered for this long is critical in the catalogue.
+const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
+/// Time between two looks at the servers.
+const SERVERS_EVERY: Duration = Duration::from_millis(500);
+/// Pause before the first entry of a leadership is looked for again.
+const FIRST_ENTRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Cluster time as the leader knows it: at least what is applied, and stamped on every entry.
+#[derive(Debug, Default)]
+pub struct ClusterClock {
+    // A std lock: held to read or set one number.
+    now: Mutex<ClusterTime>,
+}
+
+impl ClusterClock {
+    /// The time for the next entry. Before the clock was started in this leadership it is an old
+    /// time, which changes nothing: apply takes the later of its own and the stamp.
+    #[must_use]
+    pub fn stamp(&self) -> ClusterTime {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, time: ClusterTime) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    }
+}
+
+/// Everything a leader needs.
+#[derive(Debug)]
+pub struct Leader {
+    /// This node.
+    pub context: Context,
+    /// Cluster time.
+    pub cluster_clock: Arc<ClusterClock>,
+    /// Consensus.
+    pub raft: Raft,
+    /// Where entries are proposed.
+    pub intake: Arc<Intake>,
+    /// Where numbered commands are proposed.
+    pub proposer: Arc<Proposer>,
+    /// The applied state.
+    pub state: StateReader,
+}
+
+/// How cluster time went since the last tick.
+#[derive(Debug)]
+struct Ticker {
+    last: Moment,
+    time: ClusterTime,
+    quiet_until: Moment,
+}
+
+impl Ticker {
+    /// Moves the time by what elapsed, if it may move.
+    fn advance(&mut self, now: Moment, may_move: bool) {
+        let elapsed = now.since(self.last);
+        self.last = now;
+        if elapsed > PAUSE {
+            self.quiet_until = now.plus(QUIET_AFTER_PAUSE);
+        }
+        if may_move {
+            let step = elapsed.min(STEP_MAX).as_millis();
+            self.time = self.time + Millis(u64::try_from(step).unwrap_or(0));
+        }
+    }
+
+    fn may_expire(&self, now: Moment) -> bool {
+        now >= self.quiet_until
+    }
+}
+
+impl Leader {
+    /// Leads whenever this node is the leader; ends when leadership is no longer published.
+    pub async fn run(self: Arc<Self>, mut leadership: watch::Receiver<Leadership>) {
+        loop {
+            let current = leadership.borrow_and_update().clone();
+            let changed = if current.is_held_by(self.context.id) {
+                tokio::select! {
+                    changed = leadership.changed() => changed,
+                    () = self.lead(current.term) => return,
+                }
+            } else {
+                leadership.changed().await
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The duties of one leadership; dropped when it ends.
+    async fn lead(&self, term: u64) {
+        let first = self.first_entry(term).await;
+        self.cluster_clock.set(first.state.time());
+        tracing::info!(term, time = %first.state.time(), "leading");
+        tokio::join!(self.keep_time(), self.keep_servers());
+    }
+
+    /// Waits until an entry of this leadership is applied: only then is everything that earlier
+    /// leaders committed applied as well.
+    async fn first_entry(&self, term: u64) -> Arc<Published> {
+        loop {
+            let published = self.state.load();
+            let applied_term = published.last_applied.map(|applied| applied.leader_id.term);
+            if applied_term == Some(term) {
+                return published;
+            }
+            self.context.clock.sleep(FIRST_ENTRY_PAUSE).await;
+        }
+    }
+
+    async fn keep_time(&self) {
+        self.context.clock.sleep(GRACE).await;
+        let now = self.context.clock.now();
+        let mut ticker =
+            Ticker { last: now, time: self.state.load().state.time(), quiet_until: now };
+        loop {
+            self.context.clock.sleep(TICK).await;
+            let may_move = has_quorum(&self.raft, QUORUM_WITHIN)
+                && self.intake.oldest_waiting() < COMMAND_WAIT_MAX;
+            ticker.advance(self.context.clock.now(), may_move);
+            self.cluster_clock.set(ticker.time);
+            if may_move {
+                self.carry_out_what_is_due(&ticker).await;
+            }
+        }
+    }
+
+    /// Proposes expiries until nothing is due, one entry at a time; else tells the log the time if it
+    /// has not heard it for a while.
+    async fn carry_out_what_is_due(&self, ticker: &Ticker) {
+        let up_to = ticker.time;
+        while ticker.may_expire(self.context.clock.now()) {
+            let Some(deadline) = self.state.load().state.next_deadline() else { return };
+            if deadline > up_to {
+                break;
+            }
+            let duty = Duty::Expire { up_to, max: EXPIRE_MAX };
+            if self.intake.submit_duty(up_to, Some(duty)).await != Forwarded::Committed {
+                return;
+            }
+        }
+        let published = self.state.load();
+        let unstamped = up_to.since(published.state.time());
+        if published.state.next_deadline().is_some() && unstamped >= STAMP_EVERY {
+            // A tick that is lost is followed by another.
+            let _ = self.intake.submit_duty(up_to, None).await;
+        }
+    }
+
+    async fn keep_servers(&self) {
+        loop {
+            for command in self.server_commands() {
+                if let Err(error) = self.proposer.propose(command).await {
+                    tracing::debug!(%error, "the catalogue of servers is not up to date yet");
+                }
+            }
+            self.context.clock.sleep(SERVERS_EVERY).await;
+        }
+    }
+
+    /// What has to change so that the catalogue shows the servers as they are.
+    fn server_commands(&self) -> Vec<Command> {
+        let published = self.state.load();
+        let Some(cluster) = self.context.identity.cluster_id() else { return Vec::new() };
+        let members: BTreeMap<NodeId, Peer> =
+            published.membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
+        let alive = self.alive_servers();
+        let mut commands = Vec::new();
+        for (id, peer) in &members {
+            match published.state.servers().find(|(server, _)| *server == id) {
+                None => {
+                    commands.extend(server_record(&cluster, *id, peer).map(Command::RegisterServer))
+                }
+                Some((_, name)) => {
+                    let alive = alive.get(id).copied().unwrap_or(true);
+                    commands.extend(health_command(&published, name, alive));
+                }
+            }
+        }
+        let gone = published.state.servers().filter(|(id, _)| !members.contains_key(id));
+        commands.extend(
+            gone.map(|(id, name)| Command::RemoveServer { id: *id, name: Arc::clone(name) }),
+        );
+        commands
+    }
+
+    /// Which other servers answered lately.
+    fn alive_servers(&self) -> BTreeMap<NodeId, bool> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heartbeats = metrics.heartbeat.iter().flatten();
+        heartbeats
+            .map(|(id, acked)| {
+                let alive = acked.as_ref().is_some_and(|acked| acked.elapsed() < SERVER_LOST_AFTER);
+                (*id, alive || *id == self.context.id)
+            })
+            .collect()
+    }
+}
+
+fn server_record(cluster: &str, id: NodeId, peer: &Peer) -> Option<Box<ServerRecord>> {
+    let address: std::net::SocketAddr = peer.rpc_addr.parse().ok()?;
+    let host = agent::of_own_host(cluster, address.ip(), &peer.agent_name);
+    let meta =
+        [("raft_id".to_owned(), id.to_string()), ("http_addr".to_owned(), peer.http_addr.clone())];
+    Some(Box::new(ServerRecord {
+        id,
+        name: peer.name.as_str().into(),
+        node_id: agent::node_id(cluster, &peer.name),
+        address: address.ip().to_string(),
+        port: address.port(),
+        agent: host,
+        meta: meta.into(),
+    }))
+}
+
+fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option<Command> {
+    let node = published.state.node(name).filter(|node| node.kind == NodeKind::Server)?;
+    let check = published.state.check(&node.name, agent::SERF_HEALTH)?;
+    let shown_alive = check.registration.status == CheckStatus::Passing;
+    (shown_alive != alive).then(|| Command::SetServerHealth { name: Arc::clone(name), alive })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticker() -> Ticker {
+        Ticker { last: Moment::default(), time: ClusterTime(1_000), quiet_until: Moment::default() }
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::at(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn time_advances_by_what_elapsed() {
+        let mut ticker = ticker();
+        ticker.advance(at(50), true);
+        assert_eq!(ticker.time, ClusterTime(1_050));
+        assert!(ticker.may_expire(at(50)));
+    }
+
+    #[test]
+    fn a_pause_counts_for_a_quarter_of_a_second_and_is_followed_by_quiet() {
+        let mut ticker = ticker();
+        ticker.advance(at(10_000), true);
+        assert_eq!(ticker.time, ClusterTime(1_250));
+        assert!(!ticker.may_expire(at(10_050)));
+        assert!(ticker.may_expire(at(10_100)));
+    }
+
+    #[test]
+    fn time_stands_still_while_it_may_not_move() {
+        let mut ticker = ticker();
+        ticker.advance(at(50), false);
+        assert_eq!(ticker.time, ClusterTime(1_000));
+        ticker.advance(at(100), true);
+        assert_eq!(ticker.time, ClusterTime(1_050), "what elapsed meanwhile is not made up for");
+    }
+}

@@ -1,0 +1,56 @@
+//! What happens in a node when something was applied.
+//!
+//! The state machine publishes a new version, then tells this observer, which answers this node's own
+//! clients, moves the applied position on, and hands the touched topics to the waking task. Nothing
+//! here waits or grows with the number of waiters.
+
+use std::sync::Arc;
+
+use quorate_storage::Effects;
+use quorate_storage::machine::{Observer, Published};
+use tokio::sync::watch;
+
+use crate::raft::propose::Proposer;
+use crate::watch::Watches;
+
+/// Passes on what was applied.
+#[derive(Debug)]
+pub struct ApplyObserver {
+    proposer: Arc<Proposer>,
+    watches: Arc<Watches>,
+    applied: watch::Sender<u64>,
+}
+
+impl ApplyObserver {
+    /// An observer that answers the clients of this proposer and wakes these watches.
+    #[must_use]
+    pub fn new(proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
+        Self { proposer, watches, applied: watch::Sender::new(0) }
+    }
+
+    /// The index of the last applied log entry.
+    #[must_use]
+    pub fn applied_index(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    fn advance(&self, published: &Published) {
+        if let Some(applied) = &published.last_applied {
+            self.applied.send_replace(applied.index);
+        }
+    }
+}
+
+impl Observer for ApplyObserver {
+    fn applied(&self, published: &Arc<Published>, effects: Effects) {
+        self.proposer.applied(effects.outcomes);
+        self.advance(published);
+        self.watches.touch(effects.touched);
+    }
+
+    fn installed(&self, published: &Arc<Published>) {
+        self.proposer.installed(&published.state);
+        self.advance(published);
+        self.watches.touch_everything();
+    }
+}

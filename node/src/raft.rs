@@ -1,0 +1,81 @@
+//! Consensus, from the node's side: what openraft needs from us, and what we make of it.
+//!
+//! * [`transport`] is how nodes reach each other, as a trait: HTTP between processes
+//!   ([`http_transport`], [`rpc_server`]), a simulated network in tests. [`protocol`] are the
+//!   messages, [`network`] is openraft's view of the transport, [`service`] answers.
+//! * [`propose`] numbers this node's commands, batches them, hands them to whoever leads and answers
+//!   each client from this node's own apply. [`intake`] is the leader's end of that.
+//! * [`read`] is the barrier that makes a read linearizable on any node.
+//! * [`membership`] founds a cluster, joins one, and removes servers.
+
+pub mod context;
+pub mod http_transport;
+pub mod intake;
+pub mod leadership;
+pub mod membership;
+pub mod network;
+pub mod propose;
+pub mod protocol;
+pub mod read;
+pub mod rpc_server;
+pub mod service;
+pub mod transport;
+
+use std::sync::Arc;
+
+use openraft::{Config, SnapshotPolicy};
+use quorate_storage::machine::Machine;
+use quorate_storage::raft::TypeConfig;
+
+/// openraft around our state machine.
+pub type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// Time between two heartbeats of a leader.
+pub const HEARTBEAT_MS: u64 = 60;
+/// A follower that hears nothing for this long, and a random part up to the maximum, stands for
+/// election. Measured: an expected gap of about 0.7 s after a leader was killed.
+pub const ELECTION_MS_MIN: u64 = 200;
+/// See [`ELECTION_MS_MIN`]; also how long a leader trusts a quorum's last answer.
+pub const ELECTION_MS_MAX: u64 = 400;
+/// Without a quorum, a leader alternates between silence and probing for this long each, so that it
+/// does not hold back an election for ever.
+const QUORUM_LOSS_PROBE_MS: u64 = 2_000;
+/// Entries in one append request; bytes are capped by the log store.
+const APPEND_ENTRIES_MAX: u64 = 256;
+/// A snapshot is built after this many entries (or 64 MiB, see [`crate::node`]).
+pub const SNAPSHOT_AFTER_ENTRIES: u64 = 10_000;
+/// Entries kept behind a snapshot, so that a node that was briefly away needs no snapshot.
+pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 5_000;
+/// How long one snapshot may take to be sent and installed.
+pub const SNAPSHOT_SEND_MS_MAX: u64 = 120_000;
+
+/// openraft's settings.
+///
+/// # Errors
+/// When the constants above contradict each other.
+pub fn openraft_config(cluster_name: &str) -> Result<Arc<Config>, openraft::ConfigError> {
+    let config = Config {
+        cluster_name: cluster_name.to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS_MIN,
+        election_timeout_max: ELECTION_MS_MAX,
+        install_snapshot_timeout: SNAPSHOT_SEND_MS_MAX,
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        // A follower further behind than what is kept could only be fed from a snapshot anyway.
+        replication_lag_threshold: 1_000_000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER_ENTRIES),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT_BEHIND_SNAPSHOT,
+        purge_batch_size: 1_000,
+        // The default doubles from 200 ms: a restarted or healed node would hear nothing for up to a
+        // second, and might stand for election meanwhile.
+        backoff: "20ms 40ms 80ms ...150ms".to_owned(),
+        // A node that cannot win must not make the others change their term.
+        enable_pre_vote: Some(true),
+        // A leader that restarts quickly must win an election again: restored leadership answered
+        // reads from a state machine that had not caught up in half of the simulated power cuts.
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(QUORUM_LOSS_PROBE_MS),
+        ..Config::default()
+    };
+    config.validate().map(Arc::new)
+}

@@ -1,0 +1,160 @@
+//! The leader's end of a write: whatever commands wait become one log entry.
+//!
+//! While one entry is on its way to the disks, commands gather for the next (group commit): under
+//! load, entries grow instead of queueing. Nothing lingers; a lone command goes at once.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use quorate_storage::ClusterTime;
+use quorate_storage::command::{Batch, Duty, Part};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::Raft;
+use super::protocol::Forwarded;
+use crate::clock::{Clock, Moment};
+use crate::leader::ClusterClock;
+
+/// Commands in one entry.
+pub const ENTRY_COMMANDS_MAX: usize = 1_024;
+/// Bytes of commands in one entry; a larger single command goes alone.
+pub const ENTRY_BYTES_MAX: usize = 512 << 10;
+/// Entries proposed and not yet applied. Two, so that one is written while the other is replicated.
+const ENTRIES_IN_FLIGHT: usize = 2;
+/// Parts that may wait for the leader to propose them; beyond that, their origins are told to try
+/// again. Origins limit themselves long before.
+const WAITING_PARTS_MAX: usize = 4_096;
+
+/// Takes commands from this node and from others, and proposes them while this node leads.
+#[derive(Debug)]
+pub struct Intake {
+    raft: Raft,
+    clock: Clock,
+    cluster_clock: Arc<ClusterClock>,
+    /// A std lock: held to push or to take, never across an await.
+    waiting: Mutex<VecDeque<Waiting>>,
+    arrived: Notify,
+    in_flight: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    part: Part,
+    bytes: usize,
+    since: Moment,
+    reply: oneshot::Sender<Forwarded>,
+}
+
+impl Intake {
+    /// An intake for this Raft node; [`Intake::run`] does the work.
+    #[must_use]
+    pub fn new(raft: Raft, clock: Clock, cluster_clock: Arc<ClusterClock>) -> Self {
+        Self {
+            raft,
+            clock,
+            cluster_clock,
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            in_flight: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT)),
+        }
+    }
+
+    /// Proposes the commands and says what became of them.
+    pub async fn submit(&self, part: Part, bytes: usize) -> Forwarded {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.len() >= WAITING_PARTS_MAX {
+                return Forwarded::NotLeader;
+            }
+            waiting.push_back(Waiting { part, bytes, since: self.clock.now(), reply });
+        }
+        self.arrived.notify_one();
+        // The sender is dropped only with the intake itself, when the node ends.
+        answer.await.unwrap_or(Forwarded::Unknown)
+    }
+
+    /// Proposes something of the leader's own accord: an expiry, or a tick.
+    pub async fn submit_duty(&self, stamp: ClusterTime, duty: Option<Duty>) -> Forwarded {
+        self.propose(Batch { stamp, duty, parts: Vec::new() }).await
+    }
+
+    /// How long the oldest command has waited to be proposed.
+    #[must_use]
+    pub fn oldest_waiting(&self) -> Duration {
+        let since = self.waiting().front().map(|waiting| waiting.since);
+        since.map_or(Duration::ZERO, |since| self.clock.now().since(since))
+    }
+
+    /// The proposing task; never ends.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            self.arrived.notified().await;
+            loop {
+                // First the permit, then the commands: what arrives meanwhile joins this entry.
+                let permit = Arc::clone(&self.in_flight).acquire_owned().await;
+                let Ok(permit) = permit else { return };
+                let taken = self.take();
+                if taken.is_empty() {
+                    break;
+                }
+                let intake = Arc::clone(&self);
+                // A task for each entry, at most as many as there are permits.
+                tokio::spawn(async move { intake.carry(taken, permit).await });
+            }
+        }
+    }
+
+    async fn carry(&self, taken: Vec<Waiting>, permit: OwnedSemaphorePermit) {
+        let (parts, replies): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|waiting| (waiting.part, waiting.reply)).unzip();
+        let stamp = self.cluster_clock.stamp();
+        let fate = self.propose(Batch { stamp, duty: None, parts }).await;
+        drop(permit);
+        for reply in replies {
+            // An origin that has gone asks the next leader.
+            let _ = reply.send(fate);
+        }
+    }
+
+    async fn propose(&self, batch: Batch) -> Forwarded {
+        let Ok(leader) = self.raft.as_leader() else { return Forwarded::NotLeader };
+        let (responder, written) = ProgressResponder::complete_only();
+        let request = self
+            .raft
+            .write(batch)
+            .responder(responder)
+            .with_leader(leader.to_committed_leader_id());
+        if request.await.is_err() {
+            return Forwarded::NotLeader;
+        }
+        match written.await {
+            Ok(Ok(_)) => Forwarded::Committed,
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,
+            Ok(Err(_)) | Err(_) => Forwarded::Unknown,
+        }
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        let mut waiting = self.waiting();
+        let (mut commands, mut bytes) = (0, 0);
+        let mut taken = Vec::new();
+        while let Some(next) = waiting.front() {
+            commands += next.part.commands.len();
+            bytes += next.bytes;
+            let full = commands > ENTRY_COMMANDS_MAX || bytes > ENTRY_BYTES_MAX;
+            if full && !taken.is_empty() {
+                break;
+            }
+            taken.extend(waiting.pop_front());
+        }
+        taken
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,308 @@
+//! Founding a cluster, joining one, leaving one.
+//!
+//! A new cluster is founded once, by the server with the lowest id, and only when all expected servers
+//! answered "I belong to no cluster" in one round: so two halves of a slow network cannot each found
+//! one, and a server that lost its disk finds that the others already belong to a cluster.
+//!
+//! A later server asks to join: it becomes a learner, and a voter once it has caught up. Changes name
+//! their target, so sending them again is harmless.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use quorate_storage::raft::{NodeId, Peer};
+use thiserror::Error;
+use tokio::sync::{Mutex, watch};
+
+use super::Raft;
+use super::context::Context;
+use super::leadership::Leadership;
+use super::protocol::{ChangeRefusal, Greeting, Introduction, Request, Response};
+use super::transport::{Purpose, TransportError};
+use crate::node::MembershipError;
+
+/// Pause between two rounds of asking who is there.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// How long one greeting may take.
+const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the leader may take to change the membership: a learner must catch up first.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause before a refused change is asked for again.
+const CHANGE_PAUSE: Duration = Duration::from_millis(200);
+
+/// This node's part in the membership.
+#[derive(Debug)]
+pub struct Membership {
+    /// Who this node is.
+    pub introduction: Introduction,
+    /// Its cluster, its time, its way to others.
+    pub context: Context,
+    /// Consensus.
+    pub raft: Raft,
+    /// Who leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// How many servers found a new cluster.
+    pub bootstrap_expect: usize,
+    /// RPC addresses where others may be found.
+    pub join: Vec<String>,
+    /// One change at a time.
+    pub changing: Mutex<()>,
+    /// The id of a cluster that this node might found: random, made at start.
+    pub fresh_cluster_id: String,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The cluster knows this id with another data directory.
+    #[error("{0}")]
+    Refused(#[from] ChangeRefusal),
+    /// The disk or openraft failed.
+    #[error("cannot found the cluster: {0}")]
+    Failed(String),
+}
+
+impl Membership {
+    /// Answers who this node is and what it knows of the cluster.
+    #[must_use]
+    pub fn greet(&self, _visitor: &Introduction) -> Greeting {
+        Greeting {
+            introduction: self.introduction.clone(),
+            cluster: self.context.identity.cluster_id(),
+            bootstrap_expect: self.bootstrap_expect,
+            members: self.members(),
+            leader: self.leadership.borrow().leader.as_ref().map(|(id, _)| *id),
+        }
+    }
+
+    fn members(&self) -> BTreeMap<NodeId, Peer> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(id, peer)| (*id, peer.clone())).collect()
+    }
+
+    fn voters(&self) -> BTreeSet<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.voter_ids().collect()
+    }
+
+    /// Returns once this node is a member of a cluster: at once after a restart, else when one was
+    /// founded or joined.
+    ///
+    /// # Errors
+    /// When the cluster knows this id with another data directory, or when founding failed.
+    pub async fn found_or_join(&self) -> Result<(), StartError> {
+        let mut told = false;
+        loop {
+            // An entry from a leader, or a membership from an earlier life.
+            if self.members().contains_key(&self.introduction.id) {
+                return Ok(());
+            }
+            let greetings = self.greet_everybody().await;
+            self.refuse_lost_disk(&greetings)?;
+            if let Some(member) = greetings.iter().find(|greeting| !greeting.members.is_empty()) {
+                self.ask_to_join(member).await?;
+            } else if self.may_found(&greetings) {
+                return self.found(&greetings).await;
+            }
+            if !told {
+                told = true;
+                tracing::info!(
+                    expected = self.bootstrap_expect,
+                    present = greetings.len() + 1,
+                    "waiting for the servers that found the cluster together"
+                );
+            }
+            self.context.clock.sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    async fn greet_everybody(&self) -> Vec<Greeting> {
+        let greetings =
+            self.join.iter().filter(|address| **address != self.introduction.peer.rpc_addr);
+        let greetings = greetings.map(|address| self.hello(address));
+        let answers = futures_util::future::join_all(greetings).await;
+        let mut by_id = BTreeMap::new();
+        for greeting in answers.into_iter().flatten() {
+            by_id.insert(greeting.introduction.id, greeting);
+        }
+        by_id.remove(&self.introduction.id);
+        by_id.into_values().collect()
+    }
+
+    async fn hello(&self, address: &str) -> Option<Greeting> {
+        let request = Request::Hello(self.introduction.clone());
+        match self.context.call_address(address, request, HELLO_TIMEOUT).await {
+            Ok(Response::Hello(greeting)) => Some(greeting),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// A server whose id the cluster knows with another store has lost its disk. It must not vote
+    /// under its old id: what it promised is gone.
+    fn refuse_lost_disk(&self, greetings: &[Greeting]) -> Result<(), ChangeRefusal> {
+        let ours = &self.introduction;
+        let known = greetings.iter().filter_map(|greeting| greeting.members.get(&ours.id));
+        for peer in known {
+            if peer.store_id != ours.peer.store_id {
+                return Err(ChangeRefusal::IdTaken(ours.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Only the lowest id founds, only with everybody present, and only if nobody belongs anywhere.
+    fn may_found(&self, greetings: &[Greeting]) -> bool {
+        let alone = self.bootstrap_expect == 1 && self.join.is_empty();
+        let everybody = greetings.len() + 1 == self.bootstrap_expect;
+        let unattached =
+            self.context.identity.cluster_id().is_none_or(|id| id == self.fresh_cluster_id)
+                && greetings.iter().all(|greeting| greeting.cluster.is_none());
+        let lowest =
+            greetings.iter().all(|greeting| greeting.introduction.id > self.introduction.id);
+        (alone || everybody) && unattached && lowest && self.bootstrap_expect > 0
+    }
+
+    async fn found(&self, greetings: &[Greeting]) -> Result<(), StartError> {
+        let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
+        self.context
+            .identity
+            .adopt_cluster(&self.fresh_cluster_id)
+            .map_err(|error| failed(&error))?;
+        let everybody = greetings.iter().map(|greeting| &greeting.introduction);
+        let members: BTreeMap<NodeId, Peer> = everybody
+            .chain([&self.introduction])
+            .map(|member| (member.id, member.peer.clone()))
+            .collect();
+        tracing::info!(cluster = %self.fresh_cluster_id, members = members.len(), "founding the cluster");
+        self.raft.initialize(members).await.map_err(|error| failed(&error))
+    }
+
+    async fn ask_to_join(&self, member: &Greeting) -> Result<(), StartError> {
+        let leader = member.leader.and_then(|leader| member.members.get(&leader));
+        let address = leader.unwrap_or(&member.introduction.peer).rpc_addr.clone();
+        let request = Request::Join(self.introduction.clone());
+        tracing::info!(%address, "asking to join the cluster");
+        match self.context.call_address(&address, request, CHANGE_TIMEOUT).await {
+            Ok(Response::Changed(Err(refusal @ ChangeRefusal::IdTaken(_)))) => Err(refusal.into()),
+            Ok(Response::Changed(Err(refusal))) => {
+                tracing::info!(%refusal, "not joined yet");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::info!(%error, "not joined yet");
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a server a member, as the leader: learner first, voter once it has caught up.
+    ///
+    /// # Errors
+    /// See [`ChangeRefusal`].
+    pub async fn admit(&self, newcomer: Introduction) -> Result<(), ChangeRefusal> {
+        self.must_lead()?;
+        let Introduction { id, peer } = newcomer;
+        let known = self.members().get(&id).cloned();
+        if known.is_some_and(|known| known.store_id != peer.store_id) {
+            return Err(ChangeRefusal::IdTaken(id));
+        }
+        if self.voters().contains(&id) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
+        tracing::info!(server = id, %peer, "adding a server");
+        self.raft.add_learner(id, peer, true).await.map_err(refused)?;
+        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        self.raft.change_membership(voter, true).await.map_err(refused)?;
+        tracing::info!(server = id, "the server votes now");
+        Ok(())
+    }
+
+    /// Removes a server, as the leader.
+    ///
+    /// # Errors
+    /// See [`ChangeRefusal`].
+    pub async fn remove_here(&self, id: NodeId) -> Result<(), ChangeRefusal> {
+        self.must_lead()?;
+        if !self.members().contains_key(&id) {
+            return Err(ChangeRefusal::Unknown);
+        }
+        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
+        tracing::info!(server = id, "removing a server");
+        let gone = BTreeSet::from([id]);
+        if self.voters().contains(&id) {
+            let change = ChangeMembers::RemoveVoters(gone);
+            self.raft.change_membership(change, false).await.map_err(refused)?;
+        } else {
+            let change = ChangeMembers::RemoveNodes(gone);
+            self.raft.change_membership(change, false).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a server, through whoever leads.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn remove(&self, id: NodeId, hold: Duration) -> Result<(), MembershipError> {
+        let mut asked_before = false;
+        let attempts = async {
+            loop {
+                match self.try_remove(id).await {
+                    // Sent again after a lost answer, it finds its work done.
+                    Some(Err(ChangeRefusal::Unknown)) if asked_before => return Ok(()),
+                    Some(Err(ChangeRefusal::Unknown)) => {
+                        return Err(MembershipError::UnknownServer(id.to_string()));
+                    }
+                    Some(Err(ChangeRefusal::Refused(why))) => {
+                        return Err(MembershipError::Refused(why));
+                    }
+                    Some(Ok(())) => return Ok(()),
+                    Some(Err(
+                        ChangeRefusal::NotLeader(_)
+                        | ChangeRefusal::Busy
+                        | ChangeRefusal::IdTaken(_),
+                    )) => {}
+                    None => asked_before = true,
+                }
+                self.context.clock.sleep(CHANGE_PAUSE).await;
+            }
+        };
+        self.context.clock.timeout(hold, attempts).await.unwrap_or(Err(MembershipError::NoLeader))
+    }
+
+    async fn try_remove(&self, id: NodeId) -> Option<Result<(), ChangeRefusal>> {
+        let leader = self.leadership.borrow().leader.clone();
+        match leader {
+            None => Some(Err(ChangeRefusal::NotLeader(None))),
+            Some((leader, _)) if leader == self.introduction.id => Some(self.remove_here(id).await),
+            Some((leader, peer)) => {
+                let (purpose, request) = (Purpose::Control, Request::Remove(id));
+                match self.context.call(leader, &peer, purpose, request, CHANGE_TIMEOUT).await {
+                    Ok(Response::Changed(answer)) => Some(answer),
+                    Ok(Response::Refused(_)) | Err(TransportError::Unreachable(_)) => {
+                        Some(Err(ChangeRefusal::NotLeader(None)))
+                    }
+                    Ok(_) | Err(TransportError::NoAnswer(_)) => None,
+                }
+            }
+        }
+    }
+
+    fn must_lead(&self) -> Result<(), ChangeRefusal> {
+        let leadership = self.leadership.borrow();
+        if leadership.is_held_by(self.introduction.id) {
+            return Ok(());
+        }
+        Err(ChangeRefusal::NotLeader(leadership.leader.as_ref().map(|(_, peer)| peer.clone())))
+    }
+}
+
+fn refused(error: impl std::fmt::Display) -> ChangeRefusal {
+    ChangeRefusal::Refused(error.to_string())
+}

@@ -1,0 +1,181 @@
+//! openraft's view of the [`Transport`].
+
+use std::future::Future;
+use std::time::Duration;
+
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{RPCOption, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::SnapshotOf;
+use quorate_storage::raft::{NodeId, Peer, TypeConfig, Vote};
+use quorate_storage::snapshot::Snapshot;
+
+use super::context::Context;
+use super::protocol::{Request, Response, SnapshotHeader};
+use super::transport::{Purpose, TransportError};
+use super::{ELECTION_MS_MAX, SNAPSHOT_SEND_MS_MAX};
+
+/// How long an append with entries may take: a follower answers after its fsync, and a slow disk is
+/// no reason to send the same entries again. (Heartbeats have a connection of their own, and openraft
+/// ends those by itself.)
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a vote may take: longer than an election makes no sense.
+const VOTE_TIMEOUT: Duration = Duration::from_millis(ELECTION_MS_MAX);
+
+/// Makes a [`PeerNetwork`] for each member.
+#[derive(Debug, Clone)]
+pub struct NetworkFactory(pub Context);
+
+impl NetworkFactory {
+    fn connect(&self, target: NodeId, peer: &Peer, purpose: Purpose) -> PeerNetwork {
+        PeerNetwork { context: self.0.clone(), target, peer: peer.clone(), purpose }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: NodeId, node: &Peer) -> PeerNetwork {
+        self.connect(target, node, Purpose::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &Peer) -> PeerNetwork {
+        self.connect(target, node, Purpose::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: NodeId, node: &Peer) -> PeerNetwork {
+        self.connect(target, node, Purpose::Snapshot)
+    }
+}
+
+/// The way to one member.
+#[derive(Debug)]
+pub struct PeerNetwork {
+    context: Context,
+    target: NodeId,
+    peer: Peer,
+    purpose: Purpose,
+}
+
+impl PeerNetwork {
+    async fn call(
+        &self,
+        purpose: Purpose,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, RPCError<TypeConfig>> {
+        let answer = self.context.call(self.target, &self.peer, purpose, request, timeout).await;
+        answer.map_err(rpc_error).and_then(unless_refused)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
+fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {
+    match error {
+        TransportError::Unreachable(_) => RPCError::Unreachable(Unreachable::new(&error)),
+        TransportError::NoAnswer(_) => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+/// A refusal is as good as unreachable: openraft backs off and tries again.
+#[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
+fn unless_refused(response: Response) -> Result<Response, RPCError<TypeConfig>> {
+    match response {
+        Response::Refused(refusal) => Err(RPCError::Unreachable(Unreachable::new(&refusal))),
+        answer => Ok(answer),
+    }
+}
+
+fn wrong_answer() -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::from_string("the answer is not one to this request"))
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = Snapshot;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let timeout = match self.purpose {
+            Purpose::Heartbeat => option.hard_ttl(),
+            Purpose::Append | Purpose::Control | Purpose::Forward | Purpose::Snapshot => {
+                APPEND_TIMEOUT
+            }
+        };
+        match self.call(self.purpose, Request::Append(rpc), timeout).await? {
+            Response::Append(answer) => Ok(answer),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Purpose::Control, Request::Vote(rpc), VOTE_TIMEOUT).await? {
+            Response::Vote(answer) => Ok(answer),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Purpose::Control, Request::PreVote(rpc), VOTE_TIMEOUT).await? {
+            Response::Vote(answer) => Ok(answer),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, Snapshot>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let header = SnapshotHeader {
+            cluster: self.context.identity.cluster_id(),
+            from: self.context.id,
+            to: self.target,
+            store: self.peer.store_id.clone(),
+            vote,
+            meta: snapshot.meta,
+        };
+        let timeout = Duration::from_millis(SNAPSHOT_SEND_MS_MAX);
+        let sent = self.context.transport.send_snapshot(
+            &self.peer.rpc_addr,
+            header,
+            snapshot.snapshot,
+            timeout,
+        );
+        let answer = tokio::select! {
+            answer = sent => answer,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        match answer.map_err(rpc_error).and_then(unless_refused)? {
+            Response::Snapshot(answer) => Ok(answer),
+            _ => Err(wrong_answer().into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Purpose::Control, Request::TransferLeader(rpc), VOTE_TIMEOUT).await? {
+            Response::TransferLeader(answer) => Ok(answer),
+            _ => Err(wrong_answer()),
+        }
+    }
+}

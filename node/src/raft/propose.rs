@@ -1,0 +1,416 @@
+//! A node's own commands, from the request that brought them to the answer.
+//!
+//! Every command gets a number `(node, incarnation, seq)` when it is first sent. It stays in this
+//! table until *this node* has applied an entry that holds its number; that is where its outcome comes
+//! from, so what a client was told it can read here, `?stale` included, and a lost reply costs
+//! nothing. When the leader changes, whatever is still open goes to the next leader under the same
+//! numbers: the replicated origin record makes it take effect once.
+//!
+//! The table has two parts: commands that were never sent (`fresh`), and numbered ones (`open`). The
+//! lowest open number minus one is what the origin has "answered through"; it travels with every batch
+//! and is what lets the record forget.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_storage::command::{Command, CommandId, Outcome, Part};
+use quorate_storage::raft::{NodeId, Peer};
+use quorate_storage::state::State;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::context::Context;
+use super::intake::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, Intake};
+use super::leadership::Leadership;
+use super::protocol::{Forwarded, Request, Response};
+use super::transport::{Purpose, TransportError};
+use crate::node::ProposeError;
+
+/// Commands of one node that may be unanswered; beyond that requests get 503. It bounds the origin
+/// record, from which nothing may fall out.
+pub const UNANSWERED_COMMANDS_MAX: usize = 8_192;
+/// Bytes of commands of one node that may be unanswered.
+pub const UNANSWERED_BYTES_MAX: usize = 64 << 20;
+/// Batches on their way to the leader.
+const FORWARDS_IN_FLIGHT_MAX: usize = 4;
+/// Pause before a batch that was refused is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(15);
+/// How long one forward may take before it is sent again to the same leader: longer than any fsync;
+/// a newer leader ends it at once.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a command's number, names and lengths add to its payload, roughly.
+const COMMAND_OVERHEAD_BYTES: usize = 64;
+
+/// Numbers this node's commands and sees them through.
+#[derive(Debug)]
+pub struct Proposer {
+    context: Context,
+    incarnation: u64,
+    /// A std lock: held for map operations, never across an await.
+    table: Mutex<Table>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    fresh: VecDeque<Fresh>,
+    open: BTreeMap<u64, Open>,
+    /// Open numbers that are to be sent (again).
+    due: BTreeSet<u64>,
+    last_seq: u64,
+    forwards: usize,
+    bytes: usize,
+    /// Raised with every change of leadership: what was sent under an older one is due again.
+    epoch: u64,
+}
+
+/// A command that was never sent, hence has no number yet.
+#[derive(Debug)]
+struct Fresh {
+    command: Command,
+    bytes: usize,
+    ticket: Arc<AtomicU64>,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// A command with a number.
+#[derive(Debug)]
+struct Open {
+    command: Command,
+    bytes: usize,
+    reply: oneshot::Sender<Outcome>,
+    /// Shipments that hold it and are not resolved.
+    in_flight: usize,
+    /// Whether a resolved shipment may have been appended.
+    appended: bool,
+}
+
+impl Open {
+    /// Whether a leader may have appended it.
+    fn was_handed(&self) -> bool {
+        self.appended || self.in_flight > 0
+    }
+}
+
+/// A batch on its way: the numbers it holds, and the leadership it was made for.
+#[derive(Debug)]
+struct Shipment {
+    part: Part,
+    bytes: usize,
+    epoch: u64,
+}
+
+/// A client's place in the table: gives the command up when the client goes or its time is over.
+struct Ticket<'a> {
+    proposer: &'a Proposer,
+    seq: Arc<AtomicU64>,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let seq = self.seq.load(Ordering::SeqCst);
+        // Zero: not sent yet. Its reply channel is closed now, so it will be skipped.
+        if seq != 0 {
+            self.proposer.table().give_up(seq);
+        }
+    }
+}
+
+impl Proposer {
+    /// A proposer for this life of this node.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        let incarnation = context.identity.incarnation();
+        Self { context, incarnation, table: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Replicates a command and returns its outcome once this node has applied it.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let (reply, outcome) = oneshot::channel();
+        let seq = Arc::new(AtomicU64::new(0));
+        self.enqueue(command, reply, Arc::clone(&seq))?;
+        let ticket = Ticket { proposer: self, seq };
+        let outcome = self.context.clock.timeout(self.context.hold_timeout, outcome).await;
+        match outcome {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => Err(ProposeError::Stopping),
+            Err(_) => Err(self.why_not(&ticket)),
+        }
+    }
+
+    fn enqueue(
+        &self,
+        command: Command,
+        reply: oneshot::Sender<Outcome>,
+        ticket: Arc<AtomicU64>,
+    ) -> Result<(), ProposeError> {
+        let bytes = encoded_bytes(&command) + COMMAND_OVERHEAD_BYTES;
+        let mut table = self.table();
+        if !table.has_room_for(bytes) {
+            table.forget_abandoned();
+            if !table.has_room_for(bytes) {
+                return Err(ProposeError::Overloaded);
+            }
+        }
+        table.bytes += bytes;
+        table.fresh.push_back(Fresh { command, bytes, ticket, reply });
+        drop(table);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Why a command whose time is over has no outcome: it was never handed to a leader, or nobody
+    /// can tell.
+    fn why_not(&self, ticket: &Ticket<'_>) -> ProposeError {
+        let seq = ticket.seq.load(Ordering::SeqCst);
+        let handed = self.table().open.get(&seq).is_some_and(Open::was_handed);
+        if handed { ProposeError::OutcomeUnknown } else { ProposeError::NoLeader }
+    }
+
+    /// Commands that are not answered yet.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        let table = self.table();
+        table.fresh.len() + table.open.len()
+    }
+
+    /// Answers the clients whose commands were applied. Called from the apply path: it costs a map
+    /// operation for each of this node's own commands.
+    pub fn applied(&self, outcomes: impl IntoIterator<Item = (CommandId, Outcome)>) {
+        let mut table = self.table();
+        for (id, outcome) in outcomes {
+            if id.origin == self.context.id && id.incarnation == self.incarnation {
+                table.answer(id.seq, outcome);
+            }
+        }
+    }
+
+    /// Looks up the outcomes of open commands after a snapshot replaced the state.
+    pub fn installed(&self, state: &State) {
+        let mut table = self.table();
+        let open: Vec<u64> = table.open.keys().copied().collect();
+        for seq in open {
+            let id = CommandId { origin: self.context.id, incarnation: self.incarnation, seq };
+            if let Some(outcome) = state.remembered(id) {
+                table.answer(seq, outcome);
+            }
+        }
+    }
+
+    /// The sending task; ends when leadership is no longer published.
+    pub async fn run(
+        self: Arc<Self>,
+        intake: Arc<Intake>,
+        mut leadership: watch::Receiver<Leadership>,
+    ) {
+        let mut current = leadership.borrow_and_update().clone();
+        loop {
+            while let Some(shipment) = self.next_shipment(&current) {
+                let (proposer, intake) = (Arc::clone(&self), Arc::clone(&intake));
+                let (to, changes) = (current.clone(), leadership.clone());
+                // At most FORWARDS_IN_FLIGHT_MAX of these at a time.
+                tokio::spawn(async move { proposer.ship(shipment, &intake, to, changes).await });
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                changed = leadership.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    current = leadership.borrow_and_update().clone();
+                    self.table().change_epoch();
+                }
+            }
+        }
+    }
+
+    /// The next batch, if there is a leader, something to send, and room on the way.
+    fn next_shipment(&self, leadership: &Leadership) -> Option<Shipment> {
+        leadership.leader.as_ref()?;
+        let mut table = self.table();
+        if table.forwards >= FORWARDS_IN_FLIGHT_MAX {
+            return None;
+        }
+        let (commands, bytes) = table.take();
+        if commands.is_empty() {
+            return None;
+        }
+        table.forwards += 1;
+        let part = Part {
+            origin: self.context.id,
+            incarnation: self.incarnation,
+            answered_through: table.answered_through(),
+            commands,
+        };
+        Some(Shipment { part, bytes, epoch: table.epoch })
+    }
+
+    async fn ship(
+        &self,
+        shipment: Shipment,
+        intake: &Intake,
+        to: Leadership,
+        mut changes: watch::Receiver<Leadership>,
+    ) {
+        let seqs: Vec<u64> = shipment.part.commands.iter().map(|(seq, _)| *seq).collect();
+        let epoch = shipment.epoch;
+        let superseded = changes.wait_for(|now| *now != to);
+        let fate = tokio::select! {
+            biased;
+            fate = self.hand_over(shipment, intake, &to) => fate,
+            // A newer leader: this one's answer no longer matters.
+            _ = superseded => Forwarded::Unknown,
+        };
+        self.table().resolve(&seqs, fate);
+        if fate != Forwarded::Committed {
+            self.context.clock.sleep(RETRY_PAUSE).await;
+            self.table().make_due(&seqs, epoch);
+        }
+        self.wake.notify_one();
+    }
+
+    async fn hand_over(&self, shipment: Shipment, intake: &Intake, to: &Leadership) -> Forwarded {
+        let Some((leader, peer)) = &to.leader else { return Forwarded::NotLeader };
+        if *leader == self.context.id {
+            intake.submit(shipment.part, shipment.bytes).await
+        } else {
+            self.forward(*leader, peer, shipment.part).await
+        }
+    }
+
+    async fn forward(&self, leader: NodeId, peer: &Peer, part: Part) -> Forwarded {
+        let request = Request::Forward(part);
+        let answer =
+            self.context.call(leader, peer, Purpose::Forward, request, FORWARD_TIMEOUT).await;
+        match answer {
+            Ok(Response::Forward(fate)) => fate,
+            Ok(Response::Refused(_)) | Err(TransportError::Unreachable(_)) => Forwarded::NotLeader,
+            Ok(_) | Err(TransportError::NoAnswer(_)) => Forwarded::Unknown,
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Size of a command in the log.
+fn encoded_bytes(command: &Command) -> usize {
+    // Encoding plain data into a counter cannot fail; if it did, the limits would treat the command
+    // as the largest there is.
+    postcard::experimental::serialized_size(command).unwrap_or(ENTRY_BYTES_MAX)
+}
+
+impl Table {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let commands = self.fresh.len() + self.open.len();
+        commands < UNANSWERED_COMMANDS_MAX && self.bytes + bytes <= UNANSWERED_BYTES_MAX
+    }
+
+    /// Drops what was never sent and whose client has gone.
+    fn forget_abandoned(&mut self) {
+        let bytes = &mut self.bytes;
+        self.fresh.retain(|fresh| {
+            let abandoned = fresh.reply.is_closed();
+            if abandoned {
+                *bytes -= fresh.bytes;
+            }
+            !abandoned
+        });
+    }
+
+    /// Every number up to this one is answered or given up.
+    fn answered_through(&self) -> u64 {
+        self.open.first_key_value().map_or(self.last_seq, |(lowest, _)| lowest - 1)
+    }
+
+    /// Takes what is to be sent: numbers that are due again first, then fresh commands, which get
+    /// their numbers now. A fresh command whose client has gone is dropped.
+    fn take(&mut self) -> (Vec<(u64, Command)>, usize) {
+        let mut taken = Vec::new();
+        let mut total = 0;
+        while taken.len() < ENTRY_COMMANDS_MAX {
+            let Some((seq, bytes)) = self.peek_or_admit() else { break };
+            if total + bytes > ENTRY_BYTES_MAX && !taken.is_empty() {
+                break;
+            }
+            self.due.remove(&seq);
+            if let Some(open) = self.open.get_mut(&seq) {
+                open.in_flight += 1;
+                total += bytes;
+                taken.push((seq, open.command.clone()));
+            }
+        }
+        (taken, total)
+    }
+
+    /// The next number that is due, after giving one to a fresh command if none is.
+    fn peek_or_admit(&mut self) -> Option<(u64, usize)> {
+        while self.due.is_empty() {
+            let fresh = self.fresh.pop_front()?;
+            if fresh.reply.is_closed() {
+                self.bytes -= fresh.bytes;
+            } else {
+                self.admit(fresh);
+            }
+        }
+        let seq = *self.due.first()?;
+        let bytes = self.open.get(&seq).map_or(0, |open| open.bytes);
+        Some((seq, bytes))
+    }
+
+    fn admit(&mut self, fresh: Fresh) {
+        self.last_seq += 1;
+        let Fresh { command, bytes, ticket, reply } = fresh;
+        ticket.store(self.last_seq, Ordering::SeqCst);
+        self.open
+            .insert(self.last_seq, Open { command, bytes, reply, in_flight: 0, appended: false });
+        self.due.insert(self.last_seq);
+    }
+
+    fn answer(&mut self, seq: u64, outcome: Outcome) {
+        if let Some(open) = self.remove(seq) {
+            // A client that has gone meanwhile does not mind.
+            let _ = open.reply.send(outcome);
+        }
+    }
+
+    fn give_up(&mut self, seq: u64) {
+        drop(self.remove(seq));
+    }
+
+    fn remove(&mut self, seq: u64) -> Option<Open> {
+        let open = self.open.remove(&seq)?;
+        self.due.remove(&seq);
+        self.bytes -= open.bytes;
+        Some(open)
+    }
+
+    /// A shipment came to its end.
+    fn resolve(&mut self, seqs: &[u64], fate: Forwarded) {
+        self.forwards -= 1;
+        for seq in seqs {
+            if let Some(open) = self.open.get_mut(seq) {
+                open.in_flight -= 1;
+                open.appended |= fate != Forwarded::NotLeader;
+            }
+        }
+    }
+
+    /// Puts numbers back, unless a newer epoch has done so already.
+    fn make_due(&mut self, seqs: &[u64], epoch: u64) {
+        if epoch == self.epoch {
+            self.due.extend(seqs.iter().filter(|seq| self.open.contains_key(seq)));
+        }
+    }
+
+    /// The leader changed: everything open goes to the next one.
+    fn change_epoch(&mut self) {
+        self.epoch += 1;
+        self.due.extend(self.open.keys());
+    }
+}

@@ -1,0 +1,124 @@
+//! The other end of [`HttpTransport`](super::http_transport::HttpTransport).
+//!
+//! A snapshot travels as one body: the length of the header (u32, big endian), the header (postcard),
+//! then the snapshot's bytes as they are on disk.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use quorate_storage::snapshot::Snapshot;
+
+use super::protocol::{Envelope, Response, SnapshotHeader};
+use super::service::Service;
+
+/// Where requests go. The number is the protocol's version.
+pub const CALL_PATH: &str = "/rpc/1/call";
+/// Where snapshots go.
+pub const SNAPSHOT_PATH: &str = "/rpc/1/snapshot";
+/// A request holds at most an append of some megabytes; more is not ours.
+const CALL_BYTES_MAX: usize = 64 << 20;
+/// A header holds a membership; more is not ours.
+const SNAPSHOT_HEADER_BYTES_MAX: usize = 1 << 20;
+/// A snapshot is read from disk in pieces of this size.
+const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+/// Pieces on their way between the disk and a socket.
+const SNAPSHOT_PIECES_IN_FLIGHT: usize = 4;
+
+type HttpError = (StatusCode, String);
+
+/// The routes of the RPC listener.
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route(CALL_PATH, post(call))
+        .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
+        .route(SNAPSHOT_PATH, post(snapshot).layer(DefaultBodyLimit::disable()))
+        .with_state(service)
+}
+
+async fn call(State(service): State<Arc<Service>>, body: Bytes) -> Result<Vec<u8>, HttpError> {
+    let envelope: Envelope = postcard::from_bytes(&body).map_err(bad_request)?;
+    let response = service.handle(envelope).await;
+    encode(&response)
+}
+
+async fn snapshot(State(service): State<Arc<Service>>, body: Body) -> Result<Vec<u8>, HttpError> {
+    let mut pieces = body.into_data_stream();
+    let (header, first) = read_header(&mut pieces).await?;
+    let rest = pieces.map(|piece| piece.map_err(io::Error::other));
+    let bytes = futures_util::stream::once(async move { Ok(first) }).chain(rest);
+    let response = service.receive_snapshot(header, Box::pin(bytes)).await;
+    encode(&response)
+}
+
+async fn read_header(
+    pieces: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
+) -> Result<(SnapshotHeader, Bytes), HttpError> {
+    let mut buffer = BytesMut::new();
+    let mut wanted = size_of::<u32>();
+    let mut length_known = false;
+    loop {
+        if buffer.len() >= wanted && length_known {
+            let header = buffer.split_to(wanted);
+            return Ok((postcard::from_bytes(&header).map_err(bad_request)?, buffer.freeze()));
+        }
+        if buffer.len() >= wanted {
+            wanted = usize::try_from(buffer.get_u32()).map_err(bad_request)?;
+            length_known = true;
+            if wanted > SNAPSHOT_HEADER_BYTES_MAX {
+                return Err((StatusCode::BAD_REQUEST, "the header is too long".to_owned()));
+            }
+            continue;
+        }
+        let piece =
+            pieces.next().await.ok_or_else(|| bad_request("the body ends in the header"))?;
+        buffer.extend_from_slice(&piece.map_err(bad_request)?);
+    }
+}
+
+/// The body that carries a snapshot. Its bytes are read from disk by a blocking task as fast as the
+/// socket takes them.
+pub(super) fn snapshot_stream(
+    header: Bytes,
+    snapshot: &Snapshot,
+) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static> {
+    let length = u32::try_from(header.len()).map_err(io::Error::other)?;
+    let mut reader = snapshot.open()?;
+    let (sender, receiver) = tokio::sync::mpsc::channel(SNAPSHOT_PIECES_IN_FLIGHT);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let piece = read_piece(&mut reader);
+            let last = !matches!(&piece, Ok(bytes) if !bytes.is_empty());
+            let ended = matches!(&piece, Ok(bytes) if bytes.is_empty());
+            if ended || sender.blocking_send(piece).is_err() || last {
+                return;
+            }
+        }
+    });
+    let head = [Ok(Bytes::copy_from_slice(&length.to_be_bytes())), Ok(header)];
+    let body = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    });
+    Ok(futures_util::stream::iter(head).chain(body))
+}
+
+fn read_piece(reader: &mut impl Read) -> io::Result<Bytes> {
+    let mut piece = Vec::with_capacity(SNAPSHOT_PIECE_BYTES);
+    reader.take(SNAPSHOT_PIECE_BYTES as u64).read_to_end(&mut piece)?;
+    Ok(Bytes::from(piece))
+}
+
+fn encode(response: &Response) -> Result<Vec<u8>, HttpError> {
+    postcard::to_stdvec(response)
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+fn bad_request(error: impl std::fmt::Display) -> HttpError {
+    (StatusCode::BAD_REQUEST, error.to_string())
+}

@@ -1,0 +1,178 @@
+//! What this node answers to other nodes.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::type_config::alias::SnapshotOf;
+use quorate_storage::command::Part;
+use quorate_storage::raft::TypeConfig;
+use quorate_storage::snapshot::{Snapshot, SnapshotStore};
+
+use super::Raft;
+use super::context::Context;
+use super::intake::Intake;
+use super::leadership::LeaderContact;
+use super::membership::Membership;
+use super::protocol::{Envelope, Forwarded, Refusal, Request, Response, SnapshotHeader};
+use super::read::Barrier;
+
+/// Answers the requests of other nodes.
+#[derive(Debug)]
+pub struct Service {
+    /// This node.
+    pub context: Context,
+    /// Consensus.
+    pub raft: Raft,
+    /// Where forwarded commands go.
+    pub intake: Arc<Intake>,
+    /// Who knows the read index.
+    pub barrier: Arc<Barrier>,
+    /// Who joins and leaves.
+    pub membership: Arc<Membership>,
+    /// Remembers when the leader was last heard.
+    pub contact: Arc<LeaderContact>,
+    /// Where received snapshots go.
+    pub snapshots: Arc<dyn SnapshotStore>,
+}
+
+impl Service {
+    /// Answers one request.
+    pub async fn handle(&self, envelope: Envelope) -> Response {
+        let answer = match self.admit(&envelope) {
+            Ok(()) => self.answer(envelope.request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer.unwrap_or_else(|refusal| {
+            tracing::debug!(from = envelope.from, %refusal, "refused a request of another server");
+            Response::Refused(refusal)
+        })
+    }
+
+    /// Only what is meant for this very server is looked at.
+    fn admit(&self, envelope: &Envelope) -> Result<(), Refusal> {
+        if envelope.to.is_some_and(|to| to != self.context.id) {
+            return Err(Refusal::WrongServer(self.context.id));
+        }
+        if envelope.store.as_ref().is_some_and(|store| *store != self.context.identity.store_id()) {
+            return Err(Refusal::WrongStore);
+        }
+        match envelope.request {
+            // Asked before the two know each other.
+            Request::Hello(_) | Request::Join(_) => Ok(()),
+            Request::Append(_)
+            | Request::Vote(_)
+            | Request::PreVote(_)
+            | Request::TransferLeader(_)
+            | Request::Forward(_)
+            | Request::ReadIndex
+            | Request::Remove(_) => self.same_cluster(envelope.cluster.as_deref()),
+        }
+    }
+
+    /// A server without a cluster joins the one whose members know its store: that is how it learns
+    /// the cluster's id. It is durable before anything is answered.
+    fn same_cluster(&self, theirs: Option<&str>) -> Result<(), Refusal> {
+        match (self.context.identity.cluster_id(), theirs) {
+            (Some(ours), Some(theirs)) if ours == theirs => Ok(()),
+            (None, Some(theirs)) => {
+                let adopted = self.context.identity.adopt_cluster(theirs);
+                adopted.map_err(|error| Refusal::NotRunning(error.to_string()))
+            }
+            (Some(_) | None, _) => Err(Refusal::WrongCluster),
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Response, Refusal> {
+        match request {
+            Request::Append(rpc) => {
+                let answer = self.raft.append_entries(rpc).await.map_err(not_running)?;
+                if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
+                    self.contact.heard();
+                }
+                Ok(Response::Append(answer))
+            }
+            Request::Vote(rpc) => {
+                self.raft.vote(rpc).await.map(Response::Vote).map_err(not_running)
+            }
+            Request::PreVote(rpc) => {
+                self.raft.pre_vote(rpc).await.map(Response::Vote).map_err(not_running)
+            }
+            Request::TransferLeader(rpc) => {
+                let answer = self.raft.handle_transfer_leader(rpc).await;
+                answer.map(Response::TransferLeader).map_err(not_running)
+            }
+            Request::Forward(part) => Ok(Response::Forward(self.forwarded(part).await)),
+            Request::ReadIndex => Ok(Response::ReadIndex(self.barrier.local_read_index().await)),
+            Request::Hello(introduction) => {
+                Ok(Response::Hello(self.membership.greet(&introduction)))
+            }
+            Request::Join(introduction) => {
+                Ok(Response::Changed(self.membership.admit(introduction).await))
+            }
+            Request::Remove(id) => Ok(Response::Changed(self.membership.remove_here(id).await)),
+        }
+    }
+
+    async fn forwarded(&self, part: Part) -> Forwarded {
+        let bytes = postcard::experimental::serialized_size(&part).unwrap_or(0);
+        self.intake.submit(part, bytes).await
+    }
+
+    /// Receives a snapshot and installs it.
+    pub async fn receive_snapshot(
+        &self,
+        header: SnapshotHeader,
+        bytes: impl Stream<Item = io::Result<Bytes>> + Unpin + Send,
+    ) -> Response {
+        let installed = self.install(header, bytes).await;
+        installed.unwrap_or_else(|refusal| {
+            tracing::warn!(%refusal, "a snapshot was not installed");
+            Response::Refused(refusal)
+        })
+    }
+
+    async fn install(
+        &self,
+        header: SnapshotHeader,
+        bytes: impl Stream<Item = io::Result<Bytes>> + Unpin + Send,
+    ) -> Result<Response, Refusal> {
+        if header.to != self.context.id {
+            return Err(Refusal::WrongServer(self.context.id));
+        }
+        if header.store != self.context.identity.store_id() {
+            return Err(Refusal::WrongStore);
+        }
+        self.same_cluster(header.cluster.as_deref())?;
+        let snapshot = self.store(bytes).await.map_err(not_running)?;
+        tracing::info!(from = header.from, bytes = snapshot.len(), "received a snapshot");
+        let snapshot = SnapshotOf::<TypeConfig, Snapshot> { meta: header.meta, snapshot };
+        let answer = self.raft.install_full_snapshot(header.vote, snapshot).await;
+        self.contact.heard();
+        answer.map(Response::Snapshot).map_err(not_running)
+    }
+
+    async fn store(
+        &self,
+        mut bytes: impl Stream<Item = io::Result<Bytes>> + Unpin + Send,
+    ) -> io::Result<Snapshot> {
+        let mut sink = self.snapshots.spool()?;
+        while let Some(piece) = bytes.next().await {
+            let piece = piece?;
+            sink = blocking(move || sink.write_all(&piece).map(|()| sink)).await?;
+        }
+        blocking(move || sink.commit()).await
+    }
+}
+
+/// Disk work of a task that must not keep a worker thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn not_running(error: impl std::fmt::Display) -> Refusal {
+    Refusal::NotRunning(error.to_string())
+}

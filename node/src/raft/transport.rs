@@ -1,0 +1,59 @@
+//! How nodes reach each other, as far as the node's logic knows.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use quorate_storage::snapshot::Snapshot;
+use thiserror::Error;
+
+use super::protocol::{Envelope, Response, SnapshotHeader};
+
+/// What a call is for. Each purpose has connections of its own, so that a heartbeat never waits
+/// behind a megabyte of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Log entries.
+    Append,
+    /// Heartbeats.
+    Heartbeat,
+    /// Votes, read barriers, membership.
+    Control,
+    /// Commands for the leader.
+    Forward,
+    /// Snapshots.
+    Snapshot,
+}
+
+/// Why a call got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TransportError {
+    /// The request was certainly not delivered.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The request may have been delivered.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+}
+
+/// A network between nodes.
+pub trait Transport: Debug + Send + Sync + 'static {
+    /// Sends a request to the node that listens at `address` (`IP:PORT`) and waits for its answer, at
+    /// most for `timeout`.
+    fn call(
+        &self,
+        address: &str,
+        purpose: Purpose,
+        envelope: Envelope,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Response, TransportError>>;
+
+    /// Streams a snapshot.
+    fn send_snapshot(
+        &self,
+        address: &str,
+        header: SnapshotHeader,
+        snapshot: Snapshot,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Response, TransportError>>;
+}

@@ -1,0 +1,144 @@
+//! The process around a node: directories, listeners, signals.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_storage::data_dir::DataDir;
+use quorate_storage::log_store::LogStore;
+use quorate_storage::snapshot::FileSnapshots;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::compaction;
+use crate::config::ServerConfig;
+use crate::http;
+use crate::identity::Identity;
+use crate::node::{Node, NodeParts, NodeSettings};
+use crate::raft::http_transport::HttpTransport;
+use crate::raft::{rpc_server, service::Service};
+
+/// After a stop was asked for, requests that are under way get this long.
+const DRAIN_MAX: Duration = Duration::from_secs(6);
+
+impl Identity for DataDir {
+    fn store_id(&self) -> String {
+        Self::store_id(self)
+    }
+
+    fn incarnation(&self) -> u64 {
+        Self::incarnation(self)
+    }
+
+    fn cluster_id(&self) -> Option<String> {
+        Self::cluster_id(self)
+    }
+
+    fn adopt_cluster(&self, id: &str) -> io::Result<()> {
+        Self::adopt_cluster(self, id).map_err(io::Error::other)
+    }
+}
+
+/// Runs a server until it is told to stop, or fails.
+///
+/// # Errors
+/// When an address is taken, the data directory cannot be used, the cluster refuses this server, or
+/// the disk fails. Nothing that was acknowledged is lost by any of these.
+pub async fn run(config: ServerConfig) -> io::Result<()> {
+    // Listeners first: a second server on the same addresses must not touch the data directory.
+    let http_listener = bind("--http-addr", config.http_addr).await?;
+    let rpc_listener = bind("--rpc-addr", config.rpc_addr).await?;
+    let fresh_store_id = Uuid::new_v4().to_string();
+    let data_dir = DataDir::open(&config.data_dir, config.node_id, fresh_store_id);
+    let data_dir = Arc::new(data_dir.map_err(io::Error::other)?);
+    let log = LogStore::open(&data_dir).map_err(io::Error::other)?;
+    let monitor = log.monitor();
+    let snapshots = Arc::new(FileSnapshots::open(data_dir.snapshot_dir())?);
+    let parts = NodeParts {
+        log,
+        snapshots,
+        transport: Arc::new(HttpTransport::new(config.rpc_addr.ip())),
+        clock: Clock::monotonic(),
+        identity: Arc::clone(&data_dir) as _,
+    };
+    let (node, service) = Node::start(settings(&config), parts).await?;
+    tracing::info!(
+        name = %config.name,
+        http = %config.http_addr,
+        rpc = %config.rpc_addr,
+        incarnation = data_dir.incarnation(),
+        "started"
+    );
+    let stop_serving = CancellationToken::new();
+    let rpc = tokio::spawn(serve_rpc(rpc_listener, service));
+    let compaction =
+        tokio::spawn(compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic()));
+    let http =
+        tokio::spawn(http::server::serve(http_listener, Arc::clone(&node), stop_serving.clone()));
+    let ended = live(&node).await;
+    node.begin_stop().await;
+    stop_serving.cancel();
+    if tokio::time::timeout(DRAIN_MAX, http).await.is_err() {
+        tracing::warn!("some requests were still under way");
+    }
+    node.end().await;
+    rpc.abort();
+    compaction.abort();
+    monitor.close().await?;
+    tracing::info!("stopped");
+    ended
+}
+
+/// Returns when the server is to end: told to, refused by the cluster, or failed.
+async fn live(node: &Arc<Node>) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let entering = async {
+        node.enter_cluster().await.map_err(io::Error::other)?;
+        std::future::pending::<io::Result<()>>().await
+    };
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        refused = entering => refused,
+        reason = node.failed() => Err(io::Error::other(reason)),
+    }
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address} ({flag}): {error}"))
+    })
+}
+
+/// Serves other servers.
+async fn serve_rpc(listener: TcpListener, service: Arc<Service>) {
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot turn Nagle's algorithm off");
+        }
+    });
+    if let Err(error) = axum::serve(listener, rpc_server::router(service)).await {
+        tracing::error!(%error, "the RPC listener ended");
+    }
+}
+
+fn settings(config: &ServerConfig) -> NodeSettings {
+    NodeSettings {
+        id: config.node_id,
+        name: config.name.clone(),
+        datacenter: config.datacenter.clone(),
+        rpc_addr: config.rpc_addr,
+        http_addr: config.http_addr,
+        agent_name: config.agent_name.clone(),
+        hold_timeout: config.hold_timeout,
+        bootstrap_expect: config.bootstrap_expect,
+        join: config.join.iter().map(ToString::to_string).collect(),
+        fresh_cluster_id: Uuid::new_v4().to_string(),
+    }
+}

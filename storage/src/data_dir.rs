@@ -1,0 +1,288 @@
+//! The identity of a data directory: whose it is, and which life of the server this is.
+//!
+//! ```text
+//! DIR/lock        held while a process uses the directory
+//! DIR/identity    store id, node id, cluster id, incarnation
+//! DIR/mark        how far the log had reached when it was last looked at (see log_store/mark.rs)
+//! DIR/log/        sled
+//! DIR/snapshots/  snapshot files
+//! DIR/ballast     space that an operator can free when the disk is full
+//! ```
+//!
+//! Raft relies on a server remembering what it promised. A directory that was emptied, or copied
+//! from another server, promises nothing it does not know of; so the directory carries a random
+//! *store id* that the membership records too, and everything here refuses to start rather than to
+//! guess.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::durable::{self, Kind};
+use crate::log_store::mark::MarkFile;
+use crate::raft::NodeId;
+
+/// Size of the ballast file: enough room for sled to start, write its recovery snapshot and purge.
+pub const BALLAST_BYTES: usize = 8 << 20;
+
+const IDENTITY: Kind = Kind { magic: b"QRTIDENT", format: 1 };
+
+/// Why a data directory cannot be used. The text is for the operator.
+#[derive(Debug, Error)]
+pub enum DataDirError {
+    /// Another process uses it.
+    #[error("{0}: another process is using this data directory")]
+    InUse(PathBuf),
+    /// It was made for another server.
+    #[error(
+        "{dir}: this data directory belongs to node id {found}, but this server was started with node id {wanted}; start it with --node-id {found}, or give it a directory of its own"
+    )]
+    OtherNode {
+        /// The directory.
+        dir: PathBuf,
+        /// The node id in it.
+        found: NodeId,
+        /// The node id that was asked for.
+        wanted: NodeId,
+    },
+    /// It belongs to another cluster.
+    #[error(
+        "{dir}: this data directory belongs to cluster {found}, but the server was told to join cluster {wanted}; to move it, start it with an empty data directory under a new node id"
+    )]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// The cluster in it.
+        found: String,
+        /// The cluster that was asked for.
+        wanted: String,
+    },
+    /// The identity file is damaged.
+    #[error(
+        "{file}: the identity of this data directory is damaged: {what}; restore the file, or remove this server from the cluster and add it again with an empty directory under a new node id"
+    )]
+    Damaged {
+        /// The identity file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There is a log, but no identity.
+    #[error(
+        "{dir}: there is a log but no identity file in this data directory; restore the file, or remove this server from the cluster and add it again with an empty directory under a new node id"
+    )]
+    NoIdentity {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What the identity file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    store_id: String,
+    node_id: NodeId,
+    cluster_id: Option<String>,
+    incarnation: u64,
+}
+
+/// A data directory that this process owns until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct DataDir(Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned {
+    path: PathBuf,
+    identity: Mutex<Identity>,
+    /// Held, not used: the lock ends with the file.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes possession of a directory, creating it if it is missing, and begins a new incarnation,
+    /// which is durable when this returns. `fresh_store_id` becomes the store's id if it has none:
+    /// random bytes in text, because nothing in this crate is random.
+    pub fn open(
+        path: impl Into<PathBuf>,
+        node_id: NodeId,
+        fresh_store_id: String,
+    ) -> Result<Self, DataDirError> {
+        let path = path.into();
+        at(&path, fs::create_dir_all(&path))?;
+        at(&path, durable::sync_parent(&path))?;
+        let lock = lock(&path)?;
+        let mut identity = match read_identity(&path)? {
+            Some(identity) => identity,
+            None => fresh_identity(&path, node_id, fresh_store_id)?,
+        };
+        if identity.node_id != node_id {
+            let found = identity.node_id;
+            return Err(DataDirError::OtherNode { dir: path, found, wanted: node_id });
+        }
+        identity.incarnation += 1;
+        write_identity(&path, &identity)?;
+        if let Err(error) = ensure_ballast(&path.join("ballast")) {
+            tracing::warn!(%error, "no ballast file: a full disk will leave no room to recover");
+        }
+        Ok(Self(Arc::new(Owned { path, identity: Mutex::new(identity), _lock: lock })))
+    }
+
+    /// Random id of this store. The membership names it, so that a server that lost its disk cannot
+    /// vote a second time under its old id.
+    pub fn store_id(&self) -> String {
+        self.identity().store_id.clone()
+    }
+
+    /// The Raft id of the server whose directory this is.
+    pub fn node_id(&self) -> NodeId {
+        self.identity().node_id
+    }
+
+    /// Which life of the server this is: 1, 2, 3, ...
+    pub fn incarnation(&self) -> u64 {
+        self.identity().incarnation
+    }
+
+    /// The cluster that the server belongs to, once it belongs to one.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.identity().cluster_id.clone()
+    }
+
+    /// Binds the directory to a cluster for good; durable when this returns. Refused if it belongs to
+    /// another.
+    pub fn adopt_cluster(&self, cluster_id: &str) -> Result<(), DataDirError> {
+        let mut identity = self.identity();
+        match &identity.cluster_id {
+            Some(found) if found == cluster_id => Ok(()),
+            Some(found) => Err(DataDirError::OtherCluster {
+                dir: self.0.path.clone(),
+                found: found.clone(),
+                wanted: cluster_id.to_owned(),
+            }),
+            None => {
+                let adopted =
+                    Identity { cluster_id: Some(cluster_id.to_owned()), ..identity.clone() };
+                write_identity(&self.0.path, &adopted)?;
+                *identity = adopted;
+                Ok(())
+            }
+        }
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Where the log is kept.
+    pub fn log_dir(&self) -> PathBuf {
+        self.0.path.join("log")
+    }
+
+    /// Where the snapshots are kept.
+    pub fn snapshot_dir(&self) -> PathBuf {
+        self.0.path.join("snapshots")
+    }
+
+    /// The log's high-water mark.
+    pub fn mark_file(&self) -> PathBuf {
+        mark_path(&self.0.path)
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Identity> {
+        // The identity is replaced as a whole, so a panic elsewhere cannot have left half of one.
+        self.0.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, DataDirError> {
+    result.map_err(|source| DataDirError::Io { path: path.to_owned(), source })
+}
+
+fn mark_path(dir: &Path) -> PathBuf {
+    dir.join("mark")
+}
+
+/// sled locks its own file, but only once it is open; this lock also covers the identity, the mark
+/// and the snapshots.
+fn lock(dir: &Path) -> Result<File, DataDirError> {
+    let path = dir.join("lock");
+    let file = at(&path, File::options().create(true).append(true).open(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(DataDirError::Io { path, source }),
+    }
+}
+
+fn read_identity(dir: &Path) -> Result<Option<Identity>, DataDirError> {
+    let file = dir.join("identity");
+    match fs::read(&file) {
+        Ok(bytes) => durable::unseal(IDENTITY, &bytes)
+            .map(Some)
+            .map_err(|what| DataDirError::Damaged { file, what }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataDirError::Io { path: file, source }),
+    }
+}
+
+fn write_identity(dir: &Path, identity: &Identity) -> Result<(), DataDirError> {
+    let file = dir.join("identity");
+    let sealed = at(&file, durable::seal(IDENTITY, identity))?;
+    at(&file, durable::replace_file(&file, &sealed))
+}
+
+/// The first start. The empty mark comes before the identity: from then on a missing mark means that
+/// somebody removed it, never that the first start was cut short.
+fn fresh_identity(dir: &Path, node_id: NodeId, store_id: String) -> Result<Identity, DataDirError> {
+    if dir.join("log").exists() || dir.join("snapshots").exists() {
+        return Err(DataDirError::NoIdentity { dir: dir.to_owned() });
+    }
+    let mark = mark_path(dir);
+    at(&mark, MarkFile::create(&mark))?;
+    Ok(Identity { store_id, node_id, cluster_id: None, incarnation: 0 })
+}
+
+/// Occupies some space that an operator can free by deleting the file, so that a server on a full
+/// disk can be started and made to purge. Deleted ballast comes back at the next start.
+fn ensure_ballast(path: &Path) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|meta| meta.len() == BALLAST_BYTES as u64) {
+        return Ok(());
+    }
+    let mut file = File::create(path)?;
+    let written = file.write_all(&incompressible(BALLAST_BYTES)).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // What was written takes the very room that is missing.
+        fs::remove_file(path)?;
+    }
+    written
+}
+
+/// Bytes that a compressing file system cannot make smaller (a xorshift sequence).
+fn incompressible(len: usize) -> Vec<u8> {
+    let mut word = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! The agents of clients' hosts, and the servers of this cluster.
+//!
+//! Every host that registers something has an agent, kept by the whole cluster: a node with a
+//! passing `serfHealth`. An id in a request means the asking agent's; if it has none, the only one
+//! that any agent has; several are refused, naming them, because to guess would act on a stranger's
+//! service. So ids that are unique in the cluster work from anywhere, and ids that are not work from
+//! their own host.
+//!
+//! Only nodes made by agents count in that search: what `catalog/register` put on other nodes, and
+//! the servers' own `consul` instances, are nobody's by id.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::State;
+use super::catalog::{SERF_HEALTH, Slot, fold_arc};
+use super::change::Change;
+use crate::command::{Agent, Rejection, ServerRecord};
+use crate::index::fold;
+use crate::raft::NodeId;
+use crate::record::{
+    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, Service,
+    ServiceDefinition, TextMap,
+};
+
+/// Name and id of the service whose instances are this cluster's servers.
+const SERVER_SERVICE: &str = "consul";
+/// What `serfHealth` says of a node that is alive (Consul's words).
+const ALIVE: &str = "Agent alive and reachable";
+/// What it says of one that is not.
+const NOT_ALIVE: &str = "Agent not live or unreachable";
+/// How many agents a refusal names.
+const AGENTS_NAMED_MAX: usize = 8;
+
+impl State {
+    /// The service that an id means to an agent.
+    pub(super) fn locate_service(&self, agent: &str, id: &str) -> Result<&Arc<Service>, Rejection> {
+        let slot = self
+            .locate("service", &self.catalog.service_ids, agent, id, |slot| {
+                slot.services.contains_key(id)
+            })?
+            .ok_or_else(|| Rejection::UnknownService(id.to_owned()))?;
+        Ok(slot.services.get(id).expect("a node listed under a service id has the service"))
+    }
+
+    /// The check that an id means to an agent. `serfHealth` is no agent's own.
+    pub(super) fn locate_check(&self, agent: &str, id: &str) -> Result<&Arc<Check>, Rejection> {
+        let unknown = || Rejection::UnknownCheck(id.to_owned());
+        if id == SERF_HEALTH {
+            return Err(unknown());
+        }
+        let slot = self
+            .locate("check", &self.catalog.check_ids, agent, id, |slot| {
+                slot.checks.contains_key(id)
+            })?
+            .ok_or_else(unknown)?;
+        Ok(slot.checks.get(id).expect("a node listed under a check id has the check"))
+    }
+
+    /// The agent's own node if it has the id, else the only agent's node that has it.
+    fn locate<'a>(
+        &'a self,
+        what: &str,
+        table: &'a OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+        agent: &str,
+        id: &str,
+        has_it: impl Fn(&Slot) -> bool,
+    ) -> Result<Option<&'a Arc<Slot>>, Rejection> {
+        if let Some(own) = self.catalog.slot(agent).filter(|slot| has_it(slot)) {
+            return Ok(Some(own));
+        }
+        let mut others = self.catalog.agents_with(table, id, "");
+        let first = others.next();
+        let (Some(one), Some(two)) = (first, others.next()) else { return Ok(first) };
+        let named: Vec<&str> = [one, two]
+            .into_iter()
+            .chain(others)
+            .map(|slot| &*slot.node.name)
+            .take(AGENTS_NAMED_MAX + 1)
+            .collect();
+        let mut agents = named[..named.len().min(AGENTS_NAMED_MAX)].join(", ");
+        if named.len() > AGENTS_NAMED_MAX {
+            agents.push_str(", ...");
+        }
+        Err(Rejection::Ambiguous { what: what.to_owned(), id: id.to_owned(), agents })
+    }
+}
+
+impl Change<'_> {
+    /// Sees to it that an agent's node exists, has the agent's present address and is alive; returns
+    /// its folded name.
+    pub(super) fn ensure_agent(&mut self, agent: &Agent, kind: NodeKind) -> Arc<str> {
+        let key = fold_arc(&agent.name);
+        let present = self.state.catalog.nodes.get(&key).map(|slot| slot.node.kind);
+        let kind = match present {
+            // A server's node is the server's, also when its agent is named like it.
+            Some(NodeKind::Server) => return key,
+            Some(NodeKind::ServerAgent) => NodeKind::ServerAgent,
+            Some(NodeKind::Agent | NodeKind::Registered) | None => kind,
+        };
+        self.put_node(host_node(&agent.name, &agent.id, &agent.address, kind), None);
+        self.put_check(&key, serf_health(true));
+        key
+    }
+
+    /// `PUT /v1/agent/service/register`.
+    pub(super) fn agent_register_service(
+        &mut self,
+        agent: &Agent,
+        service: &ServiceDefinition,
+        checks: &[CheckRegistration],
+        replace_existing_checks: bool,
+    ) {
+        let key = match self.same_instance_elsewhere(agent, service) {
+            Some(elsewhere) => elsewhere,
+            None => self.ensure_agent(agent, NodeKind::Agent),
+        };
+        self.put_service(&key, service);
+        for check in checks {
+            let registration =
+                CheckRegistration { service_id: service.id.clone(), ..check.clone() };
+            self.agent_put_check(&key, registration);
+        }
+        if replace_existing_checks {
+            self.remove_unnamed_checks(&key, &service.id, checks);
+        }
+    }
+
+    /// The node of the one other agent that has this very instance (same id, name, address and
+    /// port), if the asking agent has none with this id: a registration through a proxy, or through
+    /// an agent of another name, is then not a second instance.
+    fn same_instance_elsewhere(
+        &self,
+        agent: &Agent,
+        service: &ServiceDefinition,
+    ) -> Option<Arc<str>> {
+        let catalog = &self.state.catalog;
+        let own = fold(&agent.name);
+        let is_own =
+            catalog.nodes.get(&*own).is_some_and(|slot| slot.services.contains_key(&service.id));
+        if is_own || service.address.is_empty() {
+            return None;
+        }
+        let mut same =
+            catalog.agents_with(&catalog.service_ids, &service.id, &own).filter(|slot| {
+                slot.services.get(&service.id).is_some_and(|row| {
+                    let there = &row.definition;
+                    there.name == service.name
+                        && there.address == service.address
+                        && there.port == service.port
+                })
+            });
+        let only = same.next()?;
+        same.next().is_none().then(|| fold_arc(&only.node.name))
+    }
+
+    /// Registers an agent's check; one that exists keeps its status and output.
+    fn agent_put_check(&mut self, key: &Arc<str>, mut registration: CheckRegistration) {
+        let slot = self.state.catalog.nodes.get(key);
+        if let Some(old) = slot.and_then(|slot| slot.checks.get(&registration.id)) {
+            registration.status = old.registration.status.clone();
+            registration.output.clone_from(&old.registration.output);
+        }
+        self.register_check(key, registration);
+    }
+
+    /// Removes a service's checks that a registration does not name.
+    fn remove_unnamed_checks(
+        &mut self,
+        key: &Arc<str>,
+        service_id: &str,
+        named: &[CheckRegistration],
+    ) {
+        let Some(slot) = self.state.catalog.nodes.get(key).cloned() else { return };
+        for row in slot.checks_of(service_id) {
+            let id = &row.registration.id;
+            if named.iter().all(|check| check.id != *id) {
+                self.remove_check(key, id);
+            }
+        }
+    }
+
+    /// `PUT /v1/agent/check/register`.
+    pub(super) fn agent_register_check(
+        &mut self,
+        agent: &Agent,
+        check: &CheckRegistration,
+    ) -> Result<(), Rejection> {
+        let key = if check.service_id.is_empty() {
+            self.ensure_agent(agent, NodeKind::Agent)
+        } else {
+            let row = self.state.locate_service(&agent.name, &check.service_id);
+            let row = row.map_err(|refusal| match refusal {
+                Rejection::UnknownService(id) => Rejection::ServiceDoesNotExist(id),
+                other => other,
+            })?;
+            fold_arc(&row.node)
+        };
+        self.agent_put_check(&key, check.clone());
+        Ok(())
+    }
+
+    /// Enters a server into the catalogue, and its host's agent.
+    pub(super) fn register_server(&mut self, server: &ServerRecord) {
+        let node = host_node(&server.name, &server.node_id, &server.address, NodeKind::Server);
+        let key = self.put_node(node, None);
+        self.put_check(&key, serf_health(true));
+        self.put_service(
+            &key,
+            &ServiceDefinition {
+                id: SERVER_SERVICE.into(),
+                name: SERVER_SERVICE.into(),
+                meta: Some(server.meta.clone()),
+                port: i64::from(server.port),
+                ..ServiceDefinition::default()
+            },
+        );
+        self.ensure_agent(&server.agent, NodeKind::ServerAgent);
+    }
+
+    /// Removes a server's node, and what its clients were told.
+    pub(super) fn remove_server(&mut self, id: NodeId, name: &Arc<str>) {
+        self.state.origins.retire(id);
+        if let Some(key) = self.server_key(name) {
+            self.remove_node(&key);
+        }
+    }
+
+    /// Says whether a server is alive.
+    pub(super) fn set_server_health(&mut self, name: &Arc<str>, alive: bool) {
+        if let Some(key) = self.server_key(name) {
+            self.put_check(&key, serf_health(alive));
+        }
+    }
+
+    /// The folded name of a server's node, if it has one.
+    fn server_key(&self, name: &Arc<str>) -> Option<Arc<str>> {
+        let key = fold_arc(name);
+        let slot = self.state.catalog.nodes.get(&key)?;
+        (slot.node.kind == NodeKind::Server).then_some(key)
+    }
+}
+
+/// The node of a host with an agent, as Consul's agents describe themselves.
+fn host_node(name: &Arc<str>, id: &str, address: &str, kind: NodeKind) -> Node {
+    let family = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => Some("ipv4"),
+        Ok(IpAddr::V6(_)) => Some("ipv6"),
+        Err(_) => None,
+    };
+    let mut tagged = TextMap::new();
+    for reach in ["lan", "wan"] {
+        tagged.insert(reach.to_owned(), address.to_owned());
+        if let Some(family) = family {
+            tagged.insert(format!("{reach}_{family}"), address.to_owned());
+        }
+    }
+    Node {
+        name: name.clone(),
+        id: id.to_owned(),
+        address: address.to_owned(),
+        tagged_addresses: Some(tagged),
+        meta: Some(TextMap::from([("consul-network-segment".to_owned(), String::new())])),
+        kind,
+        indexes: Indexes::default(),
+    }
+}
+
+/// The check that says whether a node's agent is alive.
+fn serf_health(alive: bool) -> CheckRegistration {
+    let (status, output) = match alive {
+        true => (CheckStatus::Passing, ALIVE),
+        false => (CheckStatus::Critical, NOT_ALIVE),
+    };
+    CheckRegistration {
+        id: SERF_HEALTH.into(),
+        name: "Serf Health Status".to_owned(),
+        status,
+        notes: String::new(),
+        output: output.to_owned(),
+        service_id: "".into(),
+        kind: String::new(),
+        definition: CheckDefinition::default(),
+    }
+}

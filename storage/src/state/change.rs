@@ -1,0 +1,80 @@
+//! One visible change in the making.
+//!
+//! A command, or one expiring thing, works through a [`Change`]. It knows the index that the change
+//! gets if it turns out to be one, and [`Change::touch`] is the only place where a topic's index
+//! moves and the only place where a topic is reported: so a query's index and its wake-up cannot
+//! come apart. A command that touches nothing leaves the counter where it was.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::State;
+use crate::{ClusterTime, Index, Topic};
+
+/// A command at work on the state.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    pub(super) state: &'a mut State,
+    touched: &'a mut BTreeSet<Topic>,
+    index: Index,
+}
+
+impl<'a> Change<'a> {
+    /// Begins a change; `touched` is empty and collects what it touches.
+    pub(super) fn new(state: &'a mut State, touched: &'a mut BTreeSet<Topic>) -> Self {
+        let index = state.index.next();
+        Self { state, touched, index }
+    }
+
+    /// The index of every row that this change writes.
+    pub(super) fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Cluster time.
+    pub(super) fn time(&self) -> ClusterTime {
+        self.state.time
+    }
+
+    /// A number that nothing had before.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.state.last_number += 1;
+        self.state.last_number
+    }
+
+    /// Reports that what is watched as `topic` visibly changed, and moves the topic's index.
+    ///
+    /// The row itself must be written first if it is new: topics without a row of their own share
+    /// an index of their table.
+    pub(super) fn touch(&mut self, topic: Topic) {
+        // A row that is made later in the same change begins with this index by itself.
+        if self.touched.contains(&topic) {
+            return;
+        }
+        let (index, state) = (self.index, &mut *self.state);
+        state.index = index;
+        match &topic {
+            Topic::Key(_) | Topic::Prefix(_) => state.topics.kv = index,
+            Topic::Service(name) => state.catalog.set_service_index(name, index),
+            Topic::Services => state.topics.services = index,
+            Topic::Nodes => state.topics.nodes = index,
+            Topic::Node(name) => state.catalog.set_node_index(name, index),
+            Topic::Checks => state.topics.checks = index,
+            Topic::Sessions => state.topics.sessions = index,
+        }
+        self.touched.insert(topic);
+    }
+
+    /// Touches every service with an instance on this node.
+    pub(super) fn touch_services_on(&mut self, node: &str) {
+        let Some(slot) = self.state.catalog.nodes.get(node) else { return };
+        let names: BTreeSet<Arc<str>> = slot
+            .services
+            .values()
+            .map(|row| super::catalog::fold_arc(&row.definition.name))
+            .collect();
+        for name in names {
+            self.touch(Topic::Service(name));
+        }
+    }
+}

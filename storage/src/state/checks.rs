@@ -1,0 +1,178 @@
+//! Changes to checks, and heartbeats.
+//!
+//! A check's status decides more than its own row: a check that turns critical, or goes, ends the
+//! sessions that depend on it; a TTL check has a deadline while it is not critical, and one to
+//! deregister its service while it is.
+
+use std::sync::Arc;
+
+use super::catalog::fold_arc;
+use super::change::Change;
+use super::deadline::Owner;
+use crate::command::{Outcome, Rejection};
+use crate::record::{Check, CheckRegistration, CheckStatus, Indexes};
+use crate::{ClusterTime, Millis, Topic};
+
+/// A heartbeat is not refused as too old before this much cluster time has passed, however short
+/// the check's TTL: the grace in which requests held through an election are still delivered.
+pub(super) const HEARTBEAT_AGE_MIN: Millis = Millis::from_secs(2);
+
+impl Change<'_> {
+    /// Registers a check on a node that exists, and for a service that is on it. Its TTL runs from
+    /// now.
+    pub(super) fn register_check(&mut self, key: &Arc<str>, registration: CheckRegistration) {
+        let id = registration.id.clone();
+        self.put_check(key, registration);
+        let Some(row) = self.state.catalog.nodes.get(key).and_then(|slot| slot.checks.get(&id))
+        else {
+            return;
+        };
+        let (number, is_ttl) = (row.number, !row.registration.definition.ttl.is_zero());
+        if is_ttl {
+            self.state.last_seen.insert(number, self.state.time);
+        } else {
+            self.state.last_seen.remove(&number);
+        }
+        self.state.schedule(number);
+    }
+
+    /// Writes a check's row if it differs.
+    pub(super) fn put_check(&mut self, key: &Arc<str>, registration: CheckRegistration) {
+        let Some(slot) = self.state.catalog.nodes.get(key) else { return };
+        let old = slot.checks.get(&registration.id).cloned();
+        let service = slot.services.get(&registration.service_id);
+        let mut row = Check {
+            node: slot.node.name.clone(),
+            service_name: service.map_or_else(|| "".into(), |row| row.definition.name.clone()),
+            service_tags: service.map_or_else(Vec::new, |row| row.definition.tags.clone()),
+            number: old.as_ref().map_or(0, |old| old.number),
+            critical_since: critical_since(&registration, old.as_deref(), self.time()),
+            indexes: old.as_ref().map_or_else(Indexes::default, |old| old.indexes),
+            registration,
+        };
+        if old.as_deref() == Some(&row) {
+            return;
+        }
+        row.indexes.modify = self.index();
+        if old.is_none() {
+            row.indexes.create = self.index();
+            row.number = self.next_number();
+            let owner = Owner::Check { node: key.clone(), id: row.registration.id.clone() };
+            self.state.deadlines.own(row.number, owner);
+        }
+        self.store_check(key, old.as_deref(), row);
+    }
+
+    /// Stores a row that differs from `old`, with all that follows from it.
+    fn store_check(&mut self, key: &Arc<str>, old: Option<&Check>, row: Check) {
+        let id = row.registration.id.clone();
+        let service_id = row.registration.service_id.clone();
+        let number = row.number;
+        let turned_critical =
+            row.critical_since.is_some() && old.is_none_or(|old| old.critical_since.is_none());
+        self.state.catalog.put_check_row(key, Arc::new(row));
+        self.touch_check(key, &service_id);
+        if let Some(old) = old
+            && old.registration.service_id != service_id
+        {
+            self.touch_check(key, &old.registration.service_id);
+        }
+        if turned_critical {
+            self.end_sessions_on(key, &id);
+        }
+        self.state.schedule(number);
+        self.refresh_idle(key);
+    }
+
+    /// Reports the change of a check of this service, or of the node itself.
+    fn touch_check(&mut self, key: &Arc<str>, service_id: &Arc<str>) {
+        self.touch(Topic::Checks);
+        if service_id.is_empty() {
+            self.touch_services_on(key);
+            return;
+        }
+        let slot = self.state.catalog.nodes.get(key);
+        if let Some(row) = slot.and_then(|slot| slot.services.get(service_id)) {
+            let name = fold_arc(&row.definition.name);
+            self.touch(Topic::Service(name));
+        }
+    }
+
+    /// Removes a check, if it exists.
+    pub(super) fn remove_check(&mut self, key: &Arc<str>, id: &Arc<str>) {
+        let Some(slot) = self.state.catalog.nodes.get(key) else { return };
+        let Some(row) = slot.checks.get(id).cloned() else { return };
+        self.touch_check(key, &row.registration.service_id);
+        self.state.catalog.remove_check_row(key, &row);
+        self.state.last_seen.remove(&row.number);
+        self.state.deadlines.disown(row.number);
+        self.end_sessions_on(key, id);
+        self.refresh_idle(key);
+    }
+
+    /// A heartbeat by the check's number.
+    pub(super) fn beat_number(
+        &mut self,
+        number: u64,
+        status: &CheckStatus,
+        output: &str,
+        seen: ClusterTime,
+    ) -> Result<Outcome, Rejection> {
+        let Some(Owner::Check { node, id }) = self.state.deadlines.owner(number) else {
+            return Err(Rejection::NoSuchNumber);
+        };
+        let (node, id) = (node.clone(), id.clone());
+        self.beat(&node, &id, status, output, seen)
+    }
+
+    /// A heartbeat. One that changes nothing costs one map update and touches nothing.
+    pub(super) fn beat(
+        &mut self,
+        key: &Arc<str>,
+        id: &Arc<str>,
+        status: &CheckStatus,
+        output: &str,
+        seen: ClusterTime,
+    ) -> Result<Outcome, Rejection> {
+        let slot = self.state.catalog.nodes.get(key);
+        let row = slot
+            .and_then(|slot| slot.checks.get(id))
+            .ok_or_else(|| Rejection::UnknownCheck(id.to_string()))?;
+        let ttl = row.registration.definition.ttl;
+        if ttl.is_zero() {
+            return Err(Rejection::NotTtl(id.to_string()));
+        }
+        if self.state.time.since(seen) > ttl.max(HEARTBEAT_AGE_MIN) {
+            return Err(Rejection::HeartbeatTooOld);
+        }
+        let same = row.registration.status == *status && row.registration.output == output;
+        let number = row.number;
+        let row = row.clone();
+        self.state.last_seen.insert(number, self.state.time);
+        if !same {
+            self.put_status(key, &row, status.clone(), output.to_owned());
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Changes a check's status and output.
+    pub(super) fn put_status(
+        &mut self,
+        key: &Arc<str>,
+        row: &Check,
+        status: CheckStatus,
+        output: String,
+    ) {
+        self.put_check(key, CheckRegistration { status, output, ..row.registration.clone() });
+    }
+}
+
+/// Since when a check has been critical without a break, if it is.
+fn critical_since(
+    registration: &CheckRegistration,
+    old: Option<&Check>,
+    now: ClusterTime,
+) -> Option<ClusterTime> {
+    (registration.status == CheckStatus::Critical)
+        .then(|| old.and_then(|old| old.critical_since).unwrap_or(now))
+}

@@ -1,0 +1,215 @@
+//! Deadlines: who has one, and what happens when it comes.
+//!
+//! The **true** deadline of a thing follows from its row (a TTL check: last seen + TTL). It is what
+//! decides. The ordered set here is derived and lazy: it holds each number at a time *not after* its
+//! true deadline, so a heartbeat need not touch it. When an entry comes up, the true deadline is
+//! looked at, and a thing that was heard of meanwhile moves to its new place. Things therefore
+//! expire in the order (true deadline, number), whether the set was kept lazily for days or has just
+//! been rebuilt from a snapshot; and `max` counts what expires, never what is looked at, so both
+//! carry out exactly the same.
+//!
+//! Lock delays and tombstones end without anybody noticing. They are kept apart and come last, with
+//! what is left of `max`: a million deleted keys must not hold up a TTL check.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::change::Change;
+use super::{Effects, State};
+use crate::record::{Check, CheckStatus, Session};
+use crate::{ClusterTime, Millis};
+
+/// A client host's agent with nothing on it is forgotten after so much cluster time.
+pub(super) const IDLE_AGENT_AFTER: Millis = Millis::from_secs(3_600);
+
+/// The shortest `deregister_critical_service_after` that counts (Consul's minimum).
+pub(super) const DEREGISTER_AFTER_MIN: Millis = Millis::from_secs(60);
+
+/// What a check says after its TTL ran out, followed by its last output if it had one.
+const TTL_EXPIRED: &str = "TTL expired";
+
+/// Who has a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A check.
+    Check {
+        /// Folded name of its node.
+        node: Arc<str>,
+        /// Its id.
+        id: Arc<str>,
+    },
+    /// A session, by its id.
+    Session(Arc<str>),
+    /// A node, by its folded name.
+    Node(Arc<str>),
+}
+
+/// Who has which number, and when to look at whom. All of it can be rebuilt from the rows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deadlines {
+    owners: OrdMap<u64, Owner>,
+    /// When each number comes up; never after its true deadline.
+    scheduled: OrdMap<u64, ClusterTime>,
+    /// The same, in order.
+    queue: OrdSet<(ClusterTime, u64)>,
+}
+
+impl Deadlines {
+    /// Whose number this is.
+    pub(super) fn owner(&self, number: u64) -> Option<&Owner> {
+        self.owners.get(&number)
+    }
+
+    /// Gives a number to its owner.
+    pub(super) fn own(&mut self, number: u64, owner: Owner) {
+        self.owners.insert(number, owner);
+    }
+
+    /// Forgets a number.
+    pub(super) fn disown(&mut self, number: u64) {
+        self.owners.remove(&number);
+        self.move_to(number, None);
+    }
+
+    /// All numbers with their owners.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (u64, &Owner)> {
+        self.owners.iter().map(|(number, owner)| (*number, owner))
+    }
+
+    /// When a number comes up.
+    pub(super) fn scheduled(&self, number: u64) -> Option<ClusterTime> {
+        self.scheduled.get(&number).copied()
+    }
+
+    /// Whether queue and schedule say the same.
+    pub(super) fn is_consistent(&self) -> bool {
+        self.queue.len() == self.scheduled.len()
+            && self.queue.iter().all(|(due, number)| self.scheduled.get(number) == Some(due))
+    }
+
+    /// The first number that comes up, and when.
+    fn first(&self) -> Option<(ClusterTime, u64)> {
+        self.queue.get_min().copied()
+    }
+
+    fn move_to(&mut self, number: u64, due: Option<ClusterTime>) {
+        if let Some(old) = self.scheduled.remove(&number) {
+            self.queue.remove(&(old, number));
+        }
+        if let Some(due) = due {
+            self.scheduled.insert(number, due);
+            self.queue.insert((due, number));
+        }
+    }
+}
+
+impl State {
+    /// A lower bound of the next deadline.
+    pub(super) fn first_deadline(&self) -> Option<ClusterTime> {
+        let watched = self.deadlines.first().map(|(due, _)| due);
+        [watched, self.kv.next_housekeeping()].into_iter().flatten().min()
+    }
+
+    /// Sees to it that a number comes up no later than its true deadline.
+    pub(super) fn schedule(&mut self, number: u64) {
+        let due = self.true_deadline(number);
+        let scheduled = self.deadlines.scheduled(number);
+        let is_early_enough = match (due, scheduled) {
+            (Some(due), Some(scheduled)) => scheduled <= due,
+            (due, scheduled) => due == scheduled,
+        };
+        if !is_early_enough {
+            self.deadlines.move_to(number, due);
+        }
+    }
+
+    /// The deadline that decides.
+    pub(super) fn true_deadline(&self, number: u64) -> Option<ClusterTime> {
+        match self.deadlines.owner(number)? {
+            Owner::Check { node, id } => {
+                let row = self.catalog.nodes.get(node)?.checks.get(id)?;
+                check_deadline(row, self.last_seen.get(&number).copied())
+            }
+            Owner::Session(id) => {
+                session_deadline(self.sessions.get(id)?, self.last_seen.get(&number).copied())
+            }
+            Owner::Node(key) => {
+                self.catalog.nodes.get(key)?.idle_since.map(|since| since + IDLE_AGENT_AFTER)
+            }
+        }
+    }
+
+    /// Carries out what is due, at most `max` things.
+    pub(super) fn expire(&mut self, up_to: ClusterTime, max: u32, effects: &mut Effects) {
+        let limit = up_to.min(self.time);
+        let mut left = max;
+        while left > 0
+            && let Some((due, number)) = self.deadlines.first()
+            && due <= limit
+        {
+            let truth = self.true_deadline(number);
+            if truth == Some(due) {
+                self.carry_out(number, effects);
+                left -= 1;
+            } else {
+                self.deadlines.move_to(number, truth);
+            }
+        }
+        self.kv.end_lock_delays(limit, &mut left);
+        let reaped = self.kv.reap(limit, &mut left);
+        self.topics.kv_floor = self.topics.kv_floor.max(reaped);
+    }
+
+    /// Carries out one deadline that has come, as a change with an index of its own.
+    fn carry_out(&mut self, number: u64, effects: &mut Effects) {
+        let Some(owner) = self.deadlines.owner(number).cloned() else { return };
+        let mut touched = BTreeSet::new();
+        let mut change = Change::new(self, &mut touched);
+        match owner {
+            Owner::Check { node, id } => change.expire_check(&node, &id),
+            Owner::Session(id) => change.end_session(&id),
+            Owner::Node(key) => change.remove_node(&key),
+        }
+        effects.touched.extend(touched);
+        // The same thing must not come up again for what was just carried out.
+        let next = self.true_deadline(number);
+        self.deadlines.move_to(number, next);
+    }
+}
+
+impl Change<'_> {
+    /// A TTL ran out, or a service was critical for too long: the status tells which.
+    fn expire_check(&mut self, key: &Arc<str>, id: &Arc<str>) {
+        let slot = self.state.catalog.nodes.get(key);
+        let Some(row) = slot.and_then(|slot| slot.checks.get(id)).cloned() else { return };
+        if row.critical_since.is_some() {
+            self.remove_service(key, &row.registration.service_id);
+            return;
+        }
+        let output = match row.registration.output.as_str() {
+            "" => TTL_EXPIRED.to_owned(),
+            last => format!("{TTL_EXPIRED} (last output before timeout follows): {last}"),
+        };
+        self.put_status(key, &row, CheckStatus::Critical, output);
+    }
+}
+
+/// A check has at most one deadline: its TTL's while it is not critical, its service's while it is.
+fn check_deadline(row: &Check, last_seen: Option<ClusterTime>) -> Option<ClusterTime> {
+    let definition = &row.registration.definition;
+    if let Some(since) = row.critical_since {
+        let after = definition.deregister_critical_service_after;
+        let applies = !after.is_zero() && !row.registration.service_id.is_empty();
+        return applies.then(|| since + after.max(DEREGISTER_AFTER_MIN));
+    }
+    let ttl = definition.ttl;
+    last_seen.filter(|_| !ttl.is_zero()).map(|seen| seen + ttl)
+}
+
+/// A session ends when twice its TTL has passed since it was last heard of (Consul's rule).
+fn session_deadline(row: &Session, last_seen: Option<ClusterTime>) -> Option<ClusterTime> {
+    let ttl = row.ttl;
+    last_seen.filter(|_| !ttl.is_zero()).map(|seen| seen + ttl + ttl)
+}

@@ -1,0 +1,297 @@
+//! The key-value store.
+//!
+//! What was deleted leaves its index behind in a tombstone, so that a watched prefix does not fall
+//! back when its newest key goes. Tombstones are reaped after a while of cluster time; reaping
+//! raises a floor under the indexes of all prefixes, which therefore still never fall. The floor is
+//! the index of something that happened long ago, so it wakes nobody.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+use super::change::Change;
+use crate::command::{KvDeleteMode, KvPutMode, Outcome, Rejection};
+use crate::record::{Indexes, KvEntry};
+use crate::{ClusterTime, Index, Millis, Topic};
+
+/// How long a deleted key's index is kept, in cluster time (Consul's figure).
+pub(super) const TOMBSTONE_TTL: Millis = Millis::from_secs(15 * 60);
+
+/// What a deleted key leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The index of the deletion.
+    pub index: Index,
+    /// When it may be reaped.
+    pub until: ClusterTime,
+}
+
+/// The store's tables.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kv {
+    /// Keys in byte order.
+    pub(super) entries: OrdMap<Arc<str>, Arc<KvEntry>>,
+    /// Deleted keys; none of them exists.
+    pub(super) tombstones: OrdMap<Arc<str>, Tombstone>,
+    /// Keys that no session can acquire before a time.
+    pub(super) lock_delays: OrdMap<Arc<str>, ClusterTime>,
+    /// Derived: tombstones, oldest first (later deletions have later deadlines).
+    pub(super) graves: OrdSet<(Index, Arc<str>)>,
+    /// Derived: lock delays, first to end first.
+    pub(super) delay_ends: OrdSet<(ClusterTime, Arc<str>)>,
+    /// Derived: keys by the session that holds them.
+    pub(super) held: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+}
+
+impl Kv {
+    /// All keys that begin with `prefix`, in byte order.
+    pub(super) fn below<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<KvEntry>)> {
+        range_below(&self.entries, prefix)
+    }
+
+    /// The keys that a session holds.
+    pub(super) fn held_by(&self, session: &str) -> OrdSet<Arc<str>> {
+        self.held.get(session).cloned().unwrap_or_default()
+    }
+
+    /// The newest index below a prefix, tombstones included; `newest` is the table's, at which the
+    /// search may end.
+    pub(super) fn newest_below(&self, prefix: &str, newest: Index) -> Option<Index> {
+        if prefix.is_empty() {
+            return Some(newest);
+        }
+        let mut found = None;
+        let entries = self.below(prefix).map(|(_, row)| row.indexes.modify);
+        let tombstones = range_below(&self.tombstones, prefix).map(|(_, grave)| grave.index);
+        for index in entries.chain(tombstones) {
+            found = found.max(Some(index));
+            if index == newest {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Writes a row.
+    pub(super) fn put_row(&mut self, row: KvEntry) {
+        let key = row.key.clone();
+        if let Some(holder) = &row.session {
+            self.held.entry(holder.clone()).or_default().insert(key.clone());
+        }
+        if let Some(grave) = self.tombstones.remove(&key) {
+            self.graves.remove(&(grave.index, key.clone()));
+        }
+        let holder = row.session.clone();
+        if let Some(old) = self.entries.insert(key.clone(), Arc::new(row))
+            && old.session != holder
+        {
+            self.let_go(&old);
+        }
+    }
+
+    /// Removes a row and leaves a tombstone.
+    fn bury(&mut self, key: &Arc<str>, grave: Tombstone) {
+        if let Some(old) = self.entries.remove(key) {
+            self.let_go(&old);
+        }
+        self.put_tombstone(key.clone(), grave);
+    }
+
+    /// Writes a tombstone of a key that does not exist.
+    pub(super) fn put_tombstone(&mut self, key: Arc<str>, grave: Tombstone) {
+        self.graves.insert((grave.index, key.clone()));
+        self.tombstones.insert(key, grave);
+    }
+
+    /// The row's session no longer holds its key.
+    fn let_go(&mut self, row: &KvEntry) {
+        let Some(holder) = &row.session else { return };
+        let Some(keys) = self.held.get_mut(holder) else { return };
+        keys.remove(&row.key);
+        if keys.is_empty() {
+            self.held.remove(holder);
+        }
+    }
+
+    /// Keeps a key from being acquired until then.
+    pub(super) fn delay_lock(&mut self, key: &Arc<str>, until: ClusterTime) {
+        if let Some(old) = self.lock_delays.insert(key.clone(), until) {
+            self.delay_ends.remove(&(old, key.clone()));
+        }
+        self.delay_ends.insert((until, key.clone()));
+    }
+
+    /// When the next lock delay ends or the next tombstone may be reaped.
+    pub(super) fn next_housekeeping(&self) -> Option<ClusterTime> {
+        let delay = self.delay_ends.get_min().map(|(until, _)| *until);
+        let grave = self.graves.get_min().and_then(|(_, key)| self.tombstones.get(key));
+        [delay, grave.map(|grave| grave.until)].into_iter().flatten().min()
+    }
+
+    /// Forgets lock delays that are over, at most `left`.
+    pub(super) fn end_lock_delays(&mut self, limit: ClusterTime, left: &mut u32) {
+        while *left > 0
+            && let Some((until, key)) = self.delay_ends.get_min().cloned()
+            && until <= limit
+        {
+            self.delay_ends.remove(&(until, key.clone()));
+            self.lock_delays.remove(&key);
+            *left -= 1;
+        }
+    }
+
+    /// Forgets tombstones that are old enough, at most `left`; returns the newest index forgotten.
+    pub(super) fn reap(&mut self, limit: ClusterTime, left: &mut u32) -> Index {
+        let mut newest = Index::START;
+        while *left > 0
+            && let Some((index, key)) = self.graves.get_min().cloned()
+            && self.tombstones.get(&key).is_some_and(|grave| grave.until <= limit)
+        {
+            self.graves.remove(&(index, key.clone()));
+            self.tombstones.remove(&key);
+            newest = newest.max(index);
+            *left -= 1;
+        }
+        newest
+    }
+}
+
+/// The entries of a table whose keys begin with `prefix`.
+fn range_below<'a, V: Clone>(
+    table: &'a OrdMap<Arc<str>, V>,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a V)> {
+    table
+        .range::<_, str>((Bound::Included(prefix), Bound::Unbounded))
+        .take_while(move |(key, _)| key.starts_with(prefix))
+}
+
+impl Change<'_> {
+    /// Writes a key if its condition holds.
+    pub(super) fn put_key(
+        &mut self,
+        key: &Arc<str>,
+        value: &Bytes,
+        flags: u64,
+        mode: &KvPutMode,
+    ) -> Result<Outcome, Rejection> {
+        let old = self.state.kv.entries.get(key).cloned();
+        let old_session = || old.as_ref().and_then(|old| old.session.clone());
+        // An unconditional write and a compare-and-set leave the holder alone, but reset the count
+        // of acquisitions: Consul does, and clients see it.
+        let (holds, lock_index, session) = match mode {
+            KvPutMode::Set => (true, 0, old_session()),
+            KvPutMode::Cas(expected) => {
+                (*expected == modify_index(old.as_deref()), 0, old_session())
+            }
+            KvPutMode::Acquire(session) => match self.acquire(key, old.as_deref(), session)? {
+                Some(lock_index) => (true, lock_index, Some(session.clone())),
+                None => (false, 0, None),
+            },
+            KvPutMode::Release(session) => {
+                let holder = old.as_ref().filter(|old| old.session.as_ref() == Some(session));
+                (holder.is_some(), holder.map_or(0, |old| old.lock_index), None)
+            }
+        };
+        if holds {
+            self.write_key(
+                old.as_deref(),
+                KvEntry {
+                    key: key.clone(),
+                    value: value.clone(),
+                    flags,
+                    lock_index,
+                    session,
+                    indexes: Indexes::default(),
+                },
+            );
+        }
+        Ok(Outcome::Held(holds))
+    }
+
+    /// The lock index with which a session holds the key from now on; `None` if it cannot have it.
+    fn acquire(
+        &self,
+        key: &Arc<str>,
+        old: Option<&KvEntry>,
+        session: &Arc<str>,
+    ) -> Result<Option<u64>, Rejection> {
+        let delayed = self.state.kv.lock_delays.get(key).is_some_and(|until| *until > self.time());
+        if delayed {
+            return Ok(None);
+        }
+        if !self.state.sessions.contains_key(session) {
+            return Err(Rejection::InvalidSession(session.to_string()));
+        }
+        Ok(match old {
+            None => Some(1),
+            Some(old) => match &old.session {
+                None => Some(old.lock_index + 1),
+                Some(holder) if holder == session => Some(old.lock_index),
+                Some(_) => None,
+            },
+        })
+    }
+
+    /// Writes a row if it differs from the old one.
+    fn write_key(&mut self, old: Option<&KvEntry>, mut row: KvEntry) {
+        let index = self.index();
+        row.indexes = old.map_or(Indexes { create: index, modify: index }, |old| old.indexes);
+        if old == Some(&row) {
+            return;
+        }
+        row.indexes.modify = index;
+        let key = row.key.clone();
+        self.state.kv.put_row(row);
+        self.touch(Topic::Key(key));
+    }
+
+    /// Takes a key from the session that holds it.
+    pub(super) fn release_key(&mut self, key: &Arc<str>) {
+        let Some(old) = self.state.kv.entries.get(key).cloned() else { return };
+        self.write_key(Some(&old), KvEntry { session: None, ..KvEntry::clone(&old) });
+    }
+
+    /// Deletes a key, if it exists.
+    pub(super) fn delete_key(&mut self, key: &Arc<str>) {
+        if !self.state.kv.entries.contains_key(key) {
+            return;
+        }
+        let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };
+        self.state.kv.bury(key, grave);
+        self.touch(Topic::Key(key.clone()));
+    }
+
+    /// Deletes a key or a prefix if the condition holds.
+    pub(super) fn delete_keys(&mut self, key: &Arc<str>, mode: &KvDeleteMode) -> Outcome {
+        match mode {
+            KvDeleteMode::One => self.delete_key(key),
+            KvDeleteMode::Cas(expected) => {
+                let old = self.state.kv.entries.get(key);
+                if old.is_some_and(|old| old.indexes.modify.0 != *expected) {
+                    return Outcome::Held(false);
+                }
+                self.delete_key(key);
+            }
+            KvDeleteMode::Recurse => {
+                let keys: Vec<Arc<str>> =
+                    self.state.kv.below(key).map(|(key, _)| key.clone()).collect();
+                for key in &keys {
+                    self.delete_key(key);
+                }
+            }
+        }
+        Outcome::Held(true)
+    }
+}
+
+/// What a compare-and-set compares with; 0: the key does not exist.
+fn modify_index(row: Option<&KvEntry>) -> u64 {
+    row.map_or(0, |row| row.indexes.modify.0)
+}

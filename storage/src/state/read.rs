@@ -1,0 +1,171 @@
+//! What readers ask. Everything here works on one immutable version and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::State;
+use super::catalog::{Slot, fold_arc};
+use crate::command::{CommandId, Outcome, Rejection};
+use crate::index::fold;
+use crate::record::{Check, KvEntry, Node, Service, Session};
+use crate::{ClusterTime, Index};
+
+impl State {
+    /// Cluster time.
+    #[must_use]
+    pub fn time(&self) -> ClusterTime {
+        self.time
+    }
+
+    /// The newest index.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// The remembered outcome of a command, if it was applied and its origin has not said that it
+    /// answered it.
+    #[must_use]
+    pub fn remembered(&self, id: CommandId) -> Option<Outcome> {
+        self.origins.remembered(id)
+    }
+
+    /// The earliest deadline that may be due (a lower bound: it may have been postponed since).
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<ClusterTime> {
+        self.first_deadline()
+    }
+
+    /// When the TTL check or session with this number was last heard of; `None` if it has no TTL.
+    #[must_use]
+    pub fn last_seen(&self, number: u64) -> Option<ClusterTime> {
+        self.last_seen.get(&number).copied()
+    }
+
+    /// A node by name (any case) or by id.
+    #[must_use]
+    pub fn node(&self, name_or_id: &str) -> Option<&Arc<Node>> {
+        let by_id = || self.catalog.nodes.get(self.catalog.node_ids.get(&*fold(name_or_id))?);
+        self.catalog.slot(name_or_id).or_else(by_id).map(|slot| &slot.node)
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.catalog.nodes.values().map(|slot| &slot.node)
+    }
+
+    /// Service names with the union of their instances' tags. The letter case is that of the first
+    /// instance.
+    #[must_use]
+    pub fn service_tags(&self) -> BTreeMap<Arc<str>, BTreeSet<&str>> {
+        let mut merged = BTreeMap::new();
+        for named in self.catalog.names.values() {
+            let Some(first) = named.instances.values().next() else { continue };
+            let tags = named.instances.values().flat_map(|row| &row.definition.tags);
+            merged.insert(first.definition.name.clone(), tags.map(String::as_str).collect());
+        }
+        merged
+    }
+
+    /// Instances of a service (name in any case), by node and id.
+    pub fn instances(&self, service: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let named = self.catalog.names.get(&*fold(service));
+        named.into_iter().flat_map(|named| named.instances.values())
+    }
+
+    /// Service instances of a node (name in any case), by id.
+    pub fn services_on(&self, node: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.catalog.slot(node).into_iter().flat_map(|slot| slot.services.values())
+    }
+
+    /// All service instances, by node and id.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.catalog.nodes.values().flat_map(|slot| slot.services.values())
+    }
+
+    /// One service instance (node name in any case).
+    #[must_use]
+    pub fn service(&self, node: &str, id: &str) -> Option<&Arc<Service>> {
+        self.catalog.slot(node)?.services.get(id)
+    }
+
+    /// All checks of a node (name in any case), by id.
+    pub fn checks_on(&self, node: &str) -> impl Iterator<Item = &Arc<Check>> {
+        self.catalog.slot(node).into_iter().flat_map(|slot| slot.checks.values())
+    }
+
+    /// The checks that decide an instance's health: its own and its node's, by id.
+    pub fn checks_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Check>> {
+        let slot = self.catalog.slot(&service.node);
+        let own = slot.into_iter().flat_map(|slot| slot.checks_of(&service.definition.id));
+        let nodes = slot.into_iter().flat_map(|slot| slot.checks_of(""));
+        let mut rows: Vec<&Arc<Check>> = own.chain(nodes).collect();
+        rows.sort_unstable_by(|a, b| a.registration.id.cmp(&b.registration.id));
+        rows.into_iter()
+    }
+
+    /// The checks of a service's instances (not their nodes'), by node and id.
+    pub fn service_checks(&self, service: &str) -> impl Iterator<Item = &Arc<Check>> {
+        let mut rows: Vec<(Arc<str>, &Arc<Check>)> = Vec::new();
+        for row in self.instances(service) {
+            let slot = self.catalog.slot(&row.node).map(|slot| &**slot);
+            let checks =
+                slot.into_iter().flat_map(|slot: &Slot| slot.checks_of(&row.definition.id));
+            rows.extend(checks.map(|check| (fold_arc(&check.node), check)));
+        }
+        rows.sort_by(|(a_node, a), (b_node, b)| {
+            (a_node, &a.registration.id).cmp(&(b_node, &b.registration.id))
+        });
+        rows.into_iter().map(|(_, check)| check)
+    }
+
+    /// All checks, by node and id.
+    pub fn checks(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.catalog.nodes.values().flat_map(|slot| slot.checks.values())
+    }
+
+    /// One check (node name in any case).
+    #[must_use]
+    pub fn check(&self, node: &str, id: &str) -> Option<&Arc<Check>> {
+        self.catalog.slot(node)?.checks.get(id)
+    }
+
+    /// The service that an id means to an agent: its own, else the only one any agent has.
+    ///
+    /// # Errors
+    /// `UnknownService` if no agent has it, `Ambiguous` if several others have.
+    pub fn find_service(&self, agent: &str, id: &str) -> Result<&Arc<Service>, Rejection> {
+        self.locate_service(agent, id)
+    }
+
+    /// The check that an id means to an agent: its own, else the only one any agent has. An agent's
+    /// `serfHealth` is never found: it belongs to the node.
+    ///
+    /// # Errors
+    /// `UnknownCheck` if no agent has it, `Ambiguous` if several others have.
+    pub fn find_check(&self, agent: &str, id: &str) -> Result<&Arc<Check>, Rejection> {
+        self.locate_check(agent, id)
+    }
+
+    /// One key.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Option<&KvEntry> {
+        self.kv.entries.get(key).map(|row| &**row)
+    }
+
+    /// All keys that begin with `prefix`, in byte order.
+    pub fn keys_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KvEntry> {
+        self.kv.below(prefix).map(|(_, row)| &**row)
+    }
+
+    /// One session.
+    #[must_use]
+    pub fn session(&self, id: &str) -> Option<&Arc<Session>> {
+        self.sessions.get(id)
+    }
+
+    /// All sessions, by id.
+    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.sessions.values()
+    }
+}

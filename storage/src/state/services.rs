@@ -1,0 +1,80 @@
+//! Changes to service instances.
+
+use std::sync::Arc;
+
+use super::catalog::fold_arc;
+use super::change::Change;
+use crate::Topic;
+use crate::record::{Check, Indexes, Service, ServiceDefinition};
+
+impl Change<'_> {
+    /// Writes an instance on a node that exists, if it differs.
+    pub(super) fn put_service(&mut self, key: &Arc<str>, definition: &ServiceDefinition) {
+        let index = self.index();
+        let Some(slot) = self.state.catalog.nodes.get(key) else { return };
+        let old = slot.services.get(&definition.id).cloned();
+        if old.as_ref().is_some_and(|old| old.definition == *definition) {
+            return;
+        }
+        let create = old.as_ref().map_or(index, |old| old.indexes.create);
+        let row = Arc::new(Service {
+            node: slot.node.name.clone(),
+            definition: definition.clone(),
+            indexes: Indexes { create, modify: index },
+        });
+        let name = fold_arc(&definition.name);
+        if let Some(old) = old.as_ref()
+            && fold_arc(&old.definition.name) != name
+        {
+            self.leave_name(key, old);
+        }
+        self.state.catalog.put_service_row(key, row, index);
+        self.touch(Topic::Services);
+        self.touch(Topic::Node(key.clone()));
+        self.touch(Topic::Service(name));
+        self.refresh_check_names(key, definition);
+        self.refresh_idle(key);
+    }
+
+    /// Takes an instance away from its name, and keeps an index for the name when it was the last.
+    fn leave_name(&mut self, key: &Arc<str>, row: &Service) {
+        self.touch(Topic::Service(fold_arc(&row.definition.name)));
+        if self.state.catalog.detach_name(key, row) {
+            self.state.topics.extinction = Some(self.index());
+        }
+    }
+
+    /// Checks repeat their service's name and tags.
+    fn refresh_check_names(&mut self, key: &Arc<str>, definition: &ServiceDefinition) {
+        let Some(slot) = self.state.catalog.nodes.get(key) else { return };
+        let outdated: Vec<Arc<Check>> = slot
+            .checks_of(&definition.id)
+            .filter(|row| {
+                row.service_name != definition.name || row.service_tags != definition.tags
+            })
+            .cloned()
+            .collect();
+        for row in outdated {
+            let mut row = Check::clone(&row);
+            row.service_name = definition.name.clone();
+            row.service_tags.clone_from(&definition.tags);
+            row.indexes.modify = self.index();
+            self.state.catalog.put_check_row(key, Arc::new(row));
+            self.touch(Topic::Checks);
+        }
+    }
+
+    /// Removes an instance with its checks, if it exists.
+    pub(super) fn remove_service(&mut self, key: &Arc<str>, id: &Arc<str>) {
+        let Some(slot) = self.state.catalog.nodes.get(key).cloned() else { return };
+        let Some(row) = slot.services.get(id) else { return };
+        for check in slot.checks_of(id) {
+            self.remove_check(key, &check.registration.id);
+        }
+        self.leave_name(key, row);
+        self.state.catalog.remove_service_row(key, id);
+        self.touch(Topic::Services);
+        self.touch(Topic::Node(key.clone()));
+        self.refresh_idle(key);
+    }
+}

@@ -1,0 +1,357 @@
+//! Random commands on several replicas: equal effects and hashes, tables that fit together after
+//! every entry, and the rules of the index as properties.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_storage::command::{
+    Agent, Batch, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part,
+    ServerRecord, SessionRequest,
+};
+use quorate_storage::record::{
+    CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
+};
+use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic};
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const COMMANDS: usize = 100_000;
+/// How often one replica goes through a snapshot, in batches.
+const REBUILD_EVERY: usize = 23;
+
+const HOSTS: [&str; 5] = ["h1", "h2", "H2", "h3", "n1"];
+const NODES: [&str; 6] = ["h1", "h3", "ext1", "Ext1", "ext2", "n1"];
+const IDS: [&str; 4] = ["", "id-a", "id-b", "id-of-h3"];
+const SERVICE_IDS: [&str; 3] = ["web-1", "web-2", "consul"];
+const SERVICE_NAMES: [&str; 4] = ["web", "Web", "db", "consul"];
+const CHECK_IDS: [&str; 4] = ["c1", "c2", "service:web-1", "serfHealth"];
+const KEYS: [&str; 7] = ["a", "a/b", "a/c", "a/c/d", "ab", "b", "c/long/key"];
+const PREFIXES: [&str; 6] = ["", "a", "a/", "a/c", "b", "never"];
+const SESSIONS: [&str; 5] = ["s1", "s2", "s3", "s4", "s5"];
+
+/// Makes commands from small sets of names, so that they collide.
+struct Generator {
+    random: ChaCha8Rng,
+    origins: BTreeMap<u64, (u64, u64)>,
+    sent: Vec<Part>,
+    time: u64,
+}
+
+impl Generator {
+    fn new(seed: u64) -> Self {
+        let origins = [(1, (1, 0)), (2, (1, 0)), (3, (1, 0))].into();
+        Self { random: ChaCha8Rng::seed_from_u64(seed), origins, sent: Vec::new(), time: 0 }
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.random.random_ratio(percent, 100)
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from.choose(&mut self.random).unwrap()
+    }
+
+    fn batch(&mut self, state: &State) -> Batch {
+        self.time += match self.random.random_range(0..1_000) {
+            0 => 3_600_000,
+            1..20 => 60_000,
+            _ => self.random.random_range(0..2_000),
+        };
+        let behind = if self.chance(5) { 500 } else { 0 };
+        let duty = self.chance(30).then(|| Duty::Expire {
+            up_to: ClusterTime(self.time.saturating_sub(self.random.random_range(0..300))),
+            max: self.random.random_range(0..6),
+        });
+        let parts = (0..self.random.random_range(0..3)).map(|_| self.part(state)).collect();
+        Batch { stamp: ClusterTime(self.time.saturating_sub(behind)), duty, parts }
+    }
+
+    fn part(&mut self, state: &State) -> Part {
+        if self.chance(5)
+            && let Some(old) = self.sent.choose(&mut self.random)
+        {
+            return old.clone();
+        }
+        let origin = self.random.random_range(1..4);
+        if self.random.random_ratio(1, 500) {
+            let life = self.origins.get_mut(&origin).unwrap();
+            *life = (life.0 + 1, 0);
+        }
+        let commands: Vec<_> = (0..self.random.random_range(1..5))
+            .map(|_| {
+                let command = self.command(state);
+                let life = self.origins.get_mut(&origin).unwrap();
+                life.1 += 1;
+                (life.1, command)
+            })
+            .collect();
+        let (incarnation, last) = self.origins[&origin];
+        let unanswered = self.random.random_range(0..20);
+        let part = Part {
+            origin,
+            incarnation,
+            answered_through: (last - commands.len() as u64).saturating_sub(unanswered),
+            commands,
+        };
+        self.sent.push(part.clone());
+        if self.sent.len() > 50 {
+            self.sent.remove(0);
+        }
+        part
+    }
+
+    fn command(&mut self, state: &State) -> Command {
+        let agent = self.agent();
+        match self.random.random_range(0..100) {
+            0..8 => Command::CatalogRegister(Box::new(self.catalog_registration())),
+            8..11 => Command::CatalogDeregister {
+                node: self.pick(&NODES).into(),
+                service_id: if self.chance(50) { self.pick(&SERVICE_IDS) } else { "" }.into(),
+                check_id: if self.chance(70) { self.pick(&CHECK_IDS) } else { "" }.into(),
+            },
+            11..20 => Command::AgentRegisterService {
+                agent,
+                service: Box::new(self.service()),
+                checks: (0..self.random.random_range(0..3)).map(|_| self.check()).collect(),
+                replace_existing_checks: self.chance(30),
+            },
+            20..24 => Command::AgentDeregisterService {
+                agent,
+                service_id: self.pick(&SERVICE_IDS).into(),
+            },
+            24..30 => Command::AgentRegisterCheck { agent, check: Box::new(self.check()) },
+            30..33 => Command::AgentDeregisterCheck { agent, check_id: self.pick(&CHECK_IDS).into() },
+            33..41 => Command::UpdateCheck {
+                agent,
+                check_id: self.pick(&CHECK_IDS).into(),
+                status: self.status(),
+                output: self.pick(&["", "ok"]).to_owned(),
+                seen: self.seen(state),
+            },
+            41..50 => Command::Heartbeat {
+                number: self.number(state),
+                status: self.status(),
+                output: self.pick(&["", "ok"]).to_owned(),
+                seen: self.seen(state),
+            },
+            50..66 => self.put(state),
+            66..73 => self.delete(state),
+            73..82 => Command::SessionCreate(Box::new(self.session(agent))),
+            82..85 => Command::SessionDestroy { id: self.pick(&SESSIONS).into() },
+            85..94 => {
+                Command::SessionRenew { id: self.pick(&SESSIONS).into(), seen: self.seen(state) }
+            }
+            94..97 => self.server(),
+            97..98 => Command::RemoveServer { id: self.random.random_range(1..4), name: "n1".into() },
+            _ => Command::SetServerHealth { name: "n1".into(), alive: self.chance(60) },
+        }
+    }
+
+    fn agent(&mut self) -> Agent {
+        let name = self.pick(&HOSTS);
+        if self.chance(10) { common::agent_at(name, "fd00::7") } else { common::agent(name) }
+    }
+
+    fn seen(&mut self, state: &State) -> ClusterTime {
+        let late = if self.chance(10) { self.random.random_range(0..30_000) } else { 0 };
+        state.time() - Millis(late)
+    }
+
+    fn number(&mut self, state: &State) -> u64 {
+        let known: Vec<u64> = state.checks().map(|row| row.number).collect();
+        known.choose(&mut self.random).copied().unwrap_or(3)
+    }
+
+    fn status(&mut self) -> CheckStatus {
+        CheckStatus::from_text(self.pick(&["passing", "passing", "warning", "critical", "odd"]))
+    }
+
+    fn service(&mut self) -> ServiceDefinition {
+        let address = self.pick(&["", "10.1.1.1"]);
+        let mut row =
+            common::service(self.pick(&SERVICE_IDS), self.pick(&SERVICE_NAMES), address, 80);
+        row.tags = if self.chance(30) { vec!["blue".to_owned()] } else { Vec::new() };
+        row
+    }
+
+    fn check(&mut self) -> CheckRegistration {
+        let mut row = common::check(self.pick(&CHECK_IDS), self.status());
+        row.service_id = if self.chance(50) { self.pick(&SERVICE_IDS) } else { "" }.into();
+        if self.chance(60) {
+            row.kind = "ttl".to_owned();
+            row.definition.ttl = Millis(self.random.random_range(1..5) * 5_000);
+        }
+        if self.chance(40) {
+            row.definition.deregister_critical_service_after =
+                Millis(self.random.random_range(1..4) * 40_000);
+        }
+        row
+    }
+
+    fn catalog_registration(&mut self) -> CatalogRegistration {
+        CatalogRegistration {
+            node: self.pick(&NODES).into(),
+            node_id: self.pick(&IDS).to_owned(),
+            address: self.pick(&["10.2.0.1", "10.2.0.2"]).to_owned(),
+            tagged_addresses: self.chance(20).then(TextMap::new),
+            node_meta: None,
+            skip_node_update: self.chance(40),
+            service: self.chance(50).then(|| self.service()),
+            checks: (0..self.random.random_range(0..3)).map(|_| self.check()).collect(),
+        }
+    }
+
+    fn session(&mut self, agent: Agent) -> SessionRequest {
+        SessionRequest {
+            id: self.pick(&SESSIONS).into(),
+            agent,
+            node: if self.chance(20) { self.pick(&NODES) } else { "" }.into(),
+            name: String::new(),
+            lock_delay_nanos: self.random.random_range(0..3) * 15_000_000_000,
+            behavior: if self.chance(50) { SessionBehavior::Release } else { SessionBehavior::Delete },
+            ttl_text: String::new(),
+            ttl: Millis(self.random.random_range(0..3) * 10_000),
+            node_checks: if self.chance(70) { vec!["serfHealth".to_owned()] } else { Vec::new() },
+            service_checks: self.chance(20).then(|| vec![("c1".to_owned(), String::new())]),
+            checks: self.chance(20).then(|| vec!["service:web-1".to_owned()]),
+        }
+    }
+
+    fn put(&mut self, state: &State) -> Command {
+        let key = self.pick(&KEYS);
+        let session = self.pick(&SESSIONS);
+        let mode = match self.random.random_range(0..6) {
+            0 | 1 => KvPutMode::Set,
+            2 => KvPutMode::Cas(state.key(key).map_or(0, |row| row.indexes.modify.0)),
+            3 => KvPutMode::Cas(self.random.random_range(0..9)),
+            4 => KvPutMode::Acquire(session.into()),
+            _ => KvPutMode::Release(session.into()),
+        };
+        let value = Bytes::from_static([b"x", b"y"].choose(&mut self.random).unwrap().as_slice());
+        Command::KvPut { key: key.into(), value, flags: 0, mode }
+    }
+
+    fn delete(&mut self, state: &State) -> Command {
+        let key = self.pick(&KEYS);
+        let mode = match self.random.random_range(0..4) {
+            0 => KvDeleteMode::Recurse,
+            1 => KvDeleteMode::Cas(state.key(key).map_or(0, |row| row.indexes.modify.0)),
+            _ => KvDeleteMode::One,
+        };
+        Command::KvDelete { key: key.into(), mode }
+    }
+
+    fn server(&mut self) -> Command {
+        let host = self.pick(&["h1", "n1"]);
+        Command::RegisterServer(Box::new(ServerRecord {
+            id: 1,
+            name: "n1".into(),
+            node_id: "id-of-n1".to_owned(),
+            address: "10.0.0.1".to_owned(),
+            port: 8300,
+            agent: common::agent(host),
+            meta: TextMap::new(),
+        }))
+    }
+}
+
+/// Topics whose indexes are followed.
+fn topics() -> Vec<Topic> {
+    let mut all = vec![Topic::Services, Topic::Nodes, Topic::Checks, Topic::Sessions];
+    all.extend(KEYS.iter().map(|key| Topic::Key((*key).into())));
+    all.extend(PREFIXES.iter().map(|prefix| Topic::Prefix((*prefix).into())));
+    all.extend(["web", "db", "consul", "none"].iter().map(|name| Topic::service(name)));
+    all.extend(["h1", "h2", "h3", "ext1", "ext2", "n1"].iter().map(|name| Topic::node(name)));
+    all
+}
+
+/// Whether a topic's index may move although nothing of the topic changed: what does not exist
+/// shares the index of its table, and reaping raises the floor under prefixes.
+fn may_drift(topic: &Topic, state: &State, batch: &Batch) -> bool {
+    match topic {
+        Topic::Key(key) => state.key(key).is_none(),
+        Topic::Prefix(prefix) => batch.duty.is_some() || state.keys_below(prefix).next().is_none(),
+        Topic::Service(name) => state.instances(name).next().is_none(),
+        Topic::Node(name) => state.node(name).is_none(),
+        Topic::Services | Topic::Nodes | Topic::Checks | Topic::Sessions => false,
+    }
+}
+
+fn was_touched(topic: &Topic, effects: &Effects) -> bool {
+    match topic {
+        Topic::Prefix(prefix) => effects.touched.iter().any(
+            |touched| matches!(touched, Topic::Key(key) if key.starts_with(&**prefix)),
+        ),
+        other => effects.touched.contains(other),
+    }
+}
+
+/// The rules of the index, over one entry.
+fn check_index_rules(
+    indexes: &mut [(Topic, Index)],
+    before: Index,
+    state: &State,
+    batch: &Batch,
+    effects: &Effects,
+) {
+    assert_eq!(state.index() > before, !effects.touched.is_empty(), "touched means a new index");
+    for (topic, index) in indexes {
+        let now = state.topic_index(topic);
+        assert!(now >= *index, "{topic:?} fell from {index} to {now}");
+        assert!(now <= state.index(), "{topic:?} is at {now}, in the future");
+        let touched = was_touched(topic, effects);
+        assert!(!touched || now > *index, "{topic:?} was touched and stayed at {index}");
+        assert!(
+            touched || now == *index || may_drift(topic, state, batch),
+            "{topic:?} moved from {index} to {now} untouched"
+        );
+        *index = now;
+    }
+}
+
+fn run(seed: u64, commands: usize) {
+    let mut generator = Generator::new(seed);
+    let mut kept = State::default();
+    let mut twin = State::default();
+    let mut rebuilt = State::default();
+    let mut indexes: Vec<_> = topics().into_iter().map(|topic| (topic, Index::START)).collect();
+    let (mut applied, mut batches, mut refused) = (0, 0, 0);
+    while applied < commands {
+        let batch = generator.batch(&kept);
+        let before = kept.index();
+        let effects = kept.apply(&batch);
+        assert_eq!(twin.apply(&batch), effects, "seed {seed}, batch {batches}");
+        assert_eq!(rebuilt.apply(&batch), effects, "seed {seed}, batch {batches}, through a snapshot");
+        kept.check_invariants().unwrap_or_else(|broken| {
+            panic!("seed {seed}, batch {batches}: {broken}\n{batch:#?}");
+        });
+        check_index_rules(&mut indexes, before, &kept, &batch, &effects);
+        applied += effects.outcomes.len();
+        refused +=
+            effects.outcomes.iter().filter(|(_, what)| matches!(what, Outcome::Rejected(_))).count();
+        batches += 1;
+        if batches % REBUILD_EVERY == 0 {
+            rebuilt = common::import(&common::export(&rebuilt));
+            rebuilt.check_invariants().unwrap();
+            let hash = kept.hash();
+            assert_eq!(twin.hash(), hash, "seed {seed}, batch {batches}");
+            assert_eq!(rebuilt.hash(), hash, "seed {seed}, batch {batches}, through a snapshot");
+        }
+    }
+    assert!(refused * 2 < applied, "most commands must mean something: {refused} of {applied}");
+}
+
+#[test]
+fn replicas_agree_on_random_commands_also_through_snapshots() {
+    run(1, COMMANDS);
+}
+
+#[test]
+fn short_histories_from_an_empty_state_agree_as_well() {
+    for seed in 2..40 {
+        run(seed, 300);
+    }
+}
