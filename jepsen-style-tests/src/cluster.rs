@@ -87,6 +87,8 @@ pub struct Cluster {
     members: Vec<Member>,
     options: Options,
     hashes: Arc<Mutex<Ledger>>,
+    /// Whether its test has come to its end; else what is left is evidence.
+    is_finished: bool,
     // Declared in the order in which they must go: the guardian looks at what is left once the
     // members are gone, the data go next, and only then is it another cluster's turn.
     guardian: Guardian,
@@ -113,7 +115,15 @@ impl Cluster {
             .collect::<Result<Vec<_>>>()?;
         let guardian = Guardian::start(dir.path())?;
         let hashes = Arc::default();
-        let mut cluster = Self { members, options, hashes, guardian, dir: Some(dir), _turn: turn };
+        let mut cluster = Self {
+            members,
+            options,
+            hashes,
+            is_finished: false,
+            guardian,
+            dir: Some(dir),
+            _turn: turn,
+        };
         cluster.start_all()?;
         cluster.wait_all_ready().await?;
         Ok(cluster)
@@ -478,6 +488,11 @@ impl Cluster {
         Ok(found)
     }
 
+    /// Ends a cluster that a test knows to be unable to go on, without keeping its data and logs.
+    pub fn abandon(mut self) {
+        self.is_finished = true;
+    }
+
     /// What a failing test leaves behind for whoever looks into it.
     fn keep_evidence(&mut self) {
         for id in self.ids() {
@@ -504,7 +519,7 @@ impl Drop for Cluster {
                 let _ = self.guardian.remove(child.id());
             }
         }
-        if std::thread::panicking() {
+        if !self.is_finished {
             self.keep_evidence();
         }
     }
