@@ -471,6 +471,7 @@ impl Cluster {
             return Err(Failure::new(format!("panics in the logs:\n{}", panics.join("\n"))));
         }
         let compared = self.ledger().compared();
+        self.is_finished = true;
         println!(
             "state hash {hash:.16} at {applied} on all nodes; {compared} applied indexes compared"
         );
