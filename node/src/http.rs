@@ -1,2 +1,154 @@
-//! The HTTP API.
+//! The HTTP API: Consul's, as far as Quorate has it, and a few endpoints of its own.
+//!
+//! # How a request passes
+//!
+//! 1. [`server`] accepts connections (HTTP/1.1 and h2c on one port) and notes the caller's address.
+//! 2. [`path`] judges and normalises the path as Go's multiplexer does, because clients notice it:
+//!    routing happens on the *decoded* path, unclean paths are redirected, unprintable ones refused.
+//! 3. axum's router finds the [`Endpoint`](endpoint::Endpoint); it answers `OPTIONS`, methods that it
+//!    does not have (`HEAD` among them) and undecodable query strings, and makes a
+//!    [`Call`](call::Call) of the rest.
+//! 4. A handler of one of the areas below parses the call into a [`Command`] or into a look at the
+//!    state, and renders what comes back. It contains no logic of the state: whether something
+//!    exists or conflicts is said by `apply`, never guessed from a state that may lag.
+//! 5. [`reply`] and [`error`] turn the result into a response.
+//!
+//! # The map
+//!
+//! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`catalog`], [`health`],
+//! [`kv`], [`status`], [`operator`], [`quorate`]. Sessions, transactions, events, coordinates,
+//! prepared queries and snapshots get a file each beside them and a line in [`endpoints`]; filter
+//! expressions get `filter.rs`. [`params`] reads query strings, [`blocking`] has the one loop of all
+//! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
+//!
+//! # What it does not know
+//!
+//! How commands are replicated and how reads become linearizable: that is behind
+//! [`Node`].
+//!
+//! [`Command`]: quorate_storage::command::Command
+
+mod agent;
+mod agent_check;
+mod agent_service;
+mod blocking;
+mod call;
+mod catalog;
+mod endpoint;
+mod error;
+mod health;
+mod kv;
+mod operator;
+mod params;
+mod path;
+mod quorate;
+mod reply;
 pub mod server;
+mod status;
+mod wire;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::any;
+use tower::ServiceExt as _;
+
+use crate::node::Node;
+use endpoint::Endpoint;
+
+/// The version of Consul whose API this is, which clients compare with the least they need.
+pub const CONSUL_VERSION: &str = "1.21.4";
+
+/// The API of one node; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Api {
+    router: Router,
+    paths: Arc<path::Paths>,
+}
+
+impl Api {
+    /// The API of `node`.
+    #[must_use]
+    pub fn new(node: &Arc<Node>) -> Self {
+        let endpoints = endpoints();
+        let paths = path::Paths::new(endpoints.iter().map(Endpoint::path));
+        let mut router = Router::new();
+        for endpoint in endpoints {
+            router = mount(router, node, endpoint);
+        }
+        Self { router: router.fallback(unknown_path), paths: Arc::new(paths) }
+    }
+
+    /// Answers one request. The caller's address is expected among its extensions, as a
+    /// [`SocketAddr`](std::net::SocketAddr).
+    pub async fn answer(&self, request: Request) -> Response {
+        match self.paths.normalise(request) {
+            Ok(request) => {
+                let answered: Result<Response, Infallible> =
+                    self.router.clone().oneshot(request).await;
+                answered.unwrap_or_else(|never| match never {})
+            }
+            Err(response) => *response,
+        }
+    }
+}
+
+/// Every endpoint there is.
+fn endpoints() -> Vec<Endpoint> {
+    [
+        agent::endpoints(),
+        agent_service::endpoints(),
+        agent_check::endpoints(),
+        catalog::endpoints(),
+        health::endpoints(),
+        kv::endpoints(),
+        status::endpoints(),
+        operator::endpoints(),
+        quorate::endpoints(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Routes an endpoint's path to it; a path that ends with a slash also routes all that begins with
+/// it.
+fn mount(router: Router, node: &Arc<Node>, endpoint: Endpoint) -> Router {
+    let path = endpoint.path();
+    let (node, endpoint) = (Arc::clone(node), Arc::new(endpoint));
+    let handler = any(move |request: Request| {
+        let (node, endpoint) = (Arc::clone(&node), Arc::clone(&endpoint));
+        async move { endpoint.answer(node, request).await }
+    });
+    let router = router.route(path, handler.clone());
+    match path {
+        "/" => router,
+        path if path.ends_with('/') => router.route(&format!("{path}{{*rest}}"), handler),
+        _ => router,
+    }
+}
+
+async fn unknown_path() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_routed_once() {
+        let mut paths: Vec<_> = endpoints().iter().map(Endpoint::path).collect();
+        paths.sort_unstable();
+        let count = paths.len();
+        paths.dedup();
+        assert_eq!(paths.len(), count);
+    }
+}

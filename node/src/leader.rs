@@ -56,6 +56,10 @@ const STAMP_EVERY: Millis = Millis(1_000);
 const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
 /// Time between two looks at the servers.
 const SERVERS_EVERY: Duration = Duration::from_millis(500);
+/// The service whose instances are the servers.
+const SERVER_SERVICE: &str = "consul";
+/// Key of a server's Raft id in the metadata of its instance.
+const RAFT_ID: &str = "raft_id";
 /// Pause before the first entry of a leadership is looked for again.
 const FIRST_ENTRY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -221,21 +225,21 @@ impl Leader {
             published.membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
         let alive = self.alive_servers();
         let mut commands = Vec::new();
+        let shown = shown_servers(&published);
         for (id, peer) in &members {
-            match published.state.servers().find(|(server, _)| *server == id) {
+            match shown.get(id) {
                 None => {
-                    commands.extend(server_record(&cluster, *id, peer).map(Command::RegisterServer))
+                    commands
+                        .extend(server_record(&cluster, *id, peer).map(Command::RegisterServer));
                 }
-                Some((_, name)) => {
+                Some(name) => {
                     let alive = alive.get(id).copied().unwrap_or(true);
                     commands.extend(health_command(&published, name, alive));
                 }
             }
         }
-        let gone = published.state.servers().filter(|(id, _)| !members.contains_key(id));
-        commands.extend(
-            gone.map(|(id, name)| Command::RemoveServer { id: *id, name: Arc::clone(name) }),
-        );
+        let gone = shown.into_iter().filter(|(id, _)| !members.contains_key(id));
+        commands.extend(gone.map(|(id, name)| Command::RemoveServer { id, name }));
         commands
     }
 
@@ -253,11 +257,26 @@ impl Leader {
     }
 }
 
+/// The servers in the catalogue: Raft id and name of their nodes.
+fn shown_servers(published: &Published) -> BTreeMap<NodeId, Arc<str>> {
+    let state = &published.state;
+    let instances = state.instances(SERVER_SERVICE);
+    let of_servers = instances.filter(|instance| {
+        state.node(&instance.node).is_some_and(|node| node.kind == NodeKind::Server)
+    });
+    of_servers
+        .filter_map(|instance| {
+            let id = instance.definition.meta.as_ref()?.get(RAFT_ID)?.parse().ok()?;
+            Some((id, Arc::clone(&instance.node)))
+        })
+        .collect()
+}
+
 fn server_record(cluster: &str, id: NodeId, peer: &Peer) -> Option<Box<ServerRecord>> {
     let address: std::net::SocketAddr = peer.rpc_addr.parse().ok()?;
     let host = agent::of_own_host(cluster, address.ip(), &peer.agent_name);
     let meta =
-        [("raft_id".to_owned(), id.to_string()), ("http_addr".to_owned(), peer.http_addr.clone())];
+        [(RAFT_ID.to_owned(), id.to_string()), ("http_addr".to_owned(), peer.http_addr.clone())];
     Some(Box::new(ServerRecord {
         id,
         name: peer.name.as_str().into(),

@@ -19,7 +19,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
 use crate::raft::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::snapshot::{RecordReader, RecordWriter, Snapshot, SnapshotStore};
-use crate::state::{Effects, State};
+use crate::state::{Effects, Import, SnapshotRecord, State};
 
 #[cfg(test)]
 mod tests;
@@ -266,16 +266,27 @@ async fn off_the_runtime<T: Send + 'static>(
     }
 }
 
-/// Hands out the state as records.
-fn export_state(
-    _state: &State,
-    _record: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    Ok(())
+/// Hands out the state as encoded records.
+fn export_state(state: &State, push: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    state.export(&mut |record| {
+        buffer.clear();
+        buffer =
+            postcard::to_extend(&record, std::mem::take(&mut buffer)).map_err(io::Error::other)?;
+        push(&buffer)
+    })
 }
 
 /// Builds the state from its records. Reads to the end, which is where the checksum is.
 fn import_state(next: &mut dyn FnMut() -> io::Result<Option<Vec<u8>>>) -> io::Result<State> {
-    while next()?.is_some() {}
-    Ok(State::default())
+    let mut import = Import::default();
+    while let Some(bytes) = next()? {
+        let record: SnapshotRecord<'_> = postcard::from_bytes(&bytes).map_err(unreadable)?;
+        import.add(record)?;
+    }
+    import.finish()
+}
+
+fn unreadable(error: postcard::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a record of the snapshot: {error}"))
 }

@@ -123,7 +123,9 @@ impl Generator {
                 service_id: self.pick(&SERVICE_IDS).into(),
             },
             24..30 => Command::AgentRegisterCheck { agent, check: Box::new(self.check()) },
-            30..33 => Command::AgentDeregisterCheck { agent, check_id: self.pick(&CHECK_IDS).into() },
+            30..33 => {
+                Command::AgentDeregisterCheck { agent, check_id: self.pick(&CHECK_IDS).into() }
+            }
             33..41 => Command::UpdateCheck {
                 agent,
                 check_id: self.pick(&CHECK_IDS).into(),
@@ -145,7 +147,9 @@ impl Generator {
                 Command::SessionRenew { id: self.pick(&SESSIONS).into(), seen: self.seen(state) }
             }
             94..97 => self.server(),
-            97..98 => Command::RemoveServer { id: self.random.random_range(1..4), name: "n1".into() },
+            97..98 => {
+                Command::RemoveServer { id: self.random.random_range(1..4), name: "n1".into() }
+            }
             _ => Command::SetServerHealth { name: "n1".into(), alive: self.chance(60) },
         }
     }
@@ -211,7 +215,11 @@ impl Generator {
             node: if self.chance(20) { self.pick(&NODES) } else { "" }.into(),
             name: String::new(),
             lock_delay_nanos: self.random.random_range(0..3) * 15_000_000_000,
-            behavior: if self.chance(50) { SessionBehavior::Release } else { SessionBehavior::Delete },
+            behavior: if self.chance(50) {
+                SessionBehavior::Release
+            } else {
+                SessionBehavior::Delete
+            },
             ttl_text: String::new(),
             ttl: Millis(self.random.random_range(0..3) * 10_000),
             node_checks: if self.chance(70) { vec!["serfHealth".to_owned()] } else { Vec::new() },
@@ -282,9 +290,10 @@ fn may_drift(topic: &Topic, state: &State, batch: &Batch) -> bool {
 
 fn was_touched(topic: &Topic, effects: &Effects) -> bool {
     match topic {
-        Topic::Prefix(prefix) => effects.touched.iter().any(
-            |touched| matches!(touched, Topic::Key(key) if key.starts_with(&**prefix)),
-        ),
+        Topic::Prefix(prefix) => effects
+            .touched
+            .iter()
+            .any(|touched| matches!(touched, Topic::Key(key) if key.starts_with(&**prefix))),
         other => effects.touched.contains(other),
     }
 }
@@ -324,14 +333,21 @@ fn run(seed: u64, commands: usize) {
         let before = kept.index();
         let effects = kept.apply(&batch);
         assert_eq!(twin.apply(&batch), effects, "seed {seed}, batch {batches}");
-        assert_eq!(rebuilt.apply(&batch), effects, "seed {seed}, batch {batches}, through a snapshot");
+        assert_eq!(
+            rebuilt.apply(&batch),
+            effects,
+            "seed {seed}, batch {batches}, through a snapshot"
+        );
         kept.check_invariants().unwrap_or_else(|broken| {
             panic!("seed {seed}, batch {batches}: {broken}\n{batch:#?}");
         });
         check_index_rules(&mut indexes, before, &kept, &batch, &effects);
         applied += effects.outcomes.len();
-        refused +=
-            effects.outcomes.iter().filter(|(_, what)| matches!(what, Outcome::Rejected(_))).count();
+        refused += effects
+            .outcomes
+            .iter()
+            .filter(|(_, what)| matches!(what, Outcome::Rejected(_)))
+            .count();
         batches += 1;
         if batches % REBUILD_EVERY == 0 {
             rebuilt = common::import(&common::export(&rebuilt));

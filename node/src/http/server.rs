@@ -1,9 +1,95 @@
-//! stub
-use std::sync::Arc;
-/// stub
-pub async fn serve(
-    _l: tokio::net::TcpListener,
-    _n: Arc<crate::node::Node>,
-    _s: tokio_util::sync::CancellationToken,
+//! Accepts connections and serves the API on them: HTTP/1.1 and h2c on one port.
+//!
+//! Header names go out in Go's letter case (`X-Consul-Index`), because scripts look for them so;
+//! that is why axum's own server is not used. Every connection is a task that ends with the server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::Api;
+
+/// How long a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many requests one HTTP/2 connection may have open: long polls count.
+const MAX_STREAMS: u32 = 10_000;
+
+/// How long requests that are being answered may go on once the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait when no connection can be accepted, as when there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the API until `stopping` is cancelled; then accepts nothing more, lets requests end (long
+/// polls end at once) and closes idle connections.
+pub async fn serve(api: Api, listener: TcpListener, stopping: CancellationToken) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, caller)) => connection(&api, &builder, &graceful, stream, caller),
+            Err(error) => pause(&error).await,
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still being answered when the server stopped");
+    }
+}
+
+/// Serves one connection in a task of its own.
+fn connection(
+    api: &Api,
+    builder: &auto::Builder<TokioExecutor>,
+    graceful: &GracefulShutdown,
+    stream: TcpStream,
+    caller: SocketAddr,
 ) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%caller, %error, "connection closed before it was served");
+        return;
+    }
+    let api = api.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let api = api.clone();
+        async move {
+            request.extensions_mut().insert(caller);
+            Ok::<_, std::convert::Infallible>(api.answer(request.map(Body::new)).await)
+        }
+    });
+    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let served = graceful.watch(served);
+    tokio::spawn(async move {
+        if let Err(error) = served.await {
+            // Clients hang up whenever they like.
+            tracing::debug!(%caller, %error, "connection ended early");
+        }
+    });
+}
+
+/// A failed accept is the peer's hanging up, or a shortage that may pass.
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }

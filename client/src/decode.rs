@@ -1,0 +1,417 @@
+//! Reads request bodies as strictly as Consul does.
+//!
+//! A [`Shape`] names the fields of a body and their kinds. The reader walks the JSON text along the
+//! shape and builds a value with the fields' canonical names, which serde then turns into a type of
+//! [`types`](crate::types). On the way it applies Go's rules, which no attribute of serde expresses:
+//!
+//! * names match in any letter case, and by their snake-case aliases;
+//! * an unknown name is an error, unless the shape says that the endpoint ignores them;
+//! * `null` means absent, and a list's `null` element is the kind's zero value;
+//! * of a repeated field the last one counts, whatever case it is written in;
+//! * durations are Go texts or numbers of nanoseconds;
+//! * what follows the first JSON value is not looked at.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::duration;
+
+/// Why a body could not be read, in Go's words as far as clients and people look at them.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct DecodeError(String);
+
+/// The fields of a JSON object.
+#[derive(Debug)]
+pub struct Shape {
+    /// Name of the Go type, for messages.
+    pub name: &'static str,
+    /// The fields.
+    pub fields: &'static [Field],
+    /// Fields that it has in common with other shapes.
+    pub shared: &'static [Field],
+    /// Whether other fields are an error or are ignored.
+    pub unknown: Unknown,
+}
+
+/// What happens to fields that a shape does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are an error.
+    Refused,
+    /// They are ignored.
+    Ignored,
+}
+
+/// One field of a [`Shape`].
+#[derive(Debug)]
+pub struct Field {
+    /// Its canonical name.
+    pub name: &'static str,
+    /// Other names, in lower case.
+    pub aliases: &'static [&'static str],
+    /// What it holds.
+    pub kind: Kind,
+}
+
+/// What a field, or an element of a list or map, may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// `true` or `false`.
+    Bool,
+    /// A whole number that fits into 64 bits with sign.
+    Int,
+    /// A whole number that fits into 64 bits without sign.
+    Unsigned,
+    /// A Go duration or a number of nanoseconds; becomes a number of nanoseconds.
+    Duration,
+    /// A list.
+    List(&'static Self),
+    /// An object with free names.
+    Map(&'static Self),
+    /// An object of a shape.
+    Object(&'static Shape),
+    /// Anything.
+    Any,
+}
+
+/// A field without aliases.
+#[must_use]
+pub const fn field(name: &'static str, kind: Kind) -> Field {
+    Field { name, aliases: &[], kind }
+}
+
+/// A field with aliases (in lower case).
+#[must_use]
+pub const fn alias(name: &'static str, aliases: &'static [&'static str], kind: Kind) -> Field {
+    Field { name, aliases, kind }
+}
+
+/// A type that is read from a request body of a [`Shape`].
+pub trait Body: DeserializeOwned {
+    /// Its shape.
+    const SHAPE: &'static Shape;
+}
+
+/// Reads a request body.
+///
+/// # Errors
+/// With Go's words: `EOF` (no body), `unexpected EOF` (cut off), `json: unknown field "Nope"`,
+/// `json: cannot unmarshal string into Go struct field ServiceDefinition.Port of type int`, ...
+pub fn body<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let place = Place { kind: Kind::Object(T::SHAPE), path: Path::Root };
+    let value = place.deserialize(&mut reader).map_err(|error| words(&error, bytes))?;
+    // The walk has checked every kind, so only numbers outside a type's range can fail here.
+    serde_json::from_value(match value {
+        Value::Null => Value::Object(Map::new()),
+        value => value,
+    })
+    .map_err(|error| DecodeError(format!("json: {error}")))
+}
+
+/// Turns serde_json's message into what Go says.
+fn words(error: &serde_json::Error, bytes: &[u8]) -> DecodeError {
+    if error.is_eof() {
+        let empty = bytes.iter().all(u8::is_ascii_whitespace);
+        return DecodeError(if empty { "EOF" } else { "unexpected EOF" }.to_owned());
+    }
+    let text = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    DecodeError(text.strip_suffix(&position).unwrap_or(&text).to_owned())
+}
+
+/// Where in the body the reader is: a kind to read, and its name for messages.
+#[derive(Clone, Copy)]
+struct Place {
+    kind: Kind,
+    path: Path,
+}
+
+#[derive(Clone, Copy)]
+enum Path {
+    Root,
+    Field { shape: &'static str, field: &'static str },
+}
+
+impl Place {
+    /// Go's complaint about a value of the wrong type.
+    fn mismatch<E: serde::de::Error>(self, found: &str) -> E {
+        let kind = self.kind.go_name();
+        E::custom(match self.path {
+            Path::Root => format!("json: cannot unmarshal {found} into Go value of type {kind}"),
+            Path::Field { shape, field } => format!(
+                "json: cannot unmarshal {found} into Go struct field {shape}.{field} of type {kind}"
+            ),
+        })
+    }
+
+    /// The zero value of the kind, which stands for a `null` in a list or map.
+    fn zero(self) -> Value {
+        match self.kind {
+            Kind::Text => Value::String(String::new()),
+            Kind::Bool => Value::Bool(false),
+            Kind::Int | Kind::Unsigned | Kind::Duration => Value::from(0),
+            Kind::List(_) => Value::Array(Vec::new()),
+            Kind::Map(_) | Kind::Object(_) => Value::Object(Map::new()),
+            Kind::Any => Value::Null,
+        }
+    }
+}
+
+impl Kind {
+    /// How Go calls the type.
+    fn go_name(self) -> String {
+        match self {
+            Self::Text => "string".to_owned(),
+            Self::Bool => "bool".to_owned(),
+            Self::Int => "int".to_owned(),
+            Self::Unsigned => "uint64".to_owned(),
+            Self::Duration => "time.Duration".to_owned(),
+            Self::List(element) => format!("[]{}", element.go_name()),
+            Self::Map(element) => format!("map[string]{}", element.go_name()),
+            Self::Object(shape) => format!("structs.{}", shape.name),
+            Self::Any => "interface {}".to_owned(),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Place {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        match self.kind {
+            Kind::Any => Value::deserialize(reader),
+            _ => reader.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Place {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.kind.go_name())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
+        match self.kind {
+            Kind::Bool => Ok(Value::Bool(value)),
+            _ => Err(self.mismatch("bool")),
+        }
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Value, E> {
+        match self.kind {
+            Kind::Int | Kind::Duration => Ok(Value::from(value)),
+            _ => Err(self.mismatch(&format!("number {value}"))),
+        }
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
+        match (self.kind, i64::try_from(value)) {
+            (Kind::Unsigned, _) => Ok(Value::from(value)),
+            (Kind::Int | Kind::Duration, Ok(value)) => Ok(Value::from(value)),
+            _ => Err(self.mismatch(&format!("number {value}"))),
+        }
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        match self.kind {
+            // Go's conversion drops the fraction; `as` saturates where Go's result is undefined.
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "dropping the fraction is the rule"
+            )]
+            Kind::Duration => Ok(Value::from(value as i64)),
+            _ => Err(self.mismatch(&format!("number {value}"))),
+        }
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        match self.kind {
+            Kind::Text => Ok(Value::String(value.to_owned())),
+            // An empty text is no time at all in the bodies that we read.
+            Kind::Duration if value.is_empty() => Ok(Value::from(0)),
+            Kind::Duration => duration::parse(value).map(Value::from).map_err(E::custom),
+            _ => Err(self.mismatch("string")),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let Kind::List(element) = self.kind else { return Err(self.mismatch("array")) };
+        let place = Self { kind: *element, path: self.path };
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(place)? {
+            values.push(if value.is_null() { place.zero() } else { value });
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Value, A::Error> {
+        match self.kind {
+            Kind::Object(shape) => read_object(shape, object),
+            Kind::Map(element) => read_map(Self { kind: *element, path: self.path }, object),
+            _ => Err(self.mismatch("object")),
+        }
+    }
+}
+
+fn read_object<'de, A: MapAccess<'de>>(
+    shape: &'static Shape,
+    mut object: A,
+) -> Result<Value, A::Error> {
+    let mut fields = Map::new();
+    while let Some(name) = object.next_key::<String>()? {
+        let Some(field) = shape.find(&name) else {
+            if shape.unknown == Unknown::Refused {
+                return Err(A::Error::custom(format!("json: unknown field {name:?}")));
+            }
+            object.next_value::<serde::de::IgnoredAny>()?;
+            continue;
+        };
+        let path = Path::Field { shape: shape.name, field: field.name };
+        let value = object.next_value_seed(Place { kind: field.kind, path })?;
+        // `null` leaves a field as it was: absent, unless it was given before.
+        if !value.is_null() {
+            fields.insert(field.name.to_owned(), value);
+        }
+    }
+    Ok(Value::Object(fields))
+}
+
+fn read_map<'de, A: MapAccess<'de>>(place: Place, mut object: A) -> Result<Value, A::Error> {
+    let mut members = Map::new();
+    while let Some(name) = object.next_key::<String>()? {
+        let value = object.next_value_seed(place)?;
+        members.insert(name, if value.is_null() { place.zero() } else { value });
+    }
+    Ok(Value::Object(members))
+}
+
+impl Shape {
+    fn find(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().chain(self.shared).find(|field| {
+            field.name.eq_ignore_ascii_case(name)
+                || field.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::agent::{CheckUpdate, ServiceRegistration};
+    use crate::types::catalog::Registration;
+
+    fn service(text: &str) -> Result<ServiceRegistration, String> {
+        body(text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn names_match_in_any_case_and_by_alias() {
+        let read = service(
+            r#"{"name":"web","iD":"w1","enable_tag_override":true,
+                "tagged_addresses":{"lan":{"address":"1.2.3.4","PORT":4}},
+                "check":{"ttl":"30s","deregister_critical_service_after":"90m"}}"#,
+        )
+        .unwrap();
+        assert_eq!((read.name.as_str(), read.id.as_str()), ("web", "w1"));
+        assert!(read.enable_tag_override);
+        assert_eq!(read.tagged_addresses["lan"].port, 4);
+        let check = read.check.unwrap();
+        assert_eq!(check.ttl, 30_000_000_000);
+        assert_eq!(check.deregister_critical_service_after, 5_400_000_000_000);
+    }
+
+    #[test]
+    fn an_alias_counts_only_where_consul_has_it() {
+        let text = br#"{"Node":"n","node_meta":{}}"#;
+        let error = body::<Registration>(text).unwrap_err();
+        assert_eq!(error.to_string(), "json: unknown field \"node_meta\"");
+    }
+
+    #[test]
+    fn errors_are_in_the_words_of_go() {
+        for (text, words) in [
+            ("", "EOF"),
+            ("  \n", "EOF"),
+            (r#"{"Name":"#, "unexpected EOF"),
+            (r#"{"Name":"x","Nope":1}"#, "json: unknown field \"Nope\""),
+            (
+                r#"{"Port":"80"}"#,
+                "json: cannot unmarshal string into Go struct field ServiceDefinition.Port of type int",
+            ),
+            (
+                r#"{"Name":5}"#,
+                "json: cannot unmarshal number 5 into Go struct field ServiceDefinition.Name of type string",
+            ),
+            (
+                r#"{"Meta":{"a":1}}"#,
+                "json: cannot unmarshal number 1 into Go struct field ServiceDefinition.Meta of type string",
+            ),
+            (
+                r#"{"Port":5.5}"#,
+                "json: cannot unmarshal number 5.5 into Go struct field ServiceDefinition.Port of type int",
+            ),
+            ("[]", "json: cannot unmarshal array into Go value of type structs.ServiceDefinition"),
+            (r#"{"Check":{"TTL":"abc"}}"#, "time: invalid duration \"abc\""),
+        ] {
+            assert_eq!(service(text).unwrap_err(), words, "{text}");
+        }
+    }
+
+    #[test]
+    fn null_is_absent_and_what_follows_the_value_is_ignored() {
+        assert_eq!(service("null").unwrap(), service("{}").unwrap());
+        let read =
+            service(r#"{"Name":"x","Tags":null,"Check":null,"Meta":null} trailing"#).unwrap();
+        assert_eq!(read, service(r#"{"Name":"x"}"#).unwrap());
+        let read = service(r#"{"Tags":[null,"a"],"Checks":[null]}"#).unwrap();
+        assert_eq!(read.tags, ["", "a"]);
+        assert_eq!(read.checks.len(), 1);
+    }
+
+    #[test]
+    fn of_a_repeated_field_the_last_one_counts() {
+        assert_eq!(service(r#"{"Name":"a","NAME":"b"}"#).unwrap().name, "b");
+        assert_eq!(service(r#"{"NAME":"b","Name":"a"}"#).unwrap().name, "a");
+    }
+
+    #[test]
+    fn durations_are_texts_or_nanoseconds() {
+        let read = service(r#"{"Check":{"TTL":15000000000,"Timeout":"0.5s"}}"#).unwrap();
+        let check = read.check.unwrap();
+        assert_eq!((check.ttl, check.timeout), (15_000_000_000, 500_000_000));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = body::<ServiceRegistration>(&bytes);
+            let _ = body::<CheckUpdate>(&bytes);
+        }
+
+        #[test]
+        fn no_json_makes_the_reader_panic(
+            name in "Name|Check|Checks|Tags|Port|Weights|[a-z]{1,3}",
+            value in "null|true|-?[0-9]{1,30}(\\.[0-9]{1,4})?|\"[^\"\\\\]{0,9}\"|\\[\\]|\\{\\}|\\[\\{\"TTL\":1\\}\\]",
+        ) {
+            let text = format!("{{{name:?}:{value}}}");
+            let _ = body::<ServiceRegistration>(text.as_bytes());
+            let _ = body::<Registration>(text.as_bytes());
+        }
+    }
+}

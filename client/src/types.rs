@@ -1,0 +1,76 @@
+//! The shapes of Consul's JSON, one module per area of the API.
+//!
+//! Answers keep Consul's distinction between `null`, `[]`, `{}` and a member that is left out,
+//! because typed clients notice it. When reading, members that are missing take their default and
+//! unknown ones are ignored; request bodies are read by [`decode`](crate::decode) instead.
+
+pub mod agent;
+pub mod catalog;
+pub mod health;
+pub mod kv;
+pub mod operator;
+pub mod quorate;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::{Kind, Shape, Unknown, field};
+
+/// A map of text to text: metadata, node addresses, member tags.
+pub type TextMap = BTreeMap<String, String>;
+
+/// An address with a port: `{"Address":"10.0.0.1","Port":80}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceAddress {
+    /// An IP address or a host name.
+    pub address: String,
+    /// The port, as given.
+    pub port: i64,
+}
+
+pub(crate) static SERVICE_ADDRESS: Shape = Shape {
+    name: "ServiceAddress",
+    fields: &[field("Address", Kind::Text), field("Port", Kind::Int)],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+/// DNS weights of an instance: `{"Passing":1,"Warning":1}`. A member that is not given is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Weights {
+    /// While all checks pass.
+    pub passing: i64,
+    /// While a check warns.
+    pub warning: i64,
+}
+
+pub(crate) static WEIGHTS: Shape = Shape {
+    name: "Weights",
+    fields: &[field("Passing", Kind::Int), field("Warning", Kind::Int)],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+/// An object without members, `{}`, where Consul shows parts of its service mesh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// The mesh proxy settings of a service that is none: `{"MeshGateway":{},"Expose":{}}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NoProxy {
+    /// Always `{}`.
+    pub mesh_gateway: Empty,
+    /// Always `{}`.
+    pub expose: Empty,
+}
+
+/// A list of texts.
+pub(crate) const TEXTS: Kind = Kind::List(&Kind::Text);
+/// A map of text to text.
+pub(crate) const TEXT_MAP: Kind = Kind::Map(&Kind::Text);
+/// Addresses with ports, by purpose.
+pub(crate) const SERVICE_ADDRESSES: Kind = Kind::Map(&Kind::Object(&SERVICE_ADDRESS));

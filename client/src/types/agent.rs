@@ -1,0 +1,378 @@
+//! The agent: what a host registers, heartbeats and lists.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{SERVICE_ADDRESSES, ServiceAddress, TEXT_MAP, TEXTS, TextMap, WEIGHTS, Weights};
+use crate::decode::{Body, Field, Kind, Shape, Unknown, alias, field};
+
+/// A service instance, as `GET /v1/agent/services` (object by id) and `agent/service/:id` show it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentService {
+    /// The kind of a mesh service; left out when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// The instance's id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// The service's name.
+    pub service: String,
+    /// Tags; never `null`.
+    pub tags: Vec<String>,
+    /// Metadata; never `null`.
+    pub meta: TextMap,
+    /// The port.
+    pub port: i64,
+    /// The instance's own address, or empty.
+    pub address: String,
+    /// Addresses by purpose; left out when there are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tagged_addresses: BTreeMap<String, ServiceAddress>,
+    /// DNS weights.
+    pub weights: Weights,
+    /// Whether other agents may change the tags.
+    pub enable_tag_override: bool,
+    /// A hash of the other members, which `?hash=` waits on; left out in the list.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub content_hash: String,
+    /// The datacenter's name.
+    pub datacenter: String,
+}
+
+/// Body of `PUT /v1/agent/service/register`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceRegistration {
+    /// The kind of a mesh service, or empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// The instance's id; the name when empty.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// The service's name; required.
+    pub name: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Its own address; empty means the host's.
+    pub address: String,
+    /// Addresses by purpose.
+    pub tagged_addresses: BTreeMap<String, ServiceAddress>,
+    /// Metadata.
+    pub meta: Option<TextMap>,
+    /// The port.
+    pub port: i64,
+    /// DNS weights; 1 and 1 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
+    /// Whether other agents may change the tags.
+    pub enable_tag_override: bool,
+    /// A check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckSpecification>,
+    /// More checks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckSpecification>,
+    /// Settings of Consul's service mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Value>,
+    /// Settings of a mesh proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Value>,
+}
+
+/// How a check is run: a check of a [`ServiceRegistration`], and the common part of a
+/// [`CheckRegistration`]. Durations are nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckSpecification {
+    /// The check's id; made from the service's when empty.
+    #[serde(rename = "CheckID", skip_serializing_if = "String::is_empty")]
+    pub check_id: String,
+    /// A name for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Status to begin with; `critical` when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub status: String,
+    /// Notes for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub notes: String,
+    /// Time to live of a TTL check.
+    #[serde(rename = "TTL", skip_serializing_if = "is_zero")]
+    pub ttl: i64,
+    /// Time between two runs.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interval: i64,
+    /// Longest time of a run.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout: i64,
+    /// Critical for so long removes the service.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub deregister_critical_service_after: i64,
+    /// URL to fetch.
+    #[serde(rename = "HTTP", skip_serializing_if = "String::is_empty")]
+    pub http: String,
+    /// Headers to send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<BTreeMap<String, Vec<String>>>,
+    /// HTTP method.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// HTTP body.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    /// Server name for TLS.
+    #[serde(rename = "TLSServerName", skip_serializing_if = "String::is_empty")]
+    pub tls_server_name: String,
+    /// Whether any certificate is accepted.
+    #[serde(rename = "TLSSkipVerify", skip_serializing_if = "is_false")]
+    pub tls_skip_verify: bool,
+    /// `host:port` to connect to.
+    #[serde(rename = "TCP", skip_serializing_if = "String::is_empty")]
+    pub tcp: String,
+    /// `host:port` to send a datagram to.
+    #[serde(rename = "UDP", skip_serializing_if = "String::is_empty")]
+    pub udp: String,
+    /// `host:port/service` to ask for its gRPC health.
+    #[serde(rename = "GRPC", skip_serializing_if = "String::is_empty")]
+    pub grpc: String,
+    /// Whether the gRPC check uses TLS.
+    #[serde(rename = "GRPCUseTLS", skip_serializing_if = "is_false")]
+    pub grpc_use_tls: bool,
+    /// `host:port` for an HTTP/2 ping.
+    #[serde(rename = "H2PING", skip_serializing_if = "String::is_empty")]
+    pub h2ping: String,
+    /// A command with its arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub script_args: Vec<String>,
+    /// A service of the operating system.
+    #[serde(rename = "OSService", skip_serializing_if = "String::is_empty")]
+    pub os_service: String,
+    /// Node of the service that an alias check follows.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub alias_node: String,
+    /// The service that an alias check follows.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub alias_service: String,
+    /// Runs that must pass before the status becomes passing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub success_before_passing: i64,
+    /// Runs that must fail before the status becomes warning.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failures_before_warning: i64,
+    /// Runs that must fail before the status becomes critical.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failures_before_critical: i64,
+    /// How much output is kept, in bytes; 0: the default.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub output_max_size: i64,
+}
+
+/// Body of `PUT /v1/agent/check/register`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckRegistration {
+    /// The check's id; the name when empty.
+    #[serde(rename = "ID", skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// The instance it belongs to; empty for a check of the host.
+    #[serde(rename = "ServiceID", skip_serializing_if = "String::is_empty")]
+    pub service_id: String,
+    /// The rest, without a `CheckID`, which is an unknown field here.
+    #[serde(flatten)]
+    pub specification: CheckSpecification,
+}
+
+/// Body of `PUT /v1/agent/check/update/:id`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckUpdate {
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// The output.
+    pub output: String,
+}
+
+/// `GET /v1/agent/self`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentSelf {
+    /// What clients look at.
+    pub config: AgentConfig,
+    /// What people look at.
+    pub debug_config: Value,
+    /// The agent's network coordinate.
+    pub coord: Value,
+    /// The agent as a member.
+    pub member: Member,
+    /// Figures, as text, by group.
+    pub stats: BTreeMap<String, TextMap>,
+    /// The agent's metadata.
+    pub meta: TextMap,
+}
+
+/// The part of `GET /v1/agent/self` that clients look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentConfig {
+    /// The datacenter's name.
+    pub datacenter: String,
+    /// Name of the asking host's agent.
+    pub node_name: String,
+    /// Id of the asking host's agent.
+    #[serde(rename = "NodeID")]
+    pub node_id: String,
+    /// Build revision.
+    pub revision: String,
+    /// Whether this is a server.
+    pub server: bool,
+    /// The version of Consul whose API this is.
+    pub version: String,
+    /// When it was built.
+    pub build_date: String,
+    /// The shortest TTL of a session, in nanoseconds.
+    #[serde(rename = "SessionTTLMin")]
+    pub session_ttl_min: i64,
+}
+
+/// A member of the cluster: `GET /v1/agent/members`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its IP address.
+    pub addr: String,
+    /// Its port.
+    pub port: u16,
+    /// What it says of itself.
+    pub tags: TextMap,
+    /// 1 alive, 3 left, 4 failed.
+    pub status: u8,
+    /// Oldest version of the gossip protocol it speaks.
+    pub protocol_min: u8,
+    /// Newest version of the gossip protocol it speaks.
+    pub protocol_max: u8,
+    /// The version it speaks.
+    pub protocol_cur: u8,
+    /// Oldest version of the delegate protocol it speaks.
+    pub delegate_min: u8,
+    /// Newest version of the delegate protocol it speaks.
+    pub delegate_max: u8,
+    /// The version it speaks.
+    pub delegate_cur: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+static SERVICE: Shape = Shape {
+    name: "ServiceDefinition",
+    fields: &[
+        field("Kind", Kind::Text),
+        field("ID", Kind::Text),
+        field("Name", Kind::Text),
+        field("Tags", TEXTS),
+        field("Address", Kind::Text),
+        alias("TaggedAddresses", &["tagged_addresses"], SERVICE_ADDRESSES),
+        field("Meta", TEXT_MAP),
+        field("Port", Kind::Int),
+        alias("SocketPath", &["socket_path"], Kind::Text),
+        field("Weights", Kind::Object(&WEIGHTS)),
+        alias("EnableTagOverride", &["enable_tag_override"], Kind::Bool),
+        field("Check", Kind::Object(&SERVICE_CHECK)),
+        field("Checks", Kind::List(&Kind::Object(&SERVICE_CHECK))),
+        field("Token", Kind::Text),
+        field("Connect", Kind::Any),
+        field("Proxy", Kind::Any),
+        field("Locality", Kind::Any),
+        field("Partition", Kind::Text),
+    ],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+static SERVICE_CHECK: Shape = Shape {
+    name: "CheckType",
+    fields: &[alias("CheckID", &["check_id"], Kind::Text)],
+    shared: SPECIFICATION,
+    unknown: Unknown::Refused,
+};
+
+static CHECK: Shape = Shape {
+    name: "CheckDefinition",
+    fields: &[
+        field("ID", Kind::Text),
+        alias("ServiceID", &["service_id"], Kind::Text),
+        field("Token", Kind::Text),
+    ],
+    shared: SPECIFICATION,
+    unknown: Unknown::Refused,
+};
+
+static CHECK_UPDATE: Shape = Shape {
+    name: "checkUpdate",
+    fields: &[field("Status", Kind::Text), field("Output", Kind::Text)],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+/// What all checks of agents have in common.
+static SPECIFICATION: &[Field] = &[
+    field("Name", Kind::Text),
+    field("Status", Kind::Text),
+    field("Notes", Kind::Text),
+    field("TTL", Kind::Duration),
+    field("Interval", Kind::Duration),
+    field("Timeout", Kind::Duration),
+    alias("DeregisterCriticalServiceAfter", &["deregister_critical_service_after"], Kind::Duration),
+    field("HTTP", Kind::Text),
+    field("Header", Kind::Map(&TEXTS)),
+    field("Method", Kind::Text),
+    field("Body", Kind::Text),
+    alias("DisableRedirects", &["disable_redirects"], Kind::Bool),
+    alias("TLSServerName", &["tls_server_name"], Kind::Text),
+    alias("TLSSkipVerify", &["tls_skip_verify"], Kind::Bool),
+    field("TCP", Kind::Text),
+    alias("TCPUseTLS", &["tcp_use_tls"], Kind::Bool),
+    field("UDP", Kind::Text),
+    field("GRPC", Kind::Text),
+    alias("GRPCUseTLS", &["grpc_use_tls"], Kind::Bool),
+    field("H2PING", Kind::Text),
+    alias("H2PingUseTLS", &["h2ping_use_tls"], Kind::Bool),
+    alias("ScriptArgs", &["args", "script_args"], TEXTS),
+    alias("DockerContainerID", &["docker_container_id"], Kind::Text),
+    field("Shell", Kind::Text),
+    alias("OSService", &["os_service"], Kind::Text),
+    alias("AliasNode", &["alias_node"], Kind::Text),
+    alias("AliasService", &["alias_service"], Kind::Text),
+    alias("SuccessBeforePassing", &["success_before_passing"], Kind::Int),
+    alias("FailuresBeforeWarning", &["failures_before_warning"], Kind::Int),
+    alias("FailuresBeforeCritical", &["failures_before_critical"], Kind::Int),
+    alias("OutputMaxSize", &["output_max_size"], Kind::Int),
+    field("ProxyHTTP", Kind::Text),
+    field("ProxyGRPC", Kind::Text),
+    alias("SessionName", &["session_name"], Kind::Text),
+];
+
+impl Body for ServiceRegistration {
+    const SHAPE: &'static Shape = &SERVICE;
+}
+
+impl Body for CheckRegistration {
+    const SHAPE: &'static Shape = &CHECK;
+}
+
+impl Body for CheckUpdate {
+    const SHAPE: &'static Shape = &CHECK_UPDATE;
+}

@@ -1,0 +1,112 @@
+//! Reads: the barrier, the wait of a blocking query, and the headers that say how fresh the answer
+//! is.
+//!
+//! A query takes its index and its wake-up from the same topic. It subscribes *before* it looks, so
+//! a change between looking and waiting is not lost; woken or timed out, it looks at this node's own
+//! state again, which is at least as new as the barrier it began with. So it needs no leader to end.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_storage::machine::Published;
+use quorate_storage::{State, Topic};
+
+use super::call::Call;
+use super::endpoint::Answer;
+use super::error::ApiError;
+use super::params::ReadOptions;
+use crate::node::{Consistency, Node};
+
+/// The random time that is added to a wait is at most the wait divided by this.
+const JITTER_FRACTION: u32 = 16;
+
+/// Answers a read: waits for its barrier, then, if it blocks, for its topic, and renders what is
+/// there with the topic's index.
+///
+/// `topic` is asked once, of the state behind the barrier.
+pub(super) async fn read<T, R>(call: &Call, options: &ReadOptions, topic: T, render: R) -> Answer
+where
+    T: FnOnce(&State) -> Topic,
+    R: Fn(&State) -> Answer,
+{
+    call.check_datacenter()?;
+    let node = &call.node;
+    let mut published = at_barrier(node, options).await?;
+    let topic = topic(&published.state);
+    if options.index > 0 {
+        let newer = |state: &State| state.topic_index(&topic).0 > options.index;
+        published = until(node, &topic, options.wait, published, newer).await;
+    }
+    let index = published.state.topic_index(&topic);
+    Ok(render(&published.state)?.with_read_headers(index, node.contact(), options.effective))
+}
+
+/// The state to answer from, as fresh as is asked for. A stale answer that would rest on too old a
+/// contact with the leader becomes a linearizable one.
+pub(super) async fn at_barrier(
+    node: &Node,
+    options: &ReadOptions,
+) -> Result<Arc<Published>, ApiError> {
+    let too_stale =
+        |longest: Duration| Duration::from_millis(node.contact().last_contact.0) > longest;
+    let consistency = match options.max_stale {
+        Some(longest) if too_stale(longest) => Consistency::Linearizable,
+        _ => options.consistency,
+    };
+    Ok(node.read(consistency).await?)
+}
+
+/// Waits until the state satisfies a condition, the time is up, or the node stops; returns the
+/// newest state. `wait` is without jitter.
+pub(super) async fn until(
+    node: &Node,
+    topic: &Topic,
+    wait: Duration,
+    first: Arc<Published>,
+    satisfied: impl Fn(&State) -> bool,
+) -> Arc<Published> {
+    if satisfied(&first.state) {
+        return first;
+    }
+    // A waiting query must not keep an old version of the state alive.
+    drop(first);
+    let mut subscription = node.watches().subscribe(topic);
+    let timeout = tokio::time::sleep(wait + jitter(wait));
+    tokio::pin!(timeout);
+    loop {
+        let published = node.published();
+        if satisfied(&published.state) {
+            return published;
+        }
+        drop(published);
+        tokio::select! {
+            () = subscription.changed() => {}
+            () = &mut timeout => return node.published(),
+            () = node.stopping().cancelled() => return node.published(),
+        }
+    }
+}
+
+/// A random time up to a sixteenth of the wait, so that queries that began together do not end
+/// together.
+fn jitter(wait: Duration) -> Duration {
+    // Every RandomState has other keys; that is random enough here and needs no generator.
+    let random = RandomState::new().build_hasher().finish();
+    let nanos = u64::try_from((wait / JITTER_FRACTION).as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(random.checked_rem(nanos).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_less_than_a_sixteenth() {
+        for _ in 0..100 {
+            assert!(jitter(Duration::from_secs(16)) < Duration::from_secs(1));
+        }
+        assert_eq!(jitter(Duration::ZERO), Duration::ZERO);
+        assert!((0..100).any(|_| jitter(Duration::from_secs(16)) > Duration::from_millis(100)));
+    }
+}

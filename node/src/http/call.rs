@@ -1,0 +1,189 @@
+//! One request, as far as all endpoints read it alike.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use quorate_client::decode;
+use quorate_storage::ClusterTime;
+use quorate_storage::command::{Agent, Command, Outcome};
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::params::{Params, ReadOptions};
+use super::reply::{Layout, Reply};
+use crate::node::{Node, ProposeError};
+
+/// The largest JSON body.
+const MAX_JSON_BYTES: usize = 1024 * 1024;
+
+/// The header that names the asking agent, as `?agent=` does.
+const AGENT_HEADER: &str = "x-quorate-agent";
+
+/// The name that stands for all agents, in lists.
+const ALL_AGENTS: &str = "*";
+
+/// A request to an endpoint.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) node: Arc<Node>,
+    pub(super) params: Params,
+    headers: HeaderMap,
+    /// Where it comes from.
+    caller: IpAddr,
+    /// What follows the endpoint's path, decoded.
+    rest: Vec<u8>,
+    /// Never locked: the mutex only makes a call shareable while it is waited for.
+    body: Mutex<Body>,
+}
+
+/// Whose rows a list shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// One agent's.
+    One(Agent),
+    /// `?agent=*`: every agent's.
+    All,
+}
+
+impl Call {
+    pub(super) const fn new(
+        node: Arc<Node>,
+        params: Params,
+        headers: HeaderMap,
+        caller: IpAddr,
+        rest: Vec<u8>,
+        body: Body,
+    ) -> Self {
+        Self { node, params, headers, caller, rest, body: Mutex::new(body) }
+    }
+
+    /// What follows the endpoint's path: an id, a name or a key.
+    pub(super) fn rest(&self) -> Result<&str, ApiError> {
+        std::str::from_utf8(&self.rest)
+            .map_err(|_| ApiError::bad_request("Keys, names and ids must be valid UTF-8"))
+    }
+
+    /// The same where it must not be empty; `missing` says what is.
+    pub(super) fn required(&self, missing: &'static str) -> Result<&str, ApiError> {
+        match self.rest()? {
+            "" => Err(ApiError::bad_request(missing)),
+            name => Ok(name),
+        }
+    }
+
+    /// How to read, or what is wrong with the parameters that say so.
+    pub(super) fn read_options(&self) -> Result<ReadOptions, ApiError> {
+        ReadOptions::parse(&self.params, &self.headers)
+    }
+
+    /// Refuses another datacenter than this cluster's.
+    pub(super) fn check_datacenter(&self) -> Result<(), ApiError> {
+        let asked = self.params.filled("dc").or_else(|| self.params.filled("datacenter"));
+        match asked {
+            Some(asked) if asked != self.node.info().datacenter => {
+                Err(ApiError::internal("No path to datacenter"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses filter expressions, which are not evaluated yet: ignoring one would answer more than
+    /// was asked for.
+    pub(super) fn refuse_filter(&self) -> Result<(), ApiError> {
+        match self.params.filled("filter") {
+            None => Ok(()),
+            Some(_) => Err(ApiError::internal(
+                "Failed to create boolean expression evaluator: filters are not supported yet",
+            )),
+        }
+    }
+
+    /// The agent that asks: the one it names, else the one of its host.
+    pub(super) fn agent(&self) -> Result<Agent, ApiError> {
+        match self.asked()? {
+            Asked::One(agent) => Ok(agent),
+            Asked::All => Err(ApiError::bad_request("agent=* is for lists only, name one agent")),
+        }
+    }
+
+    /// Whose rows a list shows.
+    pub(super) fn asked(&self) -> Result<Asked, ApiError> {
+        let named = self.named_agent();
+        if named == Some(ALL_AGENTS) {
+            return Ok(Asked::All);
+        }
+        // Without the cluster's id no agent has one; the node has never heard of a leader then.
+        self.node
+            .agent_of(self.caller, named)
+            .map(Asked::One)
+            .ok_or_else(|| ProposeError::NoLeader.into())
+    }
+
+    fn named_agent(&self) -> Option<&str> {
+        let header = || self.headers.get(AGENT_HEADER)?.to_str().ok();
+        self.params.filled("agent").or_else(|| header().filter(|name| !name.is_empty()))
+    }
+
+    /// The cluster time that this node has applied now; called before a body is waited for.
+    pub(super) fn seen(&self) -> ClusterTime {
+        self.node.published().state.time()
+    }
+
+    /// The body, if it has at most `limit` bytes.
+    pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, ApiError> {
+        let declared = self.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let declared = declared.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        if declared > limit as u64 {
+            return Err(too_large(&declared.to_string(), limit));
+        }
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut body = std::mem::take(body);
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                ApiError::bad_request(format!("Request body unreadable: {error}"))
+            })?;
+            let Some(data) = frame.data_ref() else { continue };
+            if bytes.len() + data.len() > limit {
+                return Err(too_large(&format!("over {limit}"), limit));
+            }
+            bytes.extend_from_slice(data);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// The body, read as strictly as Consul does.
+    pub(super) async fn decode<T: decode::Body>(&mut self) -> Result<T, ApiError> {
+        let body = self.body(MAX_JSON_BYTES).await?;
+        Ok(decode::body(&body)?)
+    }
+
+    /// Replicates a command; a refusal becomes an error.
+    pub(super) async fn propose(&self, command: Command) -> Result<Outcome, ApiError> {
+        match self.node.propose(command).await? {
+            Outcome::Rejected(rejection) => Err(rejection.into()),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// A value as JSON, laid out as the request asks.
+    pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<Reply, ApiError> {
+        let layout = if self.params.has("pretty") { Layout::Pretty } else { Layout::Compact };
+        Reply::json(layout, value)
+    }
+}
+
+fn too_large(size: &str, limit: usize) -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!(
+            "Request body({size} bytes) too large, max size: {limit} bytes. \
+             See https://developer.hashicorp.com/docs/agent/config/config-files#kv_max_value_size."
+        ),
+    )
+}

@@ -1,0 +1,430 @@
+//! `/v1/catalog/`: nodes and services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_client::types::catalog::{
+    CheckRegistration, DefinitionBody, Deregistration, NodeServiceList, NodeServices, Registration,
+    ServiceDefinition,
+};
+use quorate_storage::command::{CatalogRegistration, Command};
+use quorate_storage::record::{self, CheckStatus};
+use quorate_storage::{State, Topic};
+
+use super::agent_service::{check_meta, service_addresses};
+use super::blocking;
+use super::call::Call;
+use super::endpoint::{Answer, Endpoint};
+use super::error::ApiError;
+use super::params::Params;
+use super::wire;
+
+/// Length of a UUID's text.
+const UUID_CHARACTERS: usize = 36;
+
+/// The largest DNS weight.
+const MAX_WEIGHT: i64 = 65_535;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("/v1/catalog/register").put(|call| Box::pin(register(call))),
+        Endpoint::new("/v1/catalog/deregister").put(|call| Box::pin(deregister(call))),
+        Endpoint::new("/v1/catalog/datacenters").get(|call| Box::pin(datacenters(call))),
+        Endpoint::new("/v1/catalog/nodes").get(|call| Box::pin(nodes(call))),
+        Endpoint::new("/v1/catalog/services").get(|call| Box::pin(services(call))),
+        Endpoint::new("/v1/catalog/service/").get(|call| Box::pin(service(call))),
+        Endpoint::new("/v1/catalog/node/").get(|call| Box::pin(node(call))),
+        Endpoint::new("/v1/catalog/node-services/").get(|call| Box::pin(node_services(call))),
+    ]
+}
+
+// ---- reads -----------------------------------------------------------------------------------
+
+async fn datacenters(call: Call) -> Answer {
+    std::future::ready(call.json(&[call.node.info().datacenter])).await
+}
+
+async fn nodes(call: Call) -> Answer {
+    let options = call.read_options()?;
+    call.refuse_filter()?;
+    blocking::read(
+        &call,
+        &options,
+        |_| Topic::Nodes,
+        |state| {
+            let datacenter = call.node.info().datacenter;
+            let meta = call.params.node_meta();
+            let nodes = state.nodes().filter(|node| has_meta(node, &meta));
+            call.json(&nodes.map(|node| wire::node(node, &datacenter)).collect::<Vec<_>>())
+        },
+    )
+    .await
+}
+
+async fn services(call: Call) -> Answer {
+    let options = call.read_options()?;
+    blocking::read(
+        &call,
+        &options,
+        |_| Topic::Services,
+        |state| {
+            let meta = call.params.node_meta();
+            match meta.is_empty() {
+                true => call.json(&state.service_tags()),
+                false => call.json(&tags_on_nodes_with(state, &meta)),
+            }
+        },
+    )
+    .await
+}
+
+/// Service names with their tags, of the instances on nodes with this metadata.
+fn tags_on_nodes_with<'a>(
+    state: &'a State,
+    meta: &[(&str, &str)],
+) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let mut services: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for node in state.nodes().filter(|node| has_meta(node, meta)) {
+        for service in state.services_on(&node.name) {
+            let tags = services.entry(&service.definition.name).or_default();
+            tags.extend(service.definition.tags.iter().map(String::as_str));
+        }
+    }
+    services
+}
+
+async fn service(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing service name")?;
+    call.refuse_filter()?;
+    let topic = service_topic(name);
+    blocking::read(
+        &call,
+        &options,
+        |_| topic,
+        |state| {
+            let datacenter = call.node.info().datacenter;
+            let entries = chosen_instances(state, name, &call.params)
+                .map(|(node, service)| wire::catalog_service(node, service, &datacenter));
+            call.json(&entries.collect::<Vec<_>>())
+        },
+    )
+    .await
+}
+
+async fn node(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing node name")?;
+    call.refuse_filter()?;
+    blocking::read(
+        &call,
+        &options,
+        |state| node_topic(state, name),
+        |state| {
+            let Some(node) = state.node(name) else { return call.json(&()) };
+            let services = state.services_on(&node.name);
+            call.json(&NodeServices {
+                node: wire::node(node, &call.node.info().datacenter),
+                services: services
+                    .map(|service| (service.definition.id.to_string(), wire::node_service(service)))
+                    .collect(),
+            })
+        },
+    )
+    .await
+}
+
+async fn node_services(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing node name")?;
+    call.refuse_filter()?;
+    blocking::read(
+        &call,
+        &options,
+        |state| node_topic(state, name),
+        |state| {
+            let Some(node) = state.node(name) else {
+                return call.json(&NodeServiceList::default());
+            };
+            let services = state.services_on(&node.name);
+            call.json(&NodeServiceList {
+                node: Some(wire::node(node, &call.node.info().datacenter)),
+                services: Some(services.map(|service| wire::node_service(service)).collect()),
+            })
+        },
+    )
+    .await
+}
+
+/// What a query on a service watches.
+pub(super) fn service_topic(name: &str) -> Topic {
+    Topic::Service(name.to_lowercase().into())
+}
+
+/// What a query on a node watches: the node that the name or id means now, else the one that would
+/// have this name.
+fn node_topic(state: &State, name: &str) -> Topic {
+    let name = state.node(name).map_or(name, |node| &node.name);
+    Topic::Node(name.to_lowercase().into())
+}
+
+/// The instances of a service that `tag` and `node-meta` leave, with their nodes.
+pub(super) fn chosen_instances<'a>(
+    state: &'a State,
+    name: &str,
+    params: &Params,
+) -> impl Iterator<Item = (&'a Arc<record::Node>, &'a Arc<record::Service>)> {
+    let tags: Vec<String> = params.all("tag").map(str::to_lowercase).collect();
+    let meta: Vec<_> = params
+        .node_meta()
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    // Collected, because the state's iterator borrows the name.
+    let instances: Vec<_> = state.instances(name).collect();
+    instances.into_iter().filter_map(move |service| {
+        // A service without its node is a broken invariant of the state; do not show it.
+        let node = state.node(&service.node)?;
+        let meta: Vec<_> = meta.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        (has_tags(service, &tags) && has_meta(node, &meta)).then_some((node, service))
+    })
+}
+
+/// Whether an instance has every one of these tags (given in lower case).
+fn has_tags(service: &record::Service, tags: &[String]) -> bool {
+    tags.iter().all(|tag| service.definition.tags.iter().any(|own| own.to_lowercase() == *tag))
+}
+
+/// Whether a node has all of this metadata.
+pub(super) fn has_meta(node: &record::Node, meta: &[(&str, &str)]) -> bool {
+    meta.iter().all(|(key, value)| {
+        node.meta.as_ref().and_then(|meta| meta.get(*key)).is_some_and(|own| own == value)
+    })
+}
+
+// ---- writes ----------------------------------------------------------------------------------
+
+async fn register(mut call: Call) -> Answer {
+    let body: Registration = call.decode().await?;
+    let command = registration(body, &call.node.info().datacenter)?;
+    call.propose(Command::CatalogRegister(Box::new(command))).await?;
+    call.json(&true)
+}
+
+async fn deregister(mut call: Call) -> Answer {
+    let body: Deregistration = call.decode().await?;
+    check_datacenter(&body.datacenter, &call.node.info().datacenter)?;
+    if body.node.is_empty() {
+        return Err(ApiError::internal("Must provide node"));
+    }
+    call.propose(Command::CatalogDeregister {
+        node: body.node.into(),
+        service_id: body.service_id.into(),
+        check_id: body.check_id.into(),
+    })
+    .await?;
+    call.json(&true)
+}
+
+/// Judges a registration by what it says alone; what it meets is the state's business.
+fn registration(body: Registration, datacenter: &str) -> Result<CatalogRegistration, ApiError> {
+    if body.node.is_empty() {
+        return Err(ApiError::internal("Must provide node"));
+    }
+    if body.address.is_empty() && !body.skip_node_update {
+        return Err(ApiError::internal("Must provide address if SkipNodeUpdate is not set"));
+    }
+    check_node_id(&body.id)?;
+    check_datacenter(&body.datacenter, datacenter)?;
+    let service =
+        body.service.map(|service| service_definition(service, &body.node)).transpose()?;
+    let checks = body.check.into_iter().chain(body.checks);
+    let checks = checks.map(|check| check_registration(check, &body.node));
+    Ok(CatalogRegistration {
+        checks: checks.collect::<Result<_, _>>()?,
+        node: body.node.into(),
+        node_id: body.id.to_lowercase(),
+        address: body.address,
+        tagged_addresses: body.tagged_addresses,
+        node_meta: body.node_meta,
+        skip_node_update: body.skip_node_update,
+        service,
+    })
+}
+
+fn check_datacenter(asked: &str, own: &str) -> Result<(), ApiError> {
+    match asked.is_empty() || asked == own {
+        true => Ok(()),
+        false => Err(ApiError::internal("No path to datacenter")),
+    }
+}
+
+fn check_node_id(id: &str) -> Result<(), ApiError> {
+    let fault = match id {
+        "" => return Ok(()),
+        id if id.len() != UUID_CHARACTERS => "uuid string is wrong length",
+        id if uuid::Uuid::try_parse(id).is_err() => "uuid is improperly formatted",
+        _ => return Ok(()),
+    };
+    Err(ApiError::internal(format!("Bad node ID: {fault}")))
+}
+
+fn service_definition(
+    given: ServiceDefinition,
+    node: &str,
+) -> Result<record::ServiceDefinition, ApiError> {
+    if given.service.is_empty() {
+        return Err(ApiError::internal("Must provide service name with ID"));
+    }
+    let id = if given.id.is_empty() { given.service.clone() } else { given.id };
+    if let Some(meta) = &given.meta {
+        check_meta(meta).map_err(|fault| {
+            ApiError::internal(format!(
+                "failed inserting service: Invalid Service Meta for node {node} and serviceID {id}: {fault}"
+            ))
+        })?;
+    }
+    let weights = given.weights.filter(|weights| {
+        (1..=MAX_WEIGHT).contains(&weights.passing) && (0..=MAX_WEIGHT).contains(&weights.warning)
+    });
+    Ok(record::ServiceDefinition {
+        id: id.into(),
+        name: given.service.into(),
+        tags: given.tags,
+        address: given.address,
+        tagged_addresses: service_addresses(given.tagged_addresses),
+        meta: given.meta,
+        port: given.port,
+        weights: weights.map_or_else(record::Weights::default, |weights| record::Weights {
+            passing: weights.passing,
+            warning: weights.warning,
+        }),
+        enable_tag_override: given.enable_tag_override,
+        kind: given.kind,
+    })
+}
+
+fn check_registration(
+    given: CheckRegistration,
+    node: &str,
+) -> Result<record::CheckRegistration, ApiError> {
+    if !given.node.is_empty() && !given.node.eq_ignore_ascii_case(node) {
+        return Err(ApiError::internal(format!(
+            "check node {:?} does not match node {node:?}",
+            given.node
+        )));
+    }
+    let id = if given.check_id.is_empty() { given.name.clone() } else { given.check_id };
+    let kind = if given.kind.is_empty() { kind_of(&given.definition) } else { &given.kind };
+    Ok(record::CheckRegistration {
+        id: id.into(),
+        kind: kind.to_owned(),
+        name: given.name,
+        status: match given.status.as_str() {
+            "" => CheckStatus::Critical,
+            text => CheckStatus::from_text(text),
+        },
+        notes: given.notes,
+        output: given.output,
+        service_id: given.service_id.into(),
+        definition: definition(given.definition),
+    })
+}
+
+/// The type that a definition implies.
+fn kind_of(definition: &DefinitionBody) -> &'static str {
+    match definition {
+        DefinitionBody { grpc, .. } if !grpc.is_empty() => "grpc",
+        DefinitionBody { http, .. } if !http.is_empty() => "http",
+        DefinitionBody { ttl: 1.., .. } => "ttl",
+        DefinitionBody { tcp, .. } if !tcp.is_empty() => "tcp",
+        DefinitionBody { udp, .. } if !udp.is_empty() => "udp",
+        DefinitionBody { alias_node, alias_service, .. }
+            if !alias_node.is_empty() || !alias_service.is_empty() =>
+        {
+            "alias"
+        }
+        DefinitionBody { h2ping, .. } if !h2ping.is_empty() => "h2ping",
+        _ => "",
+    }
+}
+
+fn definition(given: DefinitionBody) -> record::CheckDefinition {
+    record::CheckDefinition {
+        interval: wire::millis(given.interval),
+        timeout: wire::millis(given.timeout),
+        deregister_critical_service_after: wire::millis(given.deregister_critical_service_after),
+        ttl: wire::millis(given.ttl),
+        http: given.http,
+        method: given.method,
+        header: given.header,
+        body: given.body,
+        tls_server_name: given.tls_server_name,
+        tls_skip_verify: given.tls_skip_verify,
+        tcp: given.tcp,
+        grpc: given.grpc,
+        grpc_use_tls: given.grpc_use_tls,
+        udp: given.udp,
+        h2ping: given.h2ping,
+        alias_node: given.alias_node,
+        alias_service: given.alias_service,
+        ..record::CheckDefinition::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_client::decode;
+
+    use super::*;
+
+    fn register(text: &str) -> Result<CatalogRegistration, String> {
+        let body = decode::body(text.as_bytes()).map_err(|error| error.to_string())?;
+        registration(body, "dc1")
+            .map_err(|error| format!("{}: {}", error.status.as_u16(), error.text))
+    }
+
+    #[test]
+    fn what_must_be_given_is_asked_for_in_the_words_of_consul() {
+        for (text, words) in [
+            ("{}", "500: Must provide node"),
+            (r#"{"Node":"n"}"#, "500: Must provide address if SkipNodeUpdate is not set"),
+            (
+                r#"{"Node":"n","Address":"a","ID":"x"}"#,
+                "500: Bad node ID: uuid string is wrong length",
+            ),
+            (r#"{"Node":"n","Address":"a","Datacenter":"x"}"#, "500: No path to datacenter"),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"ID":"x"}}"#,
+                "500: Must provide service name with ID",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Check":{"Node":"a","Name":"c"}}"#,
+                "500: check node \"a\" does not match node \"n\"",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"Service":"m","Meta":{"a b":"x"}}}"#,
+                "500: failed inserting service: Invalid Service Meta for node n and serviceID m: \
+                 Couldn't load metadata pair ('a b', 'x'): Key contains invalid characters",
+            ),
+        ] {
+            assert_eq!(register(text).unwrap_err(), words, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_takes_its_default() {
+        let read = register(
+            r#"{"Node":"n","SkipNodeUpdate":true,"Service":{"Service":"web","Weights":{"Passing":0}},
+                "Check":{"Name":"c"},"Checks":[{"Name":"d","CheckID":"e","Status":"odd",
+                "Definition":{"HTTP":"http://x/","Interval":"10s"}}]}"#,
+        )
+        .unwrap();
+        let service = read.service.unwrap();
+        assert_eq!((&*service.id, service.weights), ("web", record::Weights::default()));
+        let [first, second] = &read.checks[..] else { panic!("two checks") };
+        assert_eq!((&*first.id, &first.status), ("c", &CheckStatus::Critical));
+        assert_eq!((&*second.id, second.kind.as_str()), ("e", "http"));
+        assert_eq!(second.status, CheckStatus::Other("odd".to_owned()));
+    }
+}

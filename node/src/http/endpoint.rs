@@ -1,0 +1,124 @@
+//! What is served at one path: a handler per method, and the rules that hold for all of them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ALLOW, HeaderName, VARY};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+
+use super::call::Call;
+use super::error::ApiError;
+use super::params::{Params, Undecodable};
+use super::path::DecodedPath;
+use super::reply::Reply;
+use crate::node::Node;
+
+const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
+
+/// What a handler comes to.
+pub(super) type Answer = Result<Reply, ApiError>;
+
+/// Answers the calls of one method.
+pub(super) type Handler = fn(Call) -> BoxFuture<'static, Answer>;
+
+/// What is served at one path, or below it if it ends with a slash.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    path: &'static str,
+    /// In the order in which `Allow` names them.
+    handlers: Vec<(Method, Handler)>,
+}
+
+impl Endpoint {
+    pub(super) const fn new(path: &'static str) -> Self {
+        Self { path, handlers: Vec::new() }
+    }
+
+    pub(super) fn get(self, handler: Handler) -> Self {
+        self.on(Method::GET, handler)
+    }
+
+    pub(super) fn put(self, handler: Handler) -> Self {
+        self.on(Method::PUT, handler)
+    }
+
+    pub(super) fn delete(self, handler: Handler) -> Self {
+        self.on(Method::DELETE, handler)
+    }
+
+    /// For probes, which like to use it; Consul's endpoints refuse `HEAD`.
+    pub(super) fn head(self, handler: Handler) -> Self {
+        self.on(Method::HEAD, handler)
+    }
+
+    fn on(mut self, method: Method, handler: Handler) -> Self {
+        self.handlers.push((method, handler));
+        self
+    }
+
+    pub(super) const fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Answers a request to this path.
+    pub(super) async fn answer(&self, node: Arc<Node>, request: Request) -> Response {
+        let mut response = self.judge(node, request).await;
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
+        response
+    }
+
+    async fn judge(&self, node: Arc<Node>, request: Request) -> Response {
+        let params = match Params::parse(request.uri().query().unwrap_or("")) {
+            Ok(params) => params,
+            Err(Undecodable) => return Self::undecodable(),
+        };
+        let method = request.method();
+        let handler = self.handlers.iter().find(|(served, _)| served == method);
+        match handler {
+            Some((_, handler)) => {
+                let call = self.call(node, params, request);
+                handler(call).await.map_or_else(ApiError::into_response, Reply::into_response)
+            }
+            None if method == Method::OPTIONS => self.with_allow(Response::new(Body::empty())),
+            None => {
+                let text = format!("method {method} not allowed");
+                let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text);
+                self.with_allow(error.into_response())
+            }
+        }
+    }
+
+    fn undecodable() -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    }
+
+    fn with_allow(&self, mut response: Response) -> Response {
+        let methods = self.handlers.iter().map(|(method, _)| method.as_str());
+        let allow = methods.fold("OPTIONS".to_owned(), |allow, method| format!("{allow},{method}"));
+        if let Ok(allow) = HeaderValue::from_str(&allow) {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        response
+    }
+
+    fn call(&self, node: Arc<Node>, params: Params, request: Request) -> Call {
+        let (mut parts, body) = request.into_parts();
+        let DecodedPath(mut path) =
+            parts.extensions.remove().unwrap_or_else(|| DecodedPath(Vec::new()));
+        let rest = path.split_off(self.path.len().min(path.len()));
+        // Without an address the request came from inside, as in tests.
+        let caller = parts
+            .extensions
+            .remove::<SocketAddr>()
+            .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+        Call::new(node, params, parts.headers, caller, rest, body)
+    }
+}

@@ -1,0 +1,135 @@
+//! Why a request has no answer, as the client is told.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use quorate_client::decode::DecodeError;
+use quorate_storage::command::Rejection;
+
+use super::reply::TEXT_UTF8;
+use crate::node::{MembershipError, ProposeError, ReadError};
+
+/// When an overloaded or stopping server says to come again, in seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// An HTTP status with the sentence for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    /// Sent as plain text, without a newline at the end.
+    pub(super) text: String,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+
+    /// The client's fault.
+    pub(super) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// Status 500, which Consul also uses for bad input that its servers (not its agents) refuse.
+    pub(super) fn internal(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+
+    pub(super) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, text)
+    }
+
+    /// The response; 503 asks to come again.
+    pub(super) fn into_response(self) -> Response {
+        let mut response = Response::new(self.text.into());
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, TEXT_UTF8);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
+    }
+}
+
+impl From<ProposeError> for ApiError {
+    fn from(error: ProposeError) -> Self {
+        let status = match error {
+            ProposeError::NoLeader | ProposeError::OutcomeUnknown => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            ProposeError::Overloaded | ProposeError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        let status = match error {
+            ReadError::NoLeader => StatusCode::INTERNAL_SERVER_ERROR,
+            ReadError::NotReady | ReadError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<MembershipError> for ApiError {
+    fn from(error: MembershipError) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<DecodeError> for ApiError {
+    fn from(error: DecodeError) -> Self {
+        Self::bad_request(format!("Request decode failed: {error}"))
+    }
+}
+
+impl From<Rejection> for ApiError {
+    /// Which status goes with a refusal by the state.
+    fn from(rejection: Rejection) -> Self {
+        let status = match rejection {
+            Rejection::UnknownCheck(_)
+            | Rejection::UnknownService(_)
+            | Rejection::ServiceDoesNotExist(_)
+            | Rejection::UnknownSession(_) => StatusCode::NOT_FOUND,
+            Rejection::Ambiguous { .. } => StatusCode::CONFLICT,
+            Rejection::HeartbeatTooOld => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::OutcomeUnknown
+            | Rejection::NoSuchNumber
+            | Rejection::NotTtl(_)
+            | Rejection::MissingServiceRegistration(_)
+            | Rejection::NodeNameReserved { .. }
+            | Rejection::InvalidSession(_)
+            | Rejection::MissingNode
+            | Rejection::MissingCheck(_)
+            | Rejection::CriticalCheck(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, rejection.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_check_is_a_404_in_the_words_of_consul() {
+        let error = ApiError::from(Rejection::UnknownCheck("c\"1".to_owned()));
+        assert_eq!(error.status, StatusCode::NOT_FOUND);
+        assert_eq!(
+            error.text,
+            "Unknown check ID \"c\\\"1\". Ensure that the check ID is passed, not the check name."
+        );
+    }
+
+    #[test]
+    fn an_overloaded_server_says_when_to_come_again() {
+        let response = ApiError::from(ProposeError::Overloaded).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        let response = ApiError::from(ProposeError::NoLeader).into_response();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!response.headers().contains_key(RETRY_AFTER));
+    }
+}

@@ -1,0 +1,127 @@
+//! `/v1/health/`: checks, and instances with their checks.
+
+use quorate_client::types::health::{HealthCheck, ServiceEntry};
+use quorate_storage::record::{self, CheckStatus};
+use quorate_storage::{State, Topic};
+
+use super::blocking;
+use super::call::Call;
+use super::catalog::{chosen_instances, has_meta, service_topic};
+use super::endpoint::{Answer, Endpoint};
+use super::wire;
+
+/// The word for checks in any state.
+const ANY: &str = "any";
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("/v1/health/service/").get(|call| Box::pin(service(call))),
+        Endpoint::new("/v1/health/checks/").get(|call| Box::pin(checks(call))),
+        Endpoint::new("/v1/health/node/").get(|call| Box::pin(node(call))),
+        Endpoint::new("/v1/health/state/").get(|call| Box::pin(state(call))),
+    ]
+}
+
+async fn service(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing service name")?;
+    let passing = call.params.switch("passing")?;
+    call.refuse_filter()?;
+    let topic = service_topic(name);
+    blocking::read(
+        &call,
+        &options,
+        |_| topic,
+        |state| {
+            let entries = chosen_instances(state, name, &call.params)
+                .filter(|(_, service)| !passing || all_pass(state, service))
+                .map(|(node, service)| entry(&call, state, node, service));
+            call.json(&entries.collect::<Vec<_>>())
+        },
+    )
+    .await
+}
+
+fn entry(
+    call: &Call,
+    state: &State,
+    node: &record::Node,
+    service: &record::Service,
+) -> ServiceEntry {
+    ServiceEntry {
+        node: wire::node(node, &call.node.info().datacenter),
+        service: wire::node_service(service),
+        checks: state.checks_of(service).map(|check| wire::check(state, check)).collect(),
+    }
+}
+
+/// Whether every check of an instance is exactly passing; one without checks passes.
+fn all_pass(state: &State, service: &record::Service) -> bool {
+    state.checks_of(service).all(|check| check.registration.status == CheckStatus::Passing)
+}
+
+async fn checks(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing service name")?;
+    call.refuse_filter()?;
+    let topic = service_topic(name);
+    blocking::read(
+        &call,
+        &options,
+        |_| topic,
+        |state| {
+            let checks =
+                state.service_checks(name).filter(|check| on_chosen_node(&call, state, check));
+            call.json(&shown(state, checks))
+        },
+    )
+    .await
+}
+
+async fn node(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing node name")?;
+    call.refuse_filter()?;
+    blocking::read(
+        &call,
+        &options,
+        |_| Topic::Checks,
+        |state| {
+            // The exact name is needed to list; the client may have written it in another case.
+            let name = state.node(name).map_or(name, |node| &node.name);
+            call.json(&shown(state, state.checks_on(name)))
+        },
+    )
+    .await
+}
+
+async fn state(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let status = call.required("Missing check state")?;
+    call.refuse_filter()?;
+    blocking::read(
+        &call,
+        &options,
+        |_| Topic::Checks,
+        |state| {
+            let checks = state
+                .checks()
+                .filter(|check| status == ANY || check.registration.status.as_str() == status)
+                .filter(|check| on_chosen_node(&call, state, check));
+            call.json(&shown(state, checks))
+        },
+    )
+    .await
+}
+
+fn on_chosen_node(call: &Call, state: &State, check: &record::Check) -> bool {
+    let meta = call.params.node_meta();
+    meta.is_empty() || state.node(&check.node).is_some_and(|node| has_meta(node, &meta))
+}
+
+fn shown<'a>(
+    state: &State,
+    checks: impl Iterator<Item = &'a std::sync::Arc<record::Check>>,
+) -> Vec<HealthCheck> {
+    checks.map(|check| wire::check(state, check)).collect()
+}

@@ -1,0 +1,126 @@
+//! `/v1/operator/`: the Raft membership.
+
+use std::collections::BTreeSet;
+
+use quorate_client::types::operator::{RaftConfiguration, RaftServer};
+use quorate_storage::raft::{NodeId, StoredMembership};
+
+use super::blocking;
+use super::call::Call;
+use super::endpoint::{Answer, Endpoint};
+use super::error::ApiError;
+use super::params::Params;
+use super::reply::Reply;
+use crate::node::MembershipError;
+
+/// The version of Consul's Raft protocol that clients expect to see.
+const RAFT_PROTOCOL: &str = "3";
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("/v1/operator/raft/configuration").get(|call| Box::pin(configuration(call))),
+        Endpoint::new("/v1/operator/raft/peer").delete(|call| Box::pin(remove_peer(call))),
+    ]
+}
+
+async fn configuration(call: Call) -> Answer {
+    let options = call.read_options()?;
+    call.check_datacenter()?;
+    let published = blocking::at_barrier(&call.node, &options).await?;
+    let leader = call.node.leader().map(|(id, _)| id);
+    call.json(&shown(&published.membership, leader))
+}
+
+fn shown(membership: &StoredMembership, leader: Option<NodeId>) -> RaftConfiguration {
+    let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+    let servers = membership.nodes().map(|(id, peer)| RaftServer {
+        id: id.to_string(),
+        node: peer.name.clone(),
+        address: peer.rpc_addr.clone(),
+        leader: leader == Some(*id),
+        protocol_version: RAFT_PROTOCOL.to_owned(),
+        voter: voters.contains(id),
+    });
+    let index = membership.log_id().as_ref().map_or(0, |log_id| log_id.index());
+    RaftConfiguration { servers: servers.collect(), index }
+}
+
+async fn remove_peer(call: Call) -> Answer {
+    call.read_options()?;
+    call.check_datacenter()?;
+    let id = named_server(&call.params, &call.node.published().membership)?;
+    call.node.remove_server(id).await?;
+    Ok(Reply::empty())
+}
+
+/// The server that `id` or `address` names.
+fn named_server(params: &Params, membership: &StoredMembership) -> Result<NodeId, ApiError> {
+    match (params.filled("id"), params.filled("address")) {
+        (Some(_), Some(_)) => {
+            Err(ApiError::bad_request("Must specify only one of ?id or ?address"))
+        }
+        (None, None) => Err(ApiError::bad_request(
+            "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove",
+        )),
+        (Some(id), None) => {
+            id.parse().map_err(|_| MembershipError::UnknownServer(id.to_owned()).into())
+        }
+        (None, Some(address)) => membership
+            .nodes()
+            .find(|(_, peer)| peer.rpc_addr == address)
+            .map(|(id, _)| *id)
+            .ok_or_else(|| {
+                ApiError::internal(format!(
+                    "address {address:?} was not found in the Raft configuration"
+                ))
+            }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use openraft::Membership;
+    use quorate_storage::raft::Peer;
+
+    use super::*;
+
+    fn membership() -> StoredMembership {
+        let peer = |id: u64| Peer {
+            name: format!("n{id}"),
+            rpc_addr: format!("10.0.0.{id}:8300"),
+            ..Peer::default()
+        };
+        let nodes: BTreeMap<NodeId, Peer> = (1..=3).map(|id| (id, peer(id))).collect();
+        let membership = Membership::new(vec![BTreeSet::from([1, 2])], nodes).unwrap();
+        StoredMembership::new(None, membership)
+    }
+
+    #[test]
+    fn voters_and_the_leader_are_marked() {
+        let shown = shown(&membership(), Some(2));
+        let marks: Vec<_> = shown
+            .servers
+            .iter()
+            .map(|server| (server.id.as_str(), server.leader, server.voter))
+            .collect();
+        assert_eq!(marks, [("1", false, true), ("2", true, true), ("3", false, false)]);
+    }
+
+    #[test]
+    fn a_server_is_named_by_id_or_by_address() {
+        let named = |query: &str| {
+            named_server(&Params::parse(query).unwrap(), &membership()).map_err(|error| error.text)
+        };
+        assert_eq!(named("id=7"), Ok(7));
+        assert_eq!(named("address=10.0.0.3:8300"), Ok(3));
+        assert_eq!(named("id=x").unwrap_err(), "id \"x\" was not found in the Raft configuration");
+        assert_eq!(
+            named("address=x").unwrap_err(),
+            "address \"x\" was not found in the Raft configuration"
+        );
+        assert!(named("").unwrap_err().starts_with("Must specify either ?id"));
+        assert!(named("id=1&address=x").unwrap_err().starts_with("Must specify only one of"));
+    }
+}
