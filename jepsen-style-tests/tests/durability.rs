@@ -1,7 +1,7 @@
 //! What was acknowledged survives: crashes of all nodes, a log that was purged, and a look at the system
 //! calls that make it so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -136,7 +136,7 @@ async fn trace_puts(cluster: &Cluster, trace: &Path) -> Result<()> {
             "-f",
             "-y",
             "-s",
-            "40",
+            "20000",
             "-e",
             calls,
             "-e",
@@ -182,6 +182,8 @@ async fn trace_puts(cluster: &Cluster, trace: &Path) -> Result<()> {
 fn require_synced(trace: &str) -> Result<usize> {
     let mut is_pending = false;
     let mut is_synced = true;
+    // By thread: a write that has not ended, and a sync and whether it covers the last write.
+    let mut writing: BTreeSet<&str> = BTreeSet::new();
     let mut syncing: BTreeMap<&str, bool> = BTreeMap::new();
     let mut answers = 0;
     for line in trace.lines() {
@@ -190,14 +192,19 @@ fn require_synced(trace: &str) -> Result<usize> {
         let is_log = call.contains("/db>");
         if is_log && call.starts_with("pwrite") && call.contains(MARK) {
             (is_pending, is_synced) = (true, false);
+            if call.contains("unfinished") {
+                writing.insert(thread);
+            }
             // A sync that runs meanwhile need not cover it.
             syncing.values_mut().for_each(|covers| *covers = false);
         } else if is_log && call.starts_with("fdatasync") {
             if call.contains("unfinished") {
-                syncing.insert(thread, true);
+                syncing.insert(thread, writing.is_empty());
             } else {
-                is_synced = true;
+                is_synced |= writing.is_empty();
             }
+        } else if call.contains("pwrite64 resumed") {
+            writing.remove(thread);
         } else if call.contains("fdatasync resumed") {
             is_synced |= syncing.remove(thread).unwrap_or(false);
         } else if is_pending && call.contains("HTTP/1.1 200") {
@@ -232,4 +239,8 @@ fn an_acknowledgement_without_a_sync_is_found() {
     assert!(judge(&[write, begun, answer, ended]).is_err());
     assert!(judge(&[begun, write, ended, answer]).is_err());
     assert!(judge(&[write, sync, answer, write, answer]).is_err());
+    let writing = "6 pwrite64(9</data/n1/log/db>, \"..traced-value..\", 512, 0 <unfinished ...>\n";
+    let written = "6 <... pwrite64 resumed>) = 512\n";
+    assert_eq!(judge(&[writing, written, sync, answer]), Ok(1));
+    assert!(judge(&[writing, sync, written, answer]).is_err());
 }

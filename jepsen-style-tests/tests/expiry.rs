@@ -10,6 +10,8 @@ use jepsen_style_tests::{Cluster, Result};
 const LATE_MAX: Duration = Duration::from_millis(500);
 /// An observer looks every 20 ms and is not the only process on two cores.
 const OBSERVER_SLACK: Duration = Duration::from_millis(150);
+/// How long after an election nothing expires, so that clients of a dead node can find another.
+const GRACE: Duration = Duration::from_secs(2);
 /// `DeregisterCriticalServiceAfter` has a minimum of one minute.
 const DEREGISTER_AFTER: Duration = Duration::from_secs(60);
 
@@ -97,6 +99,9 @@ async fn a_service_that_falls_silent_is_critical_in_time_and_deregistered_in_tim
     let doomed = Observers::start(&cluster, "doomed").unwrap();
     let node = |number: u32| cluster.http(ids[number as usize % ids.len()]);
     register(&node(0), "doomed", "doomed", TTL, "1m").await.unwrap();
+    // A new leader's clock starts after a grace of 2 s. The bounds below are those of a steady state,
+    // which is reached when something has expired.
+    doomed.wait_all_saw("doomed", "critical", GRACE + 3 * TTL).await.unwrap();
     for lifetime in 0..rounds(10) {
         let id = format!("silent-{lifetime}");
         register(&node(lifetime), "silent", &id, TTL, "").await.unwrap();
