@@ -1,4 +1,4 @@
-//! Keeps the log small in bytes.
+//! Keeps the log small in bytes, and its high-water mark near its end.
 //!
 //! openraft counts entries, not bytes, and one entry can hold half a megabyte. This task looks at the
 //! log's size, asks for a snapshot when much has gathered since the last one, and for a purge when what
@@ -23,6 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub async fn run(raft: Raft, log: LogMonitor, clock: Clock) {
     loop {
         clock.sleep(LOOK_EVERY).await;
+        log.checkpoint();
         let (snapshot, purged) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();

@@ -30,8 +30,9 @@ enum Verb {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| {
-        // openraft tells every step at info; a line for each change of state is ours to write.
-        EnvFilter::new("info,openraft=warn,sled=warn,hyper=warn")
+        // openraft warns with every heartbeat that an absent peer does not answer; a line for each
+        // change of state is ours to write.
+        EnvFilter::new("info,openraft=error,sled=warn,hyper=warn")
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::compaction;
 use crate::config::ServerConfig;
-use crate::http;
+use crate::http::{self, Api};
 use crate::identity::Identity;
 use crate::node::{Node, NodeParts, NodeSettings};
 use crate::raft::http_transport::HttpTransport;
@@ -78,7 +78,7 @@ pub async fn run(config: ServerConfig) -> io::Result<()> {
     let compaction =
         tokio::spawn(compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic()));
     let http =
-        tokio::spawn(http::server::serve(http_listener, Arc::clone(&node), stop_serving.clone()));
+        tokio::spawn(http::server::serve(Api::new(&node), http_listener, stop_serving.clone()));
     let ended = live(&node).await;
     node.begin_stop().await;
     stop_serving.cancel();

@@ -13,11 +13,13 @@
 //! Only this module and those below it know sled. The state machine, snapshots and openraft's own
 //! rules are not its business.
 
+use std::cmp::Ordering;
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
@@ -58,6 +60,9 @@ const ROOM_PIECES: usize = QUEUE_BYTES_MAX / ROOM_BYTES;
 /// What an operator can do about a log that must not be used.
 const REPLACE_NODE: &str = "remove this server from the cluster (DELETE /v1/operator/raft/peer?id=ID at another server) and add it again with an empty data directory under a new node id";
 
+/// What an operator can do about a full disk.
+const DISK_FULL: &str = "; make room on the disk (the file `ballast` of the data directory may be deleted) and start the server again";
+
 /// Why the log cannot be opened. The text is for the operator.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -87,7 +92,7 @@ pub enum OpenError {
     },
     /// The log cannot be read.
     #[error(
-        "{dir}: the log of node {node} cannot be opened: {source}. If the disk is full, make room (the file `ballast` of the data directory may be deleted) and start again. If the files are damaged, {REPLACE_NODE}"
+        "{dir}: the log of node {node} cannot be opened: {source}. If the disk is full: make room (the file `ballast` of the data directory may be deleted) and start again. If the files are damaged, {REPLACE_NODE}"
     )]
     Unreadable {
         /// The log's directory.
@@ -134,6 +139,8 @@ pub(crate) struct Shared {
     bytes: AtomicU64,
     syncs: AtomicU64,
     truncations: AtomicU64,
+    /// The mark is to be brought up to date.
+    mark_due: AtomicBool,
     /// The directory is ours as long as somebody can read from it.
     _dir: DataDir,
 }
@@ -149,9 +156,15 @@ impl Shared {
 
     /// Remembers the first error, for ever.
     fn fail(&self, error: &io::Error) {
-        if self.failure.set(copy(error)).is_ok() {
-            tracing::error!(%error, "the log cannot be written: this server has to stop");
-        }
+        let hint = match error.kind() {
+            io::ErrorKind::StorageFull => DISK_FULL,
+            _ => "",
+        };
+        let error =
+            io::Error::new(error.kind(), format!("the log cannot be written: {error}{hint}"));
+        tracing::error!(%error, "this server has to stop");
+        // An error that follows from the first one tells nothing new.
+        drop(self.failure.set(error));
     }
 
     /// The remembered error.
@@ -169,17 +182,17 @@ impl Shared {
 
     fn note_appended(&self, entries: &[Encoded]) {
         let bytes: usize = entries.iter().map(Encoded::len).sum();
-        self.appends.fetch_add(1, Ordering::Relaxed);
-        self.entries.fetch_add(entries.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.appends.fetch_add(1, Relaxed);
+        self.entries.fetch_add(entries.len() as u64, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     fn note_sync(&self) {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.syncs.fetch_add(1, Relaxed);
     }
 
     fn note_truncated(&self) {
-        self.truncations.fetch_add(1, Ordering::Relaxed);
+        self.truncations.fetch_add(1, Relaxed);
     }
 
     /// Waits until the queue has room for so many bytes.
@@ -187,7 +200,7 @@ impl Shared {
         self.check()?;
         let pieces = (bytes / ROOM_BYTES + 1).min(ROOM_PIECES);
         let pieces = u32::try_from(pieces).expect("the queue's room is counted in few pieces");
-        Arc::clone(&self.room).acquire_many_owned(pieces).await.map_err(|_| self.closed())
+        Arc::clone(&self.room).acquire_many_owned(pieces).await.map_err(|_| self.error())
     }
 
     fn send(&self, op: Op, room: Option<OwnedSemaphorePermit>) -> io::Result<()> {
@@ -204,21 +217,23 @@ impl Shared {
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
-        let (on_disk, tail) = self.read_view().read(range);
-        if on_disk.is_empty() {
-            return Ok(tail);
+        loop {
+            let (on_disk, tail, epoch) = self.read_view().read(range.clone());
+            if on_disk.is_empty() {
+                return Ok(tail);
+            }
+            let read = guard(|| self.tables.entries(on_disk.clone()));
+            if !self.read_view().still_holds(&on_disk, epoch) {
+                // Its front was purged or its end truncated while sled was read.
+                continue;
+            }
+            let mut entries = read?;
+            if !entries.iter().map(|entry| entry.log_id.index).eq(on_disk.clone()) {
+                return Err(damaged(format!("entries are missing between {on_disk:?}")));
+            }
+            entries.extend(tail);
+            return Ok(entries);
         }
-        let mut entries = self.tables.entries(on_disk.clone())?;
-        // While sled was read, the front may have been purged; and a purge in progress must not look
-        // like a hole.
-        let purged = next_index(self.read_view().purged.as_ref());
-        entries.retain(|entry| entry.log_id.index >= purged);
-        let expected = on_disk.start.max(purged)..on_disk.end;
-        if !entries.iter().map(|entry| entry.log_id.index).eq(expected.clone()) {
-            return Err(damaged(format!("entries are missing between {expected:?}")));
-        }
-        entries.extend(tail);
-        Ok(entries)
     }
 }
 
@@ -231,8 +246,16 @@ pub struct LogStore {
 
 impl LogStore {
     /// Opens the log in a data directory, or begins one. Reads all of it once. Refuses a log that
-    /// lacks what its high-water mark says it held.
+    /// lacks what its high-water mark says it held. Blocks while it reads.
     pub fn open(dir: &DataDir) -> Result<Self, OpenError> {
+        Self::open_with(dir, Tables::sync_handle)
+    }
+
+    /// The same with another way to get at sled's file, for tests.
+    fn open_with(
+        dir: &DataDir,
+        sync_handle: impl FnOnce(&Path) -> io::Result<File>,
+    ) -> Result<Self, OpenError> {
         let (log_dir, node) = (dir.log_dir(), dir.node_id());
         let mark = MarkFile::open(&dir.mark_file()).map_err(|source| OpenError::Mark {
             file: dir.mark_file(),
@@ -250,11 +273,17 @@ impl LogStore {
         if let Some(lost) = lost {
             return Err(OpenError::Behind { dir: log_dir, node, lost });
         }
-        Self::start(dir, tables, view, mark).map_err(unreadable)
+        let file = sync_handle(&log_dir).map_err(unreadable)?;
+        Self::start(dir, tables, view, mark, file).map_err(unreadable)
     }
 
-    fn start(dir: &DataDir, tables: Tables, view: View, mark: MarkFile) -> io::Result<Self> {
-        let file = Tables::sync_handle(&dir.log_dir())?;
+    fn start(
+        dir: &DataDir,
+        tables: Tables,
+        view: View,
+        mark: MarkFile,
+        file: File,
+    ) -> io::Result<Self> {
         let (queue, operations) = mpsc::channel();
         let end = Mark { last: view.last, vote: view.vote };
         // Leftovers of a purge that was cut short are removed along the way.
@@ -270,6 +299,7 @@ impl LogStore {
             bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             truncations: AtomicU64::new(0),
+            mark_due: AtomicBool::new(false),
             _dir: dir.clone(),
         });
         let writer = Writer::new(Arc::clone(&shared), tables, file, mark, end, purge);
@@ -309,11 +339,11 @@ impl LogMonitor {
         let view = shared.read_view();
         let (log_entries, tail_entries) = view.lens();
         LogStats {
-            appends: shared.appends.load(Ordering::Relaxed),
-            entries: shared.entries.load(Ordering::Relaxed),
-            bytes: shared.bytes.load(Ordering::Relaxed),
-            syncs: shared.syncs.load(Ordering::Relaxed),
-            truncations: shared.truncations.load(Ordering::Relaxed),
+            appends: shared.appends.load(Relaxed),
+            entries: shared.entries.load(Relaxed),
+            bytes: shared.bytes.load(Relaxed),
+            syncs: shared.syncs.load(Relaxed),
+            truncations: shared.truncations.load(Relaxed),
             log_entries: log_entries as u64,
             log_bytes: view.bytes_since(None),
             tail_entries: tail_entries as u64,
@@ -330,6 +360,13 @@ impl LogMonitor {
     /// they are no more than that now. Never purge beyond the snapshot.
     pub fn purge_point(&self, bytes: u64) -> Option<u64> {
         self.0.read_view().index_leaving(bytes)
+    }
+
+    /// Asks for the high-water mark to be brought up to date with the next sync. The store does so by
+    /// itself after a second of quiet and after a number of syncs; who has a clock can ask for it once
+    /// a second. Costs nothing when nothing was written.
+    pub fn checkpoint(&self) {
+        self.0.mark_due.store(true, Relaxed);
     }
 
     /// The error that ended all writing, if there was one: the process has to end.
@@ -464,7 +501,7 @@ fn entry_id(tables: &Tables, index: u64) -> io::Result<Option<LogId>> {
 /// What the mark says and the store does not have, in words.
 fn lost(mark: &Mark, view: &View, tables: &Tables) -> io::Result<Option<String>> {
     if let Some(vote) = &mark.vote
-        && view.vote.as_ref().is_none_or(|saved| *saved < *vote)
+        && view.vote.as_ref().and_then(|saved| saved.partial_cmp(vote)).is_none_or(Ordering::is_lt)
     {
         return Ok(Some(format!("it had saved the vote {vote}, and has {:?}", view.vote)));
     }

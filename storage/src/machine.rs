@@ -281,12 +281,13 @@ fn export_state(state: &State, push: &mut dyn FnMut(&[u8]) -> io::Result<()>) ->
 fn import_state(next: &mut dyn FnMut() -> io::Result<Option<Vec<u8>>>) -> io::Result<State> {
     let mut import = Import::default();
     while let Some(bytes) = next()? {
-        let record: SnapshotRecord<'_> = postcard::from_bytes(&bytes).map_err(unreadable)?;
+        let record: SnapshotRecord<'_> =
+            postcard::from_bytes(&bytes).map_err(|error| unreadable(&error))?;
         import.add(record)?;
     }
     import.finish()
 }
 
-fn unreadable(error: postcard::Error) -> io::Error {
+fn unreadable(error: &postcard::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("a record of the snapshot: {error}"))
 }

@@ -1,6 +1,8 @@
 //! Random commands on several replicas: equal effects and hashes, tables that fit together after
 //! every entry, and the rules of the index as properties.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use quorate_storage::command::{
 use quorate_storage::record::{
     CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
 };
+use quorate_storage::state::SnapshotRecord;
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -298,6 +301,23 @@ fn was_touched(topic: &Topic, effects: &Effects) -> bool {
     }
 }
 
+/// A refused command changes nothing but the record that it was refused.
+fn check_refusals_leave_no_trace(before: &State, after: &State, batch: &Batch, effects: &Effects) {
+    let all_refused =
+        effects.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Rejected(_)));
+    if batch.duty.is_none() && all_refused {
+        let kept = |record: &SnapshotRecord<'_>| {
+            !matches!(
+                record,
+                SnapshotRecord::Header(_)
+                    | SnapshotRecord::Origin { .. }
+                    | SnapshotRecord::Outcome { .. }
+            )
+        };
+        assert_eq!(common::export_some(before, kept), common::export_some(after, kept));
+    }
+}
+
 /// The rules of the index, over one entry.
 fn check_index_rules(
     indexes: &mut [(Topic, Index)],
@@ -327,10 +347,10 @@ fn run(seed: u64, commands: usize) {
     let mut twin = State::default();
     let mut rebuilt = State::default();
     let mut indexes: Vec<_> = topics().into_iter().map(|topic| (topic, Index::START)).collect();
-    let (mut applied, mut batches, mut refused) = (0, 0, 0);
+    let (mut applied, mut batches, mut refused, mut expired) = (0, 0, 0, 0);
     while applied < commands {
         let batch = generator.batch(&kept);
-        let before = kept.index();
+        let before = kept.clone();
         let effects = kept.apply(&batch);
         assert_eq!(twin.apply(&batch), effects, "seed {seed}, batch {batches}");
         assert_eq!(
@@ -341,7 +361,9 @@ fn run(seed: u64, commands: usize) {
         kept.check_invariants().unwrap_or_else(|broken| {
             panic!("seed {seed}, batch {batches}: {broken}\n{batch:#?}");
         });
-        check_index_rules(&mut indexes, before, &kept, &batch, &effects);
+        check_index_rules(&mut indexes, before.index(), &kept, &batch, &effects);
+        check_refusals_leave_no_trace(&before, &kept, &batch, &effects);
+        expired += usize::from(batch.parts.is_empty() && !effects.touched.is_empty());
         applied += effects.outcomes.len();
         refused += effects
             .outcomes
@@ -358,6 +380,9 @@ fn run(seed: u64, commands: usize) {
         }
     }
     assert!(refused * 2 < applied, "most commands must mean something: {refused} of {applied}");
+    if commands >= COMMANDS {
+        assert!(expired * 500 > applied, "{expired} batches in which something expired are few");
+    }
 }
 
 #[test]

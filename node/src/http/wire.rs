@@ -202,10 +202,10 @@ pub(super) fn millis(nanos: i64) -> Millis {
 mod tests {
     use std::sync::Arc;
 
+    use quorate_storage::Index;
     use quorate_storage::record::{
         CheckRegistration, CheckStatus, Indexes, KvEntry, ServiceDefinition,
     };
-    use quorate_storage::{ClusterTime, Index};
 
     use super::*;
 
@@ -281,7 +281,6 @@ mod tests {
             service_name: Arc::from("web"),
             service_tags: vec![],
             number: 1,
-            last_seen: ClusterTime::ZERO,
             critical_since: None,
             indexes: Indexes { create: Index(5), modify: Index(6) },
         };

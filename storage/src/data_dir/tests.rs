@@ -1,1 +1,87 @@
+use tempfile::TempDir;
 
+use super::*;
+
+fn open(dir: &TempDir, node_id: NodeId, store_id: &str) -> Result<DataDir, DataDirError> {
+    DataDir::open(dir.path().join("deep/data"), node_id, store_id.to_owned())
+}
+
+#[test]
+fn every_start_is_a_new_incarnation_of_the_same_store() {
+    let dir = TempDir::new().unwrap();
+    for incarnation in 1..=3 {
+        let data = open(&dir, 7, &format!("store-{incarnation}")).unwrap();
+        assert_eq!(data.incarnation(), incarnation);
+        assert_eq!(data.store_id(), "store-1");
+        assert_eq!((data.node_id(), data.cluster_id()), (7, None));
+    }
+}
+
+#[test]
+fn another_servers_directory_is_refused() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir, 7, "store").unwrap());
+    let error = open(&dir, 8, "store").unwrap_err();
+    assert!(matches!(error, DataDirError::OtherNode { found: 7, wanted: 8, .. }), "{error}");
+    assert_eq!(open(&dir, 7, "store").unwrap().incarnation(), 2, "a refused start counts as none");
+}
+
+#[test]
+fn a_directory_belongs_to_one_cluster_for_good() {
+    let dir = TempDir::new().unwrap();
+    let data = open(&dir, 7, "store").unwrap();
+    data.adopt_cluster("first").unwrap();
+    data.adopt_cluster("first").unwrap();
+    assert!(matches!(data.adopt_cluster("second"), Err(DataDirError::OtherCluster { .. })));
+    drop(data);
+    let data = open(&dir, 7, "store").unwrap();
+    assert_eq!(data.cluster_id().as_deref(), Some("first"));
+    assert!(data.adopt_cluster("second").is_err());
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let data = open(&dir, 7, "store").unwrap();
+    let another = data.clone();
+    assert!(matches!(open(&dir, 7, "store"), Err(DataDirError::InUse(_))));
+    drop(data);
+    assert!(matches!(open(&dir, 7, "store"), Err(DataDirError::InUse(_))));
+    drop(another);
+    open(&dir, 7, "store").unwrap();
+}
+
+#[test]
+fn a_damaged_or_missing_identity_is_refused_with_the_files_name() {
+    let dir = TempDir::new().unwrap();
+    let data = open(&dir, 7, "store").unwrap();
+    fs::create_dir(data.log_dir()).unwrap();
+    drop(data);
+    let file = dir.path().join("deep/data/identity");
+    let sound = fs::read(&file).unwrap();
+    for cut in 0..sound.len() {
+        fs::write(&file, &sound[..cut]).unwrap();
+        let error = open(&dir, 7, "store").unwrap_err();
+        assert!(matches!(error, DataDirError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("deep/data/identity"), "{error}");
+    }
+    for byte in 0..sound.len() {
+        let mut damaged = sound.clone();
+        damaged[byte] ^= 0xff;
+        fs::write(&file, damaged).unwrap();
+        assert!(matches!(open(&dir, 7, "store"), Err(DataDirError::Damaged { .. })));
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(matches!(open(&dir, 7, "store"), Err(DataDirError::NoIdentity { .. })));
+}
+
+#[test]
+fn ballast_that_was_deleted_comes_back() {
+    let dir = TempDir::new().unwrap();
+    let ballast = dir.path().join("deep/data/ballast");
+    for _ in 0..2 {
+        drop(open(&dir, 7, "store").unwrap());
+        assert_eq!(fs::metadata(&ballast).unwrap().len(), BALLAST_BYTES as u64);
+        fs::remove_file(&ballast).unwrap();
+    }
+}

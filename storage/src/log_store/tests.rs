@@ -104,3 +104,13 @@ async fn all(store: &mut LogStore) -> Vec<Entry> {
 async fn indexes(store: &mut LogStore) -> Vec<u64> {
     all(store).await.iter().map(|entry| entry.log_id.index).collect()
 }
+
+async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("after ten seconds still not so: {what}");
+}

@@ -208,8 +208,15 @@ impl View {
         }
     }
 
-    /// Splits a range into the part to read from sled and the entries that are in memory.
-    pub(crate) fn read(&self, range: Range<u64>) -> (Range<u64>, Vec<Entry>) {
+    /// Whether what was read from sled can be trusted: since [`read`](Self::read) said `epoch`, nothing
+    /// was truncated, and nothing of the range was purged.
+    pub(crate) fn still_holds(&self, range: &Range<u64>, epoch: u64) -> bool {
+        self.epoch == epoch && self.sizes.first <= range.start
+    }
+
+    /// Splits a range into the part to read from sled and the entries that are in memory; also the
+    /// number of this history.
+    pub(crate) fn read(&self, range: Range<u64>) -> (Range<u64>, Vec<Entry>, u64) {
         let held = self.sizes.range();
         let start = range.start.max(held.start);
         let end = range.end.min(held.end);
@@ -217,13 +224,13 @@ impl View {
         let (Some(from), Some(to)) =
             (position(start.saturating_sub(tail_start)), position(end.saturating_sub(tail_start)))
         else {
-            return (start..start, Vec::new());
+            return (start..start, Vec::new(), self.epoch);
         };
         let tail = match from < to {
             true => self.tail.range(from..to).map(|(entry, _)| entry.clone()).collect(),
             false => Vec::new(),
         };
-        (start..end.min(tail_start).max(start), tail)
+        (start..end.min(tail_start).max(start), tail, self.epoch)
     }
 
     /// The end of the longest stretch from `start` that has at most `bytes`, but one entry in any

@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ use crate::raft::{LogId, TypeConfig, Vote};
 
 /// After so long without work the mark is brought up to date.
 const QUIET: Duration = Duration::from_secs(1);
-/// Under load the mark is brought up to date with every so many syncs: about once a second, and never
-/// more than a small part of what the syncs cost, without asking for the time.
+/// Under load the mark is brought up to date at least with every so many syncs: a small part of what
+/// the syncs cost, without asking for the time.
 const SYNCS_PER_MARK: u32 = 64;
 /// No more than this is taken from the queue at once, so that the first in it need not wait for all.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -89,6 +90,14 @@ impl Waiter {
     }
 }
 
+/// Entries on their way to sled.
+#[derive(Default)]
+struct PendingBatch {
+    batch: sled::Batch,
+    /// The view's history that they belong to: the same for all, as truncations stand between.
+    epoch: u64,
+}
+
 /// See the module.
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -105,6 +114,9 @@ pub(crate) struct Writer {
     /// Something was given to sled that no sync has covered.
     dirty: bool,
     syncs_since_mark: u32,
+    /// Entries of this group that sled does not have yet: each batch costs sled writes of its own, so
+    /// a group is one batch unless something stands between its entries.
+    batch: Option<PendingBatch>,
     /// The newest commit that was asked for in this group.
     committed: Option<Option<LogId>>,
     closing: bool,
@@ -131,6 +143,7 @@ impl Writer {
             // What an earlier life left unsynced counts as unsynced.
             dirty: true,
             syncs_since_mark: 0,
+            batch: None,
             committed: None,
             closing: false,
         }
@@ -144,12 +157,18 @@ impl Writer {
                 self.answer_failed(queue);
             }
         }
-        // Nothing comes behind the end of openraft; if it does, it is told so.
+        // Whoever comes now finds no room; who had it already is told.
+        self.shared.room.close();
         while let Ok(queued) = queue.try_recv() {
             self.wait_for(queued.op);
         }
-        let closed = self.shared.closed();
-        self.answer(|| Err(copy(&closed)));
+        let shared = Arc::clone(&self.shared);
+        for waiter in self.waiting.drain(..) {
+            match waiter {
+                Waiter::Close(_) => waiter.answer(shared.check()),
+                Waiter::Append(_) | Waiter::Vote(..) => waiter.answer(Err(shared.error())),
+            }
+        }
     }
 
     /// One round: a group of operations, or a piece of the housekeeping.
@@ -184,6 +203,7 @@ impl Writer {
             let full = self.closing || bytes >= GROUP_BYTES_MAX || ops >= GROUP_OPS_MAX;
             next = if full { None } else { queue.try_recv().ok() };
         }
+        self.apply_batch()?;
         if let Some(committed) = self.committed.take() {
             self.put(MetaKey::Committed, &committed)?;
         }
@@ -197,7 +217,8 @@ impl Writer {
             self.sync()?;
         }
         self.answer(|| Ok(()));
-        if self.syncs_since_mark >= SYNCS_PER_MARK { self.raise_mark() } else { Ok(()) }
+        let due = self.shared.mark_due.swap(false, Relaxed);
+        if due || self.syncs_since_mark >= SYNCS_PER_MARK { self.raise_mark() } else { Ok(()) }
     }
 
     /// Gives one operation to sled.
@@ -205,13 +226,12 @@ impl Writer {
         match op {
             Op::Append { entries, last, epoch, done } => {
                 self.waiting.push(Waiter::Append(done));
-                self.append(&entries, last)?;
-                // From now on the view may let go of them.
-                self.shared.write_view().stored(next_index(last.as_ref()), epoch);
+                self.append(&entries, last, epoch);
                 Ok(())
             }
             Op::Vote { vote, done } => {
                 self.waiting.push(Waiter::Vote(vote, done));
+                self.apply_batch()?;
                 self.vote = Some(vote);
                 self.put(MetaKey::Vote, &vote)
             }
@@ -230,16 +250,24 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, entries: &[Encoded], last: Option<LogId>) -> io::Result<()> {
-        // One batch: a crash leaves all of it or none, and never half an entry.
-        let mut batch = sled::Batch::default();
+    fn append(&mut self, entries: &[Encoded], last: Option<LogId>, epoch: u64) {
+        let pending = self.batch.get_or_insert_default();
         for (key, chunk) in entries.iter().flat_map(Encoded::chunks) {
-            batch.insert(&key, chunk);
+            pending.batch.insert(&key, chunk);
         }
-        self.tables.log.apply_batch(batch)?;
-        self.dirty = true;
+        pending.epoch = epoch;
         self.last = last.or(self.last);
         self.shared.note_appended(entries);
+    }
+
+    /// Gives the collected entries to sled. One batch: a crash leaves all of it or none, and never
+    /// half an entry.
+    fn apply_batch(&mut self) -> io::Result<()> {
+        let Some(pending) = self.batch.take() else { return Ok(()) };
+        self.dirty = true;
+        self.tables.log.apply_batch(pending.batch)?;
+        // From now on the view may let go of them.
+        self.shared.write_view().stored(next_index(self.last.as_ref()), pending.epoch);
         Ok(())
     }
 
@@ -249,6 +277,7 @@ impl Writer {
     }
 
     fn truncate(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.apply_batch()?;
         if self.mark.mark().last > last {
             // From the moment when entries begin to vanish, nothing may claim that they are there.
             self.mark.write(Mark { last, vote: self.mark.mark().vote })?;
@@ -267,6 +296,7 @@ impl Writer {
 
     /// What is purged is forgotten at once, and removed little by little.
     fn begin_purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.apply_batch()?;
         self.put(MetaKey::Purged, &Some(upto))?;
         if next_index(self.last.as_ref()) <= upto.index {
             self.last = Some(upto);

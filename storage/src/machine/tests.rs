@@ -1,1 +1,186 @@
+use openraft::Membership;
+use openraft::testing::{blank_ent, log_id};
 
+use super::*;
+use crate::snapshot::MemorySnapshots;
+
+/// Writes down what it is told, and the position that a reader saw at that moment.
+#[derive(Default)]
+struct Diary(Mutex<Vec<(&'static str, Option<u64>)>>);
+
+impl Diary {
+    fn note(&self, what: &'static str, published: &Published) {
+        let index = published.last_applied.map(|id| id.index);
+        self.0.lock().unwrap().push((what, index));
+    }
+    fn pages(&self) -> Vec<(&'static str, Option<u64>)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Diary {
+    fn applied(&self, published: &Arc<Published>, _: Effects) {
+        self.note("applied", published);
+    }
+    fn installed(&self, published: &Arc<Published>) {
+        self.note("installed", published);
+    }
+}
+
+fn open(store: &MemorySnapshots) -> (Machine, StateReader, Arc<Diary>) {
+    let diary = Arc::new(Diary::default());
+    let (machine, reader) =
+        Machine::open(Arc::new(store.clone()), Arc::clone(&diary) as Arc<dyn Observer>).unwrap();
+    (machine, reader, diary)
+}
+
+async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
+    let entries = entries.into_iter().map(|entry| Ok((entry, None)));
+    machine.apply(futures_util::stream::iter(entries)).await.unwrap();
+}
+
+fn blank(index: u64) -> Entry {
+    blank_ent::<TypeConfig>(1, 0, index)
+}
+
+fn member(index: u64, id: u64) -> Entry {
+    openraft::testing::membership_ent::<TypeConfig>(1, 0, index, vec![[id].into()])
+}
+
+#[tokio::test]
+async fn a_run_of_entries_is_published_and_observed_once() {
+    let (mut machine, reader, diary) = open(&MemorySnapshots::default());
+    let before = reader.load();
+    apply(&mut machine, vec![blank(0), member(1, 9), blank(2)]).await;
+    assert_eq!(diary.pages(), [("applied", Some(2))]);
+    let after = reader.load();
+    assert_eq!(after.last_applied, Some(log_id::<TypeConfig>(1, 0, 2)));
+    let membership: &Membership<_, _> = after.membership.membership();
+    assert_eq!(membership.voter_ids().collect::<Vec<_>>(), [9]);
+    assert_eq!(before.last_applied, None, "a published version does not change");
+}
+
+#[tokio::test]
+async fn a_restart_begins_with_the_snapshot() {
+    let disk = MemorySnapshots::default();
+    let (mut machine, _, _) = open(&disk);
+    apply(&mut machine, vec![blank(0), member(1, 9), blank(2)]).await;
+    let built = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    apply(&mut machine, vec![blank(3)]).await;
+
+    let (mut machine, reader, _) = open(&disk);
+    let (applied, membership) = machine.applied_state().await.unwrap();
+    assert_eq!((applied, membership), (built.meta.last_log_id, built.meta.last_membership.clone()));
+    assert_eq!(reader.load().last_applied, built.meta.last_log_id);
+    assert_eq!(machine.get_current_snapshot().await.unwrap().unwrap().meta, built.meta);
+}
+
+#[tokio::test]
+async fn an_installed_snapshot_is_kept_published_and_observed() {
+    let (mut leader, _, _) = open(&MemorySnapshots::default());
+    apply(&mut leader, vec![blank(0), member(1, 9), blank(2)]).await;
+    let sent = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+
+    let disk = MemorySnapshots::default();
+    let (mut machine, reader, diary) = open(&disk);
+    machine.install_snapshot(&sent.meta, sent.snapshot).await.unwrap();
+    assert_eq!(diary.pages(), [("installed", Some(2))]);
+    assert_eq!(reader.load().last_applied, sent.meta.last_log_id);
+    let (_, reader, _) = open(&disk);
+    assert_eq!(reader.load().last_applied, sent.meta.last_log_id);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_damaged_or_another_than_announced_changes_nothing() {
+    let (mut leader, _, _) = open(&MemorySnapshots::default());
+    apply(&mut leader, vec![blank(0), blank(1)]).await;
+    let sent = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let mut damaged = Vec::new();
+    io::Read::read_to_end(&mut sent.snapshot.open().unwrap(), &mut damaged).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+
+    let disk = MemorySnapshots::default();
+    let (mut machine, reader, diary) = open(&disk);
+    let other = SnapshotMeta::default();
+    assert!(machine.install_snapshot(&other, sent.snapshot).await.is_err());
+    let damaged = Snapshot::from_bytes(damaged);
+    assert!(machine.install_snapshot(&sent.meta, damaged).await.is_err());
+    assert_eq!(reader.load().last_applied, None);
+    assert!(disk.current().unwrap().is_none());
+    assert_eq!(diary.pages(), []);
+}
+
+#[tokio::test]
+async fn a_build_that_was_overtaken_by_an_installation_does_not_replace_it() {
+    let (mut leader, _, _) = open(&MemorySnapshots::default());
+    apply(&mut leader, (0..10).map(blank).collect()).await;
+    let sent = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+
+    let disk = MemorySnapshots::default();
+    let (mut machine, _, _) = open(&disk);
+    apply(&mut machine, vec![blank(0), blank(1)]).await;
+    let mut slow = machine.get_snapshot_builder().await;
+    machine.install_snapshot(&sent.meta, sent.snapshot).await.unwrap();
+    let built = slow.build_snapshot().await.unwrap();
+    assert_eq!(built.meta, sent.meta);
+    let (_, reader, _) = open(&disk);
+    assert_eq!(reader.load().last_applied, sent.meta.last_log_id);
+}
+
+/// An entry that writes one key.
+fn put(index: u64) -> Entry {
+    use crate::command::{Batch, Command, KvPutMode, Part};
+    let command = Command::KvPut {
+        key: format!("key-{}", index % 7).into(),
+        value: vec![u8::try_from(index % 251).unwrap(); 1000].into(),
+        flags: index,
+        mode: KvPutMode::Set,
+    };
+    let part =
+        Part { origin: 1, incarnation: 1, answered_through: 0, commands: vec![(index, command)] };
+    let batch = Batch { parts: vec![part], ..Batch::default() };
+    Entry { log_id: log_id::<TypeConfig>(1, 0, index), payload: EntryPayload::Normal(batch) }
+}
+
+#[tokio::test]
+async fn the_state_comes_back_from_a_snapshot_file_and_goes_on_as_if_nothing_had_been() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let open = || {
+        let store = Arc::new(crate::snapshot::FileSnapshots::open(dir.path()).unwrap());
+        Machine::open(store, Arc::new(Diary::default())).unwrap()
+    };
+    let (mut machine, reader) = open();
+    apply(&mut machine, (1..50).map(put).collect()).await;
+    let mut builder = machine.get_snapshot_builder().await;
+    let covered = reader.load();
+    // What is applied while a snapshot is being built is not in it.
+    apply(&mut machine, (50..60).map(put).collect()).await;
+    builder.build_snapshot().await.unwrap();
+
+    let (mut restarted, restarted_reader) = open();
+    assert_eq!(restarted_reader.load().state.hash(), covered.state.hash());
+    apply(&mut restarted, (50..60).map(put).collect()).await;
+    assert_eq!(restarted_reader.load().state.hash(), reader.load().state.hash());
+    restarted_reader.load().state.check_invariants().unwrap();
+}
+
+#[tokio::test]
+async fn the_outcomes_of_a_run_are_merged_in_order() {
+    #[derive(Default)]
+    struct Outcomes(Mutex<Vec<Vec<u64>>>);
+    impl Observer for Outcomes {
+        fn applied(&self, _: &Arc<Published>, effects: Effects) {
+            let seqs = effects.outcomes.iter().map(|(id, _)| id.seq).collect();
+            self.0.lock().unwrap().push(seqs);
+            assert!(!effects.touched.is_empty());
+        }
+        fn installed(&self, _: &Arc<Published>) {}
+    }
+    let outcomes = Arc::new(Outcomes::default());
+    let store = Arc::new(MemorySnapshots::default());
+    let (mut machine, _) =
+        Machine::open(store, Arc::clone(&outcomes) as Arc<dyn Observer>).unwrap();
+    apply(&mut machine, vec![put(1), blank(2), put(3)]).await;
+    apply(&mut machine, vec![put(4)]).await;
+    assert_eq!(*outcomes.0.lock().unwrap(), [vec![1, 3], vec![4]]);
+}

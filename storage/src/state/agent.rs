@@ -31,6 +31,10 @@ const SERVER_SERVICE: &str = "consul";
 const ALIVE: &str = "Agent alive and reachable";
 /// What it says of one that is not.
 const NOT_ALIVE: &str = "Agent not live or unreachable";
+/// Id of the check that puts an agent's node into maintenance.
+const NODE_MAINTENANCE: &str = "_node_maintenance";
+/// Begins the id of the check that puts a service into maintenance; the service's id follows.
+const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 /// How many agents a refusal names.
 const AGENTS_NAMED_MAX: usize = 8;
 
@@ -45,18 +49,27 @@ impl State {
         Ok(slot.services.get(id).expect("a node listed under a service id has the service"))
     }
 
-    /// The check that an id means to an agent. `serfHealth` is no agent's own.
+    /// The check that an id means to an agent.
+    ///
+    /// `serfHealth` is no agent's own. Maintenance is a check whose id says what it is about: that of
+    /// a node is never looked for elsewhere, and that of a service goes where its service is. Else
+    /// ending one's own maintenance twice would end a stranger's.
     pub(super) fn locate_check(&self, agent: &str, id: &str) -> Result<&Arc<Check>, Rejection> {
-        let unknown = || Rejection::UnknownCheck(id.to_owned());
-        if id == SERF_HEALTH {
-            return Err(unknown());
-        }
-        let slot = self
-            .locate("check", &self.catalog.check_ids, agent, id, |slot| {
+        let slot = if id == SERF_HEALTH {
+            None
+        } else if id == NODE_MAINTENANCE {
+            self.catalog.slot(agent)
+        } else if let Some(service) = id.strip_prefix(SERVICE_MAINTENANCE) {
+            self.locate("check", &self.catalog.service_ids, agent, service, |slot| {
+                slot.services.contains_key(service)
+            })?
+        } else {
+            self.locate("check", &self.catalog.check_ids, agent, id, |slot| {
                 slot.checks.contains_key(id)
             })?
-            .ok_or_else(unknown)?;
-        Ok(slot.checks.get(id).expect("a node listed under a check id has the check"))
+        };
+        slot.and_then(|slot| slot.checks.get(id))
+            .ok_or_else(|| Rejection::UnknownCheck(id.to_owned()))
     }
 
     /// The agent's own node if it has the id, else the only agent's node that has it.
@@ -101,7 +114,7 @@ impl Change<'_> {
             Some(NodeKind::Agent | NodeKind::Registered) | None => kind,
         };
         self.put_node(host_node(&agent.name, &agent.id, &agent.address, kind), None);
-        self.put_check(&key, serf_health(true));
+        self.register_check(&key, serf_health(true));
         key
     }
 
@@ -206,7 +219,7 @@ impl Change<'_> {
     pub(super) fn register_server(&mut self, server: &ServerRecord) {
         let node = host_node(&server.name, &server.node_id, &server.address, NodeKind::Server);
         let key = self.put_node(node, None);
-        self.put_check(&key, serf_health(true));
+        self.register_check(&key, serf_health(true));
         self.put_service(
             &key,
             &ServiceDefinition {
@@ -231,7 +244,7 @@ impl Change<'_> {
     /// Says whether a server is alive.
     pub(super) fn set_server_health(&mut self, name: &Arc<str>, alive: bool) {
         if let Some(key) = self.server_key(name) {
-            self.put_check(&key, serf_health(alive));
+            self.register_check(&key, serf_health(alive));
         }
     }
 

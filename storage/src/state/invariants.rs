@@ -35,7 +35,7 @@ impl State {
         self.check_graves()?;
         self.check_numbers()?;
         self.check_origins()?;
-        self.check_rebuilt()
+        self.check_tables()
     }
 
     fn check_nodes(&self) -> Result<(), String> {
@@ -237,7 +237,7 @@ impl State {
         Ok(())
     }
 
-    fn check_rebuilt(&self) -> Result<(), String> {
+    fn check_tables(&self) -> Result<(), String> {
         let newest = [
             self.topics.nodes,
             self.topics.services,

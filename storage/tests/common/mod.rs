@@ -49,9 +49,17 @@ pub fn check(id: &str, status: CheckStatus) -> CheckRegistration {
 
 /// The state's records, encoded as a snapshot file has them.
 pub fn export(state: &State) -> Vec<Vec<u8>> {
+    export_some(state, |_| true)
+}
+
+/// Those of the state's records that are wanted.
+pub fn export_some(state: &State, wanted: impl Fn(&SnapshotRecord<'_>) -> bool) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
     state
         .export(&mut |record| {
+            if !wanted(&record) {
+                return Ok(());
+            }
             records.push(postcard::to_stdvec(&record).map_err(io::Error::other)?);
             Ok(())
         })

@@ -1,0 +1,397 @@
+//! The encodings that lie on disks: every command, outcome, refusal and snapshot record, byte by
+//! byte. A log or snapshot of the previous release must stay readable, so a changed line is a broken
+//! format, never something to accept in passing; only new lines are added.
+//!
+//! `UPDATE_GOLDEN=1` writes the files. A variant without a line is found by asking the decoder how
+//! many variants there are.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod common;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Write};
+use std::path::Path;
+
+use bytes::Bytes;
+use quorate_storage::command::{
+    Batch, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part, Rejection,
+    ServerRecord, SessionRequest,
+};
+use quorate_storage::record::{
+    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, KvEntry, Node, NodeKind,
+    Service, ServiceAddress, ServiceDefinition, Session, SessionBehavior, TextMap, Weights,
+};
+use quorate_storage::state::{SnapshotRecord, StateHeader, Tombstone, TopicIndexes};
+use quorate_storage::{ClusterTime, Index, Millis};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn text_map() -> TextMap {
+    [("k".to_owned(), "v".to_owned())].into()
+}
+
+fn indexes() -> Indexes {
+    Indexes { create: Index(300), modify: Index(70_000) }
+}
+
+fn definition() -> CheckDefinition {
+    CheckDefinition {
+        interval: Millis(1),
+        timeout: Millis(2),
+        deregister_critical_service_after: Millis(90_000),
+        ttl: Millis(10_000),
+        http: "http".to_owned(),
+        method: "GET".to_owned(),
+        header: Some([("h".to_owned(), vec!["1".to_owned(), "2".to_owned()])].into()),
+        body: "body".to_owned(),
+        tls_server_name: "tls".to_owned(),
+        tls_skip_verify: true,
+        tcp: "tcp".to_owned(),
+        grpc: "grpc".to_owned(),
+        grpc_use_tls: true,
+        udp: "udp".to_owned(),
+        h2ping: "h2".to_owned(),
+        alias_node: "an".to_owned(),
+        alias_service: "as".to_owned(),
+        success_before_passing: 3,
+        failures_before_warning: 4,
+        failures_before_critical: 5,
+    }
+}
+
+fn registration() -> CheckRegistration {
+    CheckRegistration {
+        id: "c1".into(),
+        name: "check".to_owned(),
+        status: CheckStatus::Warning,
+        notes: "notes".to_owned(),
+        output: "output".to_owned(),
+        service_id: "web-1".into(),
+        kind: "ttl".to_owned(),
+        definition: definition(),
+    }
+}
+
+fn service() -> ServiceDefinition {
+    let lan = ServiceAddress { address: "10.1.1.1".to_owned(), port: -1 };
+    ServiceDefinition {
+        id: "web-1".into(),
+        name: "web".into(),
+        tags: vec!["blue".to_owned()],
+        address: "10.1.1.1".to_owned(),
+        tagged_addresses: [("lan".to_owned(), lan)].into(),
+        meta: Some(text_map()),
+        port: 70_000,
+        weights: Weights { passing: 5, warning: 0 },
+        enable_tag_override: true,
+        kind: "kind".to_owned(),
+    }
+}
+
+fn session_request() -> SessionRequest {
+    SessionRequest {
+        id: "s1".into(),
+        agent: common::agent("h1"),
+        node: "n".into(),
+        name: "name".to_owned(),
+        lock_delay_nanos: 15_000_000_000,
+        behavior: SessionBehavior::Delete,
+        ttl_text: "10s".to_owned(),
+        ttl: Millis(10_000),
+        node_checks: vec!["serfHealth".to_owned()],
+        service_checks: Some(vec![("c".to_owned(), "ns".to_owned())]),
+        checks: Some(vec!["d".to_owned()]),
+    }
+}
+
+fn commands() -> Vec<Command> {
+    let agent = common::agent("h1");
+    let seen = ClusterTime(123_456);
+    vec![
+        Command::CatalogRegister(Box::new(CatalogRegistration {
+            node: "n".into(),
+            node_id: "id".to_owned(),
+            address: "10.0.0.1".to_owned(),
+            tagged_addresses: Some(text_map()),
+            node_meta: Some(text_map()),
+            skip_node_update: true,
+            service: Some(service()),
+            checks: vec![registration()],
+        })),
+        Command::CatalogDeregister {
+            node: "n".into(),
+            service_id: "s".into(),
+            check_id: "c".into(),
+        },
+        Command::AgentRegisterService {
+            agent: agent.clone(),
+            service: Box::new(service()),
+            checks: vec![registration()],
+            replace_existing_checks: true,
+        },
+        Command::AgentDeregisterService { agent: agent.clone(), service_id: "s".into() },
+        Command::AgentRegisterCheck { agent: agent.clone(), check: Box::new(registration()) },
+        Command::AgentDeregisterCheck { agent: agent.clone(), check_id: "c".into() },
+        Command::UpdateCheck {
+            agent: agent.clone(),
+            check_id: "c".into(),
+            status: CheckStatus::Critical,
+            output: "o".to_owned(),
+            seen,
+        },
+        Command::Heartbeat {
+            number: 300,
+            status: CheckStatus::Passing,
+            output: "o".to_owned(),
+            seen,
+        },
+        Command::KvPut {
+            key: "k".into(),
+            value: Bytes::from_static(b"\x00v"),
+            flags: u64::MAX,
+            mode: KvPutMode::Cas(9),
+        },
+        Command::KvDelete { key: "k".into(), mode: KvDeleteMode::Recurse },
+        Command::SessionCreate(Box::new(session_request())),
+        Command::SessionDestroy { id: "s1".into() },
+        Command::SessionRenew { id: "s1".into(), seen },
+        Command::RegisterServer(Box::new(ServerRecord {
+            id: 1,
+            name: "n1".into(),
+            node_id: "id".to_owned(),
+            address: "10.0.0.1".to_owned(),
+            port: 8_300,
+            agent,
+            meta: text_map(),
+        })),
+        Command::RemoveServer { id: 1, name: "n1".into() },
+        Command::SetServerHealth { name: "n1".into(), alive: true },
+    ]
+}
+
+fn outcomes() -> Vec<Outcome> {
+    vec![
+        Outcome::Done,
+        Outcome::Held(true),
+        Outcome::Id("s1".into()),
+        Outcome::AppliedAt(Index(300)),
+        Outcome::Rejected(Rejection::OutcomeUnknown),
+    ]
+}
+
+fn rejections() -> Vec<Rejection> {
+    let text = || "x".to_owned();
+    vec![
+        Rejection::OutcomeUnknown,
+        Rejection::HeartbeatTooOld,
+        Rejection::NoSuchNumber,
+        Rejection::UnknownCheck(text()),
+        Rejection::UnknownService(text()),
+        Rejection::ServiceDoesNotExist(text()),
+        Rejection::NotTtl(text()),
+        Rejection::Ambiguous { what: "check".to_owned(), id: text(), agents: "a, b".to_owned() },
+        Rejection::MissingServiceRegistration(text()),
+        Rejection::NodeNameReserved {
+            id: text(),
+            name: "n".to_owned(),
+            holder: "h".to_owned(),
+            address: "a".to_owned(),
+        },
+        Rejection::InvalidSession(text()),
+        Rejection::MissingNode,
+        Rejection::MissingCheck(text()),
+        Rejection::CriticalCheck(text()),
+        Rejection::UnknownSession(text()),
+    ]
+}
+
+fn catalog_records() -> Vec<SnapshotRecord<'static>> {
+    let topics = TopicIndexes {
+        nodes: Index(2),
+        services: Index(3),
+        checks: Index(4),
+        sessions: Index(5),
+        kv: Index(6),
+        kv_floor: Index(7),
+        extinction: Some(Index(8)),
+    };
+    vec![
+        SnapshotRecord::Header(StateHeader {
+            time: ClusterTime(123_456),
+            index: Index(300),
+            last_number: 9,
+            topics,
+        }),
+        SnapshotRecord::Node {
+            row: Cow::Owned(Node {
+                name: "n".into(),
+                id: "id".to_owned(),
+                address: "10.0.0.1".to_owned(),
+                tagged_addresses: Some(text_map()),
+                meta: Some(text_map()),
+                kind: NodeKind::Agent,
+                indexes: indexes(),
+            }),
+            number: 9,
+            index: Index(300),
+            idle_since: Some(ClusterTime(5)),
+        },
+        SnapshotRecord::Service(Cow::Owned(Service {
+            node: "n".into(),
+            definition: service(),
+            indexes: indexes(),
+        })),
+        SnapshotRecord::ServiceIndex { name: "web".into(), index: Index(300) },
+        SnapshotRecord::Check {
+            row: Cow::Owned(Check {
+                node: "n".into(),
+                registration: registration(),
+                service_name: "web".into(),
+                service_tags: vec!["blue".to_owned()],
+                number: 9,
+                critical_since: Some(ClusterTime(5)),
+                indexes: indexes(),
+            }),
+            last_seen: Some(ClusterTime(6)),
+        },
+    ]
+}
+
+fn other_records() -> Vec<SnapshotRecord<'static>> {
+    vec![
+        SnapshotRecord::Session {
+            row: Cow::Owned(Session {
+                id: "s1".into(),
+                name: "name".to_owned(),
+                node: "n".into(),
+                lock_delay_nanos: 15_000_000_000,
+                behavior: SessionBehavior::Delete,
+                ttl_text: "10s".to_owned(),
+                ttl: Millis(10_000),
+                node_checks: vec!["serfHealth".to_owned()],
+                service_checks: Some(vec![("c".to_owned(), "ns".to_owned())]),
+                checks: Some(vec!["d".to_owned()]),
+                number: 9,
+                indexes: indexes(),
+            }),
+            last_seen: Some(ClusterTime(6)),
+        },
+        SnapshotRecord::Key(Cow::Owned(KvEntry {
+            key: "k".into(),
+            value: Bytes::from_static(b"\x00v"),
+            flags: u64::MAX,
+            lock_index: 2,
+            session: Some("s1".into()),
+            indexes: indexes(),
+        })),
+        SnapshotRecord::Tombstone {
+            key: "k".into(),
+            grave: Tombstone { index: Index(300), until: ClusterTime(900_000) },
+        },
+        SnapshotRecord::LockDelay { key: "k".into(), until: ClusterTime(900_000) },
+        SnapshotRecord::Origin { id: 1, incarnation: 2, floor: 300 },
+        SnapshotRecord::Outcome { id: 1, seq: 301, outcome: Cow::Owned(Outcome::Held(true)) },
+    ]
+}
+
+fn batches() -> Vec<Batch> {
+    let part = Part {
+        origin: 1,
+        incarnation: 2,
+        answered_through: 3,
+        commands: vec![(4, Command::SessionDestroy { id: "s1".into() })],
+    };
+    let duty = Some(Duty::Expire { up_to: ClusterTime(123_456), max: 512 });
+    vec![Batch { stamp: ClusterTime(123_456), duty, parts: vec![part] }]
+}
+
+/// How many variants an enum has, says its decoder: no data begins with a variant that it does not
+/// know. (Zeros are empty texts, lists and first variants.)
+fn variants<T: DeserializeOwned>() -> u8 {
+    (0..)
+        .find(|tag| {
+            let mut bytes = vec![0; 256];
+            bytes[0] = *tag;
+            postcard::take_from_bytes::<T>(&bytes).is_err()
+        })
+        .unwrap()
+}
+
+/// Lines `name hex`, in the order of the samples.
+fn lines<T: Serialize + DeserializeOwned + Debug + PartialEq>(samples: &[T]) -> String {
+    let mut lines = String::new();
+    for sample in samples {
+        let bytes = postcard::to_stdvec(sample).unwrap();
+        assert_eq!(postcard::from_bytes::<T>(&bytes).unwrap(), *sample);
+        let name = format!("{sample:?}");
+        let name = name.split([' ', '(']).next().unwrap();
+        let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
+        writeln!(lines, "{name} {hex}").unwrap();
+    }
+    lines
+}
+
+/// Lines for an enum, one for each of its variants.
+fn variant_lines<T: Serialize + DeserializeOwned + Debug + PartialEq>(samples: &[T]) -> String {
+    let tags: Vec<u8> =
+        samples.iter().map(|sample| postcard::to_stdvec(sample).unwrap()[0]).collect();
+    let all: Vec<u8> = (0..variants::<T>()).collect();
+    assert_eq!(tags, all, "every variant needs a sample, in the order of its tag");
+    lines(samples)
+}
+
+#[test]
+fn encodings_on_disk_stay_as_they_are() {
+    let records: Vec<_> = catalog_records().into_iter().chain(other_records()).collect();
+    let files: BTreeMap<&str, String> = [
+        ("batch.txt", lines(&batches())),
+        ("commands.txt", variant_lines(&commands())),
+        ("duties.txt", variant_lines(&[Duty::Expire { up_to: ClusterTime(300), max: 512 }])),
+        ("outcomes.txt", variant_lines(&outcomes())),
+        ("rejections.txt", variant_lines(&rejections())),
+        ("snapshot_records.txt", variant_lines(&records)),
+        ("words.txt", words()),
+    ]
+    .into();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (name, lines) in files {
+        let path = folder.join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &lines).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(lines, golden, "the encoding of {name} changed");
+    }
+}
+
+/// The small enums inside the others.
+fn words() -> String {
+    [
+        variant_lines(&[
+            KvPutMode::Set,
+            KvPutMode::Cas(300),
+            KvPutMode::Acquire("s1".into()),
+            KvPutMode::Release("s1".into()),
+        ]),
+        variant_lines(&[KvDeleteMode::One, KvDeleteMode::Cas(300), KvDeleteMode::Recurse]),
+        variant_lines(&[
+            CheckStatus::Passing,
+            CheckStatus::Warning,
+            CheckStatus::Critical,
+            CheckStatus::Other("odd".to_owned()),
+        ]),
+        variant_lines(&[SessionBehavior::Release, SessionBehavior::Delete]),
+        variant_lines(&[
+            NodeKind::Registered,
+            NodeKind::Agent,
+            NodeKind::ServerAgent,
+            NodeKind::Server,
+        ]),
+    ]
+    .concat()
+}

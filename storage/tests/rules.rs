@@ -1,0 +1,162 @@
+//! Single rules that a script cannot show well.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod common;
+
+use std::sync::Arc;
+
+use quorate_storage::command::{
+    Batch, Command, CommandId, Duty, KvPutMode, Outcome, Part, Rejection, SessionRequest,
+};
+use quorate_storage::record::{CheckStatus, SessionBehavior};
+use quorate_storage::state::SnapshotRecord;
+use quorate_storage::{ClusterTime, Effects, Millis, State, Topic};
+
+fn part(seq: u64, command: Command) -> Part {
+    Part { origin: 1, incarnation: 1, answered_through: 0, commands: vec![(seq, command)] }
+}
+
+fn apply(state: &mut State, seq: u64, command: Command) -> Effects {
+    let batch = Batch { stamp: state.time(), duty: None, parts: vec![part(seq, command)] };
+    state.apply(&batch)
+}
+
+fn command_id(seq: u64) -> CommandId {
+    CommandId { origin: 1, incarnation: 1, seq }
+}
+
+/// A state with a passing TTL check, and the check's number.
+fn with_ttl_check() -> (State, u64) {
+    let mut state = State::default();
+    let mut check = common::check("c", CheckStatus::Passing);
+    check.definition.ttl = Millis(10_000);
+    let agent = common::agent("h1");
+    apply(&mut state, 1, Command::AgentRegisterCheck { agent, check: Box::new(check) });
+    let number = state.check("h1", "c").unwrap().number;
+    (state, number)
+}
+
+fn heartbeat(number: u64, seen: ClusterTime) -> Command {
+    Command::Heartbeat { number, status: CheckStatus::Passing, output: String::new(), seen }
+}
+
+#[test]
+fn a_heartbeat_that_changes_nothing_wakes_nobody_and_copies_no_row() {
+    let (mut state, number) = with_ttl_check();
+    let (index, row) = (state.index(), state.check("h1", "c").unwrap().clone());
+    state.apply(&Batch { stamp: ClusterTime(7_000), ..Batch::default() });
+    let seen = state.time();
+    let effects = apply(&mut state, 2, heartbeat(number, seen));
+    assert_eq!(effects.outcomes, [(command_id(2), Outcome::Done)]);
+    assert!(effects.touched.is_empty());
+    assert_eq!(state.index(), index);
+    assert!(Arc::ptr_eq(&row, state.check("h1", "c").unwrap()));
+    assert_eq!(state.last_seen(number), Some(ClusterTime(7_000)));
+}
+
+#[test]
+fn a_version_that_a_reader_holds_does_not_change() {
+    let (mut state, number) = with_ttl_check();
+    let held = state.clone();
+    let hash = held.hash();
+    state.apply(&Batch { stamp: ClusterTime(7_000), ..Batch::default() });
+    let seen = state.time();
+    apply(&mut state, 2, heartbeat(number, seen));
+    assert_eq!(held.hash(), hash);
+    assert_ne!(state.hash(), hash);
+}
+
+#[test]
+fn time_never_runs_backwards_and_nothing_expires_before_it_came() {
+    let (mut state, _) = with_ttl_check();
+    state.apply(&Batch { stamp: ClusterTime(9_999), ..Batch::default() });
+    // The duty may name a later time than its own stamp; the state's time decides.
+    let duty = Some(Duty::Expire { up_to: ClusterTime(50_000), max: 512 });
+    let effects = state.apply(&Batch { stamp: ClusterTime(5), duty: duty.clone(), parts: vec![] });
+    assert!(effects.touched.is_empty());
+    assert_eq!(state.time(), ClusterTime(9_999));
+    let effects = state.apply(&Batch { stamp: ClusterTime(10_000), duty, parts: vec![] });
+    assert!(effects.touched.contains(&Topic::Checks));
+}
+
+#[test]
+fn an_outcome_is_remembered_until_it_is_answered() {
+    let mut state = State::default();
+    let put = |mode| Command::KvPut { key: "k".into(), value: "v".into(), flags: 0, mode };
+    apply(&mut state, 1, put(KvPutMode::Cas(0)));
+    assert_eq!(state.remembered(command_id(1)), Some(Outcome::Held(true)));
+    let answered = Part { answered_through: 1, ..part(2, put(KvPutMode::Cas(0))) };
+    state.apply(&Batch { parts: vec![answered], ..Batch::default() });
+    assert_eq!(state.remembered(command_id(1)), None);
+    assert_eq!(state.remembered(command_id(2)), Some(Outcome::Held(false)));
+}
+
+#[test]
+fn large_outcomes_are_remembered_by_what_is_true_of_them() {
+    let mut state = State::default();
+    let long = "x".repeat(2_000);
+    let session = SessionRequest {
+        id: long.as_str().into(),
+        agent: common::agent("h1"),
+        node: "".into(),
+        name: String::new(),
+        lock_delay_nanos: 0,
+        behavior: SessionBehavior::Release,
+        ttl_text: String::new(),
+        ttl: Millis::ZERO,
+        node_checks: Vec::new(),
+        service_checks: None,
+        checks: None,
+    };
+    let told = apply(&mut state, 1, Command::SessionCreate(Box::new(session)));
+    assert_eq!(told.outcomes[0].1, Outcome::Id(long.as_str().into()));
+    assert_eq!(state.remembered(command_id(1)), Some(Outcome::AppliedAt(state.index())));
+
+    let agent = common::agent("h1");
+    let unknown = Command::AgentDeregisterCheck { agent, check_id: long.as_str().into() };
+    let told = apply(&mut state, 2, unknown);
+    assert_eq!(told.outcomes[0].1, Outcome::Rejected(Rejection::UnknownCheck(long)));
+    let kept = state.remembered(command_id(2));
+    assert_eq!(kept, Some(Outcome::Rejected(Rejection::OutcomeUnknown)));
+}
+
+#[test]
+fn a_snapshot_whose_records_contradict_each_other_is_refused() {
+    let (state, _) = with_ttl_check();
+    let records = common::export(&state);
+    let decode = |bytes: &Vec<u8>| {
+        postcard::from_bytes::<SnapshotRecord<'static>>(bytes).map_err(std::io::Error::other)
+    };
+    assert!(State::import(records.iter().map(decode)).is_ok());
+    // Leaving out any one record that others refer to, or the header, is noticed.
+    for missing in [0, 1] {
+        let rest = records.iter().enumerate().filter(|(at, _)| *at != missing);
+        let refused = State::import(rest.map(|(_, bytes)| decode(bytes)));
+        assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    }
+    // So is a record that comes twice.
+    for twice in 0..records.len() {
+        let doubled = records.iter().chain([&records[twice]]);
+        let is_harmless = matches!(
+            decode(&records[twice]),
+            Ok(SnapshotRecord::Origin { .. } | SnapshotRecord::Outcome { .. })
+        );
+        assert!(is_harmless || State::import(doubled.map(decode)).is_err(), "record {twice}");
+    }
+}
+
+#[test]
+fn every_visible_expiry_has_an_index_of_its_own() {
+    let mut state = State::default();
+    for (seq, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        let mut check = common::check(id, CheckStatus::Passing);
+        check.definition.ttl = Millis(1_000);
+        let agent = common::agent("h1");
+        apply(&mut state, seq, Command::AgentRegisterCheck { agent, check: Box::new(check) });
+    }
+    let before = state.index();
+    let duty = Some(Duty::Expire { up_to: ClusterTime(1_000), max: 512 });
+    state.apply(&Batch { stamp: ClusterTime(1_000), duty, parts: vec![] });
+    assert_eq!(state.index().0, before.0 + 3);
+}

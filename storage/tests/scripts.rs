@@ -1,0 +1,462 @@
+//! Stories with full traces: `scripts/*.txt` hold commands, and below each, indented, what came of
+//! it. `UPDATE_SCRIPTS=1` writes the present traces into the files, to be read in review.
+//!
+//! | line | meaning |
+//! | --- | --- |
+//! | `tick 5000`, `expire max=2` | time passes; the leader proposes what is due |
+//! | `@h1 service web id=web-1 check=c1,ttl=10000` | host h1's agent registers (`@h1/10.9.9.9`: from another address) |
+//! | `@h1 pass c1 output=fine age=3000` | a heartbeat that was read 3 s of cluster time ago; also `warn`, `fail` |
+//! | `catalog n1 address=1.2.3.4 id=x service=web sid=web-1 check=c1,service=web-1` | `catalog/register` |
+//! | `put a 1 cas=2`, `put a 1 acquire=s1`, `del a recurse` | keys |
+//! | `@h1 session s1 ttl=10000 delay=15000 behavior=delete checks=c1` | sessions |
+//! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
+//! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
+//! | `show nodes services checks keys sessions deadline`, `index key:a service:web` | looks |
+//! | `reimport` | the state goes through a snapshot |
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use quorate_storage::command::{
+    Agent, Batch, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part,
+    ServerRecord, SessionRequest,
+};
+use quorate_storage::record::{
+    Check, CheckRegistration, CheckStatus, KvEntry, Node, Service, ServiceDefinition, Session,
+    SessionBehavior, TextMap,
+};
+use quorate_storage::{Effects, Millis, State, Topic};
+
+/// The origin and life that number the commands of plain lines.
+const ORIGIN: u64 = 9;
+
+/// A line taken apart: `@agent verb word word name=value`.
+struct Line<'a> {
+    agent: Agent,
+    verb: &'a str,
+    words: Vec<&'a str>,
+    named: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Line<'a> {
+    fn parse(text: &'a str) -> Self {
+        let mut parts: Vec<&str> = text.split_whitespace().collect();
+        let agent = match parts[0].strip_prefix('@') {
+            Some(asked) => {
+                parts.remove(0);
+                match asked.split_once('/') {
+                    Some((name, address)) => common::agent_at(name, address),
+                    None => common::agent(asked),
+                }
+            }
+            None => common::agent("h1"),
+        };
+        let verb = parts.remove(0);
+        let named = parts.iter().filter_map(|part| part.split_once('=')).collect();
+        let words = parts.into_iter().filter(|part| !part.contains('=')).collect();
+        Self { agent, verb, words, named }
+    }
+
+    fn word(&self, at: usize) -> &'a str {
+        self.words.get(at).unwrap_or_else(|| panic!("{} needs a word", self.verb))
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.words.contains(&word)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.named.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    fn text(&self, name: &str) -> &'a str {
+        self.get(name).unwrap_or("")
+    }
+
+    fn number<T: std::str::FromStr + Default>(&self, name: &str) -> T {
+        self.get(name).map_or_else(T::default, parse)
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        self.get(name).map_or_else(Vec::new, |list| {
+            list.split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        })
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.named.iter().filter(move |(key, _)| *key == name).map(|(_, value)| *value)
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| panic!("not a number: {text}"))
+}
+
+/// `c1,ttl=10000,dereg=60000,status=passing,output=x,service=web-1,notes=n`
+fn check(text: &str) -> CheckRegistration {
+    let mut parts = text.split(',');
+    let mut row = common::check(parts.next().unwrap(), CheckStatus::Critical);
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+        match name {
+            "ttl" => {
+                row.kind = "ttl".to_owned();
+                row.definition.ttl = Millis(parse(value));
+            }
+            "dereg" => row.definition.deregister_critical_service_after = Millis(parse(value)),
+            "status" => row.status = CheckStatus::from_text(value),
+            "output" => row.output = value.to_owned(),
+            "service" => row.service_id = value.into(),
+            "notes" => row.notes = value.to_owned(),
+            other => panic!("a check has no {other}"),
+        }
+    }
+    row
+}
+
+fn service(line: &Line<'_>, name: &str, id_word: &str) -> ServiceDefinition {
+    let id = line.get(id_word).unwrap_or(name);
+    let mut row = common::service(id, name, line.text("addr"), line.number("port"));
+    row.tags = line.list("tags");
+    row
+}
+
+struct Story {
+    state: State,
+    next: u64,
+}
+
+impl Story {
+    /// Runs a line and says what came of it.
+    fn run(&mut self, text: &str) -> String {
+        let line = Line::parse(text);
+        let time = self.state.time();
+        match line.verb {
+            "tick" => {
+                self.apply(&Batch { stamp: time + Millis(parse(line.word(0))), ..Batch::default() })
+            }
+            "expire" => {
+                let max = line.get("max").map_or(512, parse);
+                let duty = Some(Duty::Expire { up_to: time, max });
+                self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
+            }
+            "send" => self.send(text),
+            "show" => line.words.iter().map(|what| self.show(what)).collect(),
+            "index" => line.words.iter().map(|what| self.topic_index(what)).collect(),
+            "reimport" => {
+                let rebuilt = common::import(&common::export(&self.state));
+                assert_eq!(rebuilt.hash(), self.state.hash());
+                self.state = rebuilt;
+                String::new()
+            }
+            _ => {
+                let command = self.command(&line);
+                self.next += 1;
+                self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN)
+            }
+        }
+    }
+
+    /// `send 1/2 answered=3 ; 5 put a 1 ; 6 del a`
+    fn send(&mut self, text: &str) -> String {
+        let mut parts = text.split(" ; ");
+        let head = Line::parse(parts.next().unwrap());
+        let (origin, incarnation) = head.word(0).split_once('/').unwrap();
+        let commands = parts
+            .map(|part| {
+                let (seq, command) = part.trim().split_once(' ').unwrap();
+                (parse(seq), self.command(&Line::parse(command)))
+            })
+            .collect();
+        self.apply_part(parse(incarnation), head.number("answered"), commands, parse(origin))
+    }
+
+    fn apply_part(
+        &mut self,
+        incarnation: u64,
+        answered_through: u64,
+        commands: Vec<(u64, Command)>,
+        origin: u64,
+    ) -> String {
+        let part = Part { origin, incarnation, answered_through, commands };
+        self.apply(&Batch { stamp: self.state.time(), duty: None, parts: vec![part] })
+    }
+
+    fn apply(&mut self, batch: &Batch) -> String {
+        let before = self.state.index();
+        let Effects { outcomes, touched } = self.state.apply(batch);
+        self.state.check_invariants().unwrap();
+        let mut trace = String::new();
+        for (id, outcome) in outcomes {
+            let number = if id.origin == ORIGIN { String::new() } else { format!("{} ", id.seq) };
+            writeln!(trace, "    {number}{}", outcome_text(&outcome)).unwrap();
+        }
+        if self.state.index() != before {
+            writeln!(trace, "    index {} at {}", self.state.index(), self.state.time()).unwrap();
+        }
+        if !touched.is_empty() {
+            let touched: Vec<String> = touched.iter().map(topic_text).collect();
+            writeln!(trace, "    touched {}", touched.join(", ")).unwrap();
+        }
+        trace
+    }
+
+    fn command(&self, line: &Line<'_>) -> Command {
+        let agent = line.agent.clone();
+        let seen = self.state.time() - Millis(line.number("age"));
+        let beat = |status| Command::UpdateCheck {
+            agent: line.agent.clone(),
+            check_id: line.word(0).into(),
+            status,
+            output: line.text("output").to_owned(),
+            seen,
+        };
+        match line.verb {
+            "service" => Command::AgentRegisterService {
+                agent,
+                service: Box::new(service(line, line.word(0), "id")),
+                checks: line.all("check").map(check).collect(),
+                replace_existing_checks: line.has("replace"),
+            },
+            "drop-service" => {
+                Command::AgentDeregisterService { agent, service_id: line.word(0).into() }
+            }
+            "check" => {
+                Command::AgentRegisterCheck { agent, check: Box::new(check(line.text("check"))) }
+            }
+            "drop-check" => Command::AgentDeregisterCheck { agent, check_id: line.word(0).into() },
+            "pass" => beat(CheckStatus::Passing),
+            "warn" => beat(CheckStatus::Warning),
+            "fail" => beat(CheckStatus::Critical),
+            "beat" => Command::Heartbeat {
+                number: parse(line.word(0)),
+                status: CheckStatus::from_text(line.word(1)),
+                output: line.text("output").to_owned(),
+                seen,
+            },
+            "renew" => Command::SessionRenew { id: line.word(0).into(), seen },
+            "destroy" => Command::SessionDestroy { id: line.word(0).into() },
+            "session" => Command::SessionCreate(Box::new(session(line))),
+            "put" => put(line),
+            "del" => delete(line),
+            _ => catalog_command(line),
+        }
+    }
+
+    fn show(&self, what: &str) -> String {
+        let state = &self.state;
+        match what {
+            "nodes" => state.nodes().map(|row| node_text(row)).collect(),
+            "services" => state.services().map(|row| service_text(row)).collect(),
+            "checks" => state.checks().map(|row| check_text(row)).collect(),
+            "keys" => state.keys_below("").map(key_text).collect(),
+            "sessions" => state.sessions().map(|row| session_text(row)).collect(),
+            "deadline" => match state.next_deadline() {
+                Some(at) => format!("    comes up at {at}, now {}\n", state.time()),
+                None => format!("    none, now {}\n", state.time()),
+            },
+            other => panic!("cannot show {other}"),
+        }
+    }
+
+    fn topic_index(&self, what: &str) -> String {
+        let topic = match what.split_once(':') {
+            Some(("key", key)) => Topic::Key(key.into()),
+            Some(("prefix", prefix)) => Topic::Prefix(prefix.into()),
+            Some(("service", name)) => Topic::service(name),
+            Some(("node", name)) => Topic::node(name),
+            _ => match what {
+                "services" => Topic::Services,
+                "nodes" => Topic::Nodes,
+                "checks" => Topic::Checks,
+                "sessions" => Topic::Sessions,
+                other => panic!("no topic {other}"),
+            },
+        };
+        format!("    {what} {}\n", self.state.topic_index(&topic))
+    }
+}
+
+fn node_text(row: &Node) -> String {
+    let Node { name, address, id, indexes, .. } = row;
+    let kind = common::kind_word(row.kind);
+    format!("    {name} {address} id={id} {kind} {}..{}\n", indexes.create, indexes.modify)
+}
+
+fn service_text(row: &Service) -> String {
+    let ServiceDefinition { id, name, address, port, tags, .. } = &row.definition;
+    let at = format!("{}..{}", row.indexes.create, row.indexes.modify);
+    format!("    {} {id} name={name} {address:?} port={port} tags={tags:?} {at}\n", row.node)
+}
+
+fn check_text(row: &Check) -> String {
+    let CheckRegistration { id, status, output, service_id, .. } = &row.registration;
+    let Check { node, service_name, service_tags, number, indexes, .. } = row;
+    let service = format!("{service_id}/{service_name}{service_tags:?}");
+    let at = format!("{}..{}", indexes.create, indexes.modify);
+    let status = status.as_str();
+    format!("    {node} {id} {status} {output:?} service={service} number={number} {at}\n")
+}
+
+fn key_text(row: &KvEntry) -> String {
+    let KvEntry { key, flags, lock_index, session, indexes, .. } = row;
+    let value = String::from_utf8_lossy(&row.value);
+    let at = format!("{}..{}", indexes.create, indexes.modify);
+    format!("    {key}={value} flags={flags} lock={lock_index} session={session:?} {at}\n")
+}
+
+fn session_text(row: &Session) -> String {
+    format!("    {} on {} {}..{}\n", row.id, row.node, row.indexes.create, row.indexes.modify)
+}
+
+fn session(line: &Line<'_>) -> SessionRequest {
+    SessionRequest {
+        id: line.word(0).into(),
+        agent: line.agent.clone(),
+        node: line.text("node").into(),
+        name: String::new(),
+        lock_delay_nanos: line.number::<u64>("delay") * 1_000_000,
+        behavior: match line.text("behavior") {
+            "delete" => SessionBehavior::Delete,
+            _ => SessionBehavior::Release,
+        },
+        ttl_text: String::new(),
+        ttl: Millis(line.number("ttl")),
+        node_checks: line
+            .get("checks")
+            .map_or_else(|| vec!["serfHealth".to_owned()], |_| line.list("checks")),
+        service_checks: None,
+        checks: None,
+    }
+}
+
+fn put(line: &Line<'_>) -> Command {
+    let mode = match (line.get("cas"), line.get("acquire"), line.get("release")) {
+        (Some(index), _, _) => KvPutMode::Cas(parse(index)),
+        (_, Some(session), _) => KvPutMode::Acquire(session.into()),
+        (_, _, Some(session)) => KvPutMode::Release(session.into()),
+        _ => KvPutMode::Set,
+    };
+    let value = line.words.get(1).copied().unwrap_or_default();
+    let value = value.as_bytes().to_vec().into();
+    Command::KvPut { key: line.word(0).into(), value, flags: line.number("flags"), mode }
+}
+
+fn delete(line: &Line<'_>) -> Command {
+    let mode = match line.get("cas") {
+        Some(index) => KvDeleteMode::Cas(parse(index)),
+        None if line.has("recurse") => KvDeleteMode::Recurse,
+        None => KvDeleteMode::One,
+    };
+    Command::KvDelete { key: line.word(0).into(), mode }
+}
+
+fn catalog_command(line: &Line<'_>) -> Command {
+    match line.verb {
+        "catalog" => Command::CatalogRegister(Box::new(CatalogRegistration {
+            node: line.word(0).into(),
+            node_id: line.text("id").to_owned(),
+            address: line.text("address").to_owned(),
+            tagged_addresses: None,
+            node_meta: line
+                .get("meta")
+                .map(|value| TextMap::from([("m".to_owned(), value.to_owned())])),
+            skip_node_update: line.has("skip"),
+            service: line.get("service").map(|name| service(line, name, "sid")),
+            checks: line.all("check").map(check).collect(),
+        })),
+        "catalog-drop" => Command::CatalogDeregister {
+            node: line.word(0).into(),
+            service_id: line.text("service").into(),
+            check_id: line.text("check").into(),
+        },
+        "server" => Command::RegisterServer(Box::new(ServerRecord {
+            id: line.number("id"),
+            name: line.word(0).into(),
+            node_id: format!("id-of-{}", line.word(0)),
+            address: common::agent(line.word(0)).address,
+            port: 8300,
+            agent: common::agent(line.text("agent")),
+            meta: TextMap::new(),
+        })),
+        "remove-server" => {
+            Command::RemoveServer { id: parse(line.word(0)), name: line.word(1).into() }
+        }
+        "health" => {
+            Command::SetServerHealth { name: line.word(0).into(), alive: line.word(1) == "up" }
+        }
+        other => panic!("no command {other}"),
+    }
+}
+
+fn outcome_text(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done => "done".to_owned(),
+        Outcome::Held(holds) => holds.to_string(),
+        Outcome::Id(id) => format!("id {id}"),
+        Outcome::AppliedAt(index) => format!("applied at {index}"),
+        Outcome::Rejected(why) => format!("refused: {why}"),
+    }
+}
+
+fn topic_text(topic: &Topic) -> String {
+    match topic {
+        Topic::Key(key) => format!("key:{key}"),
+        Topic::Prefix(prefix) => format!("prefix:{prefix}"),
+        Topic::Service(name) => format!("service:{name}"),
+        Topic::Services => "services".to_owned(),
+        Topic::Nodes => "nodes".to_owned(),
+        Topic::Node(name) => format!("node:{name}"),
+        Topic::Checks => "checks".to_owned(),
+        Topic::Sessions => "sessions".to_owned(),
+    }
+}
+
+/// A script with the trace that its commands have now.
+fn retrace(script: &str) -> String {
+    let mut story = Story { state: State::default(), next: 0 };
+    let mut traced = String::new();
+    for line in script.lines().filter(|line| !line.starts_with(' ')) {
+        traced.push_str(line);
+        traced.push('\n');
+        if !line.is_empty() && !line.starts_with('#') {
+            traced.push_str(&story.run(line));
+        }
+    }
+    traced
+}
+
+#[test]
+fn every_script_still_has_its_trace() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let rewrite = std::env::var_os("UPDATE_SCRIPTS").is_some();
+    let mut changed = BTreeMap::new();
+    let mut scripts = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let script = std::fs::read_to_string(&path).unwrap();
+        let traced = retrace(&script);
+        scripts += 1;
+        if traced != script {
+            if rewrite {
+                std::fs::write(&path, &traced).unwrap();
+            } else {
+                changed.insert(path, first_difference(&script, &traced));
+            }
+        }
+    }
+    assert!(scripts >= 12, "only {scripts} scripts were found");
+    assert!(changed.is_empty(), "UPDATE_SCRIPTS=1 accepts what changed: {changed:#?}");
+}
+
+fn first_difference(old: &str, new: &str) -> String {
+    let differs = old.lines().zip(new.lines()).enumerate().find(|(_, (old, new))| old != new);
+    match differs {
+        Some((at, (old, new))) => format!("line {}: {old:?} became {new:?}", at + 1),
+        None => "one trace is longer".to_owned(),
+    }
+}
