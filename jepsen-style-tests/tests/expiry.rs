@@ -128,7 +128,8 @@ async fn a_service_that_falls_silent_is_critical_in_time_and_deregistered_in_tim
 fn require_in_time(observers: &Observers, id: &str, last: Beat, ttl: Duration) {
     let mut latest = Duration::ZERO;
     for sighting in observers.first(id, "critical") {
-        assert!(sighting.answered >= last.sent + ttl, "{id} expired early: {sighting:?}");
+        let early = (last.sent + ttl).saturating_duration_since(sighting.answered);
+        assert!(early.is_zero(), "{id} expired {early:?} early: {sighting:?}");
         let late = sighting.answered.saturating_duration_since(last.acknowledged + ttl);
         assert!(late <= LATE_MAX + OBSERVER_SLACK, "{id} expired {late:?} late: {sighting:?}");
         latest = latest.max(late);
