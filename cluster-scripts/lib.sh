@@ -1,0 +1,235 @@
+# Shared by the scripts beside it: where a cluster on this machine lives, and how its processes are
+# found, started and ended. Sourced, never run. Needs bash, curl and the quorate binary, nothing else.
+#
+# A cluster is a directory:
+#   DIR/cluster   how it was brought up (number of nodes, ports)
+#   DIR/n1        data of node 1           DIR/n1.pid   its process id         DIR/n1.log   what it said
+#
+# A process id alone proves nothing: the machine may have been restarted and the id given to somebody
+# else. So no signal is sent before the process's command line names this very data directory.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+HOST=127.0.0.1
+PORT_STEP=10        # node i listens on port + PORT_STEP * (i - 1)
+READY_LIMIT_S=30    # how long `up` and `start` wait for a node to serve
+STOP_LIMIT_S=12     # a server promises to stop within 10 s of SIGTERM
+
+DIR=$ROOT/.quorate
+NODES=3 HTTP_PORT=8500 RPC_PORT=8300 DNS_PORT=8600
+
+say() { printf '%s\n' "$*"; }
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+usage_error() { printf '%s: %s\n\n%s\n' "${0##*/}" "$1" "$USAGE" >&2; exit 2; }
+
+# The value of a flag: flag_value NAME VALUE-IF-ANY.
+flag_value() { [ -n "${2-}" ] || usage_error "$1 needs a value"; printf '%s' "$2"; }
+
+# Makes DIR absolute, so that it can be compared with a command line.
+use_dir() {
+  case $1 in /*) DIR=$1 ;; *) DIR=$PWD/$1 ;; esac
+  DIR=${DIR%/}
+}
+
+# Reads how the cluster in DIR was brought up. Fails if there is none.
+load_cluster() {
+  [ -f "$DIR/cluster" ] || return 1
+  # shellcheck disable=SC1091
+  . "$DIR/cluster"
+}
+need_cluster() { load_cluster || die "no cluster in $DIR. Bring one up with: cluster-scripts/up${1:-}"; }
+save_cluster() {
+  mkdir -p "$DIR"
+  printf 'NODES=%s\nHTTP_PORT=%s\nRPC_PORT=%s\nDNS_PORT=%s\n' "$NODES" "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT" >"$DIR/cluster"
+}
+
+node_numbers() { local i; for ((i = 1; i <= NODES; i++)); do printf '%s ' "$i"; done; }
+port_of() { printf '%s' "$(($1 + PORT_STEP * ($2 - 1)))"; }
+http_of() { printf 'http://%s:%s' "$HOST" "$(port_of "$HTTP_PORT" "$1")"; }
+rpc_of() { printf '%s:%s' "$HOST" "$(port_of "$RPC_PORT" "$1")"; }
+
+# --- processes ---------------------------------------------------------------------------------
+
+command_line() {
+  if [ -r "/proc/$1/cmdline" ]; then tr '\0' ' ' <"/proc/$1/cmdline"; else ps -o args= -p "$1" 2>/dev/null; fi
+}
+
+# Prints the process id of node $1 if it runs; fails otherwise.
+pid_of() {
+  local pid
+  pid=$(cat "$DIR/n$1.pid" 2>/dev/null) || return 1
+  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || return 1
+  # The blanks around it keep n1 from meaning n10, and one directory from meaning another.
+  case "$(command_line "$pid") " in *" server "*" --data-dir $DIR/n$1 "*) printf '%s' "$pid" ;; *) return 1 ;; esac
+}
+
+is_running() { pid_of "$1" >/dev/null; }
+
+is_paused() {
+  local pid
+  pid=$(pid_of "$1") || return 1
+  case "$(ps -o stat= -p "$pid" 2>/dev/null)" in T*) return 0 ;; *) return 1 ;; esac
+}
+
+# Signals node $2 with $1, if it is ours and runs.
+signal_node() {
+  local pid
+  pid=$(pid_of "$2") || return 1
+  kill -s "$1" "$pid"
+}
+
+# Waits until node $1 has ended, at most $2 seconds.
+wait_ended() {
+  local tries=$(($2 * 10))
+  while is_running "$1"; do
+    ((tries-- > 0)) || return 1
+    sleep 0.1
+  done
+  rm -f "$DIR/n$1.pid"
+}
+
+join_list() {
+  local i list=
+  for i in $(node_numbers); do list=$list,$(rpc_of "$i"); done
+  printf '%s' "${list#,}"
+}
+
+# Starts node $1 and returns at once.
+launch() {
+  local i=$1
+  mkdir -p "$DIR/n$i"
+  # Its own session: a Ctrl-C in the terminal that ran this script is not meant for the server.
+  nohup "$(quorate_bin)" server --node-id "$i" --name "n$i" --data-dir "$DIR/n$i" \
+    --http-addr "$HOST:$(port_of "$HTTP_PORT" "$i")" --rpc-addr "$(rpc_of "$i")" \
+    --dns-addr "$HOST:$(port_of "$DNS_PORT" "$i")" \
+    --bootstrap-expect "$NODES" --join "$(join_list)" </dev/null >>"$DIR/n$i.log" 2>&1 &
+  printf '%s\n' "$!" >"$DIR/n$i.pid"
+  disown "$!"
+}
+
+# Waits until node $1 is ready; tells why not otherwise.
+wait_ready() {
+  local deadline=$((SECONDS + READY_LIMIT_S))
+  until curl -fs -o /dev/null --max-time 2 "$(http_of "$1")/readyz" 2>/dev/null; do
+    is_running "$1" || { log_tail "$1"; die "node $1 ended while starting; its log is $DIR/n$1.log"; }
+    ((SECONDS < deadline)) || { log_tail "$1"; die "node $1 was not ready within $READY_LIMIT_S s; its log is $DIR/n$1.log"; }
+    sleep 0.1
+  done
+}
+
+log_tail() { say "--- the last lines of $DIR/n$1.log" >&2; tail -n 8 "$DIR/n$1.log" >&2 || true; say "---" >&2; }
+
+# --- the binary --------------------------------------------------------------------------------
+
+quorate_bin() { printf '%s' "${QUORATE_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release/quorate}"; }
+
+# Builds the release binary if it is missing or older than a source. QUORATE_BIN names another one.
+ensure_binary() {
+  local bin
+  bin=$(quorate_bin)
+  if [ -n "${QUORATE_BIN:-}" ]; then
+    [ -x "$bin" ] || die "QUORATE_BIN is $bin, which cannot be run"
+    return
+  fi
+  if [ ! -x "$bin" ] || [ -n "$(find "$ROOT"/{node,storage,client} "$ROOT"/Cargo.{toml,lock} \
+    -type f \( -name '*.rs' -o -name 'Cargo.*' \) -newer "$bin" -print 2>/dev/null | head -n 1)" ]; then
+    command -v cargo >/dev/null || die "cargo is needed to build the server: see https://rustup.rs"
+    say "Building the release binary (a first build takes some minutes) ..."
+    (cd "$ROOT" && cargo build --release -p quorate) || die "the build failed"
+    touch "$bin"
+  fi
+}
+
+# --- ports -------------------------------------------------------------------------------------
+
+port_taken() { (exec 3<>"/dev/tcp/$HOST/$1") 2>/dev/null; }
+
+# Who listens on port $1, as far as this machine tells.
+port_user() {
+  local who=
+  if command -v ss >/dev/null; then
+    who=$(ss -Hltnp "sport = :$1" 2>/dev/null | sed -n 's/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1, process \2/p' | head -n 1)
+  elif command -v lsof >/dev/null; then
+    who=$(lsof -nP -iTCP:"$1" -sTCP:LISTEN -Fcp 2>/dev/null | tr '\n' ' ' | sed 's/p\([0-9]*\) c\([^ ]*\).*/"\2", process \1/')
+  fi
+  printf '%s' "${who:-another program}"
+}
+
+# Stops with advice if a port that node $1 needs is taken: need_port NODE FLAG BASE-PORT WHAT.
+need_port() {
+  local port
+  port=$(port_of "$3" "$1")
+  port_taken "$port" || return 0
+  die "port $port, which node $1 needs for $4, is in use by $(port_user "$port").
+  End that program, or choose other ports with $2, for example: cluster-scripts/up $2 $(($3 + 1000))"
+}
+need_ports() {
+  need_port "$1" --http-port "$HTTP_PORT" "its HTTP API"
+  need_port "$1" --rpc-port "$RPC_PORT" "the other nodes"
+  need_port "$1" --dns-port "$DNS_PORT" "DNS"
+}
+
+# --- what the cluster says ---------------------------------------------------------------------
+
+# The member $1 of a flat JSON object on standard input, text or number.
+json_member() { sed -n "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\)\"\{0,1\}.*/\1/p" | head -n 1; }
+
+# Prints the number of the leader, as a running node sees it; waits up to $1 (default 5) seconds.
+leader_number() {
+  local deadline=$((SECONDS + ${1:-5})) i j address
+  while :; do
+    for i in $(node_numbers); do
+      is_running "$i" && ! is_paused "$i" || continue
+      address=$(curl -fs --max-time 1 "$(http_of "$i")/v1/status/leader" 2>/dev/null | tr -d '"') || continue
+      for j in $(node_numbers); do
+        # A survivor may name a leader that has just died: then ask again.
+        if [ "$address" = "$(rpc_of "$j")" ] && is_running "$j"; then printf '%s' "$j"; return 0; fi
+      done
+    done
+    ((SECONDS < deadline)) || return 1
+    sleep 0.1
+  done
+}
+
+# Turns "2" or "leader" into a node's number.
+which_node() {
+  case ${1-} in
+    leader) leader_number || die "no leader is known to any running node" ;;
+    [1-9]) ((10#$1 <= NODES)) || die "this cluster has nodes 1 to $NODES"; printf '%s' "$1" ;;
+    *) usage_error "name a node: 1 to $NODES${2:-}" ;;
+  esac
+}
+
+table() {
+  local i pid state role ready hash leader
+  leader=$(leader_number 0) || leader=
+  printf '%-5s %-8s %-8s %-9s %-6s %-23s %-10s %s\n' NODE PID STATE ROLE READY HTTP APPLIED 'STATE HASH'
+  for i in $(node_numbers); do
+    pid=- state=down role=- ready=- hash=
+    if pid=$(pid_of "$i"); then
+      state=running role=follower ready=no
+      [ "$i" = "$leader" ] && role=leader
+      if is_paused "$i"; then state=paused role=-; else
+        curl -fs -o /dev/null --max-time 2 "$(http_of "$i")/readyz" && ready=yes
+        hash=$(curl -fs --max-time 2 "$(http_of "$i")/v1/quorate/state-hash") || hash=
+      fi
+    else
+      pid=-
+    fi
+    printf '%-5s %-8s %-8s %-9s %-6s %-23s %-10s %.16s\n' "n$i" "$pid" "$state" "$role" "$ready" "$(http_of "$i")" \
+      "$(json_member AppliedIndex <<<"$hash")" "$(json_member Hash <<<"$hash")"
+  done
+}
+
+# The scripts that take one node: parse_node_args "$@" sets NODE_ARGUMENT and DIR.
+parse_node_args() {
+  NODE_ARGUMENT=
+  while (($#)); do
+    case $1 in
+      --dir) value=$(flag_value "$1" "${2-}"); use_dir "$value"; shift 2 ;;
+      -h | --help) say "$USAGE"; exit 0 ;;
+      -*) usage_error "unknown flag $1" ;;
+      *) [ -z "$NODE_ARGUMENT" ] || usage_error "one node at a time"; NODE_ARGUMENT=$1; shift ;;
+    esac
+  done
+  need_cluster
+}

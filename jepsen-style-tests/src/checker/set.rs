@@ -1,0 +1,159 @@
+//! A set to which each member is added once, by create-only writes of keys that nobody else writes:
+//! nothing acknowledged is lost, nothing comes from nowhere, and nothing is applied twice. The last
+//! shows because the second application of a create-only write is refused: its client is told "no"
+//! although only it ever adds that member.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Verdict;
+use crate::history::{Function, Operation};
+
+/// Judges the adds and look-ups of a history, and the members read at the end.
+pub fn check(history: &[Operation], members: &[u64]) -> Verdict {
+    let mut added: BTreeMap<u64, &Operation> = BTreeMap::new();
+    let mut violations = Vec::new();
+    for add in history.iter().filter(|operation| operation.f == Function::Add) {
+        let member = add.arg.unwrap_or_default();
+        if added.insert(member, add).is_some() {
+            return Verdict::Vacuous(format!("member {member} was added twice by the test itself"));
+        }
+        if add.ok == Some(false) {
+            violations.push(format!(
+                "{member} was there before it was added, so it was applied twice: {add:?}"
+            ));
+        }
+    }
+    if !added.values().any(|add| is_acknowledged(add)) {
+        return Verdict::Vacuous("no add was acknowledged".to_owned());
+    }
+    violations.extend(look_ups(history, &added));
+    violations.extend(final_members(&added, members));
+    Verdict::from_violations(violations)
+}
+
+fn is_acknowledged(add: &Operation) -> bool {
+    add.ret.is_some() && add.ok == Some(true)
+}
+
+/// A look-up that began after an add returned must find the member; one that ended before the add
+/// was called must not.
+fn look_ups(history: &[Operation], added: &BTreeMap<u64, &Operation>) -> Vec<String> {
+    let mut violations = Vec::new();
+    for look_up in history.iter().filter(|operation| operation.f == Function::Contains) {
+        let (Some(ret), Some(found)) = (look_up.ret, look_up.ok) else { continue };
+        let member = look_up.arg.unwrap_or_default();
+        match added.get(&member) {
+            None if found => violations.push(format!("{member} was found and never added")),
+            Some(add) if found && ret < add.call => {
+                violations.push(format!("{member} was found before it was added: {look_up:?}"));
+            }
+            Some(add)
+                if !found && is_acknowledged(add) && add.ret.is_some_and(|t| t < look_up.call) =>
+            {
+                violations
+                    .push(format!("{member} was added by {add:?} and not found by {look_up:?}"));
+            }
+            None | Some(_) => {}
+        }
+    }
+    violations
+}
+
+fn final_members(added: &BTreeMap<u64, &Operation>, members: &[u64]) -> Vec<String> {
+    let mut violations = Vec::new();
+    let mut seen = BTreeSet::new();
+    for member in members {
+        if !seen.insert(*member) {
+            violations.push(format!("{member} is there more than once"));
+        }
+        if !added.contains_key(member) {
+            violations.push(format!("{member} comes from nowhere"));
+        }
+    }
+    for (member, add) in added {
+        if is_acknowledged(add) && !seen.contains(member) {
+            violations.push(format!("{member} is lost: {add:?}"));
+        }
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(member: u64, ok: bool, call: u64, ret: impl Into<Option<u64>>) -> Operation {
+        let ret = ret.into();
+        Operation {
+            client: 1,
+            key: 0,
+            f: Function::Add,
+            from: None,
+            arg: Some(member),
+            ok: ret.map(|_| ok),
+            val: None,
+            call,
+            ret,
+        }
+    }
+    fn contains(member: u64, found: bool, call: u64, ret: u64) -> Operation {
+        Operation { f: Function::Contains, ..add(member, found, call, ret) }
+    }
+
+    #[test]
+    fn good_histories_are_accepted() {
+        let good: Vec<(&str, Vec<Operation>, Vec<u64>)> = vec![
+            ("all there", vec![add(1, true, 1, 2), add(2, true, 3, 4)], vec![1, 2]),
+            (
+                "an unknown one is there",
+                vec![add(1, true, 1, 2), add(2, true, 3, None)],
+                vec![1, 2],
+            ),
+            (
+                "an unknown one is not there",
+                vec![add(1, true, 1, 2), add(2, true, 3, None)],
+                vec![1],
+            ),
+            ("found after its add", vec![add(1, true, 1, 2), contains(1, true, 3, 4)], vec![1]),
+            (
+                "not found while it was added",
+                vec![add(1, true, 1, 9), contains(1, false, 3, 4)],
+                vec![1],
+            ),
+            (
+                "an unknown one is found, later not",
+                vec![add(2, true, 1, 2), add(1, true, 1, None), contains(1, false, 3, 4)],
+                vec![2, 1],
+            ),
+        ];
+        for (name, history, members) in good {
+            assert_eq!(check(&history, &members), Verdict::Valid, "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_histories_are_rejected() {
+        let one = || vec![add(1, true, 1, 2)];
+        let bad: Vec<(&str, Vec<Operation>, Vec<u64>)> = vec![
+            ("lost", vec![add(1, true, 1, 2), add(2, true, 3, 4)], vec![2]),
+            ("twice", one(), vec![1, 1]),
+            ("from nowhere", one(), vec![1, 3]),
+            ("applied twice", vec![add(1, true, 1, 2), add(2, false, 3, 4)], vec![1, 2]),
+            ("a stale look-up", vec![add(1, true, 1, 2), contains(1, false, 3, 4)], vec![1]),
+            ("found and never added", vec![add(1, true, 1, 2), contains(7, true, 3, 4)], vec![1]),
+            (
+                "found before it was added",
+                vec![add(1, true, 5, 6), contains(1, true, 3, 4)],
+                vec![1],
+            ),
+        ];
+        for (name, history, members) in bad {
+            assert!(check(&history, &members).is_invalid(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_run_without_an_acknowledged_add_proves_nothing() {
+        assert!(matches!(check(&[add(1, true, 1, None)], &[1]), Verdict::Vacuous(_)));
+    }
+}

@@ -1,0 +1,597 @@
+//! Real processes on real sockets.
+//!
+//! Node i of a cluster listens on, and dials from, 127.x.y.i with the default ports. The /24 is the
+//! cluster's own: so a restarted node has its old addresses, clusters do not meet, and a later fault
+//! can cut two nodes apart by their addresses.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::checker::Verdict;
+use crate::checker::hashes::Ledger;
+use crate::guardian::Guardian;
+use crate::http::Http;
+use crate::turn::Turn;
+use crate::{Failure, Result, binary};
+
+const HTTP_PORT: u16 = 8500;
+const RPC_PORT: u16 = 8300;
+const DNS_PORT: u16 = 8600;
+
+/// How long a cluster may take until every node is ready, from nothing or after a restart.
+pub const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a quiet cluster may take until every node has applied the same.
+pub const CONVERGE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the nodes may take to agree on a leader.
+pub const LEADER_LIMIT: Duration = Duration::from_secs(15);
+/// A server promises to end within 10 s of SIGTERM; some room for a busy machine.
+const STOP_LIMIT: Duration = Duration::from_secs(13);
+/// Probes wait no longer than this for one answer.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a condition is looked at again.
+const POLL: Duration = Duration::from_millis(20);
+/// How many lines of each log a failing test shows.
+const LOG_TAIL_LINES: usize = 15;
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many nodes; 1, 3 or 5.
+    pub nodes: u64,
+    /// More flags for every server.
+    pub flags: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 3, flags: Vec::new() }
+    }
+}
+
+/// What the harness has done to a node's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It should be serving.
+    Running,
+    /// It was stopped with SIGSTOP.
+    Paused,
+    /// There is no process.
+    Down,
+}
+
+#[derive(Debug)]
+struct Member {
+    id: u64,
+    ip: Ipv4Addr,
+    data: PathBuf,
+    log: PathBuf,
+    http: Http,
+    probe: Http,
+    child: Option<Child>,
+    condition: Condition,
+}
+
+/// A cluster of real processes. They end when it is dropped, in a panic too.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Member>,
+    options: Options,
+    hashes: Arc<Mutex<Ledger>>,
+    /// Whether its test has come to its end; else what is left is evidence.
+    is_finished: bool,
+    // Declared in the order in which they must go: the guardian looks at what is left once the
+    // members are gone, the data go next, and only then is it another cluster's turn.
+    guardian: Guardian,
+    dir: Option<TempDir>,
+    _turn: Turn,
+}
+
+impl Cluster {
+    /// Starts a cluster of `nodes` and waits until every node is ready.
+    pub async fn start(nodes: u64) -> Result<Self> {
+        Self::start_with(Options { nodes, ..Options::default() }).await
+    }
+
+    /// Starts a cluster and waits until every node is ready. Waits for its turn first.
+    pub async fn start_with(options: Options) -> Result<Self> {
+        tokio::task::spawn_blocking(binary::quorate)
+            .await
+            .map_err(|error| Failure::new(format!("building the binary: {error}")))??;
+        let turn = Turn::take().await?;
+        let dir = tempfile::Builder::new().prefix("quorate-cluster-").tempdir()?;
+        let subnet = free_subnet()?;
+        let members = (1..=options.nodes)
+            .map(|id| Member::new(id, subnet, dir.path()))
+            .collect::<Result<Vec<_>>>()?;
+        let guardian = Guardian::start(dir.path())?;
+        let hashes = Arc::default();
+        let mut cluster = Self {
+            members,
+            options,
+            hashes,
+            is_finished: false,
+            guardian,
+            dir: Some(dir),
+            _turn: turn,
+        };
+        cluster.start_all()?;
+        cluster.wait_all_ready().await?;
+        Ok(cluster)
+    }
+
+    /// The numbers of all nodes.
+    pub fn ids(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+
+    /// The numbers of the nodes that should be serving.
+    pub fn running(&self) -> Vec<u64> {
+        let is_running = |member: &&Member| member.condition == Condition::Running;
+        self.members.iter().filter(is_running).map(|member| member.id).collect()
+    }
+
+    /// All nodes but `id`.
+    pub fn others(&self, id: u64) -> Vec<u64> {
+        self.ids().into_iter().filter(|other| *other != id).collect()
+    }
+
+    /// A patient client of a node.
+    pub fn http(&self, id: u64) -> Http {
+        self.member(id).http.clone()
+    }
+
+    /// Patient clients of several nodes.
+    pub fn https(&self, ids: &[u64]) -> Vec<Http> {
+        ids.iter().map(|id| self.http(*id)).collect()
+    }
+
+    /// A node's data directory.
+    pub fn data_dir(&self, id: u64) -> &Path {
+        &self.member(id).data
+    }
+
+    /// A node's process id, if it has a process.
+    pub fn pid(&self, id: u64) -> Option<u32> {
+        self.member(id).child.as_ref().map(Child::id)
+    }
+
+    /// Everything that a node's processes have said.
+    pub fn log(&self, id: u64) -> Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.member(id).log)?).into_owned())
+    }
+
+    fn member(&self, id: u64) -> &Member {
+        self.members.iter().find(|member| member.id == id).expect("ids come from this cluster")
+    }
+
+    fn member_mut(&mut self, id: u64) -> &mut Member {
+        self.members.iter_mut().find(|member| member.id == id).expect("ids come from this cluster")
+    }
+
+    // --- faults ----------------------------------------------------------------------------------
+
+    /// Starts a node that is down; it may take a while until it is ready.
+    pub fn start_node(&mut self, id: u64) -> Result<()> {
+        let bootstrap = self.options.nodes.to_string();
+        let join: Vec<_> = self.members.iter().map(|member| member.rpc()).collect();
+        let flags = self.options.flags.clone();
+        let member = self.member_mut(id);
+        if member.child.is_some() {
+            return Err(Failure::new(format!("node {id} has a process already")));
+        }
+        let log = File::options().create(true).append(true).open(&member.log)?;
+        let mut command = Command::new(binary::quorate()?);
+        for (name, _) in std::env::vars_os() {
+            // A developer's own settings are not what is tested.
+            if name.to_string_lossy().starts_with("QUORATE_SERVER_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .arg("server")
+            .args(["--node-id", &id.to_string(), "--name", &format!("n{id}")])
+            .arg("--data-dir")
+            .arg(&member.data)
+            .args(["--http-addr", &format!("{}:{HTTP_PORT}", member.ip)])
+            .args(["--rpc-addr", &member.rpc()])
+            .args(["--dns-addr", &format!("{}:{DNS_PORT}", member.ip)])
+            .args(["--bootstrap-expect", &bootstrap, "--join", &join.join(",")])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command.spawn()?;
+        let pid = child.id();
+        member.child = Some(child);
+        member.condition = Condition::Running;
+        self.guardian.add(pid)
+    }
+
+    /// Starts every node that is down.
+    pub fn start_all(&mut self) -> Result<()> {
+        for id in self.ids() {
+            if self.member(id).condition == Condition::Down {
+                self.start_node(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Crashes a node: SIGKILL, and waits until the process is gone. Returns the moment of the signal.
+    pub fn kill(&mut self, id: u64) -> Result<Instant> {
+        let moment = Instant::now();
+        self.signal(id, Signal::SIGKILL)?;
+        self.reap(id, STOP_LIMIT)?;
+        Ok(moment)
+    }
+
+    /// Crashes several nodes as nearly at once as signals go.
+    pub fn kill_all(&mut self, ids: &[u64]) -> Result<()> {
+        for id in ids {
+            self.signal(*id, Signal::SIGKILL)?;
+        }
+        for id in ids {
+            self.reap(*id, STOP_LIMIT)?;
+        }
+        Ok(())
+    }
+
+    /// Asks a node to stop (SIGTERM) and returns at once; [`Self::wait_stopped`] waits for it.
+    pub fn terminate(&mut self, id: u64) -> Result<Instant> {
+        let moment = Instant::now();
+        self.signal(id, Signal::SIGTERM)?;
+        self.member_mut(id).condition = Condition::Down;
+        Ok(moment)
+    }
+
+    /// Waits until a terminated node has ended; fails if it takes longer than it promises.
+    pub fn wait_stopped(&mut self, id: u64) -> Result<ExitStatus> {
+        self.reap(id, STOP_LIMIT)
+    }
+
+    /// Freezes a node (SIGSTOP): its sockets stay open, and nobody answers on them.
+    pub fn pause(&mut self, id: u64) -> Result<()> {
+        self.signal(id, Signal::SIGSTOP)?;
+        self.member_mut(id).condition = Condition::Paused;
+        Ok(())
+    }
+
+    /// Lets a paused node go on.
+    pub fn resume(&mut self, id: u64) -> Result<()> {
+        self.signal(id, Signal::SIGCONT)?;
+        self.member_mut(id).condition = Condition::Running;
+        Ok(())
+    }
+
+    /// Kills a node and starts it again with its data.
+    pub fn restart(&mut self, id: u64) -> Result<()> {
+        self.kill(id)?;
+        self.start_node(id)
+    }
+
+    /// Removes the data of a node that is down.
+    pub fn wipe(&mut self, id: u64) -> Result<()> {
+        let member = self.member(id);
+        if member.child.is_some() {
+            return Err(Failure::new(format!("node {id} runs: it cannot be wiped")));
+        }
+        std::fs::remove_dir_all(&member.data)?;
+        Ok(())
+    }
+
+    fn signal(&self, id: u64, signal: Signal) -> Result<()> {
+        let member = self.member(id);
+        let Some(child) = &member.child else {
+            return Err(Failure::new(format!("node {id} has no process")));
+        };
+        // The child was not waited for yet, so its id cannot mean another process.
+        let pid =
+            i32::try_from(child.id()).map_err(|_| Failure::new("a process id is too large"))?;
+        Ok(kill(Pid::from_raw(pid), signal)?)
+    }
+
+    fn reap(&mut self, id: u64, limit: Duration) -> Result<ExitStatus> {
+        let member = self.member_mut(id);
+        member.condition = Condition::Down;
+        let Some(child) = &mut member.child else {
+            return Err(Failure::new(format!("node {id} has no process")));
+        };
+        let pid = child.id();
+        let deadline = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("node {id} did not end within {limit:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        member.child = None;
+        self.guardian.remove(pid)?;
+        Ok(status)
+    }
+
+    // --- what the cluster says -------------------------------------------------------------------
+
+    /// Waits until a node says that it has caught up and that a quorum answers.
+    pub async fn wait_ready(&mut self, id: u64) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        loop {
+            let said = match self.member(id).probe.get("/readyz").await {
+                Ok(answer) if answer.status == 200 => return Ok(()),
+                Ok(answer) => format!("{} {}", answer.status, answer.body),
+                Err(no_answer) => format!("{no_answer:?}"),
+            };
+            self.require_alive(id)?;
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!(
+                    "node {id} was not ready within {READY_LIMIT:?}: {said}"
+                )));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every node that should be serving is ready.
+    pub async fn wait_all_ready(&mut self) -> Result<()> {
+        for id in self.running() {
+            self.wait_ready(id).await?;
+        }
+        Ok(())
+    }
+
+    fn require_alive(&mut self, id: u64) -> Result<()> {
+        let member = self.member_mut(id);
+        let Some(child) = &mut member.child else {
+            return Err(Failure::new(format!("node {id} is down")));
+        };
+        match child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(Failure::new(format!("node {id} ended by itself: {status}"))),
+        }
+    }
+
+    /// The leader, once the node in question and a majority of the cluster agree on it.
+    pub async fn leader(&self) -> Result<u64> {
+        let deadline = Instant::now() + LEADER_LIMIT;
+        loop {
+            if let Some(leader) = self.agreed_leader().await {
+                return Ok(leader);
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("no leader was agreed on in {LEADER_LIMIT:?}")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn agreed_leader(&self) -> Option<u64> {
+        let mut named = Vec::new();
+        for id in self.running() {
+            named.push((id, self.leader_according_to(id).await));
+        }
+        let majority = self.members.len() / 2 + 1;
+        self.running().into_iter().find(|candidate| {
+            let agrees = |(_, leader): &&(u64, Option<u64>)| *leader == Some(*candidate);
+            named.contains(&(*candidate, Some(*candidate)))
+                && named.iter().filter(agrees).count() >= majority
+        })
+    }
+
+    /// Whom a node takes for the leader at present.
+    pub async fn leader_according_to(&self, id: u64) -> Option<u64> {
+        let answer = self.member(id).probe.get("/v1/status/leader").await.ok()?;
+        let address = answer.body.trim_matches(['"', '\n']).to_owned();
+        self.members.iter().find(|member| member.rpc() == address).map(|member| member.id)
+    }
+
+    // --- state hashes ----------------------------------------------------------------------------
+
+    /// A node's applied index and state hash.
+    pub async fn state_hash(&self, id: u64) -> Result<(u64, String)> {
+        let (applied, hash) = state_hash_at(&self.member(id).probe).await?;
+        self.ledger().record(id, applied, &hash);
+        Ok((applied, hash))
+    }
+
+    /// Waits until every serving node has applied the same index, with the same hash.
+    pub async fn converge(&self) -> Result<(u64, String)> {
+        let deadline = Instant::now() + CONVERGE_LIMIT;
+        let running = self.running();
+        loop {
+            let mut seen = Vec::new();
+            for id in &running {
+                // A node that has just started may not answer yet.
+                if let Ok(state) = self.state_hash(*id).await {
+                    seen.push(state);
+                }
+            }
+            if let Verdict::Invalid(violations) = self.ledger().verdict() {
+                return Err(Failure::new(violations.join("\n")));
+            }
+            if seen.len() == running.len() && seen.windows(2).all(|pair| pair[0] == pair[1]) {
+                return seen.pop().ok_or_else(|| Failure::new("no node is running"));
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("not converged in {CONVERGE_LIMIT:?}: {seen:?}")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Samples every node's state hash from now on, until the returned task is dropped.
+    pub fn watch_hashes(&self, every: Duration) -> HashWatch {
+        let probes: Vec<_> = self.members.iter().map(|m| (m.id, m.probe.clone())).collect();
+        let ledger = Arc::clone(&self.hashes);
+        HashWatch(tokio::spawn(async move {
+            loop {
+                let asked: Vec<_> = probes
+                    .iter()
+                    .map(|(id, probe)| (*id, tokio::spawn(ask_hash(probe.clone()))))
+                    .collect();
+                for (id, answer) in asked {
+                    if let Ok(Ok((applied, hash))) = answer.await {
+                        lock(&ledger).record(id, applied, &hash);
+                    }
+                }
+                tokio::time::sleep(every).await;
+            }
+        }))
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.hashes)
+    }
+
+    /// Everything a test asks for at its end: all serving nodes alive and converged to one hash, equal
+    /// hashes at equal applied index during the whole run, and no panic in any log.
+    pub async fn finish(mut self) -> Result<()> {
+        self.wait_all_ready().await?;
+        let (applied, hash) = self.converge().await?;
+        let verdict = self.ledger().verdict();
+        if !verdict.is_valid() && self.members.len() > 1 {
+            return Err(Failure::new(format!("state hashes: {verdict}")));
+        }
+        for id in self.running() {
+            self.require_alive(id)?;
+        }
+        let panics = self.panics()?;
+        if !panics.is_empty() {
+            return Err(Failure::new(format!("panics in the logs:\n{}", panics.join("\n"))));
+        }
+        let compared = self.ledger().compared();
+        self.is_finished = true;
+        println!(
+            "state hash {hash:.16} at {applied} on all nodes; {compared} applied indexes compared"
+        );
+        Ok(())
+    }
+
+    /// Lines of the logs that speak of a panic.
+    pub fn panics(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for id in self.ids() {
+            for line in self.log(id)?.lines().filter(|line| line.contains("panicked")) {
+                found.push(format!("n{id}: {line}"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ends a cluster that a test knows to be unable to go on, without keeping its data and logs.
+    pub fn abandon(mut self) {
+        self.is_finished = true;
+    }
+
+    /// What a failing test leaves behind for whoever looks into it.
+    fn keep_evidence(&mut self) {
+        for id in self.ids() {
+            let log = self.log(id).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("--- the last lines of n{id}");
+            for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
+                eprintln!("{line}");
+            }
+        }
+        if let Some(dir) = self.dir.take() {
+            eprintln!("--- data and logs are kept in {}", dir.keep().display());
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            if let Some(child) = &mut member.child {
+                // Already gone is as good; nothing more can be done about another error here.
+                let _ = child.kill();
+                let _ = child.wait();
+                let _ = self.guardian.remove(child.id());
+            }
+        }
+        if !self.is_finished {
+            self.keep_evidence();
+        }
+    }
+}
+
+impl Member {
+    fn new(id: u64, subnet: [u8; 3], dir: &Path) -> Result<Self> {
+        let host = u8::try_from(id).map_err(|_| Failure::new("too many nodes"))?;
+        let ip = Ipv4Addr::new(subnet[0], subnet[1], subnet[2], host);
+        let base = format!("http://{ip}:{HTTP_PORT}");
+        Ok(Self {
+            id,
+            ip,
+            data: dir.join(format!("n{id}")),
+            log: dir.join(format!("n{id}.log")),
+            http: Http::new(&base)?,
+            probe: Http::with_patience(&base, PROBE_PATIENCE)?,
+            child: None,
+            condition: Condition::Down,
+        })
+    }
+
+    fn rpc(&self) -> String {
+        format!("{}:{RPC_PORT}", self.ip)
+    }
+}
+
+/// Samples state hashes in the background; dropping it ends the sampling.
+#[derive(Debug)]
+pub struct HashWatch(JoinHandle<()>);
+
+impl Drop for HashWatch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn ask_hash(probe: Http) -> Result<(u64, String)> {
+    state_hash_at(&probe).await
+}
+
+async fn state_hash_at(probe: &Http) -> Result<(u64, String)> {
+    let state = probe.must_get("/v1/quorate/state-hash").await?;
+    let applied = state["AppliedIndex"].as_u64();
+    let hash = state["Hash"].as_str();
+    let (Some(applied), Some(hash)) = (applied, hash) else {
+        return Err(Failure::new(format!("not a state hash: {state}")));
+    };
+    Ok((applied, hash.to_owned()))
+}
+
+/// A test that panicked while it held the ledger has failed already; what it recorded is still true.
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A /24 of the loopback network in which nobody listens on the nodes' ports. Processes begin at
+/// different places, so that two do not pick the same one in the same moment.
+fn free_subnet() -> Result<[u8; 3]> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const TRIES: u32 = 200;
+    // 127.0.y and 127.1.y are left to people.
+    const FIRST: u32 = 2;
+    for _ in 0..TRIES {
+        let number = std::process::id().wrapping_mul(257) + NEXT.fetch_add(1, Ordering::Relaxed);
+        let [_, _, x, y] = (number % ((256 - FIRST) * 256) + FIRST * 256).to_be_bytes();
+        let subnet = [127, x, y];
+        let is_free = |port| TcpListener::bind((Ipv4Addr::new(127, x, y, 1), port)).is_ok();
+        if is_free(HTTP_PORT) && is_free(RPC_PORT) {
+            return Ok(subnet);
+        }
+    }
+    Err(Failure::new("no loopback network is free"))
+}

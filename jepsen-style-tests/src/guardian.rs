@@ -1,0 +1,108 @@
+//! Ends the servers of a test process that was itself killed.
+//!
+//! A destructor does not run on SIGKILL. So each cluster has a small shell beside it, which knows the
+//! servers' process ids and reads from a pipe; when the test process ends, however it ends, the
+//! pipe closes, and the shell kills what is left. An id alone proves nothing (the system gives it
+//! to somebody else one day), so the command line must name the cluster's directory.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::Result;
+
+const SCRIPT: &str = r#"
+trap '' INT TERM HUP
+pids=' '
+while read -r sign pid; do
+  case $sign in
+    +) pids="$pids$pid " ;;
+    -) pids="${pids%% $pid *} ${pids#* $pid }" ;;
+  esac
+done
+for pid in $pids; do
+  case "$(ps -o args= -p "$pid" 2>/dev/null) " in
+    *" --data-dir $1/"*) kill -s KILL "$pid" 2>/dev/null ;;
+  esac
+done
+"#;
+
+/// The shell that watches over one cluster.
+#[derive(Debug)]
+pub struct Guardian {
+    shell: Child,
+}
+
+impl Guardian {
+    /// Watches over servers whose data lie below `dir`.
+    pub fn start(dir: &Path) -> Result<Self> {
+        let shell = Command::new("sh")
+            .args(["-c", SCRIPT, "guardian"])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            // A Ctrl-C in the terminal is for the test, and must not end its guardian first.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { shell })
+    }
+
+    /// A server was started.
+    pub fn add(&mut self, pid: u32) -> Result<()> {
+        self.tell('+', pid)
+    }
+
+    /// A server has ended and was waited for: its id may now mean somebody else.
+    pub fn remove(&mut self, pid: u32) -> Result<()> {
+        self.tell('-', pid)
+    }
+
+    fn tell(&mut self, sign: char, pid: u32) -> Result<()> {
+        let pipe = self.shell.stdin.as_mut().expect("the pipe is open until drop");
+        writeln!(pipe, "{sign} {pid}")?;
+        Ok(())
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        // Nothing to be done about an error while dropping; the shell ends by itself.
+        let _ = self.shell.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process whose command line looks like a server's with its data in `dir`.
+    fn waiting_shell(dir: &str) -> Child {
+        Command::new("sh")
+            .args(["-c", "read -r line; :", "server", "--data-dir", dir])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_guardian_ends_what_is_left_and_nothing_else() {
+        let mut guardian = Guardian::start(Path::new("/nowhere/cluster")).unwrap();
+        let mut left = waiting_shell("/nowhere/cluster/n1");
+        let mut removed = waiting_shell("/nowhere/cluster/n2");
+        let mut stranger = waiting_shell("/elsewhere/n1");
+        for pid in [left.id(), removed.id(), stranger.id()] {
+            guardian.add(pid).unwrap();
+        }
+        guardian.remove(removed.id()).unwrap();
+        drop(guardian);
+        assert!(!left.wait().unwrap().success());
+        assert!(removed.try_wait().unwrap().is_none());
+        assert!(stranger.try_wait().unwrap().is_none());
+        for mut child in [removed, stranger] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}

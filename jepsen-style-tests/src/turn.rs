@@ -1,0 +1,30 @@
+//! One cluster at a time on one machine.
+//!
+//! Timing assertions mean nothing while another test kills and floods its own cluster on the same
+//! two cores. A file lock works between the threads of one test binary, between test binaries, and
+//! with every test runner, and the system releases it when its holder dies.
+
+use std::fs::File;
+
+use crate::{Failure, Result, binary};
+
+/// The right to run a cluster; dropping it passes the turn on.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
+impl Turn {
+    /// Waits for the turn, without a limit: the test runner has its own.
+    pub async fn take() -> Result<Self> {
+        let path = binary::target_dir()?.join("quorate-cluster.lock");
+        let lock = tokio::task::spawn_blocking(move || -> std::io::Result<File> {
+            let file = File::options().create(true).truncate(false).write(true).open(path)?;
+            file.lock()?;
+            Ok(file)
+        })
+        .await
+        .map_err(|error| Failure::new(format!("waiting for the turn: {error}")))??;
+        Ok(Self { _lock: lock })
+    }
+}

@@ -1,0 +1,276 @@
+//! Malformed requests get the status and the sentence that Consul's clients know, and change nothing.
+
+use jepsen_style_tests::http::Http;
+use jepsen_style_tests::{Cluster, Result};
+use reqwest::Method;
+use serde_json::Value;
+
+/// Whether a command may reach the log before it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// The request is refused where it arrives: nothing is replicated, not even the refusal.
+    AtTheEdge,
+    /// It is refused when it is applied: the log grows, and nothing that can be seen changes.
+    InTheLog,
+}
+use Refused::{AtTheEdge, InTheLog};
+
+/// A request and what must come back: method, path, body, status, text.
+#[derive(Clone, Copy)]
+struct Case(&'static str, &'static str, Body, u16, Text, Refused);
+
+#[derive(Clone, Copy)]
+enum Body {
+    None,
+    Is(&'static str),
+    /// So many bytes.
+    Long(usize),
+}
+use Body::{Is, Long};
+
+#[derive(Clone, Copy)]
+enum Text {
+    Equals(&'static str),
+    Begins(&'static str),
+    Any,
+}
+use Text::{Any, Begins, Equals};
+
+const KV_BYTES_MAX: usize = 524_288;
+const REGISTER: &str = "/v1/agent/service/register";
+const CHECK_REGISTER: &str = "/v1/agent/check/register";
+const CATALOG: &str = "/v1/catalog/register";
+const NONE: Body = Body::None;
+
+const DECODE: Text = Begins("Request decode failed: ");
+const UNKNOWN_FIELD: Text = Equals("Request decode failed: json: unknown field \"Nope\"");
+const EMPTY: Text = Equals("Request decode failed: EOF");
+const CUT: Text = Equals("Request decode failed: unexpected EOF");
+
+/// Bodies that are no JSON, or not an object, for every endpoint that takes one.
+#[rustfmt::skip]
+const BODIES: &[(Body, Text)] = &[
+    (NONE, EMPTY),
+    (Is("{"), CUT),
+    (Is("[]"), DECODE),
+    (Is("\"text\""), DECODE),
+    (Is("{nope}"), DECODE),
+    (Is("\u{0}\u{1}\u{2}"), DECODE),
+    (Is(r#"{"Nope":1}"#), UNKNOWN_FIELD),
+];
+
+const fn register_case(body: &'static str, text: Text) -> Case {
+    Case("PUT", REGISTER, Is(body), 400, text, AtTheEdge)
+}
+const fn check_case(body: &'static str, text: Text) -> Case {
+    Case("PUT", CHECK_REGISTER, Is(body), 400, text, AtTheEdge)
+}
+const fn catalog_case(body: &'static str, text: &'static str) -> Case {
+    Case("PUT", CATALOG, Is(body), 500, Equals(text), AtTheEdge)
+}
+const fn get(path: &'static str, status: u16, text: Text) -> Case {
+    Case("GET", path, NONE, status, text, AtTheEdge)
+}
+const fn put(path: &'static str, status: u16, text: Text) -> Case {
+    Case("PUT", path, Is("v"), status, text, AtTheEdge)
+}
+const fn in_the_log(path: &'static str, body: Body, status: u16, text: Text) -> Case {
+    Case("PUT", path, body, status, text, InTheLog)
+}
+const fn not_allowed(method: &'static str, path: &'static str, text: &'static str) -> Case {
+    Case(method, path, NONE, 405, Equals(text), AtTheEdge)
+}
+
+/// Well-formed bodies with wrong types, or that ask for what is not allowed.
+#[rustfmt::skip]
+const VALUES: &[Case] = &[
+    register_case(r#"{"Name":5}"#, DECODE),
+    register_case(r#"{"Name":"x","Port":"80"}"#, DECODE),
+    register_case(r#"{"Name":"x","Meta":{"a":1}}"#, DECODE),
+    register_case(r#"{"Name":"x","Tags":"a"}"#, DECODE),
+    register_case(r#"{"Name":"x","Namespace":"n"}"#, DECODE),
+    register_case(r#"{"Name":"x","Check":{"TTL":"soon"}}"#, DECODE),
+    register_case("null", Equals("Missing service name")),
+    register_case(r#"{"ID":"x"}"#, Equals("Missing service name")),
+    register_case(r#"{"Name":"x","Address":"0.0.0.0"}"#, Equals("Invalid service address")),
+    register_case(r#"{"Name":"x","Address":"::"}"#, Equals("Invalid service address")),
+    register_case(r#"{"Name":"x","Weights":{"Passing":0,"Warning":1}}"#, Equals("Invalid Weights: Passing must be greater than 0")),
+    register_case(r#"{"Name":"x","Meta":{"a b":"c"}}"#, Begins("Invalid Service Meta: ")),
+    register_case(r#"{"Name":"x","Check":{"Name":"c"}}"#, Equals("Invalid check: TTL must be > 0 for TTL checks")),
+    register_case(r#"{"Name":"x","Check":{"HTTP":"http://127.0.0.1/"}}"#, Equals("Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks")),
+    register_case(r#"{"Name":"x","Check":{"TTL":"5s","Interval":"5s","TCP":"a:1"}}"#, Equals("Invalid check: Interval and TTL cannot both be specified")),
+    register_case(r#"{"Name":"x","Check":{"TTL":"5s","Status":"odd"}}"#, Equals("Status for checks must 'passing', 'warning', 'critical'")),
+    check_case(r#"{"Name":"c","CheckID":"c","TTL":"9s"}"#, DECODE),
+    check_case(r#"{"TTL":"5s"}"#, Equals("Missing check name")),
+    check_case(r#"{"Name":"c","TTL":"5s","Status":"odd"}"#, Equals("Bad check status")),
+    catalog_case(r#"{"Address":"10.0.0.1"}"#, "Must provide node"),
+    catalog_case(r#"{"Node":"x"}"#, "Must provide address if SkipNodeUpdate is not set"),
+    catalog_case(r#"{"Node":"x","Address":"10.0.0.1","Service":{"ID":"s"}}"#, "Must provide service name with ID"),
+    catalog_case(r#"{"Node":"x","Address":"10.0.0.1","Check":{"Node":"y","CheckID":"c"}}"#, "check node \"y\" does not match node \"x\""),
+    catalog_case(r#"{"Node":"x","Address":"10.0.0.1","ID":"short"}"#, "Bad node ID: uuid string is wrong length"),
+    Case("PUT", "/v1/catalog/deregister", Is("{}"), 500, Equals("Must provide node"), AtTheEdge),
+    Case("PUT", "/v1/agent/check/update/service:web-1", Is(r#"{"Status":"weird"}"#), 400, Equals("Invalid check status: 'weird'"), AtTheEdge),
+    in_the_log(CHECK_REGISTER, Is(r#"{"Name":"c","TTL":"5s","ServiceID":"nope"}"#), 404, Equals("ServiceID \"nope\" does not exist")),
+    in_the_log("/v1/agent/check/pass/nope", NONE, 404, Begins("Unknown check ID \"nope\"")),
+    in_the_log("/v1/agent/check/deregister/nope", NONE, 404, Begins("Unknown check ID \"nope\"")),
+    in_the_log("/v1/agent/service/deregister/nope", NONE, 404, Begins("Unknown service ID \"nope\"")),
+    in_the_log(CATALOG, Is(r#"{"Node":"x","Address":"10.0.0.1","Check":{"CheckID":"c","ServiceID":"nope"}}"#), 500, Begins("failed inserting check: Missing service registration")),
+];
+
+/// Query parameters.
+#[rustfmt::skip]
+const PARAMETERS: &[Case] = &[
+    get("/v1/kv/key?index=abc", 400, Equals("Invalid index")),
+    get("/v1/kv/key?index=-1", 400, Equals("Invalid index")),
+    get("/v1/kv/key?index=18446744073709551616", 400, Equals("Invalid index")),
+    get("/v1/kv/key?wait=10", 400, Equals("Invalid wait time")),
+    get("/v1/kv/key?wait=1sec", 400, Equals("Invalid wait time")),
+    get("/v1/catalog/nodes?index=1&wait=x", 400, Equals("Invalid wait time")),
+    get("/v1/health/service/web?stale&consistent", 400, Equals("Cannot specify ?stale with ?consistent, conflicting semantics.")),
+    get("/v1/health/service/web?passing=maybe", 400, Equals("Invalid value for ?passing")),
+    get("/v1/catalog/services?max_stale=abc", 400, Equals("Invalid max_stale value \"abc\"")),
+    get("/v1/catalog/services?dc=elsewhere", 500, Equals("No path to datacenter")),
+    get("/v1/kv/key?a=%zz", 500, Any),
+    get("/v1/catalog/service/", 400, Equals("Missing service name")),
+    get("/v1/catalog/node/", 400, Equals("Missing node name")),
+    get("/v1/health/state/", 400, Equals("Missing check state")),
+    get("/v1/kv/", 400, Equals("Missing key name")),
+    put("/v1/kv/", 400, Equals("Missing key name")),
+    put("/v1/kv/key?index=abc", 400, Equals("Invalid index")),
+    put("/v1/kv/key?cas=abc", 500, Begins("strconv.ParseUint: ")),
+    put("/v1/kv/key?cas=-1", 500, Begins("strconv.ParseUint: ")),
+    put("/v1/kv/key?flags=x", 500, Begins("strconv.ParseUint: ")),
+    put("/v1/kv/key?flags=18446744073709551616", 500, Begins("strconv.ParseUint: ")),
+    put("/v1/kv/key?acquire=abc&cas=0", 400, Begins("Conflicting flags: acquire=abc&cas=0")),
+    Case("DELETE", "/v1/kv/key?recurse&cas=1", NONE, 400, Begins("Conflicting flags: "), AtTheEdge),
+    Case("DELETE", "/v1/kv/key?cas=x", NONE, 500, Begins("strconv.ParseUint: "), AtTheEdge),
+    in_the_log("/v1/kv/key?cas=99999", Is("v"), 200, Equals("false")),
+    in_the_log("/v1/kv/key?cas=0", Is("v"), 200, Equals("false")),
+];
+
+/// Paths, methods and sizes.
+#[rustfmt::skip]
+const PATHS: &[Case] = &[
+    get("/v1/nope", 404, Any),
+    get("/v2/kv/key", 404, Any),
+    get("/nope", 404, Any),
+    get("/v1/KV/key", 404, Any),
+    put("/v1/nope", 404, Any),
+    not_allowed("POST", "/v1/kv/key", "method POST not allowed"),
+    not_allowed("POST", REGISTER, "method POST not allowed"),
+    not_allowed("GET", REGISTER, "method GET not allowed"),
+    not_allowed("DELETE", "/v1/agent/service/deregister/web-1", "method DELETE not allowed"),
+    not_allowed("PUT", "/v1/catalog/services", "method PUT not allowed"),
+    not_allowed("PUT", "/v1/status/leader", "method PUT not allowed"),
+    not_allowed("PATCH", "/v1/health/service/web", "method PATCH not allowed"),
+    not_allowed("HEAD", "/v1/kv/key", ""),
+    get("/v1//kv/key", 301, Any),
+    put("/v1/kv//key", 301, Equals("")),
+    get("/v1/kv/a%00b", 400, Equals("")),
+    put("/v1/kv/a%07b", 400, Equals("")),
+    put("/v1/kv/%ff%fe", 400, Any),
+    Case("PUT", "/v1/kv/large", Long(KV_BYTES_MAX + 1), 413, Begins("Request body(524289 bytes) too large, max size: 524288 bytes."), AtTheEdge),
+];
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for path in [REGISTER, CHECK_REGISTER, CATALOG, "/v1/catalog/deregister"] {
+        for (body, text) in BODIES {
+            cases.push(Case("PUT", path, *body, 400, *text, AtTheEdge));
+        }
+    }
+    for table in [VALUES, PARAMETERS, PATHS] {
+        cases.extend_from_slice(table);
+    }
+    cases
+}
+
+/// Everything that a client can see of the state, with the indexes that a watcher would see.
+async fn visible(node: &Http) -> Result<Vec<(&'static str, Option<u64>, Value)>> {
+    let mut seen = Vec::new();
+    for path in [
+        "/v1/kv/?recurse",
+        "/v1/catalog/nodes",
+        "/v1/catalog/services",
+        "/v1/catalog/service/web",
+        "/v1/health/state/any",
+        "/v1/health/service/web",
+    ] {
+        let answer = node.get(path).await?;
+        seen.push((path, answer.index, answer.json()?));
+    }
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_requests_are_refused_in_known_words_and_change_nothing() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    nodes[0].must_put("/v1/kv/key", "value").await.unwrap();
+    nodes[1].must_put(REGISTER, r#"{"ID":"web-1","Name":"web","Port":80}"#).await.unwrap();
+    cluster.converge().await.unwrap();
+    let before = visible(&nodes[0]).await.unwrap();
+    let mut wrong = Vec::new();
+    let cases = cases();
+    for (number, case) in cases.iter().enumerate() {
+        // Every node speaks the same words.
+        let id = cluster.ids()[number % nodes.len()];
+        let (applied, hash) = cluster.state_hash(id).await.unwrap();
+        wrong.extend(ask(&cluster.http(id), case).await);
+        let (applied_after, hash_after) = cluster.state_hash(id).await.unwrap();
+        // Nothing here has a deadline, so the leader proposes nothing of its own accord.
+        if case.5 == AtTheEdge && (applied, &hash) != (applied_after, &hash_after) {
+            wrong.push(format!("{} {}: the state changed", case.0, case.1));
+        }
+        let after = visible(&cluster.http(id)).await.unwrap();
+        if after != before {
+            wrong.push(format!("{} {}: what is visible changed: {after:?}", case.0, case.1));
+            break;
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    println!("{} bad requests refused", cases.len());
+    cluster.finish().await.unwrap();
+}
+
+/// Returns what was wrong with the answer.
+async fn ask(node: &Http, Case(method, path, body, status, text, _): &Case) -> Option<String> {
+    let body = match body {
+        Body::None => Vec::new(),
+        Is(text) => text.as_bytes().to_vec(),
+        Long(length) => vec![b'x'; *length],
+    };
+    let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+    let verb = Method::from_bytes(method.as_bytes()).expect("the table holds methods");
+    let answer = match node.send(verb, path, body).await {
+        Ok(answer) => answer,
+        Err(no_answer) => return Some(format!("{method} {path} {shown}: {no_answer:?}")),
+    };
+    let is_text_right = match text {
+        Equals(text) => answer.body == *text,
+        Begins(text) => answer.body.starts_with(text),
+        Any => true,
+    };
+    let is_allow_right = (answer.status == 405) == answer.allow.is_some();
+    let is_right = answer.status == *status && is_text_right && is_allow_right;
+    (!is_right).then(|| {
+        let expected = match text {
+            Equals(text) | Begins(text) => *text,
+            Any => "",
+        };
+        let (got, body) = (answer.status, &answer.body);
+        format!("{method} {path} {shown}: expected {status} {expected:?}, got {got} {body:?}")
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_value_allowed_is_stored_and_read_at_every_node() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    nodes[0].must_put("/v1/kv/largest", vec![b'x'; KV_BYTES_MAX]).await.unwrap();
+    for node in &nodes {
+        let answer = node.get("/v1/kv/largest?raw").await.unwrap();
+        assert_eq!((answer.status, answer.body.len()), (200, KV_BYTES_MAX));
+    }
+    cluster.finish().await.unwrap();
+}

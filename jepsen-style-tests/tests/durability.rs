@@ -1,0 +1,246 @@
+//! What was acknowledged survives: crashes of all nodes, a log that was purged, and a look at the system
+//! calls that make it so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jepsen_style_tests::checker::{counter, linear, set};
+use jepsen_style_tests::history::Clock;
+use jepsen_style_tests::load::{Load, Plan, counters, members};
+use jepsen_style_tests::rounds::rounds;
+use jepsen_style_tests::{Cluster, Failure, Result};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_write_survives_the_crash_of_all_nodes() {
+    const WRITES_PER_ROUND: usize = 150;
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let hashes = cluster.watch_hashes(Duration::from_millis(50));
+    let clock = Arc::new(Clock::default());
+    let mut earlier = Vec::new();
+    for round in 1..=rounds(5) {
+        let prefix = format!("round-{round}/");
+        let plan = Plan {
+            pace: Duration::from_millis(50),
+            setters: 30,
+            raisers: 20,
+            readers: 10,
+            ..Plan::failover(cluster.https(&cluster.ids()), &prefix)
+        };
+        let load = Load::start(&plan, Arc::clone(&clock));
+        load.wait_acknowledged(WRITES_PER_ROUND, Duration::from_secs(20)).await.unwrap();
+        let ids = cluster.ids();
+        cluster.kill_all(&ids).unwrap();
+        let traffic = load.stop().await.unwrap();
+        let began = Instant::now();
+        cluster.start_all().unwrap();
+        cluster.wait_all_ready().await.unwrap();
+        println!(
+            "round {round}: {} writes acknowledged, {} requests open at the crash, ready after {} ms",
+            traffic.acknowledged_writes(),
+            traffic.failures().len(),
+            began.elapsed().as_millis(),
+        );
+        for node in cluster.https(&ids) {
+            set::check(&traffic.history, &members(&node, &prefix).await.unwrap()).require("set");
+            let ends = counters(&node, &prefix).await.unwrap();
+            counter::check(&traffic.history, &ends).require("counters");
+        }
+        linear::check(&traffic.history).require("registers");
+        earlier.push((prefix, traffic.history));
+    }
+    for (prefix, history) in earlier {
+        set::check(&history, &members(&cluster.http(1), &prefix).await.unwrap())
+            .require("at the end");
+    }
+    drop(hashes);
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
+    // A snapshot is due every 64 MiB, and what is kept of the log behind it is bounded too: so much
+    // that two snapshots are due, in values that replace each other.
+    const VALUE_BYTES: usize = 400 * 1024;
+    const WRITES: usize = 500;
+    const AT_A_TIME: usize = 4;
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let leader = cluster.leader().await.unwrap();
+    let absent = cluster.others(leader)[0];
+    cluster.http(absent).must_put("/v1/kv/seen-by-all", "1").await.unwrap();
+    cluster.kill(absent).unwrap();
+    let nodes = cluster.https(&cluster.others(absent));
+    for first in (0..WRITES).step_by(AT_A_TIME) {
+        let puts: Vec<_> = (first..first + AT_A_TIME)
+            .map(|number| {
+                let node = nodes[number % nodes.len()].clone();
+                let value = vec![b'a' + u8::try_from(number % 26).unwrap_or(0); VALUE_BYTES];
+                let path = format!("/v1/kv/large/{}", number % 8);
+                tokio::spawn(async move { node.must_put(&path, value).await })
+            })
+            .collect();
+        for put in puts {
+            put.await.unwrap().unwrap();
+        }
+    }
+    nodes[0].must_put("/v1/kv/written-meanwhile", "2").await.unwrap();
+    cluster.start_node(absent).unwrap();
+    cluster.wait_ready(absent).await.unwrap();
+    let (applied, _) = cluster.converge().await.unwrap();
+    let back = cluster.http(absent);
+    assert_eq!(back.get("/v1/kv/written-meanwhile?raw&stale").await.unwrap().body, "2");
+    assert_eq!(back.get("/v1/kv/seen-by-all?raw&stale").await.unwrap().body, "1");
+    let log = cluster.log(absent).unwrap().to_lowercase();
+    assert!(
+        log.contains("snapshot"),
+        "vacuous: the node that came back says nothing of a snapshot"
+    );
+    println!("converged at {applied} after missing {} MiB", (WRITES * VALUE_BYTES) >> 20);
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_synced_to_disk_before_it_is_acknowledged() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        println!("SKIPPED: strace is not installed, so nobody looked at the system calls");
+        return;
+    }
+    // Alone, the node's own disk must hold the write; among three, two others' could.
+    let cluster = Cluster::start(1).await.unwrap();
+    let trace = cluster.data_dir(1).with_file_name("strace");
+    let traced = trace_puts(&cluster, &trace).await;
+    if let Err(why) = traced {
+        println!("SKIPPED: this machine does not let a process be traced: {why}");
+        cluster.abandon();
+        return;
+    }
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let acknowledged = require_synced(&text).unwrap();
+    println!("{acknowledged} acknowledgements, each behind an fdatasync of the log");
+    assert!(acknowledged >= PUTS, "vacuous: {acknowledged} acknowledgements were seen");
+    cluster.finish().await.unwrap();
+}
+
+const PUTS: usize = 20;
+/// What every traced value holds.
+const MARK: &str = "traced-value";
+
+/// Traces the server while it takes some writes, one after the other.
+async fn trace_puts(cluster: &Cluster, trace: &Path) -> Result<()> {
+    let pid = cluster.pid(1).ok_or_else(|| Failure::new("no process"))?;
+    let calls = "trace=pwrite64,fdatasync,write,writev,sendto,sendmsg";
+    let mut strace = Command::new("strace")
+        .args([
+            "-f",
+            "-y",
+            "-s",
+            "20000",
+            "-e",
+            calls,
+            "-e",
+            "signal=none",
+            "-p",
+            &pid.to_string(),
+            "-o",
+        ])
+        .arg(trace)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // It has attached when the first calls of a waiting server appear; heartbeats of its own suffice, and
+    // a read makes some for certain.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while std::fs::metadata(trace).map_or(0, |data| data.len()) == 0 {
+        if let Some(status) = strace.try_wait()? {
+            return Err(Failure::new(format!("strace ended with {status}")));
+        }
+        if Instant::now() > deadline {
+            strace.kill()?;
+            strace.wait()?;
+            return Err(Failure::new("strace shows nothing"));
+        }
+        cluster.http(1).get("/v1/status/leader").await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for number in 0..PUTS {
+        cluster.http(1).must_put(&format!("/v1/kv/traced/{number}"), MARK).await?;
+    }
+    let tracer =
+        i32::try_from(strace.id()).map_err(|_| Failure::new("a process id is too large"))?;
+    let interrupt = nix::sys::signal::Signal::SIGINT;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(tracer), interrupt)?;
+    strace.wait()?;
+    Ok(())
+}
+
+/// After the write of an entry (which holds [`MARK`]) to the log's file, an fdatasync of that file begins
+/// and ends before the next answer to a client. Returns the number of answers looked at.
+///
+/// Other writes to the file do not matter: how far the log is committed need not be durable.
+fn require_synced(trace: &str) -> Result<usize> {
+    let mut is_pending = false;
+    let mut is_synced = true;
+    // By thread: a write that has not ended, and a sync and whether it covers the last write.
+    let mut writing: BTreeSet<&str> = BTreeSet::new();
+    let mut syncing: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut answers = 0;
+    for line in trace.lines() {
+        let (thread, call) = line.split_once(' ').unwrap_or(("", line));
+        let call = call.trim_start();
+        let is_log = call.contains("/db>");
+        if is_log && call.starts_with("pwrite") && call.contains(MARK) {
+            (is_pending, is_synced) = (true, false);
+            if call.contains("unfinished") {
+                writing.insert(thread);
+            }
+            // A sync that runs meanwhile need not cover it.
+            syncing.values_mut().for_each(|covers| *covers = false);
+        } else if is_log && call.starts_with("fdatasync") {
+            if call.contains("unfinished") {
+                syncing.insert(thread, writing.is_empty());
+            } else {
+                is_synced |= writing.is_empty();
+            }
+        } else if call.contains("pwrite64 resumed") {
+            writing.remove(thread);
+        } else if call.contains("fdatasync resumed") {
+            is_synced |= syncing.remove(thread).unwrap_or(false);
+        } else if is_pending && call.contains("HTTP/1.1 200") {
+            if !is_synced {
+                return Err(Failure::new(format!("acknowledged before it was synced: {line}")));
+            }
+            answers += 1;
+            is_pending = false;
+        }
+    }
+    Ok(answers)
+}
+
+#[test]
+fn an_acknowledgement_without_a_sync_is_found() {
+    let write = "7 pwrite64(9</data/n1/log/db>, \"..traced-value..\", 512, 0) = 512\n";
+    let committed = "7 pwrite64(9</data/n1/log/db>, \"..\", 32, 512) = 32\n";
+    let sync = "7 fdatasync(11</data/n1/log/db>) = 0\n";
+    let other = "7 fdatasync(12</data/n1/mark>) = 0\n";
+    let answer = "8 writev(12<socket:[1]>, [{iov_base=\"HTTP/1.1 200 OK\\r\\n\"...}], 1) = 90\n";
+    let begun = "7 fdatasync(11</data/n1/log/db> <unfinished ...>\n";
+    let ended = "7 <... fdatasync resumed>) = 0\n";
+    let judge = |lines: &[&str]| require_synced(&lines.concat());
+    assert_eq!(judge(&[write, sync, answer]), Ok(1));
+    assert_eq!(judge(&[write, begun, ended, answer]), Ok(1));
+    assert_eq!(judge(&[answer, write, sync, answer]), Ok(1));
+    assert_eq!(judge(&[write, sync, committed, answer]), Ok(1));
+    assert_eq!(judge(&[write, sync, answer, write, sync, answer]), Ok(2));
+    assert!(judge(&[write, answer, sync]).is_err());
+    assert!(judge(&[sync, write, answer]).is_err());
+    assert!(judge(&[write, other, answer]).is_err());
+    assert!(judge(&[write, begun, answer, ended]).is_err());
+    assert!(judge(&[begun, write, ended, answer]).is_err());
+    assert!(judge(&[write, sync, answer, write, answer]).is_err());
+    let writing = "6 pwrite64(9</data/n1/log/db>, \"..traced-value..\", 512, 0 <unfinished ...>\n";
+    let written = "6 <... pwrite64 resumed>) = 512\n";
+    assert_eq!(judge(&[writing, written, sync, answer]), Ok(1));
+    assert!(judge(&[writing, sync, written, answer]).is_err());
+}

@@ -1,0 +1,127 @@
+//! The leader ends under load: no request at a surviving node fails, nothing acknowledged is lost, and
+//! nothing is applied twice.
+//!
+//! `QUORATE_ROUNDS=20 cargo test --test leader_kill -- --nocapture` prints the figures of the long run
+//! and holds it to the bars of the release; the short one is held to looser bars, because two busy cores
+//! and an unoptimised build stretch elections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jepsen_style_tests::checker::{counter, linear, set};
+use jepsen_style_tests::history::{Clock, Operation, write_lines};
+use jepsen_style_tests::load::{Failover, Load, Plan, Traffic, counters, members};
+use jepsen_style_tests::rounds::{is_long_run, rounds};
+use jepsen_style_tests::{Cluster, Result};
+
+/// A kill under less traffic than this proves little.
+const RATE_MIN: usize = 500;
+/// As does one across which fewer requests are held.
+const HELD_MIN: usize = 100;
+/// How long the load goes on before and after the fault.
+const WARM_UP: Duration = Duration::from_millis(2_000);
+const AFTERWARDS: Duration = Duration::from_millis(2_500);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Kill,
+    Terminate,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_fails_no_request_at_the_survivors() {
+    let failovers = play(Way::Kill, rounds(3)).await.unwrap();
+    for failover in &failovers {
+        assert!(failover.rate_before >= RATE_MIN, "vacuous: too little traffic: {failover:?}");
+        assert!(failover.held >= HELD_MIN, "vacuous: too few requests held: {failover:?}");
+    }
+    let bar = if is_long_run() { 800 } else { 2_500 };
+    assert!(median_gap(&failovers) <= Duration::from_millis(bar));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_leader_hands_over_and_fails_no_request_at_the_survivors() {
+    let failovers = play(Way::Terminate, rounds(3)).await.unwrap();
+    for failover in &failovers {
+        assert!(failover.rate_before >= RATE_MIN, "vacuous: too little traffic: {failover:?}");
+    }
+    let bar = if is_long_run() { 200 } else { 1_000 };
+    assert!(median_gap(&failovers) <= Duration::from_millis(bar));
+}
+
+/// Rounds of: load at the followers, the leader ends, the load is judged, the node comes back.
+async fn play(way: Way, rounds: u32) -> Result<Vec<Failover>> {
+    let mut cluster = Cluster::start(3).await?;
+    let hashes = cluster.watch_hashes(Duration::from_millis(50));
+    let mut failovers = Vec::new();
+    for round in 1..=rounds {
+        let prefix = format!("round-{round}/");
+        let (failover, traffic) = one_round(&mut cluster, way, &prefix).await?;
+        println!(
+            "round {round}: {} requests/s before, {} held, {} failed, {} ms without a write, {} writes",
+            failover.rate_before,
+            failover.held,
+            failover.failed,
+            failover.gap.as_millis(),
+            traffic.acknowledged_writes(),
+        );
+        require_no_failure(&traffic);
+        judge(&cluster, &prefix, &traffic.history).await?;
+        failovers.push(failover);
+    }
+    println!("median gap without a write: {} ms", median_gap(&failovers).as_millis());
+    drop(hashes);
+    cluster.finish().await?;
+    Ok(failovers)
+}
+
+async fn one_round(cluster: &mut Cluster, way: Way, prefix: &str) -> Result<(Failover, Traffic)> {
+    let leader = cluster.leader().await?;
+    let survivors = cluster.https(&cluster.others(leader));
+    let load = Load::start(&Plan::failover(survivors, prefix), Arc::new(Clock::default()));
+    tokio::time::sleep(WARM_UP).await;
+    let moment = match way {
+        Way::Kill => cluster.kill(leader)?,
+        Way::Terminate => cluster.terminate(leader)?,
+    };
+    tokio::time::sleep(AFTERWARDS).await;
+    // Stopping waits for every request that is still held.
+    let traffic = load.stop().await?;
+    if way == Way::Terminate {
+        let status = cluster.wait_stopped(leader)?;
+        assert!(status.success(), "a stopped server ends with {status}");
+    }
+    cluster.start_node(leader)?;
+    cluster.wait_ready(leader).await?;
+    Ok((traffic.failover(moment), traffic))
+}
+
+fn require_no_failure(traffic: &Traffic) {
+    let failures = traffic.failures();
+    for failure in failures.iter().take(10) {
+        eprintln!("failed after {:?}: {failure:?}", failure.ended - failure.sent);
+    }
+    assert!(failures.is_empty(), "{} requests failed at survivors", failures.len());
+}
+
+/// Reads the end through every node, the one that came back included.
+async fn judge(cluster: &Cluster, prefix: &str, history: &[Operation]) -> Result<()> {
+    let file = std::env::temp_dir().join(format!("quorate-history-{}.jsonl", std::process::id()));
+    write_lines(&file, history)?;
+    for node in cluster.ids() {
+        let http = cluster.http(node);
+        let what =
+            |checker: &str| format!("{checker} at node {node}, history in {}", file.display());
+        set::check(history, &members(&http, prefix).await?).require(&what("set"));
+        counter::check(history, &counters(&http, prefix).await?).require(&what("counters"));
+    }
+    linear::check(history).require(&format!("registers, history in {}", file.display()));
+    std::fs::remove_file(file)?;
+    Ok(())
+}
+
+fn median_gap(failovers: &[Failover]) -> Duration {
+    let mut gaps: Vec<_> = failovers.iter().map(|failover| failover.gap).collect();
+    gaps.sort_unstable();
+    gaps[gaps.len() / 2]
+}

@@ -1,0 +1,208 @@
+//! A blocking query wakes when, and only when, what it watches may have changed, on any node.
+
+use std::time::{Duration, Instant};
+
+use jepsen_style_tests::health::{beat, register};
+use jepsen_style_tests::http::{Answer, Http};
+use jepsen_style_tests::rounds::{is_long_run, rounds};
+use jepsen_style_tests::{Cluster, Failure, Result};
+use tokio::task::JoinHandle;
+
+/// Longer than any wait in here.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a query may take to reach its node and begin to wait.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// A blocking query that is under way.
+struct Blocked {
+    task: JoinHandle<Result<(Answer, Instant)>>,
+}
+
+impl Blocked {
+    /// Sends it and gives it the time to begin waiting.
+    async fn start(node: &Http, path: &str, index: u64, wait: &str) -> Result<Self> {
+        let node = Http::with_patience(node.base(), PATIENCE)?;
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{sign}index={index}&wait={wait}");
+        let task = tokio::spawn(async move {
+            let answer = node.get(&path).await?;
+            Ok((answer, Instant::now()))
+        });
+        tokio::time::sleep(SETTLE).await;
+        Ok(Self { task })
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// The answer, and when it came.
+    async fn answer(self) -> Result<(Answer, Instant)> {
+        self.task.await.map_err(|error| Failure::new(error.to_string()))?
+    }
+}
+
+/// A follower, and another node that is not it.
+async fn follower_and_other(cluster: &Cluster) -> Result<(u64, u64)> {
+    let leader = cluster.leader().await?;
+    let followers = cluster.others(leader);
+    Ok((followers[0], followers[1]))
+}
+
+async fn index_of(node: &Http, path: &str) -> Result<u64> {
+    node.get(path).await?.require_index()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_blocked_at_a_follower_wakes_soon_after_a_write_elsewhere_is_acknowledged() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let (follower, other) = follower_and_other(&cluster).await.unwrap();
+    let (here, there) = (cluster.http(follower), cluster.http(other));
+    there.must_put("/v1/kv/watched", "0").await.unwrap();
+    let mut index = index_of(&here, "/v1/kv/watched").await.unwrap();
+    let mut delays = Vec::new();
+    for change in 1..=rounds(30) {
+        let blocked = Blocked::start(&here, "/v1/kv/watched", index, "30s").await.unwrap();
+        assert!(blocked.is_waiting(), "woke before anything changed");
+        there.must_put("/v1/kv/watched", change.to_string()).await.unwrap();
+        let acknowledged = Instant::now();
+        let (answer, woke) = blocked.answer().await.unwrap();
+        let new = answer.require_index().unwrap();
+        assert!(new > index, "index {new} after {index}");
+        index = new;
+        delays.push(woke.saturating_duration_since(acknowledged));
+    }
+    delays.sort_unstable();
+    let (median, slowest) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+    println!("woke {median:?} after the acknowledgement at the median, {slowest:?} at most");
+    let bar = if is_long_run() { 50 } else { 250 };
+    assert!(slowest <= Duration::from_millis(bar), "{delays:?}");
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_to_something_else_wake_nobody() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let (follower, other) = follower_and_other(&cluster).await.unwrap();
+    let (here, there) = (cluster.http(follower), cluster.http(other));
+    there.must_put("/v1/kv/mine", "1").await.unwrap();
+    there.must_put("/v1/kv/below/one", "1").await.unwrap();
+    let ttl = Duration::from_secs(60);
+    register(&there, "web", "web-1", ttl, "").await.unwrap();
+    register(&there, "db", "db-1", ttl, "").await.unwrap();
+
+    let mut blocked = Vec::new();
+    for path in ["/v1/kv/mine", "/v1/kv/below/?recurse", "/v1/health/service/web"] {
+        let index = index_of(&here, path).await.unwrap();
+        blocked.push((path, index, Blocked::start(&here, path, index, "3s").await.unwrap()));
+    }
+    for change in 0..20 {
+        there.must_put("/v1/kv/other", change.to_string()).await.unwrap();
+        there.must_put("/v1/kv/min", change.to_string()).await.unwrap();
+        let note = format!("/v1/agent/check/warn/service:db-1?note={change}");
+        there.must_put(&note, "").await.unwrap();
+        // Writes that change nothing are no changes.
+        there.must_put("/v1/kv/mine", "1").await.unwrap();
+        beat(&there, "web-1").await.unwrap();
+    }
+    for (path, index, query) in blocked {
+        assert!(query.is_waiting(), "{path} was woken by a write to something else");
+        let (answer, _) = query.answer().await.unwrap();
+        assert_eq!((answer.status, answer.index), (200, Some(index)), "{path}");
+    }
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_from_one_node_is_good_at_every_other() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    nodes[0].must_put("/v1/kv/travels", "0").await.unwrap();
+    let mut index = index_of(&nodes[0], "/v1/kv/travels").await.unwrap();
+    for turn in 1..=rounds(9) as usize {
+        // Each time another node waits, with the index that the one before gave, and another writes.
+        let (waits, writes) = (&nodes[turn % 3], &nodes[(turn + 1) % 3]);
+        let blocked = Blocked::start(waits, "/v1/kv/travels", index, "30s").await.unwrap();
+        assert!(blocked.is_waiting(), "the index of another node did not block");
+        writes.must_put("/v1/kv/travels", turn.to_string()).await.unwrap();
+        let (answer, _) = blocked.answer().await.unwrap();
+        let new = answer.require_index().unwrap();
+        assert!(new > index, "the index fell from {index} to {new}");
+        index = new;
+    }
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocked_queries_live_through_the_leaders_death() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    for round in 1..=rounds(2) {
+        let leader = cluster.leader().await.unwrap();
+        let survivors = cluster.https(&cluster.others(leader));
+        let key = format!("/v1/kv/outlives-{round}");
+        survivors[0].must_put(&key, "before").await.unwrap();
+        let mut blocked = Vec::new();
+        for node in &survivors {
+            let index = index_of(node, &key).await.unwrap();
+            blocked.push((index, Blocked::start(node, &key, index, "40s").await.unwrap()));
+        }
+        cluster.kill(leader).unwrap();
+        let new_leader = cluster.leader().await.unwrap();
+        assert_ne!(leader, new_leader);
+        assert!(blocked.iter().all(|(_, query)| query.is_waiting()), "the election ended a query");
+        survivors[1].must_put(&key, "after").await.unwrap();
+        for (index, query) in blocked {
+            let (answer, _) = query.answer().await.unwrap();
+            assert_eq!(answer.status, 200);
+            assert!(answer.require_index().unwrap() > index);
+            assert!(answer.body.contains("YWZ0ZXI="), "not the new value: {}", answer.body);
+        }
+        cluster.start_node(leader).unwrap();
+        cluster.wait_ready(leader).await.unwrap();
+    }
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_end_every_watcher_holds_the_last_value() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    let last = 10 * rounds(20);
+    nodes[0].must_put("/v1/kv/raced", "0").await.unwrap();
+    // Watchers that read between the writes: each change may fall between a look and the wait for the
+    // next, which is where wake-ups get lost.
+    let mut watchers = Vec::new();
+    for number in 0..30 {
+        let node = Http::with_patience(nodes[number % 3].base(), PATIENCE).unwrap();
+        watchers.push(tokio::spawn(watch_until(node, "/v1/kv/raced", last)));
+    }
+    for value in 1..=last {
+        nodes[value as usize % 3].must_put("/v1/kv/raced", value.to_string()).await.unwrap();
+    }
+    let limit = Duration::from_secs(10);
+    for watcher in watchers {
+        let ended = tokio::time::timeout(limit, watcher).await;
+        let seen = ended.expect("a watcher missed the last wake-up").unwrap().unwrap();
+        assert!(seen > 1, "vacuous: a watcher saw only the end");
+    }
+    cluster.finish().await.unwrap();
+}
+
+/// Follows a key by blocking queries until it holds `last`. Returns how many values it saw; fails if
+/// the index ever falls.
+async fn watch_until(node: Http, path: &str, last: u32) -> Result<usize> {
+    let (mut index, mut seen) = (0, 0);
+    loop {
+        let answer = node.get(&format!("{path}?index={index}&wait=50s")).await?;
+        let new = answer.require_index()?;
+        if new < index {
+            return Err(Failure::new(format!("the index fell from {index} to {new}")));
+        }
+        (index, seen) = (new, seen + 1);
+        let value =
+            answer.json()?[0]["Value"].as_str().and_then(jepsen_style_tests::load::decode_number);
+        if value == Some(u64::from(last)) {
+            return Ok(seen);
+        }
+    }
+}
