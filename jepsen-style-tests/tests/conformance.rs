@@ -55,7 +55,7 @@ async fn the_recorded_answers_of_consul_are_given_by_any_node() -> Result<()> {
         .output()?;
     let report: Report =
         serde_json::from_slice(&std::fs::read(report.path())?).map_err(|error| {
-            Failure::from(format!("no report ({error}): {}", String::from_utf8_lossy(&ran.stderr)))
+            Failure::new(format!("no report ({error}): {}", String::from_utf8_lossy(&ran.stderr)))
         })?;
     judge(&report, &listed())?;
     cluster.finish().await
@@ -74,7 +74,7 @@ fn judge(report: &Report, listed: &BTreeSet<String>) -> Result<()> {
     if unlisted.is_empty() && agreeing.is_empty() && !steps.is_empty() {
         return Ok(());
     }
-    Err(Failure::from(format!(
+    Err(Failure::new(format!(
         "differ and are not listed: {unlisted:#?}\nare listed and do not differ: {agreeing:#?}"
     )))
 }

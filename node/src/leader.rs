@@ -3,16 +3,14 @@
 //!
 //! All of it ends with the leadership it belongs to.
 //!
-//! **Time.** [`ClusterClock`] starts from the applied time once the leader's own first entry is
-//! applied, after a grace in which clients of a dead node can find another. It advances by what really
-//! elapsed, but at most [`STEP_MAX`] at a time, and only while a quorum answers and no command has been
-//! waiting for long. So a leader that was paused, starved or cut off does not expire services whose
-//! heartbeats are still in its sockets.
+//! **Time.** The [`ClusterClock`] starts from the applied time once the leader's own first entry is
+//! applied, after a grace in which clients of a dead node can find another. It goes on only while a
+//! quorum answers and no command has been waiting for long.
 //!
 //! **Expiry.** Only this module proposes it, one entry at a time; apply decides what is really due.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::Instant;
@@ -25,7 +23,7 @@ use quorate_storage::{ClusterTime, Millis};
 use tokio::sync::watch;
 
 use crate::agent;
-use crate::clock::Moment;
+use crate::cluster_clock::ClusterClock;
 use crate::raft::Raft;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
@@ -35,18 +33,12 @@ use crate::raft::protocol::Forwarded;
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(50);
-/// Cluster time advances by at most this much at a time: what exceeds it was a pause.
-const STEP_MAX: Duration = Duration::from_millis(250);
 /// After a new leadership, clients of a dead node find another before anything expires.
 const GRACE: Duration = Duration::from_secs(2);
 /// Time stands still when no quorum answered an RPC sent within this long.
 const QUORUM_WITHIN: Duration = Duration::from_secs(2);
 /// Time stands still while a command has waited to be proposed for this long.
 const COMMAND_WAIT_MAX: Duration = Duration::from_millis(250);
-/// A gap between two ticks of more than this was a pause.
-const PAUSE: Duration = Duration::from_millis(100);
-/// After a pause nothing expires for so long: heartbeats that waited in sockets come first.
-const QUIET_AFTER_PAUSE: Duration = Duration::from_millis(100);
 /// What may expire in one entry.
 const EXPIRE_MAX: u32 = 512;
 /// While any deadline exists, the log learns the time at least this often, so that a new leader loses
@@ -63,26 +55,6 @@ const RAFT_ID: &str = "raft_id";
 /// Pause before the first entry of a leadership is looked for again.
 const FIRST_ENTRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Cluster time as the leader knows it: at least what is applied, and stamped on every entry.
-#[derive(Debug, Default)]
-pub struct ClusterClock {
-    // A std lock: held to read or set one number.
-    now: Mutex<ClusterTime>,
-}
-
-impl ClusterClock {
-    /// The time for the next entry. Before the clock was started in this leadership it is an old
-    /// time, which changes nothing: apply takes the later of its own and the stamp.
-    #[must_use]
-    pub fn stamp(&self) -> ClusterTime {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, time: ClusterTime) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = time;
-    }
-}
-
 /// Everything a leader needs.
 #[derive(Debug)]
 pub struct Leader {
@@ -98,33 +70,6 @@ pub struct Leader {
     pub proposer: Arc<Proposer>,
     /// The applied state.
     pub state: StateReader,
-}
-
-/// How cluster time went since the last tick.
-#[derive(Debug)]
-struct Ticker {
-    last: Moment,
-    time: ClusterTime,
-    quiet_until: Moment,
-}
-
-impl Ticker {
-    /// Moves the time by what elapsed, if it may move.
-    fn advance(&mut self, now: Moment, may_move: bool) {
-        let elapsed = now.since(self.last);
-        self.last = now;
-        if elapsed > PAUSE {
-            self.quiet_until = now.plus(QUIET_AFTER_PAUSE);
-        }
-        if may_move {
-            let step = elapsed.min(STEP_MAX).as_millis();
-            self.time = self.time + Millis(u64::try_from(step).unwrap_or(0));
-        }
-    }
-
-    fn may_expire(&self, now: Moment) -> bool {
-        now >= self.quiet_until
-    }
 }
 
 impl Leader {
@@ -149,7 +94,7 @@ impl Leader {
     /// The duties of one leadership; dropped when it ends.
     async fn lead(&self, term: u64) {
         let first = self.first_entry(term).await;
-        self.cluster_clock.set(first.state.time());
+        self.cluster_clock.stand(first.state.time());
         tracing::info!(term, time = %first.state.time(), "leading");
         tokio::join!(self.keep_time(), self.keep_servers());
     }
@@ -169,26 +114,22 @@ impl Leader {
 
     async fn keep_time(&self) {
         self.context.clock.sleep(GRACE).await;
-        let now = self.context.clock.now();
-        let mut ticker =
-            Ticker { last: now, time: self.state.load().state.time(), quiet_until: now };
+        self.cluster_clock.start(self.state.load().state.time());
         loop {
             self.context.clock.sleep(TICK).await;
             let may_move = has_quorum(&self.raft, QUORUM_WITHIN)
                 && self.intake.oldest_waiting() < COMMAND_WAIT_MAX;
-            ticker.advance(self.context.clock.now(), may_move);
-            self.cluster_clock.set(ticker.time);
+            let now = self.cluster_clock.tick(may_move);
             if may_move {
-                self.carry_out_what_is_due(&ticker).await;
+                self.carry_out_what_is_due(now).await;
             }
         }
     }
 
     /// Proposes expiries until nothing is due, one entry at a time; else tells the log the time if it
     /// has not heard it for a while.
-    async fn carry_out_what_is_due(&self, ticker: &Ticker) {
-        let up_to = ticker.time;
-        while ticker.may_expire(self.context.clock.now()) {
+    async fn carry_out_what_is_due(&self, up_to: ClusterTime) {
+        while self.cluster_clock.may_expire() {
             let Some(deadline) = self.state.load().state.next_deadline() else { return };
             if deadline > up_to {
                 break;
@@ -293,43 +234,4 @@ fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option
     let check = published.state.check(&node.name, agent::SERF_HEALTH)?;
     let shown_alive = check.registration.status == CheckStatus::Passing;
     (shown_alive != alive).then(|| Command::SetServerHealth { name: Arc::clone(name), alive })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ticker() -> Ticker {
-        Ticker { last: Moment::default(), time: ClusterTime(1_000), quiet_until: Moment::default() }
-    }
-
-    fn at(millis: u64) -> Moment {
-        Moment::at(Duration::from_millis(millis))
-    }
-
-    #[test]
-    fn time_advances_by_what_elapsed() {
-        let mut ticker = ticker();
-        ticker.advance(at(50), true);
-        assert_eq!(ticker.time, ClusterTime(1_050));
-        assert!(ticker.may_expire(at(50)));
-    }
-
-    #[test]
-    fn a_pause_counts_for_a_quarter_of_a_second_and_is_followed_by_quiet() {
-        let mut ticker = ticker();
-        ticker.advance(at(10_000), true);
-        assert_eq!(ticker.time, ClusterTime(1_250));
-        assert!(!ticker.may_expire(at(10_050)));
-        assert!(ticker.may_expire(at(10_100)));
-    }
-
-    #[test]
-    fn time_stands_still_while_it_may_not_move() {
-        let mut ticker = ticker();
-        ticker.advance(at(50), false);
-        assert_eq!(ticker.time, ClusterTime(1_000));
-        ticker.advance(at(100), true);
-        assert_eq!(ticker.time, ClusterTime(1_050), "what elapsed meanwhile is not made up for");
-    }
 }

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod cluster_clock;
 pub mod compaction;
 pub mod config;
 pub mod http;

@@ -29,8 +29,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent;
 use crate::clock::Clock;
+use crate::cluster_clock::ClusterClock;
 use crate::identity::Identity;
-use crate::leader::{ClusterClock, Leader};
+use crate::leader::Leader;
 use crate::observe::ApplyObserver;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
@@ -246,7 +247,7 @@ impl Node {
         let (machine, state) = Machine::open(Arc::clone(&snapshots), observer)?;
         let raft = start_raft(&context, log, machine).await?;
         let (publish, leadership) = watch::channel(Leadership::default());
-        let cluster_clock = Arc::new(ClusterClock::default());
+        let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
         let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
         let node = Arc::new(Self {
             intake: Arc::new(intake),

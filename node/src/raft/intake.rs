@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use super::Raft;
 use super::protocol::Forwarded;
 use crate::clock::{Clock, Moment};
-use crate::leader::ClusterClock;
+use crate::cluster_clock::ClusterClock;
 
 /// Commands in one entry.
 pub const ENTRY_COMMANDS_MAX: usize = 1_024;

@@ -1,0 +1,182 @@
+//! Cluster time as the leader knows it.
+//!
+//! It starts from the applied time, advances by what really elapsed, but at most [`STEP_MAX`] between
+//! two ticks, and only while it may (a quorum answers, no command has been waiting for long). So a
+//! leader that was paused, starved or cut off does not expire services whose heartbeats are still in
+//! its sockets.
+//!
+//! Between two ticks the time is read by adding what elapsed since: a heartbeat that arrives just before
+//! a tick must not count from the tick before, or its check would expire early.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_storage::ClusterTime;
+
+use crate::clock::{Clock, Moment};
+
+/// Cluster time advances by at most this much at a time: what exceeds it was a pause.
+const STEP_MAX: Duration = Duration::from_millis(250);
+/// A gap between two ticks of more than this was a pause.
+const PAUSE: Duration = Duration::from_millis(100);
+/// After a pause nothing expires for so long: heartbeats that waited in sockets come first.
+const QUIET_AFTER_PAUSE: Duration = Duration::from_millis(100);
+
+/// The leader's clock: stamped on every entry.
+#[derive(Debug)]
+pub struct ClusterClock {
+    clock: Clock,
+    // A std lock: held to read or set a few numbers.
+    reading: Mutex<Reading>,
+}
+
+/// What the clock showed at the last tick.
+#[derive(Debug, Default)]
+struct Reading {
+    /// Cluster time, finer than milliseconds: what is cut off would add up to a slow clock.
+    time: Duration,
+    /// When that was.
+    at: Moment,
+    /// Whether it goes on from there.
+    running: bool,
+    /// Nothing expires before this moment.
+    quiet_until: Moment,
+}
+
+impl Reading {
+    /// What elapsed since the last tick, as far as it counts.
+    fn step(&self, now: Moment) -> Duration {
+        now.since(self.at).min(STEP_MAX)
+    }
+}
+
+impl ClusterClock {
+    /// A clock that stands at zero.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, reading: Mutex::default() }
+    }
+
+    /// The time for the next entry. Where the clock was not started in this leadership it is an old
+    /// time, which changes nothing: apply takes the later of its own and the stamp.
+    #[must_use]
+    pub fn stamp(&self) -> ClusterTime {
+        let reading = self.reading();
+        let since = if reading.running { reading.step(self.clock.now()) } else { Duration::ZERO };
+        cluster_time(reading.time + since)
+    }
+
+    /// Sets the clock to the applied time, without letting it go on: a leadership begins.
+    pub fn stand(&self, applied: ClusterTime) {
+        self.set(applied, false);
+    }
+
+    /// Lets the clock go on from the applied time.
+    pub fn start(&self, applied: ClusterTime) {
+        self.set(applied, true);
+    }
+
+    fn set(&self, applied: ClusterTime, running: bool) {
+        let at = self.clock.now();
+        *self.reading() =
+            Reading { time: Duration::from_millis(applied.0), at, running, quiet_until: at };
+    }
+
+    /// A tick: moves the time by what elapsed, if it may move, and returns it.
+    pub fn tick(&self, may_move: bool) -> ClusterTime {
+        let now = self.clock.now();
+        let mut reading = self.reading();
+        if now.since(reading.at) > PAUSE {
+            reading.quiet_until = now.plus(QUIET_AFTER_PAUSE);
+        }
+        if may_move {
+            let step = reading.step(now);
+            reading.time += step;
+        }
+        reading.at = now;
+        reading.running = may_move;
+        cluster_time(reading.time)
+    }
+
+    /// Whether there was no pause lately.
+    #[must_use]
+    pub fn may_expire(&self) -> bool {
+        self.clock.now() >= self.reading().quiet_until
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cluster_time(time: Duration) -> ClusterTime {
+    ClusterTime(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// tokio's clock, paused: it moves only when it is told to.
+    async fn pass(micros: u64) {
+        tokio::time::advance(Duration::from_micros(micros)).await;
+    }
+
+    fn clock() -> ClusterClock {
+        let clock = ClusterClock::new(Clock::monotonic());
+        clock.start(ClusterTime(1_000));
+        clock
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_advances_by_what_elapsed_and_is_read_between_ticks() {
+        let clock = clock();
+        pass(49_000).await;
+        assert_eq!(clock.stamp(), ClusterTime(1_049));
+        assert_eq!(clock.tick(true), ClusterTime(1_049));
+        pass(30_000).await;
+        assert_eq!(clock.stamp(), ClusterTime(1_079));
+        assert!(clock.may_expire());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parts_of_a_millisecond_are_not_lost() {
+        let clock = clock();
+        for _ in 0..1_000 {
+            pass(1_600).await;
+            clock.tick(true);
+        }
+        assert_eq!(clock.stamp(), ClusterTime(2_600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_counts_for_a_quarter_of_a_second_and_is_followed_by_quiet() {
+        let clock = clock();
+        pass(10_000_000).await;
+        assert_eq!(clock.stamp(), ClusterTime(1_250));
+        assert_eq!(clock.tick(true), ClusterTime(1_250));
+        pass(50_000).await;
+        assert!(!clock.may_expire());
+        pass(50_000).await;
+        assert!(clock.may_expire());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_stands_still_while_it_may_not_move() {
+        let clock = clock();
+        pass(50_000).await;
+        assert_eq!(clock.tick(false), ClusterTime(1_000));
+        pass(20_000).await;
+        assert_eq!(clock.stamp(), ClusterTime(1_000));
+        pass(30_000).await;
+        assert_eq!(clock.tick(true), ClusterTime(1_050), "what elapsed before is not made up for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leadership_begins_with_the_clock_standing() {
+        let clock = clock();
+        clock.stand(ClusterTime(7_000));
+        pass(90_000).await;
+        assert_eq!(clock.stamp(), ClusterTime(7_000));
+    }
+}
