@@ -1,12 +1,16 @@
 //! Where the `quorate` binary is.
 //!
-//! Cargo tells the path of a binary only to tests of the same package. So this crate has it built
-//! itself, in the profile and target directory that the running test was built in: what is tested
-//! is always the present source, and nothing is compiled twice.
+//! Cargo tells the path of a binary only to tests of the same package. `cargo test --workspace` builds
+//! it all the same, because the server's package has tests of its own: then it lies beside the tests,
+//! newer than every source. Otherwise (`cargo test -p jepsen-style-tests` after a change) this crate has
+//! it built, in the profile and target directory of the running test. Building it in any case would
+//! compile most of it twice: alone, the server's dependencies have other features than in the workspace.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use crate::{Failure, Result};
 
@@ -25,7 +29,37 @@ fn locate() -> Result<PathBuf> {
             Err(Failure::new(format!("QUORATE_BIN names {}, which is no file", path.display())))
         };
     }
-    build()
+    let beside = profile_dir()?.join("quorate");
+    if is_present(&beside)? { Ok(beside) } else { build() }
+}
+
+/// Whether there is a binary that is newer than everything it is made of.
+fn is_present(binary: &Path) -> Result<bool> {
+    let Ok(built) = fs::metadata(binary).and_then(|meta| meta.modified()) else { return Ok(false) };
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let sources = ["node", "storage", "client", "Cargo.toml", "Cargo.lock"];
+    for source in sources {
+        if newest(&workspace.join(source))? > built {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When the newest file of a tree was written. Tests do not count: they are no part of the binary.
+fn newest(path: &Path) -> Result<SystemTime> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_dir() {
+        return Ok(meta.modified()?);
+    }
+    let mut newest_below = SystemTime::UNIX_EPOCH;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name() != "tests" {
+            newest_below = newest_below.max(newest(&entry.path())?);
+        }
+    }
+    Ok(newest_below)
 }
 
 /// Processes that build at the same time wait for each other: cargo locks the target directory.
