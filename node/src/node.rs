@@ -243,7 +243,8 @@ impl Node {
         let proposer = Arc::new(Proposer::new(context.clone()));
         let observer = Arc::new(ApplyObserver::new(Arc::clone(&proposer), Arc::clone(&watches)));
         let applied = observer.applied_index();
-        let (machine, state) = Machine::open(Arc::clone(&snapshots), observer)?;
+        let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
+        observer.recovered(&state.load());
         let raft = start_raft(&context, log, machine).await?;
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::default());
