@@ -207,8 +207,10 @@ impl Leader {
     }
 
     async fn keep_servers(&self) {
+        let began = self.context.clock.now();
         loop {
-            for command in self.server_commands() {
+            let led_for = self.context.clock.now().since(began);
+            for command in self.server_commands(led_for) {
                 if let Err(error) = self.proposer.propose(command).await {
                     tracing::debug!(%error, "the catalogue of servers is not up to date yet");
                 }
@@ -218,12 +220,12 @@ impl Leader {
     }
 
     /// What has to change so that the catalogue shows the servers as they are.
-    fn server_commands(&self) -> Vec<Command> {
+    fn server_commands(&self, led_for: Duration) -> Vec<Command> {
         let published = self.state.load();
         let Some(cluster) = self.context.identity.cluster_id() else { return Vec::new() };
         let members: BTreeMap<NodeId, Peer> =
             published.membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
-        let alive = self.alive_servers();
+        let alive = self.alive_servers(led_for);
         let mut commands = Vec::new();
         let shown = shown_servers(&published);
         for (id, peer) in &members {
@@ -243,15 +245,16 @@ impl Leader {
         commands
     }
 
-    /// Which other servers answered lately.
-    fn alive_servers(&self) -> BTreeMap<NodeId, bool> {
+    /// Which servers answered lately. One that has not answered this leader yet gets as long as one
+    /// that stopped answering, or each new leader would call the slower of its followers lost.
+    fn alive_servers(&self, led_for: Duration) -> BTreeMap<NodeId, bool> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let heartbeats = metrics.heartbeat.iter().flatten();
         heartbeats
             .map(|(id, acked)| {
-                let alive = acked.as_ref().is_some_and(|acked| acked.elapsed() < SERVER_LOST_AFTER);
-                (*id, alive || *id == self.context.id)
+                let silence = acked.as_ref().map_or(led_for, |acked| acked.elapsed());
+                (*id, silence < SERVER_LOST_AFTER || *id == self.context.id)
             })
             .collect()
     }
