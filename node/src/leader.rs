@@ -66,20 +66,29 @@ const FIRST_ENTRY_PAUSE: Duration = Duration::from_millis(5);
 /// Cluster time as the leader knows it: at least what is applied, and stamped on every entry.
 #[derive(Debug, Default)]
 pub struct ClusterClock {
-    // A std lock: held to read or set one number.
-    now: Mutex<ClusterTime>,
+    // A std lock: held to read or set two numbers.
+    now: Mutex<TimeOfTerm>,
+}
+
+/// A leader's time, and the term in which it holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct TimeOfTerm {
+    term: u64,
+    time: ClusterTime,
 }
 
 impl ClusterClock {
-    /// The time for the next entry. Before the clock was started in this leadership it is an old
-    /// time, which changes nothing: apply takes the later of its own and the stamp.
+    /// The time for an entry of this term. Zero before the clock was started in it, which changes
+    /// nothing: apply takes the later of its own and the stamp. What the clock showed in an earlier
+    /// term may be later than anything that was applied, and would cut the grace short.
     #[must_use]
-    pub fn stamp(&self) -> ClusterTime {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn stamp(&self, term: u64) -> ClusterTime {
+        let now = *self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.term == term { now.time } else { ClusterTime::ZERO }
     }
 
-    fn set(&self, time: ClusterTime) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    fn set(&self, term: u64, time: ClusterTime) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = TimeOfTerm { term, time };
     }
 }
 
@@ -149,9 +158,9 @@ impl Leader {
     /// The duties of one leadership; dropped when it ends.
     async fn lead(&self, term: u64) {
         let first = self.first_entry(term).await;
-        self.cluster_clock.set(first.state.time());
+        self.cluster_clock.set(term, first.state.time());
         tracing::info!(term, time = %first.state.time(), "leading");
-        tokio::join!(self.keep_time(), self.keep_servers());
+        tokio::join!(self.keep_time(term), self.keep_servers());
     }
 
     /// Waits until an entry of this leadership is applied: only then is everything that earlier
@@ -167,7 +176,7 @@ impl Leader {
         }
     }
 
-    async fn keep_time(&self) {
+    async fn keep_time(&self, term: u64) {
         self.context.clock.sleep(GRACE).await;
         let now = self.context.clock.now();
         let mut ticker =
@@ -177,16 +186,16 @@ impl Leader {
             let may_move = has_quorum(&self.raft, QUORUM_WITHIN)
                 && self.intake.oldest_waiting() < COMMAND_WAIT_MAX;
             ticker.advance(self.context.clock.now(), may_move);
-            self.cluster_clock.set(ticker.time);
+            self.cluster_clock.set(term, ticker.time);
             if may_move {
-                self.carry_out_what_is_due(&ticker).await;
+                self.carry_out_what_is_due(term, &ticker).await;
             }
         }
     }
 
     /// Proposes expiries until nothing is due, one entry at a time; else tells the log the time if it
     /// has not heard it for a while.
-    async fn carry_out_what_is_due(&self, ticker: &Ticker) {
+    async fn carry_out_what_is_due(&self, term: u64, ticker: &Ticker) {
         let up_to = ticker.time;
         while ticker.may_expire(self.context.clock.now()) {
             let Some(deadline) = self.state.load().state.next_deadline() else { return };
@@ -194,7 +203,7 @@ impl Leader {
                 break;
             }
             let duty = Duty::Expire { up_to, max: EXPIRE_MAX };
-            if self.intake.submit_duty(up_to, Some(duty)).await != Forwarded::Committed {
+            if self.intake.submit_duty(term, up_to, Some(duty)).await != Forwarded::Committed {
                 return;
             }
         }
@@ -202,7 +211,7 @@ impl Leader {
         let unstamped = up_to.since(published.state.time());
         if published.state.next_deadline().is_some() && unstamped >= STAMP_EVERY {
             // A tick that is lost is followed by another.
-            let _ = self.intake.submit_duty(up_to, None).await;
+            let _ = self.intake.submit_duty(term, up_to, None).await;
         }
     }
 
@@ -301,6 +310,14 @@ fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_an_earlier_leadership_is_not_stamped_in_a_later_one() {
+        let clock = ClusterClock::default();
+        clock.set(3, ClusterTime(900));
+        assert_eq!(clock.stamp(3), ClusterTime(900));
+        assert_eq!(clock.stamp(5), ClusterTime::ZERO);
+    }
 
     fn ticker() -> Ticker {
         Ticker { last: Moment::default(), time: ClusterTime(1_000), quiet_until: Moment::default() }
