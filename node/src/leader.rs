@@ -30,6 +30,7 @@ use crate::raft::Raft;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{Leadership, has_quorum};
+use crate::raft::membership::Membership;
 use crate::raft::propose::Proposer;
 use crate::raft::protocol::Forwarded;
 
@@ -105,6 +106,8 @@ pub struct Leader {
     pub intake: Arc<Intake>,
     /// Where numbered commands are proposed.
     pub proposer: Arc<Proposer>,
+    /// Who belongs to the cluster.
+    pub membership: Arc<Membership>,
     /// The applied state.
     pub state: StateReader,
 }
@@ -224,6 +227,7 @@ impl Leader {
                     tracing::debug!(%error, "the catalogue of servers is not up to date yet");
                 }
             }
+            self.membership.complete_change().await;
             self.context.clock.sleep(SERVERS_EVERY).await;
         }
     }

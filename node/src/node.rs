@@ -294,6 +294,7 @@ impl Node {
             raft: self.raft.clone(),
             intake: Arc::clone(&self.intake),
             proposer: Arc::clone(&self.proposer),
+            membership: Arc::clone(&self.membership),
             state: self.state.clone(),
         })
     }
