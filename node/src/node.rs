@@ -485,7 +485,9 @@ impl Node {
             return;
         }
         let handed_over = async {
-            while self.raft.metrics().borrow_watched().current_leader != Some(heir) {
+            let successor =
+                |leader: Option<NodeId>| leader.is_some_and(|id| id != self.settings.id);
+            while !successor(self.raft.metrics().borrow_watched().current_leader) {
                 self.context.clock.sleep(HANDOVER_PAUSE).await;
             }
         };
