@@ -337,7 +337,6 @@ impl Membership {
 
 /// What openraft's refusal means to who asked. A change has two steps: if leadership is lost between
 /// them, the error is the same as if it had been lost before.
-#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
 fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeRefusal {
     match error {
         RaftError::APIError(
