@@ -179,7 +179,7 @@ impl Cluster {
         .await;
         for version in &seen {
             assert_eq!(version.state.hash(), seen[0].state.hash(), "equal positions, other states");
-            version.state.check_invariants();
+            assert_eq!(version.state.check_invariants(), Ok(()));
         }
     }
 
