@@ -33,6 +33,8 @@ pub struct ClusterClock {
 /// What the clock showed at the last tick.
 #[derive(Debug, Default)]
 struct Reading {
+    /// The leadership in which it holds.
+    term: u64,
     /// Cluster time, finer than milliseconds: what is cut off would add up to a slow clock.
     time: Duration,
     /// When that was.
@@ -57,29 +59,33 @@ impl ClusterClock {
         Self { clock, reading: Mutex::default() }
     }
 
-    /// The time for the next entry. Where the clock was not started in this leadership it is an old
-    /// time, which changes nothing: apply takes the later of its own and the stamp.
+    /// The time for an entry of this term. Zero before the clock was set in it, which changes nothing:
+    /// apply takes the later of its own and the stamp. What the clock showed in an earlier term may be
+    /// later than anything that was applied, and would cut the grace short.
     #[must_use]
-    pub fn stamp(&self) -> ClusterTime {
+    pub fn stamp(&self, term: u64) -> ClusterTime {
         let reading = self.reading();
+        if reading.term != term {
+            return ClusterTime::ZERO;
+        }
         let since = if reading.running { reading.step(self.clock.now()) } else { Duration::ZERO };
         cluster_time(reading.time + since)
     }
 
     /// Sets the clock to the applied time, without letting it go on: a leadership begins.
-    pub fn stand(&self, applied: ClusterTime) {
-        self.set(applied, false);
+    pub fn stand(&self, term: u64, applied: ClusterTime) {
+        self.set(term, applied, false);
     }
 
     /// Lets the clock go on from the applied time.
-    pub fn start(&self, applied: ClusterTime) {
-        self.set(applied, true);
+    pub fn start(&self, term: u64, applied: ClusterTime) {
+        self.set(term, applied, true);
     }
 
-    fn set(&self, applied: ClusterTime, running: bool) {
+    fn set(&self, term: u64, applied: ClusterTime, running: bool) {
         let at = self.clock.now();
-        *self.reading() =
-            Reading { time: Duration::from_millis(applied.0), at, running, quiet_until: at };
+        let time = Duration::from_millis(applied.0);
+        *self.reading() = Reading { term, time, at, running, quiet_until: at };
     }
 
     /// A tick: moves the time by what elapsed, if it may move, and returns it.
@@ -117,6 +123,8 @@ fn cluster_time(time: Duration) -> ClusterTime {
 mod tests {
     use super::*;
 
+    const TERM: u64 = 3;
+
     /// tokio's clock, paused: it moves only when it is told to.
     async fn pass(micros: u64) {
         tokio::time::advance(Duration::from_micros(micros)).await;
@@ -124,7 +132,7 @@ mod tests {
 
     fn clock() -> ClusterClock {
         let clock = ClusterClock::new(Clock::monotonic());
-        clock.start(ClusterTime(1_000));
+        clock.start(TERM, ClusterTime(1_000));
         clock
     }
 
@@ -132,10 +140,10 @@ mod tests {
     async fn time_advances_by_what_elapsed_and_is_read_between_ticks() {
         let clock = clock();
         pass(49_000).await;
-        assert_eq!(clock.stamp(), ClusterTime(1_049));
+        assert_eq!(clock.stamp(TERM), ClusterTime(1_049));
         assert_eq!(clock.tick(true), ClusterTime(1_049));
         pass(30_000).await;
-        assert_eq!(clock.stamp(), ClusterTime(1_079));
+        assert_eq!(clock.stamp(TERM), ClusterTime(1_079));
         assert!(clock.may_expire());
     }
 
@@ -146,14 +154,14 @@ mod tests {
             pass(1_600).await;
             clock.tick(true);
         }
-        assert_eq!(clock.stamp(), ClusterTime(2_600));
+        assert_eq!(clock.stamp(TERM), ClusterTime(2_600));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_counts_for_a_quarter_of_a_second_and_is_followed_by_quiet() {
         let clock = clock();
         pass(10_000_000).await;
-        assert_eq!(clock.stamp(), ClusterTime(1_250));
+        assert_eq!(clock.stamp(TERM), ClusterTime(1_250));
         assert_eq!(clock.tick(true), ClusterTime(1_250));
         pass(50_000).await;
         assert!(!clock.may_expire());
@@ -167,7 +175,7 @@ mod tests {
         pass(50_000).await;
         assert_eq!(clock.tick(false), ClusterTime(1_000));
         pass(20_000).await;
-        assert_eq!(clock.stamp(), ClusterTime(1_000));
+        assert_eq!(clock.stamp(TERM), ClusterTime(1_000));
         pass(30_000).await;
         assert_eq!(clock.tick(true), ClusterTime(1_050), "what elapsed before is not made up for");
     }
@@ -175,8 +183,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_leadership_begins_with_the_clock_standing() {
         let clock = clock();
-        clock.stand(ClusterTime(7_000));
+        clock.stand(TERM + 1, ClusterTime(7_000));
         pass(90_000).await;
-        assert_eq!(clock.stamp(), ClusterTime(7_000));
+        assert_eq!(clock.stamp(TERM + 1), ClusterTime(7_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_an_earlier_leadership_is_not_stamped_in_a_later_one() {
+        let clock = clock();
+        assert_eq!(clock.stamp(TERM + 1), ClusterTime::ZERO);
     }
 }

@@ -30,7 +30,7 @@ pub struct ServerArgs {
     /// Raft id of this server: 1 or more, never used again by another server [default: 1]
     #[arg(long, env = "QUORATE_SERVER_NODE_ID", value_name = "N")]
     pub node_id: Option<u64>,
-    /// Name of this server in the catalogue [default: n<node-id>]
+    /// Name of this server in the catalogue [default: n and the node id]
     #[arg(long, env = "QUORATE_SERVER_NAME")]
     pub name: Option<String>,
     /// Where the log and the snapshots are kept [default: quorate-data]
@@ -56,7 +56,7 @@ pub struct ServerArgs {
     /// Name of the datacenter [default: dc1]
     #[arg(long, env = "QUORATE_SERVER_DATACENTER")]
     pub datacenter: Option<String>,
-    /// Name of the agent of this server's own host [default: quorate on loopback, else host-<address>]
+    /// Name of the agent of this server's own host [default: quorate on loopback, else host- and the address]
     #[arg(long, env = "QUORATE_SERVER_AGENT_NAME")]
     pub agent_name: Option<String>,
     /// How long requests are held while there is no leader, such as 7s or 500ms [default: 7s]

@@ -5,9 +5,9 @@
 //! 1. [`server`] accepts connections (HTTP/1.1 and h2c on one port) and notes the caller's address.
 //! 2. [`path`] judges and normalises the path as Go's multiplexer does, because clients notice it:
 //!    routing happens on the *decoded* path, unclean paths are redirected, unprintable ones refused.
-//! 3. axum's router finds the [`Endpoint`](endpoint::Endpoint); it answers `OPTIONS`, methods that it
+//! 3. axum's router finds the [`endpoint::Endpoint`]; it answers `OPTIONS`, methods that it
 //!    does not have (`HEAD` among them) and undecodable query strings, and makes a
-//!    [`Call`](call::Call) of the rest.
+//!    [`call::Call`] of the rest.
 //! 4. A handler of one of the areas below parses the call into a [`Command`] or into a look at the
 //!    state, and renders what comes back. It contains no logic of the state: whether something
 //!    exists or conflicts is said by `apply`, never guessed from a state that may lag.

@@ -28,6 +28,7 @@ use crate::raft::Raft;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{Leadership, has_quorum};
+use crate::raft::membership::Membership;
 use crate::raft::propose::Proposer;
 use crate::raft::protocol::Forwarded;
 
@@ -68,6 +69,8 @@ pub struct Leader {
     pub intake: Arc<Intake>,
     /// Where numbered commands are proposed.
     pub proposer: Arc<Proposer>,
+    /// Who belongs to the cluster.
+    pub membership: Arc<Membership>,
     /// The applied state.
     pub state: StateReader,
 }
@@ -94,9 +97,9 @@ impl Leader {
     /// The duties of one leadership; dropped when it ends.
     async fn lead(&self, term: u64) {
         let first = self.first_entry(term).await;
-        self.cluster_clock.stand(first.state.time());
+        self.cluster_clock.stand(term, first.state.time());
         tracing::info!(term, time = %first.state.time(), "leading");
-        tokio::join!(self.keep_time(), self.keep_servers());
+        tokio::join!(self.keep_time(term), self.keep_servers());
     }
 
     /// Waits until an entry of this leadership is applied: only then is everything that earlier
@@ -112,30 +115,30 @@ impl Leader {
         }
     }
 
-    async fn keep_time(&self) {
+    async fn keep_time(&self, term: u64) {
         self.context.clock.sleep(GRACE).await;
-        self.cluster_clock.start(self.state.load().state.time());
+        self.cluster_clock.start(term, self.state.load().state.time());
         loop {
             self.context.clock.sleep(TICK).await;
             let may_move = has_quorum(&self.raft, QUORUM_WITHIN)
                 && self.intake.oldest_waiting() < COMMAND_WAIT_MAX;
             let now = self.cluster_clock.tick(may_move);
             if may_move {
-                self.carry_out_what_is_due(now).await;
+                self.carry_out_what_is_due(term, now).await;
             }
         }
     }
 
     /// Proposes expiries until nothing is due, one entry at a time; else tells the log the time if it
     /// has not heard it for a while.
-    async fn carry_out_what_is_due(&self, up_to: ClusterTime) {
+    async fn carry_out_what_is_due(&self, term: u64, up_to: ClusterTime) {
         while self.cluster_clock.may_expire() {
             let Some(deadline) = self.state.load().state.next_deadline() else { return };
             if deadline > up_to {
                 break;
             }
             let duty = Duty::Expire { up_to, max: EXPIRE_MAX };
-            if self.intake.submit_duty(up_to, Some(duty)).await != Forwarded::Committed {
+            if self.intake.submit_duty(term, up_to, Some(duty)).await != Forwarded::Committed {
                 return;
             }
         }
@@ -143,28 +146,31 @@ impl Leader {
         let unstamped = up_to.since(published.state.time());
         if published.state.next_deadline().is_some() && unstamped >= STAMP_EVERY {
             // A tick that is lost is followed by another.
-            let _ = self.intake.submit_duty(up_to, None).await;
+            let _ = self.intake.submit_duty(term, up_to, None).await;
         }
     }
 
     async fn keep_servers(&self) {
+        let began = self.context.clock.now();
         loop {
-            for command in self.server_commands() {
+            let led_for = self.context.clock.now().since(began);
+            for command in self.server_commands(led_for) {
                 if let Err(error) = self.proposer.propose(command).await {
                     tracing::debug!(%error, "the catalogue of servers is not up to date yet");
                 }
             }
+            self.membership.complete_change().await;
             self.context.clock.sleep(SERVERS_EVERY).await;
         }
     }
 
     /// What has to change so that the catalogue shows the servers as they are.
-    fn server_commands(&self) -> Vec<Command> {
+    fn server_commands(&self, led_for: Duration) -> Vec<Command> {
         let published = self.state.load();
         let Some(cluster) = self.context.identity.cluster_id() else { return Vec::new() };
         let members: BTreeMap<NodeId, Peer> =
             published.membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
-        let alive = self.alive_servers();
+        let alive = self.alive_servers(led_for);
         let mut commands = Vec::new();
         let shown = shown_servers(&published);
         for (id, peer) in &members {
@@ -184,15 +190,16 @@ impl Leader {
         commands
     }
 
-    /// Which other servers answered lately.
-    fn alive_servers(&self) -> BTreeMap<NodeId, bool> {
+    /// Which servers answered lately. One that has not answered this leader yet gets as long as one
+    /// that stopped answering, or each new leader would call the slower of its followers lost.
+    fn alive_servers(&self, led_for: Duration) -> BTreeMap<NodeId, bool> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let heartbeats = metrics.heartbeat.iter().flatten();
         heartbeats
             .map(|(id, acked)| {
-                let alive = acked.as_ref().is_some_and(|acked| acked.elapsed() < SERVER_LOST_AFTER);
-                (*id, alive || *id == self.context.id)
+                let silence = acked.as_ref().map_or(led_for, |acked| acked.elapsed());
+                (*id, silence < SERVER_LOST_AFTER || *id == self.context.id)
             })
             .collect()
     }

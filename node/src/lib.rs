@@ -1,6 +1,112 @@
-//! Quorate's server. (Essay to come.)
+//! Quorate's server: what turns the replicated state of [`quorate_storage`] into a cluster.
+//!
+//! # What a node is made of
+//!
+//! ```text
+//!            HTTP clients                              other nodes
+//!                 │                                         │
+//!                 ▼                                         ▼
+//!      http: parse, ask Node, render        raft::service: is it meant for me?
+//!     ┌───────────┼───────────┐             ┌───────────────┼───────────────┐
+//!     ▼           ▼           ▼             ▼               ▼               ▼
+//!  Watches     Barrier     Proposer ────► Intake       read index    votes, entries,
+//!     ▲           ▲           ▲             │ ▲             │           snapshots
+//!     │           │           │             │ └─ Leader:    │               │
+//!     │           │           │             │    time,      │               │
+//!     │           │           │             ▼    expiry     ▼               ▼
+//!     │           │           │     ┌───────────────── openraft ────────────────┐
+//!     │           │           │     │        LogStore             Machine        │
+//!     │           │           │     └───────────────────────────────┬───────────┘
+//!     │ topics    │ position  │ outcomes                            │ applied
+//!     └───────────┴───────────┴─────────────────────────────── ApplyObserver
+//! ```
+//!
+//! Where another node leads, the Proposer's batches and the Barrier's question go there instead.
+//!
+//! [`node::Node`] owns every task and wires the rest. It is handed what differs between a process and a
+//! simulation ([`node::NodeParts`]): the log, the snapshots, a [`raft::transport::Transport`], a
+//! [`clock::Clock`] and an [`identity::Identity`]. [`server`] hands it sled, files, HTTP and the
+//! machine's clock; `tests/in_process.rs` hands it memory and a seed.
+//!
+//! # How a write passes
+//!
+//! 1. A handler in [`http`] parses the request into a `Command`. Ids and anything random are made here.
+//!    Nothing is refused from this node's own state, which may lag behind: only apply knows.
+//! 2. [`raft::propose`] gives it a number, `(node, incarnation, seq)`, puts it with whatever else waits
+//!    into a batch, and hands the batch to whoever leads.
+//! 3. There, [`raft::intake`] makes one log entry of all batches that wait, stamps it with cluster time
+//!    and proposes it, bound to the term in which it leads. At most two entries are on their way; what
+//!    comes meanwhile becomes the next one. That is the group commit.
+//! 4. The entry is durable on a majority, then committed, then applied *on the node that took the
+//!    request*, and **that apply answers the client** ([`observe`]). So what a client was told it can
+//!    read here at once, `?stale` included, and no reply between nodes has to arrive for it.
+//! 5. Touched topics go to a set; a task of its own wakes the blocking queries ([`watch`]).
+//!
+//! When the leader dies between 2 and 4, the open commands go to the next one under the same numbers.
+//! The state keeps the outcomes of numbers that their node has not said it answered, so each takes
+//! effect once, and a node that was brought up to date by a snapshot looks its outcomes up there. When
+//! the hold time is over, the error says whether a leader may have had the command.
+//!
+//! # How a read passes
+//!
+//! A default read waits for a barrier ([`raft::read`]): one question to the leader, which confirms with a
+//! quorum that it leads, and this node's apply to reach the answer. It serves the reads that waited
+//! when the question was *sent*. Then, like a `?stale` read at once, it renders from one immutable
+//! version of the state; no lock is held. A blocking query subscribes to its topic, then reads, then
+//! waits; it takes its barrier once, at the beginning, so it needs no leader to end.
+//!
+//! # How time passes
+//!
+//! Only [`clock`] reads a clock, and it tells how long, never what time it is. Only [`leader`] makes
+//! cluster time of it, stamped on the entries of its own term, and only it proposes expiry. It stands
+//! still in doubt: in the first two seconds of a leadership, without a quorum, after a pause, while
+//! commands wait. What that costs is that something silent lives a little longer; what it saves is that
+//! nothing living dies.
+//!
+//! # Where it differs from the usual
+//!
+//! * **A forward is answered after the commit, with no outcome in it.** The leader says what became of
+//!   the batch as a whole: committed, not the leader, unknown. Its only use is to decide whether and
+//!   when to send again; outcomes come from the log.
+//! * **Followers do not send clients away.** There is no redirect and no leader-only request.
+//! * **openraft's replies are ignored.** The state machine answers openraft with nothing
+//!   ([`quorate_storage::raft::Applied`]) and the clients through the observer.
+//! * **A restarted leader leads nothing until it is elected again**, and the vote on disk that names it
+//!   does not count as a leader that is known ([`raft::leadership`]).
+//! * **A learner is a join that is not finished.** It asks to join until it votes; the next leader
+//!   completes a change that was left half done ([`raft::membership`]).
+//! * **Errors of membership changes that only say that leadership was lost** are tried again: a change
+//!   names its target, so asking twice is harmless.
+//!
+//! # What is absent
+//!
+//! * State: it is in [`quorate_storage`], which has no clock, no randomness and no I/O in it. No handler
+//!   keeps anything between requests.
+//! * Wall clocks, leases and anything that trusts two clocks to go at one rate.
+//! * Locks across an await, queues without a limit, tasks without an owner.
+//! * A private door: the dashboard, DNS and the command line use what any client can use.
+//!
+//! # Where to find what
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `main.rs`, [`config`], [`server`] | the process: flags, directories, listeners, signals |
+//! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
+//! | [`raft`] | consensus: transport, forwarding, barrier, membership |
+//! | [`leader`] | what a node does because it leads: time, expiry, the catalogue of servers |
+//! | [`watch`] | topics and who waits for them |
+//! | [`observe`] | what happens in a node when something was applied |
+//! | [`agent`] | who is asking: the agent of each client host |
+//! | [`http`] | Consul's API, one file for each area |
+//! | [`clock`], [`identity`] | time, and what a node remembers of itself, as parameters |
+//! | [`compaction`] | keeps the log small in bytes |
+//! | [`metrics`] | `/metrics` |
 
 #![forbid(unsafe_code)]
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "these notes are for who works on the code, and name its private parts too"
+)]
 
 pub mod agent;
 pub mod clock;

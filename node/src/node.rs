@@ -244,7 +244,8 @@ impl Node {
         let proposer = Arc::new(Proposer::new(context.clone()));
         let observer = Arc::new(ApplyObserver::new(Arc::clone(&proposer), Arc::clone(&watches)));
         let applied = observer.applied_index();
-        let (machine, state) = Machine::open(Arc::clone(&snapshots), observer)?;
+        let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
+        observer.recovered(&state.load());
         let raft = start_raft(&context, log, machine).await?;
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
@@ -294,6 +295,7 @@ impl Node {
             raft: self.raft.clone(),
             intake: Arc::clone(&self.intake),
             proposer: Arc::clone(&self.proposer),
+            membership: Arc::clone(&self.membership),
             state: self.state.clone(),
         })
     }
@@ -484,7 +486,9 @@ impl Node {
             return;
         }
         let handed_over = async {
-            while self.raft.metrics().borrow_watched().current_leader != Some(heir) {
+            let successor =
+                |leader: Option<NodeId>| leader.is_some_and(|id| id != self.settings.id);
+            while !successor(self.raft.metrics().borrow_watched().current_leader) {
                 self.context.clock.sleep(HANDOVER_PAUSE).await;
             }
         };

@@ -34,6 +34,12 @@ impl ApplyObserver {
         self.applied.subscribe()
     }
 
+    /// Takes note of what a restarted node recovered from its snapshot. Without it, a node that finds
+    /// nothing behind its snapshot would hold every read until the next write.
+    pub fn recovered(&self, published: &Published) {
+        self.advance(published);
+    }
+
     fn advance(&self, published: &Published) {
         if let Some(applied) = &published.last_applied {
             self.applied.send_replace(applied.index);

@@ -42,6 +42,9 @@ pub const ELECTION_MS_MAX: u64 = 400;
 const QUORUM_LOSS_PROBE_MS: u64 = 2_000;
 /// Entries in one append request; bytes are capped by the log store.
 const APPEND_ENTRIES_MAX: u64 = 256;
+/// A new server may vote once it is at most this far behind. (In this version, openraft uses its
+/// "replication lag threshold" for nothing else.)
+const CAUGHT_UP_ENTRIES: u64 = 500;
 /// A snapshot is built after this many entries (or 64 MiB, see [`crate::node`]).
 pub const SNAPSHOT_AFTER_ENTRIES: u64 = 10_000;
 /// Entries kept behind a snapshot, so that a node that was briefly away needs no snapshot.
@@ -61,8 +64,7 @@ pub fn openraft_config(cluster_name: &str) -> Result<Arc<Config>, openraft::Conf
         election_timeout_max: ELECTION_MS_MAX,
         install_snapshot_timeout: SNAPSHOT_SEND_MS_MAX,
         max_payload_entries: APPEND_ENTRIES_MAX,
-        // A follower further behind than what is kept could only be fed from a snapshot anyway.
-        replication_lag_threshold: 1_000_000,
+        replication_lag_threshold: CAUGHT_UP_ENTRIES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT_BEHIND_SNAPSHOT,
         purge_batch_size: 1_000,

@@ -11,6 +11,8 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Batch, Duty, Part};
+use quorate_storage::machine::Machine;
+use quorate_storage::raft::TypeConfig;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Raft;
@@ -27,6 +29,9 @@ const ENTRIES_IN_FLIGHT: usize = 2;
 /// Parts that may wait for the leader to propose them; beyond that, their origins are told to try
 /// again. Origins limit themselves long before.
 const WAITING_PARTS_MAX: usize = 4_096;
+
+/// openraft's handle to one leadership of this node.
+type Leadership = openraft::raft::Leader<TypeConfig, Machine>;
 
 /// Takes commands from this node and from others, and proposes them while this node leads.
 #[derive(Debug)]
@@ -77,9 +82,19 @@ impl Intake {
         answer.await.unwrap_or(Forwarded::Unknown)
     }
 
-    /// Proposes something of the leader's own accord: an expiry, or a tick.
-    pub async fn submit_duty(&self, stamp: ClusterTime, duty: Option<Duty>) -> Forwarded {
-        self.propose(Batch { stamp, duty, parts: Vec::new() }).await
+    /// Proposes something of the leader's own accord, an expiry or a tick, in its own term only.
+    pub async fn submit_duty(
+        &self,
+        term: u64,
+        stamp: ClusterTime,
+        duty: Option<Duty>,
+    ) -> Forwarded {
+        match self.raft.as_leader() {
+            Ok(leader) if leader.leader_id().term == term => {
+                self.propose(&leader, Batch { stamp, duty, parts: Vec::new() }).await
+            }
+            Ok(_) | Err(_) => Forwarded::NotLeader,
+        }
     }
 
     /// How long the oldest command has waited to be proposed.
@@ -111,8 +126,13 @@ impl Intake {
     async fn carry(&self, taken: Vec<Waiting>, permit: OwnedSemaphorePermit) {
         let (parts, replies): (Vec<_>, Vec<_>) =
             taken.into_iter().map(|waiting| (waiting.part, waiting.reply)).unzip();
-        let stamp = self.cluster_clock.stamp();
-        let fate = self.propose(Batch { stamp, duty: None, parts }).await;
+        let fate = match self.raft.as_leader() {
+            Ok(leader) => {
+                let stamp = self.cluster_clock.stamp(leader.leader_id().term);
+                self.propose(&leader, Batch { stamp, duty: None, parts }).await
+            }
+            Err(_) => Forwarded::NotLeader,
+        };
         drop(permit);
         for reply in replies {
             // An origin that has gone asks the next leader.
@@ -120,8 +140,8 @@ impl Intake {
         }
     }
 
-    async fn propose(&self, batch: Batch) -> Forwarded {
-        let Ok(leader) = self.raft.as_leader() else { return Forwarded::NotLeader };
+    /// Proposes one entry, bound to this leadership.
+    async fn propose(&self, leader: &Leadership, batch: Batch) -> Forwarded {
         let (responder, written) = ProgressResponder::complete_only();
         let request = self
             .raft

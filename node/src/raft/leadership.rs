@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant, ServerState};
 use quorate_storage::raft::{NodeId, Peer};
 use tokio::sync::watch;
 
@@ -100,7 +100,10 @@ pub async fn follow(raft: Raft, published: watch::Sender<Leadership>) {
     loop {
         let now = {
             let metrics = metrics.borrow_and_update();
-            let leader = metrics.current_leader.and_then(|id| {
+            // After a restart, the vote on disk may still name this node as the leader that it was.
+            let leads = metrics.state == ServerState::Leader;
+            let leader = metrics.current_leader.filter(|id| *id != metrics.id || leads);
+            let leader = leader.and_then(|id| {
                 metrics.membership_config.get_node(&id).map(|peer| (id, peer.clone()))
             });
             Leadership { term: metrics.current_term, leader }

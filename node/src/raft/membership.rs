@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use quorate_storage::raft::{NodeId, Peer};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use quorate_storage::raft::{NodeId, Peer, TypeConfig};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 
@@ -29,6 +30,9 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the leader may take to change the membership: a learner must catch up first.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a new server may take to catch up before it has to ask again: less than
+/// [`CHANGE_TIMEOUT`], so that it hears why.
+const CATCH_UP_MAX: Duration = Duration::from_secs(50);
 /// Pause before a refused change is asked for again.
 const CHANGE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -83,6 +87,13 @@ impl Membership {
         metrics.membership_config.nodes().map(|(id, peer)| (*id, peer.clone())).collect()
     }
 
+    /// Whether a membership change is half done.
+    fn is_joint(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().len() > 1
+    }
+
     fn voters(&self) -> BTreeSet<NodeId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -97,8 +108,8 @@ impl Membership {
     pub async fn found_or_join(&self) -> Result<(), StartError> {
         let mut told = false;
         loop {
-            // A membership from an earlier life, or one that a leader sent. A learner goes on asking: the
-            // leader that added it may have died before it could make it a voter.
+            // An entry from a leader, or a membership from an earlier life. A learner is a server
+            // whose joining was cut short, by the death of its leader perhaps: it asks again.
             if self.voters().contains(&self.introduction.id) {
                 return Ok(());
             }
@@ -122,9 +133,11 @@ impl Membership {
     }
 
     async fn greet_everybody(&self) -> Vec<Greeting> {
-        let greetings =
-            self.join.iter().filter(|address| **address != self.introduction.peer.rpc_addr);
-        let greetings = greetings.map(|address| self.hello(address));
+        // Who is known from the flags, and from a membership of an earlier life.
+        let mut addresses: BTreeSet<String> = self.join.iter().cloned().collect();
+        addresses.extend(self.members().into_values().map(|peer| peer.rpc_addr));
+        addresses.remove(&self.introduction.peer.rpc_addr);
+        let greetings = addresses.iter().map(|address| self.hello(address));
         let answers = futures_util::future::join_all(greetings).await;
         let mut by_id = BTreeMap::new();
         for greeting in answers.into_iter().flatten() {
@@ -155,8 +168,9 @@ impl Membership {
         Ok(())
     }
 
-    /// Only the lowest id founds, only with everybody present, and only if nobody belongs anywhere.
-    /// (That this node has a cluster's id but no members means that it died while it was founding.)
+    /// Only the lowest id founds, only with everybody present, and only if nobody belongs anywhere. (A
+    /// founder that crashed before it had written the first membership has a cluster's id already, and
+    /// founds that one.)
     fn may_found(&self, greetings: &[Greeting]) -> bool {
         let alone = self.bootstrap_expect == 1 && self.join.is_empty();
         let everybody = greetings.len() + 1 == self.bootstrap_expect;
@@ -211,16 +225,35 @@ impl Membership {
         if known.is_some_and(|known| known.store_id != peer.store_id) {
             return Err(ChangeRefusal::IdTaken(id));
         }
-        if self.voters().contains(&id) {
+        if self.voters().contains(&id) && !self.is_joint() {
             return Ok(());
         }
         let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
-        tracing::info!(server = id, %peer, "adding a server");
-        self.raft.add_learner(id, peer, true).await.map_err(refused)?;
+        if !self.voters().contains(&id) {
+            tracing::info!(server = id, %peer, "adding a server");
+            // It counts for the quorum from its first moment as a voter, so it catches up before that.
+            let caught_up = self.raft.add_learner(id, peer, true);
+            let caught_up = self.context.clock.timeout(CATCH_UP_MAX, caught_up).await;
+            caught_up.map_err(|_| ChangeRefusal::Interrupted)?.map_err(refused)?;
+            self.must_lead()?;
+        }
         let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.raft.change_membership(voter, true).await.map_err(refused)?;
         tracing::info!(server = id, "the server votes now");
         Ok(())
+    }
+
+    /// Completes, as the leader, a change that an earlier leader began and did not live to complete.
+    pub async fn complete_change(&self) {
+        let Ok(_one_at_a_time) = self.changing.try_lock() else { return };
+        if !self.is_joint() {
+            return;
+        }
+        tracing::info!("completing a membership change of an earlier leader");
+        let nothing_new = ChangeMembers::AddVoterIds(BTreeSet::new());
+        if let Err(error) = self.raft.change_membership(nothing_new, false).await {
+            tracing::info!(%error, "the membership change is not complete yet");
+        }
     }
 
     /// Removes a server, as the leader.
@@ -250,12 +283,13 @@ impl Membership {
     /// # Errors
     /// See [`MembershipError`].
     pub async fn remove(&self, id: NodeId, hold: Duration) -> Result<(), MembershipError> {
-        let mut asked_before = false;
+        // Whether an earlier attempt may have removed it.
+        let mut begun = false;
         let attempts = async {
             loop {
                 match self.try_remove(id).await {
                     // Sent again after a lost answer, it finds its work done.
-                    Some(Err(ChangeRefusal::Unknown)) if asked_before => return Ok(()),
+                    Some(Err(ChangeRefusal::Unknown)) if begun => return Ok(()),
                     Some(Err(ChangeRefusal::Unknown)) => {
                         return Err(MembershipError::UnknownServer(id.to_string()));
                     }
@@ -263,12 +297,10 @@ impl Membership {
                         return Err(MembershipError::Refused(why));
                     }
                     Some(Ok(())) => return Ok(()),
-                    Some(Err(
-                        ChangeRefusal::NotLeader(_)
-                        | ChangeRefusal::Busy
-                        | ChangeRefusal::IdTaken(_),
-                    )) => {}
-                    None => asked_before = true,
+                    Some(Err(ChangeRefusal::NotLeader(_) | ChangeRefusal::IdTaken(_))) => {}
+                    Some(Err(ChangeRefusal::Busy | ChangeRefusal::Interrupted)) | None => {
+                        begun = true;
+                    }
                 }
                 self.context.clock.sleep(CHANGE_PAUSE).await;
             }
@@ -303,6 +335,17 @@ impl Membership {
     }
 }
 
-fn refused(error: impl std::fmt::Display) -> ChangeRefusal {
-    ChangeRefusal::Refused(error.to_string())
+/// What openraft's refusal means to who asked. A change has two steps: if leadership is lost between
+/// them, the error is the same as if it had been lost before.
+fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeRefusal {
+    match error {
+        RaftError::APIError(
+            ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_),
+        )
+        | RaftError::Fatal(_) => ChangeRefusal::Interrupted,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            ChangeMembershipError::InProgress(_),
+        )) => ChangeRefusal::Busy,
+        RaftError::APIError(error) => ChangeRefusal::Refused(error.to_string()),
+    }
 }

@@ -1,4 +1,4 @@
-//! openraft's view of the [`Transport`].
+//! openraft's view of the [`Transport`](super::transport::Transport).
 
 use std::future::Future;
 use std::time::Duration;

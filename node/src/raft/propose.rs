@@ -42,6 +42,9 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a command's number, names and lengths add to its payload, roughly.
 const COMMAND_OVERHEAD_BYTES: usize = 64;
 
+#[cfg(test)]
+mod tests;
+
 /// Numbers this node's commands and sees them through.
 #[derive(Debug)]
 pub struct Proposer {
@@ -104,16 +107,34 @@ struct Shipment {
 /// A client's place in the table: gives the command up when the client goes or its time is over.
 struct Ticket<'a> {
     proposer: &'a Proposer,
+    /// Set under the table's lock when the command gets its number; zero before that.
     seq: Arc<AtomicU64>,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Ticket<'_> {
+    /// The time is over: the outcome, if it came at the last moment, else what can be said without it.
+    ///
+    /// All of it under the table's lock, or the command could be answered, or be numbered and handed
+    /// to a leader, between the look and the verdict.
+    fn conclude(&mut self) -> Result<Outcome, ProposeError> {
+        let mut table = self.proposer.table();
+        if let Ok(outcome) = self.outcome.try_recv() {
+            return Ok(outcome);
+        }
+        // A fresh command whose channel is closed is never sent.
+        self.outcome.close();
+        let given_up = table.remove(self.seq.load(Ordering::SeqCst));
+        let handed = given_up.is_some_and(|open| open.was_handed());
+        Err(if handed { ProposeError::OutcomeUnknown } else { ProposeError::NoLeader })
+    }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        let seq = self.seq.load(Ordering::SeqCst);
-        // Zero: not sent yet. Its reply channel is closed now, so it will be skipped.
-        if seq != 0 {
-            self.proposer.table().give_up(seq);
-        }
+        let mut table = self.proposer.table();
+        self.outcome.close();
+        drop(table.remove(self.seq.load(Ordering::SeqCst)));
     }
 }
 
@@ -133,12 +154,12 @@ impl Proposer {
         let (reply, outcome) = oneshot::channel();
         let seq = Arc::new(AtomicU64::new(0));
         self.enqueue(command, reply, Arc::clone(&seq))?;
-        let ticket = Ticket { proposer: self, seq };
-        let outcome = self.context.clock.timeout(self.context.hold_timeout, outcome).await;
-        match outcome {
+        let mut ticket = Ticket { proposer: self, seq, outcome };
+        let hold = self.context.hold_timeout;
+        match self.context.clock.timeout(hold, &mut ticket.outcome).await {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(ProposeError::Stopping),
-            Err(_) => Err(self.why_not(&ticket)),
+            Err(_) => ticket.conclude(),
         }
     }
 
@@ -161,14 +182,6 @@ impl Proposer {
         drop(table);
         self.wake.notify_one();
         Ok(())
-    }
-
-    /// Why a command whose time is over has no outcome: it was never handed to a leader, or nobody
-    /// can tell.
-    fn why_not(&self, ticket: &Ticket<'_>) -> ProposeError {
-        let seq = ticket.seq.load(Ordering::SeqCst);
-        let handed = self.table().open.get(&seq).is_some_and(Open::was_handed);
-        if handed { ProposeError::OutcomeUnknown } else { ProposeError::NoLeader }
     }
 
     /// Commands that are not answered yet.
@@ -377,10 +390,6 @@ impl Table {
             // A client that has gone meanwhile does not mind.
             let _ = open.reply.send(outcome);
         }
-    }
-
-    fn give_up(&mut self, seq: u64) {
-        drop(self.remove(seq));
     }
 
     fn remove(&mut self, seq: u64) -> Option<Open> {

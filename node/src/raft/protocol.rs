@@ -136,6 +136,9 @@ pub enum ChangeRefusal {
     /// openraft refused.
     #[error("{0}")]
     Refused(String),
+    /// Leadership or time ran out on the way: the change may be under way. Ask again.
+    #[error("the change was interrupted")]
+    Interrupted,
 }
 
 /// Why a request was not looked at.
@@ -153,6 +156,9 @@ pub enum Refusal {
     /// The server is stopping or has failed.
     #[error("this server is not running: {0}")]
     NotRunning(String),
+    /// It did not say whom it was meant for.
+    #[error("the request names no server and data directory")]
+    NoAddressee,
 }
 
 /// What goes before the bytes of a snapshot.

@@ -74,7 +74,8 @@ impl Barrier {
         let mut served = Vec::new();
         loop {
             served.retain(|reader: &oneshot::Sender<()>| !reader.is_closed());
-            if served.is_empty() && self.waiting().is_empty() {
+            // In a loop: a notification that an earlier round has dealt with is no reason for another.
+            while served.is_empty() && self.waiting().is_empty() {
                 self.arrived.notified().await;
             }
             // Everybody who waits now, those of a failed round included, is served by this round.

@@ -60,14 +60,27 @@ impl Service {
         }
         match envelope.request {
             // Asked before the two know each other.
-            Request::Hello(_) | Request::Join(_) => Ok(()),
+            Request::Hello(_) | Request::Join(_) => self.no_other_cluster(envelope),
             Request::Append(_)
             | Request::Vote(_)
             | Request::PreVote(_)
             | Request::TransferLeader(_)
             | Request::Forward(_)
             | Request::ReadIndex
-            | Request::Remove(_) => self.same_cluster(envelope.cluster.as_deref()),
+            | Request::Remove(_) => {
+                if envelope.to.is_none() || envelope.store.is_none() {
+                    return Err(Refusal::NoAddressee);
+                }
+                self.same_cluster(envelope.cluster.as_deref())
+            }
+        }
+    }
+
+    /// Two servers that belong to different clusters have nothing to say to each other.
+    fn no_other_cluster(&self, envelope: &Envelope) -> Result<(), Refusal> {
+        match (self.context.identity.cluster_id(), &envelope.cluster) {
+            (Some(ours), Some(theirs)) if ours != *theirs => Err(Refusal::WrongCluster),
+            (Some(_) | None, _) => Ok(()),
         }
     }
 

@@ -1,0 +1,275 @@
+//! The table by itself: numbers, floors, limits and verdicts, with nothing that sends.
+
+use std::io;
+
+use futures_util::future::BoxFuture;
+use quorate_storage::command::{KvDeleteMode, KvPutMode};
+use quorate_storage::snapshot::Snapshot;
+
+use super::*;
+use crate::clock::Clock;
+use crate::identity::Identity;
+use crate::raft::protocol::{Envelope, SnapshotHeader};
+use crate::raft::transport::Transport;
+
+const INCARNATION: u64 = 3;
+const ORIGIN: NodeId = 7;
+
+#[derive(Debug)]
+struct Nobody;
+
+impl Identity for Nobody {
+    fn store_id(&self) -> String {
+        "store".to_owned()
+    }
+    fn incarnation(&self) -> u64 {
+        INCARNATION
+    }
+    fn cluster_id(&self) -> Option<String> {
+        None
+    }
+    fn adopt_cluster(&self, _id: &str) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+type Answer = BoxFuture<'static, Result<Response, TransportError>>;
+
+/// A network that reaches nobody.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Transport for Nowhere {
+    fn call(&self, _: &str, _: Purpose, _: Envelope, _: Duration) -> Answer {
+        Box::pin(async { Err(TransportError::Unreachable("nobody".to_owned())) })
+    }
+    fn send_snapshot(&self, _: &str, _: SnapshotHeader, _: Snapshot, _: Duration) -> Answer {
+        Box::pin(async { Err(TransportError::Unreachable("nobody".to_owned())) })
+    }
+}
+
+fn proposer() -> Proposer {
+    Proposer::new(Context {
+        id: ORIGIN,
+        identity: Arc::new(Nobody),
+        clock: Clock::monotonic(),
+        transport: Arc::new(Nowhere),
+        hold_timeout: Duration::from_millis(50),
+    })
+}
+
+fn command() -> Command {
+    Command::KvDelete { key: "k".into(), mode: KvDeleteMode::One }
+}
+
+fn large_command(bytes: usize) -> Command {
+    let value = vec![0; bytes].into();
+    Command::KvPut { key: "k".into(), value, flags: 0, mode: KvPutMode::Set }
+}
+
+fn led() -> Leadership {
+    Leadership { term: 1, leader: Some((1, Peer::default())) }
+}
+
+fn enqueue(proposer: &Proposer, command: Command) -> Ticket<'_> {
+    let (reply, outcome) = oneshot::channel();
+    let seq = Arc::new(AtomicU64::new(0));
+    proposer.enqueue(command, reply, Arc::clone(&seq)).unwrap();
+    Ticket { proposer, seq, outcome }
+}
+
+fn numbers(shipment: &Shipment) -> Vec<u64> {
+    shipment.part.commands.iter().map(|(seq, _)| *seq).collect()
+}
+
+fn applied(proposer: &Proposer, seq: u64) {
+    let id = CommandId { origin: ORIGIN, incarnation: INCARNATION, seq };
+    proposer.applied([(id, Outcome::Held(true))]);
+}
+
+#[test]
+fn a_command_gets_its_number_when_it_is_first_sent() {
+    let proposer = proposer();
+    let tickets = [enqueue(&proposer, command()), enqueue(&proposer, command())];
+    assert!(proposer.next_shipment(&Leadership::default()).is_none(), "there is no leader");
+    assert!(tickets.iter().all(|ticket| ticket.seq.load(Ordering::SeqCst) == 0));
+
+    let shipment = proposer.next_shipment(&led()).unwrap();
+    assert_eq!(numbers(&shipment), [1, 2]);
+    assert_eq!((shipment.part.origin, shipment.part.incarnation), (ORIGIN, INCARNATION));
+    assert!(proposer.next_shipment(&led()).is_none(), "what is on its way is not sent twice");
+}
+
+#[test]
+fn a_client_that_leaves_before_its_command_was_sent_takes_it_along() {
+    let proposer = proposer();
+    let gone = enqueue(&proposer, command());
+    let stays = enqueue(&proposer, command());
+    drop(gone);
+    let shipment = proposer.next_shipment(&led()).unwrap();
+    assert_eq!(numbers(&shipment), [1], "and its place");
+    applied(&proposer, 1);
+    drop(stays);
+    assert_eq!((proposer.unanswered(), proposer.table().bytes), (0, 0));
+}
+
+#[test]
+fn the_floor_is_what_lies_below_the_lowest_open_number() {
+    let proposer = proposer();
+    let tickets: Vec<_> = (0..4).map(|_| enqueue(&proposer, command())).collect();
+    let first = proposer.next_shipment(&led()).unwrap();
+    assert_eq!(first.part.answered_through, 0);
+    applied(&proposer, 2);
+    applied(&proposer, 4);
+    assert_eq!(proposer.table().answered_through(), 0, "number 1 is open");
+    applied(&proposer, 1);
+    assert_eq!(proposer.table().answered_through(), 2);
+    // A command given up counts as answered.
+    drop(tickets);
+    assert_eq!(proposer.table().answered_through(), 4);
+    let next = enqueue(&proposer, command());
+    let shipment = proposer.next_shipment(&led()).unwrap();
+    assert_eq!((numbers(&shipment), shipment.part.answered_through), (vec![5], 4));
+    drop(next);
+}
+
+#[test]
+fn outcomes_of_another_node_or_of_an_earlier_life_answer_nobody() {
+    let proposer = proposer();
+    let mut ticket = enqueue(&proposer, command());
+    proposer.next_shipment(&led()).unwrap();
+    for (origin, incarnation) in [(ORIGIN + 1, INCARNATION), (ORIGIN, INCARNATION - 1)] {
+        proposer.applied([(CommandId { origin, incarnation, seq: 1 }, Outcome::Done)]);
+    }
+    assert!(ticket.outcome.try_recv().is_err());
+    applied(&proposer, 1);
+    assert_eq!(ticket.outcome.try_recv(), Ok(Outcome::Held(true)));
+}
+
+#[test]
+fn what_certainly_was_not_appended_ends_with_no_leader() {
+    let proposer = proposer();
+    let mut ticket = enqueue(&proposer, command());
+    proposer.next_shipment(&led()).unwrap();
+    proposer.table().resolve(&[1], Forwarded::NotLeader);
+    assert_eq!(ticket.conclude(), Err(ProposeError::NoLeader));
+}
+
+#[test]
+fn what_may_have_been_appended_once_ends_with_outcome_unknown() {
+    let proposer = proposer();
+    for fate in [Forwarded::Unknown, Forwarded::Committed] {
+        let mut ticket = enqueue(&proposer, command());
+        let seqs = numbers(&proposer.next_shipment(&led()).unwrap());
+        proposer.table().resolve(&seqs, fate);
+        // A later copy that was refused takes nothing back.
+        proposer.table().make_due(&seqs, 0);
+        assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), seqs);
+        proposer.table().resolve(&seqs, Forwarded::NotLeader);
+        assert_eq!(ticket.conclude(), Err(ProposeError::OutcomeUnknown));
+    }
+}
+
+#[test]
+fn what_is_on_its_way_ends_with_outcome_unknown() {
+    let proposer = proposer();
+    let mut ticket = enqueue(&proposer, command());
+    proposer.next_shipment(&led()).unwrap();
+    assert_eq!(ticket.conclude(), Err(ProposeError::OutcomeUnknown));
+}
+
+#[test]
+fn an_outcome_that_comes_as_the_time_ends_is_the_answer() {
+    let proposer = proposer();
+    let mut ticket = enqueue(&proposer, command());
+    proposer.next_shipment(&led()).unwrap();
+    // After the timer fired, and before the table was looked at.
+    applied(&proposer, 1);
+    assert_eq!(ticket.conclude(), Ok(Outcome::Held(true)));
+}
+
+#[test]
+fn a_command_that_was_said_to_have_had_no_leader_is_never_sent() {
+    let proposer = proposer();
+    let mut ticket = enqueue(&proposer, command());
+    assert_eq!(ticket.conclude(), Err(ProposeError::NoLeader));
+    assert!(proposer.next_shipment(&led()).is_none());
+}
+
+#[test]
+fn a_new_leadership_makes_everything_open_due_once() {
+    let proposer = proposer();
+    let _tickets: Vec<_> = (0..3).map(|_| enqueue(&proposer, command())).collect();
+    let old = proposer.next_shipment(&led()).unwrap();
+    applied(&proposer, 2);
+    proposer.table().change_epoch();
+    let resent = proposer.next_shipment(&led()).unwrap();
+    assert_eq!(numbers(&resent), [1, 3]);
+    // The old shipment fails only now: the new one stands for it.
+    proposer.table().resolve(&numbers(&old), Forwarded::Unknown);
+    proposer.table().make_due(&numbers(&old), old.epoch);
+    assert!(proposer.next_shipment(&led()).is_none());
+    // The new one's failure counts.
+    proposer.table().resolve(&numbers(&resent), Forwarded::NotLeader);
+    proposer.table().make_due(&numbers(&resent), resent.epoch);
+    assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [1, 3]);
+}
+
+#[test]
+fn an_entry_is_limited_in_commands_and_in_bytes() {
+    let proposer = proposer();
+    let many: Vec<_> = (0..=ENTRY_COMMANDS_MAX).map(|_| enqueue(&proposer, command())).collect();
+    let first = proposer.next_shipment(&led()).unwrap();
+    assert_eq!(first.part.commands.len(), ENTRY_COMMANDS_MAX);
+    assert_eq!(proposer.next_shipment(&led()).unwrap().part.commands.len(), 1);
+    drop(many);
+
+    let large: Vec<_> = [ENTRY_BYTES_MAX * 2, ENTRY_BYTES_MAX / 2, ENTRY_BYTES_MAX / 2]
+        .into_iter()
+        .map(|bytes| enqueue(&proposer, large_command(bytes)))
+        .collect();
+    for expected in [1, 1] {
+        let shipment = proposer.next_shipment(&led()).unwrap();
+        assert_eq!(shipment.part.commands.len(), expected, "two halves and their overhead");
+    }
+    drop(large);
+}
+
+#[test]
+fn no_more_than_a_few_batches_are_on_their_way() {
+    let proposer = proposer();
+    let mut tickets = Vec::new();
+    for _ in 0..FORWARDS_IN_FLIGHT_MAX {
+        tickets.push(enqueue(&proposer, command()));
+        assert!(proposer.next_shipment(&led()).is_some());
+    }
+    tickets.push(enqueue(&proposer, command()));
+    assert!(proposer.next_shipment(&led()).is_none());
+    proposer.table().resolve(&[1], Forwarded::Committed);
+    assert!(proposer.next_shipment(&led()).is_some());
+}
+
+#[test]
+fn beyond_its_limits_the_table_refuses_until_something_is_answered() {
+    let proposer = proposer();
+    let mut tickets: Vec<_> =
+        (0..UNANSWERED_COMMANDS_MAX).map(|_| enqueue(&proposer, command())).collect();
+    let refused = |proposer: &Proposer, command| {
+        let (reply, _outcome) = oneshot::channel();
+        proposer.enqueue(command, reply, Arc::default()) == Err(ProposeError::Overloaded)
+    };
+    assert!(refused(&proposer, command()));
+    // What was never sent, and whose client has gone, makes room.
+    tickets.pop();
+    assert!(!refused(&proposer, command()));
+    drop(tickets);
+    assert!(refused(&proposer, large_command(UNANSWERED_BYTES_MAX)));
+}
+
+#[tokio::test]
+async fn without_a_leader_a_command_is_held_and_then_given_up() {
+    let proposer = proposer();
+    assert_eq!(proposer.propose(command()).await, Err(ProposeError::NoLeader));
+    assert!(proposer.next_shipment(&led()).is_none());
+    assert_eq!(proposer.unanswered(), 0);
+}

@@ -1,0 +1,364 @@
+//! Three nodes in one process, over a network, disks and clocks made of memory: what the node promises,
+//! without sockets.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::raft::VoteRequest;
+use quorate::node::{Consistency, MembershipError, ProposeError};
+use quorate::raft::protocol::{Envelope, Forwarded, Refusal, Request, Response};
+use quorate::raft::transport::Purpose;
+use quorate_storage::Topic;
+use quorate_storage::command::{Batch, Outcome, Part, Rejection};
+use quorate_storage::raft::{NodeId, Vote};
+
+use support::cluster::{Cluster, LIMIT, address, is_no_leader_or_unknown, put_new};
+use support::network::Faults;
+use support::storm::Clients;
+use support::until;
+
+mod support;
+
+/// Long enough that nothing fails for want of time.
+const PATIENT: Duration = Duration::from_secs(20);
+/// Short enough to wait for.
+const IMPATIENT: Duration = Duration::from_secs(1);
+
+/// Commands on their way to the leader are lost, answered in vain, repeated and held up.
+const BAD_FORWARDS: Faults =
+    Faults { lost_requests: 50, lost_replies: 100, repeated: 150, delayed: 300, delay_ms_max: 30 };
+/// Raft itself is to make progress.
+const SLIPPERY: Faults =
+    Faults { lost_requests: 5, lost_replies: 5, repeated: 10, delayed: 50, delay_ms_max: 10 };
+
+/// Writers, readers and faults while the leader is cut off again and again.
+async fn storm(seed: u64, hold: Duration, cut_off_for: Duration, rounds: usize) -> (u64, u64) {
+    let cluster = Cluster::found(3, seed, hold).await;
+    cluster.network.set_faults(BAD_FORWARDS, SLIPPERY);
+    let clients = Clients::start(&cluster, 4);
+    let mut changes = 0;
+    for _ in 0..rounds {
+        let pause = 200 + cluster.network.random_below(400);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let old = cluster.leader().await;
+        cluster.isolate(old);
+        tokio::time::sleep(cut_off_for).await;
+        let survivors = cluster.others(old);
+        let new = cluster.leader_among(&survivors).await;
+        cluster.network.heal();
+        changes += u64::from(new != old);
+    }
+    cluster.network.set_faults(Faults::default(), Faults::default());
+    let (summary, ledger) = clients.finish(&cluster).await;
+    let counts = cluster.network.counts();
+    println!("{summary:?}, {changes} leader changes, {counts:?}");
+    assert_eq!(changes, rounds as u64);
+    for (what, count) in [
+        ("lost replies", counts.lost_replies.load(Ordering::Relaxed)),
+        ("repetitions", counts.repeated.load(Ordering::Relaxed)),
+        ("reads", ledger.reads.load(Ordering::Relaxed)),
+        ("positions compared", ledger.equal_positions.load(Ordering::Relaxed)),
+    ] {
+        assert!(count >= 10, "a storm with only {count} {what} shows nothing");
+    }
+    (summary.written.min(summary.raised), summary.failed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaders_come_and_go_and_every_command_takes_effect_exactly_once() {
+    let (succeeded, failed) = storm(11, PATIENT, Duration::ZERO, 6).await;
+    assert!(succeeded > 50, "only {succeeded} of each kind");
+    assert_eq!(failed, 0, "with time enough nothing fails");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_for_want_of_time_is_reported_for_what_it_is() {
+    let cut_off_for = IMPATIENT * 3 / 2;
+    let (succeeded, failed) = storm(12, IMPATIENT, cut_off_for, 4).await;
+    assert!(succeeded > 50, "only {succeeded} of each kind");
+    assert!(failed > 0, "the cut-off leader's clients gave up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_refuses_writes_after_the_hold_time_and_answers_stale_reads_at_once() {
+    let cluster = Cluster::found(3, 1, IMPATIENT).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.others(leader)[0];
+    cluster.put(leader, "before").await;
+    cluster.converge().await;
+
+    cluster.isolate(follower);
+    let began = tokio::time::Instant::now();
+    let writes = (0..20).map(|n| {
+        let (node, key) = (Arc::clone(cluster.node(follower)), format!("cut off/{n}"));
+        async move { (node.propose(put_new(&key)).await, key) }
+    });
+    let answers = futures_util::future::join_all(writes).await;
+    assert!(answers.iter().all(|(answer, _)| is_no_leader_or_unknown(answer)), "{answers:?}");
+    assert!(began.elapsed() >= IMPATIENT * 9 / 10, "it was held");
+    assert!(began.elapsed() < IMPATIENT * 3, "and not for longer");
+
+    let version = cluster.node(follower).read(Consistency::Stale).await.unwrap();
+    assert!(version.state.key("before").is_some());
+    assert!(cluster.node(follower).read(Consistency::Linearizable).await.is_err());
+    assert!(!cluster.node(follower).contact().known_leader);
+    cluster.put(leader, "meanwhile").await;
+
+    cluster.network.heal();
+    cluster.leader().await;
+    assert!(cluster.has(follower, "meanwhile").await);
+    for (answer, key) in answers {
+        let had_no_leader = answer == Err(ProposeError::NoLeader);
+        assert!(!had_no_leader || !cluster.has(follower, &key).await, "{key} took effect");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_acknowledges_nothing() {
+    let cluster = Cluster::found(3, 2, IMPATIENT).await;
+    let old = cluster.leader().await;
+    cluster.isolate(old);
+    let writes = (0..20).map(|n| {
+        let node = Arc::clone(cluster.node(old));
+        async move { node.propose(put_new(&format!("lost/{n}"))).await }
+    });
+    for answer in futures_util::future::join_all(writes).await {
+        assert!(is_no_leader_or_unknown(&answer), "{answer:?}");
+    }
+    let stale = cluster.node(old).read(Consistency::Stale).await.unwrap();
+    assert_eq!(stale.state.keys_below("lost/").count(), 0);
+    let survivors = cluster.others(old);
+    let new = cluster.leader_among(&survivors).await;
+    cluster.put(new, "under the next leader").await;
+    cluster.network.heal();
+    assert!(cluster.has(old, "under the next leader").await);
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_through_one_node_wakes_a_watcher_at_another_and_nobody_else() {
+    let cluster = Cluster::found(3, 3, PATIENT).await;
+    let mut watcher = cluster.node(3).watches().subscribe(&Topic::Key("watched".into()));
+    let mut above = cluster.node(2).watches().subscribe(&Topic::Prefix("wat".into()));
+    let mut beside = cluster.node(3).watches().subscribe(&Topic::Key("other".into()));
+    cluster.put(1, "watched").await;
+    tokio::time::timeout(LIMIT, watcher.changed()).await.expect("the watcher wakes");
+    tokio::time::timeout(LIMIT, above.changed()).await.expect("the prefix's watcher wakes");
+    assert!(cluster.node(3).published().state.key("watched").is_some(), "and finds the key");
+    cluster.put(2, "watched too").await;
+    cluster.converge().await;
+    let woken = tokio::time::timeout(Duration::from_millis(100), beside.changed()).await;
+    assert!(woken.is_err(), "nothing happened to the other key");
+}
+
+/// Hands a batch to the leader as if a node had sent it.
+async fn hand_over(cluster: &Cluster, part: Part) -> Response {
+    let leader = cluster.leader().await;
+    let envelope = Envelope {
+        cluster: cluster.node(leader).info().cluster_id,
+        from: part.origin,
+        to: Some(leader),
+        store: Some(cluster.peer(leader).store_id),
+        request: Request::Forward(part),
+    };
+    let transport = cluster.network.transport_of("a test");
+    let answer = transport.call(&address(leader), Purpose::Forward, envelope, LIMIT).await;
+    answer.expect("the leader answers")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_of_an_earlier_life_never_takes_effect() {
+    let mut cluster = Cluster::found(3, 4, PATIENT).await;
+    let restarted = cluster.others(cluster.leader().await)[0];
+    cluster.put(restarted, "in the first life").await;
+    cluster.stop(restarted).await;
+    cluster.start(restarted).await;
+    cluster.put(restarted, "in the second life").await;
+
+    let late = Part {
+        origin: restarted,
+        incarnation: 1,
+        answered_through: 0,
+        commands: vec![(4_711, put_new("late"))],
+    };
+    let mut copy = cluster.node(restarted).published().state.clone();
+    let effects = copy.apply(&Batch { parts: vec![late.clone()], ..Batch::default() });
+    assert_eq!(effects.outcomes[0].1, Outcome::Rejected(Rejection::OutcomeUnknown));
+
+    let fate = hand_over(&cluster, late).await;
+    assert!(matches!(fate, Response::Forward(Forwarded::Committed)), "{fate:?}");
+    for id in cluster.ids() {
+        assert!(!cluster.has(id, "late").await);
+    }
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_was_answered_never_takes_effect_again() {
+    let cluster = Cluster::found(3, 5, PATIENT).await;
+    let origin = cluster.others(cluster.leader().await)[0];
+    // The second command tells the cluster that the first is answered.
+    cluster.put(origin, "first").await;
+    cluster.put(origin, "second").await;
+    let again =
+        Part { origin, incarnation: 1, answered_through: 0, commands: vec![(1, put_new("other"))] };
+    hand_over(&cluster, again).await;
+    assert!(!cluster.has(origin, "other").await);
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lost_its_disk_is_refused_and_cannot_vote() {
+    let mut cluster = Cluster::found(3, 6, IMPATIENT).await;
+    let leader = cluster.leader().await;
+    let [wiped, stopped] = cluster.others(leader)[..] else { panic!("three servers") };
+    let (cluster_id, old_peer) = (cluster.node(leader).info().cluster_id, cluster.peer(wiped));
+    cluster.stop(wiped).await;
+    cluster.wipe(wiped);
+    cluster.start(wiped).await;
+    let refused = cluster.entered(wiped).await.unwrap_err();
+    assert!(refused.contains("new --node-id"), "{refused}");
+
+    let vote = VoteRequest::new(Vote::new(99, stopped), None);
+    for request in [Request::Vote(vote.clone()), Request::PreVote(vote)] {
+        let envelope = Envelope {
+            cluster: cluster_id.clone(),
+            from: stopped,
+            to: Some(wiped),
+            store: Some(old_peer.store_id.clone()),
+            request: request.clone(),
+        };
+        let unaddressed = Envelope { to: None, store: None, ..envelope.clone() };
+        let transport = cluster.network.transport_of("a test");
+        for (envelope, refusal) in
+            [(envelope, Refusal::WrongStore), (unaddressed, Refusal::NoAddressee)]
+        {
+            let answer = transport.call(&address(wiped), Purpose::Control, envelope, LIMIT).await;
+            assert!(matches!(answer, Ok(Response::Refused(why)) if why == refusal));
+        }
+    }
+    assert_eq!(cluster.node(wiped).info().cluster_id, None, "it belongs nowhere");
+
+    // With its help, one server of three would be a majority.
+    cluster.stop(stopped).await;
+    let answer = cluster.node(leader).propose(put_new("alone")).await;
+    assert!(is_no_leader_or_unknown(&answer), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fourth_server_joins_and_the_leader_is_removed() {
+    let mut cluster = Cluster::found(3, 7, PATIENT).await;
+    for n in 0..20 {
+        cluster.put(1 + n % 3, &format!("before/{n}")).await;
+    }
+    cluster.start(4).await;
+    cluster.entered(4).await.expect("it joins");
+    cluster.put(4, "through the new one").await;
+    assert_eq!(voters(&cluster, 4), [1, 2, 3, 4]);
+
+    let old = cluster.leader().await;
+    let by = cluster.others(old)[0];
+    cluster.node(by).remove_server(old).await.expect("it is removed");
+    let remaining = cluster.others(old);
+    let new = cluster.leader_among(&remaining).await;
+    assert_eq!(voters(&cluster, new), remaining);
+    cluster.stop(old).await;
+    cluster.put(new, "after the removal").await;
+    assert_eq!(
+        cluster.node(new).remove_server(99).await,
+        Err(MembershipError::UnknownServer("99".to_owned()))
+    );
+    let shown = || {
+        let version = cluster.node(new).published();
+        version.state.instances("consul").count()
+    };
+    until("the catalogue to show the three servers", LIMIT, || shown() == 3).await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_that_was_cut_short_is_completed() {
+    let mut cluster = Cluster::found(3, 8, PATIENT).await;
+    let leader = cluster.leader().await;
+    // As far as a leader had come before it died: the newcomer is a learner.
+    cluster.start(4).await;
+    cluster.stop(4).await;
+    let peer = cluster.peer(4);
+    let raft = cluster.node(leader).raft();
+    // Whether the newcomer itself got as far before it was stopped does not matter.
+    let _ = raft.add_learner(4, peer, false).await;
+    cluster.start(4).await;
+    cluster.entered(4).await.expect("it enters");
+    assert_eq!(voters(&cluster, 4), [1, 2, 3, 4]);
+    cluster.put(4, "through the new one").await;
+}
+
+fn voters(cluster: &Cluster, id: NodeId) -> Vec<NodeId> {
+    use openraft::async_runtime::WatchReceiver;
+    let metrics = cluster.node(id).raft().metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.voter_ids().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_entry_came_in_a_snapshot_is_answered_from_the_origin_record() {
+    let cluster = Cluster::found(3, 9, PATIENT).await;
+    let leader = cluster.leader().await;
+    let [far, near] = cluster.others(leader)[..] else { panic!("three servers") };
+    cluster.put(far, "before").await;
+    // Nothing reaches the far server, but what it says is heard: its command is committed, and it
+    // does not learn of it.
+    for other in [leader, near] {
+        cluster.network.cut(&address(other), &address(far));
+    }
+    let waiting = tokio::spawn({
+        let node = Arc::clone(cluster.node(far));
+        async move { node.propose(put_new("by the far one")).await }
+    });
+    until("its command to be committed", LIMIT, || {
+        let version = cluster.node(leader).published();
+        version.state.key("by the far one").is_some()
+    })
+    .await;
+    // From here on it cannot send it again either.
+    cluster.isolate(far);
+    for n in 0..30 {
+        cluster.put(leader, &format!("meanwhile/{n}")).await;
+    }
+    for id in [leader, near] {
+        cluster.compact(id).await;
+    }
+    let created = cluster.node(leader).published().state.key("by the far one").unwrap().indexes;
+
+    assert!(!waiting.is_finished());
+    cluster.network.heal();
+    cluster.network.mute(&address(far));
+    let answer = tokio::time::timeout(LIMIT, waiting).await.expect("it is answered").unwrap();
+    assert_eq!(answer, Ok(Outcome::Held(true)));
+    assert!(cluster.network.counts().snapshots.load(Ordering::Relaxed) > 0);
+    let version = cluster.node(far).published();
+    assert_eq!(version.state.key("by the far one").unwrap().indexes, created, "applied once");
+    assert_eq!(version.state.keys_below("meanwhile/").count(), 30);
+    cluster.network.heal();
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_restarts_from_a_snapshot_of_everything_answers_reads() {
+    let mut cluster = Cluster::found(3, 10, PATIENT).await;
+    let restarted = cluster.others(cluster.leader().await)[0];
+    cluster.put(restarted, "before").await;
+    until("the catalogue to show the servers", LIMIT, || {
+        cluster.node(restarted).published().state.instances("consul").count() == 3
+    })
+    .await;
+    cluster.converge().await;
+    cluster.compact(restarted).await;
+    cluster.stop(restarted).await;
+    cluster.start(restarted).await;
+    // Nobody writes: there is nothing to apply that would tell the node where it stands.
+    let read = cluster.node(restarted).read(Consistency::Linearizable);
+    let version = tokio::time::timeout(LIMIT, read).await.unwrap().expect("it is answered");
+    assert!(version.state.key("before").is_some());
+}
