@@ -281,13 +281,13 @@ async fn a_fourth_server_joins_and_the_leader_is_removed() {
 async fn a_join_that_was_cut_short_is_completed() {
     let mut cluster = Cluster::found(3, 8, PATIENT).await;
     let leader = cluster.leader().await;
-    // As far as a leader had come before it died: the newcomer is a learner.
-    cluster.start(4).await;
-    cluster.stop(4).await;
+    // As far as a leader had come before it died: the newcomer is a learner, and knows it.
+    cluster.start_idle(4).await;
     let peer = cluster.peer(4);
-    let raft = cluster.node(leader).raft();
-    // Whether the newcomer itself got as far before it was stopped does not matter.
-    let _ = raft.add_learner(4, peer, false).await;
+    let added = cluster.node(leader).raft().add_learner(4, peer, true).await;
+    added.expect("a learner is added");
+    until("the learner to know of itself", LIMIT, || cluster.node(4).leader().is_some()).await;
+    cluster.stop(4).await;
     cluster.start(4).await;
     cluster.entered(4).await.expect("it enters");
     assert_eq!(voters(&cluster, 4), [1, 2, 3, 4]);

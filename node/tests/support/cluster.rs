@@ -54,8 +54,19 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a server on its disk, or on an empty one.
+    /// Starts a server on its disk, or on an empty one; it founds a cluster, or joins one.
     pub(crate) async fn start(&mut self, id: NodeId) {
+        self.start_idle(id).await;
+        let node = Arc::clone(self.node(id));
+        let entering =
+            tokio::spawn(
+                async move { node.enter_cluster().await.map_err(|error| error.to_string()) },
+            );
+        self.servers.get_mut(&id).expect("it was started").entering = entering;
+    }
+
+    /// Starts a server that does not ask anybody to make it a member.
+    pub(crate) async fn start_idle(&mut self, id: NodeId) {
         let disk = self.disks.entry(id).or_insert_with(|| Disk::empty(&format!("store-{id}")));
         let identity = disk.boot();
         let rate = CLOCK_RATES[usize::from(small(id)) % CLOCK_RATES.len()];
@@ -68,10 +79,7 @@ impl Cluster {
         };
         let (node, service) = Node::start(self.settings(id), parts).await.expect("it starts");
         self.network.listen(&address(id), service);
-        let entering = tokio::spawn({
-            let node = Arc::clone(&node);
-            async move { node.enter_cluster().await.map_err(|error| error.to_string()) }
-        });
+        let entering = tokio::spawn(std::future::pending());
         self.servers.insert(id, Server { node, entering });
     }
 

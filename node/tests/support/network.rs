@@ -34,7 +34,7 @@ pub(crate) struct Faults {
     pub(crate) lost_replies: u32,
     pub(crate) repeated: u32,
     pub(crate) delayed: u32,
-    /// The longest delay; a repetition comes after up to ten times as much.
+    /// The longest delay. Half of the repetitions come within it, the others within ten times as much.
     pub(crate) delay_ms_max: u64,
 }
 
@@ -155,10 +155,12 @@ impl Network {
         let (delayed, repeated) = (happens(faults.delayed), happens(faults.repeated));
         let (loses_request, loses_reply) =
             (happens(faults.lost_requests), happens(faults.lost_replies));
+        let repeats_late = happens(500);
         let mut below = |ms: u64| Duration::from_millis(random.random_range(0..=ms));
         Fate {
             delay: if delayed { below(faults.delay_ms_max) } else { Duration::ZERO },
-            repeats_after: repeated.then(|| below(10 * faults.delay_ms_max)),
+            repeats_after: repeated
+                .then(|| below(faults.delay_ms_max * if repeats_late { 10 } else { 1 })),
             loses_request,
             loses_reply,
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate::node::{Consistency, Node, ProposeError};
-use quorate_storage::command::{Command, KvPutMode, Outcome};
+use quorate_storage::command::{Command, KvDeleteMode, KvPutMode, Outcome};
 use tokio::task::JoinHandle;
 
 use super::cluster::{Cluster, put_new};
@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     unknown_keys: Mutex<BTreeSet<String>>,
     /// Unique keys that certainly were not written.
     refused_keys: Mutex<Vec<String>>,
+    /// Keys that were written, then deleted, both acknowledged.
+    deleted_keys: Mutex<Vec<String>>,
     raised: AtomicU64,
     perhaps_raised: AtomicU64,
     pub(crate) reads: AtomicU64,
@@ -70,6 +72,30 @@ impl Ledger {
                 }
                 Err(ProposeError::NoLeader) => lock(&self.refused_keys).push(key),
                 other => self.violation(format!("{key}: {other:?}")),
+            }
+        }
+    }
+
+    /// Writes a key through one node and deletes it through another. Compare-and-set would hide a
+    /// second application of the write; this does not: the key would come back.
+    async fn write_and_delete(self: Arc<Self>, node: Arc<Node>, other: Arc<Node>, client: usize) {
+        for n in 0.. {
+            if !self.goes_on() {
+                return;
+            }
+            let key = format!("short/{}-{client}/{n}", node.info().id);
+            let write = Command::KvPut {
+                key: key.as_str().into(),
+                value: "x".into(),
+                flags: 0,
+                mode: KvPutMode::Set,
+            };
+            let delete = Command::KvDelete { key: key.as_str().into(), mode: KvDeleteMode::One };
+            // Where the outcome of the write is unknown, it may still come after the deletion.
+            let was_written = node.propose(write).await.is_ok();
+            let was_deleted = other.propose(delete).await.is_ok();
+            if was_written && was_deleted {
+                lock(&self.deleted_keys).push(key);
             }
         }
     }
@@ -152,6 +178,9 @@ impl Ledger {
         for key in lock(&self.refused_keys).iter() {
             assert!(!there.contains(&**key), "{key} had no leader and is there");
         }
+        for key in lock(&self.deleted_keys).iter() {
+            assert!(version.state.key(key).is_none(), "{key} was deleted and came back");
+        }
         let explained = keys.iter().chain(unknown.iter()).map(|key| &**key).collect();
         assert!(there.is_subset(&explained), "keys that nobody wrote");
 
@@ -162,6 +191,7 @@ impl Ledger {
             (raised..=raised + perhaps).contains(&value),
             "{value} after {raised} and perhaps {perhaps} more"
         );
+        assert!(lock(&self.deleted_keys).len() >= 10, "hardly a key was deleted");
         let failed = unknown.len() + lock(&self.refused_keys).len();
         Summary { written: keys.len() as u64, raised, failed: failed as u64 + perhaps }
     }
@@ -178,12 +208,18 @@ impl Clients {
     pub(crate) fn start(cluster: &Cluster, writers: usize) -> Self {
         let ledger = Arc::new(Ledger::default());
         let mut tasks = Vec::new();
-        for node in cluster.nodes() {
-            let own = || (Arc::clone(&ledger), Arc::clone(&node));
+        let nodes = cluster.nodes();
+        for (position, node) in nodes.iter().enumerate() {
+            let own = || (Arc::clone(&ledger), Arc::clone(node));
             for writer in 0..writers {
                 let (ledger, node) = own();
                 let name = format!("{}-{writer}", node.info().id);
                 tasks.push(tokio::spawn(ledger.write_unique_keys(node, name)));
+            }
+            for step in 1..nodes.len() {
+                let (ledger, node) = own();
+                let other = Arc::clone(&nodes[(position + step) % nodes.len()]);
+                tasks.push(tokio::spawn(ledger.write_and_delete(node, other, step)));
             }
             let (ledger, node) = own();
             tasks.push(tokio::spawn(ledger.raise_counter(node)));
