@@ -79,7 +79,6 @@ fn run(config: ServerConfig) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the server ended");
             eprintln!("quorate: {error}");
             ExitCode::FAILURE
         }
