@@ -25,8 +25,8 @@ const PATIENT: Duration = Duration::from_secs(20);
 /// Short enough to wait for.
 const IMPATIENT: Duration = Duration::from_secs(1);
 
-/// Commands on their way to the leader are lost, answered in vain, repeated and held up.
-const BAD_FORWARDS: Faults =
+/// What is asked of the leader is lost, answered in vain, repeated and held up.
+const BAD_ANSWERS: Faults =
     Faults { lost_requests: 50, lost_replies: 100, repeated: 150, delayed: 300, delay_ms_max: 30 };
 /// Raft itself is to make progress.
 const SLIPPERY: Faults =
@@ -35,7 +35,7 @@ const SLIPPERY: Faults =
 /// Writers, readers and faults while the leader is cut off again and again.
 async fn storm(seed: u64, hold: Duration, cut_off_for: Duration, rounds: usize) -> (u64, u64) {
     let cluster = Cluster::found(3, seed, hold).await;
-    cluster.network.set_faults(BAD_FORWARDS, SLIPPERY);
+    cluster.network.set_faults(BAD_ANSWERS, SLIPPERY);
     let clients = Clients::start(&cluster, 4);
     let mut changes = 0;
     for _ in 0..rounds {
@@ -78,6 +78,33 @@ async fn what_fails_for_want_of_time_is_reported_for_what_it_is() {
     let (succeeded, failed) = storm(12, IMPATIENT, cut_off_for, 4).await;
     assert!(succeeded > 50, "only {succeeded} of each kind");
     assert!(failed > 0, "the cut-off leader's clients gave up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_comes_while_a_barrier_is_under_way_waits_for_the_next() {
+    let cluster = Cluster::found(3, 13, PATIENT).await;
+    let leader = cluster.leader().await;
+    let readers = cluster.others(leader);
+    // Barriers are slow and the followers lag, each by chance: what a barrier brings may be older than
+    // what was acknowledged since it was asked for.
+    let slow = Faults { delayed: 1_000, delay_ms_max: 100, ..Faults::default() };
+    let lagging = Faults { delayed: 800, delay_ms_max: 60, ..Faults::default() };
+    cluster.network.set_faults(slow, lagging);
+    for round in 0..25 {
+        let early = readers.iter().map(|id| Arc::clone(cluster.node(*id)));
+        let early: Vec<_> = early
+            .map(|node| tokio::spawn(async move { node.read(Consistency::Linearizable).await }))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(cluster.network.random_below(60))).await;
+        let key = format!("round/{round}");
+        cluster.put(leader, &key).await;
+        for id in &readers {
+            assert!(cluster.has(*id, &key).await, "a read through {id} missed {key}");
+        }
+        for read in early {
+            read.await.unwrap().expect("the read is answered");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,15 +65,16 @@ struct Rules {
     cut: BTreeSet<(String, String)>,
     /// These may not hand commands over.
     mute: BTreeSet<String>,
-    /// For commands on their way to the leader, and everything else.
-    forwards: Faults,
-    others: Faults,
+    /// For what is asked of the leader (votes travel with it), and for the log.
+    asked: Faults,
+    log: Faults,
 }
 
 /// What chance decided for one message.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
     delay: Duration,
+    reply_delay: Duration,
     loses_request: bool,
     loses_reply: bool,
     repeats_after: Option<Duration>,
@@ -106,9 +107,9 @@ impl Network {
         lock(&self.0.services).remove(address);
     }
 
-    pub(crate) fn set_faults(&self, forwards: Faults, others: Faults) {
+    pub(crate) fn set_faults(&self, asked: Faults, log: Faults) {
         let mut rules = self.rules();
-        (rules.forwards, rules.others) = (forwards, others);
+        (rules.asked, rules.log) = (asked, log);
     }
 
     /// Nothing gets through from `from` to `to` any more.
@@ -148,17 +149,22 @@ impl Network {
     fn decide(&self, purpose: Purpose) -> Fate {
         let faults = {
             let rules = self.rules();
-            if purpose == Purpose::Forward { rules.forwards } else { rules.others }
+            match purpose {
+                Purpose::Forward | Purpose::Control => rules.asked,
+                Purpose::Append | Purpose::Heartbeat | Purpose::Snapshot => rules.log,
+            }
         };
         let mut random = lock(&self.0.random);
         let mut happens = |per_mille: u32| random.random_range(0..1_000) < per_mille;
-        let (delayed, repeated) = (happens(faults.delayed), happens(faults.repeated));
+        let (delayed, reply_delayed) = (happens(faults.delayed), happens(faults.delayed));
+        let repeated = happens(faults.repeated);
         let (loses_request, loses_reply) =
             (happens(faults.lost_requests), happens(faults.lost_replies));
         let repeats_late = happens(500);
         let mut below = |ms: u64| Duration::from_millis(random.random_range(0..=ms));
         Fate {
             delay: if delayed { below(faults.delay_ms_max) } else { Duration::ZERO },
+            reply_delay: if reply_delayed { below(faults.delay_ms_max) } else { Duration::ZERO },
             repeats_after: repeated
                 .then(|| below(faults.delay_ms_max * if repeats_late { 10 } else { 1 })),
             loses_request,
@@ -194,6 +200,7 @@ impl Network {
                 let _ = network.deliver(&to, &envelope).await;
             });
         }
+        tokio::time::sleep(fate.reply_delay).await;
         if fate.loses_reply || self.is_cut(&to, &from) {
             count(&self.0.counts.lost_replies);
             return lost().await;

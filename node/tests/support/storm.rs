@@ -14,6 +14,9 @@ use super::cluster::{Cluster, put_new};
 /// A counter that all clients raise, each time by compare-and-set.
 pub(crate) const COUNTER: &str = "counter";
 
+/// Readers at each node: several, so that some come while a barrier is under way.
+const READERS: usize = 4;
+
 /// What the clients of one storm know.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -204,7 +207,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Starts clients at every node: some that write, one that reads, one that compares.
+    /// Starts clients at every node: some that write, some that read, one that compares.
     pub(crate) fn start(cluster: &Cluster, writers: usize) -> Self {
         let ledger = Arc::new(Ledger::default());
         let mut tasks = Vec::new();
@@ -223,8 +226,10 @@ impl Clients {
             }
             let (ledger, node) = own();
             tasks.push(tokio::spawn(ledger.raise_counter(node)));
-            let (ledger, node) = own();
-            tasks.push(tokio::spawn(ledger.read_what_was_acknowledged(node)));
+            for _ in 0..READERS {
+                let (ledger, node) = own();
+                tasks.push(tokio::spawn(ledger.read_what_was_acknowledged(node)));
+            }
             let (ledger, node) = own();
             tasks.push(tokio::spawn(ledger.compare_states(node)));
         }
