@@ -15,9 +15,6 @@ pub const SERF_HEALTH: &str = "serfHealth";
 /// Name of the agent of a machine whose servers listen on loopback only.
 const LOOPBACK_AGENT: &str = "quorate";
 
-/// Length of the longest name that an agent may be given.
-pub const AGENT_NAME_BYTES_MAX: usize = 128;
-
 /// The id of a node: a UUID made from the cluster's id and the node's name, so that every server
 /// gives the same.
 #[must_use]

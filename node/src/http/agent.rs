@@ -14,6 +14,7 @@ use serde_json::json;
 use super::CONSUL_VERSION;
 use super::call::{Asked, Call};
 use super::endpoint::{Answer, Endpoint};
+use crate::agent::SERF_HEALTH;
 
 /// The revision in a member's `build` tag, which must be `x.y.z:revision`.
 const REVISION: &str = "quorate";
@@ -25,9 +26,6 @@ const SESSION_TTL_MIN_NANOS: i64 = 10_000_000_000;
 const ALIVE: u8 = 1;
 /// A member's status: failed.
 const FAILED: u8 = 4;
-
-/// The check that says whether a node is alive.
-const SERF_HEALTH: &str = "serfHealth";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![

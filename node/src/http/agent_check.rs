@@ -15,15 +15,13 @@ use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
 use super::wire;
+use crate::agent::SERF_HEALTH;
 
 /// How much of a heartbeat's output is kept.
 const MAX_OUTPUT_BYTES: usize = 4096;
 
 /// The shortest time after which a critical service is deregistered.
 const MIN_DEREGISTER_AFTER: Millis = Millis::from_secs(60);
-
-/// The check that says whether a node is alive. Consul's agents do not list it: it is not theirs.
-const SERF_HEALTH: &str = "serfHealth";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![

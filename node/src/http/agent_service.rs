@@ -85,7 +85,7 @@ async fn one(call: Call) -> Answer {
     if let (Some(known), Ok(service)) =
         (call.params.filled("hash"), published.state.find_service(&agent.name, id))
     {
-        let topic = Topic::Node(service.node.to_lowercase().into());
+        let topic = Topic::node(&service.node);
         let changed = |state: &State| match state.find_service(&agent.name, id) {
             Ok(service) => hashed(service, &datacenter).content_hash != known,
             Err(_) => true,

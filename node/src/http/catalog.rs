@@ -97,7 +97,7 @@ async fn service(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing service name")?;
     call.refuse_filter()?;
-    let topic = service_topic(name);
+    let topic = Topic::service(name);
     blocking::read(
         &call,
         &options,
@@ -156,16 +156,11 @@ async fn node_services(call: Call) -> Answer {
     .await
 }
 
-/// What a query on a service watches.
-pub(super) fn service_topic(name: &str) -> Topic {
-    Topic::Service(name.to_lowercase().into())
-}
-
 /// What a query on a node watches: the node that the name or id means now, else the one that would
 /// have this name.
 fn node_topic(state: &State, name: &str) -> Topic {
     let name = state.node(name).map_or(name, |node| &node.name);
-    Topic::Node(name.to_lowercase().into())
+    Topic::node(name)
 }
 
 /// The instances of a service that `tag` and `node-meta` leave, with their nodes.

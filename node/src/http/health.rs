@@ -6,7 +6,7 @@ use quorate_storage::{State, Topic};
 
 use super::blocking;
 use super::call::Call;
-use super::catalog::{chosen_instances, has_meta, service_topic};
+use super::catalog::{chosen_instances, has_meta};
 use super::endpoint::{Answer, Endpoint};
 use super::wire;
 
@@ -27,7 +27,7 @@ async fn service(call: Call) -> Answer {
     let name = call.required("Missing service name")?;
     let passing = call.params.switch("passing")?;
     call.refuse_filter()?;
-    let topic = service_topic(name);
+    let topic = Topic::service(name);
     blocking::read(
         &call,
         &options,
@@ -64,7 +64,7 @@ async fn checks(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing service name")?;
     call.refuse_filter()?;
-    let topic = service_topic(name);
+    let topic = Topic::service(name);
     blocking::read(
         &call,
         &options,
