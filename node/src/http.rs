@@ -34,6 +34,7 @@ mod agent_service;
 mod blocking;
 mod call;
 mod catalog;
+mod drain;
 mod endpoint;
 mod error;
 mod health;

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
+use super::drain::Drained;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,7 +76,8 @@ fn connection(
         let api = api.clone();
         async move {
             request.extensions_mut().insert(caller);
-            Ok::<_, std::convert::Infallible>(api.answer(request.map(Body::new)).await)
+            let request = Drained::wrap(request).map(Body::new);
+            Ok::<_, std::convert::Infallible>(api.answer(request).await)
         }
     });
     let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
