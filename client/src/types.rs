@@ -10,6 +10,7 @@ pub mod health;
 pub mod kv;
 pub mod operator;
 pub mod quorate;
+pub mod session;
 
 use std::collections::BTreeMap;
 

@@ -16,9 +16,8 @@
 //! # The map
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`catalog`], [`health`],
-//! [`kv`], [`status`], [`operator`], [`quorate`]. Sessions, transactions, events, coordinates,
-//! prepared queries and snapshots get a file each beside them and a line in [`endpoints`]; filter
-//! expressions get `filter.rs`. [`params`] reads query strings, [`blocking`] has the one loop of all
+//! [`kv`], [`session`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
+//! [`endpoints`]. [`params`] reads query strings, [`blocking`] has the one loop of all
 //! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
 //!
 //! # What it does not know
@@ -45,6 +44,7 @@ mod path;
 mod quorate;
 mod reply;
 pub mod server;
+mod session;
 mod status;
 mod wire;
 
@@ -108,6 +108,7 @@ fn endpoints() -> Vec<Endpoint> {
         catalog::endpoints(),
         health::endpoints(),
         kv::endpoints(),
+        session::endpoints(),
         status::endpoints(),
         operator::endpoints(),
         quorate::endpoints(),

@@ -134,10 +134,15 @@ impl Call {
         self.node.published().state.time()
     }
 
+    /// How many bytes of body the client said it sends; 0 if it did not.
+    pub(super) fn declared_length(&self) -> u64 {
+        let declared = self.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        declared.and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
     /// The body, if it has at most `limit` bytes.
     pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, ApiError> {
-        let declared = self.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let declared = declared.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let declared = self.declared_length();
         if declared > limit as u64 {
             return Err(too_large(&declared.to_string(), limit));
         }

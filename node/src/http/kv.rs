@@ -11,13 +11,13 @@ use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::params::Params;
 use super::reply::Reply;
+use super::session::session_id;
 use super::wire;
 
 /// The largest value.
 const MAX_VALUE_BYTES: usize = 512 * 1024;
 
-/// Length of a UUID's text.
-const UUID_CHARACTERS: usize = 36;
+const MISSING_SESSION: &str = "missing session";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -104,28 +104,18 @@ fn put_mode(params: &Params) -> Result<KvPutMode, ApiError> {
         return Ok(KvPutMode::Cas(index));
     }
     if let Some(session) = params.get("acquire") {
-        return Ok(KvPutMode::Acquire(session_id(session)?.into()));
+        return match session {
+            "" => Err(ApiError::internal(MISSING_SESSION)),
+            session => Ok(KvPutMode::Acquire(session_id(session)?.into())),
+        };
     }
     if let Some(session) = params.get("release") {
         return match session {
-            "" => Err(ApiError::internal("missing session")),
+            "" => Err(ApiError::internal(MISSING_SESSION)),
             session => Ok(KvPutMode::Release(session.into())),
         };
     }
     Ok(KvPutMode::Set)
-}
-
-/// A session's id to acquire with, which must at least look like one.
-fn session_id(text: &str) -> Result<&str, ApiError> {
-    if text.is_empty() {
-        return Err(ApiError::internal("missing session"));
-    }
-    if text.len() != UUID_CHARACTERS || uuid::Uuid::try_parse(text).is_err() {
-        return Err(ApiError::internal(format!(
-            "failed session lookup: index error: UUID must be {UUID_CHARACTERS} characters"
-        )));
-    }
-    Ok(text)
 }
 
 async fn delete(call: Call) -> Answer {

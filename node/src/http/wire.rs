@@ -9,8 +9,9 @@ use quorate_client::types::agent::AgentService;
 use quorate_client::types::catalog::{CatalogService, Node, NodeService};
 use quorate_client::types::health::{CheckDefinition, HealthCheck};
 use quorate_client::types::kv::KvPair;
+use quorate_client::types::session::{ServiceCheck, Session};
 use quorate_client::types::{Empty, NoProxy, ServiceAddress, Weights};
-use quorate_storage::record::{self, NodeKind};
+use quorate_storage::record::{self, NodeKind, SessionBehavior};
 use quorate_storage::{Millis, State};
 
 /// Nanoseconds in a millisecond.
@@ -99,6 +100,33 @@ pub(super) fn agent_service(service: &record::Service, datacenter: &str) -> Agen
         enable_tag_override: definition.enable_tag_override,
         content_hash: String::new(),
         datacenter: datacenter.to_owned(),
+    }
+}
+
+/// A session.
+pub(super) fn session(session: &record::Session) -> Session {
+    let checks = |checks: &Vec<(String, String)>| {
+        let shown = |(id, namespace): &(String, String)| ServiceCheck {
+            id: id.clone(),
+            namespace: namespace.clone(),
+        };
+        checks.iter().map(shown).collect()
+    };
+    Session {
+        id: session.id.to_string(),
+        name: session.name.clone(),
+        node: session.node.to_string(),
+        lock_delay: session.lock_delay_nanos,
+        behavior: match session.behavior {
+            SessionBehavior::Release => "release".to_owned(),
+            SessionBehavior::Delete => "delete".to_owned(),
+        },
+        ttl: session.ttl_text.clone(),
+        node_checks: session.node_checks.clone(),
+        service_checks: session.service_checks.as_ref().map(checks),
+        checks: session.checks.clone(),
+        create_index: session.indexes.create.0,
+        modify_index: session.indexes.modify.0,
     }
 }
 
