@@ -105,15 +105,35 @@ pub trait Body: DeserializeOwned {
 /// With Go's words: `EOF` (no body), `unexpected EOF` (cut off), `json: unknown field "Nope"`,
 /// `json: cannot unmarshal string into Go struct field ServiceDefinition.Port of type int`, ...
 pub fn body<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let place = Place { kind: Kind::Object(T::SHAPE), path: Path::Root };
-    let value = place.deserialize(&mut reader).map_err(|error| words(&error, bytes))?;
-    // The walk has checked every kind, so only numbers outside a type's range can fail here.
-    serde_json::from_value(match value {
+    let value = match read(Kind::Object(T::SHAPE), bytes)? {
         Value::Null => Value::Object(Map::new()),
         value => value,
-    })
-    .map_err(|error| DecodeError(format!("json: {error}")))
+    };
+    typed(value)
+}
+
+/// Reads a request body that is a list of objects; `null` is an empty list.
+///
+/// # Errors
+/// As [`body`].
+pub fn list<T: Body>(element: &'static Kind, bytes: &[u8]) -> Result<Vec<T>, DecodeError> {
+    match read(Kind::List(element), bytes)? {
+        Value::Null => Ok(Vec::new()),
+        value => typed(value),
+    }
+}
+
+/// Reads what has a kind.
+fn read(kind: Kind, bytes: &[u8]) -> Result<Value, DecodeError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let place = Place { kind, path: Path::Root };
+    place.deserialize(&mut reader).map_err(|error| words(&error, bytes))
+}
+
+/// Makes a type of a value whose kinds were checked, so that only numbers outside a type's range
+/// can fail here.
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, DecodeError> {
+    serde_json::from_value(value).map_err(|error| DecodeError(format!("json: {error}")))
 }
 
 /// Turns serde_json's message into what Go says.

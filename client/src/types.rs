@@ -11,6 +11,7 @@ pub mod kv;
 pub mod operator;
 pub mod quorate;
 pub mod session;
+pub mod txn;
 
 use std::collections::BTreeMap;
 

@@ -16,7 +16,7 @@
 //! # The map
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`catalog`], [`health`],
-//! [`kv`], [`session`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
+//! [`kv`], [`session`], [`txn`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
 //! [`endpoints`]. [`params`] reads query strings, [`blocking`] has the one loop of all
 //! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
 //!
@@ -46,6 +46,7 @@ mod reply;
 pub mod server;
 mod session;
 mod status;
+mod txn;
 mod wire;
 
 use std::convert::Infallible;
@@ -109,6 +110,7 @@ fn endpoints() -> Vec<Endpoint> {
         health::endpoints(),
         kv::endpoints(),
         session::endpoints(),
+        txn::endpoints(),
         status::endpoints(),
         operator::endpoints(),
         quorate::endpoints(),

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::raft::NodeId;
 use crate::record::{CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap};
+use crate::txn::{TxnError, TxnOperation, TxnResult};
 use crate::{ClusterTime, Index, Millis};
 
 /// What one Raft log entry holds: the commands that were waiting when it was proposed, and the time.
@@ -202,6 +203,8 @@ pub enum Command {
         /// Whether the leader can reach it.
         alive: bool,
     },
+    /// `PUT /v1/txn` with at least one write: all operations, or none.
+    Txn(Vec<TxnOperation>),
 }
 
 /// `PUT /v1/catalog/register`, parsed.
@@ -308,6 +311,8 @@ pub enum Outcome {
     AppliedAt(Index),
     /// It was refused, and changed nothing.
     Rejected(Rejection),
+    /// A transaction took effect, and this is what its operations answered.
+    Txn(Vec<TxnResult>),
 }
 
 /// Why a command was refused. The text is what the client is told, in the words of Consul's API;
@@ -380,4 +385,7 @@ pub enum Rejection {
     /// A renewal of a session that does not exist.
     #[error("Session id '{0}' not found")]
     UnknownSession(String),
+    /// A transaction failed: these are all the operations that did.
+    #[error("the transaction failed")]
+    Txn(Vec<TxnError>),
 }

@@ -47,6 +47,7 @@ pub mod record;
 pub mod snapshot;
 pub mod state;
 pub mod time;
+pub mod txn;
 
 pub use index::{Index, Topic};
 pub use state::{Effects, State};

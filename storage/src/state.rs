@@ -32,6 +32,7 @@
 //! | `agent.rs` | agents of clients' hosts: finding by id; the cluster's own servers |
 //! | `kv.rs` | keys, locks, tombstones |
 //! | `session.rs` | sessions and lock delays |
+//! | `txn.rs` | several operations as one change |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
 //! | `topic.rs` | the index of each topic |
@@ -63,6 +64,7 @@ mod services;
 mod session;
 mod snapshot_record;
 mod topic;
+mod txn;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -205,6 +207,7 @@ impl Change<'_> {
             Command::RegisterServer(server) => self.register_server(server),
             Command::RemoveServer { id, name } => self.remove_server(*id, name),
             Command::SetServerHealth { name, alive } => self.set_server_health(name, *alive),
+            Command::Txn(operations) => return self.transact(operations),
         }
         Ok(Outcome::Done)
     }

@@ -289,7 +289,7 @@ pub struct Deregistration {
 // Clients hand back what they were given, indexes and all, so those members are known names here
 // although nothing reads them.
 
-static SERVICE: Shape = Shape {
+pub(super) static SERVICE: Shape = Shape {
     name: "NodeService",
     fields: &[
         field("Kind", Kind::Text),
@@ -350,7 +350,7 @@ static DEFINITION: Shape = Shape {
     unknown: Unknown::Refused,
 };
 
-static CHECK: Shape = Shape {
+pub(super) static CHECK: Shape = Shape {
     name: "HealthCheck",
     fields: &[
         field("Node", Kind::Text),

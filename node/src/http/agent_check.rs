@@ -285,7 +285,11 @@ async fn heartbeat(call: &Call, beat: Beat) -> Answer {
         match call.node.propose(beat.numbered(number)).await? {
             Outcome::Rejected(Rejection::NoSuchNumber) => {}
             Outcome::Rejected(rejection) => return Err(rejection.into()),
-            Outcome::Done | Outcome::Held(_) | Outcome::Id(_) | Outcome::AppliedAt(_) => {
+            Outcome::Done
+            | Outcome::Held(_)
+            | Outcome::Id(_)
+            | Outcome::AppliedAt(_)
+            | Outcome::Txn(_) => {
                 return Ok(Reply::empty());
             }
         }

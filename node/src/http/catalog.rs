@@ -254,7 +254,7 @@ fn check_datacenter(asked: &str, own: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_node_id(id: &str) -> Result<(), ApiError> {
+pub(super) fn check_node_id(id: &str) -> Result<(), ApiError> {
     let fault = match id {
         "" => return Ok(()),
         id if id.len() != UUID_CHARACTERS => "uuid string is wrong length",
@@ -264,7 +264,7 @@ fn check_node_id(id: &str) -> Result<(), ApiError> {
     Err(ApiError::internal(format!("Bad node ID: {fault}")))
 }
 
-fn service_definition(
+pub(super) fn service_definition(
     given: ServiceDefinition,
     node: &str,
 ) -> Result<record::ServiceDefinition, ApiError> {
@@ -299,7 +299,7 @@ fn service_definition(
     })
 }
 
-fn check_registration(
+pub(super) fn check_registration(
     given: CheckRegistration,
     node: &str,
 ) -> Result<record::CheckRegistration, ApiError> {

@@ -93,7 +93,7 @@ impl From<Rejection> for ApiError {
             | Rejection::UnknownService(_)
             | Rejection::ServiceDoesNotExist(_)
             | Rejection::UnknownSession(_) => StatusCode::NOT_FOUND,
-            Rejection::Ambiguous { .. } => StatusCode::CONFLICT,
+            Rejection::Ambiguous { .. } | Rejection::Txn(_) => StatusCode::CONFLICT,
             Rejection::HeartbeatTooOld => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::OutcomeUnknown
             | Rejection::NoSuchNumber

@@ -139,7 +139,9 @@ async fn delete(call: Call) -> Answer {
 async fn written(call: &Call, command: Command) -> Answer {
     match call.propose(command).await? {
         Outcome::Held(held) => call.json(&held),
-        Outcome::Done | Outcome::Id(_) | Outcome::AppliedAt(_) => call.json(&true),
+        Outcome::Done | Outcome::Id(_) | Outcome::AppliedAt(_) | Outcome::Txn(_) => {
+            call.json(&true)
+        }
         Outcome::Rejected(rejection) => Err(rejection.into()),
     }
 }

@@ -91,13 +91,19 @@ impl Reply {
         contact: Contact,
         effective: &'static str,
     ) -> Self {
-        let known = if contact.known_leader { "true" } else { "false" };
         self.with(INDEX, HeaderValue::from(index.0.max(1)))
-            .with(LAST_CONTACT, HeaderValue::from(contact.last_contact.0))
-            .with(KNOWN_LEADER, HeaderValue::from_static(known))
+            .with_contact(contact)
             .with(EFFECTIVE_CONSISTENCY, HeaderValue::from_static(effective))
             .with(QUERY_BACKEND, HeaderValue::from_static("blocking-query"))
             .with(FILTERED_BY_ACLS, HeaderValue::from_static("false"))
+    }
+
+    /// The same with the headers that say how fresh it is. Go's client reads the first only if the
+    /// second is there.
+    pub(super) fn with_contact(self, contact: Contact) -> Self {
+        let known = if contact.known_leader { "true" } else { "false" };
+        self.with(LAST_CONTACT, HeaderValue::from(contact.last_contact.0))
+            .with(KNOWN_LEADER, HeaderValue::from_static(known))
     }
 
     pub(super) fn into_response(self) -> Response {

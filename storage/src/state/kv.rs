@@ -215,6 +215,11 @@ impl Change<'_> {
         Ok(Outcome::Held(holds))
     }
 
+    /// Whether a session that ended not long ago held the key.
+    pub(super) fn is_lock_delayed(&self, key: &str) -> bool {
+        self.state.kv.lock_delays.get(key).is_some_and(|until| *until > self.time())
+    }
+
     /// The lock index with which a session holds the key from now on; `None` if it cannot have it.
     fn acquire(
         &self,
@@ -222,8 +227,7 @@ impl Change<'_> {
         old: Option<&KvEntry>,
         session: &Arc<str>,
     ) -> Result<Option<u64>, Rejection> {
-        let delayed = self.state.kv.lock_delays.get(key).is_some_and(|until| *until > self.time());
-        if delayed {
+        if self.is_lock_delayed(key) {
             return Ok(None);
         }
         if !self.state.sessions.contains_key(session) {

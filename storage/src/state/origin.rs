@@ -130,8 +130,10 @@ impl Origins {
 fn shortened(outcome: &Outcome, index: Index) -> Outcome {
     let is_small = match outcome {
         Outcome::Done | Outcome::Held(_) | Outcome::AppliedAt(_) => true,
-        Outcome::Id(_) | Outcome::Rejected(_) => postcard::experimental::serialized_size(outcome)
-            .is_ok_and(|size| size <= REMEMBERED_BYTES_MAX),
+        Outcome::Id(_) | Outcome::Rejected(_) | Outcome::Txn(_) => {
+            postcard::experimental::serialized_size(outcome)
+                .is_ok_and(|size| size <= REMEMBERED_BYTES_MAX)
+        }
     };
     match outcome {
         kept if is_small => kept.clone(),
@@ -146,7 +148,8 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
     match command {
         Command::CatalogRegister(_)
         | Command::AgentRegisterCheck { .. }
-        | Command::SessionCreate(_) => true,
+        | Command::SessionCreate(_)
+        | Command::Txn(_) => true,
         Command::CatalogDeregister { .. }
         | Command::AgentRegisterService { .. }
         | Command::AgentDeregisterService { .. }

@@ -1,0 +1,297 @@
+//! Transactions: several operations that take effect together or not at all.
+
+use serde::{Deserialize, Serialize};
+
+use super::TEXT_MAP;
+use super::catalog::{CHECK, CheckRegistration, Node, NodeService, SERVICE, ServiceDefinition};
+use super::health::HealthCheck;
+use super::kv::KvPair;
+use crate::decode::{self, Body, DecodeError, Kind, Shape, Unknown, field};
+
+/// One operation: exactly one member is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TxnOp {
+    /// On a key.
+    #[serde(rename = "KV", skip_serializing_if = "Option::is_none")]
+    pub kv: Option<KvOp>,
+    /// On a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeOp>,
+    /// On a service instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceOp>,
+    /// On a check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckOp>,
+}
+
+/// An operation on a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct KvOp {
+    /// `set`, `cas`, `lock`, `unlock`, `get`, `get-tree`, `check-index`, `check-session`,
+    /// `check-not-exists`, `delete`, `delete-tree`, `delete-cas`.
+    pub verb: String,
+    /// The key, or a prefix.
+    pub key: String,
+    /// The value in base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// A number of the client's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub flags: u64,
+    /// The `ModifyIndex` to compare with.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub index: u64,
+    /// The session to lock, unlock or compare with.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub session: String,
+}
+
+/// An operation on a node: `get`, `set`, `cas`, `delete`, `delete-cas`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeOp {
+    /// What to do.
+    pub verb: String,
+    /// The node; its `ModifyIndex` is what is compared.
+    pub node: Node,
+}
+
+/// An operation on a service instance: `get`, `set`, `cas`, `delete`, `delete-cas`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceOp {
+    /// What to do.
+    pub verb: String,
+    /// Name of its node.
+    pub node: String,
+    /// The instance.
+    pub service: ServiceRow,
+}
+
+/// A service instance in an operation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceRow {
+    /// The instance.
+    #[serde(flatten)]
+    pub definition: ServiceDefinition,
+    /// What is compared.
+    pub modify_index: u64,
+}
+
+/// An operation on a check: `get`, `set`, `cas`, `delete`, `delete-cas`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckOp {
+    /// What to do.
+    pub verb: String,
+    /// The check.
+    pub check: CheckRow,
+}
+
+/// A check in an operation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckRow {
+    /// The check, with its node.
+    #[serde(flatten)]
+    pub registration: CheckRegistration,
+    /// What is compared.
+    pub modify_index: u64,
+}
+
+/// What a transaction answers: `Results` (200), or `Errors` (409) and nothing was changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TxnAnswer {
+    /// What the operations answered, in their order; `null` after a failure.
+    pub results: Option<Vec<TxnResult>>,
+    /// Every operation that failed; `null` when none did.
+    pub errors: Option<Vec<TxnError>>,
+    /// For a transaction that only reads.
+    #[serde(flatten)]
+    pub read: Option<TxnReadMeta>,
+}
+
+/// What one operation answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TxnResult {
+    /// A key; its value only if it was read.
+    #[serde(rename = "KV")]
+    Kv(KvPair),
+    /// A node.
+    Node(Node),
+    /// A service instance.
+    Service(NodeService),
+    /// A check.
+    Check(HealthCheck),
+}
+
+/// Why an operation failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TxnError {
+    /// Its place in the transaction, from 0.
+    pub op_index: u32,
+    /// The reason.
+    pub what: String,
+}
+
+/// Freshness of a transaction that only reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TxnReadMeta {
+    /// Always 0.
+    pub index: u64,
+    /// Nanoseconds since the server heard of the leader.
+    pub last_contact: u64,
+    /// Whether it knows a leader.
+    pub known_leader: bool,
+    /// Always empty.
+    pub consistency_level: String,
+    /// Always false.
+    pub not_modified: bool,
+}
+
+/// Reads the body of `PUT /v1/txn`.
+///
+/// # Errors
+/// As [`decode::body`].
+pub fn operations(bytes: &[u8]) -> Result<Vec<TxnOp>, DecodeError> {
+    static ELEMENT: Kind = Kind::Object(&OPERATION);
+    decode::list(&ELEMENT, bytes)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+static KV: Shape = Shape {
+    name: "TxnKVOp",
+    fields: &[
+        field("Verb", Kind::Text),
+        field("Key", Kind::Text),
+        field("Value", Kind::Text),
+        field("Flags", Kind::Unsigned),
+        field("Index", Kind::Unsigned),
+        field("Session", Kind::Text),
+        field("Namespace", Kind::Text),
+        field("Partition", Kind::Text),
+    ],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+static NODE_ROW: Shape = Shape {
+    name: "Node",
+    fields: &[
+        field("ID", Kind::Text),
+        field("Node", Kind::Text),
+        field("Address", Kind::Text),
+        field("Datacenter", Kind::Text),
+        field("TaggedAddresses", TEXT_MAP),
+        field("Meta", TEXT_MAP),
+        field("PeerName", Kind::Text),
+        field("Partition", Kind::Text),
+        field("Locality", Kind::Any),
+        field("CreateIndex", Kind::Unsigned),
+        field("ModifyIndex", Kind::Unsigned),
+    ],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+static NODE: Shape = Shape {
+    name: "TxnNodeOp",
+    fields: &[field("Verb", Kind::Text), field("Node", Kind::Object(&NODE_ROW))],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+// Clients hand back an instance as an agent showed it, so its members are known names too.
+static SERVICE_ROW: Shape = Shape {
+    name: "AgentService",
+    fields: &[
+        field("ContentHash", Kind::Text),
+        field("Datacenter", Kind::Text),
+        field("Namespace", Kind::Text),
+        field("Partition", Kind::Text),
+    ],
+    shared: SERVICE.fields,
+    unknown: Unknown::Refused,
+};
+
+static SERVICE_OP: Shape = Shape {
+    name: "TxnServiceOp",
+    fields: &[
+        field("Verb", Kind::Text),
+        field("Node", Kind::Text),
+        field("Service", Kind::Object(&SERVICE_ROW)),
+    ],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+static CHECK_OP: Shape = Shape {
+    name: "TxnCheckOp",
+    fields: &[field("Verb", Kind::Text), field("Check", Kind::Object(&CHECK))],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+static OPERATION: Shape = Shape {
+    name: "TxnOp",
+    fields: &[
+        field("KV", Kind::Object(&KV)),
+        field("Node", Kind::Object(&NODE)),
+        field("Service", Kind::Object(&SERVICE_OP)),
+        field("Check", Kind::Object(&CHECK_OP)),
+    ],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+impl Body for TxnOp {
+    const SHAPE: &'static Shape = &OPERATION;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_read_in_any_case_with_their_index() {
+        let text = br#"[{"kv":{"verb":"cas","KEY":"a","index":7}},{},null,
+            {"Service":{"Verb":"get","Node":"n","Service":{"ID":"w","Service":"web","ModifyIndex":3,"ContentHash":"x"}}},
+            {"Check":{"Verb":"set","Check":{"Node":"n","CheckID":"c","ModifyIndex":4}}}]"#;
+        let read = operations(text).unwrap();
+        assert_eq!(read[0].kv.as_ref().unwrap().index, 7);
+        assert_eq!((&read[1], &read[2]), (&TxnOp::default(), &TxnOp::default()));
+        let service = &read[3].service.as_ref().unwrap().service;
+        assert_eq!((service.definition.service.as_str(), service.modify_index), ("web", 3));
+        assert_eq!(read[4].check.as_ref().unwrap().check.modify_index, 4);
+    }
+
+    #[test]
+    fn a_body_that_is_no_list_of_operations_is_refused() {
+        for text in ["", "{bad", r#"{"KV":{}}"#, r#"[{"Foo":{}}]"#, r#"[{"KV":{"Index":-1}}]"#] {
+            operations(text.as_bytes()).unwrap_err();
+        }
+        assert_eq!(operations(b"null").unwrap(), []);
+    }
+
+    #[test]
+    fn an_answer_shows_freshness_only_after_a_read() {
+        let written = TxnAnswer { results: Some(vec![]), ..TxnAnswer::default() };
+        assert_eq!(serde_json::to_string(&written).unwrap(), r#"{"Results":[],"Errors":null}"#);
+        let read = TxnAnswer { read: Some(TxnReadMeta::default()), ..written };
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            r#"{"Results":[],"Errors":null,"Index":0,"LastContact":0,"KnownLeader":false,"ConsistencyLevel":"","NotModified":false}"#
+        );
+    }
+}

@@ -1,0 +1,330 @@
+//! `/v1/txn`: several operations that take effect together or not at all.
+//!
+//! A list without a write is not replicated: it is a read of this node's state behind a barrier.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use quorate_client::types::txn::{
+    self, CheckOp, KvOp, NodeOp, ServiceOp, TxnAnswer, TxnOp, TxnReadMeta,
+};
+use quorate_storage::State;
+use quorate_storage::command::{CatalogRegistration, Command, Outcome, Rejection};
+use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
+
+use super::blocking;
+use super::call::Call;
+use super::catalog::{check_node_id, check_registration, service_definition};
+use super::endpoint::{Answer, Endpoint};
+use super::error::ApiError;
+use super::wire;
+use axum::http::StatusCode;
+
+/// The most operations of a transaction (Consul's limit since 1.10).
+const MAX_OPERATIONS: usize = 128;
+
+/// The largest body; Consul's limit is that of a value.
+const MAX_BODY_BYTES: usize = 512 * 1024;
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![Endpoint::new("/v1/txn").put(|call| Box::pin(transact(call)))]
+}
+
+async fn transact(mut call: Call) -> Answer {
+    let options = call.read_options()?;
+    call.check_datacenter()?;
+    let body = call.body(MAX_BODY_BYTES).await?;
+    let parsed = operations(&body)?;
+    let operations = parsed.operations;
+    if parsed.writes {
+        return written(&call, operations).await;
+    }
+    let published = blocking::at_barrier(&call.node, &options).await?;
+    let done = published.state.evaluate(&operations);
+    let contact = call.node.contact();
+    let read = TxnReadMeta {
+        last_contact: contact.last_contact.0.saturating_mul(NANOS_PER_MILLI),
+        known_leader: contact.known_leader,
+        ..TxnReadMeta::default()
+    };
+    Ok(answer(&call, &published.state, done, Some(read))?.with_contact(contact))
+}
+
+async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
+    let done = match call.node.propose(Command::Txn(operations)).await? {
+        Outcome::Txn(results) => Ok(results),
+        Outcome::Rejected(Rejection::Txn(errors)) => Err(errors),
+        Outcome::Rejected(rejection) => return Err(rejection.into()),
+        // Only if this node took a snapshot over the entry, and the results were long.
+        Outcome::AppliedAt(index) => {
+            return Err(ApiError::internal(format!(
+                "the transaction took effect at index {index}, but its results were not kept"
+            )));
+        }
+        Outcome::Done | Outcome::Held(_) | Outcome::Id(_) => Ok(Vec::new()),
+    };
+    answer(call, &call.node.published().state, done, None)
+}
+
+fn answer(
+    call: &Call,
+    state: &State,
+    done: Result<Vec<TxnResult>, Vec<TxnError>>,
+    read: Option<TxnReadMeta>,
+) -> Answer {
+    let datacenter = &call.node.info().datacenter;
+    match done {
+        Ok(results) => {
+            let results = results.iter().map(|result| shown(state, datacenter, result)).collect();
+            call.json(&TxnAnswer { results: Some(results), errors: None, read })
+        }
+        Err(errors) => {
+            let errors = errors
+                .into_iter()
+                .map(|error| txn::TxnError { op_index: error.operation, what: error.what });
+            let answer = TxnAnswer { results: None, errors: Some(errors.collect()), read };
+            Ok(call.json(&answer)?.status(StatusCode::CONFLICT))
+        }
+    }
+}
+
+fn shown(state: &State, datacenter: &str, result: &TxnResult) -> txn::TxnResult {
+    match result {
+        TxnResult::Key(row) => txn::TxnResult::Kv(wire::kv_pair(row)),
+        TxnResult::Node(row) => txn::TxnResult::Node(wire::node(row, datacenter)),
+        TxnResult::Service(row) => txn::TxnResult::Service(wire::node_service(row)),
+        TxnResult::Check(row) => txn::TxnResult::Check(wire::check(state, row)),
+    }
+}
+
+// ---- parsing ---------------------------------------------------------------------------------
+
+/// A list of operations.
+#[derive(Debug, PartialEq, Eq)]
+struct Parsed {
+    operations: Vec<TxnOperation>,
+    /// Whether any of them writes; a verb that does not exist writes unless it is one of a key.
+    writes: bool,
+}
+
+fn operations(body: &[u8]) -> Result<Parsed, ApiError> {
+    let unreadable =
+        |fault: String| ApiError::bad_request(format!("Failed to parse body: {fault}"));
+    let given = txn::operations(body).map_err(|error| unreadable(error.to_string()))?;
+    if given.len() > MAX_OPERATIONS {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "Transaction contains too many operations ({} > {MAX_OPERATIONS})",
+                given.len()
+            ),
+        ));
+    }
+    let mut parsed = Parsed { operations: Vec::new(), writes: false };
+    for operation in given {
+        let (operation, writes) = match operation {
+            TxnOp { kv: Some(given), .. } => on_key(given).map_err(unreadable)?,
+            TxnOp { node: Some(given), .. } => on_node(given),
+            TxnOp { service: Some(given), .. } => on_service(given),
+            TxnOp { check: Some(given), .. } => on_check(given),
+            // Consul passes over an empty object too.
+            TxnOp { kv: None, node: None, service: None, check: None } => continue,
+        };
+        parsed.writes |= writes;
+        parsed.operations.push(operation);
+    }
+    Ok(parsed)
+}
+
+fn key_verb(word: &str) -> Option<KeyVerb> {
+    Some(match word {
+        "set" => KeyVerb::Set,
+        "cas" => KeyVerb::Cas,
+        "lock" => KeyVerb::Lock,
+        "unlock" => KeyVerb::Unlock,
+        "get" => KeyVerb::Get,
+        "get-tree" => KeyVerb::GetTree,
+        "check-index" => KeyVerb::CheckIndex,
+        "check-session" => KeyVerb::CheckSession,
+        "check-not-exists" => KeyVerb::CheckNotExists,
+        "delete" => KeyVerb::Delete,
+        "delete-tree" => KeyVerb::DeleteTree,
+        "delete-cas" => KeyVerb::DeleteCas,
+        _ => return None,
+    })
+}
+
+fn row_verb(word: &str) -> Option<RowVerb> {
+    Some(match word {
+        "get" => RowVerb::Get,
+        "set" => RowVerb::Set,
+        "cas" => RowVerb::Cas,
+        "delete" => RowVerb::Delete,
+        "delete-cas" => RowVerb::DeleteCas,
+        _ => return None,
+    })
+}
+
+fn on_key(given: KvOp) -> Result<(TxnOperation, bool), String> {
+    let value = STANDARD.decode(&given.value).map_err(|_| "illegal base64 data".to_owned())?;
+    let verb = key_verb(&given.verb);
+    let writes = match verb {
+        Some(
+            KeyVerb::Set
+            | KeyVerb::Cas
+            | KeyVerb::Lock
+            | KeyVerb::Unlock
+            | KeyVerb::Delete
+            | KeyVerb::DeleteTree
+            | KeyVerb::DeleteCas,
+        ) => true,
+        Some(
+            KeyVerb::Get
+            | KeyVerb::GetTree
+            | KeyVerb::CheckIndex
+            | KeyVerb::CheckSession
+            | KeyVerb::CheckNotExists,
+        )
+        | None => false,
+    };
+    let operation = match verb {
+        _ if given.key.is_empty() && verb != Some(KeyVerb::DeleteTree) => {
+            TxnOperation::Faulty("Must provide key".to_owned())
+        }
+        None => TxnOperation::Unknown(format!("unknown KV verb {:?}", given.verb)),
+        Some(verb) => TxnOperation::Key {
+            verb,
+            key: given.key.into(),
+            value: Bytes::from(value),
+            flags: given.flags,
+            index: given.index,
+            session: given.session.into(),
+        },
+    };
+    Ok((operation, writes))
+}
+
+fn on_node(given: NodeOp) -> (TxnOperation, bool) {
+    let NodeOp { verb: word, node } = given;
+    let verb = row_verb(&word);
+    let operation = if node.node.is_empty() {
+        TxnOperation::Faulty("Must provide node".to_owned())
+    } else if let Err(fault) = check_node_id(&node.id) {
+        TxnOperation::Faulty(fault.text)
+    } else if let Some(verb) = verb {
+        let row = CatalogRegistration {
+            node: node.node.into(),
+            node_id: node.id.to_lowercase(),
+            address: node.address,
+            tagged_addresses: node.tagged_addresses,
+            node_meta: node.meta,
+            ..CatalogRegistration::default()
+        };
+        TxnOperation::Node { verb, node: Box::new(row), index: node.modify_index }
+    } else {
+        TxnOperation::Unknown(format!("unknown Node verb {word:?}"))
+    };
+    (operation, verb != Some(RowVerb::Get))
+}
+
+fn on_service(given: ServiceOp) -> (TxnOperation, bool) {
+    let ServiceOp { verb: word, node, service } = given;
+    let verb = row_verb(&word);
+    let operation = match (service_definition(service.definition, &node), verb) {
+        (Err(fault), _) => TxnOperation::Faulty(fault.text),
+        (Ok(_), None) => TxnOperation::Unknown(format!("unknown Service verb {word:?}")),
+        (Ok(definition), Some(verb)) => TxnOperation::Service {
+            verb,
+            node: node.into(),
+            service: Box::new(definition),
+            index: service.modify_index,
+        },
+    };
+    (operation, verb != Some(RowVerb::Get))
+}
+
+fn on_check(given: CheckOp) -> (TxnOperation, bool) {
+    let CheckOp { verb: word, check } = given;
+    let verb = row_verb(&word);
+    let node: Arc<str> = check.registration.node.as_str().into();
+    let operation = match (check_registration(check.registration, &node), verb) {
+        (Err(fault), _) => TxnOperation::Faulty(fault.text),
+        (Ok(_), None) => TxnOperation::Unknown(format!("unknown Check verb {word:?}")),
+        (Ok(registration), Some(verb)) => TxnOperation::Check {
+            verb,
+            node,
+            check: Box::new(registration),
+            index: check.modify_index,
+        },
+    };
+    (operation, verb != Some(RowVerb::Get))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Parsed, String> {
+        operations(text.as_bytes()).map_err(|error| error.text)
+    }
+
+    fn faults(text: &str) -> Vec<String> {
+        let operations = parse(text).unwrap().operations.into_iter();
+        operations
+            .map(|operation| match operation {
+                TxnOperation::Faulty(what) | TxnOperation::Unknown(what) => what,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_list_without_a_write_only_reads() {
+        for (text, writes) in [
+            ("[]", false),
+            ("[{}]", false),
+            (r#"[{"KV":{"Verb":"get","Key":"a"}},{"KV":{"Verb":"frob","Key":"a"}}]"#, false),
+            (r#"[{"Node":{"Verb":"get","Node":{"Node":"n"}}}]"#, false),
+            (r#"[{"Node":{"Verb":"frob","Node":{"Node":"n"}}}]"#, true),
+            (r#"[{"KV":{"Verb":"get","Key":"a"}},{"KV":{"Verb":"set","Key":"a"}}]"#, true),
+        ] {
+            assert_eq!(parse(text).unwrap().writes, writes, "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_are_told_in_the_words_of_consul() {
+        for (text, what) in [
+            (r#"[{"KV":{"Verb":"set","Key":""}}]"#, "Must provide key"),
+            (r#"[{"KV":{"Verb":"","Key":"a"}}]"#, "unknown KV verb \"\""),
+            (r#"[{"Node":{"Verb":"set","Node":{}}}]"#, "Must provide node"),
+            (
+                r#"[{"Service":{"Verb":"delete","Node":"n","Service":{"ID":"w"}}}]"#,
+                "Must provide service name with ID",
+            ),
+            (
+                r#"[{"Check":{"Verb":"x","Check":{"Node":"n","CheckID":"c"}}}]"#,
+                "unknown Check verb \"x\"",
+            ),
+        ] {
+            assert_eq!(faults(text), [what], "{text}");
+        }
+        assert_eq!(parse(r#"[{"KV":{"Verb":"delete-tree"}}]"#).unwrap().operations.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_is_too_long_is_refused() {
+        for text in ["{bad", r#"{"KV":{}}"#, r#"[{"KV":{"Value":"!!"}}]"#, ""] {
+            assert!(parse(text).unwrap_err().starts_with("Failed to parse body: "), "{text}");
+        }
+        let many = format!("[{}]", vec!["{}"; MAX_OPERATIONS + 1].join(","));
+        assert_eq!(
+            parse(&many).unwrap_err(),
+            "Transaction contains too many operations (129 > 128)"
+        );
+    }
+}
