@@ -69,6 +69,8 @@ pub enum Kind {
     Int,
     /// A whole number that fits into 64 bits without sign.
     Unsigned,
+    /// A number, with or without a fraction.
+    Real,
     /// A Go duration or a number of nanoseconds; becomes a number of nanoseconds.
     Duration,
     /// A list.
@@ -177,7 +179,7 @@ impl Place {
         match self.kind {
             Kind::Text => Value::String(String::new()),
             Kind::Bool => Value::Bool(false),
-            Kind::Int | Kind::Unsigned | Kind::Duration => Value::from(0),
+            Kind::Int | Kind::Unsigned | Kind::Real | Kind::Duration => Value::from(0),
             Kind::List(_) => Value::Array(Vec::new()),
             Kind::Map(_) | Kind::Object(_) => Value::Object(Map::new()),
             Kind::Any => Value::Null,
@@ -193,6 +195,7 @@ impl Kind {
             Self::Bool => "bool".to_owned(),
             Self::Int => "int".to_owned(),
             Self::Unsigned => "uint64".to_owned(),
+            Self::Real => "float64".to_owned(),
             Self::Duration => "time.Duration".to_owned(),
             Self::List(element) => format!("[]{}", element.go_name()),
             Self::Map(element) => format!("map[string]{}", element.go_name()),
@@ -233,14 +236,14 @@ impl<'de> Visitor<'de> for Place {
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Value, E> {
         match self.kind {
-            Kind::Int | Kind::Duration => Ok(Value::from(value)),
+            Kind::Int | Kind::Duration | Kind::Real => Ok(Value::from(value)),
             _ => Err(self.mismatch(&format!("number {value}"))),
         }
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
         match (self.kind, i64::try_from(value)) {
-            (Kind::Unsigned, _) => Ok(Value::from(value)),
+            (Kind::Unsigned | Kind::Real, _) => Ok(Value::from(value)),
             (Kind::Int | Kind::Duration, Ok(value)) => Ok(Value::from(value)),
             _ => Err(self.mismatch(&format!("number {value}"))),
         }
@@ -248,6 +251,7 @@ impl<'de> Visitor<'de> for Place {
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         match self.kind {
+            Kind::Real => Ok(Value::from(value)),
             // Go's conversion drops the fraction; `as` saturates where Go's result is undefined.
             #[expect(
                 clippy::cast_possible_truncation,

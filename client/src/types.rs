@@ -6,9 +6,12 @@
 
 pub mod agent;
 pub mod catalog;
+pub mod coordinate;
+pub mod event;
 pub mod health;
 pub mod kv;
 pub mod operator;
+pub mod query;
 pub mod quorate;
 pub mod session;
 pub mod txn;

@@ -16,7 +16,7 @@
 //! # The map
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`catalog`], [`health`],
-//! [`kv`], [`session`], [`txn`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
+//! [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
 //! [`endpoints`]. [`params`] reads query strings, [`blocking`] has the one loop of all
 //! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
 //!
@@ -33,14 +33,18 @@ mod agent_service;
 mod blocking;
 mod call;
 mod catalog;
+mod coordinate;
 mod drain;
 mod endpoint;
 mod error;
+mod event;
 mod health;
 mod kv;
+mod near;
 mod operator;
 mod params;
 mod path;
+mod query;
 mod quorate;
 mod reply;
 pub mod server;
@@ -111,6 +115,9 @@ fn endpoints() -> Vec<Endpoint> {
         kv::endpoints(),
         session::endpoints(),
         txn::endpoints(),
+        event::endpoints(),
+        coordinate::endpoints(),
+        query::endpoints(),
         status::endpoints(),
         operator::endpoints(),
         quorate::endpoints(),

@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::raft::NodeId;
-use crate::record::{CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap};
+use crate::record::{
+    CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition, ServiceDefinition,
+    SessionBehavior, TextMap,
+};
 use crate::txn::{TxnError, TxnOperation, TxnResult};
 use crate::{ClusterTime, Index, Millis};
 
@@ -205,6 +208,27 @@ pub enum Command {
     },
     /// `PUT /v1/txn` with at least one write: all operations, or none.
     Txn(Vec<TxnOperation>),
+    /// `PUT /v1/event/fire/:name`. The state gives the event its time.
+    FireEvent(Event),
+    /// `PUT /v1/coordinate/update`.
+    PutCoordinate {
+        /// Name of the node.
+        node: Arc<str>,
+        /// Where it is.
+        coordinate: Coordinate,
+    },
+    /// `POST /v1/query` and `PUT /v1/query/:id`.
+    PutQuery {
+        /// The query.
+        query: Box<QueryDefinition>,
+        /// Whether its id was made for it; otherwise it must exist.
+        is_new: bool,
+    },
+    /// `DELETE /v1/query/:id`.
+    DeleteQuery {
+        /// The query's id.
+        id: Arc<str>,
+    },
 }
 
 /// `PUT /v1/catalog/register`, parsed.
@@ -388,4 +412,10 @@ pub enum Rejection {
     /// A transaction failed: these are all the operations that did.
     #[error("the transaction failed")]
     Txn(Vec<TxnError>),
+    /// A change or removal of a prepared query that does not exist.
+    #[error("Cannot modify non-existent prepared query: '{0}'")]
+    UnknownQuery(String),
+    /// Another prepared query has the name.
+    #[error("name '{0}' aliases an existing query name")]
+    QueryNameTaken(String),
 }

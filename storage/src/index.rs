@@ -63,6 +63,12 @@ pub enum Topic {
     Checks,
     /// The table of sessions.
     Sessions,
+    /// Users' events.
+    Events,
+    /// Coordinates of nodes.
+    Coordinates,
+    /// Prepared queries.
+    Queries,
 }
 
 impl Topic {

@@ -4,11 +4,19 @@
 //! client crate) and not the commands of the log: each of the three can change without the others.
 //! All strings are as the client gave them; look-ups by node and service name ignore case.
 
+mod coordinate;
+mod event;
+mod query;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+pub use self::coordinate::{Coordinate, Real};
+pub use self::event::Event;
+pub use self::query::{Query, QueryDefinition};
 
 use crate::{ClusterTime, Index, Millis};
 

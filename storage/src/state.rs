@@ -32,6 +32,7 @@
 //! | `agent.rs` | agents of clients' hosts: finding by id; the cluster's own servers |
 //! | `kv.rs` | keys, locks, tombstones |
 //! | `session.rs` | sessions and lock delays |
+//! | `events.rs`, `coordinates.rs`, `queries.rs` | users' events, network coordinates, prepared queries |
 //! | `txn.rs` | several operations as one change |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
@@ -54,11 +55,14 @@ mod agent;
 mod catalog;
 mod change;
 mod checks;
+mod coordinates;
 mod deadline;
+mod events;
 mod invariants;
 mod kv;
 mod nodes;
 mod origin;
+mod queries;
 mod read;
 mod services;
 mod session;
@@ -69,11 +73,11 @@ mod txn;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, Vector};
 
 pub use self::kv::Tombstone;
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
-pub use self::topic::TopicIndexes;
+pub use self::topic::{TableIndexes, TopicIndexes};
 
 use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
@@ -83,7 +87,7 @@ use self::origin::{Origins, Verdict};
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
 };
-use crate::record::Session;
+use crate::record::{Coordinate, Event, Query, Session};
 use crate::{ClusterTime, Index, Topic};
 
 /// What one entry did.
@@ -104,9 +108,16 @@ pub struct State {
     /// The last number given to a check, session or node. Numbers are never used again.
     last_number: u64,
     topics: TopicIndexes,
+    tables: TableIndexes,
     catalog: Catalog,
     kv: Kv,
     sessions: OrdMap<Arc<str>, Arc<Session>>,
+    /// Oldest first.
+    events: Vector<Arc<Event>>,
+    /// By folded name of an existing node.
+    coordinates: OrdMap<Arc<str>, Coordinate>,
+    /// By id.
+    queries: OrdMap<Arc<str>, Arc<Query>>,
     /// When a TTL check or a session with a TTL was last heard of, by number. Apart from the rows,
     /// so that a heartbeat costs one update of a small map.
     last_seen: OrdMap<u64, ClusterTime>,
@@ -208,6 +219,10 @@ impl Change<'_> {
             Command::RemoveServer { id, name } => self.remove_server(*id, name),
             Command::SetServerHealth { name, alive } => self.set_server_health(name, *alive),
             Command::Txn(operations) => return self.transact(operations),
+            Command::FireEvent(event) => self.fire_event(event),
+            Command::PutCoordinate { node, coordinate } => self.put_coordinate(node, coordinate),
+            Command::PutQuery { query, is_new } => self.put_query(query, *is_new)?,
+            Command::DeleteQuery { id } => self.remove_query(id)?,
         }
         Ok(Outcome::Done)
     }

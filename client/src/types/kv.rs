@@ -26,14 +26,14 @@ pub struct KvPair {
     pub modify_index: u64,
 }
 
-fn to_base64<S: Serializer>(value: &[u8], writer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn to_base64<S: Serializer>(value: &[u8], writer: S) -> Result<S::Ok, S::Error> {
     match value {
         [] => writer.serialize_none(),
         value => writer.serialize_str(&STANDARD.encode(value)),
     }
 }
 
-fn from_base64<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<u8>, D::Error> {
+pub(super) fn from_base64<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<u8>, D::Error> {
     let text: Option<String> = Option::deserialize(reader)?;
     STANDARD.decode(text.unwrap_or_default()).map_err(serde::de::Error::custom)
 }

@@ -62,6 +62,11 @@ impl Call {
         Self { node, params, headers, caller, rest, body: Mutex::new(body) }
     }
 
+    /// Where the request comes from.
+    pub(super) fn caller(&self) -> IpAddr {
+        self.caller
+    }
+
     /// What follows the endpoint's path: an id, a name or a key.
     pub(super) fn rest(&self) -> Result<&str, ApiError> {
         std::str::from_utf8(&self.rest)

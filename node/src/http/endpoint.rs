@@ -55,7 +55,8 @@ impl Endpoint {
         self.on(Method::HEAD, handler)
     }
 
-    fn on(mut self, method: Method, handler: Handler) -> Self {
+    /// For any other method; only `/v1/query` takes `POST`.
+    pub(super) fn on(mut self, method: Method, handler: Handler) -> Self {
         self.handlers.push((method, handler));
         self
     }

@@ -103,7 +103,9 @@ impl From<Rejection> for ApiError {
             | Rejection::InvalidSession(_)
             | Rejection::MissingNode
             | Rejection::MissingCheck(_)
-            | Rejection::CriticalCheck(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            | Rejection::CriticalCheck(_)
+            | Rejection::UnknownQuery(_)
+            | Rejection::QueryNameTaken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, rejection.to_string())
     }

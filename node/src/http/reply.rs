@@ -18,7 +18,8 @@ use crate::node::Contact;
 pub(super) const TEXT_UTF8: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+/// The index that a blocking query hands back.
+pub(super) const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");

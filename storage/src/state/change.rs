@@ -61,6 +61,9 @@ impl<'a> Change<'a> {
             Topic::Node(name) => state.catalog.set_node_index(name, index),
             Topic::Checks => state.topics.checks = index,
             Topic::Sessions => state.topics.sessions = index,
+            Topic::Events => state.tables.events = index,
+            Topic::Coordinates => state.tables.coordinates = index,
+            Topic::Queries => state.tables.queries = index,
         }
         self.touched.insert(topic);
     }

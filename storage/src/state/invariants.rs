@@ -9,6 +9,7 @@ use imbl::{OrdMap, OrdSet};
 use super::State;
 use super::catalog::{SERF_HEALTH, Slot, fold_arc};
 use super::deadline::Owner;
+use super::events::EVENTS_MAX;
 use crate::index::fold;
 use crate::record::{Check, Indexes, NodeKind};
 
@@ -35,6 +36,7 @@ impl State {
         self.check_graves()?;
         self.check_numbers()?;
         self.check_origins()?;
+        self.check_later_tables()?;
         self.check_tables()
     }
 
@@ -237,6 +239,26 @@ impl State {
         Ok(())
     }
 
+    fn check_later_tables(&self) -> Result<(), String> {
+        ensure!(self.events.len() <= EVENTS_MAX, "{} events are too many", self.events.len());
+        let times = self.events.iter().map(|row| row.time);
+        ensure!(times.clone().is_sorted(), "events are out of order");
+        ensure!(times.max() <= Some(self.tables.last_event), "an event from the future");
+        for node in self.coordinates.keys() {
+            ensure!(self.catalog.nodes.contains_key(node), "a coordinate of no node: {node}");
+        }
+        for (id, row) in &self.queries {
+            ensure!(row.definition.id == *id, "query {id} is misfiled");
+            self.check_indexes(&format!("query {id}"), row.indexes)?;
+            let session = &row.definition.session;
+            ensure!(
+                session.is_empty() || self.sessions.contains_key(session),
+                "query {id} outlived its session"
+            );
+        }
+        Ok(())
+    }
+
     fn check_tables(&self) -> Result<(), String> {
         let newest = [
             self.topics.nodes,
@@ -244,6 +266,9 @@ impl State {
             self.topics.checks,
             self.topics.sessions,
             self.topics.kv,
+            self.tables.events,
+            self.tables.coordinates,
+            self.tables.queries,
         ];
         ensure!(newest.iter().all(|index| *index <= self.index), "a table is newer than the state");
         Ok(())

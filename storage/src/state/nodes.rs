@@ -169,6 +169,7 @@ impl Change<'_> {
         self.state.catalog.nodes.remove(key);
         self.state.catalog.node_ids.remove(&*fold(&slot.node.id));
         self.state.deadlines.disown(slot.number);
+        self.remove_coordinate(key);
         self.touch(Topic::Nodes);
         self.touch(Topic::Node(key.clone()));
     }

@@ -162,6 +162,10 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::SessionRenew { .. }
         | Command::RegisterServer(_)
         | Command::RemoveServer { .. }
-        | Command::SetServerHealth { .. } => false,
+        | Command::SetServerHealth { .. }
+        | Command::FireEvent(_)
+        | Command::PutCoordinate { .. }
+        | Command::PutQuery { .. }
+        | Command::DeleteQuery { .. } => false,
     }
 }

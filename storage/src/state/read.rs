@@ -7,7 +7,7 @@ use super::State;
 use super::catalog::{Slot, fold_arc};
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::index::fold;
-use crate::record::{Check, KvEntry, Node, Service, Session};
+use crate::record::{Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
 use crate::{ClusterTime, Index};
 
 impl State {
@@ -167,5 +167,27 @@ impl State {
     /// All sessions, by id.
     pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions.values()
+    }
+
+    /// The newest events, oldest first.
+    pub fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
+        self.events.iter()
+    }
+
+    /// Where a node is (name in any case), if it was ever said.
+    #[must_use]
+    pub fn coordinate(&self, node: &str) -> Option<&Coordinate> {
+        self.coordinates.get(&*fold(node))
+    }
+
+    /// A prepared query by its id.
+    #[must_use]
+    pub fn query(&self, id: &str) -> Option<&Arc<Query>> {
+        self.queries.get(id)
+    }
+
+    /// All prepared queries, by id.
+    pub fn queries(&self) -> impl Iterator<Item = &Arc<Query>> {
+        self.queries.values()
     }
 }

@@ -133,6 +133,7 @@ impl Change<'_> {
                 self.state.kv.delay_lock(&key, until);
             }
         }
+        self.remove_queries_of(id);
         let key = fold_arc(&row.node);
         if let Some(slot) = self.state.catalog.slot_mut(&key) {
             slot.sessions.remove(id);

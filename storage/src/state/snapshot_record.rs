@@ -20,10 +20,10 @@ use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
 use super::kv::Tombstone;
 use super::origin::OriginRecord;
-use super::topic::TopicIndexes;
+use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::raft::NodeId;
-use crate::record::{Check, KvEntry, Node, Service, Session};
+use crate::record::{Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
 use crate::{ClusterTime, Index};
 
 /// What is not a row of a table.
@@ -113,6 +113,19 @@ pub enum SnapshotRecord<'a> {
         /// What became of it.
         outcome: Cow<'a, Outcome>,
     },
+    /// Indexes of the tables that came later.
+    Tables(TableIndexes),
+    /// An event.
+    Event(Cow<'a, Event>),
+    /// Where a node is.
+    Coordinate {
+        /// The node's name in lower case.
+        node: Cow<'a, str>,
+        /// Where it is.
+        coordinate: Cow<'a, Coordinate>,
+    },
+    /// A prepared query.
+    Query(Cow<'a, Query>),
 }
 
 /// Where [`State::export`] puts records.
@@ -138,7 +151,25 @@ impl State {
             })?;
         }
         self.export_kv(sink)?;
-        self.export_origins(sink)
+        self.export_origins(sink)?;
+        self.export_later_tables(sink)
+    }
+
+    fn export_later_tables(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+        sink(SnapshotRecord::Tables(self.tables))?;
+        for row in &self.events {
+            sink(SnapshotRecord::Event(Cow::Borrowed(row)))?;
+        }
+        for (node, coordinate) in &self.coordinates {
+            sink(SnapshotRecord::Coordinate {
+                node: Cow::Borrowed(node),
+                coordinate: Cow::Borrowed(coordinate),
+            })?;
+        }
+        for row in self.queries.values() {
+            sink(SnapshotRecord::Query(Cow::Borrowed(row)))?;
+        }
+        Ok(())
     }
 
     fn export_catalog(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -277,6 +308,18 @@ impl Import {
                 let record = self.state.origins.records.get_mut(&id);
                 let record = record.ok_or_else(|| invalid("an outcome of an unknown server"))?;
                 record.outcomes.insert(seq, outcome.into_owned());
+            }
+            SnapshotRecord::Tables(tables) => self.state.tables = tables,
+            SnapshotRecord::Event(row) => self.state.events.push_back(Arc::new(row.into_owned())),
+            SnapshotRecord::Coordinate { node, coordinate } => {
+                if !self.state.catalog.nodes.contains_key(&*node) {
+                    return Err(invalid("a coordinate without a node"));
+                }
+                self.state.coordinates.insert(node.into(), coordinate.into_owned());
+            }
+            SnapshotRecord::Query(row) => {
+                let row = Arc::new(row.into_owned());
+                self.state.queries.insert(row.definition.id.clone(), row);
             }
         }
         Ok(())

@@ -30,6 +30,19 @@ pub struct TopicIndexes {
     pub extinction: Option<Index>,
 }
 
+/// Indexes and counters of the tables that came later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableIndexes {
+    /// The newest event.
+    pub events: Index,
+    /// The newest change of a coordinate.
+    pub coordinates: Index,
+    /// The newest change of the table of prepared queries.
+    pub queries: Index,
+    /// How many events were fired.
+    pub last_event: u64,
+}
+
 impl State {
     /// The index that a query on this topic reports (never below 1). It moves with every change
     /// that touches the topic, and never falls.
@@ -45,6 +58,9 @@ impl State {
             Topic::Node(name) => self.catalog.slot(name).map_or(topics.nodes, |slot| slot.index),
             Topic::Checks => topics.checks,
             Topic::Sessions => topics.sessions,
+            Topic::Events => self.tables.events,
+            Topic::Coordinates => self.tables.coordinates,
+            Topic::Queries => self.tables.queries,
         }
     }
 

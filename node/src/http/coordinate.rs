@@ -1,0 +1,105 @@
+//! `/v1/coordinate/`: where nodes are in the network, as they say themselves.
+
+use quorate_client::types::coordinate::{Coordinate, CoordinateEntry, DatacenterMap};
+use quorate_storage::command::Command;
+use quorate_storage::record::{self, NodeKind, Real};
+use quorate_storage::{State, Topic};
+
+use super::blocking;
+use super::call::Call;
+use super::endpoint::{Answer, Endpoint};
+use super::error::ApiError;
+use super::reply::Reply;
+
+/// The dimensions of a coordinate's vector (Serf's figure).
+const DIMENSIONS: usize = 8;
+
+/// The error and height of a coordinate that says nothing yet (Serf's figures).
+const FIRST_ERROR: f64 = 1.5;
+const FIRST_HEIGHT: f64 = 0.000_01;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("/v1/coordinate/datacenters").get(|call| Box::pin(datacenters(call))),
+        Endpoint::new("/v1/coordinate/nodes").get(|call| Box::pin(nodes(call))),
+        Endpoint::new("/v1/coordinate/node/").get(|call| Box::pin(node(call))),
+        Endpoint::new("/v1/coordinate/update").put(|call| Box::pin(update(call))),
+    ]
+}
+
+/// The servers of this datacenter, which all are at the origin until they say otherwise.
+async fn datacenters(call: Call) -> Answer {
+    let published = call.node.published();
+    let state = &published.state;
+    let datacenter = &call.node.info().datacenter;
+    let servers =
+        state.nodes().filter(|node| node.kind == NodeKind::Server).map(|node| CoordinateEntry {
+            node: format!("{}.{datacenter}", node.name),
+            segment: String::new(),
+            coord: state.coordinate(&node.name).map_or_else(unknown, shown),
+        });
+    call.json(&[DatacenterMap {
+        datacenter: datacenter.clone(),
+        area_id: "wan".to_owned(),
+        coordinates: servers.collect(),
+    }])
+}
+
+async fn nodes(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let list = |state: &State| {
+        let known = state.nodes().filter_map(|node| entry(state, &node.name));
+        call.json(&known.collect::<Vec<_>>())
+    };
+    blocking::read(&call, &options, |_| Topic::Coordinates, list).await
+}
+
+async fn node(call: Call) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing node name")?;
+    let one = |state: &State| match entry(state, name) {
+        Some(entry) => call.json(&[entry]),
+        None => Ok(Reply::nothing()),
+    };
+    blocking::read(&call, &options, |_| Topic::Coordinates, one).await
+}
+
+async fn update(mut call: Call) -> Answer {
+    call.check_datacenter()?;
+    let body: CoordinateEntry = call.decode().await?;
+    if body.coord.vec.len() != DIMENSIONS {
+        return Err(ApiError::internal("Bad coordinate"));
+    }
+    let coordinate = record::Coordinate {
+        vector: body.coord.vec.into_iter().map(Real::from).collect(),
+        error: body.coord.error.into(),
+        adjustment: body.coord.adjustment.into(),
+        height: body.coord.height.into(),
+    };
+    call.propose(Command::PutCoordinate { node: body.node.into(), coordinate }).await?;
+    Ok(Reply::empty())
+}
+
+fn entry(state: &State, name: &str) -> Option<CoordinateEntry> {
+    let coord = shown(state.coordinate(name)?);
+    let node = state.node(name)?.name.to_string();
+    Some(CoordinateEntry { node, segment: String::new(), coord })
+}
+
+fn shown(coordinate: &record::Coordinate) -> Coordinate {
+    Coordinate {
+        vec: coordinate.vector.iter().map(|number| f64::from(*number)).collect(),
+        error: coordinate.error.into(),
+        adjustment: coordinate.adjustment.into(),
+        height: coordinate.height.into(),
+    }
+}
+
+fn unknown() -> Coordinate {
+    Coordinate {
+        vec: vec![0.0; DIMENSIONS],
+        error: FIRST_ERROR,
+        adjustment: 0.0,
+        height: FIRST_HEIGHT,
+    }
+}

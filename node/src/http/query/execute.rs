@@ -1,0 +1,165 @@
+//! Running a prepared query: the usable instances of its service.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use quorate_client::types::health::ServiceEntry;
+use quorate_client::types::query::{QueryDns, QueryExecution};
+use quorate_storage::record::{CheckStatus, Node, QueryDefinition, Service, TextMap};
+use quorate_storage::{State, Topic};
+
+use super::super::blocking;
+use super::super::call::Call;
+use super::super::endpoint::Answer;
+use super::super::error::ApiError;
+use super::super::near;
+use super::super::wire;
+use super::{not_found, template};
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// An instance with its node.
+type Instance<'a> = (&'a Arc<Node>, &'a Arc<Service>);
+
+/// `GET /v1/query/:id-or-name/execute[?limit&near]`.
+pub(super) async fn execute(call: &Call, name: &str) -> Answer {
+    let options = call.read_options()?;
+    let limit = limit(call)?;
+    // It does not block: an index is ignored, as by Consul.
+    call.check_datacenter()?;
+    let published = blocking::at_barrier(&call.node, &options).await?;
+    let state = &published.state;
+    let query = template::resolve(state, name).ok_or_else(not_found)?;
+    let query = query.map_err(ApiError::internal)?;
+    let definition = &query.definition;
+    let mut instances = usable(state, definition);
+    shuffle(&mut instances);
+    let near = call.params.get("near").or(Some(&definition.near));
+    if let Some(from) = near::named_node(call, state, near) {
+        near::sort(state, &from, &mut instances, |(node, _)| &node.name);
+    }
+    instances.truncate(limit);
+    let contact = call.node.contact();
+    let datacenter = &call.node.info().datacenter;
+    let entry = |(node, service): Instance<'_>| ServiceEntry {
+        node: wire::node(node, datacenter),
+        service: wire::node_service(service),
+        checks: state.checks_of(service).map(|check| wire::check(state, check)).collect(),
+    };
+    let answer = QueryExecution {
+        service: definition.service.clone(),
+        nodes: instances.into_iter().map(entry).collect(),
+        dns: QueryDns { ttl: definition.dns_ttl.clone() },
+        datacenter: datacenter.clone(),
+        last_contact: contact.last_contact.0.saturating_mul(NANOS_PER_MILLI),
+        known_leader: contact.known_leader,
+        consistency_level: options.effective.to_owned(),
+        ..QueryExecution::default()
+    };
+    let index = state.topic_index(&Topic::Queries);
+    Ok(call.json(&answer)?.with_read_headers(index, contact, options.effective))
+}
+
+/// How many instances are wanted.
+fn limit(call: &Call) -> Result<usize, ApiError> {
+    match call.params.filled("limit") {
+        None => Ok(usize::MAX),
+        Some(text) => match text.parse::<usize>() {
+            Ok(0) => Ok(usize::MAX),
+            Ok(limit) => Ok(limit),
+            Err(_) => Err(ApiError::internal(format!(
+                "Bad limit: strconv.Atoi: parsing {text:?}: invalid syntax"
+            ))),
+        },
+    }
+}
+
+/// The instances that a query leaves: none with a critical check, and what its filters ask for.
+pub(super) fn usable<'a>(state: &'a State, query: &QueryDefinition) -> Vec<Instance<'a>> {
+    // Collected, because the state's iterator borrows the name.
+    let instances: Vec<_> = state.instances(&query.service).collect();
+    instances
+        .into_iter()
+        .filter_map(|service| Some((state.node(&service.node)?, service)))
+        .filter(|(node, service)| {
+            is_healthy(state, service, query)
+                && has_tags(&service.definition.tags, query.tags.as_deref().unwrap_or_default())
+                && has_meta(node.meta.as_ref(), query.node_meta.as_ref())
+                && has_meta(service.definition.meta.as_ref(), query.service_meta.as_ref())
+        })
+        .collect()
+}
+
+fn is_healthy(state: &State, service: &Service, query: &QueryDefinition) -> bool {
+    let ignored = query.ignored_checks.as_deref().unwrap_or_default();
+    state
+        .checks_of(service)
+        .filter(|check| !ignored.iter().any(|id| **id == *check.registration.id))
+        .all(|check| match &check.registration.status {
+            CheckStatus::Passing => true,
+            CheckStatus::Critical => false,
+            CheckStatus::Warning | CheckStatus::Other(_) => !query.only_passing,
+        })
+}
+
+/// All tags without a `!` must be there, and none of those with one.
+fn has_tags(own: &[String], wanted: &[String]) -> bool {
+    let has = |tag: &str| own.iter().any(|own| own.eq_ignore_ascii_case(tag));
+    wanted.iter().all(|tag| match tag.strip_prefix('!') {
+        Some(unwanted) => !has(unwanted),
+        None => has(tag),
+    })
+}
+
+fn has_meta(own: Option<&TextMap>, wanted: Option<&TextMap>) -> bool {
+    let has = |key: &String, value: &String| own.is_some_and(|own| own.get(key) == Some(value));
+    wanted.is_none_or(|wanted| wanted.iter().all(|(key, value)| has(key, value)))
+}
+
+/// A random order, so that clients that take the first spread over all.
+fn shuffle<T>(rows: &mut [T]) {
+    let random = RandomState::new();
+    for last in (1..rows.len()).rev() {
+        let range = u64::try_from(last + 1).unwrap_or(u64::MAX);
+        let place = usize::try_from(random.hash_one(last) % range).unwrap_or(0);
+        rows.swap(last, place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn texts(tags: &[&str]) -> Vec<String> {
+        tags.iter().map(|tag| (*tag).to_owned()).collect()
+    }
+
+    #[test]
+    fn tags_are_wanted_or_unwanted_in_any_case() {
+        let own = texts(&["Blue", "v1"]);
+        for (wanted, has) in [
+            (texts(&[]), true),
+            (texts(&["blue"]), true),
+            (texts(&["blue", "v2"]), false),
+            (texts(&["!BLUE"]), false),
+            (texts(&["!green", "v1"]), true),
+        ] {
+            assert_eq!(has_tags(&own, &wanted), has, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn a_shuffle_keeps_everything_and_comes_out_in_several_orders() {
+        let mut orders = BTreeSet::new();
+        for _ in 0..50 {
+            let mut rows: Vec<u8> = (0..5).collect();
+            shuffle(&mut rows);
+            orders.insert(rows.clone());
+            rows.sort_unstable();
+            assert_eq!(rows, [0, 1, 2, 3, 4]);
+        }
+        assert!(orders.len() > 5);
+    }
+}
