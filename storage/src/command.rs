@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::raft::NodeId;
-use crate::record::{CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap};
+use crate::record::{
+    AutopilotSettings, CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
+};
 use crate::{ClusterTime, Index, Millis};
 
 /// What one Raft log entry holds: the commands that were waiting when it was proposed, and the time.
@@ -201,6 +203,27 @@ pub enum Command {
         name: Arc<str>,
         /// Whether the leader can reach it.
         alive: bool,
+    },
+    /// `PUT /v1/agent/service/maintenance/:id` and `PUT /v1/agent/maintenance`.
+    SetMaintenance {
+        /// Who asks.
+        agent: Agent,
+        /// The instance's id; empty: all of the agent's host.
+        service_id: Arc<str>,
+        /// Why, which begins maintenance; `None` ends it.
+        reason: Option<String>,
+    },
+    /// `PUT /v1/agent/leave`: removes the node of a client's host.
+    AgentLeave {
+        /// Who leaves.
+        agent: Agent,
+    },
+    /// `PUT /v1/operator/autopilot/configuration`.
+    SetAutopilot {
+        /// What the operator says.
+        settings: Box<AutopilotSettings>,
+        /// Only if the row's `ModifyIndex` is this.
+        cas: Option<u64>,
     },
 }
 

@@ -63,6 +63,8 @@ pub enum Topic {
     Checks,
     /// The table of sessions.
     Sessions,
+    /// The configuration of autopilot.
+    Autopilot,
 }
 
 impl Topic {

@@ -30,6 +30,8 @@
 //! | `catalog.rs` | tables of nodes, services, checks, and their derived indexes |
 //! | `nodes.rs`, `services.rs`, `checks.rs` | what changes them |
 //! | `agent.rs` | agents of clients' hosts: finding by id; the cluster's own servers |
+//! | `maintenance.rs` | maintenance of services and hosts; hosts that leave |
+//! | `autopilot.rs` | one row of settings |
 //! | `kv.rs` | keys, locks, tombstones |
 //! | `session.rs` | sessions and lock delays |
 //! | `deadline.rs` | what expires, and in which order |
@@ -50,12 +52,14 @@
 //! The Raft log, membership, JSON, HTTP, who is leader, who waits for what.
 
 mod agent;
+mod autopilot;
 mod catalog;
 mod change;
 mod checks;
 mod deadline;
 mod invariants;
 mod kv;
+mod maintenance;
 mod nodes;
 mod origin;
 mod read;
@@ -81,7 +85,7 @@ use self::origin::{Origins, Verdict};
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
 };
-use crate::record::Session;
+use crate::record::{Autopilot, Session};
 use crate::{ClusterTime, Index, Topic};
 
 /// What one entry did.
@@ -105,6 +109,7 @@ pub struct State {
     catalog: Catalog,
     kv: Kv,
     sessions: OrdMap<Arc<str>, Arc<Session>>,
+    autopilot: Option<Arc<Autopilot>>,
     /// When a TTL check or a session with a TTL was last heard of, by number. Apart from the rows,
     /// so that a heartbeat costs one update of a small map.
     last_seen: OrdMap<u64, ClusterTime>,
@@ -205,6 +210,16 @@ impl Change<'_> {
             Command::RegisterServer(server) => self.register_server(server),
             Command::RemoveServer { id, name } => self.remove_server(*id, name),
             Command::SetServerHealth { name, alive } => self.set_server_health(name, *alive),
+            Command::SetMaintenance { agent, service_id, reason } if service_id.is_empty() => {
+                self.maintain_node(agent, reason.as_deref());
+            }
+            Command::SetMaintenance { agent, service_id, reason } => {
+                self.maintain_service(agent, service_id, reason.as_deref())?;
+            }
+            Command::AgentLeave { agent } => self.agent_leave(agent),
+            Command::SetAutopilot { settings, cas } => {
+                return Ok(self.set_autopilot(settings, *cas));
+            }
         }
         Ok(Outcome::Done)
     }

@@ -61,6 +61,8 @@ impl<'a> Change<'a> {
             Topic::Node(name) => state.catalog.set_node_index(name, index),
             Topic::Checks => state.topics.checks = index,
             Topic::Sessions => state.topics.sessions = index,
+            // Its row is its index.
+            Topic::Autopilot => {}
         }
         self.touched.insert(topic);
     }

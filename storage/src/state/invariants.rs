@@ -246,6 +246,9 @@ impl State {
             self.topics.kv,
         ];
         ensure!(newest.iter().all(|index| *index <= self.index), "a table is newer than the state");
+        if let Some(row) = &self.autopilot {
+            self.check_indexes("autopilot", row.indexes)?;
+        }
         Ok(())
     }
 

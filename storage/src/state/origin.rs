@@ -159,6 +159,9 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::SessionRenew { .. }
         | Command::RegisterServer(_)
         | Command::RemoveServer { .. }
-        | Command::SetServerHealth { .. } => false,
+        | Command::SetServerHealth { .. }
+        | Command::SetMaintenance { .. }
+        | Command::AgentLeave { .. }
+        | Command::SetAutopilot { .. } => false,
     }
 }

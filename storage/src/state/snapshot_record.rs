@@ -23,7 +23,7 @@ use super::origin::OriginRecord;
 use super::topic::TopicIndexes;
 use crate::command::Outcome;
 use crate::raft::NodeId;
-use crate::record::{Check, KvEntry, Node, Service, Session};
+use crate::record::{Autopilot, Check, KvEntry, Node, Service, Session};
 use crate::{ClusterTime, Index};
 
 /// What is not a row of a table.
@@ -113,6 +113,8 @@ pub enum SnapshotRecord<'a> {
         /// What became of it.
         outcome: Cow<'a, Outcome>,
     },
+    /// The configuration of autopilot, if there is one.
+    Autopilot(Cow<'a, Autopilot>),
 }
 
 /// Where [`State::export`] puts records.
@@ -138,7 +140,11 @@ impl State {
             })?;
         }
         self.export_kv(sink)?;
-        self.export_origins(sink)
+        self.export_origins(sink)?;
+        match &self.autopilot {
+            Some(row) => sink(SnapshotRecord::Autopilot(Cow::Borrowed(row))),
+            None => Ok(()),
+        }
     }
 
     fn export_catalog(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -277,6 +283,9 @@ impl Import {
                 let record = self.state.origins.records.get_mut(&id);
                 let record = record.ok_or_else(|| invalid("an outcome of an unknown server"))?;
                 record.outcomes.insert(seq, outcome.into_owned());
+            }
+            SnapshotRecord::Autopilot(row) => {
+                self.state.autopilot = Some(Arc::new(row.into_owned()));
             }
         }
         Ok(())

@@ -45,6 +45,9 @@ impl State {
             Topic::Node(name) => self.catalog.slot(name).map_or(topics.nodes, |slot| slot.index),
             Topic::Checks => topics.checks,
             Topic::Sessions => topics.sessions,
+            Topic::Autopilot => {
+                self.autopilot.as_ref().map_or_else(Index::default, |row| row.indexes.modify)
+            }
         }
     }
 
