@@ -333,6 +333,19 @@ pub enum Outcome {
     Rejected(Rejection),
 }
 
+impl Outcome {
+    /// A refusal as an error.
+    ///
+    /// # Errors
+    /// What was [`Outcome::Rejected`].
+    pub fn into_result(self) -> Result<Self, Rejection> {
+        match self {
+            Self::Rejected(rejection) => Err(rejection),
+            Self::Done | Self::Held(_) | Self::Id(_) | Self::AppliedAt(_) => Ok(self),
+        }
+    }
+}
+
 /// Why a command was refused. The text is what the client is told, in the words of Consul's API;
 /// which HTTP status goes with it is the API's business.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
