@@ -11,12 +11,12 @@
 //! 4. A handler of one of the areas below parses the call into a [`Command`] or into a look at the
 //!    state, and renders what comes back. It contains no logic of the state: whether something
 //!    exists or conflicts is said by `apply`, never guessed from a state that may lag.
-//! 5. [`reply`] and [`error`] turn the result into a response.
+//! 5. [`reply`] and [`error`] turn the result into a response; [`compress`] compresses it.
 //!
 //! # The map
 //!
-//! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`catalog`], [`health`],
-//! [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
+//! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`agent_health`],
+//! [`agent_maintenance`], [`catalog`], [`health`], [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
 //! [`endpoints`]. [`params`] reads query strings, [`blocking`] has the one loop of all
 //! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
 //!
@@ -29,10 +29,13 @@
 
 mod agent;
 mod agent_check;
+mod agent_health;
+mod agent_maintenance;
 mod agent_service;
 mod blocking;
 mod call;
 mod catalog;
+mod compress;
 mod coordinate;
 mod drain;
 mod endpoint;
@@ -110,6 +113,8 @@ fn endpoints() -> Vec<Endpoint> {
         agent::endpoints(),
         agent_service::endpoints(),
         agent_check::endpoints(),
+        agent_health::endpoints(),
+        agent_maintenance::endpoints(),
         catalog::endpoints(),
         health::endpoints(),
         kv::endpoints(),

@@ -16,8 +16,8 @@ use thiserror::Error;
 
 use crate::raft::NodeId;
 use crate::record::{
-    CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition, ServiceDefinition,
-    SessionBehavior, TextMap,
+    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
+    ServiceDefinition, SessionBehavior, TextMap,
 };
 use crate::txn::{TxnError, TxnOperation, TxnResult};
 use crate::{ClusterTime, Index, Millis};
@@ -229,6 +229,27 @@ pub enum Command {
         /// The query's id.
         id: Arc<str>,
     },
+    /// `PUT /v1/agent/service/maintenance/:id` and `PUT /v1/agent/maintenance`.
+    SetMaintenance {
+        /// Who asks.
+        agent: Agent,
+        /// The instance's id; empty: all of the agent's host.
+        service_id: Arc<str>,
+        /// Why, which begins maintenance; `None` ends it.
+        reason: Option<String>,
+    },
+    /// `PUT /v1/agent/leave`: removes the node of a client's host.
+    AgentLeave {
+        /// Who leaves.
+        agent: Agent,
+    },
+    /// `PUT /v1/operator/autopilot/configuration`.
+    SetAutopilot {
+        /// What the operator says.
+        settings: Box<AutopilotSettings>,
+        /// Only if the row's `ModifyIndex` is this.
+        cas: Option<u64>,
+    },
 }
 
 /// `PUT /v1/catalog/register`, parsed.
@@ -337,6 +358,21 @@ pub enum Outcome {
     Rejected(Rejection),
     /// A transaction took effect, and this is what its operations answered.
     Txn(Vec<TxnResult>),
+}
+
+impl Outcome {
+    /// A refusal as an error.
+    ///
+    /// # Errors
+    /// What was [`Outcome::Rejected`].
+    pub fn into_result(self) -> Result<Self, Rejection> {
+        match self {
+            Self::Rejected(rejection) => Err(rejection),
+            Self::Done | Self::Held(_) | Self::Id(_) | Self::AppliedAt(_) | Self::Txn(_) => {
+                Ok(self)
+            }
+        }
+    }
 }
 
 /// Why a command was refused. The text is what the client is told, in the words of Consul's API;

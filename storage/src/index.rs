@@ -69,6 +69,8 @@ pub enum Topic {
     Coordinates,
     /// Prepared queries.
     Queries,
+    /// The configuration of autopilot.
+    Autopilot,
 }
 
 impl Topic {

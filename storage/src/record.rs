@@ -317,3 +317,51 @@ pub struct Session {
     /// When it was made and last changed.
     pub indexes: Indexes,
 }
+
+/// What an operator says of autopilot. Stored for the tools that read and write it. Nothing but
+/// `autopilot/health` acts on it: a server leaves the membership only when it is told to, because one
+/// that is stopped for an hour is not gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutopilotSettings {
+    /// Whether dead servers are to be removed; never done.
+    pub cleanup_dead_servers: bool,
+    /// A server that has not heard of the leader for so long is unhealthy, in nanoseconds.
+    pub last_contact_threshold_nanos: u64,
+    /// A server that is so many entries behind the leader is unhealthy.
+    pub max_trailing_logs: u64,
+    /// The fewest servers to leave when dead ones are removed.
+    pub min_quorum: u64,
+    /// How long a new server must be healthy before it counts, in nanoseconds.
+    pub server_stabilization_time_nanos: u64,
+    /// A key of node metadata (of Consul Enterprise).
+    pub redundancy_zone_tag: String,
+    /// Of Consul Enterprise.
+    pub disable_upgrade_migration: bool,
+    /// A key of node metadata (of Consul Enterprise).
+    pub upgrade_version_tag: String,
+}
+
+impl Default for AutopilotSettings {
+    /// Consul's defaults.
+    fn default() -> Self {
+        Self {
+            cleanup_dead_servers: true,
+            last_contact_threshold_nanos: 200_000_000,
+            max_trailing_logs: 250,
+            min_quorum: 0,
+            server_stabilization_time_nanos: 10_000_000_000,
+            redundancy_zone_tag: String::new(),
+            disable_upgrade_migration: false,
+            upgrade_version_tag: String::new(),
+        }
+    }
+}
+
+/// The configuration of autopilot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Autopilot {
+    /// What an operator said.
+    pub settings: AutopilotSettings,
+    /// When it was made and last changed.
+    pub indexes: Indexes,
+}

@@ -30,6 +30,8 @@
 //! | `catalog.rs` | tables of nodes, services, checks, and their derived indexes |
 //! | `nodes.rs`, `services.rs`, `checks.rs` | what changes them |
 //! | `agent.rs` | agents of clients' hosts: finding by id; the cluster's own servers |
+//! | `maintenance.rs` | maintenance of services and hosts; hosts that leave |
+//! | `autopilot.rs` | one row of settings |
 //! | `kv.rs` | keys, locks, tombstones |
 //! | `session.rs` | sessions and lock delays |
 //! | `events.rs`, `coordinates.rs`, `queries.rs` | users' events, network coordinates, prepared queries |
@@ -52,6 +54,7 @@
 //! The Raft log, membership, JSON, HTTP, who is leader, who waits for what.
 
 mod agent;
+mod autopilot;
 mod catalog;
 mod change;
 mod checks;
@@ -60,6 +63,7 @@ mod deadline;
 mod events;
 mod invariants;
 mod kv;
+mod maintenance;
 mod nodes;
 mod origin;
 mod queries;
@@ -87,7 +91,7 @@ use self::origin::{Origins, Verdict};
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
 };
-use crate::record::{Coordinate, Event, Query, Session};
+use crate::record::{Autopilot, Coordinate, Event, Query, Session};
 use crate::{ClusterTime, Index, Topic};
 
 /// What one entry did.
@@ -118,6 +122,7 @@ pub struct State {
     coordinates: OrdMap<Arc<str>, Coordinate>,
     /// By id.
     queries: OrdMap<Arc<str>, Arc<Query>>,
+    autopilot: Option<Arc<Autopilot>>,
     /// When a TTL check or a session with a TTL was last heard of, by number. Apart from the rows,
     /// so that a heartbeat costs one update of a small map.
     last_seen: OrdMap<u64, ClusterTime>,
@@ -223,6 +228,16 @@ impl Change<'_> {
             Command::PutCoordinate { node, coordinate } => self.put_coordinate(node, coordinate),
             Command::PutQuery { query, is_new } => self.put_query(query, *is_new)?,
             Command::DeleteQuery { id } => self.remove_query(id)?,
+            Command::SetMaintenance { agent, service_id, reason } if service_id.is_empty() => {
+                self.maintain_node(agent, reason.as_deref());
+            }
+            Command::SetMaintenance { agent, service_id, reason } => {
+                self.maintain_service(agent, service_id, reason.as_deref())?;
+            }
+            Command::AgentLeave { agent } => self.agent_leave(agent),
+            Command::SetAutopilot { settings, cas } => {
+                return Ok(self.set_autopilot(settings, *cas));
+            }
         }
         Ok(Outcome::Done)
     }

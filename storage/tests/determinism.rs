@@ -13,7 +13,7 @@ use quorate_storage::command::{
     ServerRecord, SessionRequest,
 };
 use quorate_storage::record::{
-    CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
+    AutopilotSettings, CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
 };
 use quorate_storage::state::SnapshotRecord;
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic};
@@ -153,7 +153,27 @@ impl Generator {
             97..98 => {
                 Command::RemoveServer { id: self.random.random_range(1..4), name: "n1".into() }
             }
-            _ => Command::SetServerHealth { name: "n1".into(), alive: self.chance(60) },
+            98 => Command::SetServerHealth { name: "n1".into(), alive: self.chance(60) },
+            _ => self.rare(state, agent),
+        }
+    }
+
+    /// Commands of operators.
+    fn rare(&mut self, state: &State, agent: Agent) -> Command {
+        match self.random.random_range(0..10) {
+            0..6 => Command::SetMaintenance {
+                agent,
+                service_id: if self.chance(60) { self.pick(&SERVICE_IDS) } else { "" }.into(),
+                reason: self.chance(50).then(|| "why".to_owned()),
+            },
+            6..8 => Command::AgentLeave { agent },
+            _ => {
+                let index = state.topic_index(&Topic::Autopilot).0;
+                let cas = self.chance(60).then_some(index);
+                let min_quorum = self.random.random_range(0..3);
+                let settings = AutopilotSettings { min_quorum, ..AutopilotSettings::default() };
+                Command::SetAutopilot { settings: Box::new(settings), cas }
+            }
         }
     }
 
@@ -272,6 +292,7 @@ impl Generator {
 /// Topics whose indexes are followed.
 fn topics() -> Vec<Topic> {
     let mut all = vec![Topic::Services, Topic::Nodes, Topic::Checks, Topic::Sessions];
+    all.push(Topic::Autopilot);
     all.extend(KEYS.iter().map(|key| Topic::Key((*key).into())));
     all.extend(PREFIXES.iter().map(|prefix| Topic::Prefix((*prefix).into())));
     all.extend(["web", "db", "consul", "none"].iter().map(|name| Topic::service(name)));
@@ -287,7 +308,9 @@ fn may_drift(topic: &Topic, state: &State, batch: &Batch) -> bool {
         Topic::Prefix(prefix) => batch.duty.is_some() || state.keys_below(prefix).next().is_none(),
         Topic::Service(name) => state.instances(name).next().is_none(),
         Topic::Node(name) => state.node(name).is_none(),
-        Topic::Services | Topic::Nodes | Topic::Checks | Topic::Sessions => false,
+        Topic::Services | Topic::Nodes | Topic::Checks | Topic::Sessions | Topic::Autopilot => {
+            false
+        }
     }
 }
 

@@ -20,8 +20,9 @@ use quorate_storage::command::{
     ServerRecord, SessionRequest,
 };
 use quorate_storage::record::{
-    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, KvEntry, Node, NodeKind,
-    Service, ServiceAddress, ServiceDefinition, Session, SessionBehavior, TextMap, Weights,
+    Autopilot, AutopilotSettings, Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes,
+    KvEntry, Node, NodeKind, Service, ServiceAddress, ServiceDefinition, Session, SessionBehavior,
+    TextMap, Weights,
 };
 use quorate_storage::state::{SnapshotRecord, StateHeader, Tombstone, TopicIndexes};
 use quorate_storage::{ClusterTime, Index, Millis};
@@ -110,6 +111,16 @@ fn session_request() -> SessionRequest {
     }
 }
 
+fn autopilot() -> AutopilotSettings {
+    AutopilotSettings {
+        min_quorum: 3,
+        redundancy_zone_tag: "z".to_owned(),
+        disable_upgrade_migration: true,
+        upgrade_version_tag: "u".to_owned(),
+        ..AutopilotSettings::default()
+    }
+}
+
 fn commands() -> Vec<Command> {
     let agent = common::agent("h1");
     let seen = ClusterTime(123_456);
@@ -172,6 +183,13 @@ fn commands() -> Vec<Command> {
         })),
         Command::RemoveServer { id: 1, name: "n1".into() },
         Command::SetServerHealth { name: "n1".into(), alive: true },
+        Command::SetMaintenance {
+            agent: common::agent("h1"),
+            service_id: "s".into(),
+            reason: Some("r".to_owned()),
+        },
+        Command::AgentLeave { agent: common::agent("h1") },
+        Command::SetAutopilot { settings: Box::new(autopilot()), cas: Some(300) },
     ]
 }
 
@@ -297,6 +315,10 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         SnapshotRecord::LockDelay { key: "k".into(), until: ClusterTime(900_000) },
         SnapshotRecord::Origin { id: 1, incarnation: 2, floor: 300 },
         SnapshotRecord::Outcome { id: 1, seq: 301, outcome: Cow::Owned(Outcome::Held(true)) },
+        SnapshotRecord::Autopilot(Cow::Owned(Autopilot {
+            settings: autopilot(),
+            indexes: indexes(),
+        })),
     ]
 }
 

@@ -9,6 +9,7 @@
 //! | `catalog n1 address=1.2.3.4 id=x service=web sid=web-1 check=c1,service=web-1` | `catalog/register` |
 //! | `put a 1 cas=2`, `put a 1 acquire=s1`, `del a recurse` | keys |
 //! | `@h1 session s1 ttl=10000 delay=15000 behavior=delete checks=c1` | sessions |
+//! | `@h1 maintain web-1 reason=x`, `@h1 maintain`, `@h1 leave`, `autopilot min-quorum=3 cas=2` | operators |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
 //! | `show nodes services checks keys sessions deadline`, `index key:a service:web` | looks |
@@ -27,8 +28,8 @@ use quorate_storage::command::{
     ServerRecord, SessionRequest,
 };
 use quorate_storage::record::{
-    Check, CheckRegistration, CheckStatus, KvEntry, Node, Service, ServiceDefinition, Session,
-    SessionBehavior, TextMap,
+    AutopilotSettings, Check, CheckRegistration, CheckStatus, KvEntry, Node, Service,
+    ServiceDefinition, Session, SessionBehavior, TextMap,
 };
 use quorate_storage::{Effects, Millis, State, Topic};
 
@@ -274,6 +275,7 @@ impl Story {
                 "nodes" => Topic::Nodes,
                 "checks" => Topic::Checks,
                 "sessions" => Topic::Sessions,
+                "autopilot" => Topic::Autopilot,
                 other => panic!("no topic {other}"),
             },
         };
@@ -389,6 +391,19 @@ fn catalog_command(line: &Line<'_>) -> Command {
         "health" => {
             Command::SetServerHealth { name: line.word(0).into(), alive: line.word(1) == "up" }
         }
+        "maintain" => Command::SetMaintenance {
+            agent: line.agent.clone(),
+            service_id: line.words.first().copied().unwrap_or("").into(),
+            reason: line.get("reason").map(str::to_owned),
+        },
+        "leave" => Command::AgentLeave { agent: line.agent.clone() },
+        "autopilot" => Command::SetAutopilot {
+            settings: Box::new(AutopilotSettings {
+                min_quorum: line.number("min-quorum"),
+                ..AutopilotSettings::default()
+            }),
+            cas: line.get("cas").map(parse),
+        },
         other => panic!("no command {other}"),
     }
 }
@@ -413,6 +428,7 @@ fn topic_text(topic: &Topic) -> String {
         Topic::Node(name) => format!("node:{name}"),
         Topic::Checks => "checks".to_owned(),
         Topic::Sessions => "sessions".to_owned(),
+        Topic::Autopilot => "autopilot".to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::health::HealthCheck;
 use super::{SERVICE_ADDRESSES, ServiceAddress, TEXT_MAP, TEXTS, TextMap, WEIGHTS, Weights};
 use crate::decode::{Body, Field, Kind, Shape, Unknown, alias, field};
 
@@ -40,6 +41,116 @@ pub struct AgentService {
     pub content_hash: String,
     /// The datacenter's name.
     pub datacenter: String,
+}
+
+/// The health of an instance: `GET /v1/agent/health/service/id/:id`, and each entry of
+/// `agent/health/service/name/:name`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentServiceHealth {
+    /// `passing`, `warning`, `critical` or `maintenance`.
+    pub aggregated_status: String,
+    /// The instance; `null` if it is unknown.
+    pub service: Option<AgentService>,
+    /// Its checks and its host's; `null` if it is unknown.
+    pub checks: Option<Vec<AgentCheck>>,
+}
+
+/// A check in an [`AgentServiceHealth`], where Consul shows every member of an empty definition, no
+/// type, and `null` for no tags.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentCheck {
+    /// Name of the agent.
+    pub node: String,
+    /// The check's id.
+    #[serde(rename = "CheckID")]
+    pub check_id: String,
+    /// A name for people.
+    pub name: String,
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// Notes for people.
+    pub notes: String,
+    /// What the last run or heartbeat said.
+    pub output: String,
+    /// The instance it belongs to; empty for a check of the host.
+    #[serde(rename = "ServiceID")]
+    pub service_id: String,
+    /// Name of that service.
+    pub service_name: String,
+    /// Tags of that service; `null` if there are none.
+    pub service_tags: Option<Vec<String>>,
+    /// Always empty.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Always empty.
+    pub definition: EmptyDefinition,
+    /// Always 0.
+    pub create_index: u64,
+    /// Always 0.
+    pub modify_index: u64,
+}
+
+impl From<HealthCheck> for AgentCheck {
+    fn from(check: HealthCheck) -> Self {
+        Self {
+            node: check.node,
+            check_id: check.check_id,
+            name: check.name,
+            status: check.status,
+            notes: check.notes,
+            output: check.output,
+            service_id: check.service_id,
+            service_name: check.service_name,
+            service_tags: Some(check.service_tags).filter(|tags| !tags.is_empty()),
+            ..Self::default()
+        }
+    }
+}
+
+/// A definition of a check of which nothing is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EmptyDefinition {
+    /// Always `"0s"`.
+    pub interval: String,
+    /// Always `"0s"`.
+    pub timeout: String,
+    /// Always `"0s"`.
+    pub deregister_critical_service_after: String,
+    /// Always empty.
+    #[serde(rename = "HTTP")]
+    pub http: String,
+    /// Always `null`.
+    pub header: Option<BTreeMap<String, Vec<String>>>,
+    /// Always empty.
+    pub method: String,
+    /// Always empty.
+    pub body: String,
+    /// Always `false`.
+    #[serde(rename = "TLSSkipVerify")]
+    pub tls_skip_verify: bool,
+    /// Always empty.
+    #[serde(rename = "TCP")]
+    pub tcp: String,
+}
+
+impl Default for EmptyDefinition {
+    fn default() -> Self {
+        let none = || "0s".to_owned();
+        Self {
+            interval: none(),
+            timeout: none(),
+            deregister_critical_service_after: none(),
+            http: String::new(),
+            header: None,
+            method: String::new(),
+            body: String::new(),
+            tls_skip_verify: false,
+            tcp: String::new(),
+        }
+    }
 }
 
 /// Body of `PUT /v1/agent/service/register`.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use quorate_client::decode;
@@ -79,6 +79,11 @@ impl Call {
             "" => Err(ApiError::bad_request(missing)),
             name => Ok(name),
         }
+    }
+
+    /// The first value of a header, if it is text.
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// How to read, or what is wrong with the parameters that say so.

@@ -11,6 +11,7 @@ use axum::response::Response;
 use futures_util::future::BoxFuture;
 
 use super::call::Call;
+use super::compress;
 use super::error::ApiError;
 use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
@@ -67,11 +68,12 @@ impl Endpoint {
 
     /// Answers a request to this path.
     pub(super) async fn answer(&self, node: Arc<Node>, request: Request) -> Response {
+        let wants_gzip = compress::is_wanted(request.headers());
         let mut response = self.judge(node, request).await;
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
-        response
+        if wants_gzip { compress::compressed(response).await } else { response }
     }
 
     async fn judge(&self, node: Arc<Node>, request: Request) -> Response {

@@ -32,9 +32,9 @@ const ALIVE: &str = "Agent alive and reachable";
 /// What it says of one that is not.
 const NOT_ALIVE: &str = "Agent not live or unreachable";
 /// Id of the check that puts an agent's node into maintenance.
-const NODE_MAINTENANCE: &str = "_node_maintenance";
+pub(super) const NODE_MAINTENANCE: &str = "_node_maintenance";
 /// Begins the id of the check that puts a service into maintenance; the service's id follows.
-const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+pub(super) const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 /// How many agents a refusal names.
 const AGENTS_NAMED_MAX: usize = 8;
 
@@ -231,6 +231,7 @@ impl Change<'_> {
             },
         );
         self.ensure_agent(&server.agent, NodeKind::ServerAgent);
+        self.ensure_autopilot();
     }
 
     /// Removes a server's node, and what its clients were told.

@@ -64,6 +64,8 @@ impl<'a> Change<'a> {
             Topic::Events => state.tables.events = index,
             Topic::Coordinates => state.tables.coordinates = index,
             Topic::Queries => state.tables.queries = index,
+            // Its row is its index.
+            Topic::Autopilot => {}
         }
         self.touched.insert(topic);
     }

@@ -271,6 +271,9 @@ impl State {
             self.tables.queries,
         ];
         ensure!(newest.iter().all(|index| *index <= self.index), "a table is newer than the state");
+        if let Some(row) = &self.autopilot {
+            self.check_indexes("autopilot", row.indexes)?;
+        }
         Ok(())
     }
 

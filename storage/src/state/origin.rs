@@ -166,6 +166,9 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::FireEvent(_)
         | Command::PutCoordinate { .. }
         | Command::PutQuery { .. }
-        | Command::DeleteQuery { .. } => false,
+        | Command::DeleteQuery { .. }
+        | Command::SetMaintenance { .. }
+        | Command::AgentLeave { .. }
+        | Command::SetAutopilot { .. } => false,
     }
 }

@@ -23,7 +23,7 @@ use super::origin::OriginRecord;
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::raft::NodeId;
-use crate::record::{Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
+use crate::record::{Autopilot, Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
 use crate::{ClusterTime, Index};
 
 /// What is not a row of a table.
@@ -126,6 +126,8 @@ pub enum SnapshotRecord<'a> {
     },
     /// A prepared query.
     Query(Cow<'a, Query>),
+    /// The configuration of autopilot, if there is one.
+    Autopilot(Cow<'a, Autopilot>),
 }
 
 /// Where [`State::export`] puts records.
@@ -169,7 +171,10 @@ impl State {
         for row in self.queries.values() {
             sink(SnapshotRecord::Query(Cow::Borrowed(row)))?;
         }
-        Ok(())
+        match &self.autopilot {
+            Some(row) => sink(SnapshotRecord::Autopilot(Cow::Borrowed(row))),
+            None => Ok(()),
+        }
     }
 
     fn export_catalog(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -320,6 +325,9 @@ impl Import {
             SnapshotRecord::Query(row) => {
                 let row = Arc::new(row.into_owned());
                 self.state.queries.insert(row.definition.id.clone(), row);
+            }
+            SnapshotRecord::Autopilot(row) => {
+                self.state.autopilot = Some(Arc::new(row.into_owned()));
             }
         }
         Ok(())
