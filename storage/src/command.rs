@@ -202,6 +202,18 @@ pub enum Command {
         /// Whether the leader can reach it.
         alive: bool,
     },
+    /// What the leader found when it ran a check. Refused (`NoSuchNumber`) when the check is gone or
+    /// defined anew since the run began.
+    ProbeResult {
+        /// [`Check::number`](crate::record::Check::number).
+        number: u64,
+        /// The number of the definition that was run: see [`Probes`](crate::state::Probes).
+        probe: u64,
+        /// The new status.
+        status: CheckStatus,
+        /// The new output.
+        output: String,
+    },
 }
 
 /// `PUT /v1/catalog/register`, parsed.

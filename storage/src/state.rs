@@ -32,6 +32,7 @@
 //! | `agent.rs` | agents of clients' hosts: finding by id; the cluster's own servers |
 //! | `kv.rs` | keys, locks, tombstones |
 //! | `session.rs` | sessions and lock delays |
+//! | `probe.rs` | checks that the cluster runs itself |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
 //! | `topic.rs` | the index of each topic |
@@ -58,6 +59,7 @@ mod invariants;
 mod kv;
 mod nodes;
 mod origin;
+mod probe;
 mod read;
 mod services;
 mod session;
@@ -70,6 +72,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 pub use self::kv::Tombstone;
+pub use self::probe::{ProbeChange, Probes};
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::TopicIndexes;
 
@@ -108,6 +111,8 @@ pub struct State {
     /// When a TTL check or a session with a TTL was last heard of, by number. Apart from the rows,
     /// so that a heartbeat costs one update of a small map.
     last_seen: OrdMap<u64, ClusterTime>,
+    /// Checks that the leader runs.
+    probes: Probes,
     /// Derived.
     deadlines: Deadlines,
     origins: Origins,
@@ -205,6 +210,9 @@ impl Change<'_> {
             Command::RegisterServer(server) => self.register_server(server),
             Command::RemoveServer { id, name } => self.remove_server(*id, name),
             Command::SetServerHealth { name, alive } => self.set_server_health(name, *alive),
+            Command::ProbeResult { number, probe, status, output } => {
+                return self.conclude_probe(*number, *probe, status, output);
+            }
         }
         Ok(Outcome::Done)
     }

@@ -172,6 +172,12 @@ fn commands() -> Vec<Command> {
         })),
         Command::RemoveServer { id: 1, name: "n1".into() },
         Command::SetServerHealth { name: "n1".into(), alive: true },
+        Command::ProbeResult {
+            number: 300,
+            probe: 301,
+            status: CheckStatus::Passing,
+            output: "o".to_owned(),
+        },
     ]
 }
 
@@ -297,6 +303,7 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         SnapshotRecord::LockDelay { key: "k".into(), until: ClusterTime(900_000) },
         SnapshotRecord::Origin { id: 1, incarnation: 2, floor: 300 },
         SnapshotRecord::Outcome { id: 1, seq: 301, outcome: Cow::Owned(Outcome::Held(true)) },
+        SnapshotRecord::Probe { check: 300, probe: 301 },
     ]
 }
 

@@ -159,6 +159,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::SessionRenew { .. }
         | Command::RegisterServer(_)
         | Command::RemoveServer { .. }
-        | Command::SetServerHealth { .. } => false,
+        | Command::SetServerHealth { .. }
+        | Command::ProbeResult { .. } => false,
     }
 }

@@ -113,6 +113,13 @@ pub enum SnapshotRecord<'a> {
         /// What became of it.
         outcome: Cow<'a, Outcome>,
     },
+    /// A check that the cluster runs.
+    Probe {
+        /// The check's number.
+        check: u64,
+        /// The number of its definition.
+        probe: u64,
+    },
 }
 
 /// Where [`State::export`] puts records.
@@ -161,6 +168,9 @@ impl State {
                 row: Cow::Borrowed(row),
                 last_seen: self.last_seen(row.number),
             })?;
+        }
+        for (check, probe) in self.probes.iter() {
+            sink(SnapshotRecord::Probe { check, probe })?;
         }
         Ok(())
     }
@@ -278,6 +288,7 @@ impl Import {
                 let record = record.ok_or_else(|| invalid("an outcome of an unknown server"))?;
                 record.outcomes.insert(seq, outcome.into_owned());
             }
+            SnapshotRecord::Probe { check, probe } => return self.add_probe(check, probe),
         }
         Ok(())
     }
@@ -341,6 +352,18 @@ impl Import {
         self.own(number, Owner::Check { node: key.clone(), id })?;
         self.state.catalog.put_check_row(&key, Arc::new(row));
         self.see(number, last_seen);
+        Ok(())
+    }
+
+    fn add_probe(&mut self, check: u64, probe: u64) -> io::Result<()> {
+        let row = self.state.check_numbered(check);
+        if row.is_none_or(|row| !row.registration.definition.is_run()) {
+            return Err(invalid("a probe without a check that is run"));
+        }
+        if probe > self.state.last_number {
+            return Err(invalid("a probe with a number that was never given"));
+        }
+        self.state.probes.set(check, probe);
         Ok(())
     }
 
