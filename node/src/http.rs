@@ -16,8 +16,9 @@
 //! # The map
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`agent_health`],
-//! [`agent_maintenance`], [`catalog`], [`health`], [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`], [`status`], [`operator`], [`quorate`]; a new area is a file and a line in
-//! [`endpoints`]. [`params`] reads query strings, [`blocking`] has the one loop of all
+//! [`agent_maintenance`], [`catalog`], [`health`], [`kv`], [`session`], [`txn`], [`event`],
+//! [`coordinate`], [`query`], [`snapshot`], [`status`], [`operator`], [`quorate`]; a new area is a file
+//! and a line in [`endpoints`]. [`params`] reads query strings, [`blocking`] has the one loop of all
 //! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
 //!
 //! # What it does not know
@@ -52,6 +53,7 @@ mod quorate;
 mod reply;
 pub mod server;
 mod session;
+mod snapshot;
 mod status;
 mod txn;
 mod wire;
@@ -123,6 +125,7 @@ fn endpoints() -> Vec<Endpoint> {
         event::endpoints(),
         coordinate::endpoints(),
         query::endpoints(),
+        snapshot::endpoints(),
         status::endpoints(),
         operator::endpoints(),
         quorate::endpoints(),

@@ -101,7 +101,8 @@ impl Watches {
             return;
         }
         let mut pending = self.pending();
-        if pending.topics.len() + topics.len() > PENDING_TOPICS_MAX {
+        let everything = topics.contains(&Topic::Everything);
+        if everything || pending.topics.len() + topics.len() > PENDING_TOPICS_MAX {
             pending.everything = true;
             pending.topics.clear();
         } else if !pending.everything {

@@ -250,6 +250,37 @@ pub enum Command {
         /// Only if the row's `ModifyIndex` is this.
         cas: Option<u64>,
     },
+    /// What the leader found when it ran a check. Refused (`NoSuchNumber`) when the check is gone or
+    /// defined anew since the run began.
+    ProbeResult {
+        /// [`Check::number`](crate::record::Check::number).
+        number: u64,
+        /// The number of the definition that was run: see [`Probes`](crate::state::Probes).
+        probe: u64,
+        /// The new status.
+        status: CheckStatus,
+        /// The new output.
+        output: String,
+    },
+    /// Begins to hand over a backup: `PUT /v1/snapshot`.
+    RestoreBegin {
+        /// Stands for this restore, made by the node that took the request.
+        id: Arc<str>,
+    },
+    /// The next piece of the backup.
+    RestorePiece {
+        /// Which restore.
+        id: Arc<str>,
+        /// How many bytes came before.
+        offset: u64,
+        /// Some bytes.
+        piece: Bytes,
+    },
+    /// Puts the backup in the place of everything.
+    RestoreFinish {
+        /// Which restore.
+        id: Arc<str>,
+    },
 }
 
 /// `PUT /v1/catalog/register`, parsed.
@@ -454,4 +485,13 @@ pub enum Rejection {
     /// Another prepared query has the name.
     #[error("name '{0}' aliases an existing query name")]
     QueryNameTaken(String),
+    /// Another backup is being restored.
+    #[error("another snapshot is being restored, try again later")]
+    RestoreInProgress,
+    /// The restore was dropped, or its pieces come out of order.
+    #[error("the restore was interrupted, nothing was changed")]
+    RestoreLost,
+    /// The backup cannot be restored.
+    #[error("{0}")]
+    InvalidBackup(String),
 }

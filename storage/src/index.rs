@@ -69,6 +69,8 @@ pub enum Topic {
     Coordinates,
     /// Prepared queries.
     Queries,
+    /// All topics: a backup was restored. Only reported, never watched.
+    Everything,
     /// The configuration of autopilot.
     Autopilot,
 }

@@ -36,6 +36,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod command;
 pub mod data_dir;
 mod durable;

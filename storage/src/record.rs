@@ -217,6 +217,22 @@ pub struct CheckDefinition {
     pub h2ping_use_tls: Option<bool>,
 }
 
+impl CheckDefinition {
+    /// Whether the cluster can run it: it has a target and is not a TTL check.
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        let targets = [&self.http, &self.tcp, &self.grpc, &self.udp, &self.h2ping];
+        let has_target = targets.iter().any(|target| !target.is_empty());
+        self.ttl.is_zero() && (has_target || self.is_alias())
+    }
+
+    /// Whether it follows the checks of another service or node.
+    #[must_use]
+    pub fn is_alias(&self) -> bool {
+        !self.alias_node.is_empty() || !self.alias_service.is_empty()
+    }
+}
+
 /// What a client says of a check; the state adds the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckRegistration {

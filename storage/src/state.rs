@@ -36,6 +36,8 @@
 //! | `session.rs` | sessions and lock delays |
 //! | `events.rs`, `coordinates.rs`, `queries.rs` | users' events, network coordinates, prepared queries |
 //! | `txn.rs` | several operations as one change |
+//! | `probe.rs` | checks that the cluster runs itself |
+//! | `restore.rs` | a backup in the place of everything |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
 //! | `topic.rs` | the index of each topic |
@@ -66,8 +68,10 @@ mod kv;
 mod maintenance;
 mod nodes;
 mod origin;
+mod probe;
 mod queries;
 mod read;
+mod restore;
 mod services;
 mod session;
 mod snapshot_record;
@@ -80,6 +84,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 
 pub use self::kv::Tombstone;
+pub use self::probe::{ProbeChange, Probes};
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::{TableIndexes, TopicIndexes};
 
@@ -88,6 +93,7 @@ use self::change::Change;
 use self::deadline::Deadlines;
 use self::kv::Kv;
 use self::origin::{Origins, Verdict};
+use self::restore::Staged;
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
 };
@@ -126,9 +132,13 @@ pub struct State {
     /// When a TTL check or a session with a TTL was last heard of, by number. Apart from the rows,
     /// so that a heartbeat costs one update of a small map.
     last_seen: OrdMap<u64, ClusterTime>,
+    /// Checks that the leader runs.
+    probes: Probes,
     /// Derived.
     deadlines: Deadlines,
     origins: Origins,
+    /// A backup that is being handed over.
+    staged: Option<Staged>,
 }
 
 impl State {
@@ -237,6 +247,12 @@ impl Change<'_> {
             Command::AgentLeave { agent } => self.agent_leave(agent),
             Command::SetAutopilot { settings, cas } => {
                 return Ok(self.set_autopilot(settings, *cas));
+            }
+            Command::RestoreBegin { id } => self.begin_restore(id)?,
+            Command::RestorePiece { id, offset, piece } => self.stage_piece(id, *offset, piece)?,
+            Command::RestoreFinish { id } => return self.finish_restore(id),
+            Command::ProbeResult { number, probe, status, output } => {
+                return self.conclude_probe(*number, *probe, status, output);
             }
         }
         Ok(Outcome::Done)

@@ -136,7 +136,8 @@ impl Generator {
                 output: self.pick(&["", "ok"]).to_owned(),
                 seen: self.seen(state),
             },
-            41..50 => Command::Heartbeat {
+            41..45 => self.probe_result(state),
+            45..50 => Command::Heartbeat {
                 number: self.number(state),
                 status: self.status(),
                 output: self.pick(&["", "ok"]).to_owned(),
@@ -192,6 +193,18 @@ impl Generator {
         known.choose(&mut self.random).copied().unwrap_or(3)
     }
 
+    /// A result of a present probe, or of one that is long gone.
+    fn probe_result(&mut self, state: &State) -> Command {
+        let known: Vec<(u64, u64)> = state.probes().iter().collect();
+        let (number, probe) = known.choose(&mut self.random).copied().unwrap_or((3, 4));
+        Command::ProbeResult {
+            number,
+            probe: if self.chance(80) { probe } else { probe - 1 },
+            status: self.status(),
+            output: self.pick(&["", "refused"]).to_owned(),
+        }
+    }
+
     fn status(&mut self) -> CheckStatus {
         CheckStatus::from_text(self.pick(&["passing", "passing", "warning", "critical", "odd"]))
     }
@@ -210,6 +223,9 @@ impl Generator {
         if self.chance(60) {
             row.kind = "ttl".to_owned();
             row.definition.ttl = Millis(self.random.random_range(1..5) * 5_000);
+        } else if self.chance(60) {
+            row.kind = "tcp".to_owned();
+            row.definition.tcp = self.pick(&["10.1.1.1:80", "10.1.1.1:81"]).to_owned();
         }
         if self.chance(40) {
             row.definition.deregister_critical_service_after =

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
@@ -20,11 +21,12 @@ use quorate_storage::command::{
     ServerRecord, SessionRequest,
 };
 use quorate_storage::record::{
-    Autopilot, AutopilotSettings, Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes,
-    KvEntry, Node, NodeKind, Service, ServiceAddress, ServiceDefinition, Session, SessionBehavior,
-    TextMap, Weights,
+    Autopilot, AutopilotSettings, Check, CheckDefinition, CheckRegistration, CheckStatus,
+    Coordinate, Event, Indexes, KvEntry, Node, NodeKind, Query, QueryDefinition, Service,
+    ServiceAddress, ServiceDefinition, Session, SessionBehavior, TextMap, Weights,
 };
-use quorate_storage::state::{SnapshotRecord, StateHeader, Tombstone, TopicIndexes};
+use quorate_storage::state::{SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes};
+use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{ClusterTime, Index, Millis};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -121,6 +123,133 @@ fn autopilot() -> AutopilotSettings {
     }
 }
 
+fn node_row() -> Node {
+    Node {
+        name: "n".into(),
+        id: "id".to_owned(),
+        address: "10.0.0.1".to_owned(),
+        tagged_addresses: Some(text_map()),
+        meta: Some(text_map()),
+        kind: NodeKind::Agent,
+        indexes: indexes(),
+    }
+}
+
+fn service_row() -> Service {
+    Service { node: "n".into(), definition: service(), indexes: indexes() }
+}
+
+fn check_row() -> Check {
+    Check {
+        node: "n".into(),
+        registration: registration(),
+        service_name: "web".into(),
+        service_tags: vec!["blue".to_owned()],
+        number: 9,
+        critical_since: Some(ClusterTime(5)),
+        indexes: indexes(),
+    }
+}
+
+fn key_row() -> KvEntry {
+    KvEntry {
+        key: "k".into(),
+        value: Bytes::from_static(b"\x00v"),
+        flags: u64::MAX,
+        lock_index: 2,
+        session: Some("s1".into()),
+        indexes: indexes(),
+    }
+}
+
+fn transaction() -> Vec<TxnOperation> {
+    vec![
+        TxnOperation::Key {
+            verb: KeyVerb::Cas,
+            key: "k".into(),
+            value: Bytes::from_static(b"\x00v"),
+            flags: 300,
+            index: 301,
+            session: "s1".into(),
+        },
+        TxnOperation::Node {
+            verb: RowVerb::Set,
+            node: Box::new(CatalogRegistration {
+                node: "n".into(),
+                ..CatalogRegistration::default()
+            }),
+            index: 300,
+        },
+        TxnOperation::Service {
+            verb: RowVerb::DeleteCas,
+            node: "n".into(),
+            service: Box::new(service()),
+            index: 300,
+        },
+        TxnOperation::Check {
+            verb: RowVerb::Get,
+            node: "n".into(),
+            check: Box::new(registration()),
+            index: 300,
+        },
+        TxnOperation::Faulty("f".to_owned()),
+        TxnOperation::Unknown("u".to_owned()),
+    ]
+}
+
+fn txn_results() -> Vec<TxnResult> {
+    vec![
+        TxnResult::Key(Arc::new(key_row())),
+        TxnResult::Node(Arc::new(node_row())),
+        TxnResult::Service(Arc::new(service_row())),
+        TxnResult::Check(Arc::new(check_row())),
+    ]
+}
+
+fn event() -> Event {
+    Event {
+        id: "e1".into(),
+        name: "deploy".to_owned(),
+        payload: Bytes::from_static(b"\x00v"),
+        node_filter: "n.*".to_owned(),
+        service_filter: "s.*".to_owned(),
+        tag_filter: "t.*".to_owned(),
+        time: 300,
+    }
+}
+
+fn coordinate() -> Coordinate {
+    Coordinate {
+        vector: vec![1.5.into(), (-0.25).into()],
+        error: 0.5.into(),
+        adjustment: 0.125.into(),
+        height: 2.0.into(),
+    }
+}
+
+fn query() -> QueryDefinition {
+    QueryDefinition {
+        id: "q1".into(),
+        name: "q".to_owned(),
+        session: "s1".into(),
+        token: "t".to_owned(),
+        template_kind: "name_prefix_match".to_owned(),
+        template_regexp: "r".to_owned(),
+        remove_empty_tags: true,
+        service: "web".to_owned(),
+        failover_nearest: 3,
+        failover_datacenters: Some(vec!["dc2".to_owned()]),
+        only_passing: true,
+        ignored_checks: Some(vec!["c".to_owned()]),
+        near: "_agent".to_owned(),
+        tags: Some(vec!["!a".to_owned()]),
+        node_meta: Some(text_map()),
+        service_meta: Some(text_map()),
+        connect: true,
+        dns_ttl: "7s".to_owned(),
+    }
+}
+
 fn commands() -> Vec<Command> {
     let agent = common::agent("h1");
     let seen = ClusterTime(123_456);
@@ -183,6 +312,11 @@ fn commands() -> Vec<Command> {
         })),
         Command::RemoveServer { id: 1, name: "n1".into() },
         Command::SetServerHealth { name: "n1".into(), alive: true },
+        Command::Txn(transaction()),
+        Command::FireEvent(event()),
+        Command::PutCoordinate { node: "n".into(), coordinate: coordinate() },
+        Command::PutQuery { query: Box::new(query()), is_new: true },
+        Command::DeleteQuery { id: "q1".into() },
         Command::SetMaintenance {
             agent: common::agent("h1"),
             service_id: "s".into(),
@@ -190,6 +324,12 @@ fn commands() -> Vec<Command> {
         },
         Command::AgentLeave { agent: common::agent("h1") },
         Command::SetAutopilot { settings: Box::new(autopilot()), cas: Some(300) },
+        Command::ProbeResult {
+            number: 300,
+            probe: 301,
+            status: CheckStatus::Passing,
+            output: "o".to_owned(),
+        },
     ]
 }
 
@@ -200,6 +340,7 @@ fn outcomes() -> Vec<Outcome> {
         Outcome::Id("s1".into()),
         Outcome::AppliedAt(Index(300)),
         Outcome::Rejected(Rejection::OutcomeUnknown),
+        Outcome::Txn(txn_results().into_iter().take(1).collect()),
     ]
 }
 
@@ -226,6 +367,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::MissingCheck(text()),
         Rejection::CriticalCheck(text()),
         Rejection::UnknownSession(text()),
+        Rejection::Txn(vec![TxnError { operation: 300, what: text() }]),
+        Rejection::UnknownQuery(text()),
+        Rejection::QueryNameTaken(text()),
     ]
 }
 
@@ -247,37 +391,14 @@ fn catalog_records() -> Vec<SnapshotRecord<'static>> {
             topics,
         }),
         SnapshotRecord::Node {
-            row: Cow::Owned(Node {
-                name: "n".into(),
-                id: "id".to_owned(),
-                address: "10.0.0.1".to_owned(),
-                tagged_addresses: Some(text_map()),
-                meta: Some(text_map()),
-                kind: NodeKind::Agent,
-                indexes: indexes(),
-            }),
+            row: Cow::Owned(node_row()),
             number: 9,
             index: Index(300),
             idle_since: Some(ClusterTime(5)),
         },
-        SnapshotRecord::Service(Cow::Owned(Service {
-            node: "n".into(),
-            definition: service(),
-            indexes: indexes(),
-        })),
+        SnapshotRecord::Service(Cow::Owned(service_row())),
         SnapshotRecord::ServiceIndex { name: "web".into(), index: Index(300) },
-        SnapshotRecord::Check {
-            row: Cow::Owned(Check {
-                node: "n".into(),
-                registration: registration(),
-                service_name: "web".into(),
-                service_tags: vec!["blue".to_owned()],
-                number: 9,
-                critical_since: Some(ClusterTime(5)),
-                indexes: indexes(),
-            }),
-            last_seen: Some(ClusterTime(6)),
-        },
+        SnapshotRecord::Check { row: Cow::Owned(check_row()), last_seen: Some(ClusterTime(6)) },
     ]
 }
 
@@ -300,14 +421,7 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
             }),
             last_seen: Some(ClusterTime(6)),
         },
-        SnapshotRecord::Key(Cow::Owned(KvEntry {
-            key: "k".into(),
-            value: Bytes::from_static(b"\x00v"),
-            flags: u64::MAX,
-            lock_index: 2,
-            session: Some("s1".into()),
-            indexes: indexes(),
-        })),
+        SnapshotRecord::Key(Cow::Owned(key_row())),
         SnapshotRecord::Tombstone {
             key: "k".into(),
             grave: Tombstone { index: Index(300), until: ClusterTime(900_000) },
@@ -315,10 +429,20 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         SnapshotRecord::LockDelay { key: "k".into(), until: ClusterTime(900_000) },
         SnapshotRecord::Origin { id: 1, incarnation: 2, floor: 300 },
         SnapshotRecord::Outcome { id: 1, seq: 301, outcome: Cow::Owned(Outcome::Held(true)) },
+        SnapshotRecord::Tables(TableIndexes {
+            events: Index(2),
+            coordinates: Index(3),
+            queries: Index(4),
+            last_event: 5,
+        }),
+        SnapshotRecord::Event(Cow::Owned(event())),
+        SnapshotRecord::Coordinate { node: "n".into(), coordinate: Cow::Owned(coordinate()) },
+        SnapshotRecord::Query(Cow::Owned(Query { definition: query(), indexes: indexes() })),
         SnapshotRecord::Autopilot(Cow::Owned(Autopilot {
             settings: autopilot(),
             indexes: indexes(),
         })),
+        SnapshotRecord::Probe { check: 300, probe: 301 },
     ]
 }
 
@@ -382,6 +506,8 @@ fn encodings_on_disk_stay_as_they_are() {
         ("rejections.txt", variant_lines(&rejections())),
         ("snapshot_records.txt", variant_lines(&records)),
         ("words.txt", words()),
+        ("txn_operations.txt", variant_lines(&transaction())),
+        ("txn_results.txt", variant_lines(&txn_results())),
     ]
     .into();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -412,6 +538,27 @@ fn words() -> String {
             CheckStatus::Other("odd".to_owned()),
         ]),
         variant_lines(&[SessionBehavior::Release, SessionBehavior::Delete]),
+        variant_lines(&[
+            KeyVerb::Set,
+            KeyVerb::Cas,
+            KeyVerb::Lock,
+            KeyVerb::Unlock,
+            KeyVerb::Get,
+            KeyVerb::GetTree,
+            KeyVerb::CheckIndex,
+            KeyVerb::CheckSession,
+            KeyVerb::CheckNotExists,
+            KeyVerb::Delete,
+            KeyVerb::DeleteTree,
+            KeyVerb::DeleteCas,
+        ]),
+        variant_lines(&[
+            RowVerb::Get,
+            RowVerb::Set,
+            RowVerb::Cas,
+            RowVerb::Delete,
+            RowVerb::DeleteCas,
+        ]),
         variant_lines(&[
             NodeKind::Registered,
             NodeKind::Agent,

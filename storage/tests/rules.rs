@@ -160,3 +160,35 @@ fn every_visible_expiry_has_an_index_of_its_own() {
     state.apply(&Batch { stamp: ClusterTime(1_000), duty, parts: vec![] });
     assert_eq!(state.index().0, before.0 + 3);
 }
+
+#[test]
+fn a_version_of_the_probes_tells_what_changed_since_an_earlier_one() {
+    let mut state = State::default();
+    let mut seq = 0;
+    let mut register = |state: &mut State, id: &str, port: u64| {
+        let mut check = common::check(id, CheckStatus::Critical);
+        check.definition.tcp = format!("10.0.0.1:{port}");
+        seq += 1;
+        let agent = common::agent("h1");
+        let command = Command::AgentRegisterCheck { agent, check: Box::new(check) };
+        apply(state, seq, command);
+    };
+    for number in 0..500 {
+        register(&mut state, &format!("c{number}"), 80);
+    }
+    let before = state.probes().clone();
+    register(&mut state, "c250", 80);
+    assert_eq!(state.probes().changes_since(&before), [], "a repetition changes nothing");
+    register(&mut state, "c100", 81);
+    register(&mut state, "new", 80);
+    let mut known: std::collections::BTreeMap<u64, u64> = before.iter().collect();
+    let changes = state.probes().changes_since(&before);
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    for change in changes {
+        known.insert(change.check, change.probe.unwrap());
+    }
+    assert!(known.into_iter().eq(state.probes().iter()));
+    let gone = state.probes().clone();
+    let nothing = State::default();
+    assert_eq!(nothing.probes().changes_since(&gone).len(), 501);
+}

@@ -6,13 +6,14 @@
 //! | `tick 5000`, `expire max=2` | time passes; the leader proposes what is due |
 //! | `@h1 service web id=web-1 check=c1,ttl=10000` | host h1's agent registers (`@h1/10.9.9.9`: from another address) |
 //! | `@h1 pass c1 output=fine age=3000` | a heartbeat that was read 3 s of cluster time ago; also `warn`, `fail` |
+//! | `probe 4 5 critical output=refused` | a run of check number 4, probe 5; a check with `tcp=` or `alias=` is run |
 //! | `catalog n1 address=1.2.3.4 id=x service=web sid=web-1 check=c1,service=web-1` | `catalog/register` |
 //! | `put a 1 cas=2`, `put a 1 acquire=s1`, `del a recurse` | keys |
 //! | `@h1 session s1 ttl=10000 delay=15000 behavior=delete checks=c1` | sessions |
 //! | `@h1 maintain web-1 reason=x`, `@h1 maintain`, `@h1 leave`, `autopilot min-quorum=3 cas=2` | operators |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
-//! | `show nodes services checks keys sessions deadline`, `index key:a service:web` | looks |
+//! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -107,6 +108,14 @@ fn check(text: &str) -> CheckRegistration {
             "ttl" => {
                 row.kind = "ttl".to_owned();
                 row.definition.ttl = Millis(parse(value));
+            }
+            "tcp" => {
+                row.kind = "tcp".to_owned();
+                row.definition.tcp = value.to_owned();
+            }
+            "alias" => {
+                row.kind = "alias".to_owned();
+                row.definition.alias_service = value.to_owned();
             }
             "dereg" => row.definition.deregister_critical_service_after = Millis(parse(value)),
             "status" => row.status = CheckStatus::from_text(value),
@@ -239,6 +248,12 @@ impl Story {
                 output: line.text("output").to_owned(),
                 seen,
             },
+            "probe" => Command::ProbeResult {
+                number: parse(line.word(0)),
+                probe: parse(line.word(1)),
+                status: CheckStatus::from_text(line.word(2)),
+                output: line.text("output").to_owned(),
+            },
             "renew" => Command::SessionRenew { id: line.word(0).into(), seen },
             "destroy" => Command::SessionDestroy { id: line.word(0).into() },
             "session" => Command::SessionCreate(Box::new(session(line))),
@@ -254,6 +269,10 @@ impl Story {
             "nodes" => state.nodes().map(|row| node_text(row)).collect(),
             "services" => state.services().map(|row| service_text(row)).collect(),
             "checks" => state.checks().map(|row| check_text(row)).collect(),
+            "probes" => {
+                let texts = state.probes().iter();
+                texts.map(|(check, probe)| format!("    check {check} probe {probe}\n")).collect()
+            }
             "keys" => state.keys_below("").map(key_text).collect(),
             "sessions" => state.sessions().map(|row| session_text(row)).collect(),
             "deadline" => match state.next_deadline() {

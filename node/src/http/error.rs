@@ -94,7 +94,9 @@ impl From<Rejection> for ApiError {
             | Rejection::ServiceDoesNotExist(_)
             | Rejection::UnknownSession(_) => StatusCode::NOT_FOUND,
             Rejection::Ambiguous { .. } | Rejection::Txn(_) => StatusCode::CONFLICT,
-            Rejection::HeartbeatTooOld => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::HeartbeatTooOld | Rejection::RestoreInProgress => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Rejection::OutcomeUnknown
             | Rejection::NoSuchNumber
             | Rejection::NotTtl(_)
@@ -105,7 +107,9 @@ impl From<Rejection> for ApiError {
             | Rejection::MissingCheck(_)
             | Rejection::CriticalCheck(_)
             | Rejection::UnknownQuery(_)
-            | Rejection::QueryNameTaken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            | Rejection::QueryNameTaken(_)
+            | Rejection::RestoreLost
+            | Rejection::InvalidBackup(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, rejection.to_string())
     }

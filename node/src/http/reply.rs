@@ -68,6 +68,11 @@ impl Reply {
         Self(Response::new(Body::from(body))).with(CONTENT_TYPE, content_type)
     }
 
+    /// A body that comes bit by bit.
+    pub(super) fn stream(body: Body) -> Self {
+        Self(Response::new(body))
+    }
+
     /// 404 without a body: nothing is there.
     pub(super) fn nothing() -> Self {
         Self::empty().status(StatusCode::NOT_FOUND)

@@ -172,11 +172,15 @@ impl Change<'_> {
     /// Registers an agent's check; one that exists keeps its status and output.
     fn agent_put_check(&mut self, key: &Arc<str>, mut registration: CheckRegistration) {
         let slot = self.state.catalog.nodes.get(key);
-        if let Some(old) = slot.and_then(|slot| slot.checks.get(&registration.id)) {
+        let id = registration.id.clone();
+        let mut kept_probe = None;
+        if let Some(old) = slot.and_then(|slot| slot.checks.get(&id)) {
             registration.status = old.registration.status.clone();
             registration.output.clone_from(&old.registration.output);
+            kept_probe = self.same_probe(old, &registration.definition);
         }
         self.register_check(key, registration);
+        self.give_probe(key, &id, kept_probe);
     }
 
     /// Removes a service's checks that a registration does not name.

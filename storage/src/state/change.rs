@@ -64,6 +64,8 @@ impl<'a> Change<'a> {
             Topic::Events => state.tables.events = index,
             Topic::Coordinates => state.tables.coordinates = index,
             Topic::Queries => state.tables.queries = index,
+            // Whoever restores has given every row and table its index.
+            Topic::Everything => {}
             // Its row is its index.
             Topic::Autopilot => {}
         }

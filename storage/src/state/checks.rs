@@ -19,7 +19,7 @@ pub(super) const HEARTBEAT_AGE_MIN: Millis = Millis::from_secs(2);
 
 impl Change<'_> {
     /// Registers a check on a node that exists, and for a service that is on it. Its TTL runs from
-    /// now.
+    /// now. Nobody runs it, until an agent's registration gives it a probe.
     pub(super) fn register_check(&mut self, key: &Arc<str>, registration: CheckRegistration) {
         let id = registration.id.clone();
         self.put_check(key, registration);
@@ -33,6 +33,7 @@ impl Change<'_> {
         } else {
             self.state.last_seen.remove(&number);
         }
+        self.state.probes.remove(number);
         self.state.schedule(number);
     }
 
@@ -105,6 +106,7 @@ impl Change<'_> {
         self.touch_check(key, &row.registration.service_id);
         self.state.catalog.remove_check_row(key, &row);
         self.state.last_seen.remove(&row.number);
+        self.state.probes.remove(row.number);
         self.state.deadlines.disown(row.number);
         self.end_sessions_on(key, id);
         self.refresh_idle(key);

@@ -109,7 +109,7 @@ impl State {
     /// A lower bound of the next deadline.
     pub(super) fn first_deadline(&self) -> Option<ClusterTime> {
         let watched = self.deadlines.first().map(|(due, _)| due);
-        [watched, self.kv.next_housekeeping()].into_iter().flatten().min()
+        [watched, self.kv.next_housekeeping(), self.restore_deadline()].into_iter().flatten().min()
     }
 
     /// Sees to it that a number comes up no later than its true deadline.
@@ -157,6 +157,7 @@ impl State {
                 self.deadlines.move_to(number, truth);
             }
         }
+        self.drop_idle_restore(limit);
         self.kv.end_lock_delays(limit, &mut left);
         let reaped = self.kv.reap(limit, &mut left);
         self.topics.kv_floor = self.topics.kv_floor.max(reaped);

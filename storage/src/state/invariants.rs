@@ -35,6 +35,7 @@ impl State {
         self.check_keys()?;
         self.check_graves()?;
         self.check_numbers()?;
+        self.check_probes()?;
         self.check_origins()?;
         self.check_later_tables()?;
         self.check_tables()
@@ -225,6 +226,19 @@ impl State {
                 truth.is_none() || scheduled.is_some_and(|scheduled| Some(scheduled) <= truth),
                 "{owner:?} is due at {truth:?}, but comes up at {scheduled:?}"
             );
+        }
+        Ok(())
+    }
+
+    fn check_probes(&self) -> Result<(), String> {
+        let mut given = OrdSet::new();
+        for (check, probe) in self.probes.iter() {
+            let row = self.check_numbered(check);
+            let Some(row) = row else { return Err(format!("probe {probe} has lost its check")) };
+            ensure!(row.registration.definition.is_run(), "check {check} cannot be run");
+            ensure!(probe <= self.last_number, "probe {probe} is from the future");
+            ensure!(self.deadlines.owner(probe).is_none(), "probe {probe} is something else too");
+            ensure!(given.insert(probe).is_none(), "probe {probe} is that of two checks");
         }
         Ok(())
     }

@@ -169,6 +169,10 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::DeleteQuery { .. }
         | Command::SetMaintenance { .. }
         | Command::AgentLeave { .. }
-        | Command::SetAutopilot { .. } => false,
+        | Command::SetAutopilot { .. }
+        | Command::ProbeResult { .. }
+        | Command::RestoreBegin { .. }
+        | Command::RestorePiece { .. }
+        | Command::RestoreFinish { .. } => false,
     }
 }

@@ -13,6 +13,8 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
 use super::State;
@@ -20,6 +22,7 @@ use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
 use super::kv::Tombstone;
 use super::origin::OriginRecord;
+use super::restore::Staged;
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::raft::NodeId;
@@ -128,6 +131,22 @@ pub enum SnapshotRecord<'a> {
     Query(Cow<'a, Query>),
     /// The configuration of autopilot, if there is one.
     Autopilot(Cow<'a, Autopilot>),
+    /// A check that the cluster runs.
+    Probe {
+        /// The check's number.
+        check: u64,
+        /// The number of its definition.
+        probe: u64,
+    },
+    /// A backup that is being handed over.
+    Staged {
+        /// Which restore.
+        id: Cow<'a, str>,
+        /// When its last piece came.
+        touched: ClusterTime,
+    },
+    /// A piece of it, in order.
+    StagedPiece(Bytes),
 }
 
 /// Where [`State::export`] puts records.
@@ -171,10 +190,15 @@ impl State {
         for row in self.queries.values() {
             sink(SnapshotRecord::Query(Cow::Borrowed(row)))?;
         }
-        match &self.autopilot {
-            Some(row) => sink(SnapshotRecord::Autopilot(Cow::Borrowed(row))),
-            None => Ok(()),
+        if let Some(row) = &self.autopilot {
+            sink(SnapshotRecord::Autopilot(Cow::Borrowed(row)))?;
         }
+        let Some(Staged { id, touched, pieces }) = &self.staged else { return Ok(()) };
+        sink(SnapshotRecord::Staged { id: Cow::Borrowed(id), touched: *touched })?;
+        for piece in pieces {
+            sink(SnapshotRecord::StagedPiece(piece.clone()))?;
+        }
+        Ok(())
     }
 
     fn export_catalog(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -197,6 +221,9 @@ impl State {
                 row: Cow::Borrowed(row),
                 last_seen: self.last_seen(row.number),
             })?;
+        }
+        for (check, probe) in self.probes.iter() {
+            sink(SnapshotRecord::Probe { check, probe })?;
         }
         Ok(())
     }
@@ -323,11 +350,25 @@ impl Import {
                 self.state.coordinates.insert(node.into(), coordinate.into_owned());
             }
             SnapshotRecord::Query(row) => {
+                let session = &row.definition.session;
+                if !session.is_empty() && !self.state.sessions.contains_key(session) {
+                    return Err(invalid("a query of a session that does not exist"));
+                }
                 let row = Arc::new(row.into_owned());
                 self.state.queries.insert(row.definition.id.clone(), row);
             }
             SnapshotRecord::Autopilot(row) => {
                 self.state.autopilot = Some(Arc::new(row.into_owned()));
+            }
+            SnapshotRecord::Probe { check, probe } => return self.add_probe(check, probe),
+            SnapshotRecord::Staged { id, touched } => {
+                let staged = Staged { id: id.into(), touched, pieces: Vector::new() };
+                self.state.staged = Some(staged);
+            }
+            SnapshotRecord::StagedPiece(piece) => {
+                let staged = self.state.staged.as_mut();
+                let staged = staged.ok_or_else(|| invalid("a piece of no restore"))?;
+                staged.pieces.push_back(piece);
             }
         }
         Ok(())
@@ -392,6 +433,18 @@ impl Import {
         self.own(number, Owner::Check { node: key.clone(), id })?;
         self.state.catalog.put_check_row(&key, Arc::new(row));
         self.see(number, last_seen);
+        Ok(())
+    }
+
+    fn add_probe(&mut self, check: u64, probe: u64) -> io::Result<()> {
+        let row = self.state.check_numbered(check);
+        if row.is_none_or(|row| !row.registration.definition.is_run()) {
+            return Err(invalid("a probe without a check that is run"));
+        }
+        if probe > self.state.last_number {
+            return Err(invalid("a probe with a number that was never given"));
+        }
+        self.state.probes.set(check, probe);
         Ok(())
     }
 

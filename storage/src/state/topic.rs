@@ -61,6 +61,7 @@ impl State {
             Topic::Events => self.tables.events,
             Topic::Coordinates => self.tables.coordinates,
             Topic::Queries => self.tables.queries,
+            Topic::Everything => self.index,
             Topic::Autopilot => {
                 self.autopilot.as_ref().map_or_else(Index::default, |row| row.indexes.modify)
             }

@@ -1,0 +1,117 @@
+//! `/v1/snapshot`: a backup of all that clients see, and its restoration.
+//!
+//! A backup is checked to its end, on this node, before anything is replicated; then it goes through
+//! the log in pieces and takes effect everywhere in one entry.
+
+mod archive;
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use bytes::Bytes;
+use futures_util::stream;
+use quorate_storage::Topic;
+use quorate_storage::command::Command;
+use quorate_storage::machine::Published;
+use tokio::sync::mpsc;
+
+use super::blocking;
+use super::call::Call;
+use super::endpoint::{Answer, Endpoint};
+use super::error::ApiError;
+use super::reply::Reply;
+
+/// The largest backup, compressed.
+const MAX_ARCHIVE_BYTES: usize = 512 * 1024 * 1024;
+
+/// The largest backup, unpacked.
+const MAX_BACKUP_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How much of a backup one command carries.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// How many blocks of a backup may wait for a slow client.
+const BLOCKS_AHEAD: usize = 8;
+
+/// The type that Consul gives its snapshots.
+const GZIP: HeaderValue = HeaderValue::from_static("application/x-gzip");
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("/v1/snapshot")
+            .get(|call| Box::pin(save(call)))
+            .put(|call| Box::pin(restore(call))),
+    ]
+}
+
+async fn save(call: Call) -> Answer {
+    let options = call.read_options()?;
+    call.check_datacenter()?;
+    let published = blocking::at_barrier(&call.node, &options).await?;
+    let index = published.state.topic_index(&Topic::Everything);
+    let body = Body::from_stream(blocks(published));
+    Ok(Reply::stream(body).with(CONTENT_TYPE, GZIP).with_read_headers(
+        index,
+        call.node.contact(),
+        options.effective,
+    ))
+}
+
+/// Packs one version of the state on a thread of its own, block by block as the client takes them.
+fn blocks(version: Arc<Published>) -> impl stream::Stream<Item = io::Result<Bytes>> {
+    let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = archive::pack(&version, Blocks(&sender)) {
+            // The client sees a body that breaks off, and no valid archive.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+}
+
+/// Sends what is written to it; fails when the client has gone.
+struct Blocks<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
+
+impl io::Write for Blocks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let block = Bytes::copy_from_slice(bytes);
+        self.0.blocking_send(Ok(block)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn restore(mut call: Call) -> Answer {
+    call.check_datacenter()?;
+    let body = call.body(MAX_ARCHIVE_BYTES).await?;
+    let running = call.node.published();
+    let checked = tokio::task::spawn_blocking(move || {
+        let backup = archive::unpack(&body, MAX_BACKUP_BYTES)?;
+        running.state.try_restore(backup.clone()).map_err(|error| error.to_string())?;
+        Ok::<_, String>(backup)
+    });
+    let backup = checked
+        .await
+        .map_err(|error| ApiError::internal(format!("failed to read snapshot: {error}")))?
+        .map_err(ApiError::internal)?;
+    let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+    call.propose(Command::RestoreBegin { id: Arc::clone(&id) }).await?;
+    let mut offset = 0;
+    for start in (0..backup.len()).step_by(PIECE_BYTES) {
+        let piece = backup.slice(start..backup.len().min(start + PIECE_BYTES));
+        let length = piece.len() as u64;
+        // Copied, or the first piece that a node keeps would keep the whole archive alive.
+        let piece = Bytes::copy_from_slice(&piece);
+        call.propose(Command::RestorePiece { id: Arc::clone(&id), offset, piece }).await?;
+        offset += length;
+    }
+    call.propose(Command::RestoreFinish { id }).await?;
+    tracing::info!(bytes = backup.len(), "a snapshot was restored");
+    Ok(Reply::empty())
+}

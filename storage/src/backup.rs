@@ -1,0 +1,40 @@
+//! Backups: all that clients see, as bytes that another cluster can restore.
+//!
+//! A backup has the form of a snapshot file (checksummed), without what belongs to this cluster only:
+//! the origin records, and a restore in progress. What a restore makes of it is in
+//! [`State::try_restore`].
+
+use std::io::{self, Write};
+
+use crate::machine::Published;
+use crate::raft::SnapshotMeta;
+use crate::snapshot::RecordWriter;
+use crate::state::SnapshotRecord;
+
+/// Writes a backup. Many small writes follow: give it a buffered writer.
+///
+/// # Errors
+/// The first error of `out`.
+pub fn write<W: Write>(version: &Published, out: W) -> io::Result<W> {
+    let meta = SnapshotMeta {
+        last_log_id: version.last_applied,
+        last_membership: version.membership.clone(),
+    };
+    let mut records = RecordWriter::new(out, &meta)?;
+    let mut encoded = Vec::new();
+    version.state.export(&mut |record| {
+        if matches!(
+            record,
+            SnapshotRecord::Origin { .. }
+                | SnapshotRecord::Outcome { .. }
+                | SnapshotRecord::Staged { .. }
+                | SnapshotRecord::StagedPiece(_)
+        ) {
+            return Ok(());
+        }
+        encoded.clear();
+        postcard::to_io(&record, &mut encoded).map_err(io::Error::other)?;
+        records.push(&encoded)
+    })?;
+    records.finish()
+}
