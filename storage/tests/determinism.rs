@@ -12,11 +12,14 @@ use quorate_storage::command::{
     Agent, Batch, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part,
     ServerRecord, SessionRequest,
 };
+use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    AutopilotSettings, CheckRegistration, CheckStatus, ServiceDefinition, SessionBehavior, TextMap,
+    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
+    ServiceDefinition, SessionBehavior, TextMap,
 };
 use quorate_storage::state::SnapshotRecord;
-use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic};
+use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
+use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -143,8 +146,10 @@ impl Generator {
                 output: self.pick(&["", "ok"]).to_owned(),
                 seen: self.seen(state),
             },
-            50..66 => self.put(state),
-            66..73 => self.delete(state),
+            50..60 => self.put(state),
+            60..66 => Command::Txn(self.transaction(state)),
+            66..71 => self.delete(state),
+            71..73 => self.later(state),
             73..82 => Command::SessionCreate(Box::new(self.session(agent))),
             82..85 => Command::SessionDestroy { id: self.pick(&SESSIONS).into() },
             85..94 => {
@@ -156,6 +161,105 @@ impl Generator {
             }
             98 => Command::SetServerHealth { name: "n1".into(), alive: self.chance(60) },
             _ => self.rare(state, agent),
+        }
+    }
+
+    fn transaction(&mut self, state: &State) -> Vec<TxnOperation> {
+        let operations = self.random.random_range(1..4);
+        (0..operations).map(|_| self.operation(state)).collect()
+    }
+
+    fn operation(&mut self, state: &State) -> TxnOperation {
+        const KEY_VERBS: [KeyVerb; 9] = [
+            KeyVerb::Set,
+            KeyVerb::Set,
+            KeyVerb::Cas,
+            KeyVerb::Lock,
+            KeyVerb::Unlock,
+            KeyVerb::GetTree,
+            KeyVerb::Delete,
+            KeyVerb::DeleteTree,
+            KeyVerb::DeleteCas,
+        ];
+        const ROW_VERBS: [RowVerb; 6] = [
+            RowVerb::Set,
+            RowVerb::Set,
+            RowVerb::Cas,
+            RowVerb::Delete,
+            RowVerb::DeleteCas,
+            RowVerb::Get,
+        ];
+        let node = self.pick(&NODES);
+        let verb = *ROW_VERBS.choose(&mut self.random).unwrap();
+        match self.random.random_range(0..8) {
+            0 => {
+                let index = state.node(node).map_or(0, |row| row.indexes.modify.0);
+                let node = Box::new(self.catalog_registration());
+                TxnOperation::Node { verb, node, index }
+            }
+            1 => {
+                let service = Box::new(self.service());
+                let row = state.service(node, &service.id);
+                let index = row.map_or(0, |row| row.indexes.modify.0);
+                TxnOperation::Service { verb, node: node.into(), service, index }
+            }
+            2 => {
+                let check = Box::new(self.check());
+                let row = state.check(node, &check.id);
+                let index = row.map_or(0, |row| row.indexes.modify.0);
+                TxnOperation::Check { verb, node: node.into(), check, index }
+            }
+            _ => {
+                let key = self.pick(&KEYS);
+                TxnOperation::Key {
+                    verb: *KEY_VERBS.choose(&mut self.random).unwrap(),
+                    key: key.into(),
+                    value: Bytes::from_static(b"z"),
+                    flags: 0,
+                    index: state.key(key).map_or(0, |row| row.indexes.modify.0),
+                    session: self.pick(&SESSIONS).into(),
+                }
+            }
+        }
+    }
+
+    /// Events, coordinates, queries, and now and then a restore of the state as it is.
+    fn later(&mut self, state: &State) -> Command {
+        match self.random.random_range(0..20) {
+            0..4 => Command::FireEvent(Event {
+                id: "e".into(),
+                name: "deploy".to_owned(),
+                payload: Bytes::new(),
+                node_filter: String::new(),
+                service_filter: String::new(),
+                tag_filter: String::new(),
+                time: 0,
+            }),
+            4..8 => Command::PutCoordinate {
+                node: self.pick(&NODES).into(),
+                coordinate: Coordinate {
+                    height: f64::from(self.random.random_range(0..3)).into(),
+                    ..Coordinate::default()
+                },
+            },
+            8..13 => Command::PutQuery {
+                query: Box::new(QueryDefinition {
+                    id: self.pick(&["q1", "q2", "q3"]).into(),
+                    name: self.pick(&["", "web", "db"]).to_owned(),
+                    session: if self.chance(50) { self.pick(&SESSIONS) } else { "" }.into(),
+                    service: "web".to_owned(),
+                    ..QueryDefinition::default()
+                }),
+                is_new: self.chance(70),
+            },
+            13..15 => Command::DeleteQuery { id: self.pick(&["q1", "q2", "q3"]).into() },
+            15 | 16 => Command::RestoreBegin { id: "r1".into() },
+            17 | 18 => {
+                let version = Published { state: state.clone(), ..Published::default() };
+                let piece = backup::write(&version, Vec::new()).unwrap().into();
+                Command::RestorePiece { id: "r1".into(), offset: 0, piece }
+            }
+            _ => Command::RestoreFinish { id: "r1".into() },
         }
     }
 
@@ -308,7 +412,7 @@ impl Generator {
 /// Topics whose indexes are followed.
 fn topics() -> Vec<Topic> {
     let mut all = vec![Topic::Services, Topic::Nodes, Topic::Checks, Topic::Sessions];
-    all.push(Topic::Autopilot);
+    all.extend([Topic::Autopilot, Topic::Events, Topic::Coordinates, Topic::Queries]);
     all.extend(KEYS.iter().map(|key| Topic::Key((*key).into())));
     all.extend(PREFIXES.iter().map(|prefix| Topic::Prefix((*prefix).into())));
     all.extend(["web", "db", "consul", "none"].iter().map(|name| Topic::service(name)));
@@ -324,20 +428,27 @@ fn may_drift(topic: &Topic, state: &State, batch: &Batch) -> bool {
         Topic::Prefix(prefix) => batch.duty.is_some() || state.keys_below(prefix).next().is_none(),
         Topic::Service(name) => state.instances(name).next().is_none(),
         Topic::Node(name) => state.node(name).is_none(),
-        Topic::Services | Topic::Nodes | Topic::Checks | Topic::Sessions | Topic::Autopilot => {
-            false
-        }
+        Topic::Services
+        | Topic::Nodes
+        | Topic::Checks
+        | Topic::Sessions
+        | Topic::Events
+        | Topic::Coordinates
+        | Topic::Queries
+        | Topic::Everything
+        | Topic::Autopilot => false,
     }
 }
 
 fn was_touched(topic: &Topic, effects: &Effects) -> bool {
-    match topic {
+    let by_name = match topic {
         Topic::Prefix(prefix) => effects
             .touched
             .iter()
             .any(|touched| matches!(touched, Topic::Key(key) if key.starts_with(&**prefix))),
         other => effects.touched.contains(other),
-    }
+    };
+    by_name || effects.touched.contains(&Topic::Everything)
 }
 
 /// A refused command changes nothing but the record that it was refused.

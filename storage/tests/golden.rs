@@ -330,6 +330,9 @@ fn commands() -> Vec<Command> {
             status: CheckStatus::Passing,
             output: "o".to_owned(),
         },
+        Command::RestoreBegin { id: "r1".into() },
+        Command::RestorePiece { id: "r1".into(), offset: 300, piece: Bytes::from_static(b"\x00v") },
+        Command::RestoreFinish { id: "r1".into() },
     ]
 }
 
@@ -370,6 +373,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::Txn(vec![TxnError { operation: 300, what: text() }]),
         Rejection::UnknownQuery(text()),
         Rejection::QueryNameTaken(text()),
+        Rejection::RestoreInProgress,
+        Rejection::RestoreLost,
+        Rejection::InvalidBackup(text()),
     ]
 }
 
@@ -443,6 +449,8 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
             indexes: indexes(),
         })),
         SnapshotRecord::Probe { check: 300, probe: 301 },
+        SnapshotRecord::Staged { id: "r1".into(), touched: ClusterTime(300) },
+        SnapshotRecord::StagedPiece(Bytes::from_static(b"\x00v")),
     ]
 }
 

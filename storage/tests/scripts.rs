@@ -11,6 +11,10 @@
 //! | `put a 1 cas=2`, `put a 1 acquire=s1`, `del a recurse` | keys |
 //! | `@h1 session s1 ttl=10000 delay=15000 behavior=delete checks=c1` | sessions |
 //! | `@h1 maintain web-1 reason=x`, `@h1 maintain`, `@h1 leave`, `autopilot min-quorum=3 cas=2` | operators |
+//! | `txn set a 1 ; cas b 2 index=5 ; node-set n1 address=1.2.3.4` | a transaction |
+//! | `query q1 name=q session=s1 service=web`, `drop-query q1`, `event deploy`, `coordinate n1 0.5` | the later tables |
+//! | `backup`, `restore 100` | a backup is kept, and restored in pieces of 100 bytes |
+//! | `begin-restore r1`, `piece r1 0 abc`, `finish-restore r1` | the same step by step |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
 //! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
@@ -23,16 +27,21 @@ mod common;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use quorate_storage::command::{
     Agent, Batch, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part,
-    ServerRecord, SessionRequest,
+    Rejection, ServerRecord, SessionRequest,
 };
+use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    AutopilotSettings, Check, CheckRegistration, CheckStatus, KvEntry, Node, Service,
-    ServiceDefinition, Session, SessionBehavior, TextMap,
+    AutopilotSettings, Check, CheckRegistration, CheckStatus, Coordinate, Event, KvEntry, Node,
+    Query, QueryDefinition, Service, ServiceDefinition, Session, SessionBehavior, TextMap,
 };
-use quorate_storage::{Effects, Millis, State, Topic};
+use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
+use quorate_storage::{Effects, Millis, State, Topic, backup};
 
 /// The origin and life that number the commands of plain lines.
 const ORIGIN: u64 = 9;
@@ -138,6 +147,7 @@ fn service(line: &Line<'_>, name: &str, id_word: &str) -> ServiceDefinition {
 struct Story {
     state: State,
     next: u64,
+    backup: Bytes,
 }
 
 impl Story {
@@ -155,6 +165,21 @@ impl Story {
                 self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
             }
             "send" => self.send(text),
+            "txn" => {
+                let operations = text["txn".len()..].split(" ; ").map(operation).collect();
+                self.next += 1;
+                self.apply_part(
+                    1,
+                    self.next - 1,
+                    vec![(self.next, Command::Txn(operations))],
+                    ORIGIN,
+                )
+            }
+            "backup" => {
+                self.backup = self.written_backup();
+                String::new()
+            }
+            "restore" => self.restore(line.words.first().map_or(usize::MAX, |size| parse(size))),
             "show" => line.words.iter().map(|what| self.show(what)).collect(),
             "index" => line.words.iter().map(|what| self.topic_index(what)).collect(),
             "reimport" => {
@@ -169,6 +194,30 @@ impl Story {
                 self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN)
             }
         }
+    }
+
+    fn written_backup(&self) -> Bytes {
+        let version = Published { state: self.state.clone(), ..Published::default() };
+        backup::write(&version, Vec::new()).unwrap().into()
+    }
+
+    /// Restores the backup, in pieces of a size.
+    fn restore(&mut self, size: usize) -> String {
+        let backup = self.backup.clone();
+        let id: Arc<str> = "r1".into();
+        let mut commands = vec![Command::RestoreBegin { id: id.clone() }];
+        for start in (0..backup.len()).step_by(size) {
+            let piece = backup.slice(start..backup.len().min(start.saturating_add(size)));
+            let offset = start as u64;
+            commands.push(Command::RestorePiece { id: id.clone(), offset, piece });
+        }
+        commands.push(Command::RestoreFinish { id });
+        let mut trace = String::new();
+        for command in commands {
+            self.next += 1;
+            trace = self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN);
+        }
+        trace
     }
 
     /// `send 1/2 answered=3 ; 5 put a 1 ; 6 del a`
@@ -259,6 +308,14 @@ impl Story {
             "session" => Command::SessionCreate(Box::new(session(line))),
             "put" => put(line),
             "del" => delete(line),
+            "query" | "drop-query" | "event" | "coordinate" => later_command(line),
+            "begin-restore" => Command::RestoreBegin { id: line.word(0).into() },
+            "piece" => Command::RestorePiece {
+                id: line.word(0).into(),
+                offset: parse(line.word(1)),
+                piece: line.word(2).as_bytes().to_vec().into(),
+            },
+            "finish-restore" => Command::RestoreFinish { id: line.word(0).into() },
             _ => catalog_command(line),
         }
     }
@@ -275,6 +332,10 @@ impl Story {
             }
             "keys" => state.keys_below("").map(key_text).collect(),
             "sessions" => state.sessions().map(|row| session_text(row)).collect(),
+            "events" => {
+                state.events().map(|row| format!("    {} {}\n", row.time, row.name)).collect()
+            }
+            "queries" => state.queries().map(|row| query_text(row)).collect(),
             "deadline" => match state.next_deadline() {
                 Some(at) => format!("    comes up at {at}, now {}\n", state.time()),
                 None => format!("    none, now {}\n", state.time()),
@@ -295,6 +356,9 @@ impl Story {
                 "checks" => Topic::Checks,
                 "sessions" => Topic::Sessions,
                 "autopilot" => Topic::Autopilot,
+                "events" => Topic::Events,
+                "coordinates" => Topic::Coordinates,
+                "queries" => Topic::Queries,
                 other => panic!("no topic {other}"),
             },
         };
@@ -334,6 +398,12 @@ fn session_text(row: &Session) -> String {
     format!("    {} on {} {}..{}\n", row.id, row.node, row.indexes.create, row.indexes.modify)
 }
 
+fn query_text(row: &Query) -> String {
+    let QueryDefinition { id, name, session, service, .. } = &row.definition;
+    let at = format!("{}..{}", row.indexes.create, row.indexes.modify);
+    format!("    {id} name={name} service={service} session={session} {at}\n")
+}
+
 fn session(line: &Line<'_>) -> SessionRequest {
     SessionRequest {
         id: line.word(0).into(),
@@ -352,6 +422,106 @@ fn session(line: &Line<'_>) -> SessionRequest {
             .map_or_else(|| vec!["serfHealth".to_owned()], |_| line.list("checks")),
         service_checks: None,
         checks: None,
+    }
+}
+
+fn later_command(line: &Line<'_>) -> Command {
+    match line.verb {
+        "query" => Command::PutQuery {
+            query: Box::new(QueryDefinition {
+                id: line.word(0).into(),
+                name: line.text("name").to_owned(),
+                session: line.text("session").into(),
+                service: line.text("service").to_owned(),
+                ..QueryDefinition::default()
+            }),
+            is_new: !line.has("old"),
+        },
+        "drop-query" => Command::DeleteQuery { id: line.word(0).into() },
+        "event" => Command::FireEvent(Event {
+            id: format!("id-of-{}", line.word(0)).into(),
+            name: line.word(0).to_owned(),
+            payload: Bytes::new(),
+            node_filter: String::new(),
+            service_filter: String::new(),
+            tag_filter: String::new(),
+            time: 0,
+        }),
+        _ => Command::PutCoordinate {
+            node: line.word(0).into(),
+            coordinate: Coordinate {
+                height: parse::<f64>(line.word(1)).into(),
+                ..Coordinate::default()
+            },
+        },
+    }
+}
+
+/// `set a 1 flags=2`, `cas a 2 index=5`, `lock a 1 session=s1`, `get-tree a`; on a node `node-set n
+/// address=1.2.3.4`, `node-cas`, ...; `service-set n web id=web-1 port=80`; `check-set n
+/// check=c1,status=passing`; `faulty` and `unknown`.
+fn operation(text: &str) -> TxnOperation {
+    let line = Line::parse(text.trim());
+    let index = line.number("index");
+    let row = |verb: &str| match verb {
+        "get" => RowVerb::Get,
+        "set" => RowVerb::Set,
+        "cas" => RowVerb::Cas,
+        "delete" => RowVerb::Delete,
+        "delete-cas" => RowVerb::DeleteCas,
+        other => panic!("no verb {other}"),
+    };
+    match line.verb.split_once('-') {
+        Some(("node", verb)) => TxnOperation::Node {
+            verb: row(verb),
+            node: Box::new(CatalogRegistration {
+                node: line.word(0).into(),
+                address: line.text("address").to_owned(),
+                ..CatalogRegistration::default()
+            }),
+            index,
+        },
+        Some(("service", verb)) => TxnOperation::Service {
+            verb: row(verb),
+            node: line.word(0).into(),
+            service: Box::new(service(&line, line.word(1), "id")),
+            index,
+        },
+        Some(("check", verb)) if line.get("check").is_some() => TxnOperation::Check {
+            verb: row(verb),
+            node: line.word(0).into(),
+            check: Box::new(check(line.text("check"))),
+            index,
+        },
+        _ => key_operation(&line, index),
+    }
+}
+
+fn key_operation(line: &Line<'_>, index: u64) -> TxnOperation {
+    let verb = match line.verb {
+        "set" => KeyVerb::Set,
+        "cas" => KeyVerb::Cas,
+        "lock" => KeyVerb::Lock,
+        "unlock" => KeyVerb::Unlock,
+        "get" => KeyVerb::Get,
+        "get-tree" => KeyVerb::GetTree,
+        "check-index" => KeyVerb::CheckIndex,
+        "check-session" => KeyVerb::CheckSession,
+        "check-not-exists" => KeyVerb::CheckNotExists,
+        "delete" => KeyVerb::Delete,
+        "delete-tree" => KeyVerb::DeleteTree,
+        "delete-cas" => KeyVerb::DeleteCas,
+        "faulty" => return TxnOperation::Faulty("faulty".to_owned()),
+        other => return TxnOperation::Unknown(format!("unknown {other}")),
+    };
+    let value = line.words.get(1).copied().unwrap_or_default();
+    TxnOperation::Key {
+        verb,
+        key: line.word(0).into(),
+        value: value.as_bytes().to_vec().into(),
+        flags: line.number("flags"),
+        index,
+        session: line.text("session").into(),
     }
 }
 
@@ -433,7 +603,21 @@ fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Held(holds) => holds.to_string(),
         Outcome::Id(id) => format!("id {id}"),
         Outcome::AppliedAt(index) => format!("applied at {index}"),
+        Outcome::Rejected(Rejection::Txn(errors)) => {
+            let failed = errors.iter().map(|error| format!("{} {}", error.operation, error.what));
+            format!("refused: {}", failed.collect::<Vec<_>>().join("; "))
+        }
         Outcome::Rejected(why) => format!("refused: {why}"),
+        Outcome::Txn(results) => {
+            let answers = results.iter().map(|result| match result {
+                TxnResult::Key(row) => key_text(row),
+                TxnResult::Node(row) => node_text(row),
+                TxnResult::Service(row) => service_text(row),
+                TxnResult::Check(row) => check_text(row),
+            });
+            let answers: Vec<_> = answers.map(|text| text.trim().to_owned()).collect();
+            format!("answered [{}]", answers.join(" | "))
+        }
     }
 }
 
@@ -448,12 +632,16 @@ fn topic_text(topic: &Topic) -> String {
         Topic::Checks => "checks".to_owned(),
         Topic::Sessions => "sessions".to_owned(),
         Topic::Autopilot => "autopilot".to_owned(),
+        Topic::Events => "events".to_owned(),
+        Topic::Coordinates => "coordinates".to_owned(),
+        Topic::Queries => "queries".to_owned(),
+        Topic::Everything => "everything".to_owned(),
     }
 }
 
 /// A script with the trace that its commands have now.
 fn retrace(script: &str) -> String {
-    let mut story = Story { state: State::default(), next: 0 };
+    let mut story = Story { state: State::default(), next: 0, backup: Bytes::new() };
     let mut traced = String::new();
     for line in script.lines().filter(|line| !line.starts_with(' ')) {
         traced.push_str(line);

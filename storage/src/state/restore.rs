@@ -26,7 +26,7 @@ use super::change::Change;
 use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::{Outcome, Rejection};
-use crate::record::{Indexes, NodeKind};
+use crate::record::{Autopilot, Indexes, NodeKind};
 use crate::snapshot::RecordReader;
 use crate::{ClusterTime, Index, Millis, Topic};
 
@@ -108,10 +108,23 @@ impl Change<'_> {
         let restored = carried_over(self.state, self.index(), &pieces)
             .map_err(|fault| Rejection::InvalidBackup(fault.to_string()))?;
         let running = std::mem::replace(self.state, restored);
+        self.state.origins = running.origins.clone();
         self.touch(Topic::Everything);
         self.keep_own_nodes(&running);
-        self.state.origins = running.origins;
+        self.keep_autopilot(running.autopilot);
         Ok(Outcome::Done)
+    }
+
+    /// A backup from before autopilot was ever configured leaves its configuration alone.
+    fn keep_autopilot(&mut self, running: Option<Arc<Autopilot>>) {
+        if self.state.autopilot.is_some() {
+            return;
+        }
+        self.state.autopilot = running.map(|row| {
+            let mut row = row.as_ref().clone();
+            row.indexes.modify = self.index();
+            Arc::new(row)
+        });
     }
 
     /// The cluster's own servers and their hosts stay; the backup's become ordinary nodes.

@@ -349,14 +349,7 @@ impl Import {
                 }
                 self.state.coordinates.insert(node.into(), coordinate.into_owned());
             }
-            SnapshotRecord::Query(row) => {
-                let session = &row.definition.session;
-                if !session.is_empty() && !self.state.sessions.contains_key(session) {
-                    return Err(invalid("a query of a session that does not exist"));
-                }
-                let row = Arc::new(row.into_owned());
-                self.state.queries.insert(row.definition.id.clone(), row);
-            }
+            SnapshotRecord::Query(row) => return self.add_query(row.into_owned()),
             SnapshotRecord::Autopilot(row) => {
                 self.state.autopilot = Some(Arc::new(row.into_owned()));
             }
@@ -464,6 +457,15 @@ impl Import {
             return Err(invalid("a key held by a session that does not exist"));
         }
         self.state.kv.put_row(row);
+        Ok(())
+    }
+
+    fn add_query(&mut self, row: Query) -> io::Result<()> {
+        let session = &row.definition.session;
+        if !session.is_empty() && !self.state.sessions.contains_key(session) {
+            return Err(invalid("a query of a session that does not exist"));
+        }
+        self.state.queries.insert(row.definition.id.clone(), Arc::new(row));
         Ok(())
     }
 
