@@ -17,9 +17,10 @@
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`catalog`], [`health`],
 //! [`kv`], [`status`], [`operator`], [`quorate`]. Sessions, transactions, events, coordinates,
-//! prepared queries and snapshots get a file each beside them and a line in [`endpoints`]; filter
-//! expressions get `filter.rs`. [`params`] reads query strings, [`blocking`] has the one loop of all
-//! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
+//! prepared queries and snapshots get a file each beside them and a line in [`endpoints`].
+//! [`params`] reads query strings and [`filter`] the expressions in them, [`blocking`] has the one
+//! loop of all blocking queries, [`wire`] turns records of the state into the shapes of the client
+//! crate.
 //!
 //! # What it does not know
 //!
@@ -37,6 +38,7 @@ mod catalog;
 mod drain;
 mod endpoint;
 mod error;
+mod filter;
 mod health;
 mod kv;
 mod operator;
