@@ -10,7 +10,8 @@
 //!    alone and never by the rows, so a wrong expression is refused over an empty list as well.
 //! 3. The tree that is left is asked of each row, and cannot fail any more.
 //!
-//! [`selectors`] says which fields the types have; [`literal`] reads Go's quoted strings and numbers.
+//! [`selectors`] says which fields the types have; [`literal`] reads Go's quoted strings and numbers,
+//! [`pattern`] its regular expressions.
 //!
 //! An expression is somebody else's program, so what it may cost is limited: its length, its nesting
 //! (the stages recurse), the number of its comparisons, and the number and size of its regular
@@ -20,6 +21,7 @@
 mod eval;
 mod literal;
 mod parse;
+mod pattern;
 mod selectors;
 #[cfg(test)]
 mod tests;

@@ -2,18 +2,17 @@
 
 use quorate_client::types::ServiceAddress;
 use quorate_client::types::health::HealthCheck;
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use super::literal::{boolean, integer};
-use super::parse::{Comparison, MAX_NESTING, Operator};
+use super::parse::{Comparison, Operator};
+use super::pattern;
 use super::selectors::{Field, Record};
 
 /// The most comparisons of an expression. Each is asked of each row.
 const MAX_COMPARISONS: usize = 512;
 /// The most regular expressions.
 const MAX_REGEXES: usize = 32;
-/// The largest compiled regular expression, and the most that matching one keeps in memory.
-const MAX_REGEX_BYTES: usize = 256 * 1024;
 
 /// A comparison that can be asked of rows.
 #[derive(Debug)]
@@ -105,12 +104,7 @@ impl<'a> Fitting<'a> {
         if self.regexes > MAX_REGEXES {
             return Err(format!("Number of regular expressions exceeds the limit ({MAX_REGEXES})"));
         }
-        RegexBuilder::new(text)
-            .size_limit(MAX_REGEX_BYTES)
-            .dfa_size_limit(MAX_REGEX_BYTES)
-            .nest_limit(u32::try_from(MAX_NESTING).unwrap_or(u32::MAX))
-            .build()
-            .map_err(|fault| format!("Failed to compile regular expression {text:?}: {fault}"))
+        pattern::compile(text)
     }
 }
 
