@@ -163,19 +163,17 @@ fn nested<T>(input: &mut Input<'_>, inside: fn(&mut Input<'_>) -> Parsed<T>) -> 
 
 fn comparison(input: &mut Input<'_>) -> Parsed<Comparison> {
     let first = expected(term, "\"(\", \"not\", a selector or a value").parse_next(input)?;
-    let operator = opt(operator).parse_next(input)?;
-    let selector = match (operator, first.selector) {
-        (Some((Operator::In, Side::Right, negated)), _) => {
-            let selector = cut_err(expected(selector, "a selector")).parse_next(input)?;
-            let value = first.value;
-            return Ok(Comparison { selector, operator: Operator::In, negated, value });
-        }
-        (Some(_), Some(selector)) => selector,
-        (Some(_), None) => return refuse(input, "Invalid selector before the operator"),
-        (None, Some(_)) => return cut_err(expected(fail, OPERATORS)).parse_next(input),
-        (None, None) => return cut_err(expected(fail, "\"in\" or \"not in\"")).parse_next(input),
+    let Some((operator, side, negated)) = opt(operator).parse_next(input)? else {
+        let fitting = if first.selector.is_some() { OPERATORS } else { OPERATORS_OF_VALUES };
+        return cut_err(expected(fail, fitting)).parse_next(input);
     };
-    let Some((operator, _, negated)) = operator else { return fail.parse_next(input) };
+    if side == Side::Right {
+        let selector = cut_err(expected(selector, "a selector")).parse_next(input)?;
+        return Ok(Comparison { selector, operator, negated, value: first.value });
+    }
+    let Some(selector) = first.selector else {
+        return refuse(input, "Invalid selector before the operator");
+    };
     let value = match operator {
         Operator::Empty => String::new(),
         Operator::Equal | Operator::In | Operator::Matches => {
@@ -187,6 +185,7 @@ fn comparison(input: &mut Input<'_>) -> Parsed<Comparison> {
 
 const OPERATORS: &str = "\"==\", \"!=\", \"in\", \"not in\", \"contains\", \"not contains\", \
                          \"matches\", \"not matches\", \"is empty\" or \"is not empty\"";
+const OPERATORS_OF_VALUES: &str = "\"in\" or \"not in\"";
 
 /// Where an operator has its selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
