@@ -117,6 +117,10 @@ const VALUES: &[Case] = &[
     in_the_log(CATALOG, Is(r#"{"Node":"x","Address":"10.0.0.1","Check":{"CheckID":"c","ServiceID":"nope"}}"#), 500, Begins("failed inserting check: Missing service registration")),
 ];
 
+/// A filter that fits no list.
+const NO_SELECTOR: &str =
+    "Failed to create boolean expression evaluator: Selector \"Nope\" is not valid";
+
 /// Query parameters.
 #[rustfmt::skip]
 const PARAMETERS: &[Case] = &[
@@ -130,6 +134,20 @@ const PARAMETERS: &[Case] = &[
     get("/v1/health/service/web?passing=maybe", 400, Equals("Invalid value for ?passing")),
     get("/v1/catalog/services?max_stale=abc", 400, Equals("Invalid max_stale value \"abc\"")),
     get("/v1/catalog/services?dc=elsewhere", 500, Equals("No path to datacenter")),
+    get("/v1/agent/services?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/agent/members?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/catalog/nodes?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/catalog/services?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/catalog/service/x?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/catalog/node/x?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/catalog/node-services/x?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/health/service/x?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/health/checks/x?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/health/node/x?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/health/state/any?filter=Nope==1", 500, Equals(NO_SELECTOR)),
+    get("/v1/agent/checks?filter=Nope==1", 500, Equals("Selector \"Nope\" is not valid")),
+    get("/v1/catalog/nodes?filter=Node+matches+`[`", 500, Begins("Failed to create boolean expression evaluator: ")),
+    get("/v1/catalog/nodes?filter=((((", 500, Begins("Failed to create boolean expression evaluator: ")),
     get("/v1/kv/key?a=%zz", 500, Any),
     get("/v1/catalog/service/", 400, Equals("Missing service name")),
     get("/v1/catalog/node/", 400, Equals("Missing node name")),

@@ -16,8 +16,7 @@ use jepsen_style_tests::{Cluster, Failure, Result};
 use serde::Deserialize;
 
 /// The areas that are served; the others get their lines with their code.
-const AREAS: &str =
-    "agent-check,agent-misc,agent-service,blocking,catalog,consistency,health,http,kv,operator";
+const AREAS: &str = "agent-check,agent-misc,agent-service,blocking,catalog,consistency,filter,health,http,kv,operator";
 /// How long a `?stale` read may take to show what another node was told just before.
 const STALE_TOLERANCE_MS: &str = "500";
 

@@ -18,8 +18,9 @@
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`agent_health`],
 //! [`agent_maintenance`], [`catalog`], [`health`], [`kv`], [`session`], [`txn`], [`event`],
 //! [`coordinate`], [`query`], [`snapshot`], [`status`], [`operator`], [`quorate`]; a new area is a file
-//! and a line in [`endpoints`]. [`params`] reads query strings, [`blocking`] has the one loop of all
-//! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
+//! and a line in [`endpoints`]. [`params`] reads query strings and [`filter`] the expressions in
+//! them, [`near`] sorts by distance, [`blocking`] has the one loop of all blocking queries, [`wire`]
+//! turns records of the state into the shapes of the client crate.
 //!
 //! # What it does not know
 //!
@@ -42,6 +43,7 @@ mod drain;
 mod endpoint;
 mod error;
 mod event;
+mod filter;
 mod health;
 mod kv;
 mod near;

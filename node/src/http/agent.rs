@@ -86,6 +86,7 @@ fn about(call: &Call) -> Answer {
 
 fn members(call: &Call) -> Answer {
     let info = call.node.info();
+    let filter = call.filter::<Member>()?;
     let published = call.node.published();
     // In the list of all datacenters Consul's servers carry theirs in their name.
     let suffix = match call.params.switch("wan")? {
@@ -97,7 +98,7 @@ fn members(call: &Call) -> Answer {
         member.name.push_str(&suffix);
         member
     });
-    call.json(&servers.collect::<Vec<_>>())
+    call.json(&servers.filter(|member| filter.keeps(member)).collect::<Vec<_>>())
 }
 
 /// A server as a member; whether it is alive says the `serfHealth` of its node.

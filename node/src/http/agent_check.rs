@@ -13,6 +13,7 @@ use super::blocking;
 use super::call::{Asked, Call};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
+use super::filter::Fault;
 use super::reply::Reply;
 use super::wire;
 use crate::agent::SERF_HEALTH;
@@ -41,11 +42,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 async fn list(call: Call) -> Answer {
     let options = call.read_options()?;
     let asked = call.asked()?;
-    call.refuse_filter()?;
+    let filter = call.filter().map_err(Fault::of_agent_checks)?;
     let published = blocking::at_barrier(&call.node, &options).await?;
     let state = &published.state;
     let listed = |check: &&std::sync::Arc<Check>| &*check.registration.id != SERF_HEALTH;
-    let checks: BTreeMap<String, HealthCheck> = match &asked {
+    let mut checks: BTreeMap<String, HealthCheck> = match &asked {
         Asked::One(agent) => state
             .checks_on(&agent.name)
             .filter(listed)
@@ -60,6 +61,7 @@ async fn list(call: Call) -> Answer {
             })
             .collect(),
     };
+    checks.retain(|_, check| filter.keeps(check));
     call.json(&checks)
 }
 

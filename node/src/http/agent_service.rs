@@ -48,12 +48,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 async fn list(call: Call) -> Answer {
     let options = call.read_options()?;
     let asked = call.asked()?;
-    call.refuse_filter()?;
+    let filter = call.filter()?;
     let published = blocking::at_barrier(&call.node, &options).await?;
     let datacenter = call.node.info().datacenter;
     let state = &published.state;
     let shown = |service: &Service| wire::agent_service(service, &datacenter);
-    let services: BTreeMap<String, AgentService> = match &asked {
+    let mut services: BTreeMap<String, AgentService> = match &asked {
         Asked::One(agent) => state
             .services_on(&agent.name)
             .map(|service| (service.definition.id.to_string(), shown(service)))
@@ -64,6 +64,7 @@ async fn list(call: Call) -> Answer {
             .map(|service| (format!("{}/{}", service.node, service.definition.id), shown(service)))
             .collect(),
     };
+    services.retain(|_, service| filter.keeps(service));
     call.json(&services)
 }
 

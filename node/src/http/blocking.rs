@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use quorate_storage::machine::Published;
 use quorate_storage::{State, Topic};
+use serde::Serialize;
 
 use super::call::Call;
 use super::endpoint::Answer;
 use super::error::ApiError;
+use super::filter::Record;
 use super::params::ReadOptions;
 use crate::node::{Consistency, Node};
 
@@ -40,6 +42,27 @@ where
     }
     let index = published.state.topic_index(&topic);
     Ok(render(&published.state)?.with_read_headers(index, node.contact(), options.effective))
+}
+
+/// Answers a read of a list, of which `?filter=` leaves some rows. The expression is judged before
+/// anything is waited for; the index and the wake-up are those of the whole list.
+pub(super) async fn list<T, R, L>(
+    call: &Call,
+    options: &ReadOptions,
+    topic: T,
+    rows: impl Fn(&State) -> L,
+) -> Answer
+where
+    T: FnOnce(&State) -> Topic,
+    R: Record + Default + Serialize,
+    L: IntoIterator<Item = R>,
+{
+    let filter = call.filter::<R>()?;
+    read(call, options, topic, |state| {
+        let kept = rows(state).into_iter().filter(|row| filter.keeps(row));
+        call.json(&kept.collect::<Vec<_>>())
+    })
+    .await
 }
 
 /// The state to answer from, as fresh as is asked for. A stale answer that would rest on too old a

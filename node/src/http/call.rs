@@ -14,6 +14,7 @@ use quorate_storage::command::{Agent, Command, Outcome};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::filter::{self, Filter};
 use super::params::{Params, ReadOptions};
 use super::reply::{Layout, Reply};
 use crate::node::{Node, ProposeError};
@@ -102,15 +103,9 @@ impl Call {
         }
     }
 
-    /// Refuses filter expressions, which are not evaluated yet: ignoring one would answer more than
-    /// was asked for.
-    pub(super) fn refuse_filter(&self) -> Result<(), ApiError> {
-        match self.params.filled("filter") {
-            None => Ok(()),
-            Some(_) => Err(ApiError::internal(
-                "Failed to create boolean expression evaluator: filters are not supported yet",
-            )),
-        }
+    /// Which rows of type `T` to list: `?filter=`.
+    pub(super) fn filter<T: filter::Record + Default>(&self) -> Result<Filter<T>, filter::Fault> {
+        Filter::new(self.params.get("filter").unwrap_or(""))
     }
 
     /// The agent that asks: the one it names, else the one of its host.

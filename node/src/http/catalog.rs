@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_client::types::catalog::{
-    CheckRegistration, DefinitionBody, Deregistration, NodeServiceList, NodeServices, Registration,
-    ServiceDefinition,
+    CatalogService, CheckRegistration, DefinitionBody, Deregistration, NodeService,
+    NodeServiceList, NodeServices, Registration, ServiceDefinition,
 };
 use quorate_storage::command::{CatalogRegistration, Command};
 use quorate_storage::record::{self, CheckStatus};
@@ -16,6 +16,7 @@ use super::blocking;
 use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
+use super::filter::Filter;
 use super::params::Params;
 use super::wire;
 
@@ -46,48 +47,51 @@ async fn datacenters(call: Call) -> Answer {
 
 async fn nodes(call: Call) -> Answer {
     let options = call.read_options()?;
-    call.refuse_filter()?;
-    blocking::read(
-        &call,
-        &options,
-        |_| Topic::Nodes,
-        |state| {
-            let datacenter = call.node.info().datacenter;
-            let meta = call.params.node_meta();
-            let nodes = state.nodes().filter(|node| has_meta(node, &meta));
-            call.json(&nodes.map(|node| wire::node(node, &datacenter)).collect::<Vec<_>>())
-        },
-    )
-    .await
+    let nodes = |state: &State| -> Vec<_> {
+        let datacenter = call.node.info().datacenter;
+        let meta = call.params.node_meta();
+        let nodes = state.nodes().filter(|node| has_meta(node, &meta));
+        nodes.map(|node| wire::node(node, &datacenter)).collect()
+    };
+    blocking::list(&call, &options, |_| Topic::Nodes, nodes).await
 }
 
 async fn services(call: Call) -> Answer {
     let options = call.read_options()?;
+    let filter = call.filter::<CatalogService>()?;
     blocking::read(
         &call,
         &options,
         |_| Topic::Services,
         |state| {
             let meta = call.params.node_meta();
-            match meta.is_empty() {
+            match meta.is_empty() && filter.keeps_all() {
                 true => call.json(&state.service_tags()),
-                false => call.json(&tags_on_nodes_with(state, &meta)),
+                false => {
+                    let datacenter = call.node.info().datacenter;
+                    call.json(&tags_of_chosen(state, &meta, &filter, &datacenter))
+                }
             }
         },
     )
     .await
 }
 
-/// Service names with their tags, of the instances on nodes with this metadata.
-fn tags_on_nodes_with<'a>(
+/// Service names with their tags, of the instances on nodes with this metadata that the filter
+/// leaves.
+fn tags_of_chosen<'a>(
     state: &'a State,
     meta: &[(&str, &str)],
+    filter: &Filter<CatalogService>,
+    datacenter: &str,
 ) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let mut services: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for node in state.nodes().filter(|node| has_meta(node, meta)) {
         for service in state.services_on(&node.name) {
-            let tags = services.entry(&service.definition.name).or_default();
-            tags.extend(service.definition.tags.iter().map(String::as_str));
+            if filter.keeps_made(|| wire::catalog_service(node, service, datacenter)) {
+                let tags = services.entry(&service.definition.name).or_default();
+                tags.extend(service.definition.tags.iter().map(String::as_str));
+            }
         }
     }
     services
@@ -96,38 +100,30 @@ fn tags_on_nodes_with<'a>(
 async fn service(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing service name")?;
-    call.refuse_filter()?;
     let topic = Topic::service(name);
-    blocking::read(
-        &call,
-        &options,
-        |_| topic,
-        |state| {
-            let datacenter = call.node.info().datacenter;
-            let entries = chosen_instances(state, name, &call.params)
-                .map(|(node, service)| wire::catalog_service(node, service, &datacenter));
-            call.json(&entries.collect::<Vec<_>>())
-        },
-    )
-    .await
+    let entries = |state: &State| -> Vec<_> {
+        let datacenter = call.node.info().datacenter;
+        chosen_instances(state, name, &call.params)
+            .map(|(node, service)| wire::catalog_service(node, service, &datacenter))
+            .collect()
+    };
+    blocking::list(&call, &options, |_| topic, entries).await
 }
 
 async fn node(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing node name")?;
-    call.refuse_filter()?;
+    let filter = call.filter()?;
     blocking::read(
         &call,
         &options,
         |state| node_topic(state, name),
         |state| {
             let Some(node) = state.node(name) else { return call.json(&()) };
-            let services = state.services_on(&node.name);
+            let services = services_shown(state, node, &filter);
             call.json(&NodeServices {
                 node: wire::node(node, &call.node.info().datacenter),
-                services: services
-                    .map(|service| (service.definition.id.to_string(), wire::node_service(service)))
-                    .collect(),
+                services: services.map(|service| (service.id.clone(), service)).collect(),
             })
         },
     )
@@ -137,7 +133,7 @@ async fn node(call: Call) -> Answer {
 async fn node_services(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing node name")?;
-    call.refuse_filter()?;
+    let filter = call.filter()?;
     blocking::read(
         &call,
         &options,
@@ -146,14 +142,23 @@ async fn node_services(call: Call) -> Answer {
             let Some(node) = state.node(name) else {
                 return call.json(&NodeServiceList::default());
             };
-            let services = state.services_on(&node.name);
             call.json(&NodeServiceList {
                 node: Some(wire::node(node, &call.node.info().datacenter)),
-                services: Some(services.map(|service| wire::node_service(service)).collect()),
+                services: Some(services_shown(state, node, &filter).collect()),
             })
         },
     )
     .await
+}
+
+/// The instances on a node that the filter leaves.
+fn services_shown<'a>(
+    state: &'a State,
+    node: &'a record::Node,
+    filter: &Filter<NodeService>,
+) -> impl Iterator<Item = NodeService> {
+    let services = state.services_on(&node.name).map(|service| wire::node_service(service));
+    services.filter(|service| filter.keeps(service))
 }
 
 /// What a query on a node watches: the node that the name or id means now, else the one that would

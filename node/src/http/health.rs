@@ -1,5 +1,7 @@
 //! `/v1/health/`: checks, and instances with their checks.
 
+use std::sync::Arc;
+
 use quorate_client::types::health::{HealthCheck, ServiceEntry};
 use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::{State, Topic};
@@ -26,20 +28,14 @@ async fn service(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing service name")?;
     let passing = call.params.switch("passing")?;
-    call.refuse_filter()?;
     let topic = Topic::service(name);
-    blocking::read(
-        &call,
-        &options,
-        |_| topic,
-        |state| {
-            let entries = chosen_instances(state, name, &call.params)
-                .filter(|(_, service)| !passing || all_pass(state, service))
-                .map(|(node, service)| entry(&call, state, node, service));
-            call.json(&entries.collect::<Vec<_>>())
-        },
-    )
-    .await
+    let entries = |state: &State| -> Vec<_> {
+        chosen_instances(state, name, &call.params)
+            .filter(|(_, service)| !passing || all_pass(state, service))
+            .map(|(node, service)| entry(&call, state, node, service))
+            .collect()
+    };
+    blocking::list(&call, &options, |_| topic, entries).await
 }
 
 fn entry(
@@ -63,55 +59,35 @@ fn all_pass(state: &State, service: &record::Service) -> bool {
 async fn checks(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing service name")?;
-    call.refuse_filter()?;
     let topic = Topic::service(name);
-    blocking::read(
-        &call,
-        &options,
-        |_| topic,
-        |state| {
-            let checks =
-                state.service_checks(name).filter(|check| on_chosen_node(&call, state, check));
-            call.json(&shown(state, checks))
-        },
-    )
-    .await
+    let checks = |state: &State| {
+        shown(state, state.service_checks(name).filter(|check| on_chosen_node(&call, state, check)))
+    };
+    blocking::list(&call, &options, |_| topic, checks).await
 }
 
 async fn node(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing node name")?;
-    call.refuse_filter()?;
-    blocking::read(
-        &call,
-        &options,
-        |_| Topic::Checks,
-        |state| {
-            // The exact name is needed to list; the client may have written it in another case.
-            let name = state.node(name).map_or(name, |node| &node.name);
-            call.json(&shown(state, state.checks_on(name)))
-        },
-    )
-    .await
+    let checks = |state: &State| {
+        // The exact name is needed to list; the client may have written it in another case.
+        let name = state.node(name).map_or(name, |node| &node.name);
+        shown(state, state.checks_on(name))
+    };
+    blocking::list(&call, &options, |_| Topic::Checks, checks).await
 }
 
 async fn state(call: Call) -> Answer {
     let options = call.read_options()?;
     let status = call.required("Missing check state")?;
-    call.refuse_filter()?;
-    blocking::read(
-        &call,
-        &options,
-        |_| Topic::Checks,
-        |state| {
-            let checks = state
-                .checks()
-                .filter(|check| status == ANY || check.registration.status.as_str() == status)
-                .filter(|check| on_chosen_node(&call, state, check));
-            call.json(&shown(state, checks))
-        },
-    )
-    .await
+    let checks = |state: &State| {
+        let asked = |check: &&Arc<record::Check>| {
+            (status == ANY || check.registration.status.as_str() == status)
+                && on_chosen_node(&call, state, check)
+        };
+        shown(state, state.checks().filter(asked))
+    };
+    blocking::list(&call, &options, |_| Topic::Checks, checks).await
 }
 
 fn on_chosen_node(call: &Call, state: &State, check: &record::Check) -> bool {
@@ -121,7 +97,7 @@ fn on_chosen_node(call: &Call, state: &State, check: &record::Check) -> bool {
 
 fn shown<'a>(
     state: &State,
-    checks: impl Iterator<Item = &'a std::sync::Arc<record::Check>>,
+    checks: impl Iterator<Item = &'a Arc<record::Check>>,
 ) -> Vec<HealthCheck> {
     checks.map(|check| wire::check(state, check)).collect()
 }
