@@ -17,6 +17,7 @@ use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::filter::Filter;
+use super::near;
 use super::params::Params;
 use super::wire;
 
@@ -51,7 +52,8 @@ async fn nodes(call: Call) -> Answer {
         let datacenter = call.node.info().datacenter;
         let meta = call.params.node_meta();
         let nodes = state.nodes().filter(|node| has_meta(node, &meta));
-        nodes.map(|node| wire::node(node, &datacenter)).collect()
+        let nodes = near::sorted(&call, state, nodes, |node| &node.name);
+        nodes.into_iter().map(|node| wire::node(node, &datacenter)).collect()
     };
     blocking::list(&call, &options, |_| Topic::Nodes, nodes).await
 }
@@ -103,7 +105,9 @@ async fn service(call: Call) -> Answer {
     let topic = Topic::service(name);
     let entries = |state: &State| -> Vec<_> {
         let datacenter = call.node.info().datacenter;
-        chosen_instances(state, name, &call.params)
+        let instances = chosen_instances(state, name, &call.params);
+        near::sorted(&call, state, instances, |(node, _)| &node.name)
+            .into_iter()
             .map(|(node, service)| wire::catalog_service(node, service, &datacenter))
             .collect()
     };

@@ -10,6 +10,7 @@ use super::blocking;
 use super::call::Call;
 use super::catalog::{chosen_instances, has_meta};
 use super::endpoint::{Answer, Endpoint};
+use super::near;
 use super::wire;
 
 /// The word for checks in any state.
@@ -30,8 +31,10 @@ async fn service(call: Call) -> Answer {
     let passing = call.params.switch("passing")?;
     let topic = Topic::service(name);
     let entries = |state: &State| -> Vec<_> {
-        chosen_instances(state, name, &call.params)
-            .filter(|(_, service)| !passing || all_pass(state, service))
+        let instances = chosen_instances(state, name, &call.params)
+            .filter(|(_, service)| !passing || all_pass(state, service));
+        near::sorted(&call, state, instances, |(node, _)| &node.name)
+            .into_iter()
             .map(|(node, service)| entry(&call, state, node, service))
             .collect()
     };
@@ -61,7 +64,9 @@ async fn checks(call: Call) -> Answer {
     let name = call.required("Missing service name")?;
     let topic = Topic::service(name);
     let checks = |state: &State| {
-        shown(state, state.service_checks(name).filter(|check| on_chosen_node(&call, state, check)))
+        let checks = state.service_checks(name);
+        let checks = checks.filter(|check| on_chosen_node(&call, state, check));
+        shown(state, near::sorted(&call, state, checks, |check| &check.node).into_iter())
     };
     blocking::list(&call, &options, |_| topic, checks).await
 }
@@ -85,7 +90,8 @@ async fn state(call: Call) -> Answer {
             (status == ANY || check.registration.status.as_str() == status)
                 && on_chosen_node(&call, state, check)
         };
-        shown(state, state.checks().filter(asked))
+        let checks = state.checks().filter(asked);
+        shown(state, near::sorted(&call, state, checks, |check| &check.node).into_iter())
     };
     blocking::list(&call, &options, |_| Topic::Checks, checks).await
 }

@@ -28,6 +28,20 @@ pub(super) fn named_node(call: &Call, state: &State, near: Option<&str>) -> Opti
     }
 }
 
+/// Rows sorted as `?near=` of the request asks.
+pub(super) fn sorted<T>(
+    call: &Call,
+    state: &State,
+    rows: impl Iterator<Item = T>,
+    node_of: impl Fn(&T) -> &str,
+) -> Vec<T> {
+    let mut rows: Vec<T> = rows.collect();
+    if let Some(from) = named_node(call, state, call.params.get("near")) {
+        sort(state, &from, &mut rows, node_of);
+    }
+    rows
+}
+
 /// Sorts by distance from a node, which may be unknown: then nothing is moved.
 pub(super) fn sort<T>(state: &State, from: &str, rows: &mut [T], node_of: impl Fn(&T) -> &str) {
     let Some(from) = state.coordinate(from) else { return };
