@@ -30,6 +30,7 @@ pub mod health;
 pub mod history;
 pub mod http;
 pub mod load;
+pub mod raw;
 pub mod rounds;
 pub mod turn;
 

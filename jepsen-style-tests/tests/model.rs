@@ -1,0 +1,44 @@
+//! Random operations against a simple model of the documented semantics.
+//!
+//! A seeded generator makes operations of all areas, valid ones and others. They are sent one after
+//! the other to the nodes of a real cluster, each to a random one, and the model, plain maps in plain
+//! Rust, says how each must be answered: status, body, and for reads the headers. It also says which
+//! change every `CreateIndex`, `ModifyIndex` and `X-Consul-Index` belongs to, so that indexes that
+//! fall, move without need, or do not move are found, at whichever node they are read.
+//!
+//! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets how long it is.
+
+#[path = "model/catalog.rs"]
+mod catalog;
+#[path = "model/dice.rs"]
+mod dice;
+#[path = "model/expression.rs"]
+mod expression;
+#[path = "model/generate.rs"]
+mod generate;
+#[path = "model/kv.rs"]
+mod kv;
+#[path = "model/ledger.rs"]
+mod ledger;
+#[path = "model/operation.rs"]
+mod operation;
+#[path = "model/reads.rs"]
+mod reads;
+#[path = "model/run.rs"]
+mod run;
+#[path = "model/shapes.rs"]
+mod shapes;
+#[path = "model/state.rs"]
+mod state;
+#[path = "model/txn.rs"]
+mod txn;
+
+/// Enough to meet everything, in a time that every change can afford.
+const USUAL_OPERATIONS: u64 = 5_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_and_every_index_is_the_one_that_the_documentation_promises() {
+    let mut run = run::Run::start(dice::seed()).await;
+    run.run(dice::operations(USUAL_OPERATIONS)).await;
+    run.finish().await;
+}

@@ -1,0 +1,306 @@
+//! What the documentation says that the cluster remembers, in ordinary maps.
+//!
+//! Nothing here is shared with the product. A command runs on the model as a whole or not at all
+//! ([`Model::command`]); whatever it writes gets the stamp [`Model::now`], and every table, name or key
+//! that a client can watch is touched where, and only where, the description of blocking queries says
+//! that its index moves.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::ledger::Stamp;
+
+pub type Texts = BTreeMap<String, String>;
+
+/// While a long lock delay is this young, a key is certainly kept from being locked; after that the
+/// model does not know, and asks nothing.
+const DELAY_CERTAIN: Duration = Duration::from_secs(10);
+/// How many events are kept.
+const EVENTS_MAX: usize = 256;
+
+/// When a row was made and last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    pub create: Stamp,
+    pub modify: Stamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub value: Vec<u8>,
+    pub flags: u64,
+    pub lock_index: u64,
+    pub session: Option<String>,
+    pub at: At,
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub name: String,
+    pub node: String,
+    pub lock_delay_nanos: u64,
+    pub deletes: bool,
+    pub ttl: String,
+    pub node_checks: Vec<String>,
+    pub checks: Option<Vec<String>>,
+    pub at: At,
+}
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: String,
+    pub facts: NodeFacts,
+    /// Whether it is the node of a client host's agent.
+    pub is_agent: bool,
+    pub at: At,
+    /// The newest change of the node or of a service on it.
+    pub touched: Stamp,
+    pub services: BTreeMap<String, Service>,
+    pub checks: BTreeMap<String, Check>,
+}
+
+/// What a registration says of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    pub id: String,
+    pub address: String,
+    pub tagged_addresses: Option<Texts>,
+    pub meta: Option<Texts>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Service {
+    pub facts: ServiceFacts,
+    pub at: At,
+}
+
+/// What a registration says of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceFacts {
+    pub id: String,
+    pub name: String,
+    pub tags: Vec<String>,
+    pub address: String,
+    pub port: i64,
+    pub meta: Texts,
+    pub weights: (i64, i64),
+    pub enable_tag_override: bool,
+    pub tagged_addresses: BTreeMap<String, (String, i64)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Check {
+    pub facts: CheckFacts,
+    pub service_name: String,
+    pub service_tags: Vec<String>,
+    pub at: At,
+}
+
+/// What a registration says of a check.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckFacts {
+    pub id: String,
+    pub name: String,
+    pub status: String,
+    pub notes: String,
+    pub output: String,
+    pub service_id: String,
+    /// The API's `Type`; a `ttl` check takes heartbeats.
+    pub kind: String,
+    /// The API's `Definition`.
+    pub definition: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    pub name: String,
+    pub session: String,
+    pub service: String,
+    pub only_passing: bool,
+    pub tags: Option<Vec<String>>,
+    pub at: At,
+}
+
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub id: String,
+    pub name: String,
+    pub payload: Vec<u8>,
+    pub time: u64,
+}
+
+/// The newest change of each table.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tables {
+    pub kv: Stamp,
+    pub nodes: Stamp,
+    pub services: Stamp,
+    pub checks: Stamp,
+    pub sessions: Stamp,
+    pub queries: Stamp,
+    pub coordinates: Stamp,
+    /// When any service name last lost its last instance.
+    pub extinction: Option<Stamp>,
+}
+
+/// What a client can watch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    Key(String),
+    Prefix(String),
+    Services,
+    Nodes,
+    Node(String),
+    Service(String),
+    Checks,
+    Sessions,
+    Queries,
+    Coordinates,
+}
+
+/// Why a command was refused: status and text.
+pub type Refusal = (u16, String);
+pub type Outcome<T> = Result<T, Refusal>;
+
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    /// The newest visible change.
+    pub stamp: Stamp,
+    is_changed: bool,
+    pub tables: Tables,
+    pub keys: BTreeMap<String, Key>,
+    /// Keys that were deleted, and when.
+    pub graves: BTreeMap<String, Stamp>,
+    /// Keys that a session with a long lock delay lost, and since when.
+    pub delays: BTreeMap<String, Instant>,
+    pub sessions: BTreeMap<String, Session>,
+    /// By name in lower case.
+    pub nodes: BTreeMap<String, Node>,
+    /// Service names with an instance, in lower case, and when each was last touched.
+    pub names: BTreeMap<String, Stamp>,
+    pub queries: BTreeMap<String, Query>,
+    pub events: VecDeque<Event>,
+    pub events_fired: u64,
+    /// By node in lower case.
+    pub coordinates: BTreeMap<String, Vec<i64>>,
+    /// What the nodes of agents are made of.
+    pub agents: BTreeMap<String, NodeFacts>,
+}
+
+pub fn fold(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+impl Model {
+    /// Runs a command: all of it, or, when it is refused, nothing.
+    pub fn command<T>(&mut self, run: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+        let before = self.clone();
+        let outcome = run(self);
+        if outcome.is_err() {
+            *self = before;
+        } else if std::mem::take(&mut self.is_changed) {
+            self.stamp += 1;
+        }
+        outcome
+    }
+
+    /// The stamp of whatever the running command writes.
+    pub fn now(&self) -> Stamp {
+        self.stamp + 1
+    }
+
+    /// When a row was made and changed that is written now.
+    pub fn at(&self, old: Option<At>) -> At {
+        At { create: old.map_or(self.now(), |old| old.create), modify: self.now() }
+    }
+
+    pub fn touch(&mut self, topic: Topic) {
+        self.is_changed = true;
+        let now = self.now();
+        match topic {
+            Topic::Key(_) | Topic::Prefix(_) => self.tables.kv = now,
+            Topic::Services => self.tables.services = now,
+            Topic::Nodes => self.tables.nodes = now,
+            Topic::Checks => self.tables.checks = now,
+            Topic::Sessions => self.tables.sessions = now,
+            Topic::Queries => self.tables.queries = now,
+            Topic::Coordinates => self.tables.coordinates = now,
+            Topic::Node(name) => {
+                if let Some(node) = self.nodes.get_mut(&name) {
+                    node.touched = now;
+                }
+            }
+            Topic::Service(name) => {
+                if let Some(touched) = self.names.get_mut(&name) {
+                    *touched = now;
+                }
+            }
+        }
+    }
+
+    /// Something changed that no counted topic shows.
+    pub fn touch_events(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// What the index of a topic must be.
+    pub fn index(&self, topic: &Topic) -> Stamp {
+        let tables = &self.tables;
+        match topic {
+            Topic::Key(key) => self.keys.get(key).map_or(tables.kv, |row| row.at.modify),
+            Topic::Prefix(prefix) if prefix.is_empty() => tables.kv,
+            Topic::Prefix(prefix) => {
+                let keys = self.keys_below(prefix).map(|(_, row)| row.at.modify);
+                let graves = below(&self.graves, prefix).map(|(_, stamp)| *stamp);
+                keys.chain(graves).max().unwrap_or(tables.kv)
+            }
+            Topic::Services => tables.services,
+            Topic::Nodes => tables.nodes,
+            Topic::Checks => tables.checks,
+            Topic::Sessions => tables.sessions,
+            Topic::Queries => tables.queries,
+            Topic::Coordinates => tables.coordinates,
+            Topic::Node(name) => {
+                self.nodes.get(&fold(name)).map_or(tables.nodes, |node| node.touched)
+            }
+            Topic::Service(name) => self.names.get(&fold(name)).copied().unwrap_or_else(|| {
+                let catalog = tables.nodes.max(tables.services).max(tables.checks);
+                tables.extinction.unwrap_or(catalog)
+            }),
+        }
+    }
+
+    pub fn keys_below<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a String, &'a Key)> {
+        below(&self.keys, prefix)
+    }
+
+    /// Whether a lock delay keeps a key from being locked; `None` if that is not certain.
+    pub fn is_delayed(&self, key: &str) -> Option<bool> {
+        match self.delays.get(key) {
+            None => Some(false),
+            Some(since) => (since.elapsed() < DELAY_CERTAIN).then_some(true),
+        }
+    }
+
+    pub fn fire(&mut self, id: &str, name: &str, payload: &[u8]) {
+        self.events_fired += 1;
+        let (id, name, payload) = (id.to_owned(), name.to_owned(), payload.to_vec());
+        self.events.push_back(Event { id, name, payload, time: self.events_fired });
+        if self.events.len() > EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.touch_events();
+    }
+}
+
+fn below<'a, V>(
+    table: &'a BTreeMap<String, V>,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a String, &'a V)> {
+    table.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
+}
