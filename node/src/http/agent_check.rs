@@ -301,8 +301,12 @@ async fn heartbeat(call: &Call, beat: Beat) -> Answer {
 }
 
 /// The number of the agent's own check with this id, as far as this node knows. Another agent's
-/// check is left to `apply`: this agent may have registered its own by now.
+/// check is left to `apply`: this agent may have registered its own by now. So is `serfHealth`, which
+/// is the node's and no check that a client finds by its id.
 fn own_number(call: &Call, agent: &Agent, check_id: &str) -> Option<u64> {
+    if check_id == SERF_HEALTH {
+        return None;
+    }
     let published = call.node.published();
     published.state.check(&agent.name, check_id).map(|check| check.number)
 }
