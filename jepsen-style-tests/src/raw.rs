@@ -62,10 +62,9 @@ impl Request {
 
 impl std::fmt::Display for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const SHOWN_BYTES: usize = 1500;
         let target = self.target.escape_ascii().to_string();
-        let body = String::from_utf8_lossy(&self.body[..self.body.len().min(SHOWN_BYTES)]);
-        write!(f, "{} {target:.1500} {body}", self.method)
+        let body = std::str::from_utf8(&self.body).unwrap_or("(bytes)");
+        write!(f, "{} {target:.1500} {body:.1500}", self.method)
     }
 }
 

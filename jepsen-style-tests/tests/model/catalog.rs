@@ -7,12 +7,12 @@ use super::state::{
 
 /// `PUT /v1/catalog/register`.
 #[derive(Debug, Clone, Default)]
-pub struct Registration {
-    pub node: String,
-    pub facts: NodeFacts,
-    pub skip_node_update: bool,
-    pub service: Option<ServiceFacts>,
-    pub checks: Vec<CheckFacts>,
+pub(crate) struct Registration {
+    pub(crate) node: String,
+    pub(crate) facts: NodeFacts,
+    pub(crate) skip_node_update: bool,
+    pub(crate) service: Option<ServiceFacts>,
+    pub(crate) checks: Vec<CheckFacts>,
 }
 
 const SERF_HEALTH: &str = "serfHealth";
@@ -31,7 +31,7 @@ fn unknown_check(id: &str) -> Refusal {
 impl Model {
     // ---- the catalogue -----------------------------------------------------------------------
 
-    pub fn register(&mut self, what: &Registration) -> Outcome<()> {
+    pub(crate) fn register(&mut self, what: &Registration) -> Outcome<()> {
         self.register_node(&what.node, &what.facts, what.skip_node_update)?;
         let key = fold(&what.node);
         if let Some(service) = &what.service {
@@ -53,7 +53,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn register_node(&mut self, name: &str, facts: &NodeFacts, skip: bool) -> Outcome<()> {
+    pub(crate) fn register_node(&mut self, name: &str, facts: &NodeFacts, skip: bool) -> Outcome<()> {
         let key = fold(name);
         if skip && self.nodes.contains_key(&key) {
             return Ok(());
@@ -138,7 +138,7 @@ impl Model {
         self.touch_services_on(&key);
     }
 
-    pub fn remove_node(&mut self, key: &str) {
+    pub(crate) fn remove_node(&mut self, key: &str) {
         if !self.nodes.contains_key(key) {
             return;
         }
@@ -154,7 +154,7 @@ impl Model {
         self.touch(Topic::Nodes);
     }
 
-    pub fn deregister(&mut self, node: &str, service: &str, check: &str) {
+    pub(crate) fn deregister(&mut self, node: &str, service: &str, check: &str) {
         let key = fold(node);
         match (service, check) {
             ("", "") => self.remove_node(&key),
@@ -172,7 +172,7 @@ impl Model {
 
     // ---- services ----------------------------------------------------------------------------
 
-    pub fn put_service(&mut self, key: &str, facts: &ServiceFacts) {
+    pub(crate) fn put_service(&mut self, key: &str, facts: &ServiceFacts) {
         let old = self.nodes[key].services.get(&facts.id).cloned();
         if old.as_ref().is_some_and(|old| old.facts == *facts) {
             return;
@@ -220,7 +220,7 @@ impl Model {
         }
     }
 
-    pub fn remove_service(&mut self, key: &str, id: &str) {
+    pub(crate) fn remove_service(&mut self, key: &str, id: &str) {
         let Some(node) = self.nodes.get(key) else { return };
         if !node.services.contains_key(id) {
             return;
@@ -238,7 +238,7 @@ impl Model {
 
     // ---- checks ------------------------------------------------------------------------------
 
-    pub fn put_check(&mut self, key: &str, facts: CheckFacts) {
+    pub(crate) fn put_check(&mut self, key: &str, facts: CheckFacts) {
         let node = &self.nodes[key];
         let service = node.services.get(&facts.service_id).map(|service| &service.facts);
         let service_name = service.map_or_else(String::new, |service| service.name.clone());
@@ -276,7 +276,7 @@ impl Model {
         }
     }
 
-    pub fn remove_check(&mut self, key: &str, id: &str) {
+    pub(crate) fn remove_check(&mut self, key: &str, id: &str) {
         let Some(node) = self.nodes.get_mut(key) else { return };
         let Some(gone) = node.checks.remove(id) else { return };
         self.touch_check(key, &gone.facts.service_id);
@@ -286,7 +286,7 @@ impl Model {
     // ---- agents ------------------------------------------------------------------------------
 
     /// The agent's node exists and is alive from now on.
-    pub fn ensure_agent(&mut self, agent: &str) {
+    pub(crate) fn ensure_agent(&mut self, agent: &str) {
         let facts = self.agents[agent].clone();
         self.put_node(agent, &facts, Some(true), None);
         let alive = CheckFacts {
@@ -300,7 +300,7 @@ impl Model {
         self.put_check(&fold(agent), alive);
     }
 
-    pub fn agent_service(
+    pub(crate) fn agent_service(
         &mut self,
         agent: &str,
         service: &ServiceFacts,
@@ -357,7 +357,7 @@ impl Model {
         self.put_check(key, check);
     }
 
-    pub fn agent_check(&mut self, agent: &str, check: &CheckFacts) -> Outcome<()> {
+    pub(crate) fn agent_check(&mut self, agent: &str, check: &CheckFacts) -> Outcome<()> {
         let key = if check.service_id.is_empty() {
             self.ensure_agent(agent);
             fold(agent)
@@ -399,7 +399,7 @@ impl Model {
         Ok(found.first().map(|node| fold(&node.name)))
     }
 
-    pub fn locate_service(&self, agent: &str, id: &str) -> Outcome<String> {
+    pub(crate) fn locate_service(&self, agent: &str, id: &str) -> Outcome<String> {
         let found = self.locate("service", agent, id, |node| node.services.contains_key(id))?;
         found.ok_or_else(|| unknown_service(id))
     }
@@ -418,19 +418,19 @@ impl Model {
         found.filter(has).ok_or_else(|| unknown_check(id))
     }
 
-    pub fn agent_deregister(&mut self, agent: &str, id: &str) -> Outcome<()> {
+    pub(crate) fn agent_deregister(&mut self, agent: &str, id: &str) -> Outcome<()> {
         let key = self.locate_service(agent, id)?;
         self.remove_service(&key, id);
         Ok(())
     }
 
-    pub fn agent_deregister_check(&mut self, agent: &str, id: &str) -> Outcome<()> {
+    pub(crate) fn agent_deregister_check(&mut self, agent: &str, id: &str) -> Outcome<()> {
         let key = self.locate_check(agent, id)?;
         self.remove_check(&key, id);
         Ok(())
     }
 
-    pub fn beat(&mut self, agent: &str, id: &str, status: &str, output: &str) -> Outcome<()> {
+    pub(crate) fn beat(&mut self, agent: &str, id: &str, status: &str, output: &str) -> Outcome<()> {
         let key = self.locate_check(agent, id)?;
         let facts = self.nodes[&key].checks[id].facts.clone();
         if facts.kind != "ttl" {
@@ -442,7 +442,7 @@ impl Model {
     }
 
     /// Begins (with a reason) or ends maintenance of a service, or of the agent's host.
-    pub fn maintain(
+    pub(crate) fn maintain(
         &mut self,
         agent: &str,
         service: Option<&str>,

@@ -4,7 +4,7 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 /// The seed of a run: `QUORATE_SEED`, else a new one. It is printed, so that a failure can be replayed.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("QUORATE_SEED").ok();
     let seed = given.map_or_else(
         || rand::rng().next_u64(),
@@ -15,48 +15,48 @@ pub fn seed() -> u64 {
 }
 
 /// How many operations a run has: `QUORATE_OPERATIONS`, else as many as are usual.
-pub fn operations(usual: u64) -> u64 {
+pub(crate) fn operations(usual: u64) -> u64 {
     let given = std::env::var("QUORATE_OPERATIONS").ok();
     given.map_or(usual, |text| text.parse().expect("QUORATE_OPERATIONS is a number"))
 }
 
 #[derive(Debug)]
-pub struct Dice(ChaCha8Rng);
+pub(crate) struct Dice(ChaCha8Rng);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
     /// 0 to `limit` - 1.
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0.random_range(0..limit)
     }
 
     /// One time in so many.
-    pub fn one_in(&mut self, times: usize) -> bool {
+    pub(crate) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
 
-    pub fn one_of(&mut self, from: &[&'static str]) -> &'static str {
+    pub(crate) fn one_of(&mut self, from: &[&'static str]) -> &'static str {
         from[self.below(from.len())]
     }
 
-    pub fn word(&mut self, from: &[&str]) -> String {
+    pub(crate) fn word(&mut self, from: &[&str]) -> String {
         (*self.pick(from)).to_owned()
     }
 
-    pub fn bytes(&mut self, most: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, most: usize) -> Vec<u8> {
         let mut bytes = vec![0; self.below(most + 1)];
         self.0.fill_bytes(&mut bytes);
         bytes
     }
 
-    pub fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.0.next_u64()
     }
 }

@@ -8,7 +8,7 @@ use super::dice::Dice;
 
 /// What a selector points at, and so which operators it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Text,
     Number,
     List,
@@ -18,11 +18,11 @@ pub enum Kind {
     Any,
 }
 
-pub type Selectors = &'static [(&'static str, Kind)];
+pub(crate) type Selectors = &'static [(&'static str, Kind)];
 
-pub const NODE: Selectors =
+pub(crate) const NODE: Selectors =
     &[("Node", Kind::Text), ("Address", Kind::Text), ("ID", Kind::Text), ("Meta.env", Kind::Member)];
-pub const CATALOG_SERVICE: Selectors = &[
+pub(crate) const CATALOG_SERVICE: Selectors = &[
     ("Node", Kind::Text),
     ("ServiceID", Kind::Text),
     ("ServiceName", Kind::Text),
@@ -31,14 +31,14 @@ pub const CATALOG_SERVICE: Selectors = &[
     ("ServicePort", Kind::Number),
     ("ServiceMeta.env", Kind::Member),
 ];
-pub const HEALTH: Selectors = &[
+pub(crate) const HEALTH: Selectors = &[
     ("Node.Node", Kind::Text),
     ("Service.ID", Kind::Text),
     ("Service.Tags", Kind::List),
     ("Service.Meta.env", Kind::Member),
     ("Checks.Status", Kind::Any),
 ];
-pub const CHECK: Selectors = &[
+pub(crate) const CHECK: Selectors = &[
     ("Node", Kind::Text),
     ("CheckID", Kind::Text),
     ("Status", Kind::Text),
@@ -51,7 +51,7 @@ const WORDS: &[&str] =
     &["web", "db", "n-a", "passing", "critical", "a", "blue", "10.0.0.1", "prod", "quorate", ""];
 
 #[derive(Debug, Clone)]
-pub enum Expression {
+pub(crate) enum Expression {
     Not(Box<Self>),
     And(Box<Self>, Box<Self>),
     Or(Box<Self>, Box<Self>),
@@ -59,7 +59,7 @@ pub enum Expression {
 }
 
 impl Expression {
-    pub fn random(dice: &mut Dice, selectors: Selectors, depth: u32) -> Self {
+    pub(crate) fn random(dice: &mut Dice, selectors: Selectors, depth: u32) -> Self {
         let deeper = |dice: &mut Dice| Box::new(Self::random(dice, selectors, depth - 1));
         match if depth == 0 { 9 } else { dice.below(10) } {
             0 => Self::Not(deeper(dice)),
@@ -68,7 +68,7 @@ impl Expression {
             _ => {
                 let (selector, kind) = *dice.pick(selectors);
                 let operators: &[&str] = match kind {
-                    Kind::Text => &["==", "!=", "in", "not in", "contains", "is empty", "matches"],
+                    Kind::Text => &["==", "!=", "in", "not in", "contains", "matches"],
                     Kind::Number | Kind::Member | Kind::Any => &["==", "!="],
                     Kind::List => &["in", "not in", "contains", "is empty", "is not empty"],
                 };
@@ -83,7 +83,7 @@ impl Expression {
     }
 
     /// Whether a row is left.
-    pub fn keeps(&self, row: &Value) -> bool {
+    pub(crate) fn keeps(&self, row: &Value) -> bool {
         match self {
             Self::Not(inner) => !inner.keeps(row),
             Self::And(left, right) => left.keeps(row) && right.keeps(row),

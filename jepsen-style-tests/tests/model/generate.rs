@@ -13,7 +13,7 @@ use super::state::{CheckFacts, Model, NodeFacts, Query, ServiceFacts, Texts, Top
 use super::txn::TxnOp;
 
 /// Agents beside the servers' own host's.
-pub const AGENTS: &[&str] = &["quorate", "alpha", "beta"];
+pub(crate) const AGENTS: &[&str] = &["quorate", "alpha", "beta"];
 const NODES: &[&str] = &["n-a", "n-b", "N-A", "n.c d", "nÖd", "alpha"];
 const NODE_IDS: &[&str] = &[
     "",
@@ -42,16 +42,16 @@ const TXN_OPERATIONS_MAX: usize = 8;
 
 /// Makes operations for a model.
 #[derive(Debug)]
-pub struct Generator<'a> {
-    pub dice: &'a mut Dice,
-    pub model: &'a Model,
-    pub ledger: &'a Ledger,
+pub(crate) struct Generator<'a> {
+    pub(crate) dice: &'a mut Dice,
+    pub(crate) model: &'a Model,
+    pub(crate) ledger: &'a Ledger,
     /// How many operations were made before.
-    pub made: u64,
+    pub(crate) made: u64,
 }
 
 impl Generator<'_> {
-    pub fn operation(&mut self) -> Operation {
+    pub(crate) fn operation(&mut self) -> Operation {
         match self.dice.below(100) {
             0..18 => self.put(),
             18..23 => self.delete(),
@@ -600,7 +600,7 @@ const fn plain(byte: u8) -> u8 {
 }
 
 /// What is watched all the time.
-pub fn topics() -> Vec<(Topic, Read)> {
+pub(crate) fn topics() -> Vec<(Topic, Read)> {
     let mut topics = vec![
         (Topic::Services, Read::Services),
         (Topic::Nodes, Read::Nodes { meta: None, filter: None }),

@@ -6,7 +6,7 @@ use super::state::{At, Key, Model, Outcome, Query, Refusal, Session, Topic, fold
 
 /// The condition of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PutMode {
+pub(crate) enum PutMode {
     Set,
     Cas(u64),
     Acquire(String),
@@ -14,7 +14,7 @@ pub enum PutMode {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeleteMode {
+pub(crate) enum DeleteMode {
     One,
     Recurse,
     Cas(u64),
@@ -22,17 +22,17 @@ pub enum DeleteMode {
 
 /// What a client asks a session to be.
 #[derive(Debug, Clone, Default)]
-pub struct SessionWish {
-    pub name: String,
+pub(crate) struct SessionWish {
+    pub(crate) name: String,
     /// Empty: the agent's own.
-    pub node: String,
+    pub(crate) node: String,
     /// In whole seconds; `None` is the default of 15.
-    pub lock_delay: Option<u64>,
+    pub(crate) lock_delay: Option<u64>,
     /// Empty: `release`.
-    pub behavior: String,
-    pub ttl: String,
-    pub node_checks: Option<Vec<String>>,
-    pub checks: Option<Vec<String>>,
+    pub(crate) behavior: String,
+    pub(crate) ttl: String,
+    pub(crate) node_checks: Option<Vec<String>>,
+    pub(crate) checks: Option<Vec<String>>,
 }
 
 fn invalid_session(id: &str) -> Refusal {
@@ -41,7 +41,7 @@ fn invalid_session(id: &str) -> Refusal {
 
 impl Model {
     /// Writes a key if its condition holds. `is_index` says whether a number is the index of a stamp.
-    pub fn put(
+    pub(crate) fn put(
         &mut self,
         key: &str,
         value: &[u8],
@@ -93,7 +93,7 @@ impl Model {
         self.touch(Topic::Key(key.to_owned()));
     }
 
-    pub fn delete(
+    pub(crate) fn delete(
         &mut self,
         key: &str,
         mode: &DeleteMode,
@@ -125,7 +125,7 @@ impl Model {
 
     // ---- sessions ----------------------------------------------------------------------------
 
-    pub fn create_session(&mut self, agent: &str, wish: &SessionWish, id: &str) -> Outcome<()> {
+    pub(crate) fn create_session(&mut self, agent: &str, wish: &SessionWish, id: &str) -> Outcome<()> {
         let is_own = wish.node.is_empty() || fold(&wish.node) == fold(agent);
         if is_own {
             self.ensure_agent(agent);
@@ -165,7 +165,7 @@ impl Model {
     }
 
     /// Ends a session, if there is one, and takes its keys from it.
-    pub fn end_session(&mut self, id: &str) {
+    pub(crate) fn end_session(&mut self, id: &str) {
         let Some(session) = self.sessions.remove(id) else { return };
         self.touch(Topic::Sessions);
         let held = |row: &&Key| row.session.as_deref() == Some(id);
@@ -192,7 +192,7 @@ impl Model {
     }
 
     /// Ends the sessions that need this check of this node.
-    pub fn end_sessions_on(&mut self, node: &str, check: &str) {
+    pub(crate) fn end_sessions_on(&mut self, node: &str, check: &str) {
         let needs = |session: &Session| {
             let mut needed = session.node_checks.iter().chain(session.checks.iter().flatten());
             fold(&session.node) == node && needed.any(|needed| needed == check)
@@ -201,7 +201,7 @@ impl Model {
     }
 
     /// Ends the sessions that belong to a node.
-    pub fn end_sessions_of(&mut self, node: &str) {
+    pub(crate) fn end_sessions_of(&mut self, node: &str) {
         self.end_sessions(|session| fold(&session.node) == node);
     }
 
@@ -218,7 +218,7 @@ impl Model {
     // ---- prepared queries and coordinates ----------------------------------------------------
 
     /// Creates or changes a query.
-    pub fn put_query(&mut self, id: &str, is_new: bool, mut query: Query) -> Outcome<()> {
+    pub(crate) fn put_query(&mut self, id: &str, is_new: bool, mut query: Query) -> Outcome<()> {
         if query.name.is_empty() && query.session.is_empty() {
             let text = "Invalid prepared query: Must be bound to a session";
             return Err((500, text.to_owned()));
@@ -249,7 +249,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn delete_query(&mut self, id: &str) -> Outcome<()> {
+    pub(crate) fn delete_query(&mut self, id: &str) -> Outcome<()> {
         if self.queries.remove(id).is_none() {
             let text = format!("Cannot modify non-existent prepared query: '{id}'");
             return Err((500, text));
@@ -258,7 +258,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn put_coordinate(&mut self, node: &str, vector: &[i64]) {
+    pub(crate) fn put_coordinate(&mut self, node: &str, vector: &[i64]) {
         let key = fold(node);
         let is_same = self.coordinates.get(&key).is_some_and(|old| old == vector);
         if is_same || !self.nodes.contains_key(&key) {

@@ -8,15 +8,15 @@
 use std::collections::BTreeMap;
 
 /// The model's number of a visible change.
-pub type Stamp = u64;
+pub(crate) type Stamp = u64;
 
 /// Bindings between the model's changes and the cluster's indexes.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger(BTreeMap<Stamp, u64>);
+pub(crate) struct Ledger(BTreeMap<Stamp, u64>);
 
 impl Ledger {
     /// Numbers the indexes that were seen before the run, in their order.
-    pub fn seeded(seen: impl IntoIterator<Item = u64>) -> Self {
+    pub(crate) fn seeded(seen: impl IntoIterator<Item = u64>) -> Self {
         let mut seen: Vec<u64> = seen.into_iter().collect();
         seen.sort_unstable();
         seen.dedup();
@@ -24,23 +24,23 @@ impl Ledger {
     }
 
     /// The newest stamp that is bound.
-    pub fn newest(&self) -> Stamp {
+    pub(crate) fn newest(&self) -> Stamp {
         self.0.keys().next_back().copied().unwrap_or(0)
     }
 
     /// The stamp of an index that was seen before the run.
-    pub fn stamp_of(&self, index: u64) -> Stamp {
+    pub(crate) fn stamp_of(&self, index: u64) -> Stamp {
         let found = self.0.iter().find(|(_, bound)| **bound == index);
         *found.expect("the ledger was seeded with every index of the start").0
     }
 
     /// The index of a change, if it was ever shown.
-    pub fn index_of(&self, stamp: Stamp) -> Option<u64> {
+    pub(crate) fn index_of(&self, stamp: Stamp) -> Option<u64> {
         self.0.get(&stamp).copied()
     }
 
     /// An index was shown where this change is expected.
-    pub fn bind(&mut self, stamp: Stamp, index: u64) -> Result<(), String> {
+    pub(crate) fn bind(&mut self, stamp: Stamp, index: u64) -> Result<(), String> {
         if let Some(bound) = self.0.get(&stamp) {
             return match *bound == index {
                 true => Ok(()),

@@ -16,7 +16,7 @@ use super::state::{At, CheckFacts, Model, NodeFacts, Outcome, Query, ServiceFact
 use super::txn::TxnOp;
 
 #[derive(Debug, Clone)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Any bytes as a key.
     Put { key: Vec<u8>, value: Vec<u8>, flags: Option<u64>, mode: PutMode },
     Delete { key: Vec<u8>, mode: DeleteMode },
@@ -42,12 +42,12 @@ pub enum Operation {
 
 /// `PUT /v1/agent/service/register`.
 #[derive(Debug, Clone)]
-pub struct AgentService {
-    pub agent: String,
-    pub service: ServiceFacts,
+pub(crate) struct AgentService {
+    pub(crate) agent: String,
+    pub(crate) service: ServiceFacts,
     /// Their ids are empty where the agent is to give one.
-    pub checks: Vec<CheckFacts>,
-    pub replaces_checks: bool,
+    pub(crate) checks: Vec<CheckFacts>,
+    pub(crate) replaces_checks: bool,
 }
 
 const NODE_REASON: &str = "node reason";
@@ -55,7 +55,7 @@ const TTL: &str = "2h";
 
 impl Operation {
     /// A word for the table of what was run.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Put { mode: PutMode::Set, .. } => "kv put",
             Self::Put { mode: PutMode::Cas(_), .. } => "kv cas",
@@ -84,7 +84,7 @@ impl Operation {
         }
     }
 
-    pub fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> Request {
         match self {
             Self::Put { key, value, flags, mode } => {
                 let mut pairs: Vec<String> = Vec::new();
@@ -203,7 +203,7 @@ impl Operation {
     }
 
     /// Runs it on the model: what should have been answered? Fresh ids are taken from the answer.
-    pub fn run(&self, model: &mut Model, answer: &Answer, ledger: &Ledger) -> Expected {
+    pub(crate) fn run(&self, model: &mut Model, answer: &Answer, ledger: &Ledger) -> Expected {
         let is_index = |stamp, index| ledger.index_of(stamp) == Some(index);
         let fresh = || {
             let shown = answer.json().unwrap_or_default();
@@ -475,4 +475,4 @@ fn txn_body(operation: &TxnOp) -> Value {
 }
 
 /// When a row of the model was made: not yet.
-pub const NEVER: At = At { create: 0, modify: 0 };
+pub(crate) const NEVER: At = At { create: 0, modify: 0 };

@@ -10,14 +10,14 @@ use super::state::{Check, Model, Node, Service, Topic, fold};
 
 /// What an operation should be answered.
 #[derive(Debug, Clone)]
-pub struct Expected {
-    pub status: u16,
-    pub body: Body,
-    pub index: Index,
+pub(crate) struct Expected {
+    pub(crate) status: u16,
+    pub(crate) body: Body,
+    pub(crate) index: Index,
 }
 
 #[derive(Debug, Clone)]
-pub enum Body {
+pub(crate) enum Body {
     Empty,
     Text(String),
     Json(Value),
@@ -29,7 +29,7 @@ pub enum Body {
 
 /// What `X-Consul-Index` should be.
 #[derive(Debug, Clone)]
-pub enum Index {
+pub(crate) enum Index {
     /// Not there.
     None,
     /// The index of this change.
@@ -39,15 +39,15 @@ pub enum Index {
 }
 
 impl Expected {
-    pub fn new(status: u16, body: Body) -> Self {
+    pub(crate) fn new(status: u16, body: Body) -> Self {
         Self { status, body, index: Index::None }
     }
 
-    pub fn json(value: Value) -> Self {
+    pub(crate) fn json(value: Value) -> Self {
         Self::new(200, Body::Json(value))
     }
 
-    pub fn text(status: u16, text: &str) -> Self {
+    pub(crate) fn text(status: u16, text: &str) -> Self {
         Self::new(status, Body::Text(text.to_owned()))
     }
 
@@ -57,10 +57,10 @@ impl Expected {
     }
 }
 
-pub type Tags = Vec<String>;
+pub(crate) type Tags = Vec<String>;
 
 #[derive(Debug, Clone)]
-pub enum Read {
+pub(crate) enum Read {
     /// Any bytes; see [`path_fate`].
     Key(Vec<u8>),
     RawKey(String),
@@ -91,12 +91,12 @@ pub enum Read {
     Coordinate(String),
 }
 
-pub fn encode(text: impl AsRef<[u8]>) -> String {
+pub(crate) fn encode(text: impl AsRef<[u8]>) -> String {
     percent_encode(text.as_ref(), NON_ALPHANUMERIC).to_string()
 }
 
 /// What becomes of a path that ends with these bytes, before any endpoint sees it.
-pub fn path_fate(rest: &[u8]) -> Option<Expected> {
+pub(crate) fn path_fate(rest: &[u8]) -> Option<Expected> {
     let text = String::from_utf8_lossy(rest);
     let is_unprintable = |c: char| c != ' ' && (c.is_control() || c.is_whitespace());
     if text.chars().any(is_unprintable) {
@@ -131,7 +131,7 @@ fn with_tags(path: &str, name: &str, tags: &Tags, more: &[(&str, Option<String>)
 }
 
 impl Read {
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Key(_) | Self::RawKey(_) => "read key",
             Self::Recurse(_) | Self::Names { .. } => "read keys",
@@ -154,7 +154,7 @@ impl Read {
     }
 
     /// Path and query.
-    pub fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         let agent = |agent: &String| Some(agent.clone());
         match self {
             Self::Key(key) => format!("/v1/kv/{}", encode(key)),
@@ -246,7 +246,7 @@ fn aggregate(checks: &[&Check]) -> (u16, &'static str) {
 
 impl Model {
     /// What a read is answered now.
-    pub fn read(&self, read: &Read) -> Expected {
+    pub(crate) fn read(&self, read: &Read) -> Expected {
         match read {
             Read::Key(_) | Read::RawKey(_) | Read::Recurse(_) | Read::Names { .. } => {
                 self.read_keys(read)

@@ -41,7 +41,7 @@ struct Count {
 
 /// A cluster and the model of it.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     cluster: Cluster,
     nodes: Vec<Raw>,
     model: Model,
@@ -57,7 +57,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub async fn start(seed: u64) -> Self {
+    pub(crate) async fn start(seed: u64) -> Self {
         let cluster = Cluster::start(3).await.unwrap();
         let ids = cluster.ids();
         let nodes: Vec<Raw> = ids.iter().map(|id| Raw::new(cluster.http(*id).base())).collect();
@@ -85,7 +85,7 @@ impl Run {
         }
     }
 
-    pub async fn run(&mut self, operations: u64) {
+    pub(crate) async fn run(&mut self, operations: u64) {
         for made in 1..=operations {
             self.step(made).await;
             if made % TOPICS_EVERY == 0 {
@@ -97,7 +97,7 @@ impl Run {
         }
     }
 
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         println!("{:<28} {:>8} {:>11} {:>8}", "kind", "run", "meaningful", "refused");
         for (kind, Count { run, meaningful, refused }) in &self.counts {
             println!("{kind:<28} {run:>8} {meaningful:>11} {refused:>8}");

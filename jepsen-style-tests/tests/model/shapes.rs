@@ -11,15 +11,15 @@ use super::ledger::Ledger;
 use super::state::{Check, Event, Key, Node, Query, Service, Session};
 
 /// A text that ends with this need only begin with what is before it.
-pub const ANYTHING: &str = "\u{1}*";
+pub(crate) const ANYTHING: &str = "\u{1}*";
 /// A member with this text must not be there.
-pub const ABSENT: &str = "\u{1}absent";
+pub(crate) const ABSENT: &str = "\u{1}absent";
 
 fn bytes(value: &[u8]) -> Value {
     if value.is_empty() { Value::Null } else { Value::String(STANDARD.encode(value)) }
 }
 
-pub fn key(name: &str, row: &Key) -> Value {
+pub(crate) fn key(name: &str, row: &Key) -> Value {
     json!({
         "LockIndex": row.lock_index,
         "Key": name,
@@ -31,11 +31,11 @@ pub fn key(name: &str, row: &Key) -> Value {
     })
 }
 
-pub fn key_without_value(name: &str, row: &Key) -> Value {
+pub(crate) fn key_without_value(name: &str, row: &Key) -> Value {
     key(name, &Key { value: Vec::new(), ..row.clone() })
 }
 
-pub fn session(id: &str, row: &Session) -> Value {
+pub(crate) fn session(id: &str, row: &Session) -> Value {
     let checks = row.checks.as_ref().map_or_else(|| json!(ABSENT), |checks| json!(checks));
     json!({
         "ID": id,
@@ -52,7 +52,7 @@ pub fn session(id: &str, row: &Session) -> Value {
     })
 }
 
-pub fn node(row: &Node) -> Value {
+pub(crate) fn node(row: &Node) -> Value {
     json!({
         "ID": row.facts.id,
         "Node": row.name,
@@ -81,7 +81,7 @@ fn weights(row: &Service) -> Value {
 }
 
 /// An instance as it is shown below its node.
-pub fn service(row: &Service) -> Value {
+pub(crate) fn service(row: &Service) -> Value {
     let Value::Object(mut shown) = agent_service(row) else { return Value::Null };
     shown.remove("Datacenter");
     shown.insert("CreateIndex".to_owned(), json!(row.at.create));
@@ -90,7 +90,7 @@ pub fn service(row: &Service) -> Value {
 }
 
 /// An instance as its agent shows it.
-pub fn agent_service(row: &Service) -> Value {
+pub(crate) fn agent_service(row: &Service) -> Value {
     let facts = &row.facts;
     json!({
         "ID": facts.id,
@@ -107,7 +107,7 @@ pub fn agent_service(row: &Service) -> Value {
 }
 
 /// An instance with its node, flattened.
-pub fn catalog_service(node: &Node, row: &Service) -> Value {
+pub(crate) fn catalog_service(node: &Node, row: &Service) -> Value {
     let facts = &row.facts;
     json!({
         "ID": node.facts.id,
@@ -130,7 +130,7 @@ pub fn catalog_service(node: &Node, row: &Service) -> Value {
     })
 }
 
-pub fn check(node: &Node, row: &Check) -> Value {
+pub(crate) fn check(node: &Node, row: &Check) -> Value {
     let mut shown = agent_check(node, row);
     // Agents keep to themselves how they run a check.
     let definition = if node.is_agent { json!({}) } else { row.facts.definition.clone() };
@@ -141,7 +141,7 @@ pub fn check(node: &Node, row: &Check) -> Value {
 }
 
 /// A check as its agent shows it.
-pub fn agent_check(node: &Node, row: &Check) -> Value {
+pub(crate) fn agent_check(node: &Node, row: &Check) -> Value {
     let facts = &row.facts;
     json!({
         "Node": node.name,
@@ -157,7 +157,7 @@ pub fn agent_check(node: &Node, row: &Check) -> Value {
     })
 }
 
-pub fn query(id: &str, row: &Query) -> Value {
+pub(crate) fn query(id: &str, row: &Query) -> Value {
     json!({
         "ID": id,
         "Name": row.name,
@@ -172,7 +172,7 @@ pub fn query(id: &str, row: &Query) -> Value {
     })
 }
 
-pub fn event(row: &Event) -> Value {
+pub(crate) fn event(row: &Event) -> Value {
     json!({
         "ID": row.id,
         "Name": row.name,
@@ -186,7 +186,7 @@ pub fn event(row: &Event) -> Value {
 }
 
 /// Compares an answer with what is expected; binds stamps to the indexes that are shown for them.
-pub fn compare(expected: &Value, actual: &Value, ledger: &mut Ledger) -> Result<(), String> {
+pub(crate) fn compare(expected: &Value, actual: &Value, ledger: &mut Ledger) -> Result<(), String> {
     match (expected, actual) {
         (Value::Object(expected), Value::Object(actual)) => members(expected, actual, ledger),
         (Value::Array(expected), Value::Array(actual)) => {
@@ -231,7 +231,7 @@ fn members(
 }
 
 /// Whether a text is the one that is expected.
-pub fn is_text(expected: &str, actual: &str) -> bool {
+pub(crate) fn is_text(expected: &str, actual: &str) -> bool {
     match expected.strip_suffix(ANYTHING) {
         Some(beginning) => actual.starts_with(beginning),
         None => expected == actual,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::ledger::Stamp;
 
-pub type Texts = BTreeMap<String, String>;
+pub(crate) type Texts = BTreeMap<String, String>;
 
 /// While a long lock delay is this young, a key is certainly kept from being locked; after that the
 /// model does not know, and asks nothing.
@@ -22,132 +22,132 @@ const EVENTS_MAX: usize = 256;
 
 /// When a row was made and last changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct At {
-    pub create: Stamp,
-    pub modify: Stamp,
+pub(crate) struct At {
+    pub(crate) create: Stamp,
+    pub(crate) modify: Stamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    pub value: Vec<u8>,
-    pub flags: u64,
-    pub lock_index: u64,
-    pub session: Option<String>,
-    pub at: At,
+pub(crate) struct Key {
+    pub(crate) value: Vec<u8>,
+    pub(crate) flags: u64,
+    pub(crate) lock_index: u64,
+    pub(crate) session: Option<String>,
+    pub(crate) at: At,
 }
 
 #[derive(Debug, Clone)]
-pub struct Session {
-    pub name: String,
-    pub node: String,
-    pub lock_delay_nanos: u64,
-    pub deletes: bool,
-    pub ttl: String,
-    pub node_checks: Vec<String>,
-    pub checks: Option<Vec<String>>,
-    pub at: At,
+pub(crate) struct Session {
+    pub(crate) name: String,
+    pub(crate) node: String,
+    pub(crate) lock_delay_nanos: u64,
+    pub(crate) deletes: bool,
+    pub(crate) ttl: String,
+    pub(crate) node_checks: Vec<String>,
+    pub(crate) checks: Option<Vec<String>>,
+    pub(crate) at: At,
 }
 
 #[derive(Debug, Clone)]
-pub struct Node {
-    pub name: String,
-    pub facts: NodeFacts,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) facts: NodeFacts,
     /// Whether it is the node of a client host's agent.
-    pub is_agent: bool,
-    pub at: At,
+    pub(crate) is_agent: bool,
+    pub(crate) at: At,
     /// The newest change of the node or of a service on it.
-    pub touched: Stamp,
-    pub services: BTreeMap<String, Service>,
-    pub checks: BTreeMap<String, Check>,
+    pub(crate) touched: Stamp,
+    pub(crate) services: BTreeMap<String, Service>,
+    pub(crate) checks: BTreeMap<String, Check>,
 }
 
 /// What a registration says of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeFacts {
-    pub id: String,
-    pub address: String,
-    pub tagged_addresses: Option<Texts>,
-    pub meta: Option<Texts>,
+pub(crate) struct NodeFacts {
+    pub(crate) id: String,
+    pub(crate) address: String,
+    pub(crate) tagged_addresses: Option<Texts>,
+    pub(crate) meta: Option<Texts>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Service {
-    pub facts: ServiceFacts,
-    pub at: At,
+pub(crate) struct Service {
+    pub(crate) facts: ServiceFacts,
+    pub(crate) at: At,
 }
 
 /// What a registration says of an instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServiceFacts {
-    pub id: String,
-    pub name: String,
-    pub tags: Vec<String>,
-    pub address: String,
-    pub port: i64,
-    pub meta: Texts,
-    pub weights: (i64, i64),
-    pub enable_tag_override: bool,
-    pub tagged_addresses: BTreeMap<String, (String, i64)>,
+pub(crate) struct ServiceFacts {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) address: String,
+    pub(crate) port: i64,
+    pub(crate) meta: Texts,
+    pub(crate) weights: (i64, i64),
+    pub(crate) enable_tag_override: bool,
+    pub(crate) tagged_addresses: BTreeMap<String, (String, i64)>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Check {
-    pub facts: CheckFacts,
-    pub service_name: String,
-    pub service_tags: Vec<String>,
-    pub at: At,
+pub(crate) struct Check {
+    pub(crate) facts: CheckFacts,
+    pub(crate) service_name: String,
+    pub(crate) service_tags: Vec<String>,
+    pub(crate) at: At,
 }
 
 /// What a registration says of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CheckFacts {
-    pub id: String,
-    pub name: String,
-    pub status: String,
-    pub notes: String,
-    pub output: String,
-    pub service_id: String,
+pub(crate) struct CheckFacts {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) status: String,
+    pub(crate) notes: String,
+    pub(crate) output: String,
+    pub(crate) service_id: String,
     /// The API's `Type`; a `ttl` check takes heartbeats.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The API's `Definition`.
-    pub definition: Value,
+    pub(crate) definition: Value,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query {
-    pub name: String,
-    pub session: String,
-    pub service: String,
-    pub only_passing: bool,
-    pub tags: Option<Vec<String>>,
-    pub at: At,
+pub(crate) struct Query {
+    pub(crate) name: String,
+    pub(crate) session: String,
+    pub(crate) service: String,
+    pub(crate) only_passing: bool,
+    pub(crate) tags: Option<Vec<String>>,
+    pub(crate) at: At,
 }
 
 #[derive(Debug, Clone)]
-pub struct Event {
-    pub id: String,
-    pub name: String,
-    pub payload: Vec<u8>,
-    pub time: u64,
+pub(crate) struct Event {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) time: u64,
 }
 
 /// The newest change of each table.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Tables {
-    pub kv: Stamp,
-    pub nodes: Stamp,
-    pub services: Stamp,
-    pub checks: Stamp,
-    pub sessions: Stamp,
-    pub queries: Stamp,
-    pub coordinates: Stamp,
+pub(crate) struct Tables {
+    pub(crate) kv: Stamp,
+    pub(crate) nodes: Stamp,
+    pub(crate) services: Stamp,
+    pub(crate) checks: Stamp,
+    pub(crate) sessions: Stamp,
+    pub(crate) queries: Stamp,
+    pub(crate) coordinates: Stamp,
     /// When any service name last lost its last instance.
-    pub extinction: Option<Stamp>,
+    pub(crate) extinction: Option<Stamp>,
 }
 
 /// What a client can watch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Topic {
+pub(crate) enum Topic {
     Key(String),
     Prefix(String),
     Services,
@@ -161,41 +161,41 @@ pub enum Topic {
 }
 
 /// Why a command was refused: status and text.
-pub type Refusal = (u16, String);
-pub type Outcome<T> = Result<T, Refusal>;
+pub(crate) type Refusal = (u16, String);
+pub(crate) type Outcome<T> = Result<T, Refusal>;
 
 #[derive(Debug, Clone, Default)]
-pub struct Model {
+pub(crate) struct Model {
     /// The newest visible change.
-    pub stamp: Stamp,
-    is_changed: bool,
-    pub tables: Tables,
-    pub keys: BTreeMap<String, Key>,
+    pub(crate) stamp: Stamp,
+    pub(crate) is_changed: bool,
+    pub(crate) tables: Tables,
+    pub(crate) keys: BTreeMap<String, Key>,
     /// Keys that were deleted, and when.
-    pub graves: BTreeMap<String, Stamp>,
+    pub(crate) graves: BTreeMap<String, Stamp>,
     /// Keys that a session with a long lock delay lost, and since when.
-    pub delays: BTreeMap<String, Instant>,
-    pub sessions: BTreeMap<String, Session>,
+    pub(crate) delays: BTreeMap<String, Instant>,
+    pub(crate) sessions: BTreeMap<String, Session>,
     /// By name in lower case.
-    pub nodes: BTreeMap<String, Node>,
+    pub(crate) nodes: BTreeMap<String, Node>,
     /// Service names with an instance, in lower case, and when each was last touched.
-    pub names: BTreeMap<String, Stamp>,
-    pub queries: BTreeMap<String, Query>,
-    pub events: VecDeque<Event>,
-    pub events_fired: u64,
+    pub(crate) names: BTreeMap<String, Stamp>,
+    pub(crate) queries: BTreeMap<String, Query>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) events_fired: u64,
     /// By node in lower case.
-    pub coordinates: BTreeMap<String, Vec<i64>>,
+    pub(crate) coordinates: BTreeMap<String, Vec<i64>>,
     /// What the nodes of agents are made of.
-    pub agents: BTreeMap<String, NodeFacts>,
+    pub(crate) agents: BTreeMap<String, NodeFacts>,
 }
 
-pub fn fold(name: &str) -> String {
+pub(crate) fn fold(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
 impl Model {
     /// Runs a command: all of it, or, when it is refused, nothing.
-    pub fn command<T>(&mut self, run: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+    pub(crate) fn command<T>(&mut self, run: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
         let before = self.clone();
         let outcome = run(self);
         if outcome.is_err() {
@@ -207,16 +207,16 @@ impl Model {
     }
 
     /// The stamp of whatever the running command writes.
-    pub fn now(&self) -> Stamp {
+    pub(crate) fn now(&self) -> Stamp {
         self.stamp + 1
     }
 
     /// When a row was made and changed that is written now.
-    pub fn at(&self, old: Option<At>) -> At {
+    pub(crate) fn at(&self, old: Option<At>) -> At {
         At { create: old.map_or(self.now(), |old| old.create), modify: self.now() }
     }
 
-    pub fn touch(&mut self, topic: Topic) {
+    pub(crate) fn touch(&mut self, topic: Topic) {
         self.is_changed = true;
         let now = self.now();
         match topic {
@@ -241,12 +241,12 @@ impl Model {
     }
 
     /// Something changed that no counted topic shows.
-    pub fn touch_events(&mut self) {
+    pub(crate) fn touch_events(&mut self) {
         self.is_changed = true;
     }
 
     /// What the index of a topic must be.
-    pub fn index(&self, topic: &Topic) -> Stamp {
+    pub(crate) fn index(&self, topic: &Topic) -> Stamp {
         let tables = &self.tables;
         match topic {
             Topic::Key(key) => self.keys.get(key).map_or(tables.kv, |row| row.at.modify),
@@ -272,7 +272,7 @@ impl Model {
         }
     }
 
-    pub fn keys_below<'a>(
+    pub(crate) fn keys_below<'a>(
         &'a self,
         prefix: &'a str,
     ) -> impl Iterator<Item = (&'a String, &'a Key)> {
@@ -280,14 +280,14 @@ impl Model {
     }
 
     /// Whether a lock delay keeps a key from being locked; `None` if that is not certain.
-    pub fn is_delayed(&self, key: &str) -> Option<bool> {
+    pub(crate) fn is_delayed(&self, key: &str) -> Option<bool> {
         match self.delays.get(key) {
             None => Some(false),
             Some(since) => (since.elapsed() < DELAY_CERTAIN).then_some(true),
         }
     }
 
-    pub fn fire(&mut self, id: &str, name: &str, payload: &[u8]) {
+    pub(crate) fn fire(&mut self, id: &str, name: &str, payload: &[u8]) {
         self.events_fired += 1;
         let (id, name, payload) = (id.to_owned(), name.to_owned(), payload.to_vec());
         self.events.push_back(Event { id, name, payload, time: self.events_fired });

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::catalog::Registration;
 use super::kv::{DeleteMode, PutMode};
 use super::shapes::{self, ANYTHING};
-use super::state::{CheckFacts, Model, Refusal, ServiceFacts, fold};
+use super::state::{CheckFacts, Model, Node, Refusal, ServiceFacts, fold};
 
 /// One operation; indexes are the cluster's.
 #[derive(Debug, Clone)]
-pub enum TxnOp {
+pub(crate) enum TxnOp {
     Key {
         verb: &'static str,
         key: String,
@@ -27,7 +27,7 @@ pub enum TxnOp {
 type Done = Result<Vec<Value>, String>;
 
 impl TxnOp {
-    pub fn writes(&self) -> bool {
+    pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Key { verb, .. } => matches!(
                 *verb,
@@ -42,7 +42,7 @@ impl TxnOp {
 
 impl Model {
     /// Runs a transaction; what it answers is its results, or its errors and nothing happened.
-    pub fn transact(
+    pub(crate) fn transact(
         &mut self,
         operations: &[TxnOp],
         is_index: impl Fn(u64, u64) -> bool,
@@ -191,7 +191,7 @@ impl Model {
         let modify = self.nodes.get(&key).map(|node| node.at.modify);
         let stale = |done| Err(format!("failed to {done} node {name:?}, index is stale"));
         match verb {
-            "get" => match self.nodes.get(&key) {
+            "get" => match self.node_of(&key, &what.facts.id) {
                 Some(node) => return Ok(vec![json!({"Node": shapes::node(node)})]),
                 None => return Err(format!("node {name:?} doesn't exist")),
             },
@@ -208,6 +208,14 @@ impl Model {
             }
         }
         Ok(vec![json!({"Node": shapes::node(&self.nodes[&key])})])
+    }
+
+    /// A node by its id, if one is given, else by its name.
+    fn node_of(&self, key: &str, id: &str) -> Option<&Node> {
+        match id {
+            "" => self.nodes.get(key),
+            id => self.nodes.values().find(|node| node.facts.id == id),
+        }
     }
 
     fn on_service(
