@@ -53,7 +53,12 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn register_node(&mut self, name: &str, facts: &NodeFacts, skip: bool) -> Outcome<()> {
+    pub(crate) fn register_node(
+        &mut self,
+        name: &str,
+        facts: &NodeFacts,
+        skip: bool,
+    ) -> Outcome<()> {
         let key = fold(name);
         if skip && self.nodes.contains_key(&key) {
             return Ok(());
@@ -408,13 +413,13 @@ impl Model {
         let found = match id.strip_prefix("_service_maintenance:") {
             _ if id == SERF_HEALTH => None,
             _ if id == NODE_MAINTENANCE => Some(fold(agent)),
-            Some(service) => self
-                .locate("check", agent, service, |node| node.services.contains_key(service))?,
+            Some(service) => {
+                self.locate("check", agent, service, |node| node.services.contains_key(service))?
+            }
             None => self.locate("check", agent, id, |node| node.checks.contains_key(id))?,
         };
-        let has = |key: &String| {
-            self.nodes.get(key).is_some_and(|node| node.checks.contains_key(id))
-        };
+        let has =
+            |key: &String| self.nodes.get(key).is_some_and(|node| node.checks.contains_key(id));
         found.filter(has).ok_or_else(|| unknown_check(id))
     }
 
@@ -430,7 +435,13 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn beat(&mut self, agent: &str, id: &str, status: &str, output: &str) -> Outcome<()> {
+    pub(crate) fn beat(
+        &mut self,
+        agent: &str,
+        id: &str,
+        status: &str,
+        output: &str,
+    ) -> Outcome<()> {
         let key = self.locate_check(agent, id)?;
         let facts = self.nodes[&key].checks[id].facts.clone();
         if facts.kind != "ttl" {

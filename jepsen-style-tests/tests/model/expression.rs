@@ -20,8 +20,12 @@ pub(crate) enum Kind {
 
 pub(crate) type Selectors = &'static [(&'static str, Kind)];
 
-pub(crate) const NODE: Selectors =
-    &[("Node", Kind::Text), ("Address", Kind::Text), ("ID", Kind::Text), ("Meta.env", Kind::Member)];
+pub(crate) const NODE: Selectors = &[
+    ("Node", Kind::Text),
+    ("Address", Kind::Text),
+    ("ID", Kind::Text),
+    ("Meta.env", Kind::Member),
+];
 pub(crate) const CATALOG_SERVICE: Selectors = &[
     ("Node", Kind::Text),
     ("ServiceID", Kind::Text),

@@ -15,13 +15,8 @@ use super::txn::TxnOp;
 /// Agents beside the servers' own host's.
 pub(crate) const AGENTS: &[&str] = &["quorate", "alpha", "beta"];
 const NODES: &[&str] = &["n-a", "n-b", "N-A", "n.c d", "nÖd", "alpha"];
-const NODE_IDS: &[&str] = &[
-    "",
-    "",
-    "",
-    "1f0a2c1e-94a5-4ab1-a7f6-000000000001",
-    "1f0a2c1e-94a5-4ab1-a7f6-000000000002",
-];
+const NODE_IDS: &[&str] =
+    &["", "", "", "1f0a2c1e-94a5-4ab1-a7f6-000000000001", "1f0a2c1e-94a5-4ab1-a7f6-000000000002"];
 const ADDRESSES: &[&str] = &["10.0.0.1", "10.0.0.2", "db.local", "::1"];
 const SERVICE_IDS: &[&str] = &["web-1", "web-2", "db/1", "a b", "ü:1"];
 const SERVICES: &[&str] = &["web", "db", "web", "wéb"];
@@ -31,8 +26,23 @@ const TAGS: &[&str] = &["a", "blue", "v1.0", "Großé"];
 const CHECK_IDS: &[&str] = &["c1", "c2", "service:web-1", "service:db/1", "serfHealth", "c/3 é"];
 const STATUSES: &[&str] = &["passing", "warning", "critical"];
 const KEYS: &[&str] = &[
-    "a", "a/", "a/b", "ab", "a/b/c", "x.y", "x..y/.z", "ü/é", "100%", "%2F", "a b", "a+b", "<&>",
-    "q?=&#", "A", "\u{10348}", "..a/b..",
+    "a",
+    "a/",
+    "a/b",
+    "ab",
+    "a/b/c",
+    "x.y",
+    "x..y/.z",
+    "ü/é",
+    "100%",
+    "%2F",
+    "a b",
+    "a+b",
+    "<&>",
+    "q?=&#",
+    "A",
+    "\u{10348}",
+    "..a/b..",
 ];
 const PREFIXES: &[&str] = &["a", "a/", "x", "ü/", "", "none", "lock/", "%", "r/", "A"];
 /// A pool of keys for locks is left behind after so many operations: lock delays make it unusable.
@@ -94,7 +104,9 @@ impl Generator<'_> {
                 let count = self.dice.below(6);
                 (0..count).map(|_| *self.dice.pick(&parts)).collect::<String>().into_bytes()
             }
-            2 => b"r/".iter().copied().chain(self.dice.bytes(most).into_iter().map(plain)).collect(),
+            2 => {
+                b"r/".iter().copied().chain(self.dice.bytes(most).into_iter().map(plain)).collect()
+            }
             _ => vec![b'r'; self.dice.below(most + 1)],
         }
     }
@@ -178,7 +190,8 @@ impl Generator<'_> {
             0 if self.dice.one_in(2) => {
                 let everything_is_rare = self.dice.one_in(10);
                 let prefix = self.dice.word(PREFIXES);
-                let prefix = if prefix.is_empty() && !everything_is_rare { "r/".into() } else { prefix };
+                let prefix =
+                    if prefix.is_empty() && !everything_is_rare { "r/".into() } else { prefix };
                 return Operation::Delete { key: prefix.into_bytes(), mode: DeleteMode::Recurse };
             }
             1 | 2 if !self.is_known(modify) => {
@@ -243,9 +256,10 @@ impl Generator<'_> {
         NodeFacts {
             id: self.dice.word(NODE_IDS),
             address: self.dice.word(ADDRESSES),
-            tagged_addresses: self.dice.one_in(4).then(|| {
-                Texts::from([("lan".to_owned(), self.dice.word(ADDRESSES))])
-            }),
+            tagged_addresses: self
+                .dice
+                .one_in(4)
+                .then(|| Texts::from([("lan".to_owned(), self.dice.word(ADDRESSES))])),
             meta: self.dice.one_in(3).then(|| env(self)),
         }
     }
@@ -332,7 +346,7 @@ impl Generator<'_> {
             status: self.dice.word(STATUSES),
             notes: self.dice.word(&["", "note"]),
             kind: "ttl".to_owned(),
-            definition: json!({}),
+            definition: json!({ "TTL": "2h0m0s" }),
             ..CheckFacts::default()
         }
     }
@@ -441,10 +455,23 @@ impl Generator<'_> {
 
     fn txn_key(&mut self, careful: bool) -> TxnOp {
         const SAFE: &[&str] = &["set", "delete", "get-tree", "delete-tree"];
-        const PRESENT: &[&str] = &["set", "get", "cas", "delete-cas", "check-index", "check-session"];
+        const PRESENT: &[&str] =
+            &["set", "get", "cas", "delete-cas", "check-index", "check-session"];
         const ALL: &[&str] = &[
-            "set", "cas", "lock", "unlock", "get", "get-tree", "check-index", "check-session",
-            "check-not-exists", "delete", "delete-tree", "delete-cas", "odd", "",
+            "set",
+            "cas",
+            "lock",
+            "unlock",
+            "get",
+            "get-tree",
+            "check-index",
+            "check-session",
+            "check-not-exists",
+            "delete",
+            "delete-tree",
+            "delete-cas",
+            "odd",
+            "",
         ];
         let mut key = self.key();
         let row = self.model.keys.get(&key);
@@ -493,7 +520,8 @@ impl Generator<'_> {
     }
 
     fn query(&mut self) -> Operation {
-        let id = self.a_query().unwrap_or_else(|| "8a4b3b0e-6d07-4f40-9d7a-00000000000a".to_owned());
+        let id =
+            self.a_query().unwrap_or_else(|| "8a4b3b0e-6d07-4f40-9d7a-00000000000a".to_owned());
         let is_bound = self.dice.one_in(3);
         let query = Query {
             name: self.dice.word(&["", "q1", "q2", "q-3"]),

@@ -125,7 +125,12 @@ impl Model {
 
     // ---- sessions ----------------------------------------------------------------------------
 
-    pub(crate) fn create_session(&mut self, agent: &str, wish: &SessionWish, id: &str) -> Outcome<()> {
+    pub(crate) fn create_session(
+        &mut self,
+        agent: &str,
+        wish: &SessionWish,
+        id: &str,
+    ) -> Outcome<()> {
         let is_own = wish.node.is_empty() || fold(&wish.node) == fold(agent);
         if is_own {
             self.ensure_agent(agent);

@@ -18,25 +18,68 @@ use super::txn::TxnOp;
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {
     /// Any bytes as a key.
-    Put { key: Vec<u8>, value: Vec<u8>, flags: Option<u64>, mode: PutMode },
-    Delete { key: Vec<u8>, mode: DeleteMode },
-    CreateSession { agent: String, wish: SessionWish },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        flags: Option<u64>,
+        mode: PutMode,
+    },
+    Delete {
+        key: Vec<u8>,
+        mode: DeleteMode,
+    },
+    CreateSession {
+        agent: String,
+        wish: SessionWish,
+    },
     DestroySession(String),
     RenewSession(String),
     Register(Box<Registration>),
-    Deregister { node: String, service: String, check: String },
+    Deregister {
+        node: String,
+        service: String,
+        check: String,
+    },
     AgentService(Box<AgentService>),
-    AgentDeregister { agent: String, id: String },
-    AgentCheck { agent: String, check: Box<CheckFacts> },
-    AgentDeregisterCheck { agent: String, id: String },
-    Beat { agent: String, id: String, status: &'static str, output: String, by_update: bool },
-    Maintain { agent: String, service: Option<String>, reason: Option<String> },
+    AgentDeregister {
+        agent: String,
+        id: String,
+    },
+    AgentCheck {
+        agent: String,
+        check: Box<CheckFacts>,
+    },
+    AgentDeregisterCheck {
+        agent: String,
+        id: String,
+    },
+    Beat {
+        agent: String,
+        id: String,
+        status: &'static str,
+        output: String,
+        by_update: bool,
+    },
+    Maintain {
+        agent: String,
+        service: Option<String>,
+        reason: Option<String>,
+    },
     Transact(Vec<TxnOp>),
     CreateQuery(Query),
-    UpdateQuery { id: String, query: Query },
+    UpdateQuery {
+        id: String,
+        query: Query,
+    },
     DeleteQuery(String),
-    Fire { name: String, payload: Vec<u8> },
-    Coordinate { node: String, vector: Vec<i64> },
+    Fire {
+        name: String,
+        payload: Vec<u8>,
+    },
+    Coordinate {
+        node: String,
+        vector: Vec<i64>,
+    },
     Read(Read),
 }
 
@@ -222,8 +265,7 @@ impl Operation {
                 on_key(key, |key| model.command(|model| Ok(model.delete(key, mode, is_index))))
             }
             Self::CreateSession { agent, wish } => {
-                let made =
-                    model.command(|model| model.create_session(agent, wish, &fresh()));
+                let made = model.command(|model| model.create_session(agent, wish, &fresh()));
                 made.map_or_else(refused, |()| Expected::new(200, Body::Id))
             }
             Self::DestroySession(id) => {
@@ -237,7 +279,9 @@ impl Operation {
                 Some(row) => Expected::json(json!([shapes::session(id, row)])),
                 None => Expected::text(404, &format!("Session id '{id}' not found")),
             },
-            Self::Register(what) => word(model.command(|model| model.register(what)).map(|()| true)),
+            Self::Register(what) => {
+                word(model.command(|model| model.register(what)).map(|()| true))
+            }
             Self::Deregister { node, service, check } => word(model.command(|model| {
                 model.deregister(node, service, check);
                 Ok(true)
@@ -280,9 +324,7 @@ impl Operation {
                 Ok(())
             }
             Self::AgentDeregister { agent, id } => model.agent_deregister(agent, id),
-            Self::AgentCheck { agent, check } => {
-                model.agent_check(agent, check)
-            }
+            Self::AgentCheck { agent, check } => model.agent_check(agent, check),
             Self::AgentDeregisterCheck { agent, id } => model.agent_deregister_check(agent, id),
             Self::Beat { agent, id, status, output, .. } => model.beat(agent, id, status, output),
             Self::Maintain { agent, service, reason } => {

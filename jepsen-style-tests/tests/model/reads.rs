@@ -65,28 +65,58 @@ pub(crate) enum Read {
     Key(Vec<u8>),
     RawKey(String),
     Recurse(String),
-    Names { prefix: String, separator: String },
+    Names {
+        prefix: String,
+        separator: String,
+    },
     Sessions,
     Session(String),
     SessionsOf(String),
-    Nodes { meta: Option<(String, String)>, filter: Option<Expression> },
+    Nodes {
+        meta: Option<(String, String)>,
+        filter: Option<Expression>,
+    },
     Services,
-    Service { name: String, tags: Tags, filter: Option<Expression> },
+    Service {
+        name: String,
+        tags: Tags,
+        filter: Option<Expression>,
+    },
     Node(String),
     NodeServices(String),
-    Health { name: String, tags: Tags, passing: bool, filter: Option<Expression> },
+    Health {
+        name: String,
+        tags: Tags,
+        passing: bool,
+        filter: Option<Expression>,
+    },
     ChecksOf(String),
-    ChecksOn { node: String, filter: Option<Expression> },
-    ChecksIn { status: String, filter: Option<Expression> },
+    ChecksOn {
+        node: String,
+        filter: Option<Expression>,
+    },
+    ChecksIn {
+        status: String,
+        filter: Option<Expression>,
+    },
     Queries,
     Query(String),
     Execute(String),
     Events(String),
     AgentServices(String),
     AgentChecks(String),
-    AgentService { agent: String, id: String },
-    AgentHealth { agent: String, id: String },
-    AgentHealthOf { agent: String, name: String },
+    AgentService {
+        agent: String,
+        id: String,
+    },
+    AgentHealth {
+        agent: String,
+        id: String,
+    },
+    AgentHealthOf {
+        agent: String,
+        name: String,
+    },
     Coordinates,
     Coordinate(String),
 }
@@ -402,8 +432,7 @@ impl Model {
                     return Expected::json(Value::Null).at(self.tables.nodes);
                 };
                 let services = node.services.iter();
-                let services =
-                    services.map(|(id, service)| (id.clone(), shapes::service(service)));
+                let services = services.map(|(id, service)| (id.clone(), shapes::service(service)));
                 let services = Value::Object(services.collect());
                 let shown = json!({ "Node": shapes::node(node), "Services": services });
                 Expected::json(shown).at(node.touched)
@@ -524,9 +553,7 @@ impl Model {
                 Expected::json(Value::Object(rows.collect()))
             }
             Read::AgentService { agent, id } => match self.locate_service(agent, id) {
-                Ok(key) => {
-                    Expected::json(shapes::agent_service(&self.nodes[&key].services[id]))
-                }
+                Ok(key) => Expected::json(shapes::agent_service(&self.nodes[&key].services[id])),
                 Err((404, _)) => Expected::text(404, &format!("unknown service ID: {id}")),
                 Err((status, text)) => Expected::text(status, &text),
             },
@@ -549,8 +576,7 @@ impl Model {
                 };
                 let instances = node.services.values();
                 let instances = instances.filter(|service| service.facts.name == *name);
-                let shown: Vec<_> =
-                    instances.map(|service| agent_health(node, service)).collect();
+                let shown: Vec<_> = instances.map(|service| agent_health(node, service)).collect();
                 let rank = |(status, shown): &&(u16, Value)| {
                     let order = [200, 429, 503];
                     let place = order.iter().position(|code| code == status);

@@ -14,8 +14,8 @@ use super::operation::Operation;
 use super::reads::{Body, Expected, Index, Read};
 use super::shapes;
 use super::state::{
-    At, Check, CheckFacts, Model, Node, NodeFacts, Service, ServiceFacts, Tables, Texts,
-    Topic, fold,
+    At, Check, CheckFacts, Model, Node, NodeFacts, Service, ServiceFacts, Tables, Texts, Topic,
+    fold,
 };
 
 /// How often all topics are looked at, in operations.
@@ -315,8 +315,11 @@ async fn import(node: &Raw) -> (Model, Ledger) {
         let (services, touched) = look(node, &format!("/v1/catalog/node/{name}")).await;
         let (checks, _) = look(node, &format!("/v1/health/node/{name}")).await;
         numbers.push(touched);
-        let services: Vec<Value> =
-            services["Services"].as_object().into_iter().flat_map(|map| map.values().cloned()).collect();
+        let services: Vec<Value> = services["Services"]
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.values().cloned())
+            .collect();
         let checks = checks.as_array().cloned().unwrap_or_default();
         for shown in services.iter().chain(&checks).chain([row]) {
             for member in ["CreateIndex", "ModifyIndex"] {

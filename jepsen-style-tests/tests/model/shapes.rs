@@ -70,9 +70,8 @@ fn addresses(row: &Service) -> Value {
         return json!(ABSENT);
     }
     let shown = row.facts.tagged_addresses.iter();
-    let shown = shown.map(|(name, (address, port))| {
-        (name.clone(), json!({ "Address": address, "Port": port }))
-    });
+    let shown = shown
+        .map(|(name, (address, port))| (name.clone(), json!({ "Address": address, "Port": port })));
     Value::Object(shown.collect())
 }
 

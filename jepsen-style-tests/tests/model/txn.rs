@@ -11,14 +11,7 @@ use super::state::{CheckFacts, Model, Node, Refusal, ServiceFacts, fold};
 /// One operation; indexes are the cluster's.
 #[derive(Debug, Clone)]
 pub(crate) enum TxnOp {
-    Key {
-        verb: &'static str,
-        key: String,
-        value: Vec<u8>,
-        flags: u64,
-        index: u64,
-        session: String,
-    },
+    Key { verb: &'static str, key: String, value: Vec<u8>, flags: u64, index: u64, session: String },
     Node { verb: &'static str, node: Registration, index: u64 },
     Service { verb: &'static str, node: String, service: ServiceFacts, index: u64 },
     Check { verb: &'static str, node: String, check: CheckFacts, index: u64 },
@@ -303,7 +296,5 @@ fn refused() -> Refusal {
 
 fn numbered(failures: impl Iterator<Item = Option<String>>) -> Vec<Value> {
     let failures = failures.enumerate();
-    failures
-        .filter_map(|(place, what)| Some(json!({"OpIndex": place, "What": what?})))
-        .collect()
+    failures.filter_map(|(place, what)| Some(json!({"OpIndex": place, "What": what?}))).collect()
 }

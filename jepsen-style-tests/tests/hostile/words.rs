@@ -1,0 +1,75 @@
+//! The statuses and sentences with which a request may be refused.
+//!
+//! A status 500 is an answer that the documentation knows, or it is a fault of ours.
+
+use jepsen_style_tests::raw::Answer;
+
+/// How the documented sentences of status 500 begin.
+const INTERNAL: &[&str] = &[
+    "Must provide node",
+    "Must provide address if SkipNodeUpdate is not set",
+    "Must provide service name with ID",
+    "Bad node ID: ",
+    "check node \"",
+    "failed inserting node: ",
+    "failed inserting service: ",
+    "failed inserting check: ",
+    "Missing node registration",
+    "Missing check '",
+    "Check '",
+    "Invalid Session TTL '",
+    "Session TTL '",
+    "Invalid Behavior setting '",
+    "failed session lookup: ",
+    "invalid session \"",
+    "missing session",
+    "strconv.ParseUint: parsing ",
+    "No path to datacenter",
+    "Failed to create boolean expression evaluator: ",
+    "failed to decompress snapshot: ",
+    "Scripts are disabled on this agent",
+    "CheckID missing",
+    "CheckID \"",
+    "ServiceID missing",
+    "Invalid prepared query: ",
+    "Cannot modify non-existent prepared query: '",
+    "ID must be empty when creating a new prepared query",
+    "name '",
+    "Cannot provide tag filter without service filter",
+    "Invalid node filter: ",
+    "Invalid service filter: ",
+    "Invalid tag filter: ",
+    "user event exceeds configured limit of 512 bytes",
+    "Bad coordinate",
+    "Bad limit: ",
+    "id \"",
+    "address \"",
+];
+
+/// What is wrong with an answer, if anything is. `is_decodable` says whether the query string is.
+pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<String> {
+    let text = answer.text();
+    let is_known = match answer.status {
+        200 | 301 | 400 | 404 | 405 | 413 | 414 | 431 => true,
+        // The health of a service is told by the status, too.
+        429 | 503 => path.starts_with("/v1/agent/health/"),
+        401 => path.starts_with("/v1/acl/"),
+        409 => path == "/v1/txn" || path.starts_with("/v1/agent/"),
+        501 => text.starts_with("Quorate has no service mesh"),
+        500 if text.is_empty() => !is_decodable,
+        // The list of an agent's checks tells a bad filter without an introduction.
+        500 if path == "/v1/agent/checks" => true,
+        500 => INTERNAL.iter().any(|known| text.starts_with(known)),
+        _ => false,
+    };
+    let is_text = answer.status < 400
+        || text.is_empty()
+        || answer.header("content-type").is_some_and(|kind| {
+            kind.starts_with("text/plain") || kind.starts_with("application/json")
+        });
+    match (is_known, is_text) {
+        (true, true) => None,
+        (false, _) => Some(format!("{} {text:.500}", answer.status)),
+        (true, false) => Some(format!("{} without a type: {text:.500}", answer.status)),
+    }
+}
