@@ -8,6 +8,8 @@
 //!
 //! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets how long it is.
 
+#[path = "model/answers.rs"]
+mod answers;
 #[path = "model/catalog.rs"]
 mod catalog;
 #[path = "model/dice.rs"]
@@ -38,7 +40,7 @@ const USUAL_OPERATIONS: u64 = 5_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_and_every_index_is_the_one_that_the_documentation_promises() {
-    let mut run = run::Run::start(dice::seed()).await;
-    run.run(dice::operations(USUAL_OPERATIONS)).await;
-    run.finish().await;
+    let mut run = run::Run::start(dice::seed()).await.unwrap();
+    run.run(dice::operations(USUAL_OPERATIONS)).await.unwrap();
+    run.finish().await.unwrap();
 }

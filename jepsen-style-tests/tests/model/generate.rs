@@ -1,16 +1,21 @@
 //! Random operations. The vocabulary is small, so that operations meet.
 
+#[path = "questions.rs"]
+mod questions;
+#[path = "transactions.rs"]
+mod transactions;
+
 use serde_json::json;
+
+pub(crate) use questions::topics;
 
 use super::catalog::Registration;
 use super::dice::Dice;
-use super::expression::{self, Expression, Selectors};
 use super::kv::{DeleteMode, PutMode, SessionWish};
 use super::ledger::{Ledger, Stamp};
 use super::operation::{AgentService, NEVER, Operation};
 use super::reads::Read;
-use super::state::{CheckFacts, Model, NodeFacts, Query, ServiceFacts, Texts, Topic, fold};
-use super::txn::TxnOp;
+use super::state::{CheckFacts, Model, NodeFacts, Query, ServiceFacts, Texts};
 
 /// Agents beside the servers' own host's.
 pub(crate) const AGENTS: &[&str] = &["quorate", "alpha", "beta"];
@@ -20,8 +25,6 @@ const NODE_IDS: &[&str] =
 const ADDRESSES: &[&str] = &["10.0.0.1", "10.0.0.2", "db.local", "::1"];
 const SERVICE_IDS: &[&str] = &["web-1", "web-2", "db/1", "a b", "ü:1"];
 const SERVICES: &[&str] = &["web", "db", "web", "wéb"];
-/// Look-ups ignore case; some of these never have an instance.
-const SERVICES_ASKED: &[&str] = &["web", "db", "WEB", "wéb", "consul", "none", "none/at all"];
 const TAGS: &[&str] = &["a", "blue", "v1.0", "Großé"];
 const CHECK_IDS: &[&str] = &["c1", "c2", "service:web-1", "service:db/1", "serfHealth", "c/3 é"];
 const STATUSES: &[&str] = &["passing", "warning", "critical"];
@@ -48,7 +51,6 @@ const PREFIXES: &[&str] = &["a", "a/", "x", "ü/", "", "none", "lock/", "%", "r/
 /// A pool of keys for locks is left behind after so many operations: lock delays make it unusable.
 const LOCK_POOL_OPERATIONS: u64 = 500;
 const KEY_BYTES_MAX: usize = 4096;
-const TXN_OPERATIONS_MAX: usize = 8;
 
 /// Makes operations for a model.
 #[derive(Debug)]
@@ -405,109 +407,6 @@ impl Generator<'_> {
         }
     }
 
-    // ---- transactions ------------------------------------------------------------------------
-
-    fn transact(&mut self) -> Operation {
-        let count = self.dice.below(TXN_OPERATIONS_MAX) + 1;
-        let only_reads = self.dice.one_in(5);
-        // Most operations should be able to hold, else no long transaction ever does.
-        let careful = !self.dice.one_in(3);
-        let mut list = Vec::new();
-        while list.len() < count {
-            let operation = self.txn_operation(careful);
-            if only_reads && operation.writes() {
-                continue;
-            }
-            list.push(operation);
-        }
-        Operation::Transact(list)
-    }
-
-    fn txn_operation(&mut self, careful: bool) -> TxnOp {
-        const VERBS: &[&str] = &["get", "set", "set", "cas", "delete", "delete-cas"];
-        let verb = self.dice.one_of(VERBS);
-        let node = self.a_node();
-        let row = self.model.nodes.get(&fold(&node));
-        match self.dice.below(10) {
-            0..6 => self.txn_key(careful),
-            6 => {
-                let verb = if careful && row.is_none() { "set" } else { verb };
-                let index = self.index(row.map(|row| row.at.modify));
-                let what = Registration { node, facts: self.node_facts(), ..Default::default() };
-                TxnOp::Node { verb, node: what, index }
-            }
-            7 | 8 => {
-                let service = self.service();
-                let found = row.and_then(|row| row.services.get(&service.id));
-                let verb = if careful && found.is_none() { "set" } else { verb };
-                let index = self.index(found.map(|row| row.at.modify));
-                TxnOp::Service { verb, node, service, index }
-            }
-            _ => {
-                let check = self.check();
-                let found = row.and_then(|row| row.checks.get(&check.id));
-                let verb = if careful && found.is_none() { "set" } else { verb };
-                let index = self.index(found.map(|row| row.at.modify));
-                TxnOp::Check { verb, node, check, index }
-            }
-        }
-    }
-
-    fn txn_key(&mut self, careful: bool) -> TxnOp {
-        const SAFE: &[&str] = &["set", "delete", "get-tree", "delete-tree"];
-        const PRESENT: &[&str] =
-            &["set", "get", "cas", "delete-cas", "check-index", "check-session"];
-        const ALL: &[&str] = &[
-            "set",
-            "cas",
-            "lock",
-            "unlock",
-            "get",
-            "get-tree",
-            "check-index",
-            "check-session",
-            "check-not-exists",
-            "delete",
-            "delete-tree",
-            "delete-cas",
-            "odd",
-            "",
-        ];
-        let mut key = self.key();
-        let row = self.model.keys.get(&key);
-        let mut verb = match (careful, row) {
-            (true, Some(row)) if self.is_known(Some(row.at.modify)) => self.dice.one_of(PRESENT),
-            (true, _) => self.dice.one_of(SAFE),
-            (false, _) => self.dice.one_of(ALL),
-        };
-        if verb == "lock" {
-            key = self.lock_key();
-            if self.model.is_delayed(&key).is_none() {
-                verb = "set";
-            }
-        }
-        let row = self.model.keys.get(&key);
-        let index = match careful {
-            true => row.and_then(|row| self.ledger.index_of(row.at.modify)).unwrap_or(0),
-            false => self.index(row.map(|row| row.at.modify)),
-        };
-        let holder = row.and_then(|row| row.session.clone());
-        let session = match (verb, careful) {
-            ("check-session", true) => holder.unwrap_or_default(),
-            ("lock" | "unlock" | "check-session", _) if !self.dice.one_in(10) => self.a_session(),
-            _ => String::new(),
-        };
-        if verb == "delete-tree" && self.dice.one_in(2) {
-            key = "r/".to_owned();
-        }
-        if !careful && self.dice.one_in(30) {
-            key = String::new();
-            verb = "get";
-        }
-        let flags = self.flags().unwrap_or(0);
-        TxnOp::Key { verb, key, value: self.value(), flags, index, session }
-    }
-
     // ---- the rest ----------------------------------------------------------------------------
 
     fn a_query(&mut self) -> Option<String> {
@@ -547,75 +446,6 @@ impl Generator<'_> {
         let first = i64::try_from(self.dice.below(3)).unwrap_or(0);
         Operation::Coordinate { node: self.any_node(), vector: vec![first, 0, 0, 0, 0, 0, 0, 1] }
     }
-
-    fn filter(&mut self, selectors: Selectors) -> Option<Expression> {
-        let depth = u32::try_from(self.dice.below(4)).unwrap_or(0);
-        self.dice.one_in(2).then(|| Expression::random(self.dice, selectors, depth))
-    }
-
-    fn tags(&mut self) -> Vec<String> {
-        let count = *self.dice.pick(&[0, 0, 1, 2]);
-        (0..count).map(|_| self.dice.word(&["a", "BLUE", "blue", "v1.0", ""])).collect()
-    }
-
-    fn read(&mut self) -> Read {
-        let name = self.dice.word(SERVICES_ASKED);
-        let agent = self.dice.word(AGENTS);
-        match self.dice.below(30) {
-            0 => Read::Key(self.wild_key()),
-            1..4 => Read::Key(self.key().into_bytes()),
-            4 => Read::RawKey(self.key()),
-            5 | 6 => Read::Recurse(self.dice.word(PREFIXES)),
-            7 | 8 => Read::Names {
-                prefix: self.dice.word(PREFIXES),
-                separator: self.dice.word(&["", "/", "b", "//", "é"]),
-            },
-            9 => Read::Sessions,
-            10 => Read::Session(self.a_session()),
-            11 => Read::SessionsOf(self.any_node()),
-            12 => {
-                let meta = self.dice.one_in(3).then(|| ("env".to_owned(), "prod".to_owned()));
-                Read::Nodes { meta, filter: self.filter(expression::NODE) }
-            }
-            13 => Read::Services,
-            14 | 15 => {
-                let tags = self.tags();
-                Read::Service { name, tags, filter: self.filter(expression::CATALOG_SERVICE) }
-            }
-            16 => Read::Node(self.any_node()),
-            17 => Read::NodeServices(self.any_node()),
-            18..21 => {
-                let (tags, passing) = (self.tags(), self.dice.one_in(3));
-                Read::Health { name, tags, passing, filter: self.filter(expression::HEALTH) }
-            }
-            21 => Read::ChecksOf(name),
-            22 => {
-                let node = self.any_node();
-                Read::ChecksOn { node, filter: self.filter(expression::CHECK) }
-            }
-            23 => {
-                let status = self.dice.word(&["any", "passing", "warning", "critical", "odd"]);
-                Read::ChecksIn { status, filter: self.filter(expression::CHECK) }
-            }
-            24 => match self.dice.below(4) {
-                0 => Read::Queries,
-                1 => Read::Execute(self.dice.word(&["q1", "q2", "none"])),
-                2 => Read::Events(self.dice.word(&["", "deploy"])),
-                _ => self.a_query().map_or(Read::Queries, Read::Query),
-            },
-            25 => Read::AgentServices(agent),
-            26 => Read::AgentChecks(agent),
-            27 => Read::AgentService { agent, id: self.dice.word(SERVICE_IDS) },
-            28 => match self.dice.one_in(2) {
-                true => Read::AgentHealth { agent, id: self.dice.word(SERVICE_IDS) },
-                false => Read::AgentHealthOf { agent, name },
-            },
-            _ => match self.dice.one_in(2) {
-                true => Read::Coordinates,
-                false => Read::Coordinate(self.any_node()),
-            },
-        }
-    }
 }
 
 fn put(key: String, value: Vec<u8>, flags: Option<u64>, mode: PutMode) -> Operation {
@@ -625,30 +455,4 @@ fn put(key: String, value: Vec<u8>, flags: Option<u64>, mode: PutMode) -> Operat
 /// A byte that a key may have anywhere.
 const fn plain(byte: u8) -> u8 {
     b'a' + byte % 26
-}
-
-/// What is watched all the time.
-pub(crate) fn topics() -> Vec<(Topic, Read)> {
-    let mut topics = vec![
-        (Topic::Services, Read::Services),
-        (Topic::Nodes, Read::Nodes { meta: None, filter: None }),
-        (Topic::Checks, Read::ChecksIn { status: "none".to_owned(), filter: None }),
-        (Topic::Sessions, Read::Sessions),
-        (Topic::Queries, Read::Queries),
-        (Topic::Coordinates, Read::Coordinates),
-    ];
-    for key in ["a", "a/b", "missing"] {
-        topics.push((Topic::Key(key.to_owned()), Read::Key(key.as_bytes().to_vec())));
-    }
-    for prefix in ["a", "a/", "lock/", "never/", ""] {
-        let names = Read::Names { prefix: prefix.to_owned(), separator: "/".to_owned() };
-        topics.push((Topic::Prefix(prefix.to_owned()), names));
-    }
-    for node in ["n-a", "alpha", "missing"] {
-        topics.push((Topic::Node(node.to_owned()), Read::Node(node.to_owned())));
-    }
-    for name in ["web", "db", "consul", "wéb", "missing"] {
-        topics.push((Topic::Service(name.to_owned()), Read::ChecksOf(name.to_owned())));
-    }
-    topics
 }

@@ -7,10 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use jepsen_style_tests::raw::{Answer, Request};
 use serde_json::{Value, json};
 
+use super::answers::{Body, Expected, path_fate};
 use super::catalog::Registration;
 use super::kv::{DeleteMode, PutMode, SessionWish};
 use super::ledger::Ledger;
-use super::reads::{Body, Expected, Read, encode, path_fate};
+use super::reads::{Read, encode};
 use super::shapes;
 use super::state::{At, CheckFacts, Model, NodeFacts, Outcome, Query, ServiceFacts, Texts};
 use super::txn::TxnOp;

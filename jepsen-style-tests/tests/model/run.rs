@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::Cluster;
 use jepsen_style_tests::raw::{Answer, Raw, Request};
+use jepsen_style_tests::{Cluster, Failure, Result};
 use serde_json::Value;
 
+use super::answers::{Body, Expected, Index};
 use super::dice::Dice;
 use super::generate::{AGENTS, Generator, topics};
 use super::ledger::Ledger;
 use super::operation::Operation;
-use super::reads::{Body, Expected, Index, Read};
+use super::reads::Read;
 use super::shapes;
 use super::state::{
     At, Check, CheckFacts, Model, Node, NodeFacts, Service, ServiceFacts, Tables, Texts, Topic,
@@ -57,20 +58,20 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn start(seed: u64) -> Self {
-        let cluster = Cluster::start(3).await.unwrap();
+    pub(crate) async fn start(seed: u64) -> Result<Self> {
+        let cluster = Cluster::start(3).await?;
         let ids = cluster.ids();
         let nodes: Vec<Raw> = ids.iter().map(|id| Raw::new(cluster.http(*id).base())).collect();
-        wait_for_servers(&nodes[0]).await;
+        wait_for_servers(&nodes[0]).await?;
         for agent in AGENTS {
             for enable in ["true", "false"] {
                 let target = format!("/v1/agent/maintenance?enable={enable}&agent={agent}");
-                let answer = nodes[0].send(&Request::put(target, "")).await.unwrap();
+                let answer = nodes[0].send(&Request::put(target, "")).await?;
                 assert_eq!(answer.status, 200, "{}", answer.text());
             }
         }
-        let (model, ledger) = import(&nodes[0]).await;
-        Self {
+        let (model, ledger) = import(&nodes[0]).await?;
+        Ok(Self {
             cluster,
             nodes,
             model,
@@ -82,22 +83,23 @@ impl Run {
             topics_moved: 0,
             topics_still: 0,
             started: Instant::now(),
-        }
+        })
     }
 
-    pub(crate) async fn run(&mut self, operations: u64) {
+    pub(crate) async fn run(&mut self, operations: u64) -> Result<()> {
         for made in 1..=operations {
-            self.step(made).await;
+            self.step(made).await?;
             if made % TOPICS_EVERY == 0 {
-                self.compare_topics(made).await;
+                self.compare_topics(made).await?;
             }
             if made % DUMP_EVERY == 0 || made == operations {
-                self.compare_all(made).await;
+                self.compare_all(made).await?;
             }
         }
+        Ok(())
     }
 
-    pub(crate) async fn finish(self) {
+    pub(crate) async fn finish(self) -> Result<()> {
         println!("{:<28} {:>8} {:>11} {:>8}", "kind", "run", "meaningful", "refused");
         for (kind, Count { run, meaningful, refused }) in &self.counts {
             println!("{kind:<28} {run:>8} {meaningful:>11} {refused:>8}");
@@ -108,21 +110,22 @@ impl Run {
             "{changes} visible changes in {seconds} s; indexes of topics: {} moved, {} stood still",
             self.topics_moved, self.topics_still
         );
-        self.cluster.finish().await.unwrap();
+        self.cluster.finish().await
     }
 
-    async fn step(&mut self, made: u64) {
+    async fn step(&mut self, made: u64) -> Result<()> {
         let (model, ledger) = (&self.model, &self.ledger);
         let operation = Generator { dice: &mut self.dice, model, ledger, made }.operation();
         let request = operation.request();
         let node = self.dice.below(self.nodes.len());
         self.remember(format!("{made} at n{}: {request}", node + 1));
-        let answer = self.nodes[node].send(&request).await.unwrap();
+        let answer = self.nodes[node].send(&request).await?;
         let before = self.model.stamp;
         let expected = operation.run(&mut self.model, &answer, &self.ledger);
         let is_changed = self.model.stamp > before;
         self.count(&operation, &answer, is_changed);
         self.judge(&request, &answer, &expected);
+        Ok(())
     }
 
     fn count(&mut self, operation: &Operation, answer: &Answer, is_changed: bool) {
@@ -193,7 +196,7 @@ impl Run {
     }
 
     /// The index of each topic moved if, and only if, the topic was touched since the last look.
-    async fn compare_topics(&mut self, made: u64) {
+    async fn compare_topics(&mut self, made: u64) -> Result<()> {
         const CONNECTIONS: usize = 4;
         let node = self.dice.below(self.nodes.len());
         self.remember(format!("topics at n{} after {made}", node + 1));
@@ -207,7 +210,7 @@ impl Run {
         }
         let mut answers = Vec::new();
         for part in asked {
-            answers.extend(part.await.unwrap().unwrap());
+            answers.extend(part.await.expect("the task only sends and reads")?);
         }
         for (((topic, read), request), answer) in watched.iter().zip(&requests).zip(&answers) {
             let target = read.target();
@@ -221,10 +224,11 @@ impl Run {
                 false => self.topics_moved += 1,
             }
         }
+        Ok(())
     }
 
     /// Everything that a client can see, on every node; and the nodes' states among themselves.
-    async fn compare_all(&mut self, made: u64) {
+    async fn compare_all(&mut self, made: u64) -> Result<()> {
         let mut reads = vec![
             Read::Recurse(String::new()),
             Read::Sessions,
@@ -245,12 +249,12 @@ impl Run {
             self.remember(format!("everything at n{} after {made}", node + 1));
             for read in &reads {
                 let request = Request::get(read.target());
-                let answer = self.nodes[node].send(&request).await.unwrap();
+                let answer = self.nodes[node].send(&request).await?;
                 let expected = self.model.read(read);
                 self.judge(&request, &answer, &expected);
             }
         }
-        self.cluster.converge().await.unwrap();
+        self.cluster.converge().await.map(drop)
     }
 }
 
@@ -278,42 +282,45 @@ fn agrees(answer: &Answer, expected: &Expected, ledger: &mut Ledger) -> Result<(
 // ---- the beginning -----------------------------------------------------------------------------
 
 /// Waits until all three servers are in the catalogue, and alive.
-async fn wait_for_servers(node: &Raw) {
+async fn wait_for_servers(node: &Raw) -> Result<()> {
     let deadline = Instant::now() + CATALOG_LIMIT;
     loop {
-        let answer = node.send(&Request::get("/v1/health/service/consul?passing")).await.unwrap();
+        let answer = node.send(&Request::get("/v1/health/service/consul?passing")).await?;
         let count = answer.json().and_then(|list| list.as_array().map(Vec::len));
         if count == Some(3) {
-            return;
+            return Ok(());
         }
-        assert!(Instant::now() < deadline, "the servers are not in the catalogue");
+        if Instant::now() > deadline {
+            return Err(Failure::new("the servers are not in the catalogue"));
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// A read before the run: its body and its index.
-async fn look(node: &Raw, target: &str) -> (Value, u64) {
-    let answer = node.send(&Request::get(target)).await.unwrap();
+async fn look(node: &Raw, target: &str) -> Result<(Value, u64)> {
+    let answer = node.send(&Request::get(target)).await?;
     let body = answer.json().unwrap_or_default();
-    (body, answer.index().unwrap_or_else(|| panic!("{target}: no index")))
+    let index = answer.index().ok_or_else(|| Failure::new(format!("{target}: no index")))?;
+    Ok((body, index))
 }
 
 /// The catalogue as the servers have made it, from the cluster's own words.
-async fn import(node: &Raw) -> (Model, Ledger) {
+async fn import(node: &Raw) -> Result<(Model, Ledger)> {
     let topics = topics();
     let mut numbers = Vec::new();
     let mut tables = BTreeMap::new();
     for (topic, read) in &topics {
-        let (_, index) = look(node, &read.target()).await;
+        let (_, index) = look(node, &read.target()).await?;
         tables.insert(topic.clone(), index);
         numbers.push(index);
     }
-    let (nodes, _) = look(node, "/v1/catalog/nodes").await;
+    let (nodes, _) = look(node, "/v1/catalog/nodes").await?;
     let mut rows = Vec::new();
     for row in nodes.as_array().into_iter().flatten() {
         let name = row["Node"].as_str().unwrap_or_default();
-        let (services, touched) = look(node, &format!("/v1/catalog/node/{name}")).await;
-        let (checks, _) = look(node, &format!("/v1/health/node/{name}")).await;
+        let (services, touched) = look(node, &format!("/v1/catalog/node/{name}")).await?;
+        let (checks, _) = look(node, &format!("/v1/health/node/{name}")).await?;
         numbers.push(touched);
         let services: Vec<Value> = services["Services"]
             .as_object()
@@ -349,7 +356,7 @@ async fn import(node: &Raw) -> (Model, Ledger) {
         }
         model.nodes.insert(fold(&imported.name), imported);
     }
-    (model, ledger)
+    Ok((model, ledger))
 }
 
 fn text(value: &Value) -> String {
