@@ -351,6 +351,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until the catalogue shows every serving node alive: from then on, a quiet cluster changes
+    /// nothing by itself.
+    pub async fn wait_all_listed(&self) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        let running = self.running();
+        let Some(first) = running.first() else { return Err(Failure::new("no node is running")) };
+        loop {
+            let listed = self.http(*first).must_get("/v1/health/service/consul?passing").await?;
+            if listed.as_array().is_some_and(|listed| listed.len() == running.len()) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("not all listed in {READY_LIMIT:?}: {listed}")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     fn require_alive(&mut self, id: u64) -> Result<()> {
         let member = self.member_mut(id);
         let Some(child) = &mut member.child else {

@@ -218,19 +218,27 @@ impl Hostile {
             true => dice.one_of(METHODS),
             false => dice.one_of(route.methods),
         };
+        // Mostly one thing is odd, so that it is looked at and not refused for another.
+        let odd = dice.below(4);
+        let is_odd = |part: usize| odd == part || odd == 3;
         let mut target = route.path.as_bytes().to_vec();
-        let is_below = route.path.ends_with('/') || dice.one_in(10);
-        if is_below {
+        if is_odd(0) && (route.path.ends_with('/') || dice.one_in(10)) {
             target.extend(tail(dice));
+        } else if route.path.ends_with('/') {
+            target.push(b'h');
         }
-        if dice.one_in(2) {
+        if is_odd(1) {
             target.push(b'?');
             target.extend(query(dice));
         }
         // A head that is no HTTP ends the connection; a body after it would reset it.
         let is_plain = target.iter().all(|byte| byte.is_ascii_graphic());
         let has_body = is_plain && !matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE");
-        let body = if has_body { body(dice, route) } else { Vec::new() };
+        let body = match (has_body, is_odd(2)) {
+            (false, _) => Vec::new(),
+            (true, true) => body(dice, route),
+            (true, false) => route.body.as_bytes().to_vec(),
+        };
         let request = Request { method: method.to_owned(), target, body };
         Self { request, path: route.path }
     }

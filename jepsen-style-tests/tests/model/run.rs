@@ -20,13 +20,11 @@ use super::state::{
 };
 
 /// How often all topics are looked at, in operations.
-const TOPICS_EVERY: u64 = 10;
+const TOPICS_EVERY: u64 = 20;
 /// How often everything is compared on every node, in operations.
 const DUMP_EVERY: u64 = 1000;
 /// How many requests of the past a failure shows.
 const HISTORY: usize = 12;
-/// How long the servers may take to enter themselves into the catalogue.
-const CATALOG_LIMIT: Duration = Duration::from_secs(30);
 /// Younger than this, no tombstone is reaped: then the index of a prefix is known exactly.
 const TOMBSTONES_KEPT: Duration = Duration::from_secs(14 * 60);
 
@@ -62,7 +60,7 @@ impl Run {
         let cluster = Cluster::start(3).await?;
         let ids = cluster.ids();
         let nodes: Vec<Raw> = ids.iter().map(|id| Raw::new(cluster.http(*id).base())).collect();
-        wait_for_servers(&nodes[0]).await?;
+        cluster.wait_all_listed().await?;
         for agent in AGENTS {
             for enable in ["true", "false"] {
                 let target = format!("/v1/agent/maintenance?enable={enable}&agent={agent}");
@@ -280,22 +278,6 @@ fn agrees(answer: &Answer, expected: &Expected, ledger: &mut Ledger) -> Result<(
 }
 
 // ---- the beginning -----------------------------------------------------------------------------
-
-/// Waits until all three servers are in the catalogue, and alive.
-async fn wait_for_servers(node: &Raw) -> Result<()> {
-    let deadline = Instant::now() + CATALOG_LIMIT;
-    loop {
-        let answer = node.send(&Request::get("/v1/health/service/consul?passing")).await?;
-        let count = answer.json().and_then(|list| list.as_array().map(Vec::len));
-        if count == Some(3) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::new("the servers are not in the catalogue"));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// A read before the run: its body and its index.
 async fn look(node: &Raw, target: &str) -> Result<(Value, u64)> {
