@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::catalog::Registration;
 use super::kv::{DeleteMode, PutMode};
 use super::shapes::{self, ANYTHING};
-use super::state::{CheckFacts, Model, Node, Refusal, ServiceFacts, fold};
+use super::state::{Check, CheckFacts, Model, Node, Refusal, ServiceFacts, fold};
 
 /// One operation; indexes are the cluster's.
 #[derive(Debug, Clone)]
@@ -261,7 +261,7 @@ impl Model {
             |done| Err(format!("failed to {done} check {id:?} on node {name:?}, index is stale"));
         match verb {
             "get" => match found {
-                Some((node, row)) => return Ok(vec![json!({"Check": shapes::check(node, row)})]),
+                Some((node, row)) => return Ok(vec![json!({"Check": written(node, row)})]),
                 None => return Err(format!("check {id:?} on node {name:?} doesn't exist")),
             },
             "cas" if !holds(modify, index, is_index) => return stale("set"),
@@ -281,13 +281,23 @@ impl Model {
             }
         }
         let node = &self.nodes[&key];
-        Ok(vec![json!({"Check": shapes::check(node, &node.checks[id])})])
+        Ok(vec![json!({"Check": written(node, &node.checks[id])})])
     }
 }
 
 /// Whether a comparison holds; 0 stands for a row that does not exist.
 fn holds(modify: Option<u64>, index: u64, is_index: &impl Fn(u64, u64) -> bool) -> bool {
     modify.map_or(index == 0, |modify| is_index(modify, index))
+}
+
+/// A check as a transaction shows it. Whether its definition is shown depends on whose node it is on
+/// in the end, and a later operation may have removed that: it is not compared.
+fn written(node: &Node, row: &Check) -> Value {
+    let mut shown = shapes::check(node, row);
+    if let Some(members) = shown.as_object_mut() {
+        members.remove("Definition");
+    }
+    shown
 }
 
 fn refused() -> Refusal {
