@@ -176,8 +176,8 @@ async fn info(call: Call) -> Answer {
 }
 
 async fn of_node(call: Call) -> Answer {
-    let node = call.required("Missing node name")?.to_lowercase();
-    sessions(&call, |_, session| session.node.to_lowercase() == node).await
+    let node = call.required("Missing node name")?;
+    sessions(&call, |_, session| session.node.eq_ignore_ascii_case(node)).await
 }
 
 async fn list(call: Call) -> Answer {
