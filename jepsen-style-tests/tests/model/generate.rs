@@ -245,7 +245,10 @@ impl Generator<'_> {
     fn any_node(&mut self) -> String {
         match self.dice.below(8) {
             0 => self.dice.word(AGENTS),
-            1 => self.dice.word(&["n1", "none", "N1", "1F0A2c1e-94a5-4ab1-a7f6-000000000001"]),
+            1 => {
+                let by_id = "1F0A2c1e-94a5-4ab1-a7f6-000000000001";
+                self.dice.word(&["n1", "none", "N1", "NÖD", "nöd", by_id])
+            }
             _ => self.a_node(),
         }
     }

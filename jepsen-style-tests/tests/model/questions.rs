@@ -6,7 +6,8 @@ use super::super::state::Topic;
 use super::{AGENTS, Generator, PREFIXES, SERVICE_IDS};
 
 /// Look-ups ignore case; some of these never have an instance.
-const SERVICES_ASKED: &[&str] = &["web", "db", "WEB", "wéb", "consul", "none", "none/at all"];
+const SERVICES_ASKED: &[&str] =
+    &["web", "db", "WEB", "wéb", "WéB", "WÉB", "consul", "none", "none/at all"];
 
 impl Generator<'_> {
     fn filter(&mut self, selectors: Selectors) -> Option<Expression> {
