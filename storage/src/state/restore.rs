@@ -11,8 +11,8 @@
 //! * times are kept as distances from now: a TTL that had ten seconds left has ten seconds left;
 //! * rows get new numbers, since numbers are never used again.
 //!
-//! Kept from the running cluster are its time, its counters, the origin records, and those nodes of
-//! its own servers and their hosts that the backup does not know.
+//! Kept from the running cluster are its time, its counters, the origin records, and what it says of
+//! its own servers and their hosts.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
@@ -145,9 +145,10 @@ impl Change<'_> {
             self.set_kind(&key);
         }
         for (key, slot) in &running.catalog.nodes {
-            if !is_own(slot.node.kind) || self.state.catalog.nodes.contains_key(key) {
+            if !is_own(slot.node.kind) {
                 continue;
             }
+            // The backup may know a server of this name, with other addresses.
             self.put_node(slot.node.as_ref().clone(), Some(slot.node.indexes.create));
             for row in slot.services.values().filter(|_| slot.node.kind == NodeKind::Server) {
                 self.put_service(key, &row.definition);
