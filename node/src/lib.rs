@@ -94,6 +94,7 @@
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue of servers |
+//! | [`checks`] | HTTP, TCP, gRPC and other checks that the leader runs |
 //! | [`watch`] | topics and who waits for them |
 //! | [`observe`] | what happens in a node when something was applied |
 //! | [`agent`] | who is asking: the agent of each client host |
@@ -109,6 +110,7 @@
 )]
 
 pub mod agent;
+pub mod checks;
 pub mod clock;
 pub mod cluster_clock;
 pub mod compaction;

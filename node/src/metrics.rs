@@ -5,6 +5,7 @@
 
 use openraft::async_runtime::WatchReceiver;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -61,6 +62,12 @@ impl Node {
         gauge(registry, "state_time_ms", "Cluster time", state.time().0);
         gauge(registry, "catalog_nodes", "Nodes in the catalogue", state.nodes().count() as u64);
         gauge(registry, "catalog_services", "Service instances", state.services().count() as u64);
+        let probes = state.probes().iter().count() as u64;
+        gauge(registry, "checks_run_by_cluster", "Checks that the leader runs", probes);
+        let counts = self.probe_counts();
+        let (run, failing) = (counts.run(), counts.failing());
+        counter(registry, "probes_run", "Runs of checks by this server", run);
+        counter(registry, "probes_failing", "Runs of checks that did not pass", failing);
         gauge(
             registry,
             "commands_unanswered",
@@ -78,6 +85,12 @@ impl Node {
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     signed(registry, name, help, i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter: Counter = Counter::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
 }
 
 fn signed(registry: &mut Registry, name: &str, help: &str, value: i64) {

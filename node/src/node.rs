@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent;
+use crate::checks::{Checks, ProbeCounts};
 use crate::clock::Clock;
 use crate::cluster_clock::ClusterClock;
 use crate::identity::Identity;
@@ -212,6 +213,7 @@ pub struct Node {
     contact: Arc<LeaderContact>,
     cluster_clock: Arc<ClusterClock>,
     watches: Arc<Watches>,
+    probe_counts: Arc<ProbeCounts>,
     applied: watch::Receiver<u64>,
     gate: watch::Sender<Gate>,
     stopping: CancellationToken,
@@ -263,6 +265,7 @@ impl Node {
             leadership,
             cluster_clock,
             watches,
+            probe_counts: Arc::default(),
             applied,
             gate: watch::Sender::new(Gate::Closed),
             stopping: CancellationToken::new(),
@@ -297,6 +300,13 @@ impl Node {
             proposer: Arc::clone(&self.proposer),
             membership: Arc::clone(&self.membership),
             state: self.state.clone(),
+            checks: Arc::new(Checks {
+                clock: self.context.clock.clone(),
+                proposer: Arc::clone(&self.proposer),
+                state: self.state.clone(),
+                watches: Arc::clone(&self.watches),
+                counts: Arc::clone(&self.probe_counts),
+            }),
         })
     }
 
@@ -405,6 +415,11 @@ impl Node {
     /// Who waits for what.
     pub fn watches(&self) -> &Arc<Watches> {
         &self.watches
+    }
+
+    /// What checks this node ran while it led.
+    pub fn probe_counts(&self) -> &ProbeCounts {
+        &self.probe_counts
     }
 
     /// Contact with the leader.

@@ -94,6 +94,11 @@ impl State {
         self.catalog.slot(node).into_iter().flat_map(|slot| slot.checks.values())
     }
 
+    /// The checks of a node itself (name in any case), not of its services, by id.
+    pub fn node_checks(&self, node: &str) -> impl Iterator<Item = &Arc<Check>> {
+        self.catalog.slot(node).into_iter().flat_map(|slot| slot.checks_of(""))
+    }
+
     /// The checks that decide an instance's health: its own and its node's, by id.
     pub fn checks_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Check>> {
         let slot = self.catalog.slot(&service.node);
