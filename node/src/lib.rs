@@ -100,6 +100,7 @@
 //! | [`http`] | Consul's API, one file for each area |
 //! | [`clock`], [`identity`] | time, and what a node remembers of itself, as parameters |
 //! | [`compaction`] | keeps the log small in bytes |
+//! | [`process`], [`log_stream`], [`host`] | what the API tells of the process and the machine |
 //! | [`metrics`] | `/metrics` |
 
 #![forbid(unsafe_code)]
@@ -113,12 +114,15 @@ pub mod clock;
 pub mod cluster_clock;
 pub mod compaction;
 pub mod config;
+pub mod host;
 pub mod http;
 pub mod identity;
 pub mod leader;
+pub mod log_stream;
 pub mod metrics;
 pub mod node;
 pub mod observe;
+pub mod process;
 pub mod raft;
 pub mod server;
 pub mod watch;

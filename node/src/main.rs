@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use quorate::config::{ServerArgs, ServerConfig};
-use tracing_subscriber::EnvFilter;
+use quorate::log_stream::Logs;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// Exit code of a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
@@ -34,24 +37,22 @@ fn main() -> ExitCode {
         // change of state is ours to write.
         EnvFilter::new("info,openraft=error,sled=warn,hyper=warn")
     });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    let logs = Logs::default();
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(to_stderr.with_filter(filter)).with(logs.layer()).init();
     match cli.command {
         Verb::Server(args) => match args.resolve() {
-            Ok(config) => run(config),
+            Ok(config) => run(config, logs),
             Err(error) => {
                 eprintln!("quorate: {error}");
                 ExitCode::from(EXIT_USAGE)
             }
         },
-        Verb::Dev => dev(),
+        Verb::Dev => dev(logs),
     }
 }
 
-fn dev() -> ExitCode {
+fn dev(logs: Logs) -> ExitCode {
     let directory = match tempfile::tempdir() {
         Ok(directory) => directory,
         Err(error) => {
@@ -65,7 +66,7 @@ fn dev() -> ExitCode {
         ..ServerArgs::default()
     };
     match args.resolve() {
-        Ok(config) => run(config),
+        Ok(config) => run(config, logs),
         Err(error) => {
             eprintln!("quorate: {error}");
             ExitCode::from(EXIT_USAGE)
@@ -73,9 +74,9 @@ fn dev() -> ExitCode {
     }
 }
 
-fn run(config: ServerConfig) -> ExitCode {
+fn run(config: ServerConfig, logs: Logs) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let ended = runtime.and_then(|runtime| runtime.block_on(quorate::server::run(config)));
+    let ended = runtime.and_then(|runtime| runtime.block_on(quorate::server::run(config, logs)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -18,7 +18,9 @@ use crate::compaction;
 use crate::config::ServerConfig;
 use crate::http::{self, Api};
 use crate::identity::Identity;
+use crate::log_stream::Logs;
 use crate::node::{Node, NodeParts, NodeSettings};
+use crate::process::Process;
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::{rpc_server, service::Service};
 
@@ -48,7 +50,7 @@ impl Identity for DataDir {
 /// # Errors
 /// When an address is taken, the data directory cannot be used, the cluster refuses this server, or
 /// the disk fails. Nothing that was acknowledged is lost by any of these.
-pub async fn run(config: ServerConfig) -> io::Result<()> {
+pub async fn run(config: ServerConfig, logs: Logs) -> io::Result<()> {
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let http_listener = bind("--http-addr", config.http_addr).await?;
     let rpc_listener = bind("--rpc-addr", config.rpc_addr).await?;
@@ -77,8 +79,10 @@ pub async fn run(config: ServerConfig) -> io::Result<()> {
     let rpc = tokio::spawn(serve_rpc(rpc_listener, service));
     let compaction =
         tokio::spawn(compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic()));
-    let http =
-        tokio::spawn(http::server::serve(Api::new(&node), http_listener, stop_serving.clone()));
+    let process =
+        Arc::new(Process { logs, data_dir: Some(config.data_dir.clone()), ..Process::default() });
+    let api = Api::new(&node, process);
+    let http = tokio::spawn(http::server::serve(api, http_listener, stop_serving.clone()));
     let ended = live(&node).await;
     node.begin_stop().await;
     stop_serving.cancel();

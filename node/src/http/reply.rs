@@ -67,6 +67,11 @@ impl Reply {
         Self(Response::new(Body::from(body))).with(CONTENT_TYPE, content_type)
     }
 
+    /// A body that is made while it is sent.
+    pub(super) fn stream(body: Body, content_type: HeaderValue) -> Self {
+        Self(Response::new(body)).with(CONTENT_TYPE, content_type)
+    }
+
     /// 404 without a body: nothing is there.
     pub(super) fn nothing() -> Self {
         Self::empty().status(StatusCode::NOT_FOUND)
