@@ -17,7 +17,7 @@
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`agent_health`],
 //! [`agent_host`], [`agent_maintenance`], [`agent_member`], [`agent_monitor`], [`catalog`], [`health`],
-//! [`kv`], [`status`], [`operator`], [`quorate`]. Sessions, transactions, events, coordinates,
+//! [`kv`], [`status`], [`operator`], [`operator_autopilot`], [`out_of_scope`], [`quorate`]. Sessions, transactions, events, coordinates,
 //! prepared queries and snapshots get a file each beside them and a line in [`endpoints`]; filter
 //! expressions get `filter.rs`. [`params`] reads query strings, [`blocking`] has the one loop of all
 //! blocking queries, [`wire`] turns records of the state into the shapes of the client crate.
@@ -47,6 +47,8 @@ mod error;
 mod health;
 mod kv;
 mod operator;
+mod operator_autopilot;
+mod out_of_scope;
 mod params;
 mod path;
 mod quorate;
@@ -128,6 +130,8 @@ fn endpoints() -> Vec<Endpoint> {
         kv::endpoints(),
         status::endpoints(),
         operator::endpoints(),
+        operator_autopilot::endpoints(),
+        out_of_scope::endpoints(),
         quorate::endpoints(),
     ]
     .into_iter()

@@ -20,7 +20,7 @@ use crate::node::{Node, ProposeError};
 use crate::process::Process;
 
 /// The largest JSON body.
-const MAX_JSON_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_JSON_BYTES: usize = 1024 * 1024;
 
 /// The header that names the asking agent, as `?agent=` does.
 const AGENT_HEADER: &str = "x-quorate-agent";

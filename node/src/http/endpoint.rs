@@ -48,6 +48,10 @@ impl Endpoint {
         self.on(Method::PUT, handler)
     }
 
+    pub(super) fn post(self, handler: Handler) -> Self {
+        self.on(Method::POST, handler)
+    }
+
     pub(super) fn delete(self, handler: Handler) -> Self {
         self.on(Method::DELETE, handler)
     }
