@@ -50,6 +50,7 @@ mod operator;
 mod operator_autopilot;
 mod out_of_scope;
 mod params;
+pub(crate) mod parse_definition;
 mod path;
 mod quorate;
 mod reply;

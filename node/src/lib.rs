@@ -91,6 +91,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `main.rs`, [`config`], [`server`] | the process: flags, directories, listeners, signals |
+//! | [`agent_config`], [`definitions`] | `quorate agent`: Consul's files, and the services that they define |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue of servers |
@@ -110,10 +111,12 @@
 )]
 
 pub mod agent;
+pub mod agent_config;
 pub mod clock;
 pub mod cluster_clock;
 pub mod compaction;
 pub mod config;
+pub mod definitions;
 pub mod host;
 pub mod http;
 pub mod identity;

@@ -147,7 +147,7 @@ async fn deregister(call: Call) -> Answer {
 }
 
 /// Judges a registration by what it says, in the order in which Consul complains.
-fn registration(
+pub(super) fn registration(
     body: ServiceRegistration,
 ) -> Result<(ServiceDefinition, Vec<CheckRegistration>), ApiError> {
     if body.name.is_empty() {
