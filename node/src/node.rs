@@ -10,6 +10,7 @@
 //!                                            └── topics ──> Watches ──> blocking queries
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use crate::raft::leadership::{self, LeaderContact, Leadership};
 use crate::raft::membership::{Membership, StartError};
 use crate::raft::network::NetworkFactory;
 use crate::raft::propose::Proposer;
-use crate::raft::protocol::Introduction;
+use crate::raft::protocol::{Introduction, Progress};
 use crate::raft::read::Barrier;
 use crate::raft::service::Service;
 use crate::raft::transport::Transport;
@@ -49,10 +50,6 @@ use crate::watch::Watches;
 
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.
 const STALE_AFTER_START: Duration = Duration::from_secs(3);
-/// How long a stopping leader waits for another to take over.
-const HANDOVER_MAX: Duration = Duration::from_secs(2);
-/// How often a stopping leader looks whether another has taken over.
-const HANDOVER_PAUSE: Duration = Duration::from_millis(10);
 
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -456,6 +453,19 @@ impl Node {
         self.membership.remove(id, self.settings.hold_timeout).await
     }
 
+    /// Hands leadership over, whoever has it: to this voter, or to the one that has most of the log.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn hand_over(&self, to: Option<NodeId>) -> Result<(), MembershipError> {
+        self.membership.hand_over(to).await
+    }
+
+    /// How far every member is, as the leader knows it; `None` while there is no leader.
+    pub async fn progress(&self) -> Option<BTreeMap<NodeId, Progress>> {
+        self.membership.progress().await
+    }
+
     /// Whether the node is fit to serve.
     pub fn readiness(&self) -> Readiness {
         if self.stopping.is_cancelled() {
@@ -495,32 +505,9 @@ impl Node {
         if !self.leadership.borrow().is_held_by(self.settings.id) {
             return;
         }
-        let Some(heir) = self.heir() else { return };
-        tracing::info!(to = heir, "handing leadership over");
-        if self.raft.trigger().transfer_leader(heir).await.is_err() {
-            return;
+        if let Err(error) = self.membership.hand_over_here(None).await {
+            tracing::warn!(%error, "nobody has taken over leadership: the others will elect a leader");
         }
-        let handed_over = async {
-            let successor =
-                |leader: Option<NodeId>| leader.is_some_and(|id| id != self.settings.id);
-            while !successor(self.raft.metrics().borrow_watched().current_leader) {
-                self.context.clock.sleep(HANDOVER_PAUSE).await;
-            }
-        };
-        if self.context.clock.timeout(HANDOVER_MAX, handed_over).await.is_err() {
-            tracing::warn!("nobody has taken over leadership: the others will elect a leader");
-        }
-    }
-
-    /// The voter that has the most of this leader's log.
-    fn heir(&self) -> Option<NodeId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
-        let replication = metrics.replication.as_ref()?;
-        let others = replication.iter().filter(|(id, _)| voters.contains(id));
-        let others = others.filter(|(id, _)| **id != self.settings.id);
-        others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
     }
 
     /// Ends consensus and every task of this node.

@@ -386,6 +386,135 @@ pub struct Member {
     pub delegate_cur: u8,
 }
 
+/// `GET /v1/agent/version`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Version {
+    /// Build revision.
+    #[serde(rename = "SHA")]
+    pub sha: String,
+    /// When it was built.
+    pub build_date: String,
+    /// The version of Consul whose API this is.
+    pub human_version: String,
+    /// Always empty.
+    #[serde(rename = "FIPS")]
+    pub fips: String,
+}
+
+/// `GET /v1/agent/metrics`. Quorate's figures are all gauges; the other lists are empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Metrics {
+    /// When they were read, as Go prints a time.
+    pub timestamp: String,
+    /// Figures as they are now.
+    pub gauges: Vec<Gauge>,
+    /// Always empty.
+    pub points: Vec<Value>,
+    /// Always empty.
+    pub counters: Vec<Value>,
+    /// Always empty.
+    pub samples: Vec<Value>,
+}
+
+/// A figure in [`Metrics`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Gauge {
+    /// Its name.
+    pub name: String,
+    /// The figure.
+    pub value: i64,
+    /// Always empty.
+    pub labels: TextMap,
+}
+
+/// `GET /v1/agent/host`: the machine of the server that was asked. Sizes are in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct HostInfo {
+    /// Its memory.
+    pub memory: Option<Memory>,
+    /// Its processors.
+    #[serde(rename = "CPU")]
+    pub cpu: Vec<Processor>,
+    /// Its name and system.
+    pub host: Option<Host>,
+    /// The disk that the server's data is on.
+    pub disk: Option<Disk>,
+    /// When this was read, in nanoseconds since 1970.
+    pub collection_time: u64,
+    /// What could not be read; `null` if nothing.
+    pub errors: Option<Vec<String>>,
+}
+
+/// Memory, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// All of it.
+    pub total: u64,
+    /// What programs could have.
+    pub available: u64,
+    /// What is not available.
+    pub used: u64,
+    /// The same in percent.
+    pub used_percent: f64,
+    /// What nothing uses, not even the cache.
+    pub free: u64,
+}
+
+/// A processor.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Processor {
+    /// Its number.
+    pub cpu: u32,
+    /// Its maker.
+    pub vendor_id: String,
+    /// Cores: always 1, for each is listed.
+    pub cores: u32,
+    /// Its model.
+    pub model_name: String,
+    /// Its clock.
+    pub mhz: f64,
+}
+
+/// A machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Host {
+    /// Its name.
+    pub hostname: String,
+    /// Seconds since it was started.
+    pub uptime: u64,
+    /// When it was started, in seconds since 1970.
+    pub boot_time: u64,
+    /// Its operating system.
+    pub os: String,
+    /// The version of that.
+    pub kernel_version: String,
+    /// Its architecture.
+    pub kernel_arch: String,
+}
+
+/// A disk, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Disk {
+    /// A directory on it.
+    pub path: String,
+    /// All of it.
+    pub total: u64,
+    /// What programs could have.
+    pub free: u64,
+    /// What is used.
+    pub used: u64,
+    /// The same in percent.
+    pub used_percent: f64,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(number: &i64) -> bool {
     *number == 0

@@ -86,7 +86,7 @@ async fn deregister(call: Call) -> Answer {
 }
 
 /// Judges a registration by what it says, in the order in which Consul complains.
-fn registration(body: Body) -> Result<CheckRegistration, ApiError> {
+pub(super) fn registration(body: Body) -> Result<CheckRegistration, ApiError> {
     let check = body.specification;
     if check.name.is_empty() {
         return Err(ApiError::bad_request("Missing check name"));

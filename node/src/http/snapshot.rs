@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
 use futures_util::stream;
 use quorate_storage::Topic;
@@ -53,11 +52,8 @@ async fn save(call: Call) -> Answer {
     let published = blocking::at_barrier(&call.node, &options).await?;
     let index = published.state.topic_index(&Topic::Everything);
     let body = Body::from_stream(blocks(published));
-    Ok(Reply::stream(body).with(CONTENT_TYPE, GZIP).with_read_headers(
-        index,
-        call.node.contact(),
-        options.effective,
-    ))
+    let reply = Reply::stream(body, GZIP);
+    Ok(reply.with_read_headers(index, call.node.contact(), options.effective))
 }
 
 /// Packs one version of the state on a thread of its own, block by block as the client takes them.

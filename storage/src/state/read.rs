@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::State;
+use super::agent::SERVER_SERVICE;
 use super::catalog::{Slot, fold_arc};
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::index::fold;
-use crate::record::{Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
+use crate::record::{Check, Coordinate, Event, KvEntry, Node, NodeKind, Query, Service, Session};
 use crate::{ClusterTime, Index};
 
 impl State {
@@ -76,6 +77,15 @@ impl State {
     /// Service instances of a node (name in any case), by id.
     pub fn services_on(&self, node: &str) -> impl Iterator<Item = &Arc<Service>> {
         self.catalog.slot(node).into_iter().flat_map(|slot| slot.services.values())
+    }
+
+    /// Service instances that an agent (name in any case) registered, by id: all on its node, but for
+    /// the server's own if a server has the same name.
+    pub fn agent_services(&self, agent: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let slot = self.catalog.slot(agent);
+        let is_server = slot.is_some_and(|slot| slot.node.kind == NodeKind::Server);
+        let is_servers = move |row: &Service| is_server && &*row.definition.id == SERVER_SERVICE;
+        self.services_on(agent).filter(move |row| !is_servers(row))
     }
 
     /// All service instances, by node and id.
