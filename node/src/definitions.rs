@@ -213,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    fn ids(services: serde_json::Value, checks: serde_json::Value) -> Registered {
+    fn ids(services: &serde_json::Value, checks: &serde_json::Value) -> Registered {
         let defined = Defined {
             services: services.as_array().unwrap().clone(),
             checks: checks.as_array().unwrap().clone(),
@@ -229,12 +229,12 @@ mod tests {
     fn what_vanished_from_the_files_is_deregistered_and_nothing_else() {
         let two = json!([{"ttl": "1s"}, {"ttl": "1s"}]);
         let before = ids(
-            json!([{"name": "a", "checks": two}, {"name": "b"}]),
-            json!([{"name": "x", "ttl": "1s"}, {"name": "y", "ttl": "1s"}]),
+            &json!([{"name": "a", "checks": two}, {"name": "b"}]),
+            &json!([{"name": "x", "ttl": "1s"}, {"name": "y", "ttl": "1s"}]),
         );
         let now = ids(
-            json!([{"name": "a", "check": {"CheckID": "service:a:1", "ttl": "1s"}}]),
-            json!([{"name": "y", "ttl": "1s"}]),
+            &json!([{"name": "a", "check": {"CheckID": "service:a:1", "ttl": "1s"}}]),
+            &json!([{"name": "y", "ttl": "1s"}]),
         );
         let gone = before.gone(&now, &agent());
         let named: Vec<&str> = gone
@@ -254,7 +254,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         assert_eq!(remembered(&path).unwrap(), Registered::default());
-        let now = ids(json!([{"name": "a", "check": {"ttl": "1s"}}]), json!([]));
+        let now = ids(&json!([{"name": "a", "check": {"ttl": "1s"}}]), &json!([]));
         remember(&path, &now).unwrap();
         assert_eq!(remembered(&path).unwrap(), now);
         std::fs::write(&path, "{").unwrap();
