@@ -17,6 +17,9 @@ use crate::command::{CatalogRegistration, KvDeleteMode, KvPutMode, Outcome, Reje
 use crate::record::{CheckRegistration, KvEntry, ServiceDefinition};
 use crate::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 
+/// The most rows that a transaction answers with: every replica collects them.
+const RESULTS_MAX: usize = 65_536;
+
 /// What one operation comes to: its results, or why it failed.
 type Done = Result<Vec<TxnResult>, String>;
 
@@ -62,6 +65,11 @@ impl Change<'_> {
                 }
                 Err(what) => Some(what),
             });
+            if results.len() > RESULTS_MAX {
+                failures.pop();
+                failures.push(Some(format!("too many results (limit: {RESULTS_MAX})")));
+                break;
+            }
         }
         let errors = numbered(failures.into_iter());
         if errors.is_empty() { Ok(results) } else { Err(errors) }
