@@ -137,6 +137,8 @@ pub(super) fn unpack(archive: &[u8], limit: u64) -> Result<Bytes, String> {
         entry.by_ref().take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
         files.insert(name, Bytes::from(bytes));
     }
+    // To the end, where the compressed data has its own sum: what was cut off is no whole archive.
+    io::copy(&mut tar.into_inner().take(SMALL_FILE_BYTES), &mut io::sink()).map_err(unreadable)?;
     check_sums(&files)?;
     files.remove(STATE).ok_or_else(|| missing(STATE))
 }
