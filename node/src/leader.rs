@@ -219,8 +219,10 @@ impl Leader {
 fn shown_servers(published: &Published) -> BTreeMap<NodeId, Arc<str>> {
     let state = &published.state;
     let instances = state.instances(SERVER_SERVICE);
+    // A client may register an instance of that name on a server's node, but not with that id.
     let of_servers = instances.filter(|instance| {
-        state.node(&instance.node).is_some_and(|node| node.kind == NodeKind::Server)
+        &*instance.definition.id == SERVER_SERVICE
+            && state.node(&instance.node).is_some_and(|node| node.kind == NodeKind::Server)
     });
     of_servers
         .filter_map(|instance| {

@@ -292,6 +292,7 @@ fn checks(
             ApiError::bad_request("Status for checks must 'passing', 'warning', 'critical'")
         })?;
         agent_check::refuse_scripts(check)?;
+        agent_check::refuse_reserved(&check.check_id)?;
     }
     let several = given.len() > 1;
     let named = given.into_iter().enumerate().map(|(position, check)| {

@@ -68,7 +68,7 @@ impl Call {
 
     /// Where the request comes from.
     pub(super) fn caller(&self) -> IpAddr {
-        self.caller
+        self.caller.to_canonical()
     }
 
     /// What follows the endpoint's path: an id, a name or a key.

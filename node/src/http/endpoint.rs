@@ -61,8 +61,7 @@ impl Endpoint {
         self.on(Method::HEAD, handler)
     }
 
-    /// For any other method; only `/v1/query` takes `POST`.
-    pub(super) fn on(mut self, method: Method, handler: Handler) -> Self {
+    fn on(mut self, method: Method, handler: Handler) -> Self {
         self.handlers.push((method, handler));
         self
     }

@@ -185,7 +185,7 @@ impl State {
     }
 
     /// The newest events, oldest first.
-    pub fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
         self.events.iter()
     }
 
