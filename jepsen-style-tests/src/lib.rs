@@ -31,7 +31,10 @@ pub mod history;
 pub mod http;
 pub mod load;
 pub mod rounds;
+pub mod script;
+pub mod skip;
 pub mod turn;
 
 pub use cluster::{Cluster, Options};
 pub use failure::{Failure, Result};
+pub use skip::skipped;

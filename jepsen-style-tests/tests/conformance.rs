@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jepsen_style_tests::rounds::rounds;
-use jepsen_style_tests::{Cluster, Failure, Result};
+use jepsen_style_tests::script::is_present;
+use jepsen_style_tests::{Cluster, Failure, Result, skipped};
 use serde::Deserialize;
 
 /// Every recorded area but DNS, which is not served yet.
@@ -39,8 +40,9 @@ struct Step {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recorded_answers_of_consul_are_given_by_any_node() -> Result<()> {
     let vectors = recordings();
-    let Some(replay) = vectors.as_deref().filter(|_| has_python()) else {
-        eprintln!("SKIPPED: shared/consul is not beside this checkout, or there is no python3");
+    let Some(replay) = vectors.as_deref().filter(|_| is_present(Path::new("python3"))) else {
+        let why = "shared/consul is not beside this checkout, or there is no python3";
+        skipped("the_recorded_answers_of_consul_are_given_by_any_node", why);
         return Ok(());
     };
     let cluster = Cluster::start(3).await?;
@@ -96,8 +98,4 @@ fn recordings() -> Option<PathBuf> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     let consul = checkout.parent()?.join("shared/consul");
     consul.join("difftool.py").is_file().then_some(consul)
-}
-
-fn has_python() -> bool {
-    Command::new("python3").arg("--version").output().is_ok_and(|ran| ran.status.success())
 }
