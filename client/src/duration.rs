@@ -146,6 +146,33 @@ fn decimal(value: u64, unit: u64) -> String {
     format!("{}{point}{fraction}", value / unit)
 }
 
+/// Durations as Go texts; reading takes nanoseconds too.
+pub(crate) mod go_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{format, parse};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    pub(crate) fn serialize<S: Serializer>(nanos: &i64, writer: S) -> Result<S::Ok, S::Error> {
+        writer.serialize_str(&format(*nanos))
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Nanos(i64),
+        Text(String),
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<i64, D::Error> {
+        match Either::deserialize(reader)? {
+            Either::Nanos(nanos) => Ok(nanos),
+            Either::Text(text) if text.is_empty() => Ok(0),
+            Either::Text(text) => parse(&text).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,7 +32,10 @@ pub mod http;
 pub mod load;
 pub mod raw;
 pub mod rounds;
+pub mod script;
+pub mod skip;
 pub mod turn;
 
 pub use cluster::{Cluster, Options};
 pub use failure::{Failure, Result};
+pub use skip::skipped;

@@ -1,9 +1,13 @@
 //! Malformed requests get the status and the sentence that Consul's clients know, and change nothing.
 
+use std::time::Duration;
+
 use jepsen_style_tests::http::Http;
 use jepsen_style_tests::{Cluster, Result};
 use reqwest::Method;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// Whether a command may reach the log before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,6 +284,37 @@ async fn ask(node: &Http, Case(method, path, body, status, text, _): &Case) -> O
         let (got, body) = (answer.status, &answer.body);
         format!("{method} {path} {shown}: expected {status} {expected:?}, got {got} {body:?}")
     })
+}
+
+/// A client that is still sending when it is refused must see why, not a broken connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_refused_while_it_sends_reads_the_answer_and_can_go_on() {
+    const SENT_BYTES: usize = 4 * KV_BYTES_MAX;
+    let cluster = Cluster::start(1).await.unwrap();
+    let base = cluster.http(1).base().to_owned();
+    let address = base.strip_prefix("http://").unwrap();
+    for head in [
+        format!("PUT /v1/kv/large HTTP/1.1\r\nHost: x\r\nContent-Length: {SENT_BYTES}\r\n\r\n"),
+        format!("POST /v1/kv/large HTTP/1.1\r\nHost: x\r\nContent-Length: {SENT_BYTES}\r\n\r\n"),
+    ] {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let piece = vec![b'x'; SENT_BYTES / 16];
+        for _ in 0..16 {
+            connection.write_all(&piece).await.unwrap();
+            // The server has its answer ready long before the body is sent.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        connection
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answers = String::new();
+        connection.read_to_string(&mut answers).await.unwrap();
+        assert!(answers.starts_with("HTTP/1.1 4"), "{answers}");
+        assert!(answers.contains("HTTP/1.1 200 OK"), "the second request: {answers}");
+    }
+    cluster.finish().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use jepsen_style_tests::checker::{counter, linear, set};
 use jepsen_style_tests::history::Clock;
 use jepsen_style_tests::load::{Load, Plan, counters, members};
 use jepsen_style_tests::rounds::rounds;
-use jepsen_style_tests::{Cluster, Failure, Result};
+use jepsen_style_tests::{Cluster, Failure, Result, skipped};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_write_survives_the_crash_of_all_nodes() {
@@ -104,7 +104,7 @@ async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_is_synced_to_disk_before_it_is_acknowledged() {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        println!("SKIPPED: strace is not installed, so nobody looked at the system calls");
+        skipped(SYNCED, "strace is not installed, so nobody looked at the system calls");
         return;
     }
     // Alone, the node's own disk must hold the write; among three, two others' could.
@@ -112,7 +112,7 @@ async fn a_write_is_synced_to_disk_before_it_is_acknowledged() {
     let trace = cluster.data_dir(1).with_file_name("strace");
     let traced = trace_puts(&cluster, &trace).await;
     if let Err(why) = traced {
-        println!("SKIPPED: this machine does not let a process be traced: {why}");
+        skipped(SYNCED, &format!("this machine does not let a process be traced: {why}"));
         cluster.abandon();
         return;
     }
@@ -123,6 +123,7 @@ async fn a_write_is_synced_to_disk_before_it_is_acknowledged() {
     cluster.finish().await.unwrap();
 }
 
+const SYNCED: &str = "a_write_is_synced_to_disk_before_it_is_acknowledged";
 const PUTS: usize = 20;
 /// What every traced value holds.
 const MARK: &str = "traced-value";

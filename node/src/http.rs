@@ -16,11 +16,12 @@
 //! # The map
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`agent_health`],
-//! [`agent_maintenance`], [`catalog`], [`health`], [`kv`], [`session`], [`txn`], [`event`],
-//! [`coordinate`], [`query`], [`snapshot`], [`status`], [`operator`], [`quorate`]; a new area is a file
-//! and a line in [`endpoints`]. [`params`] reads query strings and [`filter`] the expressions in
-//! them, [`near`] sorts by distance, [`blocking`] has the one loop of all blocking queries, [`wire`]
-//! turns records of the state into the shapes of the client crate.
+//! [`agent_host`], [`agent_maintenance`], [`agent_member`], [`agent_monitor`], [`catalog`], [`health`],
+//! [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`], [`snapshot`], [`status`],
+//! [`operator`], [`operator_autopilot`], [`out_of_scope`], [`quorate`]; a new area is a file and a
+//! line in [`endpoints`]. [`params`] reads query strings and [`filter`] the expressions in them,
+//! [`near`] sorts by distance, [`blocking`] has the one loop of all blocking queries, [`wire`] turns
+//! records of the state into the shapes of the client crate.
 //!
 //! # What it does not know
 //!
@@ -32,7 +33,10 @@
 mod agent;
 mod agent_check;
 mod agent_health;
+mod agent_host;
 mod agent_maintenance;
+mod agent_member;
+mod agent_monitor;
 mod agent_service;
 mod blocking;
 mod call;
@@ -48,7 +52,10 @@ mod health;
 mod kv;
 mod near;
 mod operator;
+mod operator_autopilot;
+mod out_of_scope;
 mod params;
+pub(crate) mod parse_definition;
 mod path;
 mod query;
 mod quorate;
@@ -72,6 +79,7 @@ use axum::routing::any;
 use tower::ServiceExt as _;
 
 use crate::node::Node;
+use crate::process::Process;
 use endpoint::Endpoint;
 
 /// The version of Consul whose API this is, which clients compare with the least they need.
@@ -82,32 +90,37 @@ pub const CONSUL_VERSION: &str = "1.21.4";
 pub struct Api {
     router: Router,
     paths: Arc<path::Paths>,
+    process: Arc<Process>,
 }
 
 impl Api {
-    /// The API of `node`.
+    /// The API of `node`, in this process.
     #[must_use]
-    pub fn new(node: &Arc<Node>) -> Self {
+    pub fn new(node: &Arc<Node>, process: Arc<Process>) -> Self {
         let endpoints = endpoints();
         let paths = path::Paths::new(endpoints.iter().map(Endpoint::path));
         let mut router = Router::new();
         for endpoint in endpoints {
-            router = mount(router, node, endpoint);
+            router = mount(router, node, &process, endpoint);
         }
-        Self { router: router.fallback(unknown_path), paths: Arc::new(paths) }
+        Self { router: router.fallback(unknown_path), paths: Arc::new(paths), process }
     }
 
     /// Answers one request. The caller's address is expected among its extensions, as a
     /// [`SocketAddr`](std::net::SocketAddr).
     pub async fn answer(&self, request: Request) -> Response {
-        match self.paths.normalise(request) {
+        let mut response = match self.paths.normalise(request) {
             Ok(request) => {
                 let answered: Result<Response, Infallible> =
                     self.router.clone().oneshot(request).await;
                 answered.unwrap_or_else(|never| match never {})
             }
             Err(response) => *response,
+        };
+        for (name, value) in &self.process.response_headers {
+            response.headers_mut().insert(name, value.clone());
         }
+        response
     }
 }
 
@@ -118,7 +131,10 @@ fn endpoints() -> Vec<Endpoint> {
         agent_service::endpoints(),
         agent_check::endpoints(),
         agent_health::endpoints(),
+        agent_host::endpoints(),
         agent_maintenance::endpoints(),
+        agent_member::endpoints(),
+        agent_monitor::endpoints(),
         catalog::endpoints(),
         health::endpoints(),
         kv::endpoints(),
@@ -130,6 +146,8 @@ fn endpoints() -> Vec<Endpoint> {
         snapshot::endpoints(),
         status::endpoints(),
         operator::endpoints(),
+        operator_autopilot::endpoints(),
+        out_of_scope::endpoints(),
         quorate::endpoints(),
     ]
     .into_iter()
@@ -139,12 +157,13 @@ fn endpoints() -> Vec<Endpoint> {
 
 /// Routes an endpoint's path to it; a path that ends with a slash also routes all that begins with
 /// it.
-fn mount(router: Router, node: &Arc<Node>, endpoint: Endpoint) -> Router {
+fn mount(router: Router, node: &Arc<Node>, process: &Arc<Process>, endpoint: Endpoint) -> Router {
     let path = endpoint.path();
-    let (node, endpoint) = (Arc::clone(node), Arc::new(endpoint));
+    let (node, process, endpoint) = (Arc::clone(node), Arc::clone(process), Arc::new(endpoint));
     let handler = any(move |request: Request| {
-        let (node, endpoint) = (Arc::clone(&node), Arc::clone(&endpoint));
-        async move { endpoint.answer(node, request).await }
+        let (node, process) = (Arc::clone(&node), Arc::clone(&process));
+        let endpoint = Arc::clone(&endpoint);
+        async move { endpoint.answer(node, process, request).await }
     });
     let router = router.route(path, handler.clone());
     match path {

@@ -1,11 +1,13 @@
-//! What a node does because it leads: it moves cluster time, carries out what is due, and keeps the
-//! catalogue's picture of the servers in step with the membership.
+//! What a node does because it leads: it moves cluster time, carries out what is due, runs the
+//! cluster's checks, and keeps the catalogue's picture of the servers in step with the membership.
 //!
 //! All of it ends with the leadership it belongs to.
 //!
 //! **Time.** The [`ClusterClock`] starts from the applied time once the leader's own first entry is
 //! applied, after a grace in which clients of a dead node can find another. It goes on only while a
 //! quorum answers and no command has been waiting for long.
+//!
+//! **Checks.** The leader runs those that the cluster runs itself ([`crate::checks`]).
 //!
 //! **Expiry.** Only this module proposes it, one entry at a time; apply decides what is really due.
 
@@ -21,8 +23,10 @@ use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::record::{CheckStatus, NodeKind};
 use quorate_storage::{ClusterTime, Millis};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::agent;
+use crate::checks::Checks;
 use crate::cluster_clock::ClusterClock;
 use crate::raft::Raft;
 use crate::raft::context::Context;
@@ -73,6 +77,8 @@ pub struct Leader {
     pub membership: Arc<Membership>,
     /// The applied state.
     pub state: StateReader,
+    /// The cluster's checks.
+    pub checks: Arc<Checks>,
 }
 
 impl Leader {
@@ -99,6 +105,10 @@ impl Leader {
         let first = self.first_entry(term).await;
         self.cluster_clock.stand(term, first.state.time());
         tracing::info!(term, time = %first.state.time(), "leading");
+        // A task of its own, which ends with this one: thousands of checks must not delay the clock.
+        let mut tasks = JoinSet::new();
+        let checks = Arc::clone(&self.checks);
+        tasks.spawn(async move { checks.run().await });
         tokio::join!(self.keep_time(term), self.keep_servers());
     }
 
@@ -209,8 +219,10 @@ impl Leader {
 fn shown_servers(published: &Published) -> BTreeMap<NodeId, Arc<str>> {
     let state = &published.state;
     let instances = state.instances(SERVER_SERVICE);
+    // A client may register an instance of that name on a server's node, but not with that id.
     let of_servers = instances.filter(|instance| {
-        state.node(&instance.node).is_some_and(|node| node.kind == NodeKind::Server)
+        &*instance.definition.id == SERVER_SERVICE
+            && state.node(&instance.node).is_some_and(|node| node.kind == NodeKind::Server)
     });
     of_servers
         .filter_map(|instance| {

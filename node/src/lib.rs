@@ -91,15 +91,18 @@
 //! | file | what |
 //! | --- | --- |
 //! | `main.rs`, [`config`], [`server`] | the process: flags, directories, listeners, signals |
+//! | [`agent_config`], [`definitions`] | `quorate agent`: Consul's files, and the services that they define |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue of servers |
+//! | [`checks`] | HTTP, TCP, gRPC and other checks that the leader runs |
 //! | [`watch`] | topics and who waits for them |
 //! | [`observe`] | what happens in a node when something was applied |
 //! | [`agent`] | who is asking: the agent of each client host |
 //! | [`http`] | Consul's API, one file for each area |
 //! | [`clock`], [`identity`] | time, and what a node remembers of itself, as parameters |
 //! | [`compaction`] | keeps the log small in bytes |
+//! | [`process`], [`log_stream`], [`host`] | what the API tells of the process and the machine |
 //! | [`metrics`] | `/metrics` |
 
 #![forbid(unsafe_code)]
@@ -109,16 +112,22 @@
 )]
 
 pub mod agent;
+pub mod agent_config;
+pub mod checks;
 pub mod clock;
 pub mod cluster_clock;
 pub mod compaction;
 pub mod config;
+pub mod definitions;
+pub mod host;
 pub mod http;
 pub mod identity;
 pub mod leader;
+pub mod log_stream;
 pub mod metrics;
 pub mod node;
 pub mod observe;
+pub mod process;
 pub mod raft;
 pub mod server;
 pub mod watch;

@@ -10,6 +10,7 @@
 //!                                            └── topics ──> Watches ──> blocking queries
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent;
+use crate::checks::{Checks, ProbeCounts};
 use crate::clock::Clock;
 use crate::cluster_clock::ClusterClock;
 use crate::identity::Identity;
@@ -39,7 +41,7 @@ use crate::raft::leadership::{self, LeaderContact, Leadership};
 use crate::raft::membership::{Membership, StartError};
 use crate::raft::network::NetworkFactory;
 use crate::raft::propose::Proposer;
-use crate::raft::protocol::Introduction;
+use crate::raft::protocol::{Introduction, Progress};
 use crate::raft::read::Barrier;
 use crate::raft::service::Service;
 use crate::raft::transport::Transport;
@@ -48,10 +50,6 @@ use crate::watch::Watches;
 
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.
 const STALE_AFTER_START: Duration = Duration::from_secs(3);
-/// How long a stopping leader waits for another to take over.
-const HANDOVER_MAX: Duration = Duration::from_secs(2);
-/// How often a stopping leader looks whether another has taken over.
-const HANDOVER_PAUSE: Duration = Duration::from_millis(10);
 
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,6 +210,7 @@ pub struct Node {
     contact: Arc<LeaderContact>,
     cluster_clock: Arc<ClusterClock>,
     watches: Arc<Watches>,
+    probe_counts: Arc<ProbeCounts>,
     applied: watch::Receiver<u64>,
     gate: watch::Sender<Gate>,
     stopping: CancellationToken,
@@ -263,6 +262,7 @@ impl Node {
             leadership,
             cluster_clock,
             watches,
+            probe_counts: Arc::default(),
             applied,
             gate: watch::Sender::new(Gate::Closed),
             stopping: CancellationToken::new(),
@@ -297,6 +297,13 @@ impl Node {
             proposer: Arc::clone(&self.proposer),
             membership: Arc::clone(&self.membership),
             state: self.state.clone(),
+            checks: Arc::new(Checks {
+                clock: self.context.clock.clone(),
+                proposer: Arc::clone(&self.proposer),
+                state: self.state.clone(),
+                watches: Arc::clone(&self.watches),
+                counts: Arc::clone(&self.probe_counts),
+            }),
         })
     }
 
@@ -407,6 +414,11 @@ impl Node {
         &self.watches
     }
 
+    /// What checks this node ran while it led.
+    pub fn probe_counts(&self) -> &ProbeCounts {
+        &self.probe_counts
+    }
+
     /// Contact with the leader.
     pub fn contact(&self) -> Contact {
         if self.leadership.borrow().is_held_by(self.settings.id) {
@@ -439,6 +451,19 @@ impl Node {
     /// See [`MembershipError`].
     pub async fn remove_server(&self, id: NodeId) -> Result<(), MembershipError> {
         self.membership.remove(id, self.settings.hold_timeout).await
+    }
+
+    /// Hands leadership over, whoever has it: to this voter, or to the one that has most of the log.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn hand_over(&self, to: Option<NodeId>) -> Result<(), MembershipError> {
+        self.membership.hand_over(to).await
+    }
+
+    /// How far every member is, as the leader knows it; `None` while there is no leader.
+    pub async fn progress(&self) -> Option<BTreeMap<NodeId, Progress>> {
+        self.membership.progress().await
     }
 
     /// Whether the node is fit to serve.
@@ -480,32 +505,9 @@ impl Node {
         if !self.leadership.borrow().is_held_by(self.settings.id) {
             return;
         }
-        let Some(heir) = self.heir() else { return };
-        tracing::info!(to = heir, "handing leadership over");
-        if self.raft.trigger().transfer_leader(heir).await.is_err() {
-            return;
+        if let Err(error) = self.membership.hand_over_here(None).await {
+            tracing::warn!(%error, "nobody has taken over leadership: the others will elect a leader");
         }
-        let handed_over = async {
-            let successor =
-                |leader: Option<NodeId>| leader.is_some_and(|id| id != self.settings.id);
-            while !successor(self.raft.metrics().borrow_watched().current_leader) {
-                self.context.clock.sleep(HANDOVER_PAUSE).await;
-            }
-        };
-        if self.context.clock.timeout(HANDOVER_MAX, handed_over).await.is_err() {
-            tracing::warn!("nobody has taken over leadership: the others will elect a leader");
-        }
-    }
-
-    /// The voter that has the most of this leader's log.
-    fn heir(&self) -> Option<NodeId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
-        let replication = metrics.replication.as_ref()?;
-        let others = replication.iter().filter(|(id, _)| voters.contains(id));
-        let others = others.filter(|(id, _)| **id != self.settings.id);
-        others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
     }
 
     /// Ends consensus and every task of this node.

@@ -9,6 +9,7 @@
 //! * [`membership`] founds a cluster, joins one, and removes servers.
 
 pub mod context;
+pub mod handover;
 pub mod http_transport;
 pub mod intake;
 pub mod leadership;

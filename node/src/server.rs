@@ -5,20 +5,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
 use quorate_storage::snapshot::FileSnapshots;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::agent_config::Sources;
 use crate::clock::Clock;
 use crate::compaction;
 use crate::config::ServerConfig;
+use crate::definitions::Definitions;
 use crate::http::{self, Api};
 use crate::identity::Identity;
+use crate::log_stream::Logs;
 use crate::node::{Node, NodeParts, NodeSettings};
+use crate::process::{Process, Reload};
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::{rpc_server, service::Service};
 
@@ -48,7 +54,7 @@ impl Identity for DataDir {
 /// # Errors
 /// When an address is taken, the data directory cannot be used, the cluster refuses this server, or
 /// the disk fails. Nothing that was acknowledged is lost by any of these.
-pub async fn run(config: ServerConfig) -> io::Result<()> {
+pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let http_listener = bind("--http-addr", config.http_addr).await?;
     let rpc_listener = bind("--rpc-addr", config.rpc_addr).await?;
@@ -77,9 +83,10 @@ pub async fn run(config: ServerConfig) -> io::Result<()> {
     let rpc = tokio::spawn(serve_rpc(rpc_listener, service));
     let compaction =
         tokio::spawn(compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic()));
-    let http =
-        tokio::spawn(http::server::serve(Api::new(&node), http_listener, stop_serving.clone()));
-    let ended = live(&node).await;
+    let (process, definitions) = process(&node, &config, surroundings);
+    let api = Api::new(&node, Arc::clone(&process));
+    let http = tokio::spawn(http::server::serve(api, http_listener, stop_serving.clone()));
+    let ended = live(&node, process.reload.as_ref()).await;
     node.begin_stop().await;
     stop_serving.cancel();
     if tokio::time::timeout(DRAIN_MAX, http).await.is_err() {
@@ -87,14 +94,46 @@ pub async fn run(config: ServerConfig) -> io::Result<()> {
     }
     node.end().await;
     rpc.abort();
+    definitions.abort();
     compaction.abort();
     monitor.close().await?;
     tracing::info!("stopped");
     ended
 }
 
+/// What a server is given beside its settings.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Its log.
+    pub logs: Logs,
+    /// Headers for every answer.
+    pub response_headers: HeaderMap,
+    /// Files that define services and checks of its own host.
+    pub sources: Sources,
+}
+
+/// What the API sees of the process, and the task that keeps the definitions of files registered.
+fn process(
+    node: &Arc<Node>,
+    config: &ServerConfig,
+    surroundings: Surroundings,
+) -> (Arc<Process>, JoinHandle<()>) {
+    let Surroundings { logs, response_headers, sources } = surroundings;
+    let (reload, requests) = Reload::new();
+    let data_dir = config.data_dir.clone();
+    let has_files = !sources.is_empty();
+    let definitions = Definitions { node: Arc::clone(node), sources, data_dir: data_dir.clone() };
+    let kept = tokio::spawn(async move {
+        if has_files {
+            definitions.keep(requests).await;
+        }
+    });
+    let reload = has_files.then_some(reload);
+    (Arc::new(Process { logs, data_dir: Some(data_dir), reload, response_headers }), kept)
+}
+
 /// Returns when the server is to end: told to, refused by the cluster, or failed.
-async fn live(node: &Arc<Node>) -> io::Result<()> {
+async fn live(node: &Arc<Node>, reload: Option<&Reload>) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let entering = async {
@@ -105,8 +144,22 @@ async fn live(node: &Arc<Node>) -> io::Result<()> {
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
         refused = entering => refused,
+        failed = reload_on_hangup(reload) => failed,
         reason = node.failed() => Err(io::Error::other(reason)),
     }
+}
+
+/// Reads the configuration files again at each SIGHUP.
+async fn reload_on_hangup(reload: Option<&Reload>) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    while hangup.recv().await.is_some() {
+        match reload {
+            // What became of it is in the log.
+            Some(reload) => drop(reload.run().await),
+            None => tracing::info!("there are no configuration files to read again"),
+        }
+    }
+    std::future::pending().await
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> io::Result<TcpListener> {

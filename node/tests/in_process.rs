@@ -142,6 +142,25 @@ async fn a_minority_refuses_writes_after_the_hold_time_and_answers_stale_reads_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_read_asks_nobody_and_a_default_read_on_a_follower_asks_the_leader() {
+    let cluster = Cluster::found(3, 3, PATIENT).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.others(leader)[0];
+    cluster.put(leader, "key").await;
+    cluster.converge().await;
+    let asked = || cluster.network.counts().read_indexes.load(Ordering::Relaxed);
+    // Nobody else reads, so whoever asks the leader does it for one of these.
+    let before = asked();
+    for _ in 0..100 {
+        let version = cluster.node(follower).read(Consistency::Stale).await.unwrap();
+        assert!(version.state.key("key").is_some());
+    }
+    assert_eq!(asked(), before);
+    cluster.node(follower).read(Consistency::Linearizable).await.unwrap();
+    assert_eq!(asked(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_cut_off_acknowledges_nothing() {
     let cluster = Cluster::found(3, 2, IMPATIENT).await;
     let old = cluster.leader().await;

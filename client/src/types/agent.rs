@@ -1,9 +1,16 @@
 //! The agent: what a host registers, heartbeats and lists.
 
+mod server;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use self::server::{
+    AgentConfig, AgentSelf, Disk, Gauge, Host, HostInfo, Member, Memory, Metrics, Processor,
+    Version,
+};
 
 use super::health::HealthCheck;
 use super::{SERVICE_ADDRESSES, ServiceAddress, TEXT_MAP, TEXTS, TextMap, WEIGHTS, Weights};
@@ -314,76 +321,6 @@ pub struct CheckUpdate {
     pub status: String,
     /// The output.
     pub output: String,
-}
-
-/// `GET /v1/agent/self`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct AgentSelf {
-    /// What clients look at.
-    pub config: AgentConfig,
-    /// What people look at.
-    pub debug_config: Value,
-    /// The agent's network coordinate.
-    pub coord: Value,
-    /// The agent as a member.
-    pub member: Member,
-    /// Figures, as text, by group.
-    pub stats: BTreeMap<String, TextMap>,
-    /// The agent's metadata.
-    pub meta: TextMap,
-}
-
-/// The part of `GET /v1/agent/self` that clients look at.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct AgentConfig {
-    /// The datacenter's name.
-    pub datacenter: String,
-    /// Name of the asking host's agent.
-    pub node_name: String,
-    /// Id of the asking host's agent.
-    #[serde(rename = "NodeID")]
-    pub node_id: String,
-    /// Build revision.
-    pub revision: String,
-    /// Whether this is a server.
-    pub server: bool,
-    /// The version of Consul whose API this is.
-    pub version: String,
-    /// When it was built.
-    pub build_date: String,
-    /// The shortest TTL of a session, in nanoseconds.
-    #[serde(rename = "SessionTTLMin")]
-    pub session_ttl_min: i64,
-}
-
-/// A member of the cluster: `GET /v1/agent/members`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Member {
-    /// Its name.
-    pub name: String,
-    /// Its IP address.
-    pub addr: String,
-    /// Its port.
-    pub port: u16,
-    /// What it says of itself.
-    pub tags: TextMap,
-    /// 1 alive, 3 left, 4 failed.
-    pub status: u8,
-    /// Oldest version of the gossip protocol it speaks.
-    pub protocol_min: u8,
-    /// Newest version of the gossip protocol it speaks.
-    pub protocol_max: u8,
-    /// The version it speaks.
-    pub protocol_cur: u8,
-    /// Oldest version of the delegate protocol it speaks.
-    pub delegate_min: u8,
-    /// Newest version of the delegate protocol it speaks.
-    pub delegate_max: u8,
-    /// The version it speaks.
-    pub delegate_cur: u8,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]

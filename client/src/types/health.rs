@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Node, NodeService};
-use crate::duration;
+use crate::duration::go_text;
 
 /// One entry of `GET /v1/health/service/:name`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,33 +119,6 @@ fn is_zero(nanos: &i64) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-/// Durations as Go texts; reading takes nanoseconds too.
-mod go_text {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::duration;
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    pub(super) fn serialize<S: Serializer>(nanos: &i64, writer: S) -> Result<S::Ok, S::Error> {
-        writer.serialize_str(&duration::format(*nanos))
-    }
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Nanos(i64),
-        Text(String),
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<i64, D::Error> {
-        match Either::deserialize(reader)? {
-            Either::Nanos(nanos) => Ok(nanos),
-            Either::Text(text) if text.is_empty() => Ok(0),
-            Either::Text(text) => duration::parse(&text).map_err(serde::de::Error::custom),
-        }
-    }
 }
 
 #[cfg(test)]

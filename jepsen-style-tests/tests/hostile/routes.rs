@@ -28,12 +28,33 @@ const QUERY: &str = r#"{"Name":"h","Session":"","Template":{"Type":"","Regexp":"
 const COORDINATE: &str = r#"{"Node":"h","Segment":"","Coord":{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.1}}"#;
 const UPDATE: &str = r#"{"Status":"passing","Output":"fine"}"#;
 
-/// All of them. Nothing here ends a server or makes one leave.
+const AUTOPILOT: &str = r#"{"CleanupDeadServers":false,"LastContactThreshold":"200ms","MaxTrailingLogs":250,"MinQuorum":0,"ServerStabilizationTime":"10s"}"#;
+
+/// All of them but two: `agent/monitor` never ends its answer, and `operator/raft/transfer-leader` does
+/// nothing but what it says.
 pub(crate) const ROUTES: &[Route] = &[
     route("/", GET, ""),
     route("/livez", GET, ""),
     route("/readyz", GET, ""),
     route("/metrics", GET, ""),
+    route("/v1/acl/", GET, ""),
+    route("/v1/agent/force-leave/", PUT, ""),
+    route("/v1/agent/host", GET, ""),
+    route("/v1/agent/join/", PUT, ""),
+    route("/v1/agent/leave", PUT, ""),
+    route("/v1/agent/metrics", GET, ""),
+    route("/v1/agent/reload", PUT, ""),
+    route("/v1/agent/token/", PUT, "{}"),
+    route("/v1/agent/version", GET, ""),
+    route("/v1/catalog/connect/", GET, ""),
+    route("/v1/config", PUT, "{}"),
+    route("/v1/connect/", &["GET", "PUT", "POST"], "{}"),
+    route("/v1/health/connect/", GET, ""),
+    route("/v1/operator/autopilot/configuration", &["GET", "PUT"], AUTOPILOT),
+    route("/v1/operator/autopilot/health", GET, ""),
+    route("/v1/operator/autopilot/state", GET, ""),
+    route("/v1/operator/keyring", GET, ""),
+    route("/v1/operator/usage", GET, ""),
     route("/v1/agent/check/deregister/", PUT, ""),
     route("/v1/agent/check/fail/", PUT, ""),
     route("/v1/agent/check/pass/", PUT, ""),

@@ -44,6 +44,7 @@ const INTERNAL: &[&str] = &[
     "Bad limit: ",
     "id \"",
     "address \"",
+    "agent: No node found with name '",
 ];
 
 /// What is wrong with an answer, if anything is. `is_decodable` says whether the query string is.
@@ -53,9 +54,9 @@ pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<S
         200 | 301 | 400 | 404 | 405 | 413 | 414 | 431 => true,
         // The health of a service is told by the status, too.
         429 | 503 => path.starts_with("/v1/agent/health/"),
-        401 => path.starts_with("/v1/acl/"),
+        401 => text == "ACL support disabled",
         409 => path == "/v1/txn" || path.starts_with("/v1/agent/"),
-        501 => text.starts_with("Quorate has no service mesh"),
+        501 => text.starts_with("Quorate has no "),
         500 if text.is_empty() => !is_decodable,
         // The list of an agent's checks tells a bad filter without an introduction.
         500 if path == "/v1/agent/checks" => true,

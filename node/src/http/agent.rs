@@ -17,7 +17,10 @@ use super::endpoint::{Answer, Endpoint};
 use crate::agent::SERF_HEALTH;
 
 /// The revision in a member's `build` tag, which must be `x.y.z:revision`.
-const REVISION: &str = "quorate";
+pub(super) const REVISION: &str = "quorate";
+
+/// When this was built, for clients that read a date there.
+pub(super) const BUILD_DATE: &str = "2025-01-01T00:00:00Z";
 
 /// The shortest TTL of a session, in nanoseconds.
 const SESSION_TTL_MIN_NANOS: i64 = 10_000_000_000;
@@ -55,7 +58,7 @@ fn about(call: &Call) -> Answer {
             revision: REVISION.to_owned(),
             server: true,
             version: CONSUL_VERSION.to_owned(),
-            build_date: "2025-01-01T00:00:00Z".to_owned(),
+            build_date: BUILD_DATE.to_owned(),
             session_ttl_min: SESSION_TTL_MIN_NANOS,
         },
         debug_config: json!({

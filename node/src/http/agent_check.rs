@@ -86,7 +86,7 @@ async fn deregister(call: Call) -> Answer {
 }
 
 /// Judges a registration by what it says, in the order in which Consul complains.
-fn registration(body: Body) -> Result<CheckRegistration, ApiError> {
+pub(super) fn registration(body: Body) -> Result<CheckRegistration, ApiError> {
     let check = body.specification;
     if check.name.is_empty() {
         return Err(ApiError::bad_request("Missing check name"));
@@ -96,7 +96,16 @@ fn registration(body: Body) -> Result<CheckRegistration, ApiError> {
     refuse_scripts(&check)?;
     let name = check.name.clone();
     let id = if body.id.is_empty() { name.clone() } else { body.id };
+    refuse_reserved(&id)?;
     Ok(record(check, id, name, &body.service_id))
+}
+
+/// Refuses the id of the check that says whether a host's agent is alive: sessions depend on it.
+pub(super) fn refuse_reserved(id: &str) -> Result<(), ApiError> {
+    match id {
+        SERF_HEALTH => Err(ApiError::bad_request(format!("CheckID {id:?} is reserved"))),
+        _ => Ok(()),
+    }
 }
 
 /// The status that a registration asks for: `critical` if it says nothing, `None` if it says

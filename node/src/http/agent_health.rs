@@ -127,7 +127,7 @@ fn instances<'a>(state: &'a State, asked: &'a Asked, name: &str) -> Vec<&'a Arc<
         Asked::One(agent) => vec![&agent.name],
         Asked::All => agents(state).collect(),
     };
-    let services = hosts.into_iter().flat_map(|host| state.services_on(host));
+    let services = hosts.into_iter().flat_map(|host| state.agent_services(host));
     services.filter(|service| &*service.definition.name == name).collect()
 }
 

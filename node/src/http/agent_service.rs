@@ -55,12 +55,12 @@ async fn list(call: Call) -> Answer {
     let shown = |service: &Service| wire::agent_service(service, &datacenter);
     let mut services: BTreeMap<String, AgentService> = match &asked {
         Asked::One(agent) => state
-            .services_on(&agent.name)
+            .agent_services(&agent.name)
             .map(|service| (service.definition.id.to_string(), shown(service)))
             .collect(),
         // Two agents may have the same id, so here the key names the agent too.
         Asked::All => agents(state)
-            .flat_map(|agent| state.services_on(agent))
+            .flat_map(|agent| state.agent_services(agent))
             .map(|service| (format!("{}/{}", service.node, service.definition.id), shown(service)))
             .collect(),
     };
@@ -68,11 +68,11 @@ async fn list(call: Call) -> Answer {
     call.json(&services)
 }
 
-/// Names of all nodes that are agents of hosts.
+/// Names of all nodes that are agents of hosts; servers may be, if an agent has their name.
 pub(super) fn agents(state: &State) -> impl Iterator<Item = &str> {
     let is_agent = |kind: NodeKind| match kind {
-        NodeKind::Agent | NodeKind::ServerAgent => true,
-        NodeKind::Registered | NodeKind::Server => false,
+        NodeKind::Agent | NodeKind::ServerAgent | NodeKind::Server => true,
+        NodeKind::Registered => false,
     };
     state.nodes().filter(move |node| is_agent(node.kind)).map(|node| &*node.name)
 }
@@ -148,7 +148,7 @@ async fn deregister(call: Call) -> Answer {
 }
 
 /// Judges a registration by what it says, in the order in which Consul complains.
-fn registration(
+pub(super) fn registration(
     body: ServiceRegistration,
 ) -> Result<(ServiceDefinition, Vec<CheckRegistration>), ApiError> {
     if body.name.is_empty() {
@@ -292,6 +292,7 @@ fn checks(
             ApiError::bad_request("Status for checks must 'passing', 'warning', 'critical'")
         })?;
         agent_check::refuse_scripts(check)?;
+        agent_check::refuse_reserved(&check.check_id)?;
     }
     let several = given.len() > 1;
     let named = given.into_iter().enumerate().map(|(position, check)| {

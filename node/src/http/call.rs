@@ -18,9 +18,10 @@ use super::filter::{self, Filter};
 use super::params::{Params, ReadOptions};
 use super::reply::{Layout, Reply};
 use crate::node::{Node, ProposeError};
+use crate::process::Process;
 
 /// The largest JSON body.
-const MAX_JSON_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_JSON_BYTES: usize = 1024 * 1024;
 
 /// The header that names the asking agent, as `?agent=` does.
 const AGENT_HEADER: &str = "x-quorate-agent";
@@ -32,6 +33,7 @@ const ALL_AGENTS: &str = "*";
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) node: Arc<Node>,
+    pub(super) process: Arc<Process>,
     pub(super) params: Params,
     headers: HeaderMap,
     /// Where it comes from.
@@ -54,18 +56,19 @@ pub(super) enum Asked {
 impl Call {
     pub(super) const fn new(
         node: Arc<Node>,
+        process: Arc<Process>,
         params: Params,
         headers: HeaderMap,
         caller: IpAddr,
         rest: Vec<u8>,
         body: Body,
     ) -> Self {
-        Self { node, params, headers, caller, rest, body: Mutex::new(body) }
+        Self { node, process, params, headers, caller, rest, body: Mutex::new(body) }
     }
 
     /// Where the request comes from.
     pub(super) fn caller(&self) -> IpAddr {
-        self.caller
+        self.caller.to_canonical()
     }
 
     /// What follows the endpoint's path: an id, a name or a key.
@@ -122,11 +125,18 @@ impl Call {
         if named == Some(ALL_AGENTS) {
             return Ok(Asked::All);
         }
+        self.agent_of(named).map(Asked::One)
+    }
+
+    /// The agent of this name, whoever asks.
+    pub(super) fn agent_named(&self, name: &str) -> Result<Agent, ApiError> {
+        self.agent_of(Some(name))
+    }
+
+    fn agent_of(&self, named: Option<&str>) -> Result<Agent, ApiError> {
         // Without the cluster's id no agent has one; the node has never heard of a leader then.
-        self.node
-            .agent_of(self.caller, named)
-            .map(Asked::One)
-            .ok_or_else(|| ProposeError::NoLeader.into())
+        let agent = self.node.agent_of(self.caller, named);
+        agent.ok_or_else(|| ProposeError::NoLeader.into())
     }
 
     fn named_agent(&self) -> Option<&str> {

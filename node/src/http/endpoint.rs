@@ -17,6 +17,7 @@ use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
 use super::reply::Reply;
 use crate::node::Node;
+use crate::process::Process;
 
 const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 
@@ -47,6 +48,10 @@ impl Endpoint {
         self.on(Method::PUT, handler)
     }
 
+    pub(super) fn post(self, handler: Handler) -> Self {
+        self.on(Method::POST, handler)
+    }
+
     pub(super) fn delete(self, handler: Handler) -> Self {
         self.on(Method::DELETE, handler)
     }
@@ -56,8 +61,7 @@ impl Endpoint {
         self.on(Method::HEAD, handler)
     }
 
-    /// For any other method; only `/v1/query` takes `POST`.
-    pub(super) fn on(mut self, method: Method, handler: Handler) -> Self {
+    fn on(mut self, method: Method, handler: Handler) -> Self {
         self.handlers.push((method, handler));
         self
     }
@@ -67,16 +71,21 @@ impl Endpoint {
     }
 
     /// Answers a request to this path.
-    pub(super) async fn answer(&self, node: Arc<Node>, request: Request) -> Response {
+    pub(super) async fn answer(
+        &self,
+        node: Arc<Node>,
+        process: Arc<Process>,
+        request: Request,
+    ) -> Response {
         let wants_gzip = compress::is_wanted(request.headers());
-        let mut response = self.judge(node, request).await;
+        let mut response = self.judge(node, process, request).await;
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
         if wants_gzip { compress::compressed(response).await } else { response }
     }
 
-    async fn judge(&self, node: Arc<Node>, request: Request) -> Response {
+    async fn judge(&self, node: Arc<Node>, process: Arc<Process>, request: Request) -> Response {
         let params = match Params::parse(request.uri().query().unwrap_or("")) {
             Ok(params) => params,
             Err(Undecodable) => return Self::undecodable(),
@@ -85,7 +94,7 @@ impl Endpoint {
         let handler = self.handlers.iter().find(|(served, _)| served == method);
         match handler {
             Some((_, handler)) => {
-                let call = self.call(node, params, request);
+                let call = self.call(node, process, params, request);
                 handler(call).await.map_or_else(ApiError::into_response, Reply::into_response)
             }
             None if method == Method::OPTIONS => self.with_allow(Response::new(Body::empty())),
@@ -112,7 +121,13 @@ impl Endpoint {
         response
     }
 
-    fn call(&self, node: Arc<Node>, params: Params, request: Request) -> Call {
+    fn call(
+        &self,
+        node: Arc<Node>,
+        process: Arc<Process>,
+        params: Params,
+        request: Request,
+    ) -> Call {
         let (mut parts, body) = request.into_parts();
         let DecodedPath(mut path) =
             parts.extensions.remove().unwrap_or_else(|| DecodedPath(Vec::new()));
@@ -122,6 +137,6 @@ impl Endpoint {
             .extensions
             .remove::<SocketAddr>()
             .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
-        Call::new(node, params, parts.headers, caller, rest, body)
+        Call::new(node, process, params, parts.headers, caller, rest, body)
     }
 }

@@ -42,16 +42,19 @@ async fn fire(mut call: Call) -> Answer {
         (filter("node"), filter("service"), filter("tag"));
     Filters::new(&node_filter, &service_filter, &tag_filter)?;
     let fixed = name.len() + node_filter.len() + service_filter.len() + tag_filter.len();
-    let payload = call.body(MAX_EVENT_BYTES.saturating_sub(fixed)).await.map_err(|_| {
-        ApiError::internal(format!(
-            "user event exceeds configured limit of {MAX_EVENT_BYTES} bytes before encoding"
-        ))
-    })?;
+    let Some(left) = MAX_EVENT_BYTES.checked_sub(fixed) else { return Err(too_large()) };
+    let payload = call.body(left).await.map_err(|_| too_large())?;
     let id = uuid::Uuid::new_v4().to_string().into();
     let event = Event { id, name, payload, node_filter, service_filter, tag_filter, time: 0 };
     let answer = shown(&event);
     call.propose(Command::FireEvent(event)).await?;
     call.json(&answer)
+}
+
+fn too_large() -> ApiError {
+    ApiError::internal(format!(
+        "user event exceeds configured limit of {MAX_EVENT_BYTES} bytes before encoding"
+    ))
 }
 
 async fn list(call: Call) -> Answer {
@@ -73,14 +76,18 @@ async fn list(call: Call) -> Answer {
     };
     let mut published = blocking::at_barrier(&call.node, &options).await?;
     if options.index > 0 {
-        // The index is no counter but stands for the newest event, so any other one is news.
-        let news = |state: &State| index(&chosen(state)) != options.index;
+        // The index is no counter but stands for the newest event, so any other one is news. Only
+        // that one is looked for: many may be waiting here.
+        let news = |state: &State| {
+            let newest = state.events().rev().filter(|event| wanted(event));
+            index(newest.filter(|event| is_for(event, state, &asked)).next()) != options.index
+        };
         let (topic, wait) = (Topic::Events, options.wait);
         published = blocking::until(&call.node, &topic, wait, published, news).await;
     }
     let events = chosen(&published.state);
     let list: Vec<UserEvent> = events.iter().map(|event| shown(event)).collect();
-    Ok(call.json(&list)?.with(reply::INDEX, HeaderValue::from(index(&events))))
+    Ok(call.json(&list)?.with(reply::INDEX, HeaderValue::from(index(events.last()))))
 }
 
 fn shown(event: &Event) -> UserEvent {
@@ -98,8 +105,8 @@ fn shown(event: &Event) -> UserEvent {
 
 /// What a list of events has for an index: the two halves of the newest one's id, combined by
 /// exclusive or (Consul's way); 1 for an empty list.
-fn index(events: &[Arc<Event>]) -> u64 {
-    let newest = events.last().and_then(|event| uuid::Uuid::try_parse(&event.id).ok());
+fn index(newest: Option<&Arc<Event>>) -> u64 {
+    let newest = newest.and_then(|event| uuid::Uuid::try_parse(&event.id).ok());
     newest.map_or(1, |id| {
         let (high, low) = id.as_u64_pair();
         (high ^ low).max(1)
@@ -178,9 +185,9 @@ mod tests {
             event("00000000-0000-0001-0000-000000000003"),
             event("00000000-0000-0001-0000-000000000001"),
         );
-        assert_eq!(index(&[]), 1);
-        assert_eq!(index(&[second.clone(), first.clone()]), 2);
-        assert_eq!(index(&[first, second]), 1);
+        assert_eq!(index(None), 1);
+        assert_eq!(index(Some(&first)), 2);
+        assert_eq!(index(Some(&second)), 1);
     }
 
     #[test]

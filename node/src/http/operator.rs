@@ -1,8 +1,11 @@
-//! `/v1/operator/`: the Raft membership.
+//! `/v1/operator/`: the Raft membership, how much there is, and the keyring that there is not.
 
 use std::collections::BTreeSet;
 
-use quorate_client::types::operator::{RaftConfiguration, RaftServer};
+use quorate_client::types::operator::{
+    LeaderTransferred, RaftConfiguration, RaftServer, ServiceUsage, Usage,
+};
+use quorate_storage::State;
 use quorate_storage::raft::{NodeId, StoredMembership};
 
 use super::blocking;
@@ -15,11 +18,22 @@ use crate::node::MembershipError;
 
 /// The version of Consul's Raft protocol that clients expect to see.
 const RAFT_PROTOCOL: &str = "3";
+/// The service whose instances are the servers.
+const SERVER_SERVICE: &str = "consul";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/operator/raft/configuration").get(|call| Box::pin(configuration(call))),
         Endpoint::new("/v1/operator/raft/peer").delete(|call| Box::pin(remove_peer(call))),
+        Endpoint::new("/v1/operator/raft/transfer-leader")
+            .put(|call| Box::pin(transfer_leader(call)))
+            .post(|call| Box::pin(transfer_leader(call))),
+        Endpoint::new("/v1/operator/usage").get(|call| Box::pin(usage(call))),
+        Endpoint::new("/v1/operator/keyring")
+            .get(|_| Box::pin(std::future::ready(Err(no_keyring()))))
+            .put(|_| Box::pin(std::future::ready(Err(no_keyring()))))
+            .post(|_| Box::pin(std::future::ready(Err(no_keyring()))))
+            .delete(|_| Box::pin(std::future::ready(Err(no_keyring())))),
     ]
 }
 
@@ -51,6 +65,41 @@ async fn remove_peer(call: Call) -> Answer {
     let id = named_server(&call.params, &call.node.published().membership)?;
     call.node.remove_server(id).await?;
     Ok(Reply::empty())
+}
+
+async fn transfer_leader(call: Call) -> Answer {
+    call.read_options()?;
+    call.check_datacenter()?;
+    let unknown = |id: &str| MembershipError::UnknownServer(id.to_owned());
+    let heir = call.params.filled("id").map(|id| id.parse().map_err(|_| unknown(id)));
+    call.node.hand_over(heir.transpose()?).await?;
+    call.json(&LeaderTransferred { success: true })
+}
+
+async fn usage(call: Call) -> Answer {
+    let options = call.read_options()?;
+    call.check_datacenter()?;
+    let published = blocking::at_barrier(&call.node, &options).await?;
+    let usage = service_usage(&published.state);
+    call.json(&Usage { usage: [(call.node.info().datacenter, usage)].into() })
+}
+
+fn service_usage(state: &State) -> ServiceUsage {
+    let mesh = ["connect-native", "connect-proxy", "ingress-gateway", "mesh-gateway"];
+    let mesh = mesh.into_iter().chain(["api-gateway", "terminating-gateway"]);
+    let instances = state.services().count();
+    ServiceUsage {
+        nodes: state.nodes().count(),
+        services: state.service_tags().len(),
+        service_instances: instances,
+        connect_service_instances: mesh.map(|kind| (kind.to_owned(), 0)).collect(),
+        billable_service_instances: instances - state.instances(SERVER_SERVICE).count(),
+    }
+}
+
+/// Servers talk to each other without gossip, so there is nothing that a key could encrypt.
+fn no_keyring() -> ApiError {
+    ApiError::internal("No keyring available (encryption not enabled)")
 }
 
 /// The server that `id` or `address` names.

@@ -27,7 +27,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/query")
             .get(|call| Box::pin(list(call)))
-            .on(Method::POST, |call| Box::pin(create(call))),
+            .post(|call| Box::pin(create(call))),
         Endpoint::new("/v1/query/")
             .get(|call| Box::pin(look(call)))
             .put(|call| Box::pin(update(call)))

@@ -68,9 +68,9 @@ impl Reply {
         Self(Response::new(Body::from(body))).with(CONTENT_TYPE, content_type)
     }
 
-    /// A body that comes bit by bit.
-    pub(super) fn stream(body: Body) -> Self {
-        Self(Response::new(body))
+    /// A body that is made while it is sent.
+    pub(super) fn stream(body: Body, content_type: HeaderValue) -> Self {
+        Self(Response::new(body)).with(CONTENT_TYPE, content_type)
     }
 
     /// 404 without a body: nothing is there.

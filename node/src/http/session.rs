@@ -172,23 +172,28 @@ async fn renew(call: Call) -> Answer {
 
 async fn info(call: Call) -> Answer {
     let id = session_id(call.required(MISSING_SESSION)?)?.to_lowercase();
-    sessions(&call, |state, session| state.session(&id).is_some_and(|found| found == session)).await
+    let options = call.read_options()?;
+    let shown = |state: &State| {
+        let session = state.session(&id).map(|session| wire::session(session));
+        call.json(&session.into_iter().collect::<Vec<_>>())
+    };
+    blocking::read(&call, &options, |_| Topic::Sessions, shown).await
 }
 
 async fn of_node(call: Call) -> Answer {
     let node = call.required("Missing node name")?;
-    sessions(&call, |_, session| session.node.eq_ignore_ascii_case(node)).await
+    sessions(&call, |session| session.node.eq_ignore_ascii_case(node)).await
 }
 
 async fn list(call: Call) -> Answer {
-    sessions(&call, |_, _| true).await
+    sessions(&call, |_| true).await
 }
 
 /// The sessions that `is_shown` leaves, by id.
-async fn sessions(call: &Call, is_shown: impl Fn(&State, &Arc<Session>) -> bool) -> Answer {
+async fn sessions(call: &Call, is_shown: impl Fn(&Session) -> bool) -> Answer {
     let options = call.read_options()?;
     let shown = |state: &State| {
-        let sessions = state.sessions().filter(|session| is_shown(state, session));
+        let sessions = state.sessions().filter(|session| is_shown(session));
         call.json(&sessions.map(|session| wire::session(session)).collect::<Vec<_>>())
     };
     blocking::read(call, &options, |_| Topic::Sessions, shown).await

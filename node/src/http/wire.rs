@@ -134,8 +134,8 @@ pub(super) fn session(session: &record::Session) -> Session {
 /// agents keep that to themselves.
 pub(super) fn check(state: &State, check: &record::Check) -> HealthCheck {
     let by_agent = state.node(&check.node).is_some_and(|node| match node.kind {
-        NodeKind::Agent | NodeKind::ServerAgent => true,
-        NodeKind::Registered | NodeKind::Server => false,
+        NodeKind::Agent | NodeKind::ServerAgent | NodeKind::Server => true,
+        NodeKind::Registered => false,
     });
     let definition = match by_agent {
         true => CheckDefinition::default(),

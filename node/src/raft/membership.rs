@@ -81,7 +81,7 @@ impl Membership {
         }
     }
 
-    fn members(&self) -> BTreeMap<NodeId, Peer> {
+    pub(super) fn members(&self) -> BTreeMap<NodeId, Peer> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.nodes().map(|(id, peer)| (*id, peer.clone())).collect()
@@ -94,7 +94,7 @@ impl Membership {
         metrics.membership_config.membership().get_joint_config().len() > 1
     }
 
-    fn voters(&self) -> BTreeSet<NodeId> {
+    pub(super) fn voters(&self) -> BTreeSet<NodeId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.voter_ids().collect()
@@ -326,7 +326,7 @@ impl Membership {
         }
     }
 
-    fn must_lead(&self) -> Result<(), ChangeRefusal> {
+    pub(super) fn must_lead(&self) -> Result<(), ChangeRefusal> {
         let leadership = self.leadership.borrow();
         if leadership.is_held_by(self.introduction.id) {
             return Ok(());

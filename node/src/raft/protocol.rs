@@ -53,6 +53,10 @@ pub enum Request {
     Join(Introduction),
     /// Asks the leader to remove a server.
     Remove(NodeId),
+    /// Asks the leader to hand leadership over, perhaps to this voter.
+    HandOver(Option<NodeId>),
+    /// Asks the leader how far its followers are.
+    Progress,
 }
 
 /// How a node introduces itself.
@@ -79,12 +83,23 @@ pub enum Response {
     ReadIndex(Option<LogId>),
     /// To `Hello`.
     Hello(Greeting),
-    /// To `Join` and `Remove`.
+    /// To `Join`, `Remove` and `HandOver`.
     Changed(Result<(), ChangeRefusal>),
     /// To a snapshot.
     Snapshot(SnapshotResponse<TypeConfig>),
     /// The request was not looked at.
     Refused(Refusal),
+    /// To `Progress`: `None` when the addressee does not lead.
+    Progress(Option<BTreeMap<NodeId, Progress>>),
+}
+
+/// How far a member is, as the leader knows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Time since it last answered, in milliseconds; `None` if it never did.
+    pub silence_ms: Option<u64>,
+    /// The last entry it is known to have.
+    pub matched: Option<LogId>,
 }
 
 /// What became of forwarded commands, as far as the leader can tell. The outcomes themselves are

@@ -67,7 +67,9 @@ impl Service {
             | Request::TransferLeader(_)
             | Request::Forward(_)
             | Request::ReadIndex
-            | Request::Remove(_) => {
+            | Request::Remove(_)
+            | Request::HandOver(_)
+            | Request::Progress => {
                 if envelope.to.is_none() || envelope.store.is_none() {
                     return Err(Refusal::NoAddressee);
                 }
@@ -125,6 +127,10 @@ impl Service {
                 Ok(Response::Changed(self.membership.admit(introduction).await))
             }
             Request::Remove(id) => Ok(Response::Changed(self.membership.remove_here(id).await)),
+            Request::HandOver(to) => {
+                Ok(Response::Changed(self.membership.hand_over_here(to).await))
+            }
+            Request::Progress => Ok(Response::Progress(self.membership.progress_here())),
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use quorate::raft::protocol::{Envelope, Forwarded, Response, SnapshotHeader};
+use quorate::raft::protocol::{Envelope, Forwarded, Request, Response, SnapshotHeader};
 use quorate::raft::service::Service;
 use quorate::raft::transport::{Purpose, Transport, TransportError};
 use quorate_storage::snapshot::Snapshot;
@@ -45,6 +45,8 @@ pub(crate) struct Counts {
     pub(crate) lost_replies: AtomicU64,
     pub(crate) repeated: AtomicU64,
     pub(crate) snapshots: AtomicU64,
+    /// How often the leader was asked where a read has to begin.
+    pub(crate) read_indexes: AtomicU64,
 }
 
 /// Connects the servers of one test; clones are the same network.
@@ -180,6 +182,9 @@ impl Network {
         purpose: Purpose,
         envelope: Envelope,
     ) -> Result<Response, TransportError> {
+        if matches!(envelope.request, Request::ReadIndex) {
+            count(&self.0.counts.read_indexes);
+        }
         let fate = self.decide(purpose);
         tokio::time::sleep(fate.delay).await;
         if self.is_cut(&from, &to) || self.is_muted(&from, purpose) {

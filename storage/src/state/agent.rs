@@ -6,8 +6,9 @@
 //! service. So ids that are unique in the cluster work from anywhere, and ids that are not work from
 //! their own host.
 //!
-//! Only nodes made by agents count in that search: what `catalog/register` put on other nodes, and
-//! the servers' own `consul` instances, are nobody's by id.
+//! Only nodes made by agents count in that search, and servers' nodes, because the agent of a
+//! server's host may have the server's name: what `catalog/register` put on other nodes, and the
+//! servers' own `consul` instances, are nobody's by id.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::record::{
 };
 
 /// Name and id of the service whose instances are this cluster's servers.
-const SERVER_SERVICE: &str = "consul";
+pub(super) const SERVER_SERVICE: &str = "consul";
 /// What `serfHealth` says of a node that is alive (Consul's words).
 const ALIVE: &str = "Agent alive and reachable";
 /// What it says of one that is not.
@@ -43,7 +44,7 @@ impl State {
     pub(super) fn locate_service(&self, agent: &str, id: &str) -> Result<&Arc<Service>, Rejection> {
         let slot = self
             .locate("service", &self.catalog.service_ids, agent, id, |slot| {
-                slot.services.contains_key(id)
+                has_own_service(slot, id)
             })?
             .ok_or_else(|| Rejection::UnknownService(id.to_owned()))?;
         Ok(slot.services.get(id).expect("a node listed under a service id has the service"))
@@ -61,7 +62,7 @@ impl State {
             self.catalog.slot(agent)
         } else if let Some(service) = id.strip_prefix(SERVICE_MAINTENANCE) {
             self.locate("check", &self.catalog.service_ids, agent, service, |slot| {
-                slot.services.contains_key(service)
+                has_own_service(slot, service)
             })?
         } else {
             self.locate("check", &self.catalog.check_ids, agent, id, |slot| {
@@ -259,6 +260,12 @@ impl Change<'_> {
         let slot = self.state.catalog.nodes.get(&key)?;
         (slot.node.kind == NodeKind::Server).then_some(key)
     }
+}
+
+/// Whether a service is the agent's to find: a server's instance of `consul` is nobody's.
+fn has_own_service(slot: &Slot, id: &str) -> bool {
+    let is_servers = slot.node.kind == NodeKind::Server && id == SERVER_SERVICE;
+    !is_servers && slot.services.contains_key(id)
 }
 
 /// The node of a host with an agent, as Consul's agents describe themselves.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::agent::SERVER_SERVICE;
 use crate::index::fold;
 use crate::record::{Check, Node, NodeKind, Service};
 use crate::{ClusterTime, Index};
@@ -184,7 +185,8 @@ impl Catalog {
         }
     }
 
-    /// Nodes of hosts' agents that have this id in `table`, without `except`.
+    /// Nodes of hosts' agents that have this id in `table`, without `except`. A server's node is also
+    /// that of an agent of its name.
     pub(super) fn agents_with<'a>(
         &'a self,
         table: &'a OrdMap<Arc<str>, OrdSet<Arc<str>>>,
@@ -197,7 +199,12 @@ impl Catalog {
             .flatten()
             .filter(move |key| &***key != except)
             .filter_map(|key| self.nodes.get(key))
-            .filter(|slot| matches!(slot.node.kind, NodeKind::Agent | NodeKind::ServerAgent))
+            .filter(move |slot| match slot.node.kind {
+                NodeKind::Agent | NodeKind::ServerAgent => true,
+                // What else is there was registered by an agent of the server's name.
+                NodeKind::Server => id != SERVER_SERVICE,
+                NodeKind::Registered => false,
+            })
     }
 }
 

@@ -18,7 +18,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::change::Change;
 use super::{Effects, State};
-use crate::record::{Check, CheckStatus, Session};
+use crate::record::{Check, CheckStatus, NodeKind, Session};
 use crate::{ClusterTime, Millis};
 
 /// A client host's agent with nothing on it is forgotten after so much cluster time.
@@ -129,7 +129,12 @@ impl State {
     pub(super) fn true_deadline(&self, number: u64) -> Option<ClusterTime> {
         match self.deadlines.owner(number)? {
             Owner::Check { node, id } => {
-                let row = self.catalog.nodes.get(node)?.checks.get(id)?;
+                let slot = self.catalog.nodes.get(node)?;
+                // What is only registered is looked after by whoever registered it, as in Consul.
+                if slot.node.kind == NodeKind::Registered {
+                    return None;
+                }
+                let row = slot.checks.get(id)?;
                 check_deadline(row, self.last_seen.get(&number).copied())
             }
             Owner::Session(id) => {

@@ -236,7 +236,7 @@ impl Change<'_> {
         Ok(match old {
             None => Some(1),
             Some(old) => match &old.session {
-                None => Some(old.lock_index + 1),
+                None => Some(old.lock_index.saturating_add(1)),
                 Some(holder) if holder == session => Some(old.lock_index),
                 Some(_) => None,
             },

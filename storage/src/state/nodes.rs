@@ -108,8 +108,12 @@ impl Change<'_> {
             if visible {
                 node.indexes.modify = index;
             }
+            let kind = node.kind;
             self.replace_node(&key, &old, node);
             self.refresh_idle(&key);
+            if kind != old.kind {
+                self.reschedule_checks(&key);
+            }
             if !visible {
                 return key;
             }
@@ -172,6 +176,14 @@ impl Change<'_> {
         self.remove_coordinate(key);
         self.touch(Topic::Nodes);
         self.touch(Topic::Node(key.clone()));
+    }
+
+    /// Looks at the deadlines of a node's checks anew: they depend on what made the node.
+    pub(super) fn reschedule_checks(&mut self, key: &Arc<str>) {
+        let Some(slot) = self.state.catalog.nodes.get(key).cloned() else { return };
+        for row in slot.checks.values() {
+            self.state.schedule(row.number);
+        }
     }
 
     /// Notes since when a client's agent has had nothing on it, or that it has something.

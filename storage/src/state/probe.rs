@@ -56,7 +56,9 @@ impl Probes {
         self.0.iter().map(|(check, probe)| (*check, *probe))
     }
 
-    pub(super) fn get(&self, check: u64) -> Option<u64> {
+    /// The probe of a check, if it is run.
+    #[must_use]
+    pub fn get(&self, check: u64) -> Option<u64> {
         self.0.get(&check).copied()
     }
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::State;
+use super::agent::SERVER_SERVICE;
 use super::catalog::{Slot, fold_arc};
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::index::fold;
-use crate::record::{Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
+use crate::record::{Check, Coordinate, Event, KvEntry, Node, NodeKind, Query, Service, Session};
 use crate::{ClusterTime, Index};
 
 impl State {
@@ -78,6 +79,15 @@ impl State {
         self.catalog.slot(node).into_iter().flat_map(|slot| slot.services.values())
     }
 
+    /// Service instances that an agent (name in any case) registered, by id: all on its node, but for
+    /// the server's own if a server has the same name.
+    pub fn agent_services(&self, agent: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let slot = self.catalog.slot(agent);
+        let is_server = slot.is_some_and(|slot| slot.node.kind == NodeKind::Server);
+        let is_servers = move |row: &Service| is_server && &*row.definition.id == SERVER_SERVICE;
+        self.services_on(agent).filter(move |row| !is_servers(row))
+    }
+
     /// All service instances, by node and id.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.catalog.nodes.values().flat_map(|slot| slot.services.values())
@@ -92,6 +102,11 @@ impl State {
     /// All checks of a node (name in any case), by id.
     pub fn checks_on(&self, node: &str) -> impl Iterator<Item = &Arc<Check>> {
         self.catalog.slot(node).into_iter().flat_map(|slot| slot.checks.values())
+    }
+
+    /// The checks of a node itself (name in any case), not of its services, by id.
+    pub fn node_checks(&self, node: &str) -> impl Iterator<Item = &Arc<Check>> {
+        self.catalog.slot(node).into_iter().flat_map(|slot| slot.checks_of(""))
     }
 
     /// The checks that decide an instance's health: its own and its node's, by id.
@@ -170,7 +185,7 @@ impl State {
     }
 
     /// The newest events, oldest first.
-    pub fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
         self.events.iter()
     }
 

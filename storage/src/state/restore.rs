@@ -11,8 +11,8 @@
 //! * times are kept as distances from now: a TTL that had ten seconds left has ten seconds left;
 //! * rows get new numbers, since numbers are never used again.
 //!
-//! Kept from the running cluster are its time, its counters, the origin records, and those nodes of
-//! its own servers and their hosts that the backup does not know.
+//! Kept from the running cluster are its time, its counters, the origin records, and what it says of
+//! its own servers and their hosts.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
@@ -22,6 +22,8 @@ use bytes::{Buf as _, Bytes};
 use imbl::Vector;
 
 use super::State;
+use super::agent::SERVER_SERVICE;
+use super::catalog::SERF_HEALTH;
 use super::change::Change;
 use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::{TableIndexes, TopicIndexes};
@@ -145,30 +147,36 @@ impl Change<'_> {
             self.set_kind(&key);
         }
         for (key, slot) in &running.catalog.nodes {
-            if !is_own(slot.node.kind) || self.state.catalog.nodes.contains_key(key) {
+            if !is_own(slot.node.kind) {
                 continue;
             }
+            // The backup may know a server of this name, with other addresses.
             self.put_node(slot.node.as_ref().clone(), Some(slot.node.indexes.create));
-            for row in slot.services.values().filter(|_| slot.node.kind == NodeKind::Server) {
+            if slot.node.kind == NodeKind::Server
+                && let Some(row) = slot.services.get(SERVER_SERVICE)
+            {
                 self.put_service(key, &row.definition);
             }
-            for row in slot.checks_of("") {
-                self.put_check(key, row.registration.clone());
+            if let Some(row) = slot.checks.get(SERF_HEALTH) {
+                self.register_check(key, row.registration.clone());
             }
         }
     }
 
-    /// A node of another cluster's server, or of its host, is not special here.
+    /// A node of another cluster's server, or of its host, is not special here; nobody looks after
+    /// what told of that server.
     fn set_kind(&mut self, key: &Arc<str>) {
         let Some(slot) = self.state.catalog.slot_mut(key) else { return };
         let mut node = slot.node.as_ref().clone();
-        node.kind = match node.kind {
-            NodeKind::ServerAgent => NodeKind::Agent,
-            NodeKind::Server => NodeKind::Registered,
-            kind => kind,
-        };
+        let was_server = node.kind == NodeKind::Server;
+        node.kind = if was_server { NodeKind::Registered } else { NodeKind::Agent };
         slot.node = Arc::new(node);
+        if was_server {
+            self.remove_service(key, &SERVER_SERVICE.into());
+            self.remove_check(key, &SERF_HEALTH.into());
+        }
         self.refresh_idle(key);
+        self.reschedule_checks(key);
     }
 }
 

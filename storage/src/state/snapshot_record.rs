@@ -422,6 +422,9 @@ impl Import {
         if !service.is_empty() && !slot.services.contains_key(service) {
             return Err(invalid("a check of a service that is not on its node"));
         }
+        if slot.checks.contains_key(&row.registration.id) {
+            return Err(invalid("two checks of one id on a node"));
+        }
         let (number, id) = (row.number, row.registration.id.clone());
         self.own(number, Owner::Check { node: key.clone(), id })?;
         self.state.catalog.put_check_row(&key, Arc::new(row));
@@ -446,7 +449,7 @@ impl Import {
         let slot = self.state.catalog.slot_mut(&fold_arc(&row.node));
         slot.ok_or_else(|| invalid("a session without a node"))?.sessions.insert(id.clone());
         self.own(number, Owner::Session(id.clone()))?;
-        self.state.sessions.insert(id, Arc::new(row));
+        unique(self.state.sessions.insert(id, Arc::new(row)), "two sessions of one id")?;
         self.see(number, last_seen);
         Ok(())
     }
@@ -455,6 +458,9 @@ impl Import {
         let holder = row.session.as_ref();
         if holder.is_some_and(|holder| !self.state.sessions.contains_key(holder)) {
             return Err(invalid("a key held by a session that does not exist"));
+        }
+        if self.state.kv.entries.contains_key(&row.key) {
+            return Err(invalid("two keys of one name"));
         }
         self.state.kv.put_row(row);
         Ok(())
@@ -465,8 +471,8 @@ impl Import {
         if !session.is_empty() && !self.state.sessions.contains_key(session) {
             return Err(invalid("a query of a session that does not exist"));
         }
-        self.state.queries.insert(row.definition.id.clone(), Arc::new(row));
-        Ok(())
+        let id = row.definition.id.clone();
+        unique(self.state.queries.insert(id, Arc::new(row)), "two queries of one id")
     }
 
     fn own(&mut self, number: u64, owner: Owner) -> io::Result<()> {
@@ -483,6 +489,11 @@ impl Import {
         }
         self.state.schedule(number);
     }
+}
+
+/// Refuses a row that replaced another.
+fn unique<T>(replaced: Option<T>, what: &str) -> io::Result<()> {
+    replaced.map_or(Ok(()), |_| Err(invalid(what)))
 }
 
 /// A record that contradicts the others.

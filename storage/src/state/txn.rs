@@ -17,6 +17,12 @@ use crate::command::{CatalogRegistration, KvDeleteMode, KvPutMode, Outcome, Reje
 use crate::record::{CheckRegistration, KvEntry, ServiceDefinition};
 use crate::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 
+/// The most rows that a transaction answers with: every replica collects them.
+const RESULTS_MAX: usize = 65_536;
+
+/// The most bytes of values that a transaction answers with.
+const RESULT_VALUE_BYTES_MAX: usize = 32 << 20;
+
 /// What one operation comes to: its results, or why it failed.
 type Done = Result<Vec<TxnResult>, String>;
 
@@ -54,14 +60,21 @@ impl Change<'_> {
         }
         let mut results = Vec::new();
         let mut failures = Vec::new();
+        let mut value_bytes = 0;
         for operation in operations {
             failures.push(match self.operate(operation) {
                 Ok(more) => {
+                    value_bytes += more.iter().map(value_length).sum::<usize>();
                     results.extend(more);
                     None
                 }
                 Err(what) => Some(what),
             });
+            if results.len() > RESULTS_MAX || value_bytes > RESULT_VALUE_BYTES_MAX {
+                failures.pop();
+                failures.push(Some("response too large".to_owned()));
+                break;
+            }
         }
         let errors = numbered(failures.into_iter());
         if errors.is_empty() { Ok(results) } else { Err(errors) }
@@ -121,7 +134,8 @@ impl Change<'_> {
             },
             KeyVerb::GetTree => {
                 let rows = self.state.kv.below(key).map(|(_, row)| TxnResult::Key(row.clone()));
-                Ok(rows.collect())
+                // One more than allowed, so that the caller sees that there are too many.
+                Ok(rows.take(RESULTS_MAX + 1).collect())
             }
             KeyVerb::CheckIndex => self.check_index(key, index),
             KeyVerb::CheckSession => self.check_session(key, on.session),
@@ -290,6 +304,13 @@ impl Change<'_> {
         }
         self.register_check(key, check.clone());
         Ok(())
+    }
+}
+
+fn value_length(result: &TxnResult) -> usize {
+    match result {
+        TxnResult::Key(row) => row.value.len(),
+        TxnResult::Node(_) | TxnResult::Service(_) | TxnResult::Check(_) => 0,
     }
 }
 

@@ -28,6 +28,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// The largest of the small files.
 const SMALL_FILE_BYTES: u64 = 1024 * 1024;
 
+/// What an archive may have beside its state, unpacked.
+const FRAME_BYTES_MAX: u64 = 4 * SMALL_FILE_BYTES;
+
 /// Writes the archive of one version of the state.
 ///
 /// # Errors
@@ -115,7 +118,9 @@ pub(super) fn unpack(archive: &[u8], limit: u64) -> Result<Bytes, String> {
     reader
         .read_exact(&mut first)
         .map_err(|error| format!("failed to decompress snapshot: {error}"))?;
-    let mut tar = Archive::new(first.as_slice().chain(reader));
+    // The reader of archives takes in some entries whole before they are seen here.
+    let unpacked_max = limit + FRAME_BYTES_MAX;
+    let mut tar = Archive::new(first.as_slice().chain(reader).take(unpacked_max));
     let unreadable = |error: io::Error| format!("failed to read snapshot file: {error}");
     let mut files = BTreeMap::new();
     for entry in tar.entries().map_err(unreadable)? {
@@ -133,10 +138,15 @@ pub(super) fn unpack(archive: &[u8], limit: u64) -> Result<Bytes, String> {
                 "failed to read snapshot file: {name} is too large (limit: {limit} bytes)"
             ));
         }
+        if files.contains_key(&name) {
+            return Err(format!("failed to read snapshot file: {name} comes twice"));
+        }
         let mut bytes = Vec::new();
         entry.by_ref().take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
         files.insert(name, Bytes::from(bytes));
     }
+    // To the end, where the compressed data has its own sum: what was cut off is no whole archive.
+    io::copy(&mut tar.into_inner().take(SMALL_FILE_BYTES), &mut io::sink()).map_err(unreadable)?;
     check_sums(&files)?;
     files.remove(STATE).ok_or_else(|| missing(STATE))
 }

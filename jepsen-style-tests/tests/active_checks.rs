@@ -1,0 +1,181 @@
+//! Checks that the cluster runs itself: seen alike on every node, and by the next leader as well.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use jepsen_style_tests::{Cluster, Failure, Result};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// The shortest interval there is, a run, and a slow machine.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+/// The same when a leader has to be elected first.
+const SEEN_AFTER_ELECTION: Duration = Duration::from_secs(10);
+/// An alias follows through a watch and one write, not at an interval.
+const ALIAS_LATE_MAX: Duration = Duration::from_millis(500);
+
+/// A service that answers every request with the status it is told to.
+struct Target {
+    address: SocketAddr,
+    status: Arc<AtomicU16>,
+    asked: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Target {
+    async fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let status = Arc::new(AtomicU16::new(200));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (told, count) = (Arc::clone(&status), Arc::clone(&asked));
+        let task = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let status = told.load(Ordering::Relaxed);
+                // A request of a check fits into one packet.
+                let _ = stream.read(&mut [0; 4_096]).await;
+                let head = format!("HTTP/1.1 {status} Told\r\nContent-Length: 5\r\n\r\nhello");
+                let _ = stream.write_all(head.as_bytes()).await;
+            }
+        });
+        Ok(Self { address, status, asked, task })
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Nobody listens any more.
+    async fn stop(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+/// Waits until each of these nodes shows the instance's checks like this: `(id, status, output has)`.
+async fn wait_all_show(
+    cluster: &Cluster,
+    nodes: &[u64],
+    service: &str,
+    expected: (&str, &str, &str),
+    limit: Duration,
+) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    for node in nodes {
+        loop {
+            let shown = cluster.http(*node).must_get(&format!("/v1/health/checks/{service}")).await;
+            if let Ok(shown) = &shown
+                && shows(shown, expected)
+            {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!(
+                    "node {node} does not show {expected:?}: {shown:?}"
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
+}
+
+fn shows(checks: &Value, (id, status, output): (&str, &str, &str)) -> bool {
+    let checks = checks.as_array().map(Vec::as_slice).unwrap_or_default();
+    checks.iter().any(|check| {
+        check["CheckID"] == id
+            && check["Status"] == status
+            && check["Output"].as_str().is_some_and(|shown| shown.contains(output))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_is_run_by_whoever_leads_and_shown_by_every_node() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let ids = cluster.ids();
+    let target = Target::start().await.unwrap();
+    let web = json!({"Name": "web", "Check": {
+        "CheckID": "alive", "HTTP": format!("http://{}/health", target.address), "Interval": "1s"}});
+    let follower = json!({"Name": "shadow", "Check": {"CheckID": "alias", "AliasService": "web"}});
+    let first = cluster.http(ids[0]);
+    first.must_put("/v1/agent/service/register", web.to_string()).await.unwrap();
+    cluster
+        .http(ids[1])
+        .must_put("/v1/agent/service/register", follower.to_string())
+        .await
+        .unwrap();
+
+    let passing = ("alive", "passing", "200 Told Output: hello");
+    wait_all_show(&cluster, &ids, "web", passing, SEEN_WITHIN).await.unwrap();
+    let follows = ("alias", "passing", "All checks passing.");
+    wait_all_show(&cluster, &ids, "shadow", follows, ALIAS_LATE_MAX).await.unwrap();
+
+    // A registration that says the same disturbs nothing.
+    first.must_put("/v1/agent/service/register", web.to_string()).await.unwrap();
+    target.status.store(503, Ordering::Relaxed);
+    let critical = ("alive", "critical", "503 Told");
+    wait_all_show(&cluster, &ids, "web", critical, SEEN_WITHIN).await.unwrap();
+    let follows = ("alias", "critical", "Aliased check");
+    wait_all_show(&cluster, &ids, "shadow", follows, ALIAS_LATE_MAX).await.unwrap();
+
+    // The next leader changes nothing by itself, and goes on asking.
+    let leader = cluster.leader().await.unwrap();
+    let survivors = cluster.others(leader);
+    cluster.kill(leader).unwrap();
+    let asked = target.asked();
+    wait_all_show(&cluster, &survivors, "web", critical, SEEN_AFTER_ELECTION).await.unwrap();
+    target.status.store(200, Ordering::Relaxed);
+    wait_all_show(&cluster, &survivors, "web", passing, SEEN_AFTER_ELECTION).await.unwrap();
+    assert!(target.asked() > asked, "the new leader asked");
+    let follows = ("alias", "passing", "All checks passing.");
+    wait_all_show(&cluster, &survivors, "shadow", follows, ALIAS_LATE_MAX).await.unwrap();
+
+    target.stop().await;
+    let gone = ("alive", "critical", "connection refused");
+    wait_all_show(&cluster, &survivors, "web", gone, SEEN_WITHIN).await.unwrap();
+
+    // What is deregistered is not followed any more.
+    let there = cluster.http(survivors[0]);
+    there.must_put("/v1/agent/service/deregister/web", "").await.unwrap();
+    let follows = ("alias", "critical", "could not be found");
+    wait_all_show(&cluster, &survivors, "shadow", follows, ALIAS_LATE_MAX).await.unwrap();
+    cluster.start_node(leader).unwrap();
+    cluster.wait_ready(leader).await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_is_defined_anew_shows_nothing_of_the_old_target() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let ids = cluster.ids();
+    let (old, new) = (Target::start().await.unwrap(), Target::start().await.unwrap());
+    old.status.store(503, Ordering::Relaxed);
+    let check = |target: &Target| {
+        let url = format!("http://{}/", target.address);
+        json!({"Name": "node", "ID": "alive", "HTTP": url, "Interval": "1s", "Timeout": "1s",
+               "ServiceID": "web"})
+    };
+    let node = cluster.http(ids[0]);
+    node.must_put("/v1/agent/service/register", json!({"Name": "web"}).to_string()).await.unwrap();
+    node.must_put("/v1/agent/check/register", check(&old).to_string()).await.unwrap();
+    let critical = ("alive", "critical", "503");
+    wait_all_show(&cluster, &ids, "web", critical, SEEN_WITHIN).await.unwrap();
+    node.must_put("/v1/agent/check/register", check(&new).to_string()).await.unwrap();
+    let passing = ("alive", "passing", "200");
+    wait_all_show(&cluster, &ids, "web", passing, SEEN_WITHIN).await.unwrap();
+    // The old target is left alone; the new one is asked again and again.
+    let (left, goes_on) = (old.asked(), new.asked());
+    let deadline = Instant::now() + SEEN_WITHIN;
+    while new.asked() < goes_on + 2 {
+        assert!(Instant::now() < deadline, "the new target is not asked again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(old.asked(), left);
+    wait_all_show(&cluster, &ids, "web", passing, SEEN_WITHIN).await.unwrap();
+    cluster.finish().await.unwrap();
+}

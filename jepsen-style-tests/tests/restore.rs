@@ -1,0 +1,153 @@
+//! A backup that is restored replaces everything on every node, in one step that all watchers see.
+
+use std::time::Duration;
+
+use jepsen_style_tests::http::{Answer, Http};
+use jepsen_style_tests::{Cluster, Result};
+
+/// Large enough that the backup goes through the log in many pieces.
+const KEYS: usize = 40;
+const VALUE_BYTES: usize = 100 * 1024;
+
+/// Longer than any wait in here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Values that a compressor cannot shorten, so that many blocks are really sent.
+fn value(number: usize) -> Vec<u8> {
+    let mut word = number as u64 + 1;
+    let next = |_| {
+        // A xorshift generator.
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        word.to_le_bytes()[0]
+    };
+    (0..VALUE_BYTES).map(next).collect()
+}
+
+async fn save(node: &Http) -> Result<Vec<u8>> {
+    let client = reqwest::Client::builder().no_proxy().build().map_err(describe)?;
+    let url = format!("{}/v1/snapshot", node.base());
+    let answer = client.get(url).send().await.map_err(describe)?;
+    assert_eq!(answer.headers()["content-type"], "application/x-gzip");
+    Ok(answer.bytes().await.map_err(describe)?.to_vec())
+}
+
+fn describe(error: reqwest::Error) -> jepsen_style_tests::Failure {
+    jepsen_style_tests::Failure::new(error.to_string())
+}
+
+async fn blocked(node: Http, path: &str, index: u64) -> Result<Answer> {
+    let node = Http::with_patience(node.base(), PATIENCE)?;
+    let sign = if path.contains('?') { '&' } else { '?' };
+    Ok(node.get(&format!("{path}{sign}index={index}&wait=50s")).await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_is_everywhere_and_wakes_everybody_and_no_index_falls() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    for number in 0..KEYS {
+        nodes[number % 3].must_put(&format!("/v1/kv/key/{number}"), value(number)).await.unwrap();
+    }
+    nodes[0].must_put("/v1/agent/service/register", r#"{"Name":"kept","Port":80}"#).await.unwrap();
+    let backup = save(&nodes[1]).await.unwrap();
+    assert!(backup.len() > KEYS * VALUE_BYTES / 2, "{} bytes are few", backup.len());
+
+    // Life goes on: something is changed, something is gone, something is new.
+    nodes[1].must_put("/v1/kv/key/0", "changed").await.unwrap();
+    nodes[2].send(reqwest::Method::DELETE, "/v1/kv/key/1", Vec::new()).await.unwrap();
+    nodes[0].must_put("/v1/kv/new", "1").await.unwrap();
+    nodes[2].must_put("/v1/agent/service/deregister/kept", "").await.unwrap();
+    let paths = [
+        "/v1/kv/key/0",
+        "/v1/kv/key/5",
+        "/v1/kv/new",
+        "/v1/kv/key/?keys",
+        "/v1/health/service/kept",
+        "/v1/catalog/services",
+        "/v1/session/list",
+    ];
+    let mut waiting = Vec::new();
+    for (number, path) in paths.iter().enumerate() {
+        let node = nodes[number % 3].clone();
+        let index = node.get(path).await.unwrap().require_index().unwrap();
+        waiting.push((*path, index, tokio::spawn(blocked(node, path, index))));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for (path, _, query) in &waiting {
+        assert!(!query.is_finished(), "{path} woke before the restore");
+    }
+
+    // What is no backup, or a damaged one, changes nothing.
+    let (_, before) = cluster.converge().await.unwrap();
+    for damaged in [b"garbage".to_vec(), backup[..backup.len() / 2].to_vec()] {
+        let answer = nodes[2].put("/v1/snapshot", damaged).await.unwrap();
+        assert_eq!(answer.status, 500, "{}", answer.body);
+    }
+    assert_eq!(cluster.converge().await.unwrap().1, before);
+
+    let answer = nodes[2].put("/v1/snapshot", backup.clone()).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    for (path, index, query) in waiting {
+        let answer = query.await.unwrap().unwrap();
+        assert!(answer.require_index().unwrap() > index, "{path} fell from {index}");
+    }
+    all_is_back(&nodes).await;
+    cluster.converge().await.unwrap();
+
+    // It is in the log like everything else.
+    let ids = cluster.ids();
+    cluster.kill_all(&ids).unwrap();
+    cluster.start_all().unwrap();
+    cluster.wait_all_ready().await.unwrap();
+    all_is_back(&nodes).await;
+    nodes[0].must_put("/v1/kv/after", "1").await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+async fn all_is_back(nodes: &[Http]) {
+    for (number, node) in nodes.iter().enumerate() {
+        assert_eq!(node.get("/v1/kv/new").await.unwrap().status, 404, "at node {number}");
+        let keys = node.must_get("/v1/kv/key/?keys").await.unwrap();
+        assert_eq!(keys.as_array().unwrap().len(), KEYS, "at node {number}");
+        let entry = node.must_get("/v1/kv/key/0").await.unwrap();
+        assert_eq!(entry[0]["Value"].as_str().unwrap().len(), VALUE_BYTES.div_ceil(3) * 4);
+        let services = node.must_get("/v1/health/service/kept").await.unwrap();
+        assert_eq!(services.as_array().unwrap().len(), 1, "at node {number}");
+        // The cluster's own servers are there all the time.
+        let servers = node.must_get("/v1/health/service/consul?passing").await.unwrap();
+        assert_eq!(servers.as_array().unwrap().len(), nodes.len(), "at node {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_one_cluster_is_restored_in_another() {
+    let old = Cluster::start(3).await.unwrap();
+    let nodes = old.https(&old.ids());
+    nodes[0].must_put("/v1/kv/moved", "here").await.unwrap();
+    nodes[1].must_put("/v1/agent/service/register", r#"{"Name":"moved"}"#).await.unwrap();
+    let backup = save(&nodes[2]).await.unwrap();
+    old.finish().await.unwrap();
+
+    let new = Cluster::start(3).await.unwrap();
+    let nodes = new.https(&new.ids());
+    nodes[0].must_put("/v1/kv/lost", "1").await.unwrap();
+    nodes[1].must_put("/v1/snapshot", backup).await.unwrap();
+    for node in &nodes {
+        assert_eq!(node.get("/v1/kv/moved?raw").await.unwrap().body, "here");
+        assert_eq!(node.get("/v1/kv/lost").await.unwrap().status, 404);
+        let services = node.must_get("/v1/health/service/moved?passing").await.unwrap();
+        assert_eq!(services.as_array().unwrap().len(), 1);
+    }
+    // What it says of its own servers, who have the names of the old ones, is not the backup's.
+    let peers = nodes[0].must_get("/v1/status/peers").await.unwrap().to_string();
+    let servers = nodes[2].must_get("/v1/catalog/service/consul").await.unwrap();
+    let servers = servers.as_array().unwrap();
+    assert_eq!(servers.len(), nodes.len());
+    for server in servers {
+        let address = server["Address"].as_str().unwrap();
+        assert!(peers.contains(address), "{server} is none of {peers}");
+    }
+    new.finish().await.unwrap();
+}

@@ -1,0 +1,260 @@
+//! Which check runs when, and what its runs add up to. No clock, no sockets: it is told the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
+
+use super::{Finding, OUTPUT_EVERY};
+use crate::clock::Moment;
+
+/// One run of one check.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    /// The check's number.
+    pub(super) check: u64,
+    /// The number of its definition.
+    pub(super) probe: u64,
+    /// The check as it was when it got that definition.
+    pub(super) row: Arc<Check>,
+}
+
+/// All checks with an interval.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    entries: BTreeMap<u64, Entry>,
+    /// When those that are not under way run next.
+    due: BTreeSet<(Moment, u64)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    run: Run,
+    interval: Duration,
+    /// When it runs next; `None` while it is under way.
+    due: Option<Moment>,
+    streak: Streak,
+    /// From when on an output may be written although the status is the same.
+    output_from: Moment,
+}
+
+impl Schedule {
+    /// Adds a check that is not in here; it runs first after `delay`.
+    pub(super) fn add(&mut self, run: Run, interval: Duration, now: Moment, delay: Duration) {
+        let (check, due) = (run.check, now.plus(delay));
+        let streak = Streak::default();
+        let entry = Entry { run, interval, due: Some(due), streak, output_from: now };
+        self.entries.insert(check, entry);
+        self.due.insert((due, check));
+    }
+
+    /// Forgets a check. A run of it that is under way comes to nothing.
+    pub(super) fn remove(&mut self, check: u64) {
+        if let Some(entry) = self.entries.remove(&check)
+            && let Some(due) = entry.due
+        {
+            self.due.remove(&(due, check));
+        }
+    }
+
+    /// When the next check runs.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The next check that is due; it is under way from now on.
+    pub(super) fn take_due(&mut self, now: Moment) -> Option<Run> {
+        let (due, check) = *self.due.first().filter(|(due, _)| *due <= now)?;
+        self.due.remove(&(due, check));
+        let entry = self.entries.get_mut(&check).expect("what is due is scheduled");
+        entry.due = None;
+        Some(entry.run.clone())
+    }
+
+    /// Counts a finding, and says what of it is to be written; `shown` is the check as the state has
+    /// it.
+    pub(super) fn judge(
+        &mut self,
+        run: &Run,
+        finding: Finding,
+        shown: &Check,
+        now: Moment,
+    ) -> Option<Finding> {
+        let entry = self.current(run)?;
+        let definition = &run.row.registration.definition;
+        let status = entry.streak.count(finding.status, definition)?;
+        let shown = &shown.registration;
+        let is_due =
+            shown.status != status || (shown.output != finding.output && now >= entry.output_from);
+        is_due.then_some(Finding { status, output: finding.output })
+    }
+
+    /// A finding was written.
+    pub(super) fn written(&mut self, run: &Run, now: Moment) {
+        if let Some(entry) = self.current(run) {
+            entry.output_from = now.plus(OUTPUT_EVERY);
+        }
+    }
+
+    /// The run is over: the next one is an interval from now.
+    pub(super) fn finish(&mut self, run: &Run, now: Moment) {
+        if let Some(entry) = self.current(run) {
+            let due = now.plus(entry.interval);
+            entry.due = Some(due);
+            self.due.insert((due, run.check));
+        }
+    }
+
+    /// The check of a run, unless it is gone or defined anew.
+    fn current(&mut self, run: &Run) -> Option<&mut Entry> {
+        self.entries.get_mut(&run.check).filter(|entry| entry.run.probe == run.probe)
+    }
+}
+
+/// How many runs in a row went the same way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Streak {
+    successes: u32,
+    failures: u32,
+}
+
+impl Streak {
+    /// Counts one more run; the status that the check has now, or `None` while too few runs in a row
+    /// agree. A warning counts as a success, as in Consul.
+    fn count(&mut self, found: CheckStatus, limits: &CheckDefinition) -> Option<CheckStatus> {
+        if found != CheckStatus::Critical {
+            *self = Self { successes: self.successes.saturating_add(1), failures: 0 };
+            return (self.successes >= limits.success_before_passing).then_some(found);
+        }
+        *self = Self { successes: 0, failures: self.failures.saturating_add(1) };
+        let critical_after = limits.failures_before_critical;
+        let warning_after = match limits.failures_before_warning {
+            0 => critical_after,
+            given => given,
+        };
+        if self.failures >= critical_after {
+            Some(CheckStatus::Critical)
+        } else if self.failures >= warning_after {
+            Some(CheckStatus::Warning)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_storage::record::{CheckRegistration, Indexes};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::at(Duration::from_secs(seconds))
+    }
+
+    fn row(status: CheckStatus, output: &str, definition: CheckDefinition) -> Arc<Check> {
+        let registration = CheckRegistration {
+            id: "c".into(),
+            name: "c".to_owned(),
+            status,
+            notes: String::new(),
+            output: output.to_owned(),
+            service_id: "".into(),
+            kind: "tcp".to_owned(),
+            definition,
+        };
+        Arc::new(Check {
+            node: "h1".into(),
+            registration,
+            service_name: "".into(),
+            service_tags: Vec::new(),
+            number: 1,
+            critical_since: None,
+            indexes: Indexes::default(),
+        })
+    }
+
+    fn run(check: u64, probe: u64) -> Run {
+        Run { check, probe, row: row(CheckStatus::Passing, "", CheckDefinition::default()) }
+    }
+
+    #[test]
+    fn a_check_runs_after_its_delay_and_then_an_interval_after_each_run() {
+        let mut schedule = Schedule::default();
+        schedule.add(run(1, 10), 5 * SECOND, at(0), 2 * SECOND);
+        schedule.add(run(2, 20), SECOND, at(0), SECOND);
+        assert_eq!(schedule.next_due(), Some(at(1)));
+        assert!(schedule.take_due(at(0)).is_none());
+        let first = schedule.take_due(at(3)).unwrap();
+        let second = schedule.take_due(at(3)).unwrap();
+        assert_eq!((first.check, second.check), (2, 1));
+        assert_eq!(schedule.next_due(), None, "what is under way is not started again");
+        schedule.finish(&second, at(4));
+        assert_eq!(schedule.next_due(), Some(at(9)));
+    }
+
+    #[test]
+    fn a_run_of_a_definition_that_was_replaced_comes_to_nothing() {
+        let mut schedule = Schedule::default();
+        schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
+        let old = schedule.take_due(at(0)).unwrap();
+        schedule.remove(1);
+        schedule.add(run(1, 11), SECOND, at(0), SECOND);
+        let shown = Arc::clone(&old.row);
+        let finding = Finding::critical("late".to_owned());
+        assert_eq!(schedule.judge(&old, finding, &shown, at(0)), None);
+        schedule.finish(&old, at(0));
+        assert_eq!(schedule.take_due(at(1)).map(|run| run.probe), Some(11));
+        assert!(schedule.take_due(at(1)).is_none());
+        schedule.remove(1);
+        assert_eq!(schedule.next_due(), None);
+    }
+
+    #[test]
+    fn a_status_is_written_at_once_and_an_output_alone_seldom() {
+        let mut schedule = Schedule::default();
+        schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
+        let run = schedule.take_due(at(0)).unwrap();
+        let shown = row(CheckStatus::Passing, "one", CheckDefinition::default());
+        let judge = |schedule: &mut Schedule, finding: &Finding, seconds| {
+            schedule.judge(&run, finding.clone(), &shown, at(seconds)).is_some()
+        };
+        let same = Finding::passing("one".to_owned());
+        let other = Finding::passing("two".to_owned());
+        let failed = Finding::critical("one".to_owned());
+        assert!(!judge(&mut schedule, &same, 0), "nothing differs");
+        assert!(judge(&mut schedule, &other, 0), "the first output");
+        schedule.written(&run, at(0));
+        assert!(!judge(&mut schedule, &other, 59));
+        assert!(judge(&mut schedule, &failed, 59));
+        assert!(judge(&mut schedule, &other, 60));
+    }
+
+    #[test]
+    fn a_status_changes_after_as_many_runs_in_a_row_as_the_definition_says() {
+        let limits = CheckDefinition {
+            success_before_passing: 2,
+            failures_before_warning: 2,
+            failures_before_critical: 3,
+            ..CheckDefinition::default()
+        };
+        let mut streak = Streak::default();
+        let mut after = |found| streak.count(found, &limits);
+        let (pass, fail) = (CheckStatus::Passing, CheckStatus::Critical);
+        assert_eq!(after(pass.clone()), None);
+        assert_eq!(after(fail.clone()), None, "a failure begins anew");
+        assert_eq!(after(pass.clone()), None);
+        assert_eq!(after(pass.clone()), Some(CheckStatus::Passing));
+        assert_eq!(after(fail.clone()), None);
+        assert_eq!(after(fail.clone()), Some(CheckStatus::Warning));
+        assert_eq!(after(fail.clone()), Some(CheckStatus::Critical));
+        assert_eq!(after(CheckStatus::Warning), None);
+        assert_eq!(after(CheckStatus::Warning), Some(CheckStatus::Warning));
+        let none = CheckDefinition::default();
+        assert_eq!(Streak::default().count(fail, &none), Some(CheckStatus::Critical));
+        assert_eq!(Streak::default().count(pass, &none), Some(CheckStatus::Passing));
+    }
+}

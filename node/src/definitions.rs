@@ -1,0 +1,270 @@
+//! Services and checks that configuration files define: registered for the agent of the server's own
+//! host when it starts, and again whenever the files are read again.
+//!
+//! What vanishes from the files is deregistered. Which ids came from files is remembered in the data
+//! directory, so that this also holds for what vanished while the server was down, and so that nothing
+//! that a client registered is ever taken for a definition.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_storage::command::{Agent, Command, Rejection};
+use quorate_storage::record::{CheckRegistration, ServiceDefinition};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::agent_config::{Defined, Sources};
+use crate::clock::Clock;
+use crate::http::parse_definition;
+use crate::node::{Node, ProposeError};
+use crate::process::ReloadRequest;
+
+/// The file of remembered ids, in the data directory.
+const FILE: &str = "definitions.json";
+/// Pause before what could not be registered at the start is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Keeps what files define registered.
+#[derive(Debug)]
+pub struct Definitions {
+    /// The node that registers.
+    pub node: Arc<Node>,
+    /// The files.
+    pub sources: Sources,
+    /// Where ids are remembered.
+    pub data_dir: PathBuf,
+}
+
+/// Ids that came from files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Registered {
+    /// Services, each with its checks.
+    services: BTreeMap<String, BTreeSet<String>>,
+    /// Checks of the host, and of services that no file defines.
+    checks: BTreeSet<String>,
+}
+
+/// What files define, parsed.
+#[derive(Debug, Default)]
+struct Parsed {
+    services: Vec<(ServiceDefinition, Vec<CheckRegistration>)>,
+    checks: Vec<CheckRegistration>,
+}
+
+impl Definitions {
+    /// Registers everything, and again at each request. Ends when nobody can ask any more.
+    pub async fn keep(self, mut requests: mpsc::Receiver<ReloadRequest>) {
+        let clock = Clock::monotonic();
+        while let Err(error) = self.load().await {
+            tracing::warn!(%error, "the definitions of the configuration are not registered yet");
+            // A reload means that the files were mended.
+            let again = tokio::select! {
+                () = clock.sleep(RETRY_PAUSE) => None,
+                request = requests.recv() => request,
+            };
+            if let Some(done) = again {
+                // Nobody need wait for the answer.
+                let _ = done.send(self.load().await);
+            }
+        }
+        while let Some(done) = requests.recv().await {
+            let loaded = self.load().await;
+            match &loaded {
+                Ok(()) => tracing::info!("the definitions of the configuration were read again"),
+                Err(error) => tracing::warn!(%error, "the configuration was not read again"),
+            }
+            let _ = done.send(loaded);
+        }
+    }
+
+    /// Makes what is registered what the files define. They are judged as a whole first: one fault
+    /// leaves everything as it was.
+    async fn load(&self) -> Result<(), String> {
+        let parsed = parse(&self.sources.defined().map_err(|error| error.to_string())?)?;
+        let path = self.data_dir.join(FILE);
+        let before = remembered(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let now = parsed.ids();
+        // Before anything is registered, so that nothing is forgotten when this is interrupted.
+        remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let agent = self.node.agent_of(local, None).ok_or("the cluster is not known yet")?;
+        for command in before.gone(&now, &agent).into_iter().chain(parsed.commands(&agent)) {
+            self.propose(command).await?;
+        }
+        remember(&path, &now).map_err(|error| error.to_string())
+    }
+
+    async fn propose(&self, command: Command) -> Result<(), String> {
+        let outcome = self.node.propose(command).await;
+        match outcome.map_err(|error: ProposeError| error.to_string())?.into_result() {
+            // Somebody else has deregistered it already.
+            Ok(_) | Err(Rejection::UnknownService(_) | Rejection::UnknownCheck(_)) => Ok(()),
+            Err(rejection) => Err(rejection.to_string()),
+        }
+    }
+}
+
+/// Judges what files define, without registering it.
+///
+/// # Errors
+/// The first fault, with the definition that has it.
+pub fn judge(defined: &Defined) -> Result<(), String> {
+    parse(defined).map(drop)
+}
+
+fn parse(defined: &Defined) -> Result<Parsed, String> {
+    let services = defined.services.iter().map(|service| {
+        parse_definition::service(service).map_err(|error| format!("service {service}: {error}"))
+    });
+    let checks = defined.checks.iter().map(|check| {
+        parse_definition::check(check).map_err(|error| format!("check {check}: {error}"))
+    });
+    Ok(Parsed {
+        services: services.collect::<Result<_, _>>()?,
+        checks: checks.collect::<Result<_, _>>()?,
+    })
+}
+
+impl Parsed {
+    fn ids(&self) -> Registered {
+        let ids = |checks: &[CheckRegistration]| {
+            checks.iter().map(|check| check.id.to_string()).collect::<BTreeSet<_>>()
+        };
+        let services = self.services.iter();
+        Registered {
+            services: services
+                .map(|(service, checks)| (service.id.to_string(), ids(checks)))
+                .collect(),
+            checks: ids(&self.checks),
+        }
+    }
+
+    fn commands(self, agent: &Agent) -> Vec<Command> {
+        let services =
+            self.services.into_iter().map(|(service, checks)| Command::AgentRegisterService {
+                agent: agent.clone(),
+                service: Box::new(service),
+                checks,
+                // Maintenance is such a check, and must outlive a reload.
+                replace_existing_checks: false,
+            });
+        let checks = self.checks.into_iter().map(|check| Command::AgentRegisterCheck {
+            agent: agent.clone(),
+            check: Box::new(check),
+        });
+        services.chain(checks).collect()
+    }
+}
+
+impl Registered {
+    /// Both together.
+    fn with(&self, other: &Self) -> Self {
+        let mut all = self.clone();
+        for (service, checks) in &other.services {
+            all.services.entry(service.clone()).or_default().extend(checks.iter().cloned());
+        }
+        all.checks.extend(other.checks.iter().cloned());
+        all
+    }
+
+    /// What takes away everything that is not there any more.
+    fn gone(&self, now: &Self, agent: &Agent) -> Vec<Command> {
+        let check = |id: &String| Command::AgentDeregisterCheck {
+            agent: agent.clone(),
+            check_id: id.as_str().into(),
+        };
+        let mut commands: Vec<_> = self.checks.difference(&now.checks).map(check).collect();
+        for (service, checks) in &self.services {
+            match now.services.get(service) {
+                Some(kept) => commands.extend(checks.difference(kept).map(check)),
+                None => commands.push(Command::AgentDeregisterService {
+                    agent: agent.clone(),
+                    service_id: service.as_str().into(),
+                }),
+            }
+        }
+        commands
+    }
+}
+
+fn remembered(path: &Path) -> io::Result<Registered> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Registered::default()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces the file as a whole, so that a crash leaves the old one or the new one.
+fn remember(path: &Path, registered: &Registered) -> io::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, serde_json::to_vec(registered)?)?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ids(services: &serde_json::Value, checks: &serde_json::Value) -> Registered {
+        let defined = Defined {
+            services: services.as_array().unwrap().clone(),
+            checks: checks.as_array().unwrap().clone(),
+        };
+        parse(&defined).unwrap().ids()
+    }
+
+    fn agent() -> Agent {
+        Agent { name: "h".into(), id: String::new(), address: String::new() }
+    }
+
+    #[test]
+    fn what_vanished_from_the_files_is_deregistered_and_nothing_else() {
+        let two = json!([{"ttl": "1s"}, {"ttl": "1s"}]);
+        let before = ids(
+            &json!([{"name": "a", "checks": two}, {"name": "b"}]),
+            &json!([{"name": "x", "ttl": "1s"}, {"name": "y", "ttl": "1s"}]),
+        );
+        let now = ids(
+            &json!([{"name": "a", "check": {"CheckID": "service:a:1", "ttl": "1s"}}]),
+            &json!([{"name": "y", "ttl": "1s"}]),
+        );
+        let gone = before.gone(&now, &agent());
+        let named: Vec<&str> = gone
+            .iter()
+            .map(|command| match command {
+                Command::AgentDeregisterCheck { check_id, .. } => &**check_id,
+                Command::AgentDeregisterService { service_id, .. } => &**service_id,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(named, ["x", "service:a:2", "b"]);
+        assert!(now.gone(&now, &agent()).is_empty());
+    }
+
+    #[test]
+    fn ids_are_remembered_over_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        assert_eq!(remembered(&path).unwrap(), Registered::default());
+        let now = ids(&json!([{"name": "a", "check": {"ttl": "1s"}}]), &json!([]));
+        remember(&path, &now).unwrap();
+        assert_eq!(remembered(&path).unwrap(), now);
+        std::fs::write(&path, "{").unwrap();
+        assert!(remembered(&path).is_err());
+    }
+
+    #[test]
+    fn a_fault_is_told_with_the_definition_that_has_it() {
+        let defined = Defined { services: vec![json!({"name": "a", "nope": 1})], checks: vec![] };
+        let error = judge(&defined).unwrap_err();
+        assert!(error.contains("unknown field \"nope\"") && error.contains("service"), "{error}");
+    }
+}

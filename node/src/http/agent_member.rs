@@ -1,0 +1,136 @@
+//! `/v1/agent/join/`, `leave`, `force-leave/` and `reload`.
+//!
+//! In Consul these speak to the one agent of one host. A server of Quorate is the agent of every host
+//! that asks, so what they mean is narrower:
+//!
+//! * **join** changes nothing: a server joins because it was started with `--join`. Asked for a server
+//!   that is a member already it says yes, else it fails in Consul's words.
+//! * **leave** takes the asking host out of the catalogue, with all that is registered on it. It never
+//!   stops a server: one client that says goodbye must not cost all others a vote. The host of a server
+//!   stays as long as the server.
+//! * **force-leave** removes a server that the leader has lost from the membership. One that is alive
+//!   stays, as in Consul, where it would contradict and be back at once. The name of a client host's
+//!   agent takes that host out, for its operator knows that it is gone.
+
+use std::net::{IpAddr, SocketAddr};
+
+use quorate_storage::State;
+use quorate_storage::command::Command;
+use quorate_storage::machine::Published;
+use quorate_storage::raft::{NodeId, Peer};
+use quorate_storage::record::{CheckStatus, NodeKind};
+
+use super::call::Call;
+use super::endpoint::{Answer, Endpoint};
+use super::error::ApiError;
+use super::reply::Reply;
+use crate::agent::SERF_HEALTH;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("/v1/agent/join/").put(|call| Box::pin(std::future::ready(join(&call)))),
+        Endpoint::new("/v1/agent/leave").put(|call| Box::pin(leave(call))),
+        Endpoint::new("/v1/agent/force-leave/").put(|call| Box::pin(force_leave(call))),
+        Endpoint::new("/v1/agent/reload").put(|call| Box::pin(reload(call))),
+    ]
+}
+
+fn join(call: &Call) -> Answer {
+    let address = call.required("Missing address")?;
+    let published = call.node.published();
+    if published.membership.nodes().any(|(_, peer)| is_at(peer, address)) {
+        return Ok(Reply::empty());
+    }
+    Err(ApiError::internal(format!(
+        "1 error occurred:\n\t* Failed to join {address}: no server of this cluster has this address; start it with --join instead\n\n"
+    )))
+}
+
+/// Whether a server has this address: its name, its IP, or its IP with one of its ports.
+fn is_at(peer: &Peer, address: &str) -> bool {
+    let ip = peer.rpc_addr.parse().ok().map(|own: SocketAddr| own.ip());
+    let named_ip = address.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    address == peer.name
+        || address == peer.rpc_addr
+        || address == peer.http_addr
+        || (named_ip.is_some() && named_ip == ip)
+}
+
+async fn leave(call: Call) -> Answer {
+    let agent = call.agent()?;
+    call.propose(Command::AgentLeave { agent }).await?;
+    Ok(Reply::empty())
+}
+
+async fn force_leave(call: Call) -> Answer {
+    let asked = call.required("Missing node name")?;
+    let published = call.node.published();
+    let suffix = format!(".{}", call.node.info().datacenter);
+    let name = asked.strip_suffix(&suffix).unwrap_or(asked);
+    match who(&published, name) {
+        Some(Who::LostServer(id)) => call.node.remove_server(id).await?,
+        Some(Who::LivingServer) => {}
+        Some(Who::Host) => {
+            let agent = call.agent_named(name)?;
+            call.propose(Command::AgentLeave { agent }).await?;
+        }
+        None => {
+            return Err(ApiError::internal(format!("agent: No node found with name '{asked}'")));
+        }
+    }
+    Ok(Reply::empty())
+}
+
+/// Who may be made to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    LostServer(NodeId),
+    LivingServer,
+    Host,
+}
+
+fn who(published: &Published, name: &str) -> Option<Who> {
+    let mut servers = published.membership.nodes();
+    match servers.find(|(_, peer)| peer.name == name) {
+        Some((id, _)) if is_lost(&published.state, name) => Some(Who::LostServer(*id)),
+        Some(_) => Some(Who::LivingServer),
+        None => {
+            let node = published.state.node(name)?;
+            (node.kind == NodeKind::Agent && *node.name == *name).then_some(Who::Host)
+        }
+    }
+}
+
+/// Whether the leader has lost this server.
+fn is_lost(state: &State, server: &str) -> bool {
+    let check = state.check(server, SERF_HEALTH);
+    check.is_some_and(|check| check.registration.status == CheckStatus::Critical)
+}
+
+async fn reload(call: Call) -> Answer {
+    if let Some(reload) = &call.process.reload {
+        reload.run().await.map_err(ApiError::internal)?;
+    }
+    Ok(Reply::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_name_ip_and_both_of_its_ports() {
+        let peer = Peer {
+            name: "n1".to_owned(),
+            rpc_addr: "10.0.0.1:8300".to_owned(),
+            http_addr: "10.0.0.1:8500".to_owned(),
+            ..Peer::default()
+        };
+        for address in ["n1", "10.0.0.1", "10.0.0.1:8300", "10.0.0.1:8500"] {
+            assert!(is_at(&peer, address), "{address}");
+        }
+        for address in ["n2", "10.0.0.2", "10.0.0.1:1", ""] {
+            assert!(!is_at(&peer, address), "{address}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Definitions in configuration files are judged exactly as the bodies of registrations are.
+
+use quorate_client::decode;
+use quorate_storage::record::{CheckRegistration, ServiceDefinition};
+use serde_json::Value;
+
+use super::{agent_check, agent_service};
+
+/// An instance and its checks, from what would be the body of `agent/service/register`.
+pub(crate) fn service(body: &Value) -> Result<(ServiceDefinition, Vec<CheckRegistration>), String> {
+    let body = decode::body(body.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    agent_service::registration(body).map_err(|error| error.text)
+}
+
+/// A check, from what would be the body of `agent/check/register`.
+pub(crate) fn check(body: &Value) -> Result<CheckRegistration, String> {
+    let body = decode::body(body.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    agent_check::registration(body).map_err(|error| error.text)
+}

@@ -1,0 +1,52 @@
+//! What the API may ask of the process around the node.
+//!
+//! A node in a simulation has no process, so everything here may be absent.
+
+use std::path::PathBuf;
+
+use axum::http::HeaderMap;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::log_stream::Logs;
+
+/// Reloads that may wait for each other; one more is refused.
+const RELOADS_MAX: usize = 4;
+
+/// The process around a node.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// Its log.
+    pub logs: Logs,
+    /// Where its data is kept.
+    pub data_dir: Option<PathBuf>,
+    /// Its configuration files, if there are any to read again.
+    pub reload: Option<Reload>,
+    /// Headers that its operator wants in every answer.
+    pub response_headers: HeaderMap,
+}
+
+/// Asks for the configuration files to be read again.
+#[derive(Debug, Clone)]
+pub struct Reload(mpsc::Sender<ReloadRequest>);
+
+/// A reload that was asked for: the sender waits for what became of it.
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+
+impl Reload {
+    /// A handle, and where its requests arrive.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (sender, receiver) = mpsc::channel(RELOADS_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Reads the files again, and returns when what they say holds.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with them, or that nobody carried it out.
+    pub async fn run(&self) -> Result<(), String> {
+        let (sender, done) = oneshot::channel();
+        self.0.try_send(sender).map_err(|_| "a reload is under way already".to_owned())?;
+        done.await.unwrap_or_else(|_| Err("this server is stopping".to_owned()))
+    }
+}
