@@ -292,6 +292,7 @@ impl State {
 pub struct Import {
     state: State,
     has_header: bool,
+    has_tables: bool,
 }
 
 impl Import {
@@ -324,10 +325,7 @@ impl Import {
             }
             SnapshotRecord::Key(row) => return self.add_key(row.into_owned()),
             SnapshotRecord::Tombstone { key, grave } => {
-                if self.state.kv.entries.contains_key(&*key) {
-                    return Err(invalid("a tombstone of a key that exists"));
-                }
-                self.state.kv.put_tombstone(key.into(), grave);
+                return self.add_tombstone(key.into(), grave);
             }
             SnapshotRecord::LockDelay { key, until } => {
                 self.state.kv.delay_lock(&key.into(), until);
@@ -341,22 +339,28 @@ impl Import {
                 let record = record.ok_or_else(|| invalid("an outcome of an unknown server"))?;
                 record.outcomes.insert(seq, outcome.into_owned());
             }
-            SnapshotRecord::Tables(tables) => self.state.tables = tables,
-            SnapshotRecord::Event(row) => self.state.events.push_back(Arc::new(row.into_owned())),
+            SnapshotRecord::Tables(tables) => {
+                let twice = std::mem::replace(&mut self.has_tables, true);
+                self.state.tables = tables;
+                return unique(twice.then_some(()), "indexes of the later tables twice");
+            }
+            SnapshotRecord::Event(row) => return self.add_event(row.into_owned()),
             SnapshotRecord::Coordinate { node, coordinate } => {
                 if !self.state.catalog.nodes.contains_key(&*node) {
                     return Err(invalid("a coordinate without a node"));
                 }
-                self.state.coordinates.insert(node.into(), coordinate.into_owned());
+                let replaced = self.state.coordinates.insert(node.into(), coordinate.into_owned());
+                return unique(replaced, "two coordinates of one node");
             }
             SnapshotRecord::Query(row) => return self.add_query(row.into_owned()),
             SnapshotRecord::Autopilot(row) => {
-                self.state.autopilot = Some(Arc::new(row.into_owned()));
+                let replaced = self.state.autopilot.replace(Arc::new(row.into_owned()));
+                return unique(replaced, "two configurations of autopilot");
             }
             SnapshotRecord::Probe { check, probe } => return self.add_probe(check, probe),
             SnapshotRecord::Staged { id, touched } => {
                 let staged = Staged { id: id.into(), touched, pieces: Vector::new() };
-                self.state.staged = Some(staged);
+                return unique(self.state.staged.replace(staged), "two restores at a time");
             }
             SnapshotRecord::StagedPiece(piece) => {
                 let staged = self.state.staged.as_mut();
@@ -463,6 +467,22 @@ impl Import {
             return Err(invalid("two keys of one name"));
         }
         self.state.kv.put_row(row);
+        Ok(())
+    }
+
+    fn add_tombstone(&mut self, key: Arc<str>, grave: Tombstone) -> io::Result<()> {
+        if self.state.kv.entries.contains_key(&key) {
+            return Err(invalid("a tombstone of a key that exists"));
+        }
+        self.state.kv.put_tombstone(key, grave);
+        Ok(())
+    }
+
+    fn add_event(&mut self, row: Event) -> io::Result<()> {
+        if self.state.events.last().is_some_and(|newest| newest.time >= row.time) {
+            return Err(invalid("events out of order"));
+        }
+        self.state.events.push_back(Arc::new(row));
         Ok(())
     }
 
