@@ -15,6 +15,7 @@ use std::time::Duration;
 use quorate_storage::command::{Agent, Command, Rejection};
 use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::agent_config::{Defined, Sources};
@@ -117,16 +118,30 @@ pub fn judge(defined: &Defined) -> Result<(), String> {
 }
 
 fn parse(defined: &Defined) -> Result<Parsed, String> {
-    let services = defined.services.iter().map(|service| {
-        parse_definition::service(service).map_err(|error| format!("service {service}: {error}"))
+    let services = defined.services.iter().zip(1..).map(|(service, place)| {
+        let told = |error| format!("service {}: {error}", label(service, place));
+        parse_definition::service(service).map_err(told)
     });
-    let checks = defined.checks.iter().map(|check| {
-        parse_definition::check(check).map_err(|error| format!("check {check}: {error}"))
+    let checks = defined.checks.iter().zip(1..).map(|(check, place)| {
+        let told = |error| format!("check {}: {error}", label(check, place));
+        parse_definition::check(check).map_err(told)
     });
     Ok(Parsed {
         services: services.collect::<Result<_, _>>()?,
         checks: checks.collect::<Result<_, _>>()?,
     })
+}
+
+/// How a fault names a definition: by its id, else its name, else its place. It shows no more of it:
+/// a definition may hold passwords, and a fault is logged and told to whoever asked for the reload.
+fn label(definition: &Value, place: usize) -> String {
+    let text_of = |wanted: &str| {
+        let mut members = definition.as_object()?.iter();
+        let is_wanted = |key: &str| key.replace('_', "").eq_ignore_ascii_case(wanted);
+        members.find(|(key, _)| is_wanted(key))?.1.as_str().filter(|text| !text.is_empty())
+    };
+    let named = ["checkid", "id", "name"].into_iter().find_map(text_of);
+    named.map_or_else(|| format!("number {place}"), |text| format!("{text:?}"))
 }
 
 impl Parsed {
@@ -262,9 +277,27 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_the_definition_that_has_it() {
-        let defined = Defined { services: vec![json!({"name": "a", "nope": 1})], checks: vec![] };
-        let error = judge(&defined).unwrap_err();
-        assert!(error.contains("unknown field \"nope\"") && error.contains("service"), "{error}");
+    fn a_fault_is_told_with_the_name_of_the_definition_and_nothing_else_of_it() {
+        let header = json!({"Authorization": ["secret"]});
+        let faulty = |mut definition: Value| {
+            definition["Header"] = header.clone();
+            definition["nope"] = json!(1);
+            definition
+        };
+        let service = |definition| Defined { services: vec![faulty(definition)], checks: vec![] };
+        let check = |definition| Defined { services: vec![], checks: vec![faulty(definition)] };
+        for (defined, name) in [
+            (service(json!({"ID": "a1", "Name": "a"})), "service \"a1\": "),
+            (service(json!({"id": "", "name": "a"})), "service \"a\": "),
+            (service(json!({"name": 7})), "service number 1: "),
+            (check(json!({"check_id": "c", "name": "b"})), "check \"c\": "),
+            (check(json!({})), "check number 1: "),
+        ] {
+            let error = judge(&defined).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let error = judge(&service(json!({"name": "a"}))).unwrap_err();
+        assert!(error.contains("unknown field"), "{error}");
     }
 }
