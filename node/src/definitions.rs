@@ -26,8 +26,10 @@ use crate::process::ReloadRequest;
 
 /// The file of remembered ids, in the data directory.
 const FILE: &str = "definitions.json";
-/// Pause before what could not be registered at the start is tried again.
+/// Pause before what could not be registered at the start is tried again. It doubles each time,
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// up to this: what is refused as it stands will be refused again, and each attempt is a write.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Keeps what files define registered.
 #[derive(Debug)]
@@ -60,17 +62,25 @@ impl Definitions {
     /// Registers everything, and again at each request. Ends when nobody can ask any more.
     pub async fn keep(self, mut requests: mpsc::Receiver<ReloadRequest>) {
         let clock = Clock::monotonic();
-        while let Err(error) = self.load().await {
-            tracing::warn!(%error, "the definitions of the configuration are not registered yet");
-            // A reload means that the files were mended.
-            let again = tokio::select! {
-                () = clock.sleep(RETRY_PAUSE) => None,
-                request = requests.recv() => request,
+        let mut pause = RETRY_PAUSE;
+        let mut loaded = self.load().await;
+        while let Err(error) = loaded {
+            tracing::warn!(%error, ?pause, "the definitions of the configuration are not registered yet");
+            loaded = tokio::select! {
+                () = clock.sleep(pause) => {
+                    pause = longer(pause);
+                    self.load().await
+                }
+                request = requests.recv() => {
+                    let Some(done) = request else { return };
+                    // Somebody has mended the files.
+                    pause = RETRY_PAUSE;
+                    let again = self.load().await;
+                    // Nobody need wait for the answer.
+                    let _ = done.send(again.clone());
+                    again
+                }
             };
-            if let Some(done) = again {
-                // Nobody need wait for the answer.
-                let _ = done.send(self.load().await);
-            }
         }
         while let Some(done) = requests.recv().await {
             let loaded = self.load().await;
@@ -83,7 +93,7 @@ impl Definitions {
     }
 
     /// Makes what is registered what the files define. They are judged as a whole first: one fault
-    /// leaves everything as it was.
+    /// leaves everything as it was. One that the cluster refuses does not keep the others from it.
     async fn load(&self) -> Result<(), String> {
         let parsed = parse(&self.sources.defined().map_err(|error| error.to_string())?)?;
         let path = self.data_dir.join(FILE);
@@ -93,19 +103,58 @@ impl Definitions {
         remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let agent = self.node.agent_of(local, None).ok_or("the cluster is not known yet")?;
-        for command in before.gone(&now, &agent).into_iter().chain(parsed.commands(&agent)) {
-            self.propose(command).await?;
+        let propose = |command| self.propose(command);
+        let mut refused = each(before.gone(&now, &agent), propose).await?;
+        if refused.is_empty() {
+            remember(&path, &now).map_err(|error| error.to_string())?;
         }
-        remember(&path, &now).map_err(|error| error.to_string())
+        refused.extend(each(parsed.commands(&agent), propose).await?);
+        if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
     }
 
-    async fn propose(&self, command: Command) -> Result<(), String> {
-        let outcome = self.node.propose(command).await;
-        match outcome.map_err(|error: ProposeError| error.to_string())?.into_result() {
+    async fn propose(&self, command: Command) -> Result<Result<(), Rejection>, ProposeError> {
+        Ok(match self.node.propose(command).await?.into_result() {
             // Somebody else has deregistered it already.
             Ok(_) | Err(Rejection::UnknownService(_) | Rejection::UnknownCheck(_)) => Ok(()),
-            Err(rejection) => Err(rejection.to_string()),
+            Err(rejection) => Err(rejection),
+        })
+    }
+}
+
+/// The pause after one of this length.
+fn longer(pause: Duration) -> Duration {
+    pause.saturating_mul(2).min(RETRY_PAUSE_MAX)
+}
+
+/// Proposes commands one after the other; returns what was refused, each with its reason.
+///
+/// # Errors
+/// The cluster cannot be reached: then it cannot for the others either.
+async fn each<F>(
+    commands: Vec<Command>,
+    propose: impl Fn(Command) -> F,
+) -> Result<Vec<String>, String>
+where
+    F: Future<Output = Result<Result<(), Rejection>, ProposeError>>,
+{
+    let mut refused = Vec::new();
+    for command in commands {
+        let about = about(&command);
+        if let Err(rejection) = propose(command).await.map_err(|error| error.to_string())? {
+            refused.push(format!("{about}: {rejection}"));
         }
+    }
+    Ok(refused)
+}
+
+/// What a command is about, for people.
+fn about(command: &Command) -> String {
+    match command {
+        Command::AgentRegisterService { service, .. } => format!("service {:?}", service.id),
+        Command::AgentDeregisterService { service_id, .. } => format!("service {service_id:?}"),
+        Command::AgentRegisterCheck { check, .. } => format!("check {:?}", check.id),
+        Command::AgentDeregisterCheck { check_id, .. } => format!("check {check_id:?}"),
+        _ => "a definition".to_owned(),
     }
 }
 
@@ -228,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    fn ids(services: &serde_json::Value, checks: &serde_json::Value) -> Registered {
+    fn ids(services: &Value, checks: &Value) -> Registered {
         let defined = Defined {
             services: services.as_array().unwrap().clone(),
             checks: checks.as_array().unwrap().clone(),
@@ -299,5 +348,40 @@ mod tests {
         }
         let error = judge(&service(json!({"name": "a"}))).unwrap_err();
         assert!(error.contains("unknown field"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_is_refused_does_not_keep_the_others_from_the_cluster() {
+        let defined = Defined {
+            services: vec![json!({"name": "a"}), json!({"name": "b"}), json!({"name": "c"})],
+            checks: vec![json!({"name": "d", "ttl": "1s", "service_id": "nope"})],
+        };
+        let commands = || parse(&defined).unwrap().commands(&agent());
+        let seen = std::cell::RefCell::new(Vec::new());
+        let refused = each(commands(), |command| {
+            seen.borrow_mut().push(about(&command));
+            let is_bad = ["service \"b\"", "check \"d\""].contains(&&*about(&command));
+            let rejection = Rejection::ServiceDoesNotExist("s".to_owned());
+            std::future::ready(Ok(if is_bad { Err(rejection) } else { Ok(()) }))
+        });
+        let refused = refused.await.unwrap();
+        assert_eq!(seen.take().len(), 4);
+        assert_eq!(refused.len(), 2);
+        assert!(refused[0].starts_with("service \"b\": "), "{refused:?}");
+        assert!(refused[1].starts_with("check \"d\": "), "{refused:?}");
+        let unreachable = each(commands(), |command| {
+            seen.borrow_mut().push(about(&command));
+            std::future::ready(Err(ProposeError::NoLeader))
+        });
+        assert!(unreachable.await.is_err());
+        assert_eq!(seen.take().len(), 1, "the others would wait as long for nothing");
+    }
+
+    #[test]
+    fn attempts_become_rarer_and_never_cease() {
+        let pauses: Vec<_> =
+            std::iter::successors(Some(RETRY_PAUSE), |pause| Some(longer(*pause))).take(9).collect();
+        assert_eq!(pauses[1], Duration::from_secs(1));
+        assert_eq!(pauses[8], RETRY_PAUSE_MAX);
     }
 }
