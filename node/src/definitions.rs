@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_storage::State;
 use quorate_storage::command::{Agent, Command, Rejection};
 use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::agent_config::{Defined, Sources};
 use crate::clock::Clock;
 use crate::http::parse_definition;
-use crate::node::{Node, ProposeError};
+use crate::node::{Consistency, Node, ProposeError};
 use crate::process::ReloadRequest;
 
 /// The file of remembered ids, in the data directory.
@@ -104,7 +105,12 @@ impl Definitions {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let agent = self.node.agent_of(local, None).ok_or("the cluster is not known yet")?;
         let propose = |command| self.propose(command);
-        let mut refused = each(before.gone(&now, &agent), propose).await?;
+        let mut gone = before.gone(&now, &agent);
+        let newest = self.node.read(Consistency::Linearizable).await;
+        let newest = newest.map_err(|error| error.to_string())?;
+        gone.retain(|command| is_own(command, &newest.state));
+        drop(newest);
+        let mut refused = each(gone, propose).await?;
         if refused.is_empty() {
             remember(&path, &now).map_err(|error| error.to_string())?;
         }
@@ -118,6 +124,24 @@ impl Definitions {
             Ok(_) | Err(Rejection::UnknownService(_) | Rejection::UnknownCheck(_)) => Ok(()),
             Err(rejection) => Err(rejection),
         })
+    }
+}
+
+/// Whether what a deregistration names is on its agent's own node. If it is not, the id may mean the
+/// only other agent that has it: from a client that is taken as meant, from a file it is a stranger's.
+fn is_own(command: &Command, state: &State) -> bool {
+    match command {
+        Command::AgentDeregisterService { agent, service_id } => {
+            let own = state.service(&agent.name, service_id);
+            let meant = state.find_service(&agent.name, service_id);
+            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
+        }
+        Command::AgentDeregisterCheck { agent, check_id } => {
+            let own = state.check(&agent.name, check_id);
+            let meant = state.find_check(&agent.name, check_id);
+            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
+        }
+        _ => true,
     }
 }
 
@@ -273,6 +297,7 @@ fn remember(path: &Path, registered: &Registered) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_storage::command::{Batch, Part};
     use serde_json::json;
 
     use super::*;
@@ -311,6 +336,29 @@ mod tests {
             .collect();
         assert_eq!(named, ["x", "service:a:2", "b"]);
         assert!(now.gone(&now, &agent()).is_empty());
+    }
+
+    #[test]
+    fn what_another_agent_has_under_the_same_id_is_left_alone() {
+        let parsed = |name: &str| {
+            let services = vec![json!({"name": name, "check": {"ttl": "1s"}})];
+            let checks = vec![json!({"name": format!("check of {name}"), "ttl": "1s"})];
+            parse(&Defined { services, checks }).unwrap()
+        };
+        let other = Agent { name: "other".into(), ..agent() };
+        let mut commands = parsed("own").commands(&agent());
+        commands.extend(parsed("strange").commands(&other));
+        let mut state = State::default();
+        let commands = (1..).zip(commands).collect();
+        let part = Part { origin: 1, incarnation: 1, answered_through: 0, commands };
+        state.apply(&Batch { parts: vec![part], ..Batch::default() });
+        let gone = |name| {
+            let mut gone = parsed(name).ids().gone(&Registered::default(), &agent());
+            assert_eq!(gone.len(), 2);
+            gone.retain(|command| is_own(command, &state));
+            gone.len()
+        };
+        assert_eq!((gone("own"), gone("strange"), gone("nobody")), (2, 0, 0));
     }
 
     #[test]
