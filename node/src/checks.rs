@@ -66,6 +66,9 @@ const RUNS_AT_ONCE_MAX: usize = 512;
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a run may take unless its definition says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long it may take at most, whatever the definition says: all checks of the cluster share the runs
+/// that may be under way, so a few patient ones must not hold them all.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// How much of a target's answer is kept unless the definition says otherwise, in bytes.
 const OUTPUT_BYTES_DEFAULT: usize = 4_096;
 /// How much is kept at most, whatever the definition says: results go through the log.
@@ -166,6 +169,8 @@ impl Checks {
                 () = changes.changed() => {}
                 Some(ended) = under_way.join_next() => match ended {
                     Ok(step) => self.go_on(step, &mut schedule, &mut under_way),
+                    // Its check is gone, or defined anew.
+                    Err(error) if error.is_cancelled() => {}
                     Err(error) => tracing::error!(%error, "a run of a check ended in a panic"),
                 },
                 () = self.clock.sleep(pause) => {}
@@ -197,11 +202,13 @@ impl Checks {
             && let Some(run) = schedule.take_due(now)
         {
             let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
-            under_way.spawn(async move {
+            let started = run.clone();
+            let handle = under_way.spawn(async move {
                 let finding = probe(&run.row.registration.definition, &clock).await;
                 counts.count(&finding);
                 Step::Ran(run, finding)
             });
+            schedule.started(&started, handle);
         }
     }
 
@@ -335,10 +342,7 @@ fn target_of(definition: &CheckDefinition) -> Option<Target> {
 
 /// Asks a target once. Always ends, at the latest when its time is over.
 async fn probe(definition: &CheckDefinition, clock: &Clock) -> Finding {
-    let timeout = match definition.timeout.0 {
-        0 => TIMEOUT_DEFAULT,
-        given => Duration::from_millis(given),
-    };
+    let timeout = timeout(definition);
     let kept = output_bytes_max(definition);
     // Boxed: each is as large as what it speaks, and a task is made for the run anyway.
     match target_of(definition) {
@@ -355,6 +359,13 @@ async fn probe(definition: &CheckDefinition, clock: &Clock) -> Finding {
 async fn in_time(clock: &Clock, timeout: Duration, run: impl Future<Output = Finding>) -> Finding {
     let late = |_| Finding::critical(format!("i/o timeout: no answer within {timeout:?}"));
     clock.timeout(timeout, run).await.unwrap_or_else(late)
+}
+
+fn timeout(definition: &CheckDefinition) -> Duration {
+    match definition.timeout.0 {
+        0 => TIMEOUT_DEFAULT,
+        given => Duration::from_millis(given).min(TIMEOUT_MAX),
+    }
 }
 
 fn output_bytes_max(definition: &CheckDefinition) -> usize {

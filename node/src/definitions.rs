@@ -427,8 +427,9 @@ mod tests {
 
     #[test]
     fn attempts_become_rarer_and_never_cease() {
-        let pauses: Vec<_> =
-            std::iter::successors(Some(RETRY_PAUSE), |pause| Some(longer(*pause))).take(9).collect();
+        let pauses: Vec<_> = std::iter::successors(Some(RETRY_PAUSE), |pause| Some(longer(*pause)))
+            .take(9)
+            .collect();
         assert_eq!(pauses[1], Duration::from_secs(1));
         assert_eq!(pauses[8], RETRY_PAUSE_MAX);
     }

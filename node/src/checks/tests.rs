@@ -384,6 +384,14 @@ async fn a_udp_check_fails_only_when_it_is_refused() {
     assert!(found.output.contains("connection refused"), "{found:?}");
 }
 
+#[test]
+fn no_definition_may_take_longer_than_the_limit() {
+    let given = |millis| CheckDefinition { timeout: Millis(millis), ..definition() };
+    assert_eq!(timeout(&given(0)), TIMEOUT_DEFAULT);
+    assert_eq!(timeout(&given(1)), Duration::from_millis(1));
+    assert_eq!(timeout(&given(36_000_000_000)), TIMEOUT_MAX);
+}
+
 #[tokio::test]
 async fn the_first_of_several_targets_in_consuls_order_counts() {
     let several = CheckDefinition {
