@@ -37,6 +37,7 @@ mod schedule;
 mod tcp;
 mod tls;
 mod udp;
+mod under_way;
 
 #[cfg(test)]
 mod tests;
@@ -52,9 +53,9 @@ use quorate_storage::command::Command;
 use quorate_storage::machine::StateReader;
 use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
 use quorate_storage::state::{Probes, State};
-use tokio::task::JoinSet;
 
 use self::schedule::{Run, Schedule};
+use self::under_way::UnderWay;
 use crate::clock::Clock;
 use crate::raft::propose::Proposer;
 use crate::watch::Watches;
@@ -148,6 +149,8 @@ enum Step {
     Ran(Run, Finding),
     /// The result was handed to the log; `true`: it is in the state.
     Told(Run, bool),
+    /// It came to nothing: there was a panic, or the check is gone.
+    Ended(Run),
 }
 
 impl Checks {
@@ -160,19 +163,14 @@ impl Checks {
         let mut changes = self.watches.subscribe(&Topic::Checks);
         let mut known = Probes::default();
         let mut schedule = Schedule::default();
-        let mut under_way = JoinSet::new();
+        let mut under_way = UnderWay::default();
         loop {
             known = self.reschedule(&mut schedule, &known);
             self.start_what_is_due(&mut schedule, &mut under_way);
             let pause = self.pause(&schedule, under_way.len());
             tokio::select! {
                 () = changes.changed() => {}
-                Some(ended) = under_way.join_next() => match ended {
-                    Ok(step) => self.go_on(step, &mut schedule, &mut under_way),
-                    // Its check is gone, or defined anew.
-                    Err(error) if error.is_cancelled() => {}
-                    Err(error) => tracing::error!(%error, "a run of a check ended in a panic"),
-                },
+                Some(step) = under_way.next() => self.go_on(step, &mut schedule, &mut under_way),
                 () = self.clock.sleep(pause) => {}
             }
         }
@@ -196,14 +194,14 @@ impl Checks {
         probes.clone()
     }
 
-    fn start_what_is_due(&self, schedule: &mut Schedule, under_way: &mut JoinSet<Step>) {
+    fn start_what_is_due(&self, schedule: &mut Schedule, under_way: &mut UnderWay) {
         let now = self.clock.now();
         while under_way.len() < RUNS_AT_ONCE_MAX
             && let Some(run) = schedule.take_due(now)
         {
             let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
             let started = run.clone();
-            let handle = under_way.spawn(async move {
+            let handle = under_way.start(run.clone(), async move {
                 let finding = probe(&run.row.registration.definition, &clock).await;
                 counts.count(&finding);
                 Step::Ran(run, finding)
@@ -219,7 +217,7 @@ impl Checks {
 
     /// Writes what has to be written of a finding; then the check waits for its next turn. Its next
     /// run begins after its result is in the state, so a check's results cannot overtake each other.
-    fn go_on(&self, step: Step, schedule: &mut Schedule, under_way: &mut JoinSet<Step>) {
+    fn go_on(&self, step: Step, schedule: &mut Schedule, under_way: &mut UnderWay) {
         let now = self.clock.now();
         match step {
             Step::Ran(run, finding) => {
@@ -228,7 +226,7 @@ impl Checks {
                 match shown.and_then(|shown| schedule.judge(&run, finding, shown, now)) {
                     Some(finding) => {
                         let proposer = Arc::clone(&self.proposer);
-                        under_way.spawn(async move {
+                        under_way.start(run.clone(), async move {
                             let told = tell(&proposer, run.check, run.probe, finding).await;
                             Step::Told(run, told)
                         });
@@ -242,6 +240,7 @@ impl Checks {
                 }
                 schedule.finish(&run, now);
             }
+            Step::Ended(run) => schedule.finish(&run, now),
         }
     }
 
