@@ -33,6 +33,7 @@ mod connect;
 mod grpc;
 mod h2ping;
 mod http;
+mod lookup;
 mod schedule;
 mod tcp;
 mod tls;
@@ -54,6 +55,7 @@ use quorate_storage::machine::StateReader;
 use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
 use quorate_storage::state::{Probes, State};
 
+use self::lookup::{Lookups, Resolver};
 use self::schedule::{Run, Schedule};
 use self::under_way::UnderWay;
 use crate::clock::Clock;
@@ -149,7 +151,8 @@ enum Step {
     Ran(Run, Finding),
     /// The result was handed to the log; `true`: it is in the state.
     Told(Run, bool),
-    /// It came to nothing: there was a panic, or the check is gone.
+    /// It came to nothing: there was no turn to look a name up in time, or a panic, or the check is
+    /// gone.
     Ended(Run),
 }
 
@@ -164,9 +167,10 @@ impl Checks {
         let mut known = Probes::default();
         let mut schedule = Schedule::default();
         let mut under_way = UnderWay::default();
+        let lookups = Arc::new(Lookups::new(self.clock.clone()));
         loop {
             known = self.reschedule(&mut schedule, &known);
-            self.start_what_is_due(&mut schedule, &mut under_way);
+            self.start_what_is_due(&mut schedule, &mut under_way, &lookups);
             let pause = self.pause(&schedule, under_way.len());
             tokio::select! {
                 () = changes.changed() => {}
@@ -194,15 +198,24 @@ impl Checks {
         probes.clone()
     }
 
-    fn start_what_is_due(&self, schedule: &mut Schedule, under_way: &mut UnderWay) {
+    fn start_what_is_due(
+        &self,
+        schedule: &mut Schedule,
+        under_way: &mut UnderWay,
+        lookups: &Arc<Lookups>,
+    ) {
         let now = self.clock.now();
         while under_way.len() < RUNS_AT_ONCE_MAX
             && let Some(run) = schedule.take_due(now)
         {
             let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
             let started = run.clone();
+            let resolver = Resolver::new(Arc::clone(lookups));
             let handle = under_way.start(run.clone(), async move {
-                let finding = probe(&run.row.registration.definition, &clock).await;
+                let definition = &run.row.registration.definition;
+                let Some(finding) = probe(definition, &resolver, &clock).await else {
+                    return Step::Ended(run);
+                };
                 counts.count(&finding);
                 Step::Ran(run, finding)
             });
@@ -339,18 +352,36 @@ fn target_of(definition: &CheckDefinition) -> Option<Target> {
     targets.into_iter().find(|(address, _)| !address.is_empty()).map(|(_, target)| target)
 }
 
-/// Asks a target once. Always ends, at the latest when its time is over.
-async fn probe(definition: &CheckDefinition, clock: &Clock) -> Finding {
+/// Asks a target once. Always ends, at the latest when its time is over; `None` if it was over before
+/// the target's name could be looked up, because others' look-ups took all the time.
+async fn probe(
+    definition: &CheckDefinition,
+    resolver: &Resolver,
+    clock: &Clock,
+) -> Option<Finding> {
+    let finding = ask(definition, resolver, clock).await;
+    (!resolver.is_waiting()).then_some(finding)
+}
+
+async fn ask(definition: &CheckDefinition, resolver: &Resolver, clock: &Clock) -> Finding {
     let timeout = timeout(definition);
     let kept = output_bytes_max(definition);
     // Boxed: each is as large as what it speaks, and a task is made for the run anyway.
     match target_of(definition) {
         // These two make use of what they have when their time is over.
-        Some(Target::Http) => Box::pin(http::probe(definition, clock, timeout, kept)).await,
-        Some(Target::Udp) => Box::pin(udp::probe(definition, clock, timeout)).await,
-        Some(Target::Tcp) => in_time(clock, timeout, Box::pin(tcp::probe(definition))).await,
-        Some(Target::Grpc) => in_time(clock, timeout, Box::pin(grpc::probe(definition))).await,
-        Some(Target::H2Ping) => in_time(clock, timeout, Box::pin(h2ping::probe(definition))).await,
+        Some(Target::Http) => {
+            Box::pin(http::probe(definition, resolver, clock, timeout, kept)).await
+        }
+        Some(Target::Udp) => Box::pin(udp::probe(definition, resolver, clock, timeout)).await,
+        Some(Target::Tcp) => {
+            in_time(clock, timeout, Box::pin(tcp::probe(definition, resolver))).await
+        }
+        Some(Target::Grpc) => {
+            in_time(clock, timeout, Box::pin(grpc::probe(definition, resolver))).await
+        }
+        Some(Target::H2Ping) => {
+            in_time(clock, timeout, Box::pin(h2ping::probe(definition, resolver))).await
+        }
         None => Finding::critical("the check has nothing to run".to_owned()),
     }
 }

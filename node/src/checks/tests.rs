@@ -31,7 +31,9 @@ fn definition() -> CheckDefinition {
 }
 
 async fn run(definition: &CheckDefinition) -> Finding {
-    probe(definition, &Clock::monotonic()).await
+    let clock = Clock::monotonic();
+    let resolver = Resolver::new(Arc::new(Lookups::new(clock.clone())));
+    probe(definition, &resolver, &clock).await.expect("its look-up had its turn")
 }
 
 async fn fetch(url: &str) -> Finding {
