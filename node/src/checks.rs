@@ -33,10 +33,12 @@ mod connect;
 mod grpc;
 mod h2ping;
 mod http;
+mod lookup;
 mod schedule;
 mod tcp;
 mod tls;
 mod udp;
+mod under_way;
 
 #[cfg(test)]
 mod tests;
@@ -52,9 +54,10 @@ use quorate_storage::command::Command;
 use quorate_storage::machine::StateReader;
 use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
 use quorate_storage::state::{Probes, State};
-use tokio::task::JoinSet;
 
+use self::lookup::{Lookups, Resolver};
 use self::schedule::{Run, Schedule};
+use self::under_way::UnderWay;
 use crate::clock::Clock;
 use crate::raft::propose::Proposer;
 use crate::watch::Watches;
@@ -66,6 +69,9 @@ const RUNS_AT_ONCE_MAX: usize = 512;
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a run may take unless its definition says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long it may take at most, whatever the definition says: all checks of the cluster share the runs
+/// that may be under way, so a few patient ones must not hold them all.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// How much of a target's answer is kept unless the definition says otherwise, in bytes.
 const OUTPUT_BYTES_DEFAULT: usize = 4_096;
 /// How much is kept at most, whatever the definition says: results go through the log.
@@ -145,6 +151,9 @@ enum Step {
     Ran(Run, Finding),
     /// The result was handed to the log; `true`: it is in the state.
     Told(Run, bool),
+    /// It came to nothing: there was no turn to look a name up in time, or a panic, or the check is
+    /// gone.
+    Ended(Run),
 }
 
 impl Checks {
@@ -157,17 +166,15 @@ impl Checks {
         let mut changes = self.watches.subscribe(&Topic::Checks);
         let mut known = Probes::default();
         let mut schedule = Schedule::default();
-        let mut under_way = JoinSet::new();
+        let mut under_way = UnderWay::default();
+        let lookups = Arc::new(Lookups::new(self.clock.clone()));
         loop {
             known = self.reschedule(&mut schedule, &known);
-            self.start_what_is_due(&mut schedule, &mut under_way);
+            self.start_what_is_due(&mut schedule, &mut under_way, &lookups);
             let pause = self.pause(&schedule, under_way.len());
             tokio::select! {
                 () = changes.changed() => {}
-                Some(ended) = under_way.join_next() => match ended {
-                    Ok(step) => self.go_on(step, &mut schedule, &mut under_way),
-                    Err(error) => tracing::error!(%error, "a run of a check ended in a panic"),
-                },
+                Some(step) = under_way.next() => self.go_on(step, &mut schedule, &mut under_way),
                 () = self.clock.sleep(pause) => {}
             }
         }
@@ -191,17 +198,28 @@ impl Checks {
         probes.clone()
     }
 
-    fn start_what_is_due(&self, schedule: &mut Schedule, under_way: &mut JoinSet<Step>) {
+    fn start_what_is_due(
+        &self,
+        schedule: &mut Schedule,
+        under_way: &mut UnderWay,
+        lookups: &Arc<Lookups>,
+    ) {
         let now = self.clock.now();
         while under_way.len() < RUNS_AT_ONCE_MAX
             && let Some(run) = schedule.take_due(now)
         {
             let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
-            under_way.spawn(async move {
-                let finding = probe(&run.row.registration.definition, &clock).await;
+            let started = run.clone();
+            let resolver = Resolver::new(Arc::clone(lookups));
+            let handle = under_way.start(run.clone(), async move {
+                let definition = &run.row.registration.definition;
+                let Some(finding) = probe(definition, &resolver, &clock).await else {
+                    return Step::Ended(run);
+                };
                 counts.count(&finding);
                 Step::Ran(run, finding)
             });
+            schedule.started(&started, handle);
         }
     }
 
@@ -212,7 +230,7 @@ impl Checks {
 
     /// Writes what has to be written of a finding; then the check waits for its next turn. Its next
     /// run begins after its result is in the state, so a check's results cannot overtake each other.
-    fn go_on(&self, step: Step, schedule: &mut Schedule, under_way: &mut JoinSet<Step>) {
+    fn go_on(&self, step: Step, schedule: &mut Schedule, under_way: &mut UnderWay) {
         let now = self.clock.now();
         match step {
             Step::Ran(run, finding) => {
@@ -221,7 +239,7 @@ impl Checks {
                 match shown.and_then(|shown| schedule.judge(&run, finding, shown, now)) {
                     Some(finding) => {
                         let proposer = Arc::clone(&self.proposer);
-                        under_way.spawn(async move {
+                        under_way.start(run.clone(), async move {
                             let told = tell(&proposer, run.check, run.probe, finding).await;
                             Step::Told(run, told)
                         });
@@ -235,6 +253,7 @@ impl Checks {
                 }
                 schedule.finish(&run, now);
             }
+            Step::Ended(run) => schedule.finish(&run, now),
         }
     }
 
@@ -333,21 +352,36 @@ fn target_of(definition: &CheckDefinition) -> Option<Target> {
     targets.into_iter().find(|(address, _)| !address.is_empty()).map(|(_, target)| target)
 }
 
-/// Asks a target once. Always ends, at the latest when its time is over.
-async fn probe(definition: &CheckDefinition, clock: &Clock) -> Finding {
-    let timeout = match definition.timeout.0 {
-        0 => TIMEOUT_DEFAULT,
-        given => Duration::from_millis(given),
-    };
+/// Asks a target once. Always ends, at the latest when its time is over; `None` if it was over before
+/// the target's name could be looked up, because others' look-ups took all the time.
+async fn probe(
+    definition: &CheckDefinition,
+    resolver: &Resolver,
+    clock: &Clock,
+) -> Option<Finding> {
+    let finding = ask(definition, resolver, clock).await;
+    (!resolver.is_waiting()).then_some(finding)
+}
+
+async fn ask(definition: &CheckDefinition, resolver: &Resolver, clock: &Clock) -> Finding {
+    let timeout = timeout(definition);
     let kept = output_bytes_max(definition);
     // Boxed: each is as large as what it speaks, and a task is made for the run anyway.
     match target_of(definition) {
         // These two make use of what they have when their time is over.
-        Some(Target::Http) => Box::pin(http::probe(definition, clock, timeout, kept)).await,
-        Some(Target::Udp) => Box::pin(udp::probe(definition, clock, timeout)).await,
-        Some(Target::Tcp) => in_time(clock, timeout, Box::pin(tcp::probe(definition))).await,
-        Some(Target::Grpc) => in_time(clock, timeout, Box::pin(grpc::probe(definition))).await,
-        Some(Target::H2Ping) => in_time(clock, timeout, Box::pin(h2ping::probe(definition))).await,
+        Some(Target::Http) => {
+            Box::pin(http::probe(definition, resolver, clock, timeout, kept)).await
+        }
+        Some(Target::Udp) => Box::pin(udp::probe(definition, resolver, clock, timeout)).await,
+        Some(Target::Tcp) => {
+            in_time(clock, timeout, Box::pin(tcp::probe(definition, resolver))).await
+        }
+        Some(Target::Grpc) => {
+            in_time(clock, timeout, Box::pin(grpc::probe(definition, resolver))).await
+        }
+        Some(Target::H2Ping) => {
+            in_time(clock, timeout, Box::pin(h2ping::probe(definition, resolver))).await
+        }
         None => Finding::critical("the check has nothing to run".to_owned()),
     }
 }
@@ -355,6 +389,13 @@ async fn probe(definition: &CheckDefinition, clock: &Clock) -> Finding {
 async fn in_time(clock: &Clock, timeout: Duration, run: impl Future<Output = Finding>) -> Finding {
     let late = |_| Finding::critical(format!("i/o timeout: no answer within {timeout:?}"));
     clock.timeout(timeout, run).await.unwrap_or_else(late)
+}
+
+fn timeout(definition: &CheckDefinition) -> Duration {
+    match definition.timeout.0 {
+        0 => TIMEOUT_DEFAULT,
+        given => Duration::from_millis(given).min(TIMEOUT_MAX),
+    }
 }
 
 fn output_bytes_max(definition: &CheckDefinition) -> usize {

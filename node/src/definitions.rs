@@ -12,21 +12,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_storage::State;
 use quorate_storage::command::{Agent, Command, Rejection};
 use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::agent_config::{Defined, Sources};
 use crate::clock::Clock;
 use crate::http::parse_definition;
-use crate::node::{Node, ProposeError};
+use crate::node::{Consistency, Node, ProposeError};
 use crate::process::ReloadRequest;
 
 /// The file of remembered ids, in the data directory.
 const FILE: &str = "definitions.json";
-/// Pause before what could not be registered at the start is tried again.
+/// Pause before what could not be registered at the start is tried again. It doubles each time,
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// up to this: what is refused as it stands will be refused again, and each attempt is a write.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Keeps what files define registered.
 #[derive(Debug)]
@@ -59,17 +63,25 @@ impl Definitions {
     /// Registers everything, and again at each request. Ends when nobody can ask any more.
     pub async fn keep(self, mut requests: mpsc::Receiver<ReloadRequest>) {
         let clock = Clock::monotonic();
-        while let Err(error) = self.load().await {
-            tracing::warn!(%error, "the definitions of the configuration are not registered yet");
-            // A reload means that the files were mended.
-            let again = tokio::select! {
-                () = clock.sleep(RETRY_PAUSE) => None,
-                request = requests.recv() => request,
+        let mut pause = RETRY_PAUSE;
+        let mut loaded = self.load().await;
+        while let Err(error) = loaded {
+            tracing::warn!(%error, ?pause, "the definitions of the configuration are not registered yet");
+            loaded = tokio::select! {
+                () = clock.sleep(pause) => {
+                    pause = longer(pause);
+                    self.load().await
+                }
+                request = requests.recv() => {
+                    let Some(done) = request else { return };
+                    // Somebody has mended the files.
+                    pause = RETRY_PAUSE;
+                    let again = self.load().await;
+                    // Nobody need wait for the answer.
+                    let _ = done.send(again.clone());
+                    again
+                }
             };
-            if let Some(done) = again {
-                // Nobody need wait for the answer.
-                let _ = done.send(self.load().await);
-            }
         }
         while let Some(done) = requests.recv().await {
             let loaded = self.load().await;
@@ -82,7 +94,7 @@ impl Definitions {
     }
 
     /// Makes what is registered what the files define. They are judged as a whole first: one fault
-    /// leaves everything as it was.
+    /// leaves everything as it was. One that the cluster refuses does not keep the others from it.
     async fn load(&self) -> Result<(), String> {
         let parsed = parse(&self.sources.defined().map_err(|error| error.to_string())?)?;
         let path = self.data_dir.join(FILE);
@@ -92,19 +104,81 @@ impl Definitions {
         remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let agent = self.node.agent_of(local, None).ok_or("the cluster is not known yet")?;
-        for command in before.gone(&now, &agent).into_iter().chain(parsed.commands(&agent)) {
-            self.propose(command).await?;
+        let propose = |command| self.propose(command);
+        let mut gone = before.gone(&now, &agent);
+        let newest = self.node.read(Consistency::Linearizable).await;
+        let newest = newest.map_err(|error| error.to_string())?;
+        gone.retain(|command| is_own(command, &newest.state));
+        drop(newest);
+        let mut refused = each(gone, propose).await?;
+        if refused.is_empty() {
+            remember(&path, &now).map_err(|error| error.to_string())?;
         }
-        remember(&path, &now).map_err(|error| error.to_string())
+        refused.extend(each(parsed.commands(&agent), propose).await?);
+        if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
     }
 
-    async fn propose(&self, command: Command) -> Result<(), String> {
-        let outcome = self.node.propose(command).await;
-        match outcome.map_err(|error: ProposeError| error.to_string())?.into_result() {
+    async fn propose(&self, command: Command) -> Result<Result<(), Rejection>, ProposeError> {
+        Ok(match self.node.propose(command).await?.into_result() {
             // Somebody else has deregistered it already.
             Ok(_) | Err(Rejection::UnknownService(_) | Rejection::UnknownCheck(_)) => Ok(()),
-            Err(rejection) => Err(rejection.to_string()),
+            Err(rejection) => Err(rejection),
+        })
+    }
+}
+
+/// Whether what a deregistration names is on its agent's own node. If it is not, the id may mean the
+/// only other agent that has it: from a client that is taken as meant, from a file it is a stranger's.
+fn is_own(command: &Command, state: &State) -> bool {
+    match command {
+        Command::AgentDeregisterService { agent, service_id } => {
+            let own = state.service(&agent.name, service_id);
+            let meant = state.find_service(&agent.name, service_id);
+            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
         }
+        Command::AgentDeregisterCheck { agent, check_id } => {
+            let own = state.check(&agent.name, check_id);
+            let meant = state.find_check(&agent.name, check_id);
+            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
+        }
+        _ => true,
+    }
+}
+
+/// The pause after one of this length.
+fn longer(pause: Duration) -> Duration {
+    pause.saturating_mul(2).min(RETRY_PAUSE_MAX)
+}
+
+/// Proposes commands one after the other; returns what was refused, each with its reason.
+///
+/// # Errors
+/// The cluster cannot be reached: then it cannot for the others either.
+async fn each<F>(
+    commands: Vec<Command>,
+    propose: impl Fn(Command) -> F,
+) -> Result<Vec<String>, String>
+where
+    F: Future<Output = Result<Result<(), Rejection>, ProposeError>>,
+{
+    let mut refused = Vec::new();
+    for command in commands {
+        let about = about(&command);
+        if let Err(rejection) = propose(command).await.map_err(|error| error.to_string())? {
+            refused.push(format!("{about}: {rejection}"));
+        }
+    }
+    Ok(refused)
+}
+
+/// What a command is about, for people.
+fn about(command: &Command) -> String {
+    match command {
+        Command::AgentRegisterService { service, .. } => format!("service {:?}", service.id),
+        Command::AgentDeregisterService { service_id, .. } => format!("service {service_id:?}"),
+        Command::AgentRegisterCheck { check, .. } => format!("check {:?}", check.id),
+        Command::AgentDeregisterCheck { check_id, .. } => format!("check {check_id:?}"),
+        _ => "a definition".to_owned(),
     }
 }
 
@@ -117,16 +191,30 @@ pub fn judge(defined: &Defined) -> Result<(), String> {
 }
 
 fn parse(defined: &Defined) -> Result<Parsed, String> {
-    let services = defined.services.iter().map(|service| {
-        parse_definition::service(service).map_err(|error| format!("service {service}: {error}"))
+    let services = defined.services.iter().zip(1..).map(|(service, place)| {
+        let told = |error| format!("service {}: {error}", label(service, place));
+        parse_definition::service(service).map_err(told)
     });
-    let checks = defined.checks.iter().map(|check| {
-        parse_definition::check(check).map_err(|error| format!("check {check}: {error}"))
+    let checks = defined.checks.iter().zip(1..).map(|(check, place)| {
+        let told = |error| format!("check {}: {error}", label(check, place));
+        parse_definition::check(check).map_err(told)
     });
     Ok(Parsed {
         services: services.collect::<Result<_, _>>()?,
         checks: checks.collect::<Result<_, _>>()?,
     })
+}
+
+/// How a fault names a definition: by its id, else its name, else its place. It shows no more of it:
+/// a definition may hold passwords, and a fault is logged and told to whoever asked for the reload.
+fn label(definition: &Value, place: usize) -> String {
+    let text_of = |wanted: &str| {
+        let mut members = definition.as_object()?.iter();
+        let is_wanted = |key: &str| key.replace('_', "").eq_ignore_ascii_case(wanted);
+        members.find(|(key, _)| is_wanted(key))?.1.as_str().filter(|text| !text.is_empty())
+    };
+    let named = ["checkid", "id", "name"].into_iter().find_map(text_of);
+    named.map_or_else(|| format!("number {place}"), |text| format!("{text:?}"))
 }
 
 impl Parsed {
@@ -209,11 +297,12 @@ fn remember(path: &Path, registered: &Registered) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_storage::command::{Batch, Part};
     use serde_json::json;
 
     use super::*;
 
-    fn ids(services: &serde_json::Value, checks: &serde_json::Value) -> Registered {
+    fn ids(services: &Value, checks: &Value) -> Registered {
         let defined = Defined {
             services: services.as_array().unwrap().clone(),
             checks: checks.as_array().unwrap().clone(),
@@ -250,6 +339,29 @@ mod tests {
     }
 
     #[test]
+    fn what_another_agent_has_under_the_same_id_is_left_alone() {
+        let parsed = |name: &str| {
+            let services = vec![json!({"name": name, "check": {"ttl": "1s"}})];
+            let checks = vec![json!({"name": format!("check of {name}"), "ttl": "1s"})];
+            parse(&Defined { services, checks }).unwrap()
+        };
+        let other = Agent { name: "other".into(), ..agent() };
+        let mut commands = parsed("own").commands(&agent());
+        commands.extend(parsed("strange").commands(&other));
+        let mut state = State::default();
+        let commands = (1..).zip(commands).collect();
+        let part = Part { origin: 1, incarnation: 1, answered_through: 0, commands };
+        state.apply(&Batch { parts: vec![part], ..Batch::default() });
+        let gone = |name| {
+            let mut gone = parsed(name).ids().gone(&Registered::default(), &agent());
+            assert_eq!(gone.len(), 2);
+            gone.retain(|command| is_own(command, &state));
+            gone.len()
+        };
+        assert_eq!((gone("own"), gone("strange"), gone("nobody")), (2, 0, 0));
+    }
+
+    #[test]
     fn ids_are_remembered_over_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
@@ -262,9 +374,63 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_the_definition_that_has_it() {
-        let defined = Defined { services: vec![json!({"name": "a", "nope": 1})], checks: vec![] };
-        let error = judge(&defined).unwrap_err();
-        assert!(error.contains("unknown field \"nope\"") && error.contains("service"), "{error}");
+    fn a_fault_is_told_with_the_name_of_the_definition_and_nothing_else_of_it() {
+        let header = json!({"Authorization": ["secret"]});
+        let faulty = |mut definition: Value| {
+            definition["Header"] = header.clone();
+            definition["nope"] = json!(1);
+            definition
+        };
+        let service = |definition| Defined { services: vec![faulty(definition)], checks: vec![] };
+        let check = |definition| Defined { services: vec![], checks: vec![faulty(definition)] };
+        for (defined, name) in [
+            (service(json!({"ID": "a1", "Name": "a"})), "service \"a1\": "),
+            (service(json!({"id": "", "name": "a"})), "service \"a\": "),
+            (service(json!({"name": 7})), "service number 1: "),
+            (check(json!({"check_id": "c", "name": "b"})), "check \"c\": "),
+            (check(json!({})), "check number 1: "),
+        ] {
+            let error = judge(&defined).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let error = judge(&service(json!({"name": "a"}))).unwrap_err();
+        assert!(error.contains("unknown field"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_is_refused_does_not_keep_the_others_from_the_cluster() {
+        let defined = Defined {
+            services: vec![json!({"name": "a"}), json!({"name": "b"}), json!({"name": "c"})],
+            checks: vec![json!({"name": "d", "ttl": "1s", "service_id": "nope"})],
+        };
+        let commands = || parse(&defined).unwrap().commands(&agent());
+        let seen = std::cell::RefCell::new(Vec::new());
+        let refused = each(commands(), |command| {
+            seen.borrow_mut().push(about(&command));
+            let is_bad = ["service \"b\"", "check \"d\""].contains(&&*about(&command));
+            let rejection = Rejection::ServiceDoesNotExist("s".to_owned());
+            std::future::ready(Ok(if is_bad { Err(rejection) } else { Ok(()) }))
+        });
+        let refused = refused.await.unwrap();
+        assert_eq!(seen.take().len(), 4);
+        assert_eq!(refused.len(), 2);
+        assert!(refused[0].starts_with("service \"b\": "), "{refused:?}");
+        assert!(refused[1].starts_with("check \"d\": "), "{refused:?}");
+        let unreachable = each(commands(), |command| {
+            seen.borrow_mut().push(about(&command));
+            std::future::ready(Err(ProposeError::NoLeader))
+        });
+        assert!(unreachable.await.is_err());
+        assert_eq!(seen.take().len(), 1, "the others would wait as long for nothing");
+    }
+
+    #[test]
+    fn attempts_become_rarer_and_never_cease() {
+        let pauses: Vec<_> = std::iter::successors(Some(RETRY_PAUSE), |pause| Some(longer(*pause)))
+            .take(9)
+            .collect();
+        assert_eq!(pauses[1], Duration::from_secs(1));
+        assert_eq!(pauses[8], RETRY_PAUSE_MAX);
     }
 }

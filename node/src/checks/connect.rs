@@ -4,23 +4,14 @@
 
 use std::fmt::{self, Debug};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, LazyLock};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::lookup::Resolver;
 use super::tls;
-
-/// Look-ups of names that may run at a time. Each occupies a thread for as long as the resolver
-/// takes, whatever the check's timeout is; those beyond wait here, where they can be given up.
-const LOOKUPS_AT_ONCE_MAX: usize = 32;
-
-static LOOKUPS: LazyLock<Arc<Semaphore>> =
-    LazyLock::new(|| Arc::new(Semaphore::new(LOOKUPS_AT_ONCE_MAX)));
 
 /// A connection, plain or not.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -49,9 +40,13 @@ impl fmt::Display for DialError {
 }
 
 /// Connects to `target`, which is `HOST:PORT`; `network` is the word for it in errors.
-pub(super) async fn connect(target: &str, tls: Option<Tls<'_>>) -> Result<Box<dyn Io>, DialError> {
+pub(super) async fn connect(
+    resolver: &Resolver,
+    target: &str,
+    tls: Option<Tls<'_>>,
+) -> Result<Box<dyn Io>, DialError> {
     let failed = |error: &io::Error| DialError(format!("dial tcp {target}: {}", words(error)));
-    let addresses = resolve(target).await.map_err(|error| failed(&error))?;
+    let addresses = resolver.resolve(target).await.map_err(|error| failed(&error))?;
     let stream = TcpStream::connect(&*addresses).await.map_err(|error| failed(&error))?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let name = match tls.server_name {
@@ -65,21 +60,6 @@ pub(super) async fn connect(target: &str, tls: Option<Tls<'_>>) -> Result<Box<dy
         Ok(stream) => Ok(Box::new(stream)),
         Err(error) => Err(DialError(format!("tls: failed to verify or agree: {error}"))),
     }
-}
-
-/// The addresses of `HOST:PORT`. Only a host that is no IP address takes a thread.
-pub(super) async fn resolve(target: &str) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(address) = target.parse() {
-        return Ok(vec![address]);
-    }
-    let permit = Arc::clone(&LOOKUPS).acquire_owned().await.map_err(io::Error::other)?;
-    let target = target.to_owned();
-    let found = tokio::task::spawn_blocking(move || {
-        // Held by the look-up itself: it goes on when the probe has been given up.
-        let _permit = permit;
-        target.to_socket_addrs().map(Vec::from_iter)
-    });
-    found.await.map_err(io::Error::other)?
 }
 
 /// The host of `HOST:PORT`, without the brackets of an IPv6 address.
@@ -124,13 +104,5 @@ mod tests {
         assert_eq!(host_of("example.com:443"), "example.com");
         assert_eq!(host_of("[::1]:443"), "::1");
         assert_eq!(host_of("example.com"), "example.com");
-    }
-
-    #[tokio::test]
-    async fn a_target_without_a_port_is_an_error_and_a_name_is_looked_up() {
-        assert!(connect("127.0.0.1", None).await.is_err());
-        let found = resolve("localhost:80").await.unwrap();
-        assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 80));
-        assert!(!found.is_empty());
     }
 }

@@ -12,14 +12,15 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::Finding;
 use super::connect::{Tls, beside, connect};
+use super::lookup::Resolver;
 
 /// An answer has a single number in it; nothing longer is read.
 const ANSWER_BYTES_MAX: usize = 4_096;
 
 /// Asks, and passes if the answer is `SERVING`.
-pub(super) async fn probe(definition: &CheckDefinition) -> Finding {
+pub(super) async fn probe(definition: &CheckDefinition, resolver: &Resolver) -> Finding {
     let target = &definition.grpc;
-    match ask(definition).await {
+    match ask(definition, resolver).await {
         Ok(ServingStatus::Serving) => Finding::passing(format!("gRPC check {target}: success")),
         Ok(other) => {
             Finding::critical(format!("gRPC {target} serving status: {}", other.as_str_name()))
@@ -32,7 +33,10 @@ pub(super) async fn probe(definition: &CheckDefinition) -> Finding {
     }
 }
 
-async fn ask(definition: &CheckDefinition) -> Result<ServingStatus, tonic::Status> {
+async fn ask(
+    definition: &CheckDefinition,
+    resolver: &Resolver,
+) -> Result<ServingStatus, tonic::Status> {
     let (server, service) = split(&definition.grpc);
     let scheme = if definition.grpc_use_tls { "https" } else { "http" };
     let origin: Uri = format!("{scheme}://{server}")
@@ -43,7 +47,7 @@ async fn ask(definition: &CheckDefinition) -> Result<ServingStatus, tonic::Statu
         skip_verify: definition.tls_skip_verify,
         protocol: b"h2",
     });
-    let stream = connect(server, tls)
+    let stream = connect(resolver, server, tls)
         .await
         .map_err(|error| tonic::Status::unavailable(format!("connection error: {error}")))?;
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;

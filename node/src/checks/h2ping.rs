@@ -4,16 +4,17 @@ use quorate_storage::record::CheckDefinition;
 
 use super::Finding;
 use super::connect::{Tls, beside, connect};
+use super::lookup::Resolver;
 
 /// Connects (with TLS unless the definition says otherwise) and waits for the answer to a ping.
-pub(super) async fn probe(definition: &CheckDefinition) -> Finding {
+pub(super) async fn probe(definition: &CheckDefinition, resolver: &Resolver) -> Finding {
     let target = &definition.h2ping;
     let tls = definition.h2ping_use_tls.unwrap_or(true).then_some(Tls {
         server_name: &definition.tls_server_name,
         skip_verify: definition.tls_skip_verify,
         protocol: b"h2",
     });
-    let stream = match connect(target, tls).await {
+    let stream = match connect(resolver, target, tls).await {
         Ok(stream) => stream,
         Err(error) => return Finding::critical(format!("Failed to dial to {target}: {error}")),
     };

@@ -19,6 +19,7 @@ use url::Url;
 
 use super::Finding;
 use super::connect::{Tls, beside, connect};
+use super::lookup::Resolver;
 use crate::clock::Clock;
 
 /// How many redirects are followed (Go's limit).
@@ -44,6 +45,7 @@ struct Asked {
 /// What a run needs beside the definition.
 struct Run<'a> {
     definition: &'a CheckDefinition,
+    resolver: &'a Resolver,
     clock: &'a Clock,
     /// For head and body together.
     timeout: Duration,
@@ -61,12 +63,13 @@ enum Step {
 /// Fetches the URL.
 pub(super) async fn probe(
     definition: &CheckDefinition,
+    resolver: &Resolver,
     clock: &Clock,
     timeout: Duration,
     output_bytes_max: usize,
 ) -> Finding {
     let method = method_of(definition);
-    let run = Run { definition, clock, timeout, output_bytes_max };
+    let run = Run { definition, resolver, clock, timeout, output_bytes_max };
     match run.fetch().await {
         Ok((status, code, body)) => {
             let body = text_of(body);
@@ -131,7 +134,9 @@ impl Run<'_> {
             }),
             other => return Err(format!("unsupported protocol scheme {other:?}")),
         };
-        connect(&format!("{host}:{port}"), tls).await.map_err(|error| error.to_string())
+        connect(self.resolver, &format!("{host}:{port}"), tls)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// The status decides; of the body is kept what came in time and fits.

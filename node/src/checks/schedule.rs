@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
+use tokio::task::AbortHandle;
 
 use super::{Finding, OUTPUT_EVERY};
 use crate::clock::Moment;
@@ -34,6 +35,8 @@ struct Entry {
     interval: Duration,
     /// When it runs next; `None` while it is under way.
     due: Option<Moment>,
+    /// Ends the run that is under way, if one is.
+    under_way: Option<AbortHandle>,
     streak: Streak,
     /// From when on an output may be written although the status is the same.
     output_from: Moment,
@@ -44,17 +47,28 @@ impl Schedule {
     pub(super) fn add(&mut self, run: Run, interval: Duration, now: Moment, delay: Duration) {
         let (check, due) = (run.check, now.plus(delay));
         let streak = Streak::default();
-        let entry = Entry { run, interval, due: Some(due), streak, output_from: now };
+        let (due_first, under_way) = (Some(due), None);
+        let entry = Entry { run, interval, due: due_first, under_way, streak, output_from: now };
         self.entries.insert(check, entry);
         self.due.insert((due, check));
     }
 
-    /// Forgets a check. A run of it that is under way comes to nothing.
+    /// Forgets a check. A run of it that is under way is ended: it would come to nothing, and others
+    /// may be waiting for its turn. The write of a result goes on, for it does not take long.
     pub(super) fn remove(&mut self, check: u64) {
-        if let Some(entry) = self.entries.remove(&check)
-            && let Some(due) = entry.due
-        {
+        let Some(entry) = self.entries.remove(&check) else { return };
+        if let Some(due) = entry.due {
             self.due.remove(&(due, check));
+        }
+        if let Some(handle) = entry.under_way {
+            handle.abort();
+        }
+    }
+
+    /// A run that was taken from here is under way as this task.
+    pub(super) fn started(&mut self, run: &Run, handle: AbortHandle) {
+        if let Some(entry) = self.current(run) {
+            entry.under_way = Some(handle);
         }
     }
 
@@ -101,7 +115,7 @@ impl Schedule {
     pub(super) fn finish(&mut self, run: &Run, now: Moment) {
         if let Some(entry) = self.current(run) {
             let due = now.plus(entry.interval);
-            entry.due = Some(due);
+            (entry.due, entry.under_way) = (Some(due), None);
             self.due.insert((due, run.check));
         }
     }
@@ -211,6 +225,19 @@ mod tests {
         assert!(schedule.take_due(at(1)).is_none());
         schedule.remove(1);
         assert_eq!(schedule.next_due(), None);
+    }
+
+    #[tokio::test]
+    async fn a_run_ends_when_its_check_goes_or_is_defined_anew() {
+        let mut schedule = Schedule::default();
+        schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
+        let taken = schedule.take_due(at(0)).unwrap();
+        let task = tokio::spawn(std::future::pending::<()>());
+        schedule.started(&taken, task.abort_handle());
+        schedule.remove(1);
+        assert!(task.await.unwrap_err().is_cancelled());
+        schedule.add(run(1, 11), SECOND, at(0), Duration::ZERO);
+        assert_eq!(schedule.take_due(at(0)).map(|run| run.probe), Some(11));
     }
 
     #[test]

@@ -31,7 +31,9 @@ fn definition() -> CheckDefinition {
 }
 
 async fn run(definition: &CheckDefinition) -> Finding {
-    probe(definition, &Clock::monotonic()).await
+    let clock = Clock::monotonic();
+    let resolver = Resolver::new(Arc::new(Lookups::new(clock.clone())));
+    probe(definition, &resolver, &clock).await.expect("its look-up had its turn")
 }
 
 async fn fetch(url: &str) -> Finding {
@@ -382,6 +384,14 @@ async fn a_udp_check_fails_only_when_it_is_refused() {
     let found = run(&ask(PATIENT)).await;
     assert_eq!(found.status, CheckStatus::Critical, "{found:?}");
     assert!(found.output.contains("connection refused"), "{found:?}");
+}
+
+#[test]
+fn no_definition_may_take_longer_than_the_limit() {
+    let given = |millis| CheckDefinition { timeout: Millis(millis), ..definition() };
+    assert_eq!(timeout(&given(0)), TIMEOUT_DEFAULT);
+    assert_eq!(timeout(&given(1)), Duration::from_millis(1));
+    assert_eq!(timeout(&given(36_000_000_000)), TIMEOUT_MAX);
 }
 
 #[tokio::test]

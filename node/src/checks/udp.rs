@@ -11,24 +11,26 @@ use quorate_storage::record::CheckDefinition;
 use tokio::net::UdpSocket;
 
 use super::Finding;
-use super::connect::{resolve, words};
+use super::connect::words;
+use super::lookup::Resolver;
 use crate::clock::Clock;
 
 /// Sends the datagram and listens until the time is over.
 pub(super) async fn probe(
     definition: &CheckDefinition,
+    resolver: &Resolver,
     clock: &Clock,
     timeout: Duration,
 ) -> Finding {
     let target = &definition.udp;
-    match clock.timeout(timeout, exchange(target)).await {
+    match clock.timeout(timeout, exchange(resolver, target)).await {
         Ok(Ok(())) | Err(_) => Finding::passing(format!("UDP connect {target}: Success")),
         Ok(Err(error)) => Finding::critical(format!("udp {target}: {}", words(&error))),
     }
 }
 
-async fn exchange(target: &str) -> io::Result<()> {
-    let addresses = resolve(target).await?;
+async fn exchange(resolver: &Resolver, target: &str) -> io::Result<()> {
+    let addresses = resolver.resolve(target).await?;
     let nowhere = || io::Error::new(io::ErrorKind::NotFound, "no such host");
     let address = *addresses.first().ok_or_else(nowhere)?;
     let local: SocketAddr = match address {

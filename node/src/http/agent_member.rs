@@ -20,6 +20,7 @@ use quorate_storage::machine::Published;
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::record::{CheckStatus, NodeKind};
 
+use super::blocking;
 use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
@@ -64,10 +65,13 @@ async fn leave(call: Call) -> Answer {
 
 async fn force_leave(call: Call) -> Answer {
     let asked = call.required("Missing node name")?;
-    let published = call.node.published();
     let suffix = format!(".{}", call.node.info().datacenter);
     let name = asked.strip_suffix(&suffix).unwrap_or(asked);
-    match who(&published, name) {
+    // This server may lag: a server that is long back must not be removed as a lost one.
+    let published = blocking::at_barrier(&call.node, &call.read_options()?).await?;
+    let who = who(&published, name);
+    drop(published);
+    match who {
         Some(Who::LostServer(id)) => call.node.remove_server(id).await?,
         Some(Who::LivingServer) => {}
         Some(Who::Host) => {
