@@ -27,6 +27,14 @@
 //! `DeregisterCriticalServiceAfter`: deadlines in the state. Checks of `catalog/register`, which nobody
 //! runs (they have no probe). Where a target is: it is reached from the leader, so `127.0.0.1` in a
 //! definition is the leader's host, and a network that only the leader cannot use fails its checks.
+//!
+//! # Whom it trusts
+//!
+//! Whoever may register a check. Any client can make the leader connect to any address that the leader
+//! reaches, its own loopback included, send it an HTTP request of the client's choice, and read the
+//! beginning of the answer in the check's output. Only link-local addresses (169.254.0.0/16, fe80::/10)
+//! are refused, after the look-up and after each redirect: there clouds tell a host's credentials. What
+//! else must not be asked from the leader's host is for a firewall to say.
 
 mod alias;
 mod connect;

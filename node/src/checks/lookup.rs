@@ -142,6 +142,31 @@ fn ask_system(host: &str) -> io::Result<Vec<IpAddr>> {
     Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 
+/// Leaves out what is link-local: there are the services of clouds that tell a host's credentials to
+/// whoever asks from it. What counts is the address that is connected to, so neither a name nor a
+/// redirect leads there.
+fn allowed(mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    let Some(refused) = addresses.iter().find(|address| is_link_local(address.ip())).copied()
+    else {
+        return Ok(addresses);
+    };
+    addresses.retain(|address| !is_link_local(address.ip()));
+    if addresses.is_empty() {
+        let words =
+            format!("{} is link-local, and no check may reach such an address", refused.ip());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
+    }
+    Ok(addresses)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    // An IPv4 address can be written as an IPv6 one, and leads to the same place.
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 /// Looks names up for one run.
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -159,8 +184,13 @@ impl Resolver {
         self.is_waiting.load(Ordering::Relaxed)
     }
 
-    /// The addresses of `HOST:PORT`, at least one. Only a host that is no IP address is looked up.
+    /// The addresses of `HOST:PORT` that checks may reach, at least one.
     pub(super) async fn resolve(&self, target: &str) -> io::Result<Vec<SocketAddr>> {
+        allowed(self.addresses_of(target).await?)
+    }
+
+    /// The addresses of `HOST:PORT`, at least one. Only a host that is no IP address is looked up.
+    async fn addresses_of(&self, target: &str) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = target.parse() {
             return Ok(vec![address]);
         }
@@ -270,6 +300,29 @@ mod tests {
         assert!(resolver.resolve("a:1").await.is_err());
         assert!(resolver.resolve("a:1").await.is_ok());
         assert_eq!(ASKED.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn link_local_addresses_are_refused_however_they_are_written() {
+        let resolver = Resolver::new(lookups(1, |host| match host {
+            "metadata" => Ok(vec![IpAddr::from([169, 254, 169, 254])]),
+            _ => Ok(vec![IpAddr::from([169, 254, 1, 1]), IpAddr::from([10, 0, 0, 1])]),
+        }));
+        for target in [
+            "169.254.169.254:80",
+            "[::ffff:169.254.169.254]:80",
+            "[fe80::1]:80",
+            "[fe80::1%2]:80",
+            "[febf::1]:80",
+            "metadata:80",
+        ] {
+            let refused = resolver.resolve(target).await.unwrap_err().to_string();
+            assert!(refused.contains("is link-local"), "{target}: {refused}");
+        }
+        assert_eq!(resolver.resolve("both:80").await.unwrap(), ["10.0.0.1:80".parse().unwrap()]);
+        for target in ["127.0.0.1:80", "169.253.0.1:80", "[fec0::1]:80"] {
+            assert!(resolver.resolve(target).await.is_ok(), "{target}");
+        }
     }
 
     #[test]

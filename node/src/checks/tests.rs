@@ -386,6 +386,27 @@ async fn a_udp_check_fails_only_when_it_is_refused() {
     assert!(found.output.contains("connection refused"), "{found:?}");
 }
 
+#[tokio::test]
+async fn a_link_local_target_is_critical_also_when_a_redirect_leads_there() {
+    let address = serve(answer, None).await;
+    let redirect = format!("http://{address}/tohttp://169.254.169.254/secret");
+    let target = "169.254.169.254:80".to_owned();
+    let checks = [
+        CheckDefinition { http: redirect, ..definition() },
+        // The same address as one number.
+        CheckDefinition { http: "http://2852039166/".to_owned(), ..definition() },
+        CheckDefinition { tcp: target.clone(), ..definition() },
+        CheckDefinition { udp: target.clone(), ..definition() },
+        CheckDefinition { grpc: target.clone(), ..definition() },
+        CheckDefinition { h2ping: target, ..definition() },
+    ];
+    for check in checks {
+        let found = run(&check).await;
+        assert_eq!(found.status, CheckStatus::Critical, "{found:?}");
+        assert!(found.output.contains("169.254.169.254 is link-local"), "{found:?}");
+    }
+}
+
 #[test]
 fn no_definition_may_take_longer_than_the_limit() {
     let given = |millis| CheckDefinition { timeout: Millis(millis), ..definition() };
