@@ -1,5 +1,7 @@
 //! A backup that is restored replaces everything on every node, in one step that all watchers see.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::time::Duration;
 
 use jepsen_style_tests::http::{Answer, Http};
@@ -26,14 +28,14 @@ fn value(number: usize) -> Vec<u8> {
 }
 
 async fn save(node: &Http) -> Result<Vec<u8>> {
-    let client = reqwest::Client::builder().no_proxy().build().map_err(describe)?;
+    let client = reqwest::Client::builder().no_proxy().build().map_err(|error| describe(&error))?;
     let url = format!("{}/v1/snapshot", node.base());
-    let answer = client.get(url).send().await.map_err(describe)?;
+    let answer = client.get(url).send().await.map_err(|error| describe(&error))?;
     assert_eq!(answer.headers()["content-type"], "application/x-gzip");
-    Ok(answer.bytes().await.map_err(describe)?.to_vec())
+    Ok(answer.bytes().await.map_err(|error| describe(&error))?.to_vec())
 }
 
-fn describe(error: reqwest::Error) -> jepsen_style_tests::Failure {
+fn describe(error: &reqwest::Error) -> jepsen_style_tests::Failure {
     jepsen_style_tests::Failure::new(error.to_string())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A backup has the form of a snapshot file (checksummed), without what belongs to this cluster only:
 //! the origin records, and a restore in progress. What a restore makes of it is in
-//! [`State::try_restore`].
+//! [`State::try_restore`](crate::State::try_restore).
 
 use std::io::{self, Write};
 

@@ -20,7 +20,8 @@ const FIRST_HEIGHT: f64 = 0.000_01;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/coordinate/datacenters").get(|call| Box::pin(datacenters(call))),
+        Endpoint::new("/v1/coordinate/datacenters")
+            .get(|call| Box::pin(std::future::ready(datacenters(&call)))),
         Endpoint::new("/v1/coordinate/nodes").get(|call| Box::pin(nodes(call))),
         Endpoint::new("/v1/coordinate/node/").get(|call| Box::pin(node(call))),
         Endpoint::new("/v1/coordinate/update").put(|call| Box::pin(update(call))),
@@ -28,7 +29,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 /// The servers of this datacenter, which all are at the origin until they say otherwise.
-async fn datacenters(call: Call) -> Answer {
+fn datacenters(call: &Call) -> Answer {
     let published = call.node.published();
     let state = &published.state;
     let datacenter = &call.node.info().datacenter;

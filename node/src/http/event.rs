@@ -79,8 +79,9 @@ async fn list(call: Call) -> Answer {
         // The index is no counter but stands for the newest event, so any other one is news. Only
         // that one is looked for: many may be waiting here.
         let news = |state: &State| {
-            let newest = state.events().rev().filter(|event| wanted(event));
-            index(newest.filter(|event| is_for(event, state, &asked)).next()) != options.index
+            let mut newest = state.events().rev();
+            let newest = newest.find(|event| wanted(event) && is_for(event, state, &asked));
+            index(newest) != options.index
         };
         let (topic, wait) = (Topic::Events, options.wait);
         published = blocking::until(&call.node, &topic, wait, published, news).await;
