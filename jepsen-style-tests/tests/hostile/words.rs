@@ -45,6 +45,8 @@ const INTERNAL: &[&str] = &[
     "id \"",
     "address \"",
     "agent: No node found with name '",
+    "1 error occurred:\n\t* Failed to join ",
+    "No keyring available (encryption not enabled)",
 ];
 
 /// What is wrong with an answer, if anything is. `is_decodable` says whether the query string is.
