@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use jepsen_style_tests::http::{Answer, Http};
 use jepsen_style_tests::{Cluster, Result};
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 /// Large enough that the backup goes through the log in many pieces.
 const KEYS: usize = 40;
@@ -16,15 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Values that a compressor cannot shorten, so that many blocks are really sent.
 fn value(number: usize) -> Vec<u8> {
-    let mut word = number as u64 + 1;
-    let next = |_| {
-        // A xorshift generator.
-        word ^= word << 13;
-        word ^= word >> 7;
-        word ^= word << 17;
-        word.to_le_bytes()[0]
-    };
-    (0..VALUE_BYTES).map(next).collect()
+    let mut value = vec![0; VALUE_BYTES];
+    ChaCha8Rng::seed_from_u64(number as u64).fill_bytes(&mut value);
+    value
 }
 
 async fn save(node: &Http) -> Result<Vec<u8>> {

@@ -59,6 +59,7 @@ pub(crate) mod parse_definition;
 mod path;
 mod query;
 mod quorate;
+mod regexp;
 mod reply;
 pub mod server;
 mod session;

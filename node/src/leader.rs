@@ -54,7 +54,7 @@ const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
 /// Time between two looks at the servers.
 const SERVERS_EVERY: Duration = Duration::from_millis(500);
 /// The service whose instances are the servers.
-const SERVER_SERVICE: &str = "consul";
+pub(crate) const SERVER_SERVICE: &str = "consul";
 /// Key of a server's Raft id in the metadata of its instance.
 const RAFT_ID: &str = "raft_id";
 /// Pause before the first entry of a leadership is looked for again.

@@ -6,8 +6,7 @@
 
 use std::io::{self, Write};
 
-use crate::machine::Published;
-use crate::raft::SnapshotMeta;
+use crate::machine::{Published, meta_of};
 use crate::snapshot::RecordWriter;
 use crate::state::SnapshotRecord;
 
@@ -16,11 +15,7 @@ use crate::state::SnapshotRecord;
 /// # Errors
 /// The first error of `out`.
 pub fn write<W: Write>(version: &Published, out: W) -> io::Result<W> {
-    let meta = SnapshotMeta {
-        last_log_id: version.last_applied,
-        last_membership: version.membership.clone(),
-    };
-    let mut records = RecordWriter::new(out, &meta)?;
+    let mut records = RecordWriter::new(out, &meta_of(version))?;
     let mut encoded = Vec::new();
     version.state.export(&mut |record| {
         if matches!(

@@ -244,7 +244,7 @@ impl Snapshots {
     }
 }
 
-fn meta_of(version: &Published) -> SnapshotMeta {
+pub(crate) fn meta_of(version: &Published) -> SnapshotMeta {
     SnapshotMeta { last_log_id: version.last_applied, last_membership: version.membership.clone() }
 }
 

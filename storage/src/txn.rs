@@ -99,6 +99,28 @@ pub enum KeyVerb {
     DeleteCas,
 }
 
+impl KeyVerb {
+    /// The verb that the API writes so; `None` if there is no such verb.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "set" => Self::Set,
+            "cas" => Self::Cas,
+            "lock" => Self::Lock,
+            "unlock" => Self::Unlock,
+            "get" => Self::Get,
+            "get-tree" => Self::GetTree,
+            "check-index" => Self::CheckIndex,
+            "check-session" => Self::CheckSession,
+            "check-not-exists" => Self::CheckNotExists,
+            "delete" => Self::Delete,
+            "delete-tree" => Self::DeleteTree,
+            "delete-cas" => Self::DeleteCas,
+            _ => return None,
+        })
+    }
+}
+
 /// What to do with a row of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RowVerb {
@@ -112,6 +134,21 @@ pub enum RowVerb {
     Delete,
     /// Remove it if it exists with this `ModifyIndex`.
     DeleteCas,
+}
+
+impl RowVerb {
+    /// The verb that the API writes so; `None` if there is no such verb.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "get" => Self::Get,
+            "set" => Self::Set,
+            "cas" => Self::Cas,
+            "delete" => Self::Delete,
+            "delete-cas" => Self::DeleteCas,
+            _ => return None,
+        })
+    }
 }
 
 /// What an operation answers; most answer with the row as it is after them.

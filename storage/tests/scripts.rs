@@ -463,14 +463,7 @@ fn later_command(line: &Line<'_>) -> Command {
 fn operation(text: &str) -> TxnOperation {
     let line = Line::parse(text.trim());
     let index = line.number("index");
-    let row = |verb: &str| match verb {
-        "get" => RowVerb::Get,
-        "set" => RowVerb::Set,
-        "cas" => RowVerb::Cas,
-        "delete" => RowVerb::Delete,
-        "delete-cas" => RowVerb::DeleteCas,
-        other => panic!("no verb {other}"),
-    };
+    let row = |verb: &str| RowVerb::from_word(verb).unwrap_or_else(|| panic!("no verb {verb}"));
     match line.verb.split_once('-') {
         Some(("node", verb)) => TxnOperation::Node {
             verb: row(verb),
@@ -498,21 +491,11 @@ fn operation(text: &str) -> TxnOperation {
 }
 
 fn key_operation(line: &Line<'_>, index: u64) -> TxnOperation {
-    let verb = match line.verb {
-        "set" => KeyVerb::Set,
-        "cas" => KeyVerb::Cas,
-        "lock" => KeyVerb::Lock,
-        "unlock" => KeyVerb::Unlock,
-        "get" => KeyVerb::Get,
-        "get-tree" => KeyVerb::GetTree,
-        "check-index" => KeyVerb::CheckIndex,
-        "check-session" => KeyVerb::CheckSession,
-        "check-not-exists" => KeyVerb::CheckNotExists,
-        "delete" => KeyVerb::Delete,
-        "delete-tree" => KeyVerb::DeleteTree,
-        "delete-cas" => KeyVerb::DeleteCas,
-        "faulty" => return TxnOperation::Faulty("faulty".to_owned()),
-        other => return TxnOperation::Unknown(format!("unknown {other}")),
+    if line.verb == "faulty" {
+        return TxnOperation::Faulty("faulty".to_owned());
+    }
+    let Some(verb) = KeyVerb::from_word(line.verb) else {
+        return TxnOperation::Unknown(format!("unknown {}", line.verb));
     };
     let value = line.words.get(1).copied().unwrap_or_default();
     TxnOperation::Key {

@@ -22,7 +22,7 @@ use super::params::Params;
 use super::wire;
 
 /// Length of a UUID's text.
-const UUID_CHARACTERS: usize = 36;
+pub(super) const UUID_CHARACTERS: usize = 36;
 
 /// The largest DNS weight.
 const MAX_WEIGHT: i64 = 65_535;

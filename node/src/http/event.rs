@@ -10,19 +10,17 @@ use quorate_client::types::event::UserEvent;
 use quorate_storage::command::Command;
 use quorate_storage::record::Event;
 use quorate_storage::{State, Topic};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use super::blocking;
 use super::call::{Asked, Call};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
+use super::regexp;
 use super::reply;
 
 /// The most bytes of an event's name, filters and payload (what Consul's gossip carries).
 const MAX_EVENT_BYTES: usize = 512;
-
-/// The largest compiled filter, in bytes: a short pattern can stand for a large automaton.
-const MAX_REGEX_BYTES: usize = 256 * 1024;
 
 /// The version of the format that clients see.
 const VERSION: u64 = 1;
@@ -64,31 +62,28 @@ async fn list(call: Call) -> Answer {
     // The asker's own wishes are compared with the events' filters, as Consul does.
     let (name, node, service, tag) =
         (filter("name"), filter("node"), filter("service"), filter("tag"));
-    let wanted = |event: &Event| {
+    let suits = |state: &State, event: &Event| {
         (name.is_empty() || event.name == name)
             && (node.is_empty() || event.node_filter == node)
             && (service.is_empty() || event.service_filter == service)
             && (tag.is_empty() || event.tag_filter == tag)
-    };
-    let chosen = |state: &State| -> Vec<Arc<Event>> {
-        let events = state.events().filter(|event| wanted(event));
-        events.filter(|event| is_for(event, state, &asked)).cloned().collect()
+            && is_for(event, state, &asked)
     };
     let mut published = blocking::at_barrier(&call.node, &options).await?;
     if options.index > 0 {
         // The index is no counter but stands for the newest event, so any other one is news. Only
         // that one is looked for: many may be waiting here.
         let news = |state: &State| {
-            let mut newest = state.events().rev();
-            let newest = newest.find(|event| wanted(event) && is_for(event, state, &asked));
+            let newest = state.events().rev().find(|event| suits(state, event));
             index(newest) != options.index
         };
         let (topic, wait) = (Topic::Events, options.wait);
         published = blocking::until(&call.node, &topic, wait, published, news).await;
     }
-    let events = chosen(&published.state);
+    let state = &published.state;
+    let events: Vec<_> = state.events().filter(|event| suits(state, event)).collect();
     let list: Vec<UserEvent> = events.iter().map(|event| shown(event)).collect();
-    Ok(call.json(&list)?.with(reply::INDEX, HeaderValue::from(index(events.last()))))
+    Ok(call.json(&list)?.with(reply::INDEX, HeaderValue::from(index(events.last().copied()))))
 }
 
 fn shown(event: &Event) -> UserEvent {
@@ -126,13 +121,9 @@ impl Filters {
         if !tag.is_empty() && service.is_empty() {
             return Err(ApiError::internal("Cannot provide tag filter without service filter"));
         }
-        let compiled = |what: &str, pattern: &str| match pattern {
-            "" => Ok(None),
-            pattern => RegexBuilder::new(pattern)
-                .size_limit(MAX_REGEX_BYTES)
-                .build()
-                .map(Some)
-                .map_err(|error| ApiError::internal(format!("Invalid {what} filter: {error}"))),
+        let compiled = |what: &str, pattern: &str| {
+            regexp::compile(pattern)
+                .map_err(|fault| ApiError::internal(format!("Invalid {what} filter: {fault}")))
         };
         Ok(Self {
             node: compiled("node", node)?,

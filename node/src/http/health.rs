@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_client::types::health::{HealthCheck, ServiceEntry};
+use quorate_client::types::health::HealthCheck;
 use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::{State, Topic};
 
@@ -31,27 +31,15 @@ async fn service(call: Call) -> Answer {
     let passing = call.params.switch("passing")?;
     let topic = Topic::service(name);
     let entries = |state: &State| -> Vec<_> {
+        let datacenter = call.node.info().datacenter;
         let instances = chosen_instances(state, name, &call.params)
             .filter(|(_, service)| !passing || all_pass(state, service));
         near::sorted(&call, state, instances, |(node, _)| &node.name)
             .into_iter()
-            .map(|(node, service)| entry(&call, state, node, service))
+            .map(|(node, service)| wire::service_entry(state, node, service, &datacenter))
             .collect()
     };
     blocking::list(&call, &options, |_| topic, entries).await
-}
-
-fn entry(
-    call: &Call,
-    state: &State,
-    node: &record::Node,
-    service: &record::Service,
-) -> ServiceEntry {
-    ServiceEntry {
-        node: wire::node(node, &call.node.info().datacenter),
-        service: wire::node_service(service),
-        checks: state.checks_of(service).map(|check| wire::check(state, check)).collect(),
-    }
 }
 
 /// Whether every check of an instance is exactly passing; one without checks passes.

@@ -14,12 +14,11 @@ use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::params::Params;
 use super::reply::Reply;
+use crate::leader::SERVER_SERVICE;
 use crate::node::MembershipError;
 
 /// The version of Consul's Raft protocol that clients expect to see.
 const RAFT_PROTOCOL: &str = "3";
-/// The service whose instances are the servers.
-const SERVER_SERVICE: &str = "consul";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![

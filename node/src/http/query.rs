@@ -18,6 +18,7 @@ use super::blocking;
 use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
+use super::regexp;
 use super::reply::Reply;
 
 /// The kind of a template: it answers for all names that begin with its own.
@@ -150,7 +151,7 @@ fn definition(body: PreparedQuery) -> Result<QueryDefinition, ApiError> {
             return Err(invalid(format!("DNS TTL '{}', must be >=0", dns.ttl)));
         }
     }
-    template::compile(&template.regexp).map_err(|fault| invalid(format!("Bad regexp: {fault}")))?;
+    regexp::compile(&template.regexp).map_err(|fault| invalid(format!("Bad regexp: {fault}")))?;
     Ok(QueryDefinition {
         id: id.into(),
         name,

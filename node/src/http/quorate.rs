@@ -1,7 +1,5 @@
 //! Quorate's own endpoints: `/v1/quorate/`, the probes, the metrics, and the root page.
 
-use std::fmt::Write as _;
-
 use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::quorate::StateHash;
 
@@ -9,6 +7,7 @@ use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
+use super::wire;
 use crate::node::Readiness;
 
 /// The text format of Prometheus.
@@ -48,23 +47,5 @@ async fn state_hash(call: Call) -> Answer {
     let hash = tokio::task::spawn_blocking(move || published.state.hash())
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    call.json(&StateHash { applied_index, hash: hexadecimal(&hash) })
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hash_is_written_in_lower_case_hexadecimal() {
-        assert_eq!(hexadecimal(&[0x00, 0xaf, 0x10]), "00af10");
-    }
+    call.json(&StateHash { applied_index, hash: wire::hexadecimal(&hash) })
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::blocking;
 use super::call::Call;
+use super::catalog::UUID_CHARACTERS;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::wire;
@@ -31,9 +32,6 @@ const TTL_MIN_NANOS: i64 = 10 * NANOS_PER_SECOND;
 
 /// The longest TTL.
 const TTL_MAX_NANOS: i64 = 24 * 3_600 * NANOS_PER_SECOND;
-
-/// Length of a UUID's text.
-const UUID_CHARACTERS: usize = 36;
 
 const MISSING_SESSION: &str = "Missing session";
 

@@ -28,8 +28,6 @@ const MAX_OPERATIONS: usize = 128;
 /// The largest body; Consul's limit is that of a value.
 const MAX_BODY_BYTES: usize = 512 * 1024;
 
-const NANOS_PER_MILLI: u64 = 1_000_000;
-
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint::new("/v1/txn").put(|call| Box::pin(transact(call)))]
 }
@@ -47,7 +45,7 @@ async fn transact(mut call: Call) -> Answer {
     let done = published.state.evaluate(&operations);
     let contact = call.node.contact();
     let read = TxnReadMeta {
-        last_contact: contact.last_contact.0.saturating_mul(NANOS_PER_MILLI),
+        last_contact: wire::nanos(contact.last_contact).unsigned_abs(),
         known_leader: contact.known_leader,
         ..TxnReadMeta::default()
     };
@@ -140,38 +138,9 @@ fn operations(body: &[u8]) -> Result<Parsed, ApiError> {
     Ok(parsed)
 }
 
-fn key_verb(word: &str) -> Option<KeyVerb> {
-    Some(match word {
-        "set" => KeyVerb::Set,
-        "cas" => KeyVerb::Cas,
-        "lock" => KeyVerb::Lock,
-        "unlock" => KeyVerb::Unlock,
-        "get" => KeyVerb::Get,
-        "get-tree" => KeyVerb::GetTree,
-        "check-index" => KeyVerb::CheckIndex,
-        "check-session" => KeyVerb::CheckSession,
-        "check-not-exists" => KeyVerb::CheckNotExists,
-        "delete" => KeyVerb::Delete,
-        "delete-tree" => KeyVerb::DeleteTree,
-        "delete-cas" => KeyVerb::DeleteCas,
-        _ => return None,
-    })
-}
-
-fn row_verb(word: &str) -> Option<RowVerb> {
-    Some(match word {
-        "get" => RowVerb::Get,
-        "set" => RowVerb::Set,
-        "cas" => RowVerb::Cas,
-        "delete" => RowVerb::Delete,
-        "delete-cas" => RowVerb::DeleteCas,
-        _ => return None,
-    })
-}
-
 fn on_key(given: KvOp) -> Result<(TxnOperation, bool), String> {
     let value = STANDARD.decode(&given.value).map_err(|_| "illegal base64 data".to_owned())?;
-    let verb = key_verb(&given.verb);
+    let verb = KeyVerb::from_word(&given.verb);
     let writes = match verb {
         Some(
             KeyVerb::Set
@@ -210,7 +179,7 @@ fn on_key(given: KvOp) -> Result<(TxnOperation, bool), String> {
 
 fn on_node(given: NodeOp) -> (TxnOperation, bool) {
     let NodeOp { verb: word, node } = given;
-    let verb = row_verb(&word);
+    let verb = RowVerb::from_word(&word);
     let operation = if node.node.is_empty() {
         TxnOperation::Faulty("Must provide node".to_owned())
     } else if let Err(fault) = check_node_id(&node.id) {
@@ -233,7 +202,7 @@ fn on_node(given: NodeOp) -> (TxnOperation, bool) {
 
 fn on_service(given: ServiceOp) -> (TxnOperation, bool) {
     let ServiceOp { verb: word, node, service } = given;
-    let verb = row_verb(&word);
+    let verb = RowVerb::from_word(&word);
     let operation = match (service_definition(service.definition, &node), verb) {
         (Err(fault), _) => TxnOperation::Faulty(fault.text),
         (Ok(_), None) => TxnOperation::Unknown(format!("unknown Service verb {word:?}")),
@@ -249,7 +218,7 @@ fn on_service(given: ServiceOp) -> (TxnOperation, bool) {
 
 fn on_check(given: CheckOp) -> (TxnOperation, bool) {
     let CheckOp { verb: word, check } = given;
-    let verb = row_verb(&word);
+    let verb = RowVerb::from_word(&word);
     let node: Arc<str> = check.registration.node.as_str().into();
     let operation = match (check_registration(check.registration, &node), verb) {
         (Err(fault), _) => TxnOperation::Faulty(fault.text),

@@ -4,10 +4,11 @@
 //! client crate's types, and nowhere else.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use quorate_client::types::agent::AgentService;
 use quorate_client::types::catalog::{CatalogService, Node, NodeService};
-use quorate_client::types::health::{CheckDefinition, HealthCheck};
+use quorate_client::types::health::{CheckDefinition, HealthCheck, ServiceEntry};
 use quorate_client::types::kv::KvPair;
 use quorate_client::types::session::{ServiceCheck, Session};
 use quorate_client::types::{Empty, NoProxy, ServiceAddress, Weights};
@@ -130,6 +131,20 @@ pub(super) fn session(session: &record::Session) -> Session {
     }
 }
 
+/// An instance with its node and the checks that decide its health.
+pub(super) fn service_entry(
+    state: &State,
+    host: &record::Node,
+    service: &record::Service,
+    datacenter: &str,
+) -> ServiceEntry {
+    ServiceEntry {
+        node: node(host, datacenter),
+        service: node_service(service),
+        checks: state.checks_of(service).map(|row| check(state, row)).collect(),
+    }
+}
+
 /// A check in the catalogue. How it is run is shown for catalogue registrations only: Consul's
 /// agents keep that to themselves.
 pub(super) fn check(state: &State, check: &record::Check) -> HealthCheck {
@@ -216,7 +231,17 @@ fn definition(given: &record::CheckDefinition) -> CheckDefinition {
     }
 }
 
-fn nanos(span: Millis) -> i64 {
+/// Bytes as text, two lower-case digits for each.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A time span in nanoseconds.
+pub(super) fn nanos(span: Millis) -> i64 {
     i64::try_from(span.0.saturating_mul(NANOS_PER_MILLI)).unwrap_or(i64::MAX)
 }
 
@@ -332,6 +357,11 @@ mod tests {
             json(&kv_pair(&entry)),
             r#"{"LockIndex":1,"Key":"a","Flags":3,"Value":null,"Session":"s","CreateIndex":5,"ModifyIndex":6}"#
         );
+    }
+
+    #[test]
+    fn a_hash_is_written_in_lower_case_hexadecimal() {
+        assert_eq!(hexadecimal(&[0x00, 0xaf, 0x10]), "00af10");
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Running a prepared query: the usable instances of its service.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use quorate_client::types::health::ServiceEntry;
 use quorate_client::types::query::{QueryDns, QueryExecution};
 use quorate_storage::record::{CheckStatus, Node, QueryDefinition, Service, TextMap};
 use quorate_storage::{State, Topic};
+use rand::seq::SliceRandom as _;
 
 use super::super::blocking;
 use super::super::call::Call;
@@ -15,8 +14,6 @@ use super::super::error::ApiError;
 use super::super::near;
 use super::super::wire;
 use super::{not_found, template};
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// An instance with its node.
 type Instance<'a> = (&'a Arc<Node>, &'a Arc<Service>);
@@ -33,7 +30,8 @@ pub(super) async fn execute(call: &Call, name: &str) -> Answer {
     let query = query.map_err(ApiError::internal)?;
     let definition = &query.definition;
     let mut instances = usable(state, definition);
-    shuffle(&mut instances);
+    // A random order, so that clients that take the first spread over all.
+    instances.shuffle(&mut rand::rng());
     let near = call.params.get("near").or(Some(&definition.near));
     if let Some(from) = near::named_node(call, state, near) {
         near::sort(state, &from, &mut instances, |(node, _)| &node.name);
@@ -41,17 +39,14 @@ pub(super) async fn execute(call: &Call, name: &str) -> Answer {
     instances.truncate(limit);
     let contact = call.node.contact();
     let datacenter = &call.node.info().datacenter;
-    let entry = |(node, service): Instance<'_>| ServiceEntry {
-        node: wire::node(node, datacenter),
-        service: wire::node_service(service),
-        checks: state.checks_of(service).map(|check| wire::check(state, check)).collect(),
-    };
+    let entry =
+        |(node, service): Instance<'_>| wire::service_entry(state, node, service, datacenter);
     let answer = QueryExecution {
         service: definition.service.clone(),
         nodes: instances.into_iter().map(entry).collect(),
         dns: QueryDns { ttl: definition.dns_ttl.clone() },
         datacenter: datacenter.clone(),
-        last_contact: contact.last_contact.0.saturating_mul(NANOS_PER_MILLI),
+        last_contact: wire::nanos(contact.last_contact).unsigned_abs(),
         known_leader: contact.known_leader,
         consistency_level: options.effective.to_owned(),
         ..QueryExecution::default()
@@ -116,20 +111,8 @@ fn has_meta(own: Option<&TextMap>, wanted: Option<&TextMap>) -> bool {
     wanted.is_none_or(|wanted| wanted.iter().all(|(key, value)| has(key, value)))
 }
 
-/// A random order, so that clients that take the first spread over all.
-fn shuffle<T>(rows: &mut [T]) {
-    let random = RandomState::new();
-    for last in (1..rows.len()).rev() {
-        let range = u64::try_from(last + 1).unwrap_or(u64::MAX);
-        let place = usize::try_from(random.hash_one(last) % range).unwrap_or(0);
-        rows.swap(last, place);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn texts(tags: &[&str]) -> Vec<String> {
@@ -148,18 +131,5 @@ mod tests {
         ] {
             assert_eq!(has_tags(&own, &wanted), has, "{wanted:?}");
         }
-    }
-
-    #[test]
-    fn a_shuffle_keeps_everything_and_comes_out_in_several_orders() {
-        let mut orders = BTreeSet::new();
-        for _ in 0..50 {
-            let mut rows: Vec<u8> = (0..5).collect();
-            shuffle(&mut rows);
-            orders.insert(rows.clone());
-            rows.sort_unstable();
-            assert_eq!(rows, [0, 1, 2, 3, 4]);
-        }
-        assert!(orders.len() > 5);
     }
 }

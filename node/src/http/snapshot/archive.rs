@@ -15,6 +15,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, Builder, Header};
 
+use super::super::wire::hexadecimal;
+
 const META: &str = "meta.json";
 const STATE: &str = "state.bin";
 const SUMS: &str = "SHA256SUMS";
@@ -38,9 +40,9 @@ const FRAME_BYTES_MAX: u64 = 4 * SMALL_FILE_BYTES;
 pub(super) fn pack(version: &Published, out: impl Write) -> io::Result<()> {
     // The size and the sum come before the bytes, so they are made twice: a version never changes.
     let measured = backup::write(version, Measure::default())?;
-    let (size, state_sum) = (measured.bytes, hex(&measured.sum.finalize()));
+    let (size, state_sum) = (measured.bytes, hexadecimal(&measured.sum.finalize()));
     let meta = meta(version, size);
-    let sums = format!("{}  {META}\n{state_sum}  {STATE}\n", hex(&Sha256::digest(&meta)));
+    let sums = format!("{}  {META}\n{state_sum}  {STATE}\n", hexadecimal(&Sha256::digest(&meta)));
     let out = GzEncoder::new(BufWriter::with_capacity(WRITE_BYTES, out), Compression::fast());
     let mut tar = Builder::new(out);
     tar.append_data(&mut header(meta.len() as u64), META, meta.as_slice())?;
@@ -103,10 +105,6 @@ impl Write for Measure {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The `state.bin` of an archive, whose sums fit.
 ///
 /// # Errors
@@ -166,7 +164,7 @@ fn check_sums(files: &BTreeMap<String, Bytes>) -> Result<(), String> {
         .collect();
     for name in [META, STATE] {
         let bytes = files.get(name).ok_or_else(|| missing(name))?;
-        if listed.get(name) != Some(&hex(&Sha256::digest(bytes)).as_str()) {
+        if listed.get(name) != Some(&hexadecimal(&Sha256::digest(bytes)).as_str()) {
             return Err(format!("failed to read snapshot file: hash check failed for {name:?}"));
         }
     }

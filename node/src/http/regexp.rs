@@ -1,0 +1,30 @@
+//! Regular expressions that clients store: in filters of events, and in templates of queries.
+
+use regex::{Regex, RegexBuilder};
+
+/// The largest compiled expression, in bytes: a short pattern can stand for a large automaton.
+const MAX_REGEX_BYTES: usize = 256 * 1024;
+
+/// Compiles an expression, or says what is wrong with it; an empty one is none.
+pub(super) fn compile(pattern: &str) -> Result<Option<Regex>, String> {
+    match pattern {
+        "" => Ok(None),
+        pattern => RegexBuilder::new(pattern)
+            .size_limit(MAX_REGEX_BYTES)
+            .build()
+            .map(Some)
+            .map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_that_is_none_or_too_large_is_refused() {
+        compile("(").unwrap_err();
+        compile("((a{100}){100}){100}").unwrap_err();
+        assert!(compile("").unwrap().is_none());
+    }
+}
