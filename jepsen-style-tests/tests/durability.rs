@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use jepsen_style_tests::checker::{counter, linear, set};
 use jepsen_style_tests::history::Clock;
+use jepsen_style_tests::http::Http;
 use jepsen_style_tests::load::{Load, Plan, counters, members};
 use jepsen_style_tests::rounds::rounds;
 use jepsen_style_tests::{Cluster, Failure, Result, skipped};
@@ -61,19 +62,22 @@ async fn every_acknowledged_write_survives_the_crash_of_all_nodes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
-    // A snapshot is due every 64 MiB, and what is kept of the log behind it is bounded too: so much
-    // that two snapshots are due, in values that replace each other.
+    // A snapshot is due every 64 MiB, and what is kept of the log behind it is bounded too: values
+    // that replace each other are written until both others have purged what the absent node lacks.
     const VALUE_BYTES: usize = 400 * 1024;
-    const WRITES: usize = 500;
+    const WRITES_MAX: usize = 2_000;
     const AT_A_TIME: usize = 4;
     let mut cluster = Cluster::start(3).await.unwrap();
     let leader = cluster.leader().await.unwrap();
     let absent = cluster.others(leader)[0];
     cluster.http(absent).must_put("/v1/kv/seen-by-all", "1").await.unwrap();
+    let (seen, _) = cluster.state_hash(absent).await.unwrap();
     cluster.kill(absent).unwrap();
     let nodes = cluster.https(&cluster.others(absent));
-    for first in (0..WRITES).step_by(AT_A_TIME) {
-        let puts: Vec<_> = (first..first + AT_A_TIME)
+    let mut written = 0;
+    while !have_purged(&nodes, seen).await {
+        assert!(written < WRITES_MAX, "nothing was purged after {written} large writes");
+        let puts: Vec<_> = (written..written + AT_A_TIME)
             .map(|number| {
                 let node = nodes[number % nodes.len()].clone();
                 let value = vec![b'a' + u8::try_from(number % 26).unwrap_or(0); VALUE_BYTES];
@@ -84,6 +88,7 @@ async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
         for put in puts {
             put.await.unwrap().unwrap();
         }
+        written += AT_A_TIME;
     }
     nodes[0].must_put("/v1/kv/written-meanwhile", "2").await.unwrap();
     cluster.start_node(absent).unwrap();
@@ -97,8 +102,22 @@ async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
         log.contains("snapshot"),
         "vacuous: the node that came back says nothing of a snapshot"
     );
-    println!("converged at {applied} after missing {} MiB", (WRITES * VALUE_BYTES) >> 20);
+    println!("converged at {applied} after missing {} MiB", (written * VALUE_BYTES) >> 20);
     cluster.finish().await.unwrap();
+}
+
+/// Whether all `nodes` have removed entries behind `index` from their logs.
+async fn have_purged(nodes: &[Http], index: u64) -> bool {
+    for node in nodes {
+        let figures = node.get("/metrics").await.unwrap().body;
+        let purged =
+            figures.lines().find_map(|line| line.strip_prefix("quorate_raft_purged_index "));
+        let purged: u64 = purged.expect("the figure is there").parse().unwrap();
+        if purged <= index {
+            return false;
+        }
+    }
+    true
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
