@@ -42,6 +42,10 @@ pub struct ServerArgs {
     /// Where other servers are served; its IP is the server's advertised address [default: 127.0.0.1:8300]
     #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "IP:PORT")]
     pub rpc_addr: Option<SocketAddr>,
+    /// Where the RPC port is bound, and from which IP other servers are dialled, if they reach
+    /// --rpc-addr through a proxy or translated addresses [default: --rpc-addr]
+    #[arg(long, env = "QUORATE_SERVER_RPC_LISTEN_ADDR", value_name = "IP:PORT")]
+    pub rpc_listen_addr: Option<SocketAddr>,
     /// Where DNS will be served [default: 127.0.0.1:8600]
     #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "IP:PORT")]
     pub dns_addr: Option<SocketAddr>,
@@ -75,8 +79,10 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// HTTP listener.
     pub http_addr: SocketAddr,
-    /// RPC listener; its IP is the advertised address.
+    /// The advertised RPC address.
     pub rpc_addr: SocketAddr,
+    /// RPC listener, and the IP from which other servers are dialled.
+    pub rpc_listen_addr: SocketAddr,
     /// DNS listener.
     pub dns_addr: SocketAddr,
     /// How many servers found a new cluster.
@@ -134,6 +140,7 @@ impl ServerArgs {
             data_dir: self.data_dir.or(file.data_dir),
             http_addr: self.http_addr.or(file.http_addr),
             rpc_addr: self.rpc_addr.or(file.rpc_addr),
+            rpc_listen_addr: self.rpc_listen_addr.or(file.rpc_listen_addr),
             dns_addr: self.dns_addr.or(file.dns_addr),
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
             join: if self.join.is_empty() { file.join } else { self.join },
@@ -161,6 +168,7 @@ impl ServerArgs {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data")),
             http_addr: self.http_addr.unwrap_or_else(|| loopback(HTTP_PORT)),
             rpc_addr,
+            rpc_listen_addr: self.rpc_listen_addr.unwrap_or(rpc_addr),
             dns_addr: self.dns_addr.unwrap_or_else(|| loopback(DNS_PORT)),
             bootstrap_expect: self.bootstrap_expect.unwrap_or(default_expect),
             join: self.join,
@@ -228,6 +236,7 @@ mod tests {
         assert_eq!(config.http_addr.to_string(), "127.0.0.1:8500");
         assert_eq!(config.agent_name, "quorate");
         assert_eq!(config.hold_timeout, Duration::from_secs(7));
+        assert_eq!(config.rpc_listen_addr, config.rpc_addr);
     }
 
     #[test]

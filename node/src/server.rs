@@ -57,7 +57,9 @@ impl Identity for DataDir {
 pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let http_listener = bind("--http-addr", config.http_addr).await?;
-    let rpc_listener = bind("--rpc-addr", config.rpc_addr).await?;
+    let is_direct = config.rpc_listen_addr == config.rpc_addr;
+    let rpc_flag = if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" };
+    let rpc_listener = bind(rpc_flag, config.rpc_listen_addr).await?;
     let fresh_store_id = Uuid::new_v4().to_string();
     let data_dir = DataDir::open(&config.data_dir, config.node_id, fresh_store_id);
     let data_dir = Arc::new(data_dir.map_err(io::Error::other)?);
@@ -67,7 +69,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let parts = NodeParts {
         log,
         snapshots,
-        transport: Arc::new(HttpTransport::new(config.rpc_addr.ip())),
+        transport: Arc::new(HttpTransport::new(config.rpc_listen_addr.ip())),
         clock: Clock::monotonic(),
         identity: Arc::clone(&data_dir) as _,
     };
