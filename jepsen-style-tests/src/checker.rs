@@ -2,6 +2,7 @@
 //! and is itself tested with histories made by hand that it must reject and accept.
 
 pub mod counter;
+pub mod coverage;
 pub mod hashes;
 pub mod linear;
 pub mod set;

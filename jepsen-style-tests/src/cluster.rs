@@ -50,11 +50,29 @@ pub struct Options {
     pub nodes: u64,
     /// More flags for every server.
     pub flags: Vec<String>,
+    /// Environment variables for every server; `{id}` in a value is the server's number.
+    pub environment: Vec<(String, String)>,
+    /// Where logs and data are kept, instead of a temporary directory. It must exist.
+    pub dir: Option<PathBuf>,
+    /// The servers' binary, instead of the one that [`binary`] finds.
+    pub binary: Option<PathBuf>,
+    /// Whether every directed link between two servers goes through a proxy of the harness.
+    pub proxied: bool,
+    /// Give every server a disk of its own: a loop-mounted ext4 of this many MiB.
+    pub disk_mib: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, flags: Vec::new() }
+        Self {
+            nodes: 3,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            dir: None,
+            binary: None,
+            proxied: false,
+            disk_mib: None,
+        }
     }
 }
 
@@ -78,7 +96,27 @@ struct Member {
     http: Http,
     probe: Http,
     child: Option<Child>,
+    /// Its id, for whoever looks at the process from elsewhere; 0: there is none.
+    pid: Arc<AtomicU32>,
     condition: Condition,
+}
+
+/// Where logs and data lie.
+#[derive(Debug)]
+enum Place {
+    /// Removed at the end, unless a test failed.
+    Temporary(Option<TempDir>),
+    /// Somebody else's; kept.
+    Given(PathBuf),
+}
+
+impl Place {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.as_ref().map_or(Path::new(""), TempDir::path),
+            Self::Given(path) => path,
+        }
+    }
 }
 
 /// A cluster of real processes. They end when it is dropped, in a panic too.
@@ -92,7 +130,7 @@ pub struct Cluster {
     // Declared in the order in which they must go: the guardian looks at what is left once the
     // members are gone, the data go next, and only then is it another cluster's turn.
     guardian: Guardian,
-    dir: Option<TempDir>,
+    dir: Place,
     _turn: Turn,
 }
 
@@ -104,26 +142,27 @@ impl Cluster {
 
     /// Starts a cluster and waits until every node is ready. Waits for its turn first.
     pub async fn start_with(options: Options) -> Result<Self> {
-        tokio::task::spawn_blocking(binary::quorate)
-            .await
-            .map_err(|error| Failure::new(format!("building the binary: {error}")))??;
+        if options.binary.is_none() {
+            tokio::task::spawn_blocking(binary::quorate)
+                .await
+                .map_err(|error| Failure::new(format!("building the binary: {error}")))??;
+        }
         let turn = Turn::take().await?;
-        let dir = tempfile::Builder::new().prefix("quorate-cluster-").tempdir()?;
+        let dir = match &options.dir {
+            Some(path) => Place::Given(path.clone()),
+            None => {
+                let dir = tempfile::Builder::new().prefix("quorate-cluster-").tempdir()?;
+                Place::Temporary(Some(dir))
+            }
+        };
         let subnet = free_subnet()?;
         let members = (1..=options.nodes)
             .map(|id| Member::new(id, subnet, dir.path()))
             .collect::<Result<Vec<_>>>()?;
         let guardian = Guardian::start(dir.path())?;
         let hashes = Arc::default();
-        let mut cluster = Self {
-            members,
-            options,
-            hashes,
-            is_finished: false,
-            guardian,
-            dir: Some(dir),
-            _turn: turn,
-        };
+        let mut cluster =
+            Self { members, options, hashes, is_finished: false, guardian, dir, _turn: turn };
         cluster.start_all()?;
         cluster.wait_all_ready().await?;
         Ok(cluster)
@@ -165,6 +204,53 @@ impl Cluster {
         self.member(id).child.as_ref().map(Child::id)
     }
 
+    /// What the harness has done to a node's process.
+    pub fn condition(&self, id: u64) -> Condition {
+        self.member(id).condition
+    }
+
+    /// Where logs and data lie.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A node's IP address.
+    pub fn ip(&self, id: u64) -> Ipv4Addr {
+        self.member(id).ip
+    }
+
+    /// An impatient client of a node, for looking at it.
+    pub fn probe(&self, id: u64) -> Http {
+        self.member(id).probe.clone()
+    }
+
+    /// Whoever undoes things if this process is killed.
+    pub fn guardian(&mut self) -> &mut Guardian {
+        &mut self.guardian
+    }
+
+    /// Takes note of servers that ended though they should be running: they count as down from then on.
+    pub fn reap_ended(&mut self) -> Result<Vec<(u64, ExitStatus)>> {
+        let mut ended = Vec::new();
+        for member in &mut self.members {
+            let Some(child) = &mut member.child else { continue };
+            if let Some(status) = child.try_wait()? {
+                let pid = child.id();
+                member.child = None;
+                member.pid.store(0, Ordering::Relaxed);
+                member.condition = Condition::Down;
+                self.guardian.remove(pid)?;
+                ended.push((member.id, status));
+            }
+        }
+        Ok(ended)
+    }
+
+    /// The same, kept up to date; 0 while there is no process.
+    pub fn pid_cell(&self, id: u64) -> Arc<AtomicU32> {
+        Arc::clone(&self.member(id).pid)
+    }
+
     /// Everything that a node's processes have said.
     pub fn log(&self, id: u64) -> Result<String> {
         Ok(String::from_utf8_lossy(&std::fs::read(&self.member(id).log)?).into_owned())
@@ -185,12 +271,17 @@ impl Cluster {
         let bootstrap = self.options.nodes.to_string();
         let join: Vec<_> = self.members.iter().map(|member| member.rpc()).collect();
         let flags = self.options.flags.clone();
+        let environment = self.options.environment.clone();
+        let program = match &self.options.binary {
+            Some(path) => path.clone(),
+            None => binary::quorate()?,
+        };
         let member = self.member_mut(id);
         if member.child.is_some() {
             return Err(Failure::new(format!("node {id} has a process already")));
         }
         let log = File::options().create(true).append(true).open(&member.log)?;
-        let mut command = Command::new(binary::quorate()?);
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             // A developer's own settings are not what is tested.
             if name.to_string_lossy().starts_with("QUORATE_SERVER_") {
@@ -207,12 +298,18 @@ impl Cluster {
             .args(["--dns-addr", &format!("{}:{DNS_PORT}", member.ip)])
             .args(["--bootstrap-expect", &bootstrap, "--join", &join.join(",")])
             .args(flags)
+            .envs(
+                environment
+                    .into_iter()
+                    .map(|(name, value)| (name, value.replace("{id}", &id.to_string()))),
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
         let child = command.spawn()?;
         let pid = child.id();
         member.child = Some(child);
+        member.pid.store(pid, Ordering::Relaxed);
         member.condition = Condition::Running;
         self.guardian.add(pid)
     }
@@ -318,6 +415,7 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(1));
         };
         member.child = None;
+        member.pid.store(0, Ordering::Relaxed);
         self.guardian.remove(pid)?;
         Ok(status)
     }
@@ -507,6 +605,11 @@ impl Cluster {
         Ok(found)
     }
 
+    /// Ends every server at once, for a harness that has judged by other means.
+    pub fn end(mut self) {
+        self.is_finished = true;
+    }
+
     /// Ends a cluster that a test knows to be unable to go on, without keeping its data and logs.
     pub fn abandon(mut self) {
         self.is_finished = true;
@@ -522,8 +625,12 @@ impl Cluster {
                 eprintln!("{line}");
             }
         }
-        if let Some(dir) = self.dir.take() {
-            eprintln!("--- data and logs are kept in {}", dir.keep().display());
+        let kept = match &mut self.dir {
+            Place::Temporary(dir) => dir.take().map(TempDir::keep),
+            Place::Given(path) => Some(path.clone()),
+        };
+        if let Some(kept) = kept {
+            eprintln!("--- data and logs are kept in {}", kept.display());
         }
     }
 }
@@ -557,6 +664,7 @@ impl Member {
             http: Http::new(&base)?,
             probe: Http::with_patience(&base, PROBE_PATIENCE)?,
             child: None,
+            pid: Arc::default(),
             condition: Condition::Down,
         })
     }

@@ -10,15 +10,18 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::Result;
+use crate::{Failure, Result};
 
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 pids=' '
+undo=
 while read -r sign pid; do
   case $sign in
     +) pids="$pids$pid " ;;
     -) pids="${pids%% $pid *} ${pids#* $pid }" ;;
+    '!') undo="$pid
+$undo" ;;
   esac
 done
 for pid in $pids; do
@@ -26,6 +29,7 @@ for pid in $pids; do
     *" --data-dir $1/"*) kill -s KILL "$pid" 2>/dev/null ;;
   esac
 done
+[ -z "$undo" ] || sh -c "$undo" >/dev/null 2>&1
 "#;
 
 /// The shell that watches over one cluster.
@@ -58,9 +62,18 @@ impl Guardian {
         self.tell('-', pid)
     }
 
-    fn tell(&mut self, sign: char, pid: u32) -> Result<()> {
+    /// Has `command` (one line of shell) run at the end, after the servers were killed, last given first.
+    /// It must do no harm when it was done already: it always runs.
+    pub fn at_end(&mut self, command: &str) -> Result<()> {
+        if command.contains('\n') {
+            return Err(Failure::new("a guardian's command is one line"));
+        }
+        self.tell('!', command)
+    }
+
+    fn tell(&mut self, sign: char, what: impl std::fmt::Display) -> Result<()> {
         let pipe = self.shell.stdin.as_mut().expect("the pipe is open until drop");
-        writeln!(pipe, "{sign} {pid}")?;
+        writeln!(pipe, "{sign} {what}")?;
         Ok(())
     }
 }
@@ -104,5 +117,18 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn what_was_done_is_undone_in_the_reverse_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = dir.path().join("said");
+        let mut guardian = Guardian::start(Path::new("/nowhere/cluster")).unwrap();
+        for word in ["first", "second \\ 'quoted'"] {
+            guardian.at_end(&format!("echo \"{word}\" >> {}", said.display())).unwrap();
+        }
+        assert!(guardian.at_end("two\nlines").is_err());
+        drop(guardian);
+        assert_eq!(std::fs::read_to_string(said).unwrap(), "second \\ 'quoted'\nfirst\n");
     }
 }

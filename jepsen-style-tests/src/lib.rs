@@ -23,18 +23,27 @@
 
 pub mod binary;
 pub mod checker;
+pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod failure;
 pub mod guardian;
 pub mod health;
 pub mod history;
 pub mod http;
+pub mod journal;
+pub mod judge;
 pub mod load;
+pub mod nemesis;
+pub mod plan;
 pub mod raw;
+pub mod record;
 pub mod rounds;
+pub mod run;
 pub mod script;
 pub mod skip;
 pub mod turn;
+pub mod workload;
 
 pub use cluster::{Cluster, Options};
 pub use failure::{Failure, Result};

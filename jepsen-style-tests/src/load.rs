@@ -325,7 +325,7 @@ fn write_end(answer: &Answer) -> (End, Option<bool>) {
 }
 
 /// The `ModifyIndex` and number of a key, (0, none) if it does not exist; none if it is no number.
-fn register_in(answer: &Answer) -> Option<(u64, Option<u64>)> {
+pub fn register_in(answer: &Answer) -> Option<(u64, Option<u64>)> {
     if answer.status == 404 {
         return Some((0, None));
     }

@@ -75,7 +75,7 @@ async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
     cluster.kill(absent).unwrap();
     let nodes = cluster.https(&cluster.others(absent));
     let mut written = 0;
-    while !have_purged(&nodes, seen).await {
+    while !have_purged(&nodes, seen).await.unwrap() {
         assert!(written < WRITES_MAX, "nothing was purged after {written} large writes");
         let puts: Vec<_> = (written..written + AT_A_TIME)
             .map(|number| {
@@ -107,17 +107,17 @@ async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
 }
 
 /// Whether all `nodes` have removed entries behind `index` from their logs.
-async fn have_purged(nodes: &[Http], index: u64) -> bool {
+async fn have_purged(nodes: &[Http], index: u64) -> Result<bool> {
     for node in nodes {
-        let figures = node.get("/metrics").await.unwrap().body;
+        let figures = node.get("/metrics").await?.body;
         let purged =
             figures.lines().find_map(|line| line.strip_prefix("quorate_raft_purged_index "));
-        let purged: u64 = purged.expect("the figure is there").parse().unwrap();
-        if purged <= index {
-            return false;
+        let purged: Option<u64> = purged.and_then(|figure| figure.parse().ok());
+        if purged.ok_or_else(|| Failure::new("no figure of what was purged"))? <= index {
+            return Ok(false);
         }
     }
-    true
+    Ok(true)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

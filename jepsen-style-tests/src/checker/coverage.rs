@@ -1,0 +1,52 @@
+//! Did the run exercise what it claims to? Too little traffic before the first fault, a nemesis without a
+//! proven fault, or fewer than two proven faults in all, and the run proves nothing.
+
+use super::Verdict;
+use crate::journal::Ending;
+use crate::record::Record;
+use crate::run::WARM_UP;
+
+/// Acknowledged operations per second that must flow before the first fault, unless the plan's rate is
+/// smaller than twice that: then half of the plan's rate.
+const RATE_MIN: u64 = 100;
+/// Proven faults in a run with nemeses.
+const FAULTS_MIN: usize = 2;
+
+/// Judges a run's coverage: valid or vacuous.
+pub fn check(record: &Record) -> Verdict {
+    let needed = RATE_MIN.min(record.plan.rate / 2);
+    let rate = rate_before_faults(record);
+    if rate < needed {
+        return Verdict::Vacuous(format!(
+            "only {rate} acknowledged requests per second before the first fault, {needed} are needed"
+        ));
+    }
+    if record.plan.nemeses.is_empty() {
+        return Verdict::Valid;
+    }
+    let proven: Vec<_> = record.faults.iter().filter(|fault| fault.evidence.is_some()).collect();
+    if proven.len() < FAULTS_MIN {
+        return Verdict::Vacuous(format!("only {} faults took effect", proven.len()));
+    }
+    let is_idle = |name: &&String| !proven.iter().any(|fault| fault.nemesis == **name);
+    match record.plan.nemeses.iter().find(is_idle) {
+        Some(name) => Verdict::Vacuous(format!("no fault of {name} took effect")),
+        None => Verdict::Valid,
+    }
+}
+
+/// Acknowledged requests per second, from when the clients began until the first fault. Blocking queries
+/// count too: they are what a watcher does.
+pub fn rate_before_faults(record: &Record) -> u64 {
+    let began = record.ending.began;
+    let nanos = |span: std::time::Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let until = record.faults.first().map_or(began + nanos(WARM_UP), |fault| fault.began);
+    let is_before = |end: u64| end >= began && end < until;
+    let answered = record
+        .requests
+        .iter()
+        .filter(|request| request.end == Ending::Answered && is_before(request.ended))
+        .count();
+    let millis = (until - began).div_ceil(1_000_000).max(1);
+    u64::try_from(answered).unwrap_or(u64::MAX) * 1_000 / millis
+}

@@ -1,0 +1,25 @@
+//! `recheck`: the files of a run, judged again.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::table;
+use crate::Result;
+use crate::judge::{Overall, judge_and_write};
+use crate::record::Record;
+
+/// Flags of `recheck`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The run's directory
+    run: PathBuf,
+}
+
+/// Judges a run again and replaces its verdict.
+pub(super) fn recheck(args: &Args) -> Result<Overall> {
+    let record = Record::load(&args.run)?;
+    let conclusion = judge_and_write(&record)?;
+    println!("{}", table::of_run(&record, &conclusion));
+    Ok(conclusion.overall)
+}

@@ -1,0 +1,244 @@
+//! The clients of a run: each belongs to one server, sends one request after the other at its own
+//! pace, is patient, never repeats a request, and writes down every one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use reqwest::Method;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::http::{Answer, Http, NoAnswer};
+use crate::journal::{Ending, Journal, RequestLine};
+use crate::plan::Plan;
+
+/// More clients than any run has: a client that lost sight of a request goes on under its number plus a
+/// multiple of this.
+pub const CLIENTS_MAX: u64 = 10_000;
+
+/// What all clients of a run share.
+#[derive(Debug)]
+pub struct Site {
+    /// What the run is to do.
+    pub plan: Plan,
+    /// The servers that the cluster was founded with, by number; client and node numbers begin at 1.
+    pub nodes: Vec<(u64, Http)>,
+    /// Where everything is written down.
+    pub journal: Arc<Journal>,
+    stop: AtomicBool,
+}
+
+impl Site {
+    /// The world of a run's clients.
+    pub fn new(plan: Plan, nodes: Vec<(u64, Http)>, journal: Arc<Journal>) -> Self {
+        Self { plan, nodes, journal, stop: AtomicBool::new(false) }
+    }
+
+    /// The moment, on the run's clock.
+    pub fn now(&self) -> u64 {
+        self.journal.clock.now()
+    }
+
+    /// The API of the server at a position (any number is taken modulo their count).
+    pub fn http(&self, position: usize) -> &Http {
+        &self.nodes[position % self.nodes.len()].1
+    }
+
+    /// Tells the clients to end, after the request that they wait for.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the clients are to end. Blocking queries must look at it too.
+    pub fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The server's number.
+    pub node: u64,
+    /// When it was sent.
+    pub call: u64,
+    /// When it ended.
+    pub end: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// How a request ended, for whoever sent it.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// With an answer that the API promises.
+    Answered(Answer),
+    /// It is known to have had no effect.
+    NoEffect(String),
+    /// It may have taken effect, or may yet.
+    Unknown(String),
+}
+
+impl Reply {
+    /// The answer, if there is one.
+    pub fn answer(&self) -> Option<&Answer> {
+        match &self.outcome {
+            Outcome::Answered(answer) => Some(answer),
+            Outcome::NoEffect(_) | Outcome::Unknown(_) => None,
+        }
+    }
+
+    /// Whether it may have taken effect without anybody knowing.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.outcome, Outcome::Unknown(_))
+    }
+}
+
+/// A request as a workload describes it.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    /// GET, PUT or DELETE.
+    pub method: Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The statuses that are an answer.
+    pub accepts: &'a [u16],
+    /// See [`RequestLine::held`].
+    pub is_held: bool,
+}
+
+impl<'a> Call<'a> {
+    /// A read: 200 and 404 are answers.
+    pub fn read(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: Vec::new(), accepts: &[200, 404], is_held: false }
+    }
+
+    /// A blocking query.
+    pub fn blocking(path: &'a str) -> Self {
+        Self { is_held: true, ..Self::read(path) }
+    }
+
+    /// A write: 200 is the answer.
+    pub fn write(path: &'a str, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        Self { method: Method::PUT, path, body, accepts: &[200], is_held: false }
+    }
+
+    /// The same with other statuses as answers.
+    pub fn accepting(self, accepts: &'a [u16]) -> Self {
+        Self { accepts, ..self }
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    /// Its place among the clients, from 0.
+    pub number: u64,
+    /// What it shares with the others.
+    pub site: Arc<Site>,
+    /// Its own choices; the same in every run with the same seed.
+    pub rng: ChaCha8Rng,
+    home: usize,
+    lives: u64,
+    pace: Duration,
+    turns: Interval,
+}
+
+impl Client {
+    /// Client `number` of a run. Its home is one server; clients are spread evenly.
+    pub fn new(number: u64, site: Arc<Site>) -> Self {
+        let plan = &site.plan;
+        let pace = Duration::from_secs(plan.clients).div_f64(plan.rate.max(1) as f64);
+        let mut turns = tokio::time::interval(pace);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let rng =
+            ChaCha8Rng::seed_from_u64(plan.seed.wrapping_mul(CLIENTS_MAX).wrapping_add(number));
+        let home = usize::try_from(number).unwrap_or(0);
+        Self { number, site, rng, home, lives: 0, pace, turns }
+    }
+
+    /// Waits for the client's next turn; false when the run is over.
+    pub async fn turn(&mut self) -> bool {
+        self.turns.tick().await;
+        !self.site.is_over()
+    }
+
+    /// The time between two turns.
+    pub fn pace(&self) -> Duration {
+        self.pace
+    }
+
+    /// The position of the client's own server.
+    pub fn home(&self) -> usize {
+        self.home
+    }
+
+    /// The number under which it acts now: a client that lost sight of an operation goes on as another
+    /// one, because that operation may still take effect beside the next.
+    pub fn process(&self) -> u64 {
+        self.number + CLIENTS_MAX * self.lives
+    }
+
+    /// Its operation has an unknown outcome: it goes on under another number.
+    pub fn lose_sight(&mut self) {
+        self.lives += 1;
+    }
+
+    /// Sends a request to the client's own server.
+    pub async fn send(&self, call: Call<'_>) -> Reply {
+        self.send_to(self.home, call).await
+    }
+
+    /// Sends a request to the server at a position.
+    pub async fn send_to(&self, position: usize, call: Call<'_>) -> Reply {
+        let (node, http) = &self.site.nodes[position % self.site.nodes.len()];
+        let is_write = call.method != Method::GET;
+        let what = format!("{} {}", call.method, call.path.split('?').next().unwrap_or_default());
+        let sent = self.site.now();
+        let result = http.send(call.method, call.path, call.body).await;
+        let ended = self.site.now();
+        let (end, outcome) = classify(result, call.accepts);
+        let why = match &outcome {
+            Outcome::Answered(_) => String::new(),
+            Outcome::NoEffect(why) | Outcome::Unknown(why) => why.clone(),
+        };
+        self.site.journal.request(&RequestLine {
+            client: self.number,
+            node: *node,
+            what,
+            write: is_write,
+            held: call.is_held,
+            sent,
+            ended,
+            end,
+            why,
+        });
+        Reply { node: *node, call: sent, end: ended, outcome }
+    }
+}
+
+/// A server says when it does not know; "No cluster leader" promises that nothing was handed on, 429 and
+/// 503 that nothing was taken, and the rest of 4xx that the request was wrong.
+fn classify(result: Result<Answer, NoAnswer>, accepts: &[u16]) -> (Ending, Outcome) {
+    match result {
+        Ok(answer) if accepts.contains(&answer.status) => {
+            (Ending::Answered, Outcome::Answered(answer))
+        }
+        Ok(answer) => {
+            let sentence = format!("{} {}", answer.status, answer.body);
+            match (answer.status, answer.body.as_str()) {
+                (500, "No cluster leader") | (400..=499 | 503, _) => {
+                    (Ending::Refused, Outcome::NoEffect(sentence))
+                }
+                _ => (Ending::Unknown, Outcome::Unknown(sentence)),
+            }
+        }
+        Err(NoAnswer::NotSent(why)) => (Ending::NotSent, Outcome::NoEffect(why)),
+        Err(NoAnswer::Unknown(why)) => (Ending::Unknown, Outcome::Unknown(why)),
+    }
+}

@@ -1,0 +1,105 @@
+//! All checkers of a run, and what they say together.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::checker::hashes::Ledger;
+use crate::checker::{Verdict, coverage};
+use crate::record::{Record, write_json};
+use crate::workload::{self, Judgement};
+
+/// What the checkers said, in the run's directory.
+pub const VERDICT: &str = "verdict.json";
+
+/// What a run shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overall {
+    /// Every checker is satisfied.
+    Valid,
+    /// Some checker found a violation.
+    Invalid,
+    /// No violation, but the run did not exercise what it claims to, or could not be judged.
+    Unknown,
+    /// This machine does not allow what the run needs.
+    Skipped,
+}
+
+/// One checker's word, as it is written to `verdict.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// The checker.
+    pub checker: String,
+    /// Whether it is satisfied, found a violation or saw too little.
+    pub overall: Overall,
+    /// What it found.
+    pub sentences: Vec<String>,
+}
+
+/// What all of them said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conclusion {
+    /// Together.
+    pub overall: Overall,
+    /// Each.
+    pub words: Vec<Word>,
+}
+
+impl From<Judgement> for Word {
+    fn from(Judgement { checker, verdict }: Judgement) -> Self {
+        let (overall, sentences) = match verdict {
+            Verdict::Valid => (Overall::Valid, Vec::new()),
+            Verdict::Invalid(violations) => (Overall::Invalid, violations),
+            Verdict::Vacuous(why) => (Overall::Unknown, vec![why]),
+        };
+        Self { checker: checker.to_owned(), overall, sentences }
+    }
+}
+
+/// Judges a run by its workload's checkers and those that hold for every run.
+pub fn judge(record: &Record) -> Result<Conclusion> {
+    let mut judgements = workload::named(&record.plan.workload)?.judge(record)?;
+    judgements.push(Judgement::new("state-hash", state_hashes(record)));
+    judgements
+        .push(Judgement::new("liveness", Verdict::from_violations(record.ending.not_live.clone())));
+    judgements.push(Judgement::new("coverage", coverage::check(record)));
+    let words: Vec<Word> = judgements.into_iter().map(Word::from).collect();
+    let says = |overall| words.iter().any(|word| word.overall == overall);
+    let all_skipped =
+        !record.plan.nemeses.is_empty() && record.ending.skipped.len() == record.plan.nemeses.len();
+    let overall = if says(Overall::Invalid) {
+        Overall::Invalid
+    } else if all_skipped {
+        Overall::Skipped
+    } else if says(Overall::Unknown) {
+        Overall::Unknown
+    } else {
+        Overall::Valid
+    };
+    Ok(Conclusion { overall, words })
+}
+
+/// Judges a run and writes what was said into its directory.
+pub fn judge_and_write(record: &Record) -> Result<Conclusion> {
+    let conclusion = judge(record)?;
+    write_json(&record.dir.join(VERDICT), &conclusion)?;
+    Ok(conclusion)
+}
+
+/// What was said of the run in `dir`, if it was judged.
+pub fn read(dir: &Path) -> Option<Conclusion> {
+    crate::record::json(&dir.join(VERDICT)).ok()
+}
+
+/// Equal applied index, equal hash, on every server, all the time.
+fn state_hashes(record: &Record) -> Verdict {
+    let mut ledger = Ledger::default();
+    for sample in &record.samples {
+        if let (Some(applied), Some(hash)) = (sample.applied, &sample.hash) {
+            ledger.record(sample.node, applied, hash);
+        }
+    }
+    ledger.verdict()
+}

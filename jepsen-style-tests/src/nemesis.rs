@@ -1,0 +1,122 @@
+//! Faults, one file per kind. Each can be injected and healed, and proves that it took effect: a fault
+//! that cannot prove it counts for nothing.
+//!
+//! A nemesis whose machine does not allow it says so before the cluster starts ([`Nemesis::prepare`]), and
+//! is reported as skipped with the reason, never as passed. Whatever happens to the harness, what was
+//! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
+//! the cluster's guardian if the harness itself is killed.
+
+mod kill;
+mod pause;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::Rng as _;
+use rand_chacha::ChaCha8Rng;
+
+use crate::cluster::{Cluster, Options};
+use crate::{Failure, Result};
+
+/// How long a fault lasts unless its nemesis says otherwise: several elections.
+const HOLD: Duration = Duration::from_millis(2_500);
+
+/// What a nemesis acts on.
+#[derive(Debug)]
+pub struct Ground {
+    /// The servers.
+    pub cluster: Cluster,
+    /// The choices of nemeses; the same in every run with the same seed.
+    pub rng: ChaCha8Rng,
+}
+
+/// What was injected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// What exactly: "killed n2 (leader)".
+    pub what: String,
+    /// Servers that may refuse, hang or be late from now until they have recovered. All others can reach a
+    /// leader and a majority, and are held to it.
+    pub affected: Vec<u64>,
+}
+
+/// A kind of fault.
+#[async_trait]
+pub trait Nemesis: Send {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// One sentence for `list`.
+    fn summary(&self) -> &'static str;
+
+    /// Looks whether the machine allows it, and asks for what the servers must be started with. An error
+    /// is the reason why it is skipped.
+    fn prepare(&mut self, _options: &mut Options) -> Result<()> {
+        Ok(())
+    }
+
+    /// How long the fault lasts between its injection and its healing.
+    fn hold(&self) -> Duration {
+        HOLD
+    }
+
+    /// Whether a server may end by itself under this fault (a server does when its disk fails it).
+    fn may_end_servers(&self) -> bool {
+        false
+    }
+
+    /// Does it.
+    async fn inject(&mut self, ground: &mut Ground) -> Result<Injection>;
+
+    /// Looks, from outside, whether it took effect, and says what shows it. Called while the fault lasts;
+    /// it may wait for a condition. An error means that nothing shows it.
+    async fn probe(&mut self, ground: &mut Ground) -> Result<String>;
+
+    /// Undoes it, so that every server can be ready again. Must do no harm when nothing was injected.
+    async fn heal(&mut self, ground: &mut Ground) -> Result<()>;
+}
+
+/// All nemeses, in the order of `list`.
+pub fn all() -> Vec<Box<dyn Nemesis>> {
+    vec![
+        Box::new(kill::Kill::new(kill::Aim::One)),
+        Box::new(kill::Kill::new(kill::Aim::Leader)),
+        Box::new(kill::Kill::new(kill::Aim::Majority)),
+        Box::new(kill::Kill::new(kill::Aim::All)),
+        Box::new(pause::Pause::default()),
+    ]
+}
+
+/// The nemesis of that name.
+pub fn named(name: &str) -> Result<Box<dyn Nemesis>> {
+    all().into_iter().find(|nemesis| nemesis.name() == name).ok_or_else(|| {
+        let names: Vec<_> = all().iter().map(|nemesis| nemesis.name()).collect();
+        Failure::new(format!("no nemesis is called {name:?}; there are {}", names.join(", ")))
+    })
+}
+
+impl Ground {
+    /// One of the servers that should be serving.
+    pub fn any_running(&mut self) -> Result<u64> {
+        let running = self.cluster.running();
+        if running.is_empty() {
+            return Err(Failure::new("no server is running"));
+        }
+        Ok(running[self.rng.random_range(0..running.len())])
+    }
+
+    /// `count` of the servers that should be serving, in random order.
+    pub fn some_running(&mut self, count: usize) -> Vec<u64> {
+        let mut running = self.cluster.running();
+        while running.len() > count {
+            let position = self.rng.random_range(0..running.len());
+            running.remove(position);
+        }
+        running
+    }
+
+    /// `n2 (leader)` or `n3`.
+    pub fn describe(&self, id: u64, leader: Option<u64>) -> String {
+        if leader == Some(id) { format!("n{id} (leader)") } else { format!("n{id}") }
+    }
+}

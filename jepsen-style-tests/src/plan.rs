@@ -1,0 +1,38 @@
+//! What a run is to do, and what becomes of it on disk.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides a run, but for the machine's timing. Written to `plan.json` of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the workload.
+    pub workload: String,
+    /// Names of the nemeses, which take turns.
+    pub nemeses: Vec<String>,
+    /// How many servers: 3 or 5.
+    pub nodes: u64,
+    /// How long the clients work, in seconds; faults are injected within.
+    pub time_s: u64,
+    /// Operations per second that all clients together aim at.
+    pub rate: u64,
+    /// How many clients share the rate.
+    pub clients: u64,
+    /// What the choices of clients and nemeses follow from.
+    pub seed: u64,
+    /// The broken build's name, if one is tried.
+    pub mutant: Option<String>,
+}
+
+impl Plan {
+    /// A short name for tables: `kv-register x partition,kill on 3`.
+    pub fn title(&self) -> String {
+        format!("{} x {} on {}", self.workload, self.nemeses.join(","), self.nodes)
+    }
+
+    /// A name for a directory: `kv-register.partition-kill.3.seed-7`.
+    pub fn slug(&self) -> String {
+        let nemeses = self.nemeses.join("-");
+        let mutant = self.mutant.iter().map(|name| format!(".mutant-{name}")).collect::<String>();
+        format!("{}.{nemeses}.{}.seed-{}{mutant}", self.workload, self.nodes, self.seed)
+    }
+}

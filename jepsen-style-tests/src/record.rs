@@ -1,0 +1,112 @@
+//! A finished run, read back from its directory: all that the checkers and the report know.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::journal::{FAULTS, Fault, HISTORY, REQUESTS, RequestLine, SAMPLES, Sample};
+use crate::plan::Plan;
+use crate::{Failure, Result};
+
+/// What the run was to do.
+pub const PLAN: &str = "plan.json";
+/// How it ended.
+pub const ENDING: &str = "ending.json";
+
+/// How a run ended, as far as the cluster itself is concerned. Written to `ending.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEnding {
+    /// When the clients began to work.
+    pub began: u64,
+    /// When they were told to stop.
+    pub stopped: u64,
+    /// Nemeses that this machine does not allow, each with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// What kept the cluster from serving again after everything was healed; empty if nothing did.
+    pub not_live: Vec<String>,
+    /// Lines of the servers' logs that speak of a panic or of a failed assertion.
+    pub panics: Vec<String>,
+    /// Servers that ended though nothing was done to them that would explain it.
+    pub ended_by_themselves: Vec<String>,
+}
+
+/// A run that is over.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it was to do.
+    pub plan: Plan,
+    /// How it ended.
+    pub ending: RunEnding,
+    /// Every request, in the order in which they ended.
+    pub requests: Vec<RequestLine>,
+    /// Every injection, in order.
+    pub faults: Vec<Fault>,
+    /// What the nodes said of themselves, in order.
+    pub samples: Vec<Sample>,
+    history: Vec<Value>,
+}
+
+impl Record {
+    /// Reads a run's directory; fails with the file and line that is not what it should be.
+    pub fn load(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            plan: json(&dir.join(PLAN))?,
+            ending: json(&dir.join(ENDING))?,
+            requests: lines(&dir.join(REQUESTS))?,
+            faults: lines(&dir.join(FAULTS))?,
+            samples: lines(&dir.join(SAMPLES))?,
+            history: lines(&dir.join(HISTORY))?,
+        })
+    }
+
+    /// The operations that `workload` wrote down, in the order in which they were written.
+    pub fn entries<T: DeserializeOwned>(&self, workload: &str) -> Result<Vec<T>> {
+        self.history
+            .iter()
+            .filter(|line| line["w"] == workload)
+            .map(|line| {
+                T::deserialize(line).map_err(|error| Failure::new(format!("{line}: {error}")))
+            })
+            .collect()
+    }
+
+    /// How many operations were written down.
+    pub fn operations(&self) -> usize {
+        self.history.len()
+    }
+}
+
+/// Reads one JSON document.
+pub fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(|error| named(path, &error))?;
+    serde_json::from_slice(&bytes).map_err(|error| named(path, &error))
+}
+
+/// Writes one JSON document, for people too.
+pub fn write_json<T: Serialize>(path: &Path, document: &T) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(document)?;
+    text.push(b'\n');
+    Ok(std::fs::write(path, text)?)
+}
+
+fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let file = File::open(path).map_err(|error| named(path, &error))?;
+    let mut entries = Vec::new();
+    for (number, line) in BufReader::new(file).lines().enumerate() {
+        let entry = serde_json::from_str(&line?)
+            .map_err(|error| named(path, &format!("line {}: {error}", number + 1)))?;
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn named(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}

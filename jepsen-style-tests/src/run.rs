@@ -1,0 +1,246 @@
+//! One run: a cluster, a workload, its nemeses in turns, and the checkers' judgement of what was written
+//! down.
+//!
+//! The phases: the cluster starts and the workload lays out its data; the clients warm up, so that a
+//! fault meets traffic; faults are injected, proven, held and healed, with a calm between them; then
+//! nothing is broken any more and everything must serve again within [`crate::cluster::READY_LIMIT`] (the liveness phase);
+//! the workload reads what it must know at the end; the cluster ends; the files are read back and judged.
+
+mod sampler;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Site};
+use crate::cluster::{Cluster, Options};
+use crate::journal::{Fault, Journal};
+use crate::nemesis::{self, Ground, Nemesis};
+use crate::plan::Plan;
+use crate::record::{ENDING, PLAN, Record, RunEnding, write_json};
+use crate::workload::{self, Workload};
+use crate::{Failure, Result};
+
+/// How long the clients work before the first fault.
+pub const WARM_UP: Duration = Duration::from_millis(2_500);
+/// Shortest and longest calm between two faults, in ms: time for elections, and for progress.
+const CALM_MS: std::ops::Range<u64> = 1_000..2_000;
+/// A fault is begun only if there is this much time for it beside its hold.
+const ROOM: Duration = Duration::from_millis(1_500);
+/// Clients are patient; one that is not done this long after the end is a failure of the harness.
+const CLIENTS_LIMIT: Duration = Duration::from_secs(40);
+
+/// What a run tells whoever watches it.
+pub trait Watcher: Send + Sync {
+    /// A sentence about what happens now.
+    fn say(&self, sentence: &str);
+}
+
+/// Where things are that a run needs from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The servers' binary, if it is not the one that is built beside the harness.
+    pub binary: Option<PathBuf>,
+    /// More environment variables for the servers.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Runs `plan` in the existing, empty directory `dir` and returns what was written down. An error is
+/// trouble of the harness, and leaves the run without a verdict.
+pub async fn run(
+    plan: &Plan,
+    dir: &Path,
+    surroundings: &Surroundings,
+    watcher: &dyn Watcher,
+) -> Result<Record> {
+    write_json(&dir.join(PLAN), plan)?;
+    let workload = workload::named(&plan.workload)?;
+    let mut ending = RunEnding::default();
+    let mut options = Options {
+        nodes: plan.nodes,
+        dir: Some(dir.to_owned()),
+        binary: surroundings.binary.clone(),
+        environment: surroundings.environment.clone(),
+        ..Options::default()
+    };
+    let nemeses = prepare(plan, &mut options, &mut ending)?;
+    watcher.say("starting the cluster");
+    let cluster = Cluster::start_with(options).await?;
+    let journal = Arc::new(Journal::create(dir)?);
+    let nodes = cluster.ids().into_iter().map(|id| (id, cluster.http(id))).collect();
+    let site = Arc::new(Site::new(plan.clone(), nodes, Arc::clone(&journal)));
+    let sampler = sampler::start(&cluster, &journal);
+    workload.set_up(&site).await?;
+    let rng = ChaCha8Rng::seed_from_u64(plan.seed);
+    let mut stage = Stage { ground: Ground { cluster, rng }, nemeses, site, ending, watcher };
+    stage.perform(&workload).await?;
+    drop(sampler);
+    journal.flush()?;
+    let Stage { ground, ending, .. } = stage;
+    ground.cluster.end();
+    write_json(&dir.join(ENDING), &ending)?;
+    Record::load(dir)
+}
+
+/// The nemeses that this machine allows; the others are noted as skipped.
+fn prepare(
+    plan: &Plan,
+    options: &mut Options,
+    ending: &mut RunEnding,
+) -> Result<Vec<Box<dyn Nemesis>>> {
+    let mut allowed = Vec::new();
+    for name in &plan.nemeses {
+        let mut nemesis = nemesis::named(name)?;
+        match nemesis.prepare(options) {
+            Ok(()) => allowed.push(nemesis),
+            Err(why) => ending.skipped.push((name.clone(), why.to_string())),
+        }
+    }
+    Ok(allowed)
+}
+
+/// A run while it goes on.
+struct Stage<'a> {
+    ground: Ground,
+    nemeses: Vec<Box<dyn Nemesis>>,
+    site: Arc<Site>,
+    ending: RunEnding,
+    watcher: &'a dyn Watcher,
+}
+
+impl Stage<'_> {
+    async fn perform(&mut self, workload: &Arc<dyn Workload>) -> Result<()> {
+        let mut clients = JoinSet::new();
+        self.ending.began = self.site.now();
+        for number in 0..self.site.plan.clients {
+            let client = Client::new(number, Arc::clone(&self.site));
+            let workload = Arc::clone(workload);
+            clients.spawn(async move { workload.work(client).await });
+        }
+        let faults = self.faults().await;
+        self.ending.stopped = self.site.now();
+        self.site.stop();
+        self.watcher.say("waiting for the last answers");
+        join(clients).await?;
+        faults?;
+        self.require_live().await?;
+        if self.ending.not_live.is_empty() {
+            self.watcher.say("reading what must be there at the end");
+            workload.conclude(&self.site).await?;
+        }
+        self.ending.panics = self.ground.cluster.panics()?;
+        Ok(())
+    }
+
+    /// The warm-up, the faults with a calm behind each, and the rest of the time.
+    async fn faults(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(self.site.plan.time_s);
+        self.watcher.say("warming up");
+        tokio::time::sleep(WARM_UP).await;
+        let mut nemeses = std::mem::take(&mut self.nemeses);
+        'time: while !nemeses.is_empty() && self.ending.not_live.is_empty() {
+            nemeses.shuffle(&mut self.ground.rng);
+            for nemesis in &mut nemeses {
+                if Instant::now() + nemesis.hold() + ROOM >= deadline {
+                    break 'time;
+                }
+                self.one_fault(nemesis.as_mut()).await?;
+                let calm = Duration::from_millis(self.ground.rng.random_range(CALM_MS));
+                tokio::time::sleep(calm).await;
+            }
+        }
+        tokio::time::sleep(deadline.saturating_duration_since(Instant::now())).await;
+        Ok(())
+    }
+
+    async fn one_fault(&mut self, nemesis: &mut dyn Nemesis) -> Result<()> {
+        let name = nemesis.name().to_owned();
+        let began = self.site.now();
+        let injection = match nemesis.inject(&mut self.ground).await {
+            Ok(injection) => injection,
+            Err(error) => {
+                nemesis.heal(&mut self.ground).await?;
+                return Err(Failure::new(format!("{name}: {error}")));
+            }
+        };
+        let injected = Some(self.site.now());
+        self.watcher.say(&injection.what);
+        let held = Instant::now() + nemesis.hold();
+        let evidence = match nemesis.probe(&mut self.ground).await {
+            Ok(evidence) => Some(evidence),
+            Err(why) => {
+                self.watcher.say(&format!("no effect was seen of {}: {why}", injection.what));
+                None
+            }
+        };
+        tokio::time::sleep(held.saturating_duration_since(Instant::now())).await;
+        nemesis.heal(&mut self.ground).await?;
+        let healed = Some(self.site.now());
+        self.revive(nemesis.may_end_servers())?;
+        let recovered = self.recover(&injection.what).await;
+        self.site.journal.fault(&Fault {
+            nemesis: name,
+            what: injection.what,
+            affected: injection.affected,
+            began,
+            injected,
+            evidence,
+            healed,
+            recovered,
+        });
+        Ok(())
+    }
+
+    /// Starts servers that ended by themselves, and holds it against them unless the fault explains it.
+    fn revive(&mut self, is_explained: bool) -> Result<()> {
+        for (id, status) in self.ground.cluster.reap_ended()? {
+            if !is_explained {
+                self.ending.ended_by_themselves.push(format!("n{id}: {status}"));
+            }
+        }
+        self.ground.cluster.start_all()
+    }
+
+    /// Waits until every server is ready; notes it when one does not come back.
+    async fn recover(&mut self, after: &str) -> Option<u64> {
+        match self.ground.cluster.wait_all_ready().await {
+            Ok(()) => Some(self.site.now()),
+            Err(why) => {
+                self.ending.not_live.push(format!("after {after:?}: {why}"));
+                None
+            }
+        }
+    }
+
+    /// The liveness phase: with nothing broken, every server serves and all hold the same state.
+    async fn require_live(&mut self) -> Result<()> {
+        self.watcher.say("everything is healed: every server must serve again");
+        self.revive(false)?;
+        if self.ending.not_live.is_empty() && self.recover("everything was healed").await.is_some()
+        {
+            let converged = self.ground.cluster.converge().await;
+            if let Err(why) = converged {
+                self.ending.not_live.push(why.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the clients. One that failed or hangs is the harness' own trouble.
+async fn join(mut clients: JoinSet<Result<()>>) -> Result<()> {
+    let all = async {
+        while let Some(ended) = clients.join_next().await {
+            ended.map_err(|error| Failure::new(format!("a client: {error}")))??;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(CLIENTS_LIMIT, all)
+        .await
+        .map_err(|_| Failure::new(format!("clients were not done within {CLIENTS_LIMIT:?}")))?
+}
