@@ -284,7 +284,8 @@ impl Cluster {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             // A developer's own settings are not what is tested.
-            if name.to_string_lossy().starts_with("QUORATE_SERVER_") {
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("QUORATE_SERVER_") || name_text == "QUORATE_MUTANT" {
                 command.env_remove(name);
             }
         }
