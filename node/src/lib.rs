@@ -90,7 +90,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `main.rs`, [`config`], [`server`] | the process: flags, directories, listeners, signals |
+//! | [`cli`], [`config`], [`server`] | the process: flags, directories, listeners, signals |
 //! | [`agent_config`], [`definitions`] | `quorate agent`: Consul's files, and the services that they define |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership |
@@ -114,6 +114,7 @@
 pub mod agent;
 pub mod agent_config;
 pub mod checks;
+pub mod cli;
 pub mod clock;
 pub mod cluster_clock;
 pub mod compaction;
