@@ -11,6 +11,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::agent_config::{AgentArgs, AgentSettings, with_two_dashes};
 use crate::config::{ConfigError, ServerArgs, ServerConfig};
 use crate::log_stream::Logs;
+use crate::mutants;
 use crate::server::{self, Surroundings};
 
 /// Exit code of a command line that makes no sense.
@@ -59,6 +60,37 @@ impl From<std::io::Error> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     exit_code(carry_out(Cli::parse_from(arguments()).command))
+}
+
+/// What `quorate-mutants` can do beside what `quorate` can.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Parser)]
+#[command(version, about = "Deliberately broken servers, for the fault-injection suite to find")]
+struct MutantsCli {
+    #[command(subcommand)]
+    command: MutantsVerb,
+}
+
+#[cfg(feature = "mutants")]
+#[derive(Debug, Subcommand)]
+enum MutantsVerb {
+    /// Lists the mutants, one on each line, as JSON; QUORATE_MUTANT chooses one
+    Mutants,
+    #[command(flatten)]
+    Quorate(Verb),
+}
+
+/// The `quorate-mutants` binary: the same, and the list of mutants.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn main_of_mutants() -> ExitCode {
+    match MutantsCli::parse_from(arguments()).command {
+        MutantsVerb::Quorate(verb) => exit_code(carry_out(verb)),
+        MutantsVerb::Mutants => {
+            print!("{}", mutants::list());
+            ExitCode::SUCCESS
+        }
+    }
 }
 
 fn carry_out(verb: Verb) -> Result<(), Failure> {
@@ -135,6 +167,7 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
 }
 
 fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {
+    mutants::prepare(&config.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     Ok(runtime.block_on(server::run(config, surroundings))?)
 }

@@ -104,6 +104,7 @@
 //! | [`compaction`] | keeps the log small in bytes |
 //! | [`process`], [`log_stream`], [`host`] | what the API tells of the process and the machine |
 //! | [`metrics`] | `/metrics` |
+//! | [`mutants`] | servers that are broken on purpose; a shipped build has none |
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -126,6 +127,7 @@ pub mod identity;
 pub mod leader;
 pub mod log_stream;
 pub mod metrics;
+pub mod mutants;
 pub mod node;
 pub mod observe;
 pub mod process;
