@@ -112,10 +112,10 @@ impl Machine {
     }
 
     /// Publishes, then tells the observer: whoever it wakes finds what was done.
-    fn publish_applied(&self, effects: Effects) {
+    async fn publish_applied(&self, effects: Effects) {
         if mutant::is_active(Mutant::WakeBeforePublish) {
             self.observer.applied(&Arc::new(self.working.clone()), effects);
-            std::thread::sleep(PUBLISHED_LATE);
+            tokio::time::sleep(PUBLISHED_LATE).await;
             self.publish();
             return;
         }
@@ -177,7 +177,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             self.working.state.forget_origins();
             merge(&mut effects, self.working.apply(entry));
         }
-        self.publish_applied(effects);
+        self.publish_applied(effects).await;
         for responder in responders {
             responder.send(Applied);
         }

@@ -112,8 +112,9 @@ mutants! {
 
     /// Rule: origin records are part of a snapshot, because a command that is sent again must be known.
     ///
-    /// Shown by: kv-register under kill or rolling-restart, or under a partition longer than the log that
-    /// is kept; checker state-hash.
+    /// Shown by: kv-register under partition or pause of a follower with clients, for longer than the log
+    /// that is kept, or membership followed by rolling-restart; checker state-hash. (A mere restart shows
+    /// nothing: what each server sends next makes its record again.)
     OriginRecordLostInSnapshot = "origin-record-lost-in-snapshot":
         "snapshots do not hold which commands were applied";
 
@@ -126,8 +127,9 @@ mutants! {
     /// Rule: the index is a counter of changes in the state. `X-Consul-Index` is the last applied log
     /// entry's index, and commands of one entry share one `ModifyIndex`.
     ///
-    /// Shown by: watch, no fault; checker watch (the wait for an index that the topic has not reached
-    /// misses changes). txn: checker versions.
+    /// Shown by: watch under kill or pause of the leader; checker watch. (Each election adds an entry that
+    /// changes nothing, so the log runs ahead of what it holds, and a query waits for an index that its
+    /// topic has not reached.) txn: checker versions.
     IndexFromTheRaftLog = "index-from-the-raft-log":
         "indexes are those of the Raft log";
 
