@@ -89,10 +89,13 @@ impl ClusterClock {
     }
 
     fn set(&self, term: u64, applied: ClusterTime, running: bool) {
-        let at = self.clock.now();
+        let mut at = self.clock.now();
         let mut time = Duration::from_millis(applied.0);
         if mutant::is_active(Mutant::ClockJumpsWithAPause) {
-            time += self.reading().step(at);
+            match running {
+                true => time += self.reading().step(at),
+                false => at = self.reading().at,
+            }
         }
         *self.reading() = Reading { term, time, at, running, quiet_until: at };
     }

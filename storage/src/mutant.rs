@@ -217,16 +217,18 @@ mutants! {
     /// Rule: a command of an earlier life is never applied. It is, and lives are counted downwards, so
     /// that a restarted server's commands are of that kind: no record keeps them from being applied twice.
     ///
-    /// Shown by: kv-register or append with compare-and-set, under kill or rolling-restart of each server
-    /// and kill of the leader afterwards; checker linearizable or append.
+    /// Shown by: kv-register with plain writes and deletions of keys that many clients share, under kill or
+    /// rolling-restart of each server and kill or pause of the leader afterwards; checker linearizable or
+    /// versions. (The first copy answers the client, so a compare-and-set shows nothing.)
     LowerIncarnationApplied = "lower-incarnation-applied":
         "commands of an earlier life of their server are applied, without a record";
 
     /// Rule: a number at or below the floor is never applied. It is, and each server claims at once that
     /// all it has numbered is answered, as it would be if the network had held a copy back.
     ///
-    /// Shown by: kv-register or append with compare-and-set, under kill or pause of the leader; checker
-    /// linearizable or append.
+    /// Shown by: kv-register with plain writes and deletions of keys that many clients share, under kill or
+    /// pause of the leader; checker linearizable or versions. (The first copy answers the client, so a
+    /// compare-and-set shows nothing.)
     FloorIgnored = "floor-ignored":
         "commands at or below the floor of their server are applied again";
 
