@@ -113,6 +113,10 @@ pub(crate) fn renewed_in_memory(state: &State, command: &Command) -> Option<Outc
         Command::SessionRenew { id, .. } => {
             state.session(id).map(|session| Outcome::Id(session.id.clone()))
         }
+        Command::Heartbeat { number, status, output, .. } => {
+            let row = &state.checks().find(|row| row.number == *number)?.registration;
+            (row.status == *status && row.output == *output).then_some(Outcome::Done)
+        }
         Command::UpdateCheck { agent, check_id, status, output, .. } => {
             let row = &state.find_check(&agent.name, check_id).ok()?.registration;
             (row.status == *status && row.output == *output).then_some(Outcome::Done)
