@@ -72,6 +72,12 @@ pub trait Nemesis: Send {
     /// it may wait for a condition. An error means that nothing shows it.
     async fn probe(&mut self, ground: &mut Ground) -> Result<String>;
 
+    /// Servers that it came to affect since its injection, such as those that a new leader cannot reach.
+    /// Asked for just before it is healed.
+    async fn also_affected(&mut self, _ground: &mut Ground) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Undoes it, so that every server can be ready again. Must do no harm when nothing was injected.
     async fn heal(&mut self, ground: &mut Ground) -> Result<()>;
 }
