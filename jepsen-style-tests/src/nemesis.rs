@@ -6,7 +6,10 @@
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
 
+mod delay;
 mod kill;
+mod loss;
+mod partition;
 mod pause;
 
 use std::time::Duration;
@@ -90,6 +93,13 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(kill::Kill::new(kill::Aim::Majority)),
         Box::new(kill::Kill::new(kill::Aim::All)),
         Box::new(pause::Pause::default()),
+        Box::new(partition::Partition::new(partition::Shape::Halves)),
+        Box::new(partition::Partition::new(partition::Shape::Leader)),
+        Box::new(partition::Partition::new(partition::Shape::OneWay)),
+        Box::new(partition::Partition::new(partition::Shape::Ring)),
+        Box::new(delay::Delay::new(delay::Kind::Late)),
+        Box::new(delay::Delay::new(delay::Kind::Reordered)),
+        Box::new(loss::Loss::default()),
     ]
 }
 
