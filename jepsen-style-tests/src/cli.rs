@@ -18,9 +18,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::judge::Overall;
 use crate::{Failure, Result};
 
+const SETTINGS: &str = "Environment:
+  QUORATE_BIN     the servers' binary
+  QUORATE_NO_NFT  when set, links are cut by proxies though the packet filter could be used";
+
 /// Runs workloads against real servers while nemeses break things, and judges what the clients saw.
 #[derive(Debug, Parser)]
-#[command(name = "jepsen-style-tests", version)]
+#[command(name = "jepsen-style-tests", version, after_help = SETTINGS)]
 struct Cli {
     #[command(subcommand)]
     command: Verb,

@@ -21,6 +21,7 @@ use crate::checker::Verdict;
 use crate::checker::hashes::Ledger;
 use crate::guardian::Guardian;
 use crate::http::Http;
+use crate::network::Network;
 use crate::turn::Turn;
 use crate::{Failure, Result, binary};
 
@@ -56,7 +57,8 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// The servers' binary, instead of the one that [`binary`] finds.
     pub binary: Option<PathBuf>,
-    /// Whether every directed link between two servers goes through a proxy of the harness.
+    /// Whether every directed link between two servers goes through a proxy of the harness
+    /// ([`crate::network`]).
     pub proxied: bool,
     /// Give every server a disk of its own: a loop-mounted ext4 of this many MiB.
     pub disk_mib: Option<u64>,
@@ -127,6 +129,7 @@ pub struct Cluster {
     hashes: Arc<Mutex<Ledger>>,
     /// Whether its test has come to its end; else what is left is evidence.
     is_finished: bool,
+    network: Network,
     // Declared in the order in which they must go: the guardian looks at what is left once the
     // members are gone, the data go next, and only then is it another cluster's turn.
     guardian: Guardian,
@@ -160,9 +163,18 @@ impl Cluster {
             .map(|id| Member::new(id, subnet, dir.path()))
             .collect::<Result<Vec<_>>>()?;
         let guardian = Guardian::start(dir.path())?;
-        let hashes = Arc::default();
-        let mut cluster =
-            Self { members, options, hashes, is_finished: false, guardian, dir, _turn: turn };
+        let addresses = members.iter().map(|member| (member.id, member.ip)).collect();
+        let network = Network::start(addresses, RPC_PORT, options.proxied)?;
+        let mut cluster = Self {
+            members,
+            options,
+            hashes: Arc::default(),
+            is_finished: false,
+            network,
+            guardian,
+            dir,
+            _turn: turn,
+        };
         cluster.start_all()?;
         cluster.wait_all_ready().await?;
         Ok(cluster)
@@ -229,6 +241,14 @@ impl Cluster {
         &mut self.guardian
     }
 
+    /// The links between the servers.
+    pub fn network(&mut self) -> Result<&mut Network> {
+        if let Some(undo) = self.network.undo_if_new() {
+            self.guardian.at_end(&undo)?;
+        }
+        Ok(&mut self.network)
+    }
+
     /// Takes note of servers that ended though they should be running: they count as down from then on.
     pub fn reap_ended(&mut self) -> Result<Vec<(u64, ExitStatus)>> {
         let mut ended = Vec::new();
@@ -270,7 +290,7 @@ impl Cluster {
     pub fn start_node(&mut self, id: u64) -> Result<()> {
         let bootstrap = self.options.nodes.to_string();
         let join: Vec<_> = self.members.iter().map(|member| member.rpc()).collect();
-        let flags = self.options.flags.clone();
+        let flags = self.flags(id);
         let environment = self.options.environment.clone();
         let program = match &self.options.binary {
             Some(path) => path.clone(),
@@ -313,6 +333,17 @@ impl Cluster {
         member.pid.store(pid, Ordering::Relaxed);
         member.condition = Condition::Running;
         self.guardian.add(pid)
+    }
+
+    /// The flags that not every cluster has.
+    fn flags(&self, id: u64) -> Vec<String> {
+        let mut flags = self.options.flags.clone();
+        if self.options.proxied {
+            // The proxy has the advertised port; the server has the one behind it.
+            let listen = format!("{}:{}", self.member(id).ip, RPC_PORT + 1);
+            flags.extend(["--rpc-listen-addr".to_owned(), listen]);
+        }
+        flags
     }
 
     /// Starts every node that is down.

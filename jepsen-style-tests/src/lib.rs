@@ -38,6 +38,7 @@ pub mod load;
 pub mod matrix;
 pub mod mutants;
 pub mod nemesis;
+pub mod network;
 pub mod plan;
 pub mod raw;
 pub mod record;

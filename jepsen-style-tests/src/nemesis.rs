@@ -6,7 +6,10 @@
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
 
+mod delay;
 mod kill;
+mod loss;
+mod partition;
 mod pause;
 
 use std::time::Duration;
@@ -72,6 +75,12 @@ pub trait Nemesis: Send {
     /// it may wait for a condition. An error means that nothing shows it.
     async fn probe(&mut self, ground: &mut Ground) -> Result<String>;
 
+    /// Servers that it came to affect since its injection, such as those that a new leader cannot reach.
+    /// Asked for just before it is healed.
+    async fn also_affected(&mut self, _ground: &mut Ground) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Undoes it, so that every server can be ready again. Must do no harm when nothing was injected.
     async fn heal(&mut self, ground: &mut Ground) -> Result<()>;
 }
@@ -84,6 +93,13 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(kill::Kill::new(kill::Aim::Majority)),
         Box::new(kill::Kill::new(kill::Aim::All)),
         Box::new(pause::Pause::default()),
+        Box::new(partition::Partition::new(partition::Shape::Halves)),
+        Box::new(partition::Partition::new(partition::Shape::Leader)),
+        Box::new(partition::Partition::new(partition::Shape::OneWay)),
+        Box::new(partition::Partition::new(partition::Shape::Ring)),
+        Box::new(delay::Delay::new(delay::Kind::Late)),
+        Box::new(delay::Delay::new(delay::Kind::Reordered)),
+        Box::new(loss::Loss::default()),
     ]
 }
 

@@ -183,6 +183,10 @@ impl Stage<'_> {
             }
         };
         tokio::time::sleep(held.saturating_duration_since(Instant::now())).await;
+        let mut affected = injection.affected;
+        affected.extend(nemesis.also_affected(&mut self.ground).await);
+        affected.sort_unstable();
+        affected.dedup();
         nemesis.heal(&mut self.ground).await?;
         let healed = Some(self.site.now());
         self.revive(nemesis.may_end_servers())?;
@@ -190,7 +194,7 @@ impl Stage<'_> {
         self.site.journal.fault(&Fault {
             nemesis: name,
             what: injection.what,
-            affected: injection.affected,
+            affected,
             began,
             injected,
             evidence,
