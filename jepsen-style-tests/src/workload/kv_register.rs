@@ -65,17 +65,8 @@ fn path(key: u64) -> String {
 }
 
 fn operation(client: &Client, key: u64, f: Function, reply: &Reply) -> Operation {
-    Operation {
-        client: client.process(),
-        key,
-        f,
-        from: None,
-        arg: None,
-        ok: None,
-        val: None,
-        call: reply.call,
-        ret: Some(reply.end),
-    }
+    let called = Operation::called(client.process(), key, f, reply.call);
+    Operation { ret: Some(reply.end), ..called }
 }
 
 /// Reads a key; returns its `ModifyIndex` and value.
