@@ -237,10 +237,7 @@ mod tests {
                 "an unknown append takes effect late",
                 vec![append(1, true, 1, None), two.clone(), read(&[2], 5, 6), read(&[2, 1], 7, 8)],
             ),
-            (
-                "an unknown append never does",
-                vec![append(1, true, 1, None), two.clone(), read(&[2], 5, 6)],
-            ),
+            ("an unknown append never does", vec![append(1, true, 1, None), two, read(&[2], 5, 6)]),
             (
                 "a refused one is not there",
                 vec![one.clone(), append(3, false, 3, 4), read(&[1], 5, 6)],

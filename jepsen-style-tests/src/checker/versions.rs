@@ -58,7 +58,7 @@ impl<'a> Register<'a> {
     }
 
     fn violations(&self) -> impl Iterator<Item = String> {
-        let found = [self.two_faces(), self.from_nowhere(), self.replaced(), self.backwards()];
+        let found = [self.two_faces(), self.unwritten(), self.replaced(), self.backwards()];
         found.into_iter().flatten()
     }
 
@@ -85,7 +85,7 @@ impl<'a> Register<'a> {
         violations
     }
 
-    fn from_nowhere(&self) -> Vec<String> {
+    fn unwritten(&self) -> Vec<String> {
         let mut violations = Vec::new();
         for (_, read) in &self.reads {
             let Some(value) = read.val else { continue };

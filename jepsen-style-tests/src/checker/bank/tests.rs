@@ -24,7 +24,7 @@ impl Bank {
     fn after(&self, transfer: &Transfer, index: u64) -> Self {
         let mut after = self.clone();
         for leg in [&transfer.from, &transfer.to] {
-            let account = &mut after.0[leg.account as usize];
+            let account = &mut after.0[usize::try_from(leg.account).unwrap()];
             let balance = account.balance + leg.change;
             *account = Account { index, balance, transfer: transfer.id };
         }
@@ -132,95 +132,95 @@ fn good_histories_are_accepted() {
     }
 }
 
+type Bad = (&'static str, &'static str, Vec<Entry>);
+
+/// Each is a name, a word of the sentence that must say what is wrong, and the history.
+fn reject(bad: Vec<Bad>) {
+    for (name, word, history) in bad {
+        let Verdict::Invalid(violations) = check(&history) else { panic!("{name}") };
+        assert!(violations.iter().any(|said| said.contains(word)), "{name}: {violations:?}");
+    }
+}
+
+/// The same money, some of it elsewhere.
+fn moved(bank: &Bank, (from, to): (usize, usize), amount: i64) -> Bank {
+    bank.with(from, |account| account.balance -= amount)
+        .with(to, |account| account.balance += amount)
+}
+
 #[test]
-fn bad_histories_are_rejected() {
-    let Story { banks, transfers: [one, two] } = story();
+fn bad_totals_are_rejected() {
+    let Story { banks, transfers: [one, _] } = story();
     let wrong = banks[2].with(0, |account| account.balance += 1);
     let overdrawn = banks[0].transfer(1, (0, 1), 130, 100);
     let half = banks[1].with(0, |account| *account = banks[0].0[0]);
-    let same_sum =
-        banks[2].with(3, |account| account.balance -= 1).with(4, |account| account.balance += 1);
-    let elsewhere = Transfer { id: 2, ..banks[0].transfer(2, (3, 4), 50, 200) };
     let other = banks[0].transfer(3, (0, 3), 10, 100);
-    let torn = banks[0].after(&Transfer { id: 3, ..other.clone() }, 25);
-    let bad: Vec<(&str, &str, Vec<Entry>)> = vec![
+    let torn = banks[0].after(&other, 25);
+    let begin = || banks[0].read(50);
+    reject(vec![
         ("a wrong total", "hold 501", story().with(&[wrong.read(300)])),
         ("half of a transfer", "hold 530", story().with(&[half.read_until(100, 190)])),
         (
             "overdrawn",
             "overdrawn",
             vec![
-                banks[0].read(50),
+                begin(),
                 Entry::Transfer(overdrawn.clone()),
                 banks[0].after(&overdrawn, 20).read(150),
             ],
         ),
-        ("an acknowledged transfer is lost", "lost", story().with(&[banks[1].read(300)])),
         ("a stale read", "newer one", story().with(&[banks[2].read(300), banks[1].read(310)])),
         (
             "two states of a version",
             "two states",
-            story().with(&[same_sum.read(300), banks[2].read(300)]),
-        ),
-        ("from nowhere", "nowhere", vec![banks[0].read(50), banks[1].read(150), unknown(&two)]),
-        (
-            "rolled back and there",
-            "rolled back",
-            vec![banks[0].read(50), rolled_back(&one), banks[1].read(150)],
-        ),
-        (
-            "replaced twice",
-            "replaced twice",
-            story().with(&[Entry::Transfer(other.clone()), banks[2].read(300)]),
+            story().with(&[moved(&banks[2], (3, 4), 1).read(300), banks[2].read(300)]),
         ),
         (
             "two snapshots that no order explains",
             "each is newer",
-            vec![
-                banks[0].read(50),
-                unknown(&one),
-                unknown(&other),
-                banks[1].read(150),
-                torn.read(150),
-            ],
+            vec![begin(), unknown(&one), unknown(&other), banks[1].read(150), torn.read(150)],
+        ),
+        (
+            "seen before it was called",
+            "there before",
+            vec![begin(), banks[1].read(60), Entry::Transfer(one)],
+        ),
+        ("not how it began", "began", story().with(&[moved(&banks[2], (3, 4), 7).read(300)])),
+    ]);
+}
+
+#[test]
+fn bad_transfers_are_rejected() {
+    let Story { banks, transfers: [one, two] } = story();
+    let elsewhere = banks[0].transfer(2, (3, 4), 50, 200);
+    let other = banks[0].transfer(3, (0, 3), 10, 100);
+    let begin = || banks[0].read(50);
+    reject(vec![
+        ("an acknowledged transfer is lost", "lost", story().with(&[banks[1].read(300)])),
+        ("from nowhere", "nowhere", vec![begin(), banks[1].read(150), unknown(&two)]),
+        (
+            "rolled back and there",
+            "rolled back",
+            vec![begin(), rolled_back(&one), banks[1].read(150)],
+        ),
+        (
+            "replaced twice",
+            "replaced twice",
+            story().with(&[Entry::Transfer(other), banks[2].read(300)]),
         ),
         (
             "a transfer between other accounts",
             "other accounts",
             vec![
-                banks[0].read(50),
-                Entry::Transfer(one.clone()),
+                begin(),
+                Entry::Transfer(one),
                 banks[1].read(150),
                 Entry::Transfer(elsewhere),
                 banks[2].read(300),
             ],
         ),
-        (
-            "a wrong sum",
-            "wrong sum",
-            story().with(&[banks[2]
-                .with(1, |a| a.balance -= 7)
-                .with(2, |a| a.balance += 7)
-                .read(300)]),
-        ),
-        (
-            "seen before it was called",
-            "there before",
-            vec![banks[0].read(50), banks[1].read(60), Entry::Transfer(one.clone())],
-        ),
-        (
-            "not how it began",
-            "began",
-            story().with(&[banks[2]
-                .with(3, |a| a.balance -= 7)
-                .with(4, |a| a.balance += 7)
-                .read(300)]),
-        ),
-    ];
-    for (name, word, history) in bad {
-        let Verdict::Invalid(violations) = check(&history) else { panic!("{name}") };
-        assert!(violations.iter().any(|said| said.contains(word)), "{name}: {violations:?}");
-    }
+        ("a wrong sum", "wrong sum", story().with(&[moved(&banks[2], (1, 2), 7).read(300)])),
+    ]);
 }
 
 #[test]
