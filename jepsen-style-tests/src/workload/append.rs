@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use rand::Rng as _;
 use serde_json::Value;
 
-use super::steps::{self, Numbers, Stepping, Steps, rotating_key};
+use super::steps::{self, Numbers, Stepping, Steps, UNREADABLE, rotating_key};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::append::{self, ListFunction, ListOperation};
@@ -100,7 +100,9 @@ async fn read(client: &mut Client, key: u64) -> Option<Seen> {
     let reply = client.send(Call::read(&path(key))).await;
     let seen = match reply.answer()? {
         answer if answer.status == 404 => Seen::default(),
-        answer => lists_in(answer)?.pop()?.1,
+        answer => lists_in(answer)
+            .and_then(|mut lists| Some(lists.pop()?.1))
+            .unwrap_or(Seen { index: 0, list: vec![UNREADABLE] }),
     };
     let read = read_operation(client.process(), key, seen.clone(), &reply);
     client.site.journal.note(NAME, &read);

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
-use super::steps::{self, KEYS_AT_ONCE, Numbers, Stepping, Steps, ended, note_write, rotating_key};
+use super::steps::{
+    self, KEYS_AT_ONCE, Numbers, Stepping, Steps, UNREADABLE, ended, note_write, rotating_key,
+};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::linear;
@@ -109,9 +111,8 @@ async fn read(client: &mut Client, key: u64) {
     let by_health = client.rng.random_bool(0.5);
     let area = if by_health { "health" } else { "catalog" };
     let reply = client.send(Call::read(&format!("/v1/{area}/service/{}", service(key)))).await;
-    let Some(val) = reply.answer().and_then(|answer| version_in(answer, &instance(key))) else {
-        return;
-    };
+    let Some(answer) = reply.answer() else { return };
+    let val = version_in(answer, &instance(key)).unwrap_or(Some(UNREADABLE));
     let seen = ended(client, key, Function::Read, &reply);
     client.site.journal.note(NAME, &Operation { ok: Some(true), val, ..seen });
 }

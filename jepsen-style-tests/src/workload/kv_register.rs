@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use rand::Rng as _;
 
-use super::steps::{self, Numbers, Stepping, Steps, ended, note_write, rotating_key};
+use super::steps::{self, Numbers, Stepping, Steps, UNREADABLE, ended, note_write, rotating_key};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{linear, versions};
@@ -73,11 +73,12 @@ fn path(key: u64) -> String {
 /// Reads a key; returns its `ModifyIndex` and value.
 async fn read(client: &mut Client, key: u64) -> Option<(u64, Option<u64>)> {
     let reply = client.send(Call::read(&path(key))).await;
-    let (index, val) = register_in(reply.answer()?)?;
+    let found = register_in(reply.answer()?);
+    let val = found.map_or(Some(UNREADABLE), |(_, val)| val);
     let seen = ended(client, key, Function::Read, &reply);
-    let seen = Operation { ok: Some(true), val, index: Some(index), ..seen };
+    let seen = Operation { ok: Some(true), val, index: found.map(|(index, _)| index), ..seen };
     client.site.journal.note(NAME, &seen);
-    Some((index, val))
+    found
 }
 
 async fn write(client: &mut Client, key: u64, value: u64) {

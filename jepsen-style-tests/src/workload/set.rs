@@ -8,7 +8,7 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::steps::{self, Known, Numbers, Stepping, Steps, ended, note_write};
+use super::steps::{self, Known, Numbers, Stepping, Steps, UNREADABLE, ended, note_write};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{Verdict, set};
@@ -64,7 +64,8 @@ impl Workload for Set {
 
     async fn conclude(&self, site: &Site) -> Result<()> {
         for reply in site.read_everywhere(&format!("{PREFIX}?recurse")).await {
-            let Some(members) = reply.answer().and_then(members_in) else { continue };
+            let Some(answer) = reply.answer() else { continue };
+            let members = members_in(answer).unwrap_or_else(|| vec![UNREADABLE]);
             site.journal.note(NAME, &Final { f: FinalWord::Final, node: reply.node, members });
         }
         Ok(())
@@ -130,13 +131,14 @@ async fn look_up(client: &mut Client, member: u64) {
     client.site.journal.note(NAME, &looked);
 }
 
-/// The members of a listing; none if it is not one.
+/// The members of a listing; none if it is none at all.
 fn members_in(answer: &Answer) -> Option<Vec<u64>> {
     if answer.status == 404 {
         return Some(Vec::new());
     }
     let entries: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
-    entries.iter().map(|entry| entry["Key"].as_str()?.rsplit('/').next()?.parse().ok()).collect()
+    let member = |entry: &Value| entry["Key"].as_str()?.rsplit('/').next()?.parse().ok();
+    Some(entries.iter().map(|entry| member(entry).unwrap_or(UNREADABLE)).collect())
 }
 
 #[cfg(test)]

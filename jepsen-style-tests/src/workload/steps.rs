@@ -17,6 +17,9 @@ pub(super) const KEYS_AT_ONCE: u64 = 5;
 /// A key is worked on for about this many operations of all clients: checkers' costs grow with them.
 const OPERATIONS_PER_KEY: u64 = 250;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// Stands for what was read and is not what clients write. Nobody writes it, so the checkers find that it
+/// comes from nowhere: what a server made unreadable must not be passed over.
+pub(super) const UNREADABLE: u64 = u64::MAX;
 
 /// A workload whose clients take one step a turn.
 pub(super) trait Stepping: Workload {
