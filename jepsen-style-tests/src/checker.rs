@@ -1,11 +1,17 @@
 //! Judges of histories, one per file. Each is a function from what was observed to a [`Verdict`],
 //! and is itself tested with histories made by hand that it must reject and accept.
 
+pub mod append;
+pub mod availability;
+pub mod bank;
 pub mod counter;
 pub mod coverage;
 pub mod hashes;
 pub mod linear;
+mod order;
+pub mod process;
 pub mod set;
+pub mod versions;
 
 use std::fmt;
 

@@ -17,6 +17,8 @@ use crate::plan::Plan;
 /// More clients than any run has: a client that lost sight of a request goes on under its number plus a
 /// multiple of this.
 pub const CLIENTS_MAX: u64 = 10_000;
+/// Who reads what must be there at the end.
+pub const CLIENT_AT_THE_END: u64 = CLIENTS_MAX - 1;
 
 /// What all clients of a run share.
 #[derive(Debug)]
@@ -44,6 +46,41 @@ impl Site {
     /// The API of the server at a position (any number is taken modulo their count).
     pub fn http(&self, position: usize) -> &Http {
         &self.nodes[position % self.nodes.len()].1
+    }
+
+    /// Sends a request to the server at a position and writes it down as one of client `client`.
+    pub async fn send(&self, client: u64, position: usize, call: Call<'_>) -> Reply {
+        let (node, http) = &self.nodes[position % self.nodes.len()];
+        let what = format!("{} {}", call.method, call.path.split('?').next().unwrap_or_default());
+        let sent = self.now();
+        let result = http.send(call.method, call.path, call.body).await;
+        let ended = self.now();
+        let (end, outcome) = classify(result, call.accepts);
+        let why = match &outcome {
+            Outcome::Answered(_) => String::new(),
+            Outcome::NoEffect(why) | Outcome::Unknown(why) => why.clone(),
+        };
+        self.journal.request(&RequestLine {
+            client,
+            node: *node,
+            what,
+            write: call.is_write,
+            held: call.is_held,
+            sent,
+            ended,
+            end,
+            why,
+        });
+        Reply { node: *node, call: sent, end: ended, outcome }
+    }
+
+    /// Sends a read to every server, one after the other, when the clients have ended.
+    pub async fn read_everywhere(&self, path: &str) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        for position in 0..self.nodes.len() {
+            replies.push(self.send(CLIENT_AT_THE_END, position, Call::read(path)).await);
+        }
+        replies
     }
 
     /// Tells the clients to end, after the request that they wait for.
@@ -109,12 +146,21 @@ pub struct Call<'a> {
     pub accepts: &'a [u16],
     /// See [`RequestLine::held`].
     pub is_held: bool,
+    /// Whether it may change something.
+    pub is_write: bool,
 }
 
 impl<'a> Call<'a> {
     /// A read: 200 and 404 are answers.
     pub fn read(path: &'a str) -> Self {
-        Self { method: Method::GET, path, body: Vec::new(), accepts: &[200, 404], is_held: false }
+        Self {
+            method: Method::GET,
+            path,
+            body: Vec::new(),
+            accepts: &[200, 404],
+            is_held: false,
+            is_write: false,
+        }
     }
 
     /// A blocking query.
@@ -125,7 +171,12 @@ impl<'a> Call<'a> {
     /// A write: 200 is the answer.
     pub fn write(path: &'a str, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self { method: Method::PUT, path, body, accepts: &[200], is_held: false }
+        Self { method: Method::PUT, path, body, accepts: &[200], is_held: false, is_write: true }
+    }
+
+    /// A question with a body: it changes nothing, 200 is the answer.
+    pub fn question(path: &'a str, body: impl Into<Vec<u8>>) -> Self {
+        Self { is_write: false, ..Self::write(path, body) }
     }
 
     /// The same with other statuses as answers.
@@ -196,29 +247,7 @@ impl Client {
 
     /// Sends a request to the server at a position.
     pub async fn send_to(&self, position: usize, call: Call<'_>) -> Reply {
-        let (node, http) = &self.site.nodes[position % self.site.nodes.len()];
-        let is_write = call.method != Method::GET;
-        let what = format!("{} {}", call.method, call.path.split('?').next().unwrap_or_default());
-        let sent = self.site.now();
-        let result = http.send(call.method, call.path, call.body).await;
-        let ended = self.site.now();
-        let (end, outcome) = classify(result, call.accepts);
-        let why = match &outcome {
-            Outcome::Answered(_) => String::new(),
-            Outcome::NoEffect(why) | Outcome::Unknown(why) => why.clone(),
-        };
-        self.site.journal.request(&RequestLine {
-            client: self.number,
-            node: *node,
-            what,
-            write: is_write,
-            held: call.is_held,
-            sent,
-            ended,
-            end,
-            why,
-        });
-        Reply { node: *node, call: sent, end: ended, outcome }
+        self.site.send(self.number, position, call).await
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{Failure, Result};
 pub enum Function {
     /// Reads register `key`; `val` is what was there, null if it did not exist.
     Read,
-    /// Writes `arg` to register `key`.
+    /// Writes `arg` to register `key`; null deletes it.
     Write,
     /// Writes `arg` to register `key` if its value is `from` (null: if it does not exist); `ok` says
     /// whether it was.
@@ -56,6 +56,18 @@ pub struct Operation {
     pub call: u64,
     /// When it returned; null: the outcome is unknown.
     pub ret: Option<u64>,
+    /// The `ModifyIndex` that a read found (0: the register did not exist), or that a compare-and-set
+    /// compared with; left out where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+}
+
+impl Operation {
+    /// An operation that was called and has not returned yet.
+    pub fn called(client: u64, key: u64, f: Function, call: u64) -> Self {
+        let (from, arg, ok, val, ret, index) = (None, None, None, None, None, None);
+        Self { client, key, f, from, arg, ok, val, call, ret, index }
+    }
 }
 
 /// A monotonic clock that never gives the same moment twice, so that a history has an order.
@@ -128,6 +140,14 @@ mod tests {
         let operation: Operation = serde_json::from_str(LINE).unwrap();
         assert_eq!(operation.f, Function::Cas);
         assert_eq!(serde_json::to_string(&operation).unwrap(), LINE);
+    }
+
+    #[test]
+    fn an_index_is_written_where_it_is_known() {
+        let operation: Operation = serde_json::from_str(LINE).unwrap();
+        let line = serde_json::to_string(&Operation { index: Some(9), ..operation }).unwrap();
+        assert!(line.ends_with(r#""ret":456,"index":9}"#), "{line}");
+        assert_eq!(serde_json::from_str::<Operation>(&line).unwrap().index, Some(9));
     }
 
     #[test]

@@ -105,6 +105,9 @@ pub struct Sample {
     pub hash: Option<String>,
     /// The last entry of its newest snapshot.
     pub snapshot: Option<u64>,
+    /// Its process: another number, another life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
     /// Open file descriptors of its process.
     pub descriptors: Option<u64>,
     /// Resident memory of its process, in bytes.

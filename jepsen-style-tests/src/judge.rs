@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::checker::hashes::Ledger;
-use crate::checker::{Verdict, coverage};
+use crate::checker::{Verdict, availability, coverage, process};
 use crate::record::{Record, write_json};
 use crate::workload::{self, Judgement};
 
@@ -64,6 +64,8 @@ pub fn judge(record: &Record) -> Result<Conclusion> {
     judgements.push(Judgement::new("state-hash", state_hashes(record)));
     judgements
         .push(Judgement::new("liveness", Verdict::from_violations(record.ending.not_live.clone())));
+    judgements.push(Judgement::new("availability", availability::check(record)));
+    judgements.push(Judgement::new("process", process::check(record)));
     judgements.push(Judgement::new("coverage", coverage::check(record)));
     let words: Vec<Word> = judgements.into_iter().map(Word::from).collect();
     let says = |overall| words.iter().any(|word| word.overall == overall);

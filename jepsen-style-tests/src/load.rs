@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -206,7 +208,7 @@ impl Client {
             if held == Some(true) {
                 lock(&self.shared.known).push(member);
             }
-            let add = operation(self.number, 0, Function::Add, call);
+            let add = Operation::called(self.number, 0, Function::Add, call);
             self.note(held, ret, Operation { arg: Some(member), ..add });
         }
     }
@@ -218,7 +220,7 @@ impl Client {
             let call = self.shared.clock.now();
             let Some(answer) = self.ask(&path).await else { continue };
             let Some((index, value)) = register_in(&answer) else { continue };
-            let seen = operation(self.number, counter, Function::Read, call);
+            let seen = Operation::called(self.number, counter, Function::Read, call);
             let ret = Some(self.shared.clock.now());
             self.note(Some(true), ret, Operation { val: value, ..seen });
             if !turns.next(&self.shared).await {
@@ -228,7 +230,7 @@ impl Client {
             let call = self.shared.clock.now();
             let (held, ret) =
                 self.write(&format!("{path}?cas={index}"), next.to_string(), call).await;
-            let cas = operation(self.number, counter, Function::Cas, call);
+            let cas = Operation::called(self.number, counter, Function::Cas, call);
             self.note(held, ret, Operation { from: value, arg: Some(next), ..cas });
         }
     }
@@ -249,7 +251,7 @@ impl Client {
             let call = self.shared.clock.now();
             let path = format!("/v1/kv/{}set/{member}?raw", self.prefix);
             let Some(answer) = self.ask(&path).await else { continue };
-            let look_up = operation(self.number, 0, Function::Contains, call);
+            let look_up = Operation::called(self.number, 0, Function::Contains, call);
             let ret = Some(self.shared.clock.now());
             self.note(Some(answer.status == 200), ret, Operation { arg: Some(member), ..look_up });
         }
@@ -305,10 +307,6 @@ impl Client {
 /// When an operation returned; none: it is not known whether it took effect.
 type Ret = Option<u64>;
 
-fn operation(client: u64, key: u64, f: Function, call: u64) -> Operation {
-    Operation { client, key, f, from: None, arg: None, ok: None, val: None, call, ret: None }
-}
-
 fn sentence(answer: &Answer) -> String {
     format!("{} {}", answer.status, answer.body)
 }
@@ -336,19 +334,7 @@ pub fn register_in(answer: &Answer) -> Option<(u64, Option<u64>)> {
 
 /// A decimal number in base64, as the key-value store shows it.
 pub fn decode_number(base64: &str) -> Option<u64> {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bits, mut width, mut bytes) = (0_u32, 0, Vec::new());
-    for letter in base64.bytes().filter(|letter| *letter != b'=') {
-        let six = ALPHABET.iter().position(|known| *known == letter)?;
-        bits = bits << 6 | u32::try_from(six).ok()?;
-        width += 6;
-        if width >= 8 {
-            width -= 8;
-            bytes.push(u8::try_from(bits >> width).ok()?);
-            bits &= (1 << width) - 1;
-        }
-    }
-    String::from_utf8(bytes).ok()?.parse().ok()
+    String::from_utf8(STANDARD.decode(base64).ok()?).ok()?.parse().ok()
 }
 
 impl Shared {

@@ -1,6 +1,12 @@
 //! What the clients of a run do, one file per workload, and which checkers judge it.
 
+pub mod append;
+pub mod catalog;
 pub mod kv_register;
+pub mod mixed;
+pub mod set;
+mod steps;
+pub mod txn;
 
 use std::sync::Arc;
 
@@ -56,7 +62,14 @@ pub trait Workload: Send + Sync {
 
 /// All workloads, in the order of `list`.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    vec![Arc::new(kv_register::KvRegister)]
+    vec![
+        Arc::new(kv_register::KvRegister),
+        Arc::new(set::Set::default()),
+        Arc::new(append::Append),
+        Arc::new(txn::Txn),
+        Arc::new(catalog::Catalog),
+        Arc::new(mixed::Mixed::default()),
+    ]
 }
 
 /// The workload of that name.

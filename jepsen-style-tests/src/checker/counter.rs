@@ -59,17 +59,8 @@ mod tests {
 
     fn raise(from: impl Into<Option<u64>>, ok: bool, ret: impl Into<Option<u64>>) -> Operation {
         let (from, ret) = (from.into(), ret.into());
-        Operation {
-            client: 1,
-            key: 1,
-            f: Function::Cas,
-            from,
-            arg: Some(from.unwrap_or(0) + 1),
-            ok: ret.map(|_| ok),
-            val: None,
-            call: 1,
-            ret,
-        }
+        let (arg, ok) = (Some(from.unwrap_or(0) + 1), ret.map(|_| ok));
+        Operation { from, arg, ok, ret, ..Operation::called(1, 1, Function::Cas, 1) }
     }
 
     fn judge(history: &[Operation], end: impl Into<Option<u64>>) -> Verdict {

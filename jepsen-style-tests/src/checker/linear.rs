@@ -8,7 +8,7 @@
 //! because the cost grows with the operations that overlap.
 //!
 //! Written values must differ within a key: then compare-and-set by `ModifyIndex` is compare-and-set
-//! by value. An unknown operation may take effect at any time after its call or never: it has no
+//! by value. A write of no value is a deletion; there may be many of them. An unknown operation may take effect at any time after its call or never: it has no
 //! return event, and the search ends when every *returned* operation is explained.
 
 use std::collections::HashSet;
@@ -206,17 +206,7 @@ mod tests {
     use super::*;
 
     fn operation(f: Function, call: u64, ret: impl Into<Option<u64>>) -> Operation {
-        Operation {
-            client: call,
-            key: 1,
-            f,
-            from: None,
-            arg: None,
-            ok: None,
-            val: None,
-            call,
-            ret: ret.into(),
-        }
+        Operation { ret: ret.into(), ..Operation::called(call, 1, f, call) }
     }
     fn write(arg: u64, call: u64, ret: impl Into<Option<u64>>) -> Operation {
         Operation { arg: Some(arg), ok: Some(true), ..operation(Function::Write, call, ret) }
@@ -234,6 +224,10 @@ mod tests {
         let ret = ret.into();
         let ok = ret.map(|_| ok);
         Operation { from: from.into(), arg: Some(arg), ok, ..operation(Function::Cas, call, ret) }
+    }
+
+    fn delete(call: u64, ret: impl Into<Option<u64>>) -> Operation {
+        Operation { arg: None, ..write(0, call, ret) }
     }
 
     #[test]
@@ -323,6 +317,67 @@ mod tests {
             (
                 "an unknown cas took effect without its condition",
                 vec![write(1, 1, 2), cas(9, 2, true, 3, None), read(2, 5, 6)],
+            ),
+        ];
+        for (name, history) in bad {
+            assert!(check(&history).is_invalid(), "{name}");
+        }
+    }
+
+    #[test]
+    fn good_histories_with_deletions_are_accepted() {
+        let good: Vec<(&str, Vec<Operation>)> = vec![
+            (
+                "gone and back",
+                vec![
+                    write(1, 1, 2),
+                    delete(3, 4),
+                    read(None, 5, 6),
+                    write(2, 7, 8),
+                    read(2, 9, 10),
+                ],
+            ),
+            ("nothing is deleted", vec![delete(1, 2), delete(3, 4), read(None, 5, 6)]),
+            (
+                "a read beside a deletion sees either",
+                vec![write(1, 1, 2), delete(3, 9), read(1, 4, 5), read(None, 6, 7)],
+            ),
+            (
+                "an unknown deletion takes effect late",
+                vec![write(1, 1, 2), delete(3, None), read(1, 4, 5), read(None, 6, 7)],
+            ),
+            (
+                "an unknown deletion never does",
+                vec![write(1, 1, 2), delete(3, None), read(1, 4, 5)],
+            ),
+        ];
+        for (name, history) in good {
+            assert_eq!(check(&history), Verdict::Valid, "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_histories_with_deletions_are_rejected() {
+        let bad: Vec<(&str, Vec<Operation>)> = vec![
+            ("a deletion is lost", vec![write(1, 1, 2), delete(3, 4), read(1, 5, 6)]),
+            ("deleted by nobody", vec![write(1, 1, 2), read(None, 3, 4)]),
+            (
+                "what was deleted comes back",
+                vec![write(1, 1, 2), delete(3, 20), read(None, 4, 5), read(1, 6, 7)],
+            ),
+            (
+                "a deletion takes effect twice",
+                vec![write(1, 1, 2), delete(3, 4), write(2, 5, 6), read(None, 7, 8)],
+            ),
+            (
+                "an unknown deletion takes effect twice",
+                vec![
+                    delete(1, None),
+                    write(1, 2, 3),
+                    read(None, 4, 5),
+                    write(2, 6, 7),
+                    read(None, 8, 9),
+                ],
             ),
         ];
         for (name, history) in bad {

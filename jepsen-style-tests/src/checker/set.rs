@@ -10,7 +10,24 @@ use crate::history::{Function, Operation};
 
 /// Judges the adds and look-ups of a history, and the members read at the end.
 pub fn check(history: &[Operation], members: &[u64]) -> Verdict {
-    let mut added: BTreeMap<u64, &Operation> = BTreeMap::new();
+    judge(history, |added| final_members(added, members))
+}
+
+/// The same with the members that each server listed at the end.
+pub fn check_everywhere(history: &[Operation], lists: &[(u64, Vec<u64>)]) -> Verdict {
+    judge(history, |added| {
+        let at = |node: &u64, violation| format!("at n{node}: {violation}");
+        let of_list = |(node, members): &(u64, Vec<u64>)| -> Vec<String> {
+            final_members(added, members).into_iter().map(|said| at(node, said)).collect()
+        };
+        lists.iter().flat_map(of_list).collect()
+    })
+}
+
+type Added<'a> = BTreeMap<u64, &'a Operation>;
+
+fn judge(history: &[Operation], at_the_end: impl FnOnce(&Added<'_>) -> Vec<String>) -> Verdict {
+    let mut added = Added::new();
     let mut violations = Vec::new();
     for add in history.iter().filter(|operation| operation.f == Function::Add) {
         let member = add.arg.unwrap_or_default();
@@ -27,7 +44,7 @@ pub fn check(history: &[Operation], members: &[u64]) -> Verdict {
         return Verdict::Vacuous("no add was acknowledged".to_owned());
     }
     violations.extend(look_ups(history, &added));
-    violations.extend(final_members(&added, members));
+    violations.extend(at_the_end(&added));
     Verdict::from_violations(violations)
 }
 
@@ -37,7 +54,7 @@ fn is_acknowledged(add: &Operation) -> bool {
 
 /// A look-up that began after an add returned must find the member; one that ended before the add
 /// was called must not.
-fn look_ups(history: &[Operation], added: &BTreeMap<u64, &Operation>) -> Vec<String> {
+fn look_ups(history: &[Operation], added: &Added<'_>) -> Vec<String> {
     let mut violations = Vec::new();
     for look_up in history.iter().filter(|operation| operation.f == Function::Contains) {
         let (Some(ret), Some(found)) = (look_up.ret, look_up.ok) else { continue };
@@ -59,7 +76,7 @@ fn look_ups(history: &[Operation], added: &BTreeMap<u64, &Operation>) -> Vec<Str
     violations
 }
 
-fn final_members(added: &BTreeMap<u64, &Operation>, members: &[u64]) -> Vec<String> {
+fn final_members(added: &Added<'_>, members: &[u64]) -> Vec<String> {
     let mut violations = Vec::new();
     let mut seen = BTreeSet::new();
     for member in members {
@@ -84,17 +101,8 @@ mod tests {
 
     fn add(member: u64, ok: bool, call: u64, ret: impl Into<Option<u64>>) -> Operation {
         let ret = ret.into();
-        Operation {
-            client: 1,
-            key: 0,
-            f: Function::Add,
-            from: None,
-            arg: Some(member),
-            ok: ret.map(|_| ok),
-            val: None,
-            call,
-            ret,
-        }
+        let added = Operation::called(1, 0, Function::Add, call);
+        Operation { arg: Some(member), ok: ret.map(|_| ok), ret, ..added }
     }
     fn contains(member: u64, found: bool, call: u64, ret: u64) -> Operation {
         Operation { f: Function::Contains, ..add(member, found, call, ret) }
@@ -150,6 +158,19 @@ mod tests {
         for (name, history, members) in bad {
             assert!(check(&history, &members).is_invalid(), "{name}");
         }
+    }
+
+    #[test]
+    fn every_server_is_judged_and_named() {
+        let history = [add(1, true, 1, 2), add(2, true, 3, 4)];
+        assert!(check_everywhere(&history, &[(1, vec![1, 2]), (2, vec![2, 1])]).is_valid());
+        let Verdict::Invalid(violations) =
+            check_everywhere(&history, &[(1, vec![1, 2]), (2, vec![1])])
+        else {
+            panic!("a lost member was accepted");
+        };
+        assert_eq!(violations.len(), 1);
+        assert!(violations[0].starts_with("at n2: 2 is lost"), "{violations:?}");
     }
 
     #[test]

@@ -57,6 +57,7 @@ fn read_process(pid: u32, sample: &mut Sample) {
     if pid == 0 {
         return;
     }
+    sample.pid = Some(pid);
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
     sample.descriptors = open.ok().and_then(|count| u64::try_from(count).ok());
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -1,0 +1,215 @@
+//! Who asks a server that no fault touches gets an answer, in time.
+//!
+//! A server that can reach a leader and a majority may keep a request while a leader is elected, but not
+//! longer than its hold time, and it must not refuse it. Only a request that overlaps a fault of its own server
+//! is excused, from just before the injection until every server had recovered. A blocking query must not
+//! fail either; how long it took says nothing.
+
+use std::time::Duration;
+
+use super::{SENTENCES_MAX, Verdict};
+use crate::journal::{Ending, Fault, RequestLine};
+use crate::record::Record;
+
+/// How long a server keeps a request without a leader.
+const HOLD: Duration = Duration::from_secs(7);
+/// What comes on top of it on a machine that is busy with faults: the work itself, and the wait for a
+/// processor of the server and of the harness.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Judges all requests of a run.
+pub fn check(record: &Record) -> Verdict {
+    let nodes: Vec<u64> = (1..=record.plan.nodes).collect();
+    judge(&nodes, &record.requests, &record.faults)
+}
+
+fn judge(nodes: &[u64], requests: &[RequestLine], faults: &[Fault]) -> Verdict {
+    let is_excused = |request: &RequestLine| faults.iter().any(|fault| excuses(fault, request));
+    let failed: Vec<_> = requests
+        .iter()
+        .filter(|request| !is_excused(request))
+        .filter_map(|request| Some(format!("{}: {}", describe(request), complaint(request)?)))
+        .collect();
+    if !failed.is_empty() {
+        return Verdict::Invalid(shortened(failed));
+    }
+    if requests.is_empty() {
+        return Verdict::Vacuous("no request was sent".to_owned());
+    }
+    let spares_some = |fault: &&Fault| nodes.iter().any(|node| !fault.affected.contains(node));
+    let mut sparing = faults.iter().filter(spares_some).peekable();
+    let is_used =
+        |fault: &Fault| requests.iter().any(|r| !is_excused(r) && is_sent_during(r, fault));
+    if sparing.peek().is_some() && !sparing.any(is_used) {
+        return Verdict::Vacuous("no fault was met by a request at a sound server".to_owned());
+    }
+    Verdict::Valid
+}
+
+/// Whether `request` was under way at an affected server while `fault` lasted. One that was never recovered
+/// from lasts to the end.
+fn excuses(fault: &Fault, request: &RequestLine) -> bool {
+    let has_begun = fault.began <= request.ended;
+    let is_over = fault.recovered.is_some_and(|recovered| recovered < request.sent);
+    fault.affected.contains(&request.node) && has_begun && !is_over
+}
+
+/// Only while it was not healed: a request that is sent later proves little.
+fn is_sent_during(request: &RequestLine, fault: &Fault) -> bool {
+    fault.began <= request.sent && fault.healed.is_none_or(|healed| request.sent < healed)
+}
+
+/// What is wrong with a request that nothing excuses.
+fn complaint(request: &RequestLine) -> Option<String> {
+    let took = Duration::from_nanos(request.ended.saturating_sub(request.sent));
+    match request.end {
+        Ending::Answered if request.held || took <= HOLD + MARGIN => None,
+        Ending::Answered => Some(format!("answered after {took:?}")),
+        Ending::NotSent => Some(format!("not sent after {took:?}: {}", request.why)),
+        Ending::Refused => Some(format!("refused after {took:?}: {}", request.why)),
+        Ending::Unknown => Some(format!("left open after {took:?}: {}", request.why)),
+    }
+}
+
+fn describe(request: &RequestLine) -> String {
+    let RequestLine { client, node, what, sent, .. } = request;
+    format!("{what} of client {client} at n{node}, which no fault touched, at {sent}")
+}
+
+/// The first sentences, and how many there are in all.
+fn shortened(mut sentences: Vec<String>) -> Vec<String> {
+    let count = sentences.len();
+    if count > SENTENCES_MAX {
+        sentences.truncate(SENTENCES_MAX);
+        sentences.push(format!("{count} requests in all"));
+    }
+    sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn request(node: u64, sent_s: u64, ended_s: u64, end: Ending) -> RequestLine {
+        RequestLine {
+            client: 1,
+            node,
+            what: "GET /v1/kv/a".to_owned(),
+            write: false,
+            held: false,
+            sent: sent_s * SECOND,
+            ended: ended_s * SECOND,
+            end,
+            why: String::new(),
+        }
+    }
+
+    fn answered(node: u64, sent_s: u64, ended_s: u64) -> RequestLine {
+        request(node, sent_s, ended_s, Ending::Answered)
+    }
+
+    fn held(request: RequestLine) -> RequestLine {
+        RequestLine { held: true, ..request }
+    }
+
+    /// From second 10 until healed at 20 and recovered at 25.
+    fn fault(affected: &[u64]) -> Fault {
+        Fault {
+            affected: affected.to_vec(),
+            began: 10 * SECOND,
+            injected: Some(10 * SECOND),
+            healed: Some(20 * SECOND),
+            recovered: Some(25 * SECOND),
+            ..Fault::default()
+        }
+    }
+
+    fn judge(requests: &[RequestLine], faults: &[Fault]) -> Verdict {
+        super::judge(&[1, 2, 3], requests, faults)
+    }
+
+    #[test]
+    fn good_runs_are_accepted() {
+        let (one, all) = ([fault(&[1])], [fault(&[1, 2, 3])]);
+        let forever = [Fault { healed: None, recovered: None, ..fault(&[1]) }];
+        let during = || answered(2, 12, 13);
+        let good: Vec<(&str, Vec<RequestLine>, &[Fault])> = vec![
+            ("nothing is broken", vec![answered(1, 1, 2)], &[]),
+            ("kept while a leader is elected", vec![answered(2, 12, 19)], &one),
+            (
+                "refused by the one that is killed",
+                vec![during(), request(1, 12, 13, Ending::NotSent)],
+                &one,
+            ),
+            (
+                "under way when it was killed",
+                vec![during(), request(1, 5, 10, Ending::Unknown)],
+                &one,
+            ),
+            ("sent before it was ready", vec![during(), request(1, 24, 26, Ending::Refused)], &one),
+            ("never recovered", vec![during(), request(1, 99, 100, Ending::Unknown)], &forever),
+            ("a blocking query takes its time", vec![held(answered(2, 11, 60))], &one),
+            ("all are affected", vec![request(2, 12, 13, Ending::Refused)], &all),
+        ];
+        for (name, requests, faults) in good {
+            assert_eq!(judge(&requests, faults), Verdict::Valid, "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_runs_are_rejected() {
+        let one = [fault(&[1])];
+        let bad: Vec<(&str, &str, Vec<RequestLine>, &[Fault])> = vec![
+            ("refused by a survivor", "refused", vec![request(2, 12, 13, Ending::Refused)], &one),
+            (
+                "left open by a survivor",
+                "left open",
+                vec![request(2, 12, 13, Ending::Unknown)],
+                &one,
+            ),
+            (
+                "a survivor does not listen",
+                "not sent",
+                vec![request(3, 12, 13, Ending::NotSent)],
+                &one,
+            ),
+            ("kept for too long", "answered after", vec![answered(2, 12, 21)], &one),
+            ("refused before the fault", "refused", vec![request(1, 8, 9, Ending::Refused)], &one),
+            (
+                "refused after it recovered",
+                "refused",
+                vec![request(1, 26, 27, Ending::Refused)],
+                &one,
+            ),
+            ("refused without a fault", "refused", vec![request(1, 1, 2, Ending::Refused)], &[]),
+            (
+                "a blocking query fails",
+                "left open",
+                vec![held(request(2, 11, 20, Ending::Unknown))],
+                &one,
+            ),
+        ];
+        for (name, word, requests, faults) in bad {
+            let Verdict::Invalid(said) = judge(&requests, faults) else { panic!("{name}") };
+            assert!(said[0].contains(word), "{name}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn many_violations_are_counted() {
+        let requests = vec![request(2, 12, 13, Ending::Refused); 30];
+        let Verdict::Invalid(said) = judge(&requests, &[]) else { panic!("30 refusals") };
+        assert_eq!(said.len(), SENTENCES_MAX + 1);
+        assert_eq!(said[SENTENCES_MAX], "30 requests in all");
+    }
+
+    #[test]
+    fn a_fault_that_nobody_met_proves_nothing() {
+        let is_vacuous = |verdict| matches!(verdict, Verdict::Vacuous(_));
+        assert!(is_vacuous(judge(&[], &[])));
+        assert!(is_vacuous(judge(&[answered(2, 1, 2), answered(2, 30, 31)], &[fault(&[1])])));
+        assert!(is_vacuous(judge(&[answered(1, 12, 13)], &[fault(&[1])])));
+    }
+}

@@ -1,0 +1,205 @@
+//! The servers' processes: none panics, none ends by itself, and none grows without end.
+//!
+//! Growth is judged per life of a process, because a restart sets everything back: the median of its first
+//! quarter against that of its last. Medians, because single samples meet the moments in which everybody
+//! connects anew. A life that is too short to show growth is not judged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Verdict;
+use crate::journal::Sample;
+use crate::record::{Record, RunEnding};
+
+/// A process that has just begun opens its files and takes its connections.
+const SETTLES: Duration = Duration::from_secs(2);
+/// The shortest life that is judged, without the time to settle.
+const LIFE_MIN: Duration = Duration::from_secs(6);
+/// Fewer samples than this in a life have no medians worth comparing.
+const SAMPLES_MIN: usize = 20;
+
+/// Each client may come to open two descriptors more (its own connection, and the one on which another
+/// server hands its request on); the rest is for files and peers. Measured with 30 clients: 30 to 50 all
+/// the time, so that nearly a hundred more is a leak. One with each request shows within seconds; one
+/// with each fault shows in a run of a hundred faults.
+const DESCRIPTORS_PER_CLIENT: u64 = 2;
+const DESCRIPTORS_SPARE: u64 = 32;
+/// Memory may double, and grow with what the clients wrote. Measured with 9,000 requests: from 65 to 72 MiB,
+/// which is below 1 KiB for each.
+const MEMORY_FACTOR: u64 = 2;
+const MEMORY_PER_REQUEST: u64 = 8 * 1024;
+const MEMORY_SPARE: u64 = 64 * 1024 * 1024;
+
+/// Judges the servers of a run.
+pub fn check(record: &Record) -> Verdict {
+    let limits = Limits::new(record.plan.clients, record.requests.len() as u64);
+    judge(&record.ending, &record.samples, &limits)
+}
+
+fn judge(ending: &RunEnding, samples: &[Sample], limits: &Limits) -> Verdict {
+    let panics = ending.panics.iter().map(|line| format!("a panic: {line}"));
+    let ended = ending.ended_by_themselves.iter().map(|who| format!("ended by itself: {who}"));
+    let mut violations: Vec<_> = panics.chain(ended).collect();
+    let grown = growth(samples, limits);
+    if violations.is_empty() && grown.is_none() {
+        return Verdict::Vacuous("no process was ever looked at".to_owned());
+    }
+    violations.extend(grown.unwrap_or_default());
+    Verdict::from_violations(violations)
+}
+
+/// What a process may grow by; memory beside its factor.
+struct Limits {
+    descriptors: u64,
+    memory: u64,
+}
+
+impl Limits {
+    fn new(clients: u64, requests: u64) -> Self {
+        Self {
+            descriptors: DESCRIPTORS_SPARE + DESCRIPTORS_PER_CLIENT * clients,
+            memory: MEMORY_SPARE + MEMORY_PER_REQUEST * requests,
+        }
+    }
+}
+
+/// What grew too much; none if there is no sample of a process.
+fn growth(samples: &[Sample], limits: &Limits) -> Option<Vec<String>> {
+    let mut lives: BTreeMap<(u64, u32), Vec<&Sample>> = BTreeMap::new();
+    for sample in samples {
+        if let (Some(pid), Some(_), Some(_)) = (sample.pid, sample.descriptors, sample.memory) {
+            lives.entry((sample.node, pid)).or_default().push(sample);
+        }
+    }
+    if lives.is_empty() {
+        return None;
+    }
+    let mut violations = Vec::new();
+    for ((node, pid), life) in lives {
+        let Some((early, late)) = quarters(&life) else { continue };
+        let mut judge = |what, figure: fn(&Sample) -> Option<u64>, factor: u64, spare: u64| {
+            let (before, after) = (median(early, figure), median(late, figure));
+            let limit = factor * before + spare;
+            if after > limit {
+                violations.push(format!(
+                    "n{node} (pid {pid}) grew from {before} to {after} {what}, more than {limit}"
+                ));
+            }
+        };
+        judge("descriptors", |s| s.descriptors, 1, limits.descriptors);
+        judge("bytes of memory", |s| s.memory, MEMORY_FACTOR, limits.memory);
+    }
+    Some(violations)
+}
+
+/// The first and the last quarter of a life, once it has settled.
+fn quarters<'a, 'b>(life: &'b [&'a Sample]) -> Option<(&'b [&'a Sample], &'b [&'a Sample])> {
+    let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let settled = life.first()?.at + nanos(SETTLES);
+    let life = &life[life.partition_point(|sample| sample.at < settled)..];
+    let lasted = life.last()?.at - life.first()?.at;
+    if life.len() < SAMPLES_MIN || lasted < nanos(LIFE_MIN) {
+        return None;
+    }
+    let quarter = life.len() / 4;
+    Some((&life[..quarter], &life[life.len() - quarter..]))
+}
+
+fn median(samples: &[&Sample], figure: fn(&Sample) -> Option<u64>) -> u64 {
+    let mut figures: Vec<u64> = samples.iter().filter_map(|sample| figure(sample)).collect();
+    figures.sort_unstable();
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+    const TENTH: u64 = 100_000_000;
+
+    /// A life of `tenths` tenths of a second, with what it has at each.
+    fn life(pid: u32, tenths: u64, figures: impl Fn(u64) -> (u64, u64)) -> Vec<Sample> {
+        let sample = |tenth| {
+            let (descriptors, memory) = figures(tenth);
+            Sample {
+                at: u64::from(pid) * 1_000_000 * TENTH + tenth * TENTH,
+                node: 1,
+                pid: Some(pid),
+                descriptors: Some(descriptors),
+                memory: Some(memory),
+                ..Sample::default()
+            }
+        };
+        (0..tenths).map(sample).collect()
+    }
+
+    fn grown(samples: &[Sample]) -> Verdict {
+        judge(&RunEnding::default(), samples, &Limits::new(30, 10_000))
+    }
+
+    #[test]
+    fn good_lives_are_accepted() {
+        let steady = |_| (45, 70 * MIB);
+        let good: Vec<(&str, Vec<Sample>)> = vec![
+            ("steady", life(1, 300, steady)),
+            ("a cold start", life(1, 300, |t| if t < 15 { (5, MIB) } else { (45, 70 * MIB) })),
+            ("as measured", life(1, 300, |t| (30 + t / 20, 64 * MIB + t * MIB / 30))),
+            (
+                "everybody connects anew for a second",
+                life(1, 300, |t| if t > 280 && t < 290 { (900, 70 * MIB) } else { steady(t) }),
+            ),
+            (
+                "a restart sets everything back",
+                [life(1, 300, steady), life(2, 300, |_| (500, 700 * MIB))].concat(),
+            ),
+            ("too short to tell", life(1, 50, |t| (45 * t, 70 * MIB * t))),
+        ];
+        for (name, samples) in good {
+            assert_eq!(grown(&samples), Verdict::Valid, "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_lives_are_rejected() {
+        let bad: Vec<(&str, &str, Vec<Sample>)> = vec![
+            ("a descriptor for each request", "descriptors", life(1, 300, |t| (40 + 10 * t, MIB))),
+            ("one for each tenth of them", "descriptors", life(1, 300, |t| (40 + t, MIB))),
+            ("memory for each request", "memory", life(1, 300, |t| (40, (70 + 2 * t) * MIB))),
+            (
+                "only the second life",
+                "pid 2",
+                [life(1, 300, |_| (40, MIB)), life(2, 300, |t| (40 + 10 * t, MIB))].concat(),
+            ),
+            (
+                "a step",
+                "descriptors",
+                life(1, 300, |t| if t < 150 { (40, MIB) } else { (400, MIB) }),
+            ),
+        ];
+        for (name, word, samples) in bad {
+            let Verdict::Invalid(said) = grown(&samples) else { panic!("{name}") };
+            assert!(said.iter().any(|sentence| sentence.contains(word)), "{name}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_and_a_process_that_ends_are_rejected() {
+        let steady = life(1, 300, |_| (45, 70 * MIB));
+        let limits = Limits::new(30, 10_000);
+        let panics = vec!["n1: thread panicked".to_owned()];
+        let ending = RunEnding { panics, ..RunEnding::default() };
+        assert!(judge(&ending, &steady, &limits).is_invalid());
+        assert!(judge(&ending, &[], &limits).is_invalid(), "without a sample, too");
+        let ended_by_themselves = vec!["n1: exit status 1".to_owned()];
+        let ending = RunEnding { ended_by_themselves, ..RunEnding::default() };
+        assert!(judge(&ending, &steady, &limits).is_invalid());
+    }
+
+    #[test]
+    fn no_process_looked_at_proves_nothing() {
+        assert!(matches!(grown(&[]), Verdict::Vacuous(_)));
+        let gone = Sample { node: 1, pid: Some(7), ..Sample::default() };
+        assert!(matches!(grown(&[gone]), Verdict::Vacuous(_)));
+    }
+}

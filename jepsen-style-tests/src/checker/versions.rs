@@ -1,0 +1,261 @@
+//! The `ModifyIndex` of a key is the order of its versions. That makes a check that knows the order beforehand
+//! and takes O(n log n), where the search of [`super::linear`] has to find one: it scales to long
+//! histories, and it sees what values alone do not show, such as one write that made two versions.
+//!
+//! Per key: an index belongs to one value and a value to one index; who reads after somebody has seen an
+//! index sees that one or a later one; a write's index is later than all that were seen before it was
+//! called, and is seen by all who read after it was acknowledged; an index is replaced by one
+//! compare-and-set at most, and by a later index; nothing is read that nobody wrote, or that was refused.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Verdict;
+use super::order::{Sight, regressions};
+use crate::history::{Function, Operation, by_key};
+
+/// Judges the reads that have an index, and the writes and compare-and-sets of their keys. Written values
+/// must differ within a key, and keys must not be deleted.
+pub fn check(history: &[Operation]) -> Verdict {
+    let mut violations = Vec::new();
+    let mut reads = 0;
+    for (key, operations) in by_key(history) {
+        let register = Register::new(&operations);
+        reads += register.reads.len();
+        violations.extend(register.violations().map(|violation| format!("key {key}: {violation}")));
+    }
+    if reads == 0 {
+        return Verdict::Vacuous("no read says which index it found".to_owned());
+    }
+    Verdict::from_violations(violations)
+}
+
+/// The operations of one key.
+struct Register<'a> {
+    /// Reads that returned, with the index that they found.
+    reads: Vec<(u64, &'a Operation)>,
+    /// Who wrote each value.
+    writers: HashMap<u64, &'a Operation>,
+    /// The index of each value that was read.
+    index_of: HashMap<u64, u64>,
+}
+
+impl<'a> Register<'a> {
+    fn new(operations: &[&'a Operation]) -> Self {
+        let (mut reads, mut writers, mut index_of) = (Vec::new(), HashMap::new(), HashMap::new());
+        for operation in operations {
+            match (operation.f, operation.index, operation.arg) {
+                (Function::Read, Some(index), _) if operation.ret.is_some() => {
+                    reads.push((index, *operation));
+                    index_of.extend(operation.val.map(|value| (value, index)));
+                }
+                (Function::Write | Function::Cas, _, Some(value)) => {
+                    writers.insert(value, *operation);
+                }
+                _ => {}
+            }
+        }
+        Self { reads, writers, index_of }
+    }
+
+    fn violations(&self) -> impl Iterator<Item = String> {
+        let found = [self.two_faces(), self.unwritten(), self.replaced(), self.backwards()];
+        found.into_iter().flatten()
+    }
+
+    /// One index, one value; one value, one index; and index 0 for what does not exist.
+    fn two_faces(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        let (mut by_index, mut by_value) = (BTreeMap::new(), BTreeMap::new());
+        for (index, read) in &self.reads {
+            if (*index == 0) != read.val.is_none() {
+                violations.push(format!("a value and no index, or the other way round: {read:?}"));
+            }
+            let first = by_index.entry(*index).or_insert(*read);
+            if first.val != read.val {
+                violations.push(format!("two values at index {index}: {first:?} and {read:?}"));
+            }
+            let Some(value) = read.val else { continue };
+            let first = by_value.entry(value).or_insert(*read);
+            if first.index != read.index {
+                violations.push(format!(
+                    "{value} is two versions, so it was written twice: {first:?} and {read:?}"
+                ));
+            }
+        }
+        violations
+    }
+
+    fn unwritten(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        for (_, read) in &self.reads {
+            let Some(value) = read.val else { continue };
+            match self.writers.get(&value) {
+                None => violations.push(format!("{value} comes from nowhere: {read:?}")),
+                Some(writer) if writer.ok == Some(false) => violations
+                    .push(format!("{value} was refused by {writer:?} and found by {read:?}")),
+                Some(_) => {}
+            }
+        }
+        violations
+    }
+
+    /// A compare-and-set that took effect (it says so, or its value was found) replaces the index that it
+    /// compared with, by a later one.
+    fn replaced(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        let mut successors: BTreeMap<u64, &Operation> = BTreeMap::new();
+        let mut swaps: Vec<_> = self.writers.iter().filter(|(_, o)| o.f == Function::Cas).collect();
+        swaps.sort_unstable_by_key(|(_, swap)| swap.call);
+        for (value, swap) in swaps {
+            let (Some(compared), made) = (swap.index, self.index_of.get(value)) else { continue };
+            if swap.ok != Some(true) && made.is_none() {
+                continue;
+            }
+            if made.is_some_and(|made| *made <= compared) {
+                violations.push(format!("index {made:?} replaces a later or equal one: {swap:?}"));
+            }
+            if let Some(other) = successors.insert(compared, swap) {
+                violations
+                    .push(format!("index {compared} was replaced twice: {other:?} and {swap:?}"));
+            }
+        }
+        violations
+    }
+
+    fn backwards(&self) -> Vec<String> {
+        let mut sights = Vec::new();
+        let mut who = Vec::new();
+        for (index, read) in &self.reads {
+            sights.push(Sight { call: read.call, ret: read.ret, position: *index, is_new: false });
+            who.push(*read);
+        }
+        for (value, writer) in &self.writers {
+            let Some(index) = self.index_of.get(value) else { continue };
+            let (call, ret) = (writer.call, writer.ret);
+            sights.push(Sight { call, ret, position: *index, is_new: true });
+            who.push(*writer);
+        }
+        let describe = |(earlier, later): (usize, usize)| {
+            format!(
+                "index {} was there before index {}: {:?}, then {:?}",
+                sights[earlier].position, sights[later].position, who[earlier], who[later]
+            )
+        };
+        regressions(&sights).into_iter().map(describe).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(arg: u64, call: u64, ret: impl Into<Option<u64>>) -> Operation {
+        let ret = ret.into();
+        let called = Operation::called(1, 1, Function::Write, call);
+        Operation { arg: Some(arg), ok: ret.map(|_| true), ret, ..called }
+    }
+
+    fn read(index: u64, val: impl Into<Option<u64>>, call: u64, ret: u64) -> Operation {
+        let called = Operation::called(1, 1, Function::Read, call);
+        let (val, index) = (val.into(), Some(index));
+        Operation { val, index, ok: Some(true), ret: Some(ret), ..called }
+    }
+
+    fn cas(index: u64, arg: u64, ok: bool, call: u64, ret: impl Into<Option<u64>>) -> Operation {
+        let ret = ret.into();
+        let (f, index, ok) = (Function::Cas, Some(index), ret.map(|_| ok));
+        Operation { f, index, ok, ..write(arg, call, ret) }
+    }
+
+    #[test]
+    fn good_histories_are_accepted() {
+        let good: Vec<(&str, Vec<Operation>)> = vec![
+            ("absent, written, read", vec![read(0, None, 1, 2), write(7, 3, 4), read(5, 7, 5, 6)]),
+            (
+                "an overlapping read sees the old version",
+                vec![write(7, 1, 2), write(8, 3, 9), read(5, 7, 4, 5), read(6, 8, 10, 11)],
+            ),
+            (
+                "compare-and-set by one of two",
+                vec![
+                    write(7, 1, 2),
+                    read(5, 7, 3, 4),
+                    cas(5, 8, true, 5, 6),
+                    cas(5, 9, false, 5, 7),
+                    read(6, 8, 8, 9),
+                ],
+            ),
+            (
+                "an unknown write takes effect late",
+                vec![write(7, 1, None), write(8, 2, 3), read(5, 8, 4, 5), read(6, 7, 6, 7)],
+            ),
+            (
+                "an unknown compare-and-set loses",
+                vec![
+                    write(7, 1, 2),
+                    cas(5, 8, true, 3, None),
+                    cas(5, 9, true, 4, 6),
+                    read(6, 9, 7, 8),
+                ],
+            ),
+            (
+                "other keys have other orders",
+                vec![
+                    write(7, 1, 2),
+                    read(9, 7, 3, 4),
+                    Operation { key: 2, ..write(8, 5, 6) },
+                    Operation { key: 2, ..read(4, 8, 7, 8) },
+                ],
+            ),
+        ];
+        for (name, history) in good {
+            assert_eq!(check(&history), Verdict::Valid, "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_histories_are_rejected() {
+        let two = || vec![write(7, 1, 2), write(8, 3, 4)];
+        let then = |more: &[Operation]| [two(), more.to_vec()].concat();
+        let bad: Vec<(&str, &str, Vec<Operation>)> = vec![
+            ("a stale read", "before", then(&[read(6, 8, 5, 6), read(5, 7, 7, 8)])),
+            ("one index, two values", "two values", then(&[read(5, 7, 3, 9), read(5, 8, 5, 6)])),
+            ("applied twice", "written twice", then(&[read(5, 7, 3, 6), read(7, 7, 7, 8)])),
+            ("from nowhere", "nowhere", then(&[read(6, 9, 5, 6)])),
+            ("refused and found", "refused", then(&[cas(1, 9, false, 5, 6), read(7, 9, 7, 8)])),
+            (
+                "a lost update",
+                "replaced twice",
+                then(&[read(6, 8, 5, 6), cas(6, 9, true, 7, 9), cas(6, 10, true, 8, 10)]),
+            ),
+            ("the index falls", "later or equal", then(&[cas(6, 9, true, 5, 9), read(4, 9, 6, 7)])),
+            (
+                "an acknowledged write is not seen",
+                "before",
+                then(&[read(6, 8, 3, 9), read(5, 7, 5, 6)]),
+            ),
+            ("read before it was written", "before", vec![read(5, 7, 1, 2), write(7, 3, 4)]),
+            ("gone again", "before", then(&[read(6, 8, 5, 6), read(0, None, 7, 8)])),
+            ("a value without an index", "no index", then(&[read(0, 8, 5, 6)])),
+        ];
+        for (name, word, history) in bad {
+            let Verdict::Invalid(violations) = check(&history) else { panic!("{name}") };
+            assert!(violations.iter().any(|said| said.contains(word)), "{name}: {violations:?}");
+        }
+    }
+
+    #[test]
+    fn a_history_without_an_index_proves_nothing() {
+        assert!(matches!(check(&[]), Verdict::Vacuous(_)));
+        let bare = Operation { index: None, ..read(5, 7, 3, 4) };
+        assert!(matches!(check(&[write(7, 1, 2), bare]), Verdict::Vacuous(_)));
+    }
+
+    #[test]
+    fn a_long_history_takes_no_time() {
+        let history: Vec<Operation> = (1..100_000_u64)
+            .flat_map(|n| [write(n, 10 * n, 10 * n + 25), read(n, n, 10 * n + 20, 10 * n + 30)])
+            .collect();
+        assert_eq!(check(&history), Verdict::Valid);
+    }
+}

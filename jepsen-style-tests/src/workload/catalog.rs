@@ -1,0 +1,151 @@
+//! Instances in the catalog as registers: registering an instance writes its version, deregistering it
+//! writes "absent", and the look-ups of the service read it.
+//!
+//! Clients of all servers work on the same instances, so what is registered through one server is
+//! deregistered through another and read through a third. Reads are default reads, by
+//! `/v1/health/service` and `/v1/catalog/service` in turns: both must tell the same story.
+
+use async_trait::async_trait;
+use rand::Rng as _;
+use serde_json::{Value, json};
+
+use super::steps::{
+    self, KEYS_AT_ONCE, Numbers, Stepping, Steps, UNREADABLE, ended, note_write, rotating_key,
+};
+use super::{Judgement, Workload};
+use crate::Result;
+use crate::checker::linear;
+use crate::client::{Call, Client};
+use crate::history::{Function, Operation};
+use crate::http::Answer;
+use crate::record::Record;
+
+const NAME: &str = "catalog";
+/// A node that no agent keeps: only the clients write below it.
+const NODE: &str = "client-nodes";
+/// Of the network for documentation: nothing is ever sent to it.
+const ADDRESS: &str = "192.0.2.1";
+const PORT: u64 = 8080;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Catalog;
+
+#[async_trait]
+impl Workload for Catalog {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "each instance of a service is a linearizable register: registered here, deregistered there, read elsewhere"
+    }
+
+    async fn work(&self, client: Client) -> Result<()> {
+        steps::take(self, client).await
+    }
+
+    fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
+        let history: Vec<Operation> = record.entries(NAME)?;
+        Ok(vec![Judgement::new("catalog", linear::check(&history))])
+    }
+}
+
+impl Stepping for Catalog {
+    fn steps(&self, client: &Client) -> Box<dyn Steps> {
+        Box::new(Instances { versions: Numbers::of(client) })
+    }
+}
+
+struct Instances {
+    versions: Numbers,
+}
+
+#[async_trait]
+impl Steps for Instances {
+    async fn step(&mut self, client: &mut Client) {
+        let key = rotating_key(client);
+        match client.rng.random_range(0..8) {
+            0..=3 => read(client, key).await,
+            4..=6 => register(client, key, self.versions.next()).await,
+            _ => deregister(client, key).await,
+        }
+    }
+}
+
+/// Instances that are worked on at the same time belong to one service.
+fn service(key: u64) -> String {
+    format!("fleet-{}", key / KEYS_AT_ONCE)
+}
+
+fn instance(key: u64) -> String {
+    format!("instance-{key}")
+}
+
+async fn register(client: &mut Client, key: u64, version: u64) {
+    let body = json!({
+        "Node": NODE,
+        "Address": ADDRESS,
+        "Service": {
+            "ID": instance(key),
+            "Service": service(key),
+            "Port": PORT,
+            "Meta": {"version": version.to_string()},
+        },
+    });
+    write(client, "/v1/catalog/register", &body, key, Some(version)).await;
+}
+
+async fn deregister(client: &mut Client, key: u64) {
+    let body = json!({"Node": NODE, "ServiceID": instance(key)});
+    write(client, "/v1/catalog/deregister", &body, key, None).await;
+}
+
+async fn write(client: &mut Client, path: &str, body: &Value, key: u64, version: Option<u64>) {
+    let reply = client.send(Call::write(path, body.to_string())).await;
+    let written = ended(client, key, Function::Write, &reply);
+    note_write(NAME, client, &reply, Operation { arg: version, ..written });
+}
+
+async fn read(client: &mut Client, key: u64) {
+    let by_health = client.rng.random_bool(0.5);
+    let area = if by_health { "health" } else { "catalog" };
+    let reply = client.send(Call::read(&format!("/v1/{area}/service/{}", service(key)))).await;
+    let Some(answer) = reply.answer() else { return };
+    let val = version_in(answer, &instance(key)).unwrap_or(Some(UNREADABLE));
+    let seen = ended(client, key, Function::Read, &reply);
+    client.site.journal.note(NAME, &Operation { ok: Some(true), val, ..seen });
+}
+
+/// The version of an instance in a look-up of either kind, none inside if it is absent; none if the
+/// answer has another shape.
+fn version_in(answer: &Answer, id: &str) -> Option<Option<u64>> {
+    let entries: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
+    let by_health = |entry: &Value| entry["Service"]["ID"] == id;
+    let by_catalog = |entry: &Value| entry["ServiceID"] == id;
+    let Some(entry) = entries.iter().find(|entry| by_health(entry) || by_catalog(entry)) else {
+        return Some(None);
+    };
+    let meta = if by_health(entry) { &entry["Service"]["Meta"] } else { &entry["ServiceMeta"] };
+    meta["version"].as_str()?.parse().ok().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(body: &Value) -> Answer {
+        let (index, known_leader, allow) = (None, None, None);
+        Answer { status: 200, index, known_leader, allow, body: body.to_string() }
+    }
+
+    #[test]
+    fn both_look_ups_tell_the_version() {
+        let by_health = json!([{"Service": {"ID": "a", "Meta": {"version": "7"}}}]);
+        assert_eq!(version_in(&answer(&by_health), "a"), Some(Some(7)));
+        let by_catalog = json!([{"ServiceID": "a", "ServiceMeta": {"version": "7"}}]);
+        assert_eq!(version_in(&answer(&by_catalog), "a"), Some(Some(7)));
+        assert_eq!(version_in(&answer(&by_catalog), "b"), Some(None));
+        assert_eq!(version_in(&answer(&json!({"no": "list"})), "a"), None);
+    }
+}

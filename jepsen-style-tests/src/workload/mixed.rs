@@ -1,0 +1,94 @@
+//! Everything about data at once: each turn of a client is a step of a workload taken at random, and each
+//! workload's own checkers judge its part of the history. What waits, expires or is held (watches,
+//! sessions, locks) is not in it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rand::Rng as _;
+
+use super::steps::{self, Stepping, Steps};
+use super::{Judgement, Workload, append, catalog, kv_register, set, txn};
+use crate::Result;
+use crate::client::{Client, Site};
+use crate::record::Record;
+
+/// See the module.
+pub struct Mixed {
+    parts: Vec<Arc<dyn Stepping>>,
+}
+
+impl Default for Mixed {
+    fn default() -> Self {
+        Self {
+            parts: vec![
+                Arc::new(kv_register::KvRegister),
+                Arc::new(set::Set::default()),
+                Arc::new(append::Append),
+                Arc::new(txn::Txn),
+                Arc::new(catalog::Catalog),
+            ],
+        }
+    }
+}
+
+impl std::fmt::Debug for Mixed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.parts.iter().map(|part| part.name())).finish()
+    }
+}
+
+#[async_trait]
+impl Workload for Mixed {
+    fn name(&self) -> &'static str {
+        "mixed"
+    }
+
+    fn summary(&self) -> &'static str {
+        "kv-register, set, append, txn and catalog at once (data only: no locks, sessions, checks or watches)"
+    }
+
+    async fn set_up(&self, site: &Site) -> Result<()> {
+        for part in &self.parts {
+            part.set_up(site).await?;
+        }
+        Ok(())
+    }
+
+    async fn work(&self, client: Client) -> Result<()> {
+        steps::take(self, client).await
+    }
+
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        for part in &self.parts {
+            part.conclude(site).await?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
+        let mut judgements = Vec::new();
+        for part in &self.parts {
+            judgements.extend(part.judge(record)?);
+        }
+        Ok(judgements)
+    }
+}
+
+impl Stepping for Mixed {
+    fn steps(&self, client: &Client) -> Box<dyn Steps> {
+        Box::new(OneOfThem { parts: self.parts.iter().map(|part| part.steps(client)).collect() })
+    }
+}
+
+struct OneOfThem {
+    parts: Vec<Box<dyn Steps>>,
+}
+
+#[async_trait]
+impl Steps for OneOfThem {
+    async fn step(&mut self, client: &mut Client) {
+        let part = client.rng.random_range(0..self.parts.len());
+        self.parts[part].step(client).await;
+    }
+}

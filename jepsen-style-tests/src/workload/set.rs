@@ -1,0 +1,161 @@
+//! A set of keys, each put in by one create-only write that nobody else makes, looked for by clients of
+//! all servers, and read in full at every server at the end.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::steps::{self, Known, Numbers, Stepping, Steps, UNREADABLE, ended, note_write};
+use super::{Judgement, Workload};
+use crate::Result;
+use crate::checker::{Verdict, set};
+use crate::client::{Call, Client, Site};
+use crate::history::{Function, Operation};
+use crate::http::Answer;
+use crate::record::Record;
+
+const NAME: &str = "set";
+const PREFIX: &str = "/v1/kv/set/";
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Set {
+    members: Arc<Known>,
+}
+
+/// A line of the history.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Operation(Operation),
+    Final(Final),
+}
+
+/// All members, as a server listed them at the end: `{"f":"final","node":1,"members":[1,2]}`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Final {
+    f: FinalWord,
+    node: u64,
+    members: Vec<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FinalWord {
+    Final,
+}
+
+#[async_trait]
+impl Workload for Set {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "keys created once are never lost, never doubled, and found everywhere as soon as they are acknowledged"
+    }
+
+    async fn work(&self, client: Client) -> Result<()> {
+        steps::take(self, client).await
+    }
+
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        for reply in site.read_everywhere(&format!("{PREFIX}?recurse")).await {
+            let Some(answer) = reply.answer() else { continue };
+            let members = members_in(answer).unwrap_or_else(|| vec![UNREADABLE]);
+            site.journal.note(NAME, &Final { f: FinalWord::Final, node: reply.node, members });
+        }
+        Ok(())
+    }
+
+    fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
+        let (mut history, mut reads) = (Vec::new(), Vec::new());
+        for entry in record.entries(NAME)? {
+            match entry {
+                Entry::Operation(operation) => history.push(operation),
+                Entry::Final(read) => reads.push((read.node, read.members)),
+            }
+        }
+        let verdict = if reads.is_empty() {
+            Verdict::Vacuous("no server listed the set at the end".to_owned())
+        } else {
+            set::check_everywhere(&history, &reads)
+        };
+        Ok(vec![Judgement::new("set", verdict)])
+    }
+}
+
+impl Stepping for Set {
+    fn steps(&self, client: &Client) -> Box<dyn Steps> {
+        Box::new(Members { numbers: Numbers::of(client), all: Arc::clone(&self.members) })
+    }
+}
+
+struct Members {
+    numbers: Numbers,
+    all: Arc<Known>,
+}
+
+#[async_trait]
+impl Steps for Members {
+    async fn step(&mut self, client: &mut Client) {
+        let picked = if client.rng.random_bool(0.5) { self.all.pick(client) } else { None };
+        match picked {
+            Some(member) => look_up(client, member).await,
+            None => self.add(client).await,
+        }
+    }
+}
+
+impl Members {
+    async fn add(&mut self, client: &mut Client) {
+        let member = self.numbers.next();
+        let path = format!("{PREFIX}{member}?cas=0");
+        let reply = client.send(Call::write(&path, member.to_string())).await;
+        let added = ended(client, 0, Function::Add, &reply);
+        let added = Operation { arg: Some(member), ..added };
+        if note_write(NAME, client, &reply, added) == Some(true) {
+            self.all.add(member);
+        }
+    }
+}
+
+async fn look_up(client: &mut Client, member: u64) {
+    let reply = client.send(Call::read(&format!("{PREFIX}{member}"))).await;
+    let Some(answer) = reply.answer() else { return };
+    let looked = ended(client, 0, Function::Contains, &reply);
+    let looked = Operation { arg: Some(member), ok: Some(answer.status == 200), ..looked };
+    client.site.journal.note(NAME, &looked);
+}
+
+/// The members of a listing; none if it is none at all.
+fn members_in(answer: &Answer) -> Option<Vec<u64>> {
+    if answer.status == 404 {
+        return Some(Vec::new());
+    }
+    let entries: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
+    let member = |entry: &Value| entry["Key"].as_str()?.rsplit('/').next()?.parse().ok();
+    Some(entries.iter().map(|entry| member(entry).unwrap_or(UNREADABLE)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_lines_are_read_back() {
+        let lines = [
+            r#"{"client":3,"key":0,"f":"add","from":null,"arg":57,"ok":true,"val":null,"call":1,"ret":2}"#,
+            r#"{"f":"final","node":1,"members":[57]}"#,
+        ];
+        let entries: Vec<Entry> =
+            lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(matches!(&entries[..], [Entry::Operation(_), Entry::Final(_)]));
+        for (entry, line) in entries.iter().zip(lines) {
+            assert_eq!(serde_json::to_string(entry).unwrap(), line);
+        }
+    }
+}
