@@ -7,7 +7,9 @@
 //! the cluster's guardian if the harness itself is killed.
 
 mod kill;
+mod on_disk;
 mod pause;
+mod power_cut;
 
 use std::time::Duration;
 
@@ -84,6 +86,9 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(kill::Kill::new(kill::Aim::Majority)),
         Box::new(kill::Kill::new(kill::Aim::All)),
         Box::new(pause::Pause::default()),
+        Box::new(power_cut::PowerCut::new(power_cut::Aim::One)),
+        Box::new(power_cut::PowerCut::new(power_cut::Aim::Majority)),
+        Box::new(power_cut::PowerCut::new(power_cut::Aim::All)),
     ]
 }
 
