@@ -6,6 +6,10 @@
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
 
+mod disk_error;
+mod disk_full;
+mod disk_hung;
+mod disk_slow;
 mod kill;
 mod on_disk;
 mod pause;
@@ -89,6 +93,10 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(power_cut::PowerCut::new(power_cut::Aim::One)),
         Box::new(power_cut::PowerCut::new(power_cut::Aim::Majority)),
         Box::new(power_cut::PowerCut::new(power_cut::Aim::All)),
+        Box::new(disk_full::DiskFull::default()),
+        Box::new(disk_slow::DiskSlow::default()),
+        Box::new(disk_hung::DiskHung::default()),
+        Box::new(disk_error::DiskError::default()),
     ]
 }
 
