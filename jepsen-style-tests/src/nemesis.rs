@@ -6,6 +6,7 @@
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
 
+mod corrupt;
 mod disk_error;
 mod disk_full;
 mod disk_hung;
@@ -97,6 +98,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(disk_slow::DiskSlow::default()),
         Box::new(disk_hung::DiskHung::default()),
         Box::new(disk_error::DiskError::default()),
+        Box::new(corrupt::Corrupt::default()),
     ]
 }
 
