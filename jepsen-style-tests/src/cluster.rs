@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::checker::Verdict;
 use crate::checker::hashes::Ledger;
+use crate::disk::Disk;
 use crate::guardian::Guardian;
 use crate::http::Http;
 use crate::network::Network;
@@ -101,6 +102,7 @@ struct Member {
     /// Its id, for whoever looks at the process from elsewhere; 0: there is none.
     pid: Arc<AtomicU32>,
     condition: Condition,
+    disk: Option<Disk>,
 }
 
 /// Where logs and data lie.
@@ -159,10 +161,15 @@ impl Cluster {
             }
         };
         let subnet = free_subnet()?;
-        let members = (1..=options.nodes)
+        let mut members = (1..=options.nodes)
             .map(|id| Member::new(id, subnet, dir.path()))
             .collect::<Result<Vec<_>>>()?;
-        let guardian = Guardian::start(dir.path())?;
+        let mut guardian = Guardian::start(dir.path())?;
+        if let Some(mib) = options.disk_mib {
+            for member in &mut members {
+                member.give_disk(dir.path(), mib, &mut guardian)?;
+            }
+        }
         let addresses = members.iter().map(|member| (member.id, member.ip)).collect();
         let network = Network::start(addresses, RPC_PORT, options.proxied)?;
         let mut cluster = Self {
@@ -209,6 +216,12 @@ impl Cluster {
     /// A node's data directory.
     pub fn data_dir(&self, id: u64) -> &Path {
         &self.member(id).data
+    }
+
+    /// A node's own disk; an error unless [`Options::disk_mib`] asked for disks.
+    pub fn disk(&self, id: u64) -> Result<&Disk> {
+        let disk = self.member(id).disk.as_ref();
+        disk.ok_or_else(|| Failure::new(format!("node {id} has no disk of its own")))
     }
 
     /// A node's process id, if it has a process.
@@ -362,6 +375,25 @@ impl Cluster {
         self.signal(id, Signal::SIGKILL)?;
         self.reap(id, STOP_LIMIT)?;
         Ok(moment)
+    }
+
+    /// How a node's process ended by itself, if it did. It still counts as running.
+    pub fn ended(&mut self, id: u64) -> Result<Option<ExitStatus>> {
+        match &mut self.member_mut(id).child {
+            Some(child) => Ok(child.try_wait()?),
+            None => Ok(None),
+        }
+    }
+
+    /// Sees to it that a node has no process: kills it unless it is down or has ended by itself.
+    pub fn put_down(&mut self, id: u64) -> Result<()> {
+        if self.ended(id)?.is_none() && self.pid(id).is_some() {
+            self.signal(id, Signal::SIGKILL)?;
+        }
+        if self.pid(id).is_some() {
+            self.reap(id, STOP_LIMIT)?;
+        }
+        Ok(())
     }
 
     /// Crashes several nodes as nearly at once as signals go.
@@ -647,6 +679,18 @@ impl Cluster {
         self.is_finished = true;
     }
 
+    /// Copies data from disks that are about to be removed to where servers without disks have theirs.
+    fn keep_data(&self) {
+        for member in &self.members {
+            if let Some(disk) = &member.disk {
+                let to = self.dir.path().join(format!("n{}", member.id));
+                if let Err(why) = disk.keep(&member.data, &to) {
+                    eprintln!("--- the data of n{} are lost: {why}", member.id);
+                }
+            }
+        }
+    }
+
     /// What a failing test leaves behind for whoever looks into it.
     fn keep_evidence(&mut self) {
         for id in self.ids() {
@@ -670,12 +714,19 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for member in &mut self.members {
+            if let Some(disk) = &member.disk {
+                // Else the wait for a process that hangs in a write would last for ever.
+                disk.let_go();
+            }
             if let Some(child) = &mut member.child {
                 // Already gone is as good; nothing more can be done about another error here.
                 let _ = child.kill();
                 let _ = child.wait();
                 let _ = self.guardian.remove(child.id());
             }
+        }
+        if !self.is_finished || matches!(self.dir, Place::Given(_)) {
+            self.keep_data();
         }
         if !self.is_finished {
             self.keep_evidence();
@@ -698,7 +749,16 @@ impl Member {
             child: None,
             pid: Arc::default(),
             condition: Condition::Down,
+            disk: None,
         })
+    }
+
+    /// A disk of its own, with its data there. The guardian knows it as its own by the directory's name.
+    fn give_disk(&mut self, dir: &Path, mib: u64, guardian: &mut Guardian) -> Result<()> {
+        let disk = Disk::guarded(dir, self.id, mib, guardian)?;
+        self.data = disk.root().join("data");
+        self.disk = Some(disk);
+        Ok(())
     }
 
     fn rpc(&self) -> String {

@@ -19,13 +19,12 @@
 //! not measure one test's failover under another's load. Whatever happens to a test, its processes
 //! end: on drop, and by a [`guardian`] if the test process itself is killed.
 
-#![forbid(unsafe_code)]
-
 pub mod binary;
 pub mod checker;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod disk;
 pub mod failure;
 pub mod figures;
 pub mod guardian;

@@ -6,11 +6,18 @@
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
 
+mod corrupt;
 mod delay;
+mod disk_error;
+mod disk_full;
+mod disk_hung;
+mod disk_slow;
 mod kill;
 mod loss;
+mod on_disk;
 mod partition;
 mod pause;
+mod power_cut;
 
 use std::time::Duration;
 
@@ -100,6 +107,14 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(delay::Delay::new(delay::Kind::Late)),
         Box::new(delay::Delay::new(delay::Kind::Reordered)),
         Box::new(loss::Loss::default()),
+        Box::new(power_cut::PowerCut::new(power_cut::Aim::One)),
+        Box::new(power_cut::PowerCut::new(power_cut::Aim::Majority)),
+        Box::new(power_cut::PowerCut::new(power_cut::Aim::All)),
+        Box::new(disk_full::DiskFull::default()),
+        Box::new(disk_slow::DiskSlow::default()),
+        Box::new(disk_hung::DiskHung::default()),
+        Box::new(disk_error::DiskError::default()),
+        Box::new(corrupt::Corrupt::default()),
     ]
 }
 
