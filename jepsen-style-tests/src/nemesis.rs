@@ -6,8 +6,17 @@
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
 
+mod cgroup;
+mod clock_jump;
+mod clock_rate;
+mod cpu_starvation;
+mod faketime;
 mod kill;
+mod membership;
+mod memory_starvation;
 mod pause;
+mod rolling_restart;
+mod wiped_node;
 
 use std::time::Duration;
 
@@ -86,6 +95,15 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(kill::Kill::new(kill::Aim::Majority)),
         Box::new(kill::Kill::new(kill::Aim::All)),
         Box::new(pause::Pause::default()),
+        Box::new(clock_jump::ClockJump::new(faketime::Scope::Wall)),
+        Box::new(clock_jump::ClockJump::new(faketime::Scope::Both)),
+        Box::new(clock_rate::ClockRate::default()),
+        Box::new(cpu_starvation::CpuStarvation::default()),
+        Box::new(memory_starvation::MemoryStarvation::default()),
+        Box::new(rolling_restart::RollingRestart::new(rolling_restart::Binary::Same)),
+        Box::new(rolling_restart::RollingRestart::new(rolling_restart::Binary::Other)),
+        Box::new(membership::Membership::default()),
+        Box::new(wiped_node::WipedNode::default()),
     ]
 }
 
