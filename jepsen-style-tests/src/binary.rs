@@ -62,8 +62,20 @@ fn newest(path: &Path) -> Result<SystemTime> {
     Ok(newest_below)
 }
 
-/// Processes that build at the same time wait for each other: cargo locks the target directory.
+/// The broken builds' binary, built by cargo: a feature that the shipped one lacks, so it has a name of its
+/// own and never stands where that one is looked for.
+pub fn mutants() -> Result<PathBuf> {
+    cargo_build(&["--features", "mutants", "--bin", "quorate-mutants"])?;
+    Ok(profile_dir()?.join("quorate-mutants"))
+}
+
 fn build() -> Result<PathBuf> {
+    cargo_build(&["--bin", "quorate"])?;
+    Ok(profile_dir()?.join("quorate"))
+}
+
+/// Processes that build at the same time wait for each other: cargo locks the target directory.
+fn cargo_build(what: &[&str]) -> Result<()> {
     let profile_dir = profile_dir()?;
     let target_dir = target_dir()?;
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
@@ -73,7 +85,8 @@ fn build() -> Result<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "quorate", "--bin", "quorate"])
+        .args(["build", "--quiet", "--package", "quorate"])
+        .args(what)
         .args(["--profile", profile])
         .arg("--target-dir")
         .arg(target_dir)
@@ -83,7 +96,7 @@ fn build() -> Result<PathBuf> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Failure::new(format!("cargo build --package quorate failed:\n{said}")));
     }
-    Ok(profile_dir.join("quorate"))
+    Ok(())
 }
 
 /// `target/debug`, if the running test is `target/debug/deps/name-0123`.

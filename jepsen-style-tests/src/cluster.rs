@@ -23,6 +23,7 @@ use crate::checker::Verdict;
 use crate::checker::hashes::Ledger;
 use crate::guardian::Guardian;
 use crate::http::Http;
+use crate::network::Network;
 use crate::turn::Turn;
 use crate::{Failure, Result, binary};
 
@@ -60,7 +61,8 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// The servers' binary, instead of the one that [`binary`] finds.
     pub binary: Option<PathBuf>,
-    /// Whether every directed link between two servers goes through a proxy of the harness.
+    /// Whether every directed link between two servers goes through a proxy of the harness
+    /// ([`crate::network`]).
     pub proxied: bool,
     /// Give every server a disk of its own: a loop-mounted ext4 of this many MiB.
     pub disk_mib: Option<u64>,
@@ -149,6 +151,7 @@ pub struct Cluster {
     hashes: Arc<Mutex<Ledger>>,
     /// Whether its test has come to its end; else what is left is evidence.
     is_finished: bool,
+    network: Network,
     // Declared in the order in which they must go: the guardian looks at what is left once the
     // members are gone, the data go next, and only then is it another cluster's turn.
     guardian: Guardian,
@@ -185,6 +188,8 @@ impl Cluster {
         for line in &options.at_end {
             guardian.at_end(line)?;
         }
+        let addresses = members.iter().map(|member| (member.id, member.ip)).collect();
+        let network = Network::start(addresses, RPC_PORT, options.proxied)?;
         let mut cluster = Self {
             members,
             guests: Vec::new(),
@@ -193,6 +198,7 @@ impl Cluster {
             options,
             hashes: Arc::default(),
             is_finished: false,
+            network,
             guardian,
             dir,
             _turn: turn,
@@ -263,6 +269,14 @@ impl Cluster {
         &mut self.guardian
     }
 
+    /// The links between the servers.
+    pub fn network(&mut self) -> Result<&mut Network> {
+        if let Some(undo) = self.network.undo_if_new() {
+            self.guardian.at_end(&undo)?;
+        }
+        Ok(&mut self.network)
+    }
+
     /// Takes note of servers that ended though they should be running: they count as down from then on.
     pub fn reap_ended(&mut self) -> Result<Vec<(u64, ExitStatus)>> {
         let mut ended = Vec::new();
@@ -310,7 +324,7 @@ impl Cluster {
     pub fn start_node(&mut self, id: u64) -> Result<()> {
         let bootstrap = if self.is_founder(id) { self.options.nodes } else { 0 };
         let join: Vec<_> = self.members.iter().map(|member| member.rpc()).collect();
-        let flags = self.options.flags.clone();
+        let flags = self.flags(id);
         let environment = self.options.environment.clone();
         let program = self.program(id)?;
         let preparation = self.options.before_start.clone();
@@ -324,12 +338,6 @@ impl Cluster {
             .map(|(name, value)| (name, value.replace("{id}", &id.to_string())))
             .collect::<Vec<_>>();
         let mut command = prepared(program, &preparation, id, &environment);
-        for (name, _) in std::env::vars_os() {
-            // A developer's own settings are not what is tested.
-            if name.to_string_lossy().starts_with("QUORATE_SERVER_") {
-                command.env_remove(name);
-            }
-        }
         command
             .arg("server")
             .args([
@@ -371,6 +379,17 @@ impl Cluster {
     /// Has a node started with another binary from now on; none: the cluster's own.
     pub fn set_binary(&mut self, id: u64, binary: Option<PathBuf>) {
         self.member_mut(id).binary = binary;
+    }
+
+    /// The flags that not every cluster has.
+    fn flags(&self, id: u64) -> Vec<String> {
+        let mut flags = self.options.flags.clone();
+        if self.options.proxied {
+            // The proxy has the advertised port; the server has the one behind it.
+            let listen = format!("{}:{}", self.member(id).ip, RPC_PORT + 1);
+            flags.extend(["--rpc-listen-addr".to_owned(), listen]);
+        }
+        flags
     }
 
     /// Starts every founding node that is down.
@@ -776,14 +795,25 @@ fn prepared(
     environment: &[(String, String)],
 ) -> Command {
     if lines.is_empty() {
-        let mut command = Command::new(program);
+        let mut command = without_own_settings(Command::new(program));
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         return command;
     }
     let lines = lines.join("\n").replace("{id}", &id.to_string());
-    let mut command = Command::new("sh");
+    let mut command = without_own_settings(Command::new("sh"));
     command.args(["-c", &format!("set -e\n{lines}\nexec env \"$@\""), "before-start"]);
     command.args(environment.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
+    command
+}
+
+/// A developer's own settings are not what is tested.
+fn without_own_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("QUORATE_SERVER_") || text == "QUORATE_MUTANT" {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

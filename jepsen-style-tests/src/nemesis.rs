@@ -10,10 +10,13 @@ mod cgroup;
 mod clock_jump;
 mod clock_rate;
 mod cpu_starvation;
+mod delay;
 mod faketime;
 mod kill;
+mod loss;
 mod membership;
 mod memory_starvation;
+mod partition;
 mod pause;
 mod rolling_restart;
 mod wiped_node;
@@ -83,6 +86,12 @@ pub trait Nemesis: Send {
     /// it may wait for a condition. An error means that nothing shows it.
     async fn probe(&mut self, ground: &mut Ground) -> Result<String>;
 
+    /// Servers that it came to affect since its injection, such as those that a new leader cannot reach.
+    /// Asked for just before it is healed.
+    async fn also_affected(&mut self, _ground: &mut Ground) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Undoes it, so that every server can be ready again. Must do no harm when nothing was injected.
     async fn heal(&mut self, ground: &mut Ground) -> Result<()>;
 }
@@ -104,6 +113,13 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(rolling_restart::RollingRestart::new(rolling_restart::Binary::Other)),
         Box::new(membership::Membership::default()),
         Box::new(wiped_node::WipedNode::default()),
+        Box::new(partition::Partition::new(partition::Shape::Halves)),
+        Box::new(partition::Partition::new(partition::Shape::Leader)),
+        Box::new(partition::Partition::new(partition::Shape::OneWay)),
+        Box::new(partition::Partition::new(partition::Shape::Ring)),
+        Box::new(delay::Delay::new(delay::Kind::Late)),
+        Box::new(delay::Delay::new(delay::Kind::Reordered)),
+        Box::new(loss::Loss::default()),
     ]
 }
 

@@ -144,6 +144,10 @@ impl Stage<'_> {
         let deadline = Instant::now() + Duration::from_secs(self.site.plan.time_s);
         self.watcher.say("warming up");
         tokio::time::sleep(WARM_UP).await;
+        if self.nemeses.is_empty() && !self.site.plan.nemeses.is_empty() {
+            // Every fault is skipped: the rest of the time would prove nothing.
+            return Ok(());
+        }
         let mut nemeses = std::mem::take(&mut self.nemeses);
         'time: while !nemeses.is_empty() && self.ending.not_live.is_empty() {
             nemeses.shuffle(&mut self.ground.rng);
@@ -181,6 +185,10 @@ impl Stage<'_> {
             }
         };
         tokio::time::sleep(held.saturating_duration_since(Instant::now())).await;
+        let mut affected = injection.affected;
+        affected.extend(nemesis.also_affected(&mut self.ground).await);
+        affected.sort_unstable();
+        affected.dedup();
         nemesis.heal(&mut self.ground).await?;
         let healed = Some(self.site.now());
         self.revive(nemesis.may_end_servers())?;
@@ -188,7 +196,7 @@ impl Stage<'_> {
         self.site.journal.fault(&Fault {
             nemesis: name,
             what: injection.what,
-            affected: injection.affected,
+            affected,
             began,
             injected,
             evidence,

@@ -69,7 +69,9 @@ async fn play(way: Way, rounds: u32) -> Result<Vec<Failover>> {
         judge(&cluster, &prefix, &traffic.history).await?;
         failovers.push(failover);
     }
-    println!("median gap without a write: {} ms", median_gap(&failovers).as_millis());
+    println!("time without a write, ms: {}", distribution(&failovers));
+    let failed: usize = failovers.iter().map(|failover| failover.failed).sum();
+    println!("failed requests at the surviving servers in {rounds} rounds: {failed}");
     drop(hashes);
     cluster.finish().await?;
     Ok(failovers)
@@ -120,8 +122,28 @@ async fn judge(cluster: &Cluster, prefix: &str, history: &[Operation]) -> Result
     Ok(())
 }
 
-fn median_gap(failovers: &[Failover]) -> Duration {
+/// The times without an acknowledged write, the shortest first.
+fn gaps(failovers: &[Failover]) -> Vec<Duration> {
     let mut gaps: Vec<_> = failovers.iter().map(|failover| failover.gap).collect();
     gaps.sort_unstable();
+    gaps
+}
+
+fn median_gap(failovers: &[Failover]) -> Duration {
+    let gaps = gaps(failovers);
     gaps[gaps.len() / 2]
+}
+
+fn distribution(failovers: &[Failover]) -> String {
+    let gaps = gaps(failovers);
+    let at = |percent: usize| gaps[(gaps.len() * percent / 100).min(gaps.len() - 1)].as_millis();
+    format!(
+        "shortest {}, 10 % {}, median {}, 90 % {}, 99 % {}, longest {}",
+        at(0),
+        at(10),
+        at(50),
+        at(90),
+        at(99),
+        at(100)
+    )
 }

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::ClusterTime;
+use quorate_storage::mutant::{self, Mutant};
 
 use crate::clock::{Clock, Moment};
 
@@ -48,7 +49,12 @@ struct Reading {
 impl Reading {
     /// What elapsed since the last tick, as far as it counts.
     fn step(&self, now: Moment) -> Duration {
-        now.since(self.at).min(STEP_MAX)
+        let elapsed = now.since(self.at);
+        if mutant::is_active(Mutant::ClockJumpsWithAPause) {
+            elapsed
+        } else {
+            elapsed.min(STEP_MAX)
+        }
     }
 }
 
@@ -83,8 +89,14 @@ impl ClusterClock {
     }
 
     fn set(&self, term: u64, applied: ClusterTime, running: bool) {
-        let at = self.clock.now();
-        let time = Duration::from_millis(applied.0);
+        let mut at = self.clock.now();
+        let mut time = Duration::from_millis(applied.0);
+        if mutant::is_active(Mutant::ClockJumpsWithAPause) {
+            match running {
+                true => time += self.reading().step(at),
+                false => at = self.reading().at,
+            }
+        }
         *self.reading() = Reading { term, time, at, running, quiet_until: at };
     }
 
@@ -92,7 +104,8 @@ impl ClusterClock {
     pub fn tick(&self, may_move: bool) -> ClusterTime {
         let now = self.clock.now();
         let mut reading = self.reading();
-        if now.since(reading.at) > PAUSE {
+        let paused = now.since(reading.at) > PAUSE;
+        if paused && !mutant::is_active(Mutant::ClockJumpsWithAPause) {
             reading.quiet_until = now.plus(QUIET_AFTER_PAUSE);
         }
         if may_move {

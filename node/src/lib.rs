@@ -90,7 +90,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `main.rs`, [`config`], [`server`] | the process: flags, directories, listeners, signals |
+//! | [`cli`], [`config`], [`server`] | the process: flags, directories, listeners, signals |
 //! | [`agent_config`], [`definitions`] | `quorate agent`: Consul's files, and the services that they define |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership |
@@ -104,6 +104,7 @@
 //! | [`compaction`] | keeps the log small in bytes |
 //! | [`process`], [`log_stream`], [`host`] | what the API tells of the process and the machine |
 //! | [`metrics`] | `/metrics` |
+//! | [`mutants`] | servers that are broken on purpose; a shipped build has none |
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -114,6 +115,7 @@
 pub mod agent;
 pub mod agent_config;
 pub mod checks;
+pub mod cli;
 pub mod clock;
 pub mod cluster_clock;
 pub mod compaction;
@@ -125,6 +127,7 @@ pub mod identity;
 pub mod leader;
 pub mod log_stream;
 pub mod metrics;
+pub mod mutants;
 pub mod node;
 pub mod observe;
 pub mod process;

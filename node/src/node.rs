@@ -21,6 +21,7 @@ use openraft::storage::RaftLogStorage;
 use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome};
 use quorate_storage::machine::{Machine, Published, StateReader};
+use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer, TypeConfig};
 use quorate_storage::snapshot::SnapshotStore;
 use thiserror::Error;
@@ -34,6 +35,7 @@ use crate::clock::Clock;
 use crate::cluster_clock::ClusterClock;
 use crate::identity::Identity;
 use crate::leader::Leader;
+use crate::mutants;
 use crate::observe::ApplyObserver;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
@@ -380,6 +382,16 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        if mutant::is_active(Mutant::RenewNotReplicated)
+            && let Some(outcome) = mutants::renewed_in_memory(&self.published().state, &command)
+        {
+            return Ok(outcome);
+        }
+        if mutant::is_active(Mutant::RefusalFromLocalState)
+            && let Some(outcome) = mutants::refused_here(&self.published().state, &command)
+        {
+            return Ok(outcome);
+        }
         self.proposer.propose(command).await
     }
 
@@ -390,6 +402,9 @@ impl Node {
     /// See [`ReadError`].
     pub async fn read(&self, consistency: Consistency) -> Result<Arc<Published>, ReadError> {
         match consistency {
+            _ if mutant::is_active(Mutant::StaleReadsServedAsConsistent) => {
+                self.pass_gate().await?;
+            }
             Consistency::Linearizable => self.barrier.wait().await?,
             Consistency::Stale => self.pass_gate().await?,
         }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use openraft::{Config, SnapshotPolicy};
 use quorate_storage::machine::Machine;
+use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::TypeConfig;
 
 /// openraft around our state machine.
@@ -50,6 +51,8 @@ const CAUGHT_UP_ENTRIES: u64 = 500;
 pub const SNAPSHOT_AFTER_ENTRIES: u64 = 10_000;
 /// Entries kept behind a snapshot, so that a node that was briefly away needs no snapshot.
 pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 5_000;
+/// Entries are purged in batches of this many or more.
+const PURGE_ENTRIES_MIN: u64 = 1_000;
 /// How long one snapshot may take to be sent and installed.
 pub const SNAPSHOT_SEND_MS_MAX: u64 = 120_000;
 
@@ -58,7 +61,7 @@ pub const SNAPSHOT_SEND_MS_MAX: u64 = 120_000;
 /// # Errors
 /// When the constants above contradict each other.
 pub fn openraft_config(cluster_name: &str) -> Result<Arc<Config>, openraft::ConfigError> {
-    let config = Config {
+    let mut config = Config {
         cluster_name: cluster_name.to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS_MIN,
@@ -68,7 +71,7 @@ pub fn openraft_config(cluster_name: &str) -> Result<Arc<Config>, openraft::Conf
         replication_lag_threshold: CAUGHT_UP_ENTRIES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT_BEHIND_SNAPSHOT,
-        purge_batch_size: 1_000,
+        purge_batch_size: PURGE_ENTRIES_MIN,
         // The default doubles from 200 ms: a restarted or healed node would hear nothing for up to a
         // second, and might stand for election meanwhile.
         backoff: "20ms 40ms 80ms ...150ms".to_owned(),
@@ -76,9 +79,16 @@ pub fn openraft_config(cluster_name: &str) -> Result<Arc<Config>, openraft::Conf
         enable_pre_vote: Some(true),
         // A leader that restarts quickly must win an election again: restored leadership answered
         // reads from a state machine that had not caught up in half of the simulated power cuts.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(mutant::is_active(Mutant::LeaderRestore)),
         quorum_loss_probe_interval: Some(QUORUM_LOSS_PROBE_MS),
+        // A server whose log became shorter has forgotten what it promised.
+        allow_log_reversion: Some(mutant::is_active(Mutant::WipedNodeUnderItsOldId)),
         ..Config::default()
     };
+    if mutant::needs_snapshots() {
+        config.snapshot_policy = SnapshotPolicy::LogsSinceLast(mutant::SNAPSHOT_AFTER_ENTRIES);
+        config.max_in_snapshot_log_to_keep = mutant::ENTRIES_KEPT_BEHIND_SNAPSHOT;
+        config.purge_batch_size = 1;
+    }
     config.validate().map(Arc::new)
 }

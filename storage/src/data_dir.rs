@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use crate::durable::{self, Kind};
 use crate::log_store::mark::MarkFile;
+use crate::mutant::{self, Mutant};
 use crate::raft::NodeId;
 
 /// Size of the ballast file: enough room for sled to start, write its recovery snapshot and purge.
@@ -131,7 +132,7 @@ impl DataDir {
             let found = identity.node_id;
             return Err(DataDirError::OtherNode { dir: path, found, wanted: node_id });
         }
-        identity.incarnation += 1;
+        identity.incarnation = next_incarnation(identity.incarnation);
         write_identity(&path, &identity)?;
         if let Err(error) = ensure_ballast(&path.join("ballast")) {
             tracing::warn!(%error, "no ballast file: a full disk will leave no room to recover");
@@ -205,6 +206,14 @@ impl DataDir {
         // The identity is replaced as a whole, so a panic elsewhere cannot have left half of one.
         self.0.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lives are counted upwards: what belongs to an earlier one is recognised by its lower number.
+fn next_incarnation(last: u64) -> u64 {
+    if mutant::is_active(Mutant::LowerIncarnationApplied) {
+        return if last == 0 { u64::from(u32::MAX) } else { last - 1 };
+    }
+    last + 1
 }
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, DataDirError> {

@@ -23,6 +23,9 @@
 //!                                   └── build, install ──> snapshot
 //! ```
 //!
+//! [`mutant`] is about neither: it names the ways in which the server can be broken on purpose, to prove
+//! that the fault-injection suite would notice. A build without the feature `mutants` has none.
+//!
 //! # What is absent
 //!
 //! JSON and HTTP (the node's), sockets, clocks and tasks (the node's; this crate owns one thread, which
@@ -43,6 +46,7 @@ mod durable;
 pub mod index;
 pub mod log_store;
 pub mod machine;
+pub mod mutant;
 pub mod raft;
 pub mod record;
 pub mod snapshot;

@@ -21,15 +21,21 @@ pub fn check(record: &Record) -> Verdict {
             "only {rate} acknowledged requests per second before the first fault, {needed} are needed"
         ));
     }
+    let is_skipped =
+        |name: &String| record.ending.skipped.iter().any(|(skipped, _)| skipped == name);
+    let mut wanted = record.plan.nemeses.iter().filter(|name| !is_skipped(name)).peekable();
     if record.plan.nemeses.is_empty() {
         return Verdict::Valid;
+    }
+    if wanted.peek().is_none() {
+        return Verdict::Vacuous("every fault was skipped".to_owned());
     }
     let proven: Vec<_> = record.faults.iter().filter(|fault| fault.evidence.is_some()).collect();
     if proven.len() < FAULTS_MIN {
         return Verdict::Vacuous(format!("only {} faults took effect", proven.len()));
     }
     let is_idle = |name: &&String| !proven.iter().any(|fault| fault.nemesis == **name);
-    match record.plan.nemeses.iter().find(is_idle) {
+    match wanted.find(is_idle) {
         Some(name) => Verdict::Vacuous(format!("no fault of {name} took effect")),
         None => Verdict::Valid,
     }

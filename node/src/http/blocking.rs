@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_storage::machine::Published;
-use quorate_storage::{State, Topic};
+use quorate_storage::mutant::{self, Mutant};
+use quorate_storage::{Index, State, Topic};
 use serde::Serialize;
 
 use super::call::Call;
@@ -22,6 +23,9 @@ use crate::node::{Consistency, Node};
 
 /// The random time that is added to a wait is at most the wait divided by this.
 const JITTER_FRACTION: u32 = 16;
+
+/// How long after its look a mutant subscribes: long enough for a change to come in between.
+const SUBSCRIBED_LATE: Duration = Duration::from_millis(20);
 
 /// Answers a read: waits for its barrier, then, if it blocks, for its topic, and renders what is
 /// there with the topic's index.
@@ -40,7 +44,10 @@ where
         let newer = |state: &State| state.topic_index(&topic).0 > options.index;
         published = until(node, &topic, options.wait, published, newer).await;
     }
-    let index = published.state.topic_index(&topic);
+    let index = match published.last_applied {
+        Some(applied) if mutant::is_active(Mutant::IndexFromTheRaftLog) => Index(applied.index),
+        _ => published.state.topic_index(&topic),
+    };
     Ok(render(&published.state)?.with_read_headers(index, node.contact(), options.effective))
 }
 
@@ -103,6 +110,10 @@ pub(super) async fn until(
             return published;
         }
         drop(published);
+        if mutant::is_active(Mutant::LostWakeUp) {
+            tokio::time::sleep(SUBSCRIBED_LATE).await;
+            subscription = node.watches().subscribe(topic);
+        }
         tokio::select! {
             () = subscription.changed() => {}
             () = &mut timeout => return node.published(),

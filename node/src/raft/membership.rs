@@ -13,6 +13,7 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer, TypeConfig};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
@@ -161,7 +162,7 @@ impl Membership {
         let ours = &self.introduction;
         let known = greetings.iter().filter_map(|greeting| greeting.members.get(&ours.id));
         for peer in known {
-            if peer.store_id != ours.peer.store_id {
+            if is_another_store(peer, &ours.peer) {
                 return Err(ChangeRefusal::IdTaken(ours.id));
             }
         }
@@ -222,7 +223,7 @@ impl Membership {
         self.must_lead()?;
         let Introduction { id, peer } = newcomer;
         let known = self.members().get(&id).cloned();
-        if known.is_some_and(|known| known.store_id != peer.store_id) {
+        if known.is_some_and(|known| is_another_store(&known, &peer)) {
             return Err(ChangeRefusal::IdTaken(id));
         }
         if self.voters().contains(&id) && !self.is_joint() {
@@ -333,6 +334,11 @@ impl Membership {
         }
         Err(ChangeRefusal::NotLeader(leadership.leader.as_ref().map(|(_, peer)| peer.clone())))
     }
+}
+
+/// Whether a server that the cluster knows has come with another data directory.
+fn is_another_store(known: &Peer, comes: &Peer) -> bool {
+    known.store_id != comes.store_id && !mutant::is_active(Mutant::WipedNodeUnderItsOldId)
 }
 
 /// What openraft's refusal means to who asked. A change has two steps: if leadership is lost between

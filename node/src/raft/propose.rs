@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::command::{Command, CommandId, Outcome, Part};
+use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::state::State;
 use tokio::sync::{Notify, oneshot, watch};
@@ -25,6 +26,7 @@ use super::intake::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, Intake};
 use super::leadership::Leadership;
 use super::protocol::{Forwarded, Request, Response};
 use super::transport::{Purpose, TransportError};
+use crate::mutants;
 use crate::node::ProposeError;
 
 /// Commands of one node that may be unanswered; beyond that requests get 503. It bounds the origin
@@ -271,6 +273,11 @@ impl Proposer {
     ) {
         let seqs: Vec<u64> = shipment.part.commands.iter().map(|(seq, _)| *seq).collect();
         let epoch = shipment.epoch;
+        if mutant::is_active(Mutant::AckBeforeQuorum) && to.is_held_by(self.context.id) {
+            self.answer_with_guesses(&shipment.part.commands);
+        }
+        let guessed =
+            mutant::is_active(Mutant::AnswerBeforeOwnApply).then(|| shipment.part.commands.clone());
         let superseded = changes.wait_for(|now| *now != to);
         let fate = tokio::select! {
             biased;
@@ -279,11 +286,24 @@ impl Proposer {
             _ = superseded => Forwarded::Unknown,
         };
         self.table().resolve(&seqs, fate);
+        if let (Some(commands), Forwarded::Committed) = (guessed, fate) {
+            self.answer_with_guesses(&commands);
+        }
         if fate != Forwarded::Committed {
             self.context.clock.sleep(RETRY_PAUSE).await;
             self.table().make_due(&seqs, epoch);
         }
         self.wake.notify_one();
+    }
+
+    /// Answers clients before their commands' outcomes are known here: a mutant's doing.
+    fn answer_with_guesses(&self, commands: &[(u64, Command)]) {
+        let mut table = self.table();
+        for (seq, command) in commands {
+            if let Some(outcome) = mutants::guess(command) {
+                table.answer(*seq, outcome);
+            }
+        }
     }
 
     async fn hand_over(&self, shipment: Shipment, intake: &Intake, to: &Leadership) -> Forwarded {
@@ -338,6 +358,9 @@ impl Table {
 
     /// Every number up to this one is answered or given up.
     fn answered_through(&self) -> u64 {
+        if mutant::is_active(Mutant::FloorIgnored) {
+            return self.last_seq;
+        }
         self.open.first_key_value().map_or(self.last_seq, |(lowest, _)| lowest - 1)
     }
 
@@ -417,9 +440,21 @@ impl Table {
         }
     }
 
+    /// Gives everything open a new number: a mutant's doing.
+    fn number_anew(&mut self) {
+        self.due.clear();
+        for (_, open) in std::mem::take(&mut self.open) {
+            self.last_seq += 1;
+            self.open.insert(self.last_seq, Open { in_flight: 0, ..open });
+        }
+    }
+
     /// The leader changed: everything open goes to the next one.
     fn change_epoch(&mut self) {
         self.epoch += 1;
+        if mutant::is_active(Mutant::ResendUnderANewNumber) {
+            self.number_anew();
+        }
         self.due.extend(self.open.keys());
     }
 }

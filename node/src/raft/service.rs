@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::command::Part;
+use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::TypeConfig;
 use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 
@@ -55,7 +56,7 @@ impl Service {
         if envelope.to.is_some_and(|to| to != self.context.id) {
             return Err(Refusal::WrongServer(self.context.id));
         }
-        if envelope.store.as_ref().is_some_and(|store| *store != self.context.identity.store_id()) {
+        if envelope.store.as_ref().is_some_and(|store| !self.is_own_store(store)) {
             return Err(Refusal::WrongStore);
         }
         match envelope.request {
@@ -76,6 +77,12 @@ impl Service {
                 self.same_cluster(envelope.cluster.as_deref())
             }
         }
+    }
+
+    /// Whether this is the data directory that the cluster knows.
+    fn is_own_store(&self, store: &str) -> bool {
+        store == self.context.identity.store_id()
+            || mutant::is_active(Mutant::WipedNodeUnderItsOldId)
     }
 
     /// Two servers that belong to different clusters have nothing to say to each other.
@@ -160,7 +167,7 @@ impl Service {
         if header.to != self.context.id {
             return Err(Refusal::WrongServer(self.context.id));
         }
-        if header.store != self.context.identity.store_id() {
+        if !self.is_own_store(&header.store) {
             return Err(Refusal::WrongStore);
         }
         self.same_cluster(header.cluster.as_deref())?;

@@ -26,6 +26,11 @@ impl<'a> Change<'a> {
         Self { state, touched, index }
     }
 
+    /// Gives this change the index of the one before it: a mutant's doing.
+    pub(super) fn share_index(&mut self) {
+        self.index = self.state.index;
+    }
+
     /// The index of every row that this change writes.
     pub(super) fn index(&self) -> Index {
         self.index

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::Change;
 use crate::command::{KvDeleteMode, KvPutMode, Outcome, Rejection};
+use crate::mutant::{self, Mutant};
 use crate::record::{Indexes, KvEntry};
 use crate::{ClusterTime, Index, Millis, Topic};
 
@@ -188,7 +189,8 @@ impl Change<'_> {
         let (holds, lock_index, session) = match mode {
             KvPutMode::Set => (true, 0, old_session()),
             KvPutMode::Cas(expected) => {
-                (*expected == modify_index(old.as_deref()), 0, old_session())
+                let holds = *expected == modify_index(old.as_deref());
+                (holds || mutant::is_active(Mutant::CasIgnoresIndex), 0, old_session())
             }
             KvPutMode::Acquire(session) => match self.acquire(key, old.as_deref(), session)? {
                 Some(lock_index) => (true, lock_index, Some(session.clone())),
@@ -217,7 +219,8 @@ impl Change<'_> {
 
     /// Whether a session that ended not long ago held the key.
     pub(super) fn is_lock_delayed(&self, key: &str) -> bool {
-        self.state.kv.lock_delays.get(key).is_some_and(|until| *until > self.time())
+        !mutant::is_active(Mutant::LockDelayIgnored)
+            && self.state.kv.lock_delays.get(key).is_some_and(|until| *until > self.time())
     }
 
     /// The lock index with which a session holds the key from now on; `None` if it cannot have it.

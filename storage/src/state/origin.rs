@@ -21,8 +21,10 @@
 
 use imbl::OrdMap;
 
+use super::State;
 use crate::Index;
 use crate::command::{Command, CommandId, Outcome, Part, Rejection};
+use crate::mutant::{self, Mutant};
 use crate::raft::NodeId;
 
 /// The largest outcome that is remembered as it is, in bytes of its encoding. At most 8,192 of them
@@ -84,9 +86,14 @@ impl Origins {
     pub(super) fn judge(&self, id: CommandId) -> Verdict {
         let unknown = Verdict::Known(Outcome::Rejected(Rejection::OutcomeUnknown));
         match self.records.get(&id.origin) {
-            Some(record) if id.incarnation < record.incarnation => unknown,
+            Some(record) if id.incarnation < record.incarnation => {
+                if mutant::is_active(Mutant::LowerIncarnationApplied) {
+                    return Verdict::New;
+                }
+                unknown
+            }
             Some(record) if id.incarnation == record.incarnation => {
-                if id.seq <= record.floor {
+                if id.seq <= record.floor && !mutant::is_active(Mutant::FloorIgnored) {
                     return unknown;
                 }
                 record
@@ -122,6 +129,13 @@ impl Origins {
             record.floor = record.floor.max(highest);
             record.outcomes = OrdMap::new();
         }
+    }
+}
+
+impl State {
+    /// Forgets which commands were applied: a mutant's doing.
+    pub(crate) fn forget_origins(&mut self) {
+        self.origins = Origins::default();
     }
 }
 

@@ -25,6 +25,7 @@ use super::origin::OriginRecord;
 use super::restore::Staged;
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
+use crate::mutant::{self, Mutant};
 use crate::raft::NodeId;
 use crate::record::{Autopilot, Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
 use crate::{ClusterTime, Index};
@@ -386,7 +387,9 @@ impl Import {
         self.state.time = header.time;
         self.state.index = header.index;
         self.state.last_number = header.last_number;
-        self.state.topics = header.topics;
+        if !mutant::is_active(Mutant::IndexFallsAfterRestart) {
+            self.state.topics = header.topics;
+        }
     }
 
     fn add_node(

@@ -1,0 +1,183 @@
+//! `matrix`: many runs, one after the other, and what they come to together.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args as ClapArgs;
+use serde::{Deserialize, Serialize};
+
+use super::progress::Progress;
+use super::run::{CLIENTS, new_directory};
+use super::table::{with_header, word};
+use crate::Result;
+use crate::figures::Figures;
+use crate::judge::{self, Conclusion, Overall, judge_and_write};
+use crate::matrix::{Size, cells};
+use crate::plan::Plan;
+use crate::record::{Record, json, write_json};
+use crate::run::{Surroundings, run};
+
+/// The cells of a matrix, in its directory.
+const CELLS: &str = "matrix.json";
+/// Why a cell has no verdict, in the cell's directory.
+const TROUBLE: &str = "trouble.txt";
+
+/// Flags of `matrix`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// A cell or more for each workload and kind of fault, in less than ten minutes
+    #[arg(long, conflicts_with = "full", required_unless_present_any = ["full", "resume"])]
+    quick: bool,
+    /// Every workload under every fault: hours
+    #[arg(long)]
+    full: bool,
+    /// Goes on with the matrix in this directory: runs the cells that are not valid yet
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["quick", "full"])]
+    resume: Option<PathBuf>,
+    /// Operations per second of all clients of a cell together
+    #[arg(long, default_value_t = 300)]
+    rate: u64,
+    /// What all choices follow from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the matrix' directory is made [default: jepsen-runs in the target directory]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The servers' binary [default: the one of this workspace, built if need be]
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Exit with 0 although this machine does not allow some of the faults
+    #[arg(long)]
+    allow_skipped: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Cells {
+    size: Size,
+    plans: Vec<Plan>,
+}
+
+/// What one cell came to.
+struct Outcome {
+    plan: Plan,
+    overall: Overall,
+    because: String,
+    figures: Figures,
+}
+
+/// Runs a matrix, or what is left of one.
+pub(super) async fn matrix(args: &Args) -> Result<Overall> {
+    let (dir, cells) = match &args.resume {
+        Some(dir) => (dir.canonicalize()?, json(&dir.join(CELLS))?),
+        None => begin(args)?,
+    };
+    let surroundings = Surroundings { binary: args.binary.clone(), ..Surroundings::default() };
+    let began = Instant::now();
+    let count = cells.plans.len();
+    let mut outcomes = Vec::new();
+    for (number, plan) in cells.plans.into_iter().enumerate() {
+        let outcome = one_cell(&dir, plan, &surroundings).await?;
+        println!(
+            "{:>3}/{count} {:<44} {:<8} {:>6} operations {:>3} faults {:>3} leader changes {}",
+            number + 1,
+            outcome.plan.title(),
+            word(outcome.overall),
+            outcome.figures.operations,
+            outcome.figures.faults,
+            outcome.figures.leader_changes,
+            outcome.because,
+        );
+        outcomes.push(outcome);
+    }
+    println!("{}", summary(&outcomes));
+    println!("{count} cells in {} s, written to {}", began.elapsed().as_secs(), dir.display());
+    Ok(overall(&outcomes, args.allow_skipped))
+}
+
+fn begin(args: &Args) -> Result<(PathBuf, Cells)> {
+    let (size, name) = if args.quick { (Size::Quick, "quick") } else { (Size::Full, "full") };
+    let dir = new_directory(args.out.clone(), &format!("matrix-{name}.seed-{}", args.seed))?;
+    let cells = Cells { size, plans: cells(size, args.seed, args.rate, CLIENTS) };
+    write_json(&dir.join(CELLS), &cells)?;
+    Ok((dir, cells))
+}
+
+/// Runs a cell, unless it ran before and was valid. Trouble of the harness ends the cell, not the matrix.
+async fn one_cell(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result<Outcome> {
+    let dir = dir.join(plan.slug());
+    let earlier = judge::read(&dir).filter(|earlier| earlier.overall == Overall::Valid);
+    if let Some(conclusion) = earlier {
+        return outcome(plan, &Record::load(&dir)?, &conclusion);
+    }
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir(&dir)?;
+    let progress = Progress::new(&plan.title());
+    let judged = match run(&plan, &dir, surroundings, &progress).await {
+        Ok(record) => judge_and_write(&record).map(|conclusion| (record, conclusion)),
+        Err(trouble) => Err(trouble),
+    };
+    progress.end();
+    match judged {
+        Ok((record, conclusion)) => outcome(plan, &record, &conclusion),
+        Err(trouble) => {
+            let because = trouble.to_string();
+            std::fs::write(dir.join(TROUBLE), &because)?;
+            Ok(Outcome { plan, overall: Overall::Unknown, because, figures: Figures::default() })
+        }
+    }
+}
+
+fn outcome(plan: Plan, record: &Record, conclusion: &Conclusion) -> Result<Outcome> {
+    let figures = Figures::of(record)?;
+    let spoken = conclusion.words.iter().filter(|said| said.overall != Overall::Valid);
+    let mut because: Vec<String> = spoken
+        .map(|said| {
+            format!("{}: {}", said.checker, said.sentences.first().map_or("", |s| s.as_str()))
+        })
+        .collect();
+    because.extend(record.ending.skipped.iter().map(|(name, why)| format!("{name}: {why}")));
+    Ok(Outcome { plan, overall: conclusion.overall, because: because.join("; "), figures })
+}
+
+/// Workloads down, faults across.
+fn summary(outcomes: &[Outcome]) -> String {
+    let mut table = with_header(&[
+        "",
+        "cells",
+        "operations",
+        "failed requests",
+        "faults",
+        "leader changes",
+        "snapshots installed",
+    ]);
+    for overall in [Overall::Valid, Overall::Invalid, Overall::Unknown, Overall::Skipped] {
+        let of_this: Vec<_> = outcomes.iter().filter(|cell| cell.overall == overall).collect();
+        let sum = of_this.iter().fold(Figures::default(), |sum, cell| sum.plus(cell.figures));
+        table.add_row([
+            word(overall).to_owned(),
+            of_this.len().to_string(),
+            sum.operations.to_string(),
+            sum.failed.to_string(),
+            sum.faults.to_string(),
+            sum.leader_changes.to_string(),
+            sum.snapshot_installs.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The worst of the cells decides.
+fn overall(outcomes: &[Outcome], allow_skipped: bool) -> Overall {
+    let has = |overall| outcomes.iter().any(|cell| cell.overall == overall);
+    if has(Overall::Invalid) {
+        Overall::Invalid
+    } else if has(Overall::Unknown) || !has(Overall::Valid) {
+        Overall::Unknown
+    } else if has(Overall::Skipped) && !allow_skipped {
+        Overall::Skipped
+    } else {
+        Overall::Valid
+    }
+}

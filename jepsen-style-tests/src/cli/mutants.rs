@@ -1,0 +1,220 @@
+//! `mutants`: the proof that the suite can find bugs. Each broken build is tried until its named checker
+//! finds it, and the unbroken one is tried on the same plans and seeds.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::Args as ClapArgs;
+
+use super::progress::Progress;
+use super::run::{CLIENTS, new_directory};
+use super::table::with_header;
+use crate::judge::{Overall, judge_and_write};
+use crate::mutants::{ALL, Mutant};
+use crate::plan::Plan;
+use crate::run::{Surroundings, run};
+use crate::{Failure, Result, binary};
+
+/// A broken build runs only on data below a directory that holds this file.
+const ALLOWED: &str = ".quorate-mutants-allowed";
+
+/// Flags of `mutants`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Only these
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// How many seeds each is tried with before it counts as alive
+    #[arg(long, default_value_t = 5)]
+    attempts: u64,
+    /// Operations per second of all clients together
+    #[arg(long, default_value_t = 400)]
+    rate: u64,
+    /// Do not try the unbroken build on the same plans and seeds
+    #[arg(long)]
+    only_broken: bool,
+    /// Where the directory of the runs is made [default: jepsen-runs in the target directory]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The broken servers' binary [default: built from this workspace]
+    #[arg(long)]
+    binary: Option<PathBuf>,
+}
+
+/// What became of a mutant.
+struct Outcome {
+    mutant: Mutant,
+    /// The attempt and time that found it.
+    killed: Option<(u64, Duration)>,
+    /// What was said in the last attempt.
+    said: String,
+    /// Whether the unbroken build was found clean on the same seeds; none: not tried.
+    is_clean: Option<bool>,
+}
+
+/// Tries all mutants, or the named ones. Valid if each was killed and no unbroken run was invalid.
+pub(super) async fn mutants(args: &Args) -> Result<Overall> {
+    let chosen = choose(&args.names)?;
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => binary::mutants()?,
+    };
+    require_same_names(&binary)?;
+    let dir = new_directory(args.out.clone(), "mutants")?;
+    std::fs::write(dir.join(ALLOWED), "Broken builds may use data below this directory.\n")?;
+    let mut outcomes = Vec::new();
+    for mutant in chosen {
+        let outcome = one(mutant, args, &binary, &dir).await?;
+        println!("{}", line(&outcome));
+        outcomes.push(outcome);
+    }
+    println!("{}", table(&outcomes));
+    let killed = outcomes.iter().filter(|outcome| outcome.killed.is_some()).count();
+    println!("killed / listed: {killed} / {}; written to {}", outcomes.len(), dir.display());
+    let is_dirty = outcomes.iter().any(|outcome| outcome.is_clean == Some(false));
+    let all_killed = killed == outcomes.len();
+    Ok(if all_killed && !is_dirty { Overall::Valid } else { Overall::Invalid })
+}
+
+fn choose(names: &[String]) -> Result<Vec<Mutant>> {
+    if names.is_empty() {
+        return Ok(ALL.to_vec());
+    }
+    names
+        .iter()
+        .map(|name| {
+            let found = ALL.iter().find(|mutant| mutant.name == name);
+            found.copied().ok_or_else(|| Failure::new(format!("no mutant is called {name:?}")))
+        })
+        .collect()
+}
+
+/// The table here and the broken build must speak of the same mutants.
+fn require_same_names(binary: &Path) -> Result<()> {
+    let output = Command::new(binary).arg("mutants").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let name = |line: &str| -> Result<String> {
+        let line: serde_json::Value = serde_json::from_str(line)?;
+        Ok(line["name"].as_str().unwrap_or_default().to_owned())
+    };
+    let built = text.lines().map(name).collect::<Result<BTreeSet<_>>>()?;
+    let listed: BTreeSet<_> = ALL.iter().map(|mutant| mutant.name.to_owned()).collect();
+    if built == listed {
+        return Ok(());
+    }
+    let differing: Vec<_> = built.symmetric_difference(&listed).cloned().collect();
+    Err(Failure::new(format!("in only one of the build and the table: {}", differing.join(", "))))
+}
+
+async fn one(mutant: Mutant, args: &Args, binary: &Path, dir: &Path) -> Result<Outcome> {
+    let mut outcome = Outcome { mutant, killed: None, said: String::new(), is_clean: None };
+    let began = Instant::now();
+    let mut plans = Vec::new();
+    for attempt in 1..=args.attempts {
+        let plan = mutant.plan(attempt, args.rate, CLIENTS);
+        let surroundings = Surroundings {
+            binary: Some(binary.to_owned()),
+            environment: vec![("QUORATE_MUTANT".to_owned(), mutant.name.to_owned())],
+        };
+        let (is_found, said) = attempt_at(&plan, &surroundings, dir, mutant.checker).await?;
+        plans.push(plan);
+        outcome.said = said;
+        if is_found {
+            outcome.killed = Some((attempt, began.elapsed()));
+            break;
+        }
+    }
+    if !args.only_broken {
+        outcome.is_clean = Some(is_clean(plans, dir).await?);
+    }
+    Ok(outcome)
+}
+
+/// Runs a plan; whether `checker` found a violation, and what was said.
+async fn attempt_at(
+    plan: &Plan,
+    surroundings: &Surroundings,
+    dir: &Path,
+    checker: &str,
+) -> Result<(bool, String)> {
+    let dir = new_directory(Some(dir.to_owned()), &plan.slug())?;
+    let progress = Progress::new(&plan.slug());
+    let record = run(plan, &dir, surroundings, &progress).await;
+    progress.end();
+    let record = match record {
+        Ok(record) => record,
+        Err(trouble) => return Ok((false, format!("trouble: {trouble}"))),
+    };
+    let conclusion = judge_and_write(&record)?;
+    let spoke = conclusion.words.iter().filter(|said| said.overall != Overall::Valid);
+    let said: Vec<_> = spoke
+        .map(|said| {
+            format!("{}: {}", said.checker, said.sentences.first().map_or("", |s| s.as_str()))
+        })
+        .collect();
+    let is_found = conclusion
+        .words
+        .iter()
+        .any(|said| said.checker == checker && said.overall == Overall::Invalid);
+    Ok((is_found, said.join("; ")))
+}
+
+/// Runs the unbroken build on the same plans.
+async fn is_clean(plans: Vec<Plan>, dir: &Path) -> Result<bool> {
+    for plan in plans {
+        let plan = Plan { mutant: None, ..plan };
+        let dir = new_directory(Some(dir.to_owned()), &plan.slug())?;
+        let progress = Progress::new(&format!("unbroken {}", plan.slug()));
+        let record = run(&plan, &dir, &Surroundings::default(), &progress).await;
+        progress.end();
+        if judge_and_write(&record?)?.overall != Overall::Valid {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn line(outcome: &Outcome) -> String {
+    let name = outcome.mutant.name;
+    match outcome.killed {
+        Some((attempt, time)) => {
+            format!("killed  {name} at seed {attempt} in {} s", time.as_secs())
+        }
+        None => format!("ALIVE   {name} ({})", outcome.said),
+    }
+}
+
+fn table(outcomes: &[Outcome]) -> String {
+    let mut table = with_header(&[
+        "mutant",
+        "workload",
+        "nemeses",
+        "checker",
+        "killed at seed",
+        "in s",
+        "unbroken",
+    ]);
+    for Outcome { mutant, killed, is_clean, .. } in outcomes {
+        let (seed, time) = match killed {
+            Some((seed, time)) => (seed.to_string(), time.as_secs().to_string()),
+            None => ("ALIVE".to_owned(), String::new()),
+        };
+        let clean = match is_clean {
+            Some(true) => "clean",
+            Some(false) => "NOT CLEAN",
+            None => "not tried",
+        };
+        table.add_row([
+            mutant.name,
+            mutant.workload,
+            mutant.nemeses,
+            mutant.checker,
+            &seed,
+            &time,
+            clean,
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,145 @@
+//! Which cells (workload x nemeses x servers) a matrix has.
+//!
+//! The quick one is for every change: each workload and each kind of fault once or more, in less than ten
+//! minutes. The full one is every workload under every fault of a list on three servers, and the part of it
+//! that says most about quorums on five.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Plan;
+
+/// How large a matrix is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Size {
+    /// For every change.
+    Quick,
+    /// For a release.
+    Full,
+}
+
+/// A cell of the quick matrix: workload, nemeses.
+const QUICK: &[(&str, &str)] = &[
+    ("kv-register", "kill-leader"),
+    ("kv-register", "pause"),
+    ("kv-register", "partition-leader"),
+    ("kv-register", "clock-jump"),
+    ("set", "kill-all"),
+    ("set", "power-cut-all"),
+    ("set", "partition,kill"),
+    ("append", "partition-one-way"),
+    ("append", "loss"),
+    ("append", "rolling-restart"),
+    ("txn", "kill-majority"),
+    ("txn", "delay"),
+    ("txn", "membership"),
+    ("lock", "kill-leader"),
+    ("lock", "partition-leader"),
+    ("session", "kill-leader"),
+    ("ttl", "pause"),
+    ("ttl", "kill-leader"),
+    ("catalog", "partition"),
+    ("catalog", "disk-slow"),
+    ("watch", "kill-leader"),
+    ("mixed", "wiped-node"),
+    ("mixed", "corrupt"),
+];
+
+/// The workloads of the full matrix.
+const WORKLOADS: &[&str] =
+    &["kv-register", "set", "append", "lock", "session", "ttl", "catalog", "watch", "txn", "mixed"];
+
+/// The faults of the full matrix.
+const FAULTS: &[&str] = &[
+    "kill-leader",
+    "kill-all",
+    "pause",
+    "partition-leader",
+    "partition-one-way",
+    "loss",
+    "power-cut-all",
+    "disk-slow",
+    "clock-jump",
+    "cpu-starvation",
+    "rolling-restart",
+    "membership",
+];
+
+/// The faults of the full matrix that say more with five servers: about a third.
+const FAULTS_ON_FIVE: &[&str] =
+    &["kill-majority", "partition", "partition-ring", "power-cut-majority"];
+
+/// How long the clients of a cell work, in seconds.
+fn seconds(size: Size) -> u64 {
+    match size {
+        Size::Quick => 17,
+        Size::Full => 30,
+    }
+}
+
+/// The cells of a matrix; their seeds follow from `seed`.
+pub fn cells(size: Size, seed: u64, rate: u64, clients: u64) -> Vec<Plan> {
+    let cells: Vec<(&str, &str, u64)> = match size {
+        Size::Quick => QUICK.iter().map(|(workload, nemeses)| (*workload, *nemeses, 3)).collect(),
+        Size::Full => {
+            let every = |faults: &'static [&'static str], nodes| {
+                WORKLOADS.iter().flat_map(move |workload| {
+                    faults.iter().map(move |fault| (*workload, *fault, nodes))
+                })
+            };
+            every(FAULTS, 3).chain(every(FAULTS_ON_FIVE, 5)).collect()
+        }
+    };
+    let plan = |(number, (workload, nemeses, nodes)): (u64, (&str, &str, u64))| Plan {
+        workload: workload.to_owned(),
+        nemeses: nemeses.split(',').map(str::to_owned).collect(),
+        nodes,
+        time_s: seconds(size),
+        rate,
+        clients,
+        seed: seed + number,
+        mutant: None,
+    };
+    (0..).zip(cells).map(plan).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{nemesis, workload};
+
+    const SIZES: [Size; 2] = [Size::Quick, Size::Full];
+
+    #[test]
+    fn every_cell_names_what_there_is() {
+        for plan in SIZES.into_iter().flat_map(|size| cells(size, 1, 300, 30)) {
+            workload::named(&plan.workload).unwrap();
+            for name in &plan.nemeses {
+                nemesis::named(name).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn both_matrices_have_every_workload() {
+        for size in SIZES {
+            let has: BTreeSet<_> =
+                cells(size, 1, 300, 30).into_iter().map(|plan| plan.workload).collect();
+            for workload in workload::all() {
+                assert!(has.contains(workload.name()), "{size:?} lacks {}", workload.name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_matrices_are_as_large_as_they_say() {
+        assert!(cells(Size::Quick, 1, 300, 30).len() >= 20);
+        let full = cells(Size::Full, 1, 300, 30);
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 120);
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 40);
+        let slugs: BTreeSet<_> = full.iter().map(Plan::slug).collect();
+        assert_eq!(slugs.len(), full.len(), "two cells share a directory");
+    }
+}

@@ -1,0 +1,100 @@
+//! A lossy network: a part of all packets between servers is dropped, at random. TCP repeats them, late.
+//!
+//! Nobody is affected: each request must succeed within the hold time, though the leadership may move.
+//! A proxy sees no packets and cannot lose one. Where the packet filter may not be used, connections break at
+//! random instead, which is another fault of the same cause, and is called what it is.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use super::{Ground, Injection, Nemesis};
+use crate::cluster::Options;
+use crate::network::Way;
+use crate::{Failure, Result};
+
+/// How long it lasts: enough for its effects to add up.
+const HOLD: Duration = Duration::from_secs(5);
+/// Packets lost, of a hundred.
+const LOST_PERCENT: u32 = 20;
+/// Chunks that break their connection, of a hundred: one breaks everything that is under way on it.
+const RESET_PERCENT: u32 = 5;
+/// Servers speak several times within this.
+const EFFECT_LIMIT: Duration = Duration::from_secs(2);
+/// So many losses are no accident.
+const EFFECTS_MIN: u64 = 5;
+const POLL: Duration = Duration::from_millis(50);
+
+/// Loses packets.
+#[derive(Debug)]
+pub(super) struct Loss {
+    way: Way,
+    /// Connections that were broken by an earlier injection.
+    resets_before: u64,
+}
+
+impl Default for Loss {
+    fn default() -> Self {
+        Self { way: Way::Nft, resets_before: 0 }
+    }
+}
+
+#[async_trait]
+impl Nemesis for Loss {
+    fn name(&self) -> &'static str {
+        "loss"
+    }
+
+    fn summary(&self) -> &'static str {
+        "20 % of the packets between servers are lost (without nft: connections break at random)"
+    }
+
+    fn prepare(&mut self, options: &mut Options) -> Result<()> {
+        self.way = Way::of_this_machine();
+        options.proxied |= self.way == Way::Proxy;
+        Ok(())
+    }
+
+    fn hold(&self) -> Duration {
+        HOLD
+    }
+
+    async fn inject(&mut self, ground: &mut Ground) -> Result<Injection> {
+        let network = ground.cluster.network()?;
+        let what = match self.way {
+            Way::Nft => {
+                network.drop_percent(LOST_PERCENT).await?;
+                format!("{LOST_PERCENT} % of the packets between servers are lost")
+            }
+            Way::Proxy => {
+                self.resets_before = network.resets()?;
+                network
+                    .change(&network.links(), |weather| weather.reset_percent = RESET_PERCENT)?;
+                format!("{RESET_PERCENT} % of the messages between servers break their connection")
+            }
+        };
+        Ok(Injection { what, affected: Vec::new() })
+    }
+
+    async fn probe(&mut self, ground: &mut Ground) -> Result<String> {
+        let deadline = Instant::now() + EFFECT_LIMIT;
+        loop {
+            let network = ground.cluster.network()?;
+            let (effects, what) = match self.way {
+                Way::Nft => (network.dropped().await?, "packets were dropped"),
+                Way::Proxy => (network.resets()? - self.resets_before, "connections were broken"),
+            };
+            if effects >= EFFECTS_MIN {
+                return Ok(format!("{effects} {what} already"));
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("{effects} {what} within {EFFECT_LIMIT:?}")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn heal(&mut self, ground: &mut Ground) -> Result<()> {
+        ground.cluster.network()?.heal().await
+    }
+}

@@ -1,0 +1,7 @@
+//! The `quorate-mutants` binary: `quorate`, and its deliberately broken variants.
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    quorate::cli::main_of_mutants()
+}

@@ -1,0 +1,173 @@
+//! The command line: what the binaries do with their arguments.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::agent_config::{AgentArgs, AgentSettings, with_two_dashes};
+use crate::config::{ConfigError, ServerArgs, ServerConfig};
+use crate::log_stream::Logs;
+use crate::mutants;
+use crate::server::{self, Surroundings};
+
+/// Exit code of a command line that makes no sense.
+const EXIT_USAGE: u8 = 2;
+
+/// Service discovery that survives its leader: a Raft-replicated cluster with Consul's HTTP API.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs a server of a cluster
+    Server(Box<ServerArgs>),
+    /// Runs a single throw-away server on 127.0.0.1:8500, with its data in a temporary directory
+    Dev,
+    /// Runs a server with the flags and JSON files of a Consul agent
+    Agent(Box<AgentArgs>),
+}
+
+/// Why a command ended.
+#[derive(Debug)]
+enum Failure {
+    /// Its settings make no sense.
+    Usage(ConfigError),
+    /// It failed.
+    Failed(std::io::Error),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The `quorate` binary: carries out the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    exit_code(carry_out(Cli::parse_from(arguments()).command))
+}
+
+/// What `quorate-mutants` can do beside what `quorate` can.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Parser)]
+#[command(version, about = "Deliberately broken servers, for the fault-injection suite to find")]
+struct MutantsCli {
+    #[command(subcommand)]
+    command: MutantsVerb,
+}
+
+#[cfg(feature = "mutants")]
+#[derive(Debug, Subcommand)]
+enum MutantsVerb {
+    /// Lists the mutants, one on each line, as JSON; QUORATE_MUTANT chooses one
+    Mutants,
+    #[command(flatten)]
+    Quorate(Verb),
+}
+
+/// The `quorate-mutants` binary: the same, and the list of mutants.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn main_of_mutants() -> ExitCode {
+    match MutantsCli::parse_from(arguments()).command {
+        MutantsVerb::Quorate(verb) => exit_code(carry_out(verb)),
+        MutantsVerb::Mutants => {
+            print!("{}", mutants::list());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn carry_out(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Server(args) => server(*args),
+        Verb::Dev => dev(),
+        Verb::Agent(args) => agent(*args),
+    }
+}
+
+/// Says why a command failed, if it did.
+fn exit_code(ended: Result<(), Failure>) -> ExitCode {
+    let (code, error) = match ended {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => (ExitCode::from(EXIT_USAGE), error.to_string()),
+        Err(Failure::Failed(error)) => (ExitCode::FAILURE, error.to_string()),
+    };
+    eprintln!("quorate: {error}");
+    code
+}
+
+/// The command line. `agent` takes Consul's flags, which may have one dash.
+fn arguments() -> Vec<OsString> {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let is_agent = given.get(1).is_some_and(|verb| verb == "agent");
+    let texts: Option<Vec<String>> =
+        given.iter().map(|argument| argument.to_str().map(str::to_owned)).collect();
+    match texts.filter(|_| is_agent) {
+        Some(texts) => with_two_dashes(texts.into_iter()).into_iter().map(Into::into).collect(),
+        None => given,
+    }
+}
+
+/// Begins to log. `QUORATE_LOG` says what, else everything from this level on.
+fn begin_log(level: &str) -> Logs {
+    let filter = EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| {
+        // openraft warns with every heartbeat that an absent peer does not answer; a line for each
+        // change of state is ours to write.
+        EnvFilter::new(format!("{level},openraft=error,sled=warn,hyper=warn"))
+    });
+    let logs = Logs::default();
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(to_stderr.with_filter(filter)).with(logs.layer()).init();
+    logs
+}
+
+fn server(args: ServerArgs) -> Result<(), Failure> {
+    let config = args.resolve()?;
+    run(config, Surroundings { logs: begin_log("info"), ..Surroundings::default() })
+}
+
+fn dev() -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    server(ServerArgs {
+        data_dir: Some(directory.path().join("data")),
+        name: Some("dev".to_owned()),
+        ..ServerArgs::default()
+    })
+}
+
+fn agent(args: AgentArgs) -> Result<(), Failure> {
+    let settings = args.resolve()?;
+    let temporary = match settings.server.data_dir {
+        Some(_) => None,
+        None => Some(tempfile::tempdir()?),
+    };
+    let config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
+    let AgentSettings { log_level, response_headers, sources, warnings, .. } = settings;
+    let logs = begin_log(log_level);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    run(config, Surroundings { logs, response_headers, sources })
+}
+
+fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {
+    mutants::prepare(&config.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok(runtime.block_on(server::run(config, surroundings))?)
+}
