@@ -64,7 +64,7 @@ impl Nemesis for ClockJump {
     fn name(&self) -> &'static str {
         match self.scope {
             Scope::Wall => "clock-jump-wall",
-            Scope::Both => "clock-jump-monotonic",
+            Scope::Both => "clock-jump",
         }
     }
 
