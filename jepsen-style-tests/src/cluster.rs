@@ -4,6 +4,8 @@
 //! cluster's own: so a restarted node has its old addresses, clusters do not meet, and a later fault
 //! can cut two nodes apart by their addresses.
 
+mod membership;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ use crate::http::Http;
 use crate::network::Network;
 use crate::turn::Turn;
 use crate::{Failure, Result, binary};
+
+pub use membership::Voter;
 
 const HTTP_PORT: u16 = 8500;
 const RPC_PORT: u16 = 8300;
@@ -63,6 +67,11 @@ pub struct Options {
     pub proxied: bool,
     /// Give every server a disk of its own: a loop-mounted ext4 of this many MiB.
     pub disk_mib: Option<u64>,
+    /// Lines of shell that a server's process runs before it becomes the server; `{id}` is its number.
+    pub before_start: Vec<String>,
+    /// Lines of shell that run when all servers have ended, whatever became of the harness; each must do no
+    /// harm when it has nothing to do.
+    pub at_end: Vec<String>,
 }
 
 impl Default for Options {
@@ -75,6 +84,8 @@ impl Default for Options {
             binary: None,
             proxied: false,
             disk_mib: None,
+            before_start: Vec::new(),
+            at_end: Vec::new(),
         }
     }
 }
@@ -93,6 +104,10 @@ pub enum Condition {
 #[derive(Debug)]
 struct Member {
     id: u64,
+    /// Its id in the Raft membership: another one after it came back without its data.
+    raft_id: u64,
+    /// Instead of the cluster's.
+    binary: Option<PathBuf>,
     ip: Ipv4Addr,
     data: PathBuf,
     log: PathBuf,
@@ -126,7 +141,14 @@ impl Place {
 /// A cluster of real processes. They end when it is dropped, in a panic too.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Those that founded it. They are what clients and most faults aim at.
     members: Vec<Member>,
+    /// Those that joined later, until they are removed.
+    guests: Vec<Member>,
+    /// Where the logs of removed guests are.
+    former: Vec<(u64, PathBuf)>,
+    /// The Raft id of whoever joins next: none is ever used again.
+    next_raft_id: u64,
     options: Options,
     hashes: Arc<Mutex<Ledger>>,
     /// Whether its test has come to its end; else what is left is evidence.
@@ -170,10 +192,16 @@ impl Cluster {
                 member.give_disk(dir.path(), mib, &mut guardian)?;
             }
         }
+        for line in &options.at_end {
+            guardian.at_end(line)?;
+        }
         let addresses = members.iter().map(|member| (member.id, member.ip)).collect();
         let network = Network::start(addresses, RPC_PORT, options.proxied)?;
         let mut cluster = Self {
             members,
+            guests: Vec::new(),
+            former: Vec::new(),
+            next_raft_id: options.nodes + 1,
             options,
             hashes: Arc::default(),
             is_finished: false,
@@ -187,12 +215,12 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The numbers of all nodes.
+    /// The numbers of all nodes that founded the cluster.
     pub fn ids(&self) -> Vec<u64> {
         self.members.iter().map(|member| member.id).collect()
     }
 
-    /// The numbers of the nodes that should be serving.
+    /// The numbers of the founding nodes that should be serving.
     pub fn running(&self) -> Vec<u64> {
         let is_running = |member: &&Member| member.condition == Condition::Running;
         self.members.iter().filter(is_running).map(|member| member.id).collect()
@@ -265,7 +293,7 @@ impl Cluster {
     /// Takes note of servers that ended though they should be running: they count as down from then on.
     pub fn reap_ended(&mut self) -> Result<Vec<(u64, ExitStatus)>> {
         let mut ended = Vec::new();
-        for member in &mut self.members {
+        for member in self.members.iter_mut().chain(&mut self.guests) {
             let Some(child) = &mut member.child else { continue };
             if let Some(status) = child.try_wait()? {
                 let pid = child.id();
@@ -290,53 +318,54 @@ impl Cluster {
     }
 
     fn member(&self, id: u64) -> &Member {
-        self.members.iter().find(|member| member.id == id).expect("ids come from this cluster")
+        self.everybody().find(|member| member.id == id).expect("ids come from this cluster")
     }
 
     fn member_mut(&mut self, id: u64) -> &mut Member {
-        self.members.iter_mut().find(|member| member.id == id).expect("ids come from this cluster")
+        let mut everybody = self.members.iter_mut().chain(&mut self.guests);
+        everybody.find(|member| member.id == id).expect("ids come from this cluster")
+    }
+
+    /// The founding nodes and those that joined later.
+    fn everybody(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().chain(&self.guests)
     }
 
     // --- faults ----------------------------------------------------------------------------------
 
     /// Starts a node that is down; it may take a while until it is ready.
     pub fn start_node(&mut self, id: u64) -> Result<()> {
-        let bootstrap = self.options.nodes.to_string();
+        let bootstrap = if self.is_founder(id) { self.options.nodes } else { 0 };
         let join: Vec<_> = self.members.iter().map(|member| member.rpc()).collect();
         let flags = self.flags(id);
         let environment = self.options.environment.clone();
-        let program = match &self.options.binary {
-            Some(path) => path.clone(),
-            None => binary::quorate()?,
-        };
+        let program = self.program(id)?;
+        let preparation = self.options.before_start.clone();
         let member = self.member_mut(id);
         if member.child.is_some() {
             return Err(Failure::new(format!("node {id} has a process already")));
         }
         let log = File::options().create(true).append(true).open(&member.log)?;
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            // A developer's own settings are not what is tested.
-            let name_text = name.to_string_lossy();
-            if name_text.starts_with("QUORATE_SERVER_") || name_text == "QUORATE_MUTANT" {
-                command.env_remove(name);
-            }
-        }
+        let environment = environment
+            .into_iter()
+            .map(|(name, value)| (name, value.replace("{id}", &id.to_string())))
+            .collect::<Vec<_>>();
+        let mut command = prepared(program, &preparation, id, &environment);
         command
             .arg("server")
-            .args(["--node-id", &id.to_string(), "--name", &format!("n{id}")])
+            .args([
+                "--node-id",
+                &member.raft_id.to_string(),
+                "--name",
+                &format!("n{}", member.raft_id),
+            ])
             .arg("--data-dir")
             .arg(&member.data)
             .args(["--http-addr", &format!("{}:{HTTP_PORT}", member.ip)])
             .args(["--rpc-addr", &member.rpc()])
             .args(["--dns-addr", &format!("{}:{DNS_PORT}", member.ip)])
-            .args(["--bootstrap-expect", &bootstrap, "--join", &join.join(",")])
+            .args(["--bootstrap-expect", &bootstrap.to_string(), "--join", &join.join(",")])
             .args(flags)
-            .envs(
-                environment
-                    .into_iter()
-                    .map(|(name, value)| (name, value.replace("{id}", &id.to_string()))),
-            )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -346,6 +375,23 @@ impl Cluster {
         member.pid.store(pid, Ordering::Relaxed);
         member.condition = Condition::Running;
         self.guardian.add(pid)
+    }
+
+    /// Whether a node may found the cluster. One that came back under another Raft id must find it.
+    fn is_founder(&self, id: u64) -> bool {
+        self.members.iter().any(|member| member.id == id && member.raft_id == id)
+    }
+
+    fn program(&self, id: u64) -> Result<PathBuf> {
+        match self.member(id).binary.as_ref().or(self.options.binary.as_ref()) {
+            Some(path) => Ok(path.clone()),
+            None => binary::quorate(),
+        }
+    }
+
+    /// Has a node started with another binary from now on; none: the cluster's own.
+    pub fn set_binary(&mut self, id: u64, binary: Option<PathBuf>) {
+        self.member_mut(id).binary = binary;
     }
 
     /// The flags that not every cluster has.
@@ -359,7 +405,7 @@ impl Cluster {
         flags
     }
 
-    /// Starts every node that is down.
+    /// Starts every founding node that is down.
     pub fn start_all(&mut self) -> Result<()> {
         for id in self.ids() {
             if self.member(id).condition == Condition::Down {
@@ -407,6 +453,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits, without holding up others, until a node has ended by itself or by [`Self::terminate`].
+    pub async fn wait_ended(&mut self, id: u64, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let Some(child) = &mut self.member_mut(id).child else {
+                return Err(Failure::new(format!("node {id} has no process")));
+            };
+            if child.try_wait()?.is_some() {
+                return self.reap(id, limit);
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("node {id} did not end within {limit:?}")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Asks a node to stop (SIGTERM) and returns at once; [`Self::wait_stopped`] waits for it.
     pub fn terminate(&mut self, id: u64) -> Result<Instant> {
         let moment = Instant::now();
@@ -448,6 +511,14 @@ impl Cluster {
         }
         std::fs::remove_dir_all(&member.data)?;
         Ok(())
+    }
+
+    /// Has a node that is down start under a Raft id that was never used, and returns that.
+    pub fn renew_raft_id(&mut self, id: u64) -> u64 {
+        let fresh = self.next_raft_id;
+        self.next_raft_id += 1;
+        self.member_mut(id).raft_id = fresh;
+        fresh
     }
 
     fn signal(&self, id: u64, signal: Signal) -> Result<()> {
@@ -558,11 +629,16 @@ impl Cluster {
 
     async fn agreed_leader(&self) -> Option<u64> {
         let mut named = Vec::new();
-        for id in self.running() {
-            named.push((id, self.leader_according_to(id).await));
+        let serving: Vec<_> = self
+            .everybody()
+            .filter(|member| member.condition == Condition::Running)
+            .map(|member| member.id)
+            .collect();
+        for id in &serving {
+            named.push((*id, self.leader_according_to(*id).await));
         }
-        let majority = self.members.len() / 2 + 1;
-        self.running().into_iter().find(|candidate| {
+        let majority = self.everybody().count() / 2 + 1;
+        serving.into_iter().find(|candidate| {
             let agrees = |(_, leader): &&(u64, Option<u64>)| *leader == Some(*candidate);
             named.contains(&(*candidate, Some(*candidate)))
                 && named.iter().filter(agrees).count() >= majority
@@ -573,7 +649,7 @@ impl Cluster {
     pub async fn leader_according_to(&self, id: u64) -> Option<u64> {
         let answer = self.member(id).probe.get("/v1/status/leader").await.ok()?;
         let address = answer.body.trim_matches(['"', '\n']).to_owned();
-        self.members.iter().find(|member| member.rpc() == address).map(|member| member.id)
+        self.everybody().find(|member| member.rpc() == address).map(|member| member.id)
     }
 
     // --- state hashes ----------------------------------------------------------------------------
@@ -661,8 +737,10 @@ impl Cluster {
     /// Lines of the logs that speak of a panic.
     pub fn panics(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for id in self.ids() {
-            for line in self.log(id)?.lines().filter(|line| line.contains("panicked")) {
+        let present = self.everybody().map(|member| (member.id, member.log.clone()));
+        for (id, log) in present.chain(self.former.iter().cloned()) {
+            let log = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+            for line in log.lines().filter(|line| line.contains("panicked")) {
                 found.push(format!("n{id}: {line}"));
             }
         }
@@ -713,7 +791,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for member in &mut self.members {
+        for member in self.members.iter_mut().chain(&mut self.guests) {
             if let Some(disk) = &member.disk {
                 // Else the wait for a process that hangs in a write would last for ever.
                 disk.let_go();
@@ -741,6 +819,8 @@ impl Member {
         let base = format!("http://{ip}:{HTTP_PORT}");
         Ok(Self {
             id,
+            raft_id: id,
+            binary: None,
             ip,
             data: dir.join(format!("n{id}")),
             log: dir.join(format!("n{id}.log")),
@@ -764,6 +844,37 @@ impl Member {
     fn rpc(&self) -> String {
         format!("{}:{RPC_PORT}", self.ip)
     }
+}
+
+/// A command that becomes `program` after the lines of shell were run in its process. The environment is
+/// for the server alone: what is loaded into it must not be loaded into a shell.
+fn prepared(
+    program: PathBuf,
+    lines: &[String],
+    id: u64,
+    environment: &[(String, String)],
+) -> Command {
+    if lines.is_empty() {
+        let mut command = without_own_settings(Command::new(program));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        return command;
+    }
+    let lines = lines.join("\n").replace("{id}", &id.to_string());
+    let mut command = without_own_settings(Command::new("sh"));
+    command.args(["-c", &format!("set -e\n{lines}\nexec env \"$@\""), "before-start"]);
+    command.args(environment.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
+    command
+}
+
+/// A developer's own settings are not what is tested.
+fn without_own_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("QUORATE_SERVER_") || text == "QUORATE_MUTANT" {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Samples state hashes in the background; dropping it ends the sampling.

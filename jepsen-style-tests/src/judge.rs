@@ -66,6 +66,10 @@ pub fn judge(record: &Record) -> Result<Conclusion> {
         .push(Judgement::new("liveness", Verdict::from_violations(record.ending.not_live.clone())));
     judgements.push(Judgement::new("availability", availability::check(record)));
     judgements.push(Judgement::new("process", process::check(record)));
+    judgements.push(Judgement::new(
+        "promises",
+        Verdict::from_violations(record.ending.broken_promises.clone()),
+    ));
     judgements.push(Judgement::new("coverage", coverage::check(record)));
     let words: Vec<Word> = judgements.into_iter().map(Word::from).collect();
     let says = |overall| words.iter().any(|word| word.overall == overall);

@@ -6,18 +6,27 @@
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
 
+mod cgroup;
+mod clock_jump;
+mod clock_rate;
 mod corrupt;
+mod cpu_starvation;
 mod delay;
 mod disk_error;
 mod disk_full;
 mod disk_hung;
 mod disk_slow;
+mod faketime;
 mod kill;
 mod loss;
+mod membership;
+mod memory_starvation;
 mod on_disk;
 mod partition;
 mod pause;
 mod power_cut;
+mod rolling_restart;
+mod wiped_node;
 
 use std::time::Duration;
 
@@ -38,6 +47,8 @@ pub struct Ground {
     pub cluster: Cluster,
     /// The choices of nemeses; the same in every run with the same seed.
     pub rng: ChaCha8Rng,
+    /// Sentences on what servers did that they promise not to do, as a nemesis saw it: a violation.
+    pub broken_promises: Vec<String>,
 }
 
 /// What was injected.
@@ -100,6 +111,15 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(kill::Kill::new(kill::Aim::Majority)),
         Box::new(kill::Kill::new(kill::Aim::All)),
         Box::new(pause::Pause::default()),
+        Box::new(clock_jump::ClockJump::new(faketime::Scope::Wall)),
+        Box::new(clock_jump::ClockJump::new(faketime::Scope::Both)),
+        Box::new(clock_rate::ClockRate::default()),
+        Box::new(cpu_starvation::CpuStarvation::default()),
+        Box::new(memory_starvation::MemoryStarvation::default()),
+        Box::new(rolling_restart::RollingRestart::new(rolling_restart::Binary::Same)),
+        Box::new(rolling_restart::RollingRestart::new(rolling_restart::Binary::Other)),
+        Box::new(membership::Membership::default()),
+        Box::new(wiped_node::WipedNode::default()),
         Box::new(partition::Partition::new(partition::Shape::Halves)),
         Box::new(partition::Partition::new(partition::Shape::Leader)),
         Box::new(partition::Partition::new(partition::Shape::OneWay)),
@@ -126,7 +146,29 @@ pub fn named(name: &str) -> Result<Box<dyn Nemesis>> {
     })
 }
 
+/// The leader is chosen more often than others: what it does hides the worst mistakes.
+const LEADER_OF_TEN: u32 = 7;
+
 impl Ground {
+    /// A founding server that should be serving, mostly the leader; with the leader.
+    pub async fn mostly_leader(&mut self) -> Result<(u64, u64)> {
+        let leader = self.cluster.leader().await?;
+        let at_leader = self.rng.random_range(0..10) < LEADER_OF_TEN;
+        let is_founder = self.cluster.ids().contains(&leader);
+        let victim = if at_leader && is_founder { leader } else { self.any_running()? };
+        Ok((victim, leader))
+    }
+
+    /// A founding server other than `id` that should be serving, to which an operator can turn.
+    pub fn another_running(&mut self, id: u64) -> Result<u64> {
+        let mut others = self.cluster.running();
+        others.retain(|other| *other != id);
+        if others.is_empty() {
+            return Err(Failure::new(format!("no server but n{id} is running")));
+        }
+        Ok(others[self.rng.random_range(0..others.len())])
+    }
+
     /// One of the servers that should be serving.
     pub fn any_running(&mut self) -> Result<u64> {
         let running = self.cluster.running();

@@ -32,6 +32,9 @@ pub struct RunEnding {
     pub panics: Vec<String>,
     /// Servers that ended though nothing was done to them that would explain it.
     pub ended_by_themselves: Vec<String>,
+    /// What servers did that they promise not to do, as a nemesis saw it.
+    #[serde(default)]
+    pub broken_promises: Vec<String>,
 }
 
 /// A run that is over.

@@ -77,7 +77,8 @@ pub async fn run(
     let sampler = sampler::start(&cluster, &journal);
     workload.set_up(&site).await?;
     let rng = ChaCha8Rng::seed_from_u64(plan.seed);
-    let mut stage = Stage { ground: Ground { cluster, rng }, nemeses, site, ending, watcher };
+    let ground = Ground { cluster, rng, broken_promises: Vec::new() };
+    let mut stage = Stage { ground, nemeses, site, ending, watcher };
     stage.perform(&workload).await?;
     drop(sampler);
     journal.flush()?;
@@ -133,6 +134,7 @@ impl Stage<'_> {
             self.watcher.say("reading what must be there at the end");
             workload.conclude(&self.site).await?;
         }
+        self.ending.broken_promises = std::mem::take(&mut self.ground.broken_promises);
         self.ending.panics = self.ground.cluster.panics()?;
         Ok(())
     }

@@ -4,14 +4,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rand::Rng as _;
 
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::Condition;
 use crate::{Failure, Result};
 
-/// The leader is chosen more often than others: its pauses hide the worst mistakes.
-const LEADER_OF_TEN: u32 = 7;
 /// A connected request to a process that runs is answered within this.
 const SILENCE: Duration = Duration::from_millis(700);
 
@@ -32,9 +29,7 @@ impl Nemesis for Pause {
     }
 
     async fn inject(&mut self, ground: &mut Ground) -> Result<Injection> {
-        let leader = ground.cluster.leader().await?;
-        let at_leader = ground.rng.random_range(0..10) < LEADER_OF_TEN;
-        let victim = if at_leader { leader } else { ground.any_running()? };
+        let (victim, leader) = ground.mostly_leader().await?;
         self.victim = Some(victim);
         ground.cluster.pause(victim)?;
         let what = format!("paused {}", ground.describe(victim, Some(leader)));
