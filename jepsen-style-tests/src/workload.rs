@@ -52,6 +52,11 @@ pub trait Workload: Send + Sync {
 
     /// Judges the run from what was written down, and from nothing else.
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>>;
+
+    /// How much there was to judge: what is counted, and how many.
+    fn counts(&self, _record: &Record) -> Result<Vec<(&'static str, u64)>> {
+        Ok(Vec::new())
+    }
 }
 
 /// All workloads, in the order of `list`.
