@@ -6,6 +6,8 @@ pub mod coverage;
 pub mod hashes;
 pub mod linear;
 pub mod set;
+pub(crate) mod ttl;
+pub(crate) mod weather;
 
 use std::fmt;
 

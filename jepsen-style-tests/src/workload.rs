@@ -1,10 +1,12 @@
 //! What the clients of a run do, one file per workload, and which checkers judge it.
 
 pub mod kv_register;
+mod ttl;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 
 use crate::checker::Verdict;
 use crate::client::{Client, Site};
@@ -59,9 +61,17 @@ pub trait Workload: Send + Sync {
     }
 }
 
+/// Waits for the parts of a client's work that go on side by side.
+async fn join(mut parts: JoinSet<Result<()>>) -> Result<()> {
+    while let Some(ended) = parts.join_next().await {
+        ended.map_err(|error| Failure::new(format!("a part of a client: {error}")))??;
+    }
+    Ok(())
+}
+
 /// All workloads, in the order of `list`.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    vec![Arc::new(kv_register::KvRegister)]
+    vec![Arc::new(kv_register::KvRegister), Arc::new(ttl::Ttl)]
 }
 
 /// The workload of that name.
