@@ -5,6 +5,7 @@ pub mod counter;
 pub mod coverage;
 pub mod hashes;
 pub mod linear;
+pub(crate) mod lock;
 pub(crate) mod session;
 pub mod set;
 pub(crate) mod ttl;

@@ -1,6 +1,7 @@
 //! What the clients of a run do, one file per workload, and which checkers judge it.
 
 pub mod kv_register;
+mod lock;
 mod session;
 mod ttl;
 
@@ -72,7 +73,12 @@ async fn join(mut parts: JoinSet<Result<()>>) -> Result<()> {
 
 /// All workloads, in the order of `list`.
 pub fn all() -> Vec<Arc<dyn Workload>> {
-    vec![Arc::new(kv_register::KvRegister), Arc::new(session::Session), Arc::new(ttl::Ttl)]
+    vec![
+        Arc::new(kv_register::KvRegister),
+        Arc::new(lock::Lock),
+        Arc::new(session::Session),
+        Arc::new(ttl::Ttl),
+    ]
 }
 
 /// The workload of that name.
