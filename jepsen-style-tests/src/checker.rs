@@ -9,6 +9,7 @@ pub(crate) mod lock;
 pub(crate) mod session;
 pub mod set;
 pub(crate) mod ttl;
+pub(crate) mod watch;
 pub(crate) mod weather;
 
 use std::fmt;

@@ -4,6 +4,7 @@ pub mod kv_register;
 mod lock;
 mod session;
 mod ttl;
+mod watch;
 
 use std::sync::Arc;
 
@@ -78,6 +79,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(lock::Lock),
         Arc::new(session::Session),
         Arc::new(ttl::Ttl),
+        Arc::new(watch::Watch),
     ]
 }
 
