@@ -8,10 +8,15 @@ pub mod counter;
 pub mod coverage;
 pub mod hashes;
 pub mod linear;
+pub(crate) mod lock;
 mod order;
 pub mod process;
+pub(crate) mod session;
 pub mod set;
+pub(crate) mod ttl;
 pub mod versions;
+pub(crate) mod watch;
+pub(crate) mod weather;
 
 use std::fmt;
 

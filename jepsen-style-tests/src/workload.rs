@@ -3,14 +3,19 @@
 pub mod append;
 pub mod catalog;
 pub mod kv_register;
+mod lock;
 pub mod mixed;
+mod session;
 pub mod set;
 mod steps;
+mod ttl;
 pub mod txn;
+mod watch;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 
 use crate::checker::Verdict;
 use crate::client::{Client, Site};
@@ -58,6 +63,19 @@ pub trait Workload: Send + Sync {
 
     /// Judges the run from what was written down, and from nothing else.
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>>;
+
+    /// How much there was to judge: what is counted, and how many.
+    fn counts(&self, _record: &Record) -> Result<Vec<(&'static str, u64)>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Waits for the parts of a client's work that go on side by side.
+async fn join(mut parts: JoinSet<Result<()>>) -> Result<()> {
+    while let Some(ended) = parts.join_next().await {
+        ended.map_err(|error| Failure::new(format!("a part of a client: {error}")))??;
+    }
+    Ok(())
 }
 
 /// All workloads, in the order of `list`.
@@ -69,6 +87,10 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(txn::Txn),
         Arc::new(catalog::Catalog),
         Arc::new(mixed::Mixed::default()),
+        Arc::new(lock::Lock),
+        Arc::new(session::Session),
+        Arc::new(ttl::Ttl),
+        Arc::new(watch::Watch),
     ]
 }
 

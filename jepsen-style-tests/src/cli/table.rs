@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table};
 use crate::checker::coverage::rate_before_faults;
 use crate::judge::{Conclusion, Overall};
 use crate::record::Record;
+use crate::workload;
 
 /// Sentences of a checker that a table shows.
 const SENTENCES_MAX: usize = 5;
@@ -50,10 +51,17 @@ pub(super) fn of_run(record: &Record, conclusion: &Conclusion) -> String {
         }
         words.add_row([said.checker.as_str(), word(said.overall), &because.join("\n")]);
     }
+    let counts: Vec<_> = workload::named(&record.plan.workload)
+        .and_then(|workload| workload.counts(record))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    let counts = if counts.is_empty() { String::new() } else { format!("\n{}", counts.join(", ")) };
     let (requests, operations) = (record.requests.len(), record.operations());
     let rate = rate_before_faults(record);
     format!(
-        "{faults}\n{words}\n{}: {} ({requests} requests, {operations} operations, {rate}/s before the first fault)",
+        "{faults}\n{words}\n{}: {} ({requests} requests, {operations} operations, {rate}/s before the first fault){counts}",
         record.plan.title(),
         word(conclusion.overall)
     )

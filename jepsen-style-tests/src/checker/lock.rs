@@ -1,0 +1,410 @@
+//! Locks: one holder at a time, fencing tokens that never go back, and a delay after a holder was lost.
+//!
+//! A client that was told "true" holds the lock from then on, until it asks to give it up, asks to destroy
+//! its session, or its session may have ended. Within that time, and for the lock-delay after an end
+//! that was not a release, nobody else may be told "true". What has an unknown outcome claims
+//! nothing: it may hold, and excludes nobody.
+//!
+//! The fencing token of a hold is the key's `LockIndex`. It is written along with the guarded data, by a
+//! transaction that checks the session, so in the order of the data's `ModifyIndex` no token may be
+//! smaller than the one before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Verdict;
+use super::weather::MILLISECOND;
+
+/// What the workload writes down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "f", rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// An acknowledged session; it is never renewed.
+    Session {
+        /// Its id.
+        session: String,
+        /// It lives at least this long.
+        life_ms: u64,
+        /// How long its locks stay closed after it ended.
+        delay_ms: u64,
+        /// When its creation was sent.
+        call: u64,
+    },
+    /// An acquisition.
+    Acquire {
+        /// Which lock.
+        lock: u64,
+        /// For whom.
+        session: String,
+        /// When it was sent.
+        call: u64,
+        /// When it was answered; null: its outcome is unknown.
+        ret: Option<u64>,
+        /// Whether it was granted.
+        ok: bool,
+    },
+    /// A default read of the lock.
+    Read {
+        /// Which lock.
+        lock: u64,
+        /// When it was sent.
+        call: u64,
+        /// When it was answered.
+        ret: u64,
+        /// The holder's session.
+        holder: Option<String>,
+        /// The token.
+        lock_index: u64,
+    },
+    /// Guarded data, written under the condition that the session holds the lock.
+    Write {
+        /// Which lock guards it.
+        lock: u64,
+        /// Who writes.
+        session: String,
+        /// The writer's token.
+        token: u64,
+        /// What is written; nobody else writes it.
+        value: u64,
+        /// When it was sent.
+        call: u64,
+        /// When it was answered; null: its outcome is unknown.
+        ret: Option<u64>,
+        /// Whether it was written; false: the writer was fenced off.
+        ok: bool,
+        /// The data's `ModifyIndex` after it.
+        index: u64,
+    },
+    /// A release.
+    Release {
+        /// Which lock.
+        lock: u64,
+        /// By whom.
+        session: String,
+        /// When it was sent.
+        call: u64,
+    },
+    /// The destruction of a session.
+    Destroy {
+        /// Which.
+        session: String,
+        /// When it was sent.
+        call: u64,
+    },
+    /// What was there at the end.
+    End {
+        /// Which lock.
+        lock: u64,
+        /// Its token.
+        lock_index: u64,
+        /// All guarded values that were written.
+        values: Vec<u64>,
+    },
+}
+
+/// What a run's events tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    /// Acknowledged acquisitions.
+    pub(crate) acquired: u64,
+    /// Acquisitions that were refused.
+    pub(crate) refused: u64,
+    /// Acknowledged guarded writes.
+    pub(crate) written: u64,
+    /// Guarded writes that were fenced off.
+    pub(crate) fenced: u64,
+    /// Holds that ended with their session and closed the lock for a delay.
+    pub(crate) delayed: u64,
+}
+
+/// A granted acquisition.
+#[derive(Debug)]
+struct Hold<'a> {
+    lock: u64,
+    session: &'a str,
+    /// When it was granted.
+    from: u64,
+    /// Until when it surely holds.
+    held_until: u64,
+    /// Until when nobody else may acquire; later than the former if there is a lock-delay.
+    closed_until: u64,
+}
+
+/// Judges a run.
+pub(crate) fn check(events: &[Event]) -> Verdict {
+    let holds = holds(events);
+    let mut violations = two_holders(&holds);
+    violations.extend(contradicting_reads(events, &holds));
+    violations.extend(shared_tokens(events));
+    violations.extend(tokens_that_fall(events));
+    violations.extend(unguarded_writes(events, &holds));
+    violations.extend(fencing(events));
+    violations.extend(ends(events));
+    let counts = count(events);
+    let has_end = events.iter().any(|event| matches!(event, Event::End { .. }));
+    if violations.is_empty() && (counts.acquired < 2 || counts.written == 0) {
+        return Verdict::Vacuous("no lock changed hands and guarded data".to_owned());
+    }
+    if violations.is_empty() && !has_end {
+        return Verdict::Vacuous("what was there at the end was not read".to_owned());
+    }
+    Verdict::from_violations(violations)
+}
+
+/// How much there was to judge.
+pub(crate) fn count(events: &[Event]) -> Counts {
+    let mut counts = Counts::default();
+    for event in events {
+        match event {
+            Event::Acquire { ret: Some(_), ok: true, .. } => counts.acquired += 1,
+            Event::Acquire { ret: Some(_), ok: false, .. } => counts.refused += 1,
+            Event::Write { ret: Some(_), ok: true, .. } => counts.written += 1,
+            Event::Write { ret: Some(_), ok: false, .. } => counts.fenced += 1,
+            Event::Session { .. }
+            | Event::Acquire { .. }
+            | Event::Read { .. }
+            | Event::Write { .. }
+            | Event::Release { .. }
+            | Event::Destroy { .. }
+            | Event::End { .. } => {}
+        }
+    }
+    let delayed = holds(events).iter().filter(|hold| hold.closed_until > hold.held_until).count();
+    counts.delayed = delayed as u64;
+    counts
+}
+
+/// What is known of a session.
+#[derive(Debug, Default)]
+struct Lifetime {
+    /// It surely lives until then, unless it is destroyed.
+    ends: u64,
+    delay: u64,
+    destroyed: Option<u64>,
+    releases: Vec<(u64, u64)>,
+}
+
+/// All granted acquisitions, in the order in which they were granted.
+fn holds(events: &[Event]) -> Vec<Hold<'_>> {
+    let lifetimes = lifetimes(events);
+    let mut holds = Vec::new();
+    for event in events {
+        // A session that nobody knows proves nothing: its hold may have ended at once.
+        if let Event::Acquire { lock, session, ret: Some(ret), ok: true, .. } = event
+            && let Some(lifetime) = lifetimes.get(session.as_str())
+        {
+            holds.push(hold(lifetime, *lock, session, *ret));
+        }
+    }
+    holds.sort_by_key(|hold| hold.from);
+    holds
+}
+
+fn lifetimes(events: &[Event]) -> BTreeMap<&str, Lifetime> {
+    let mut lifetimes: BTreeMap<&str, Lifetime> = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::Session { session, life_ms, delay_ms, call } => {
+                let lifetime = lifetimes.entry(session).or_default();
+                lifetime.ends = call + life_ms * MILLISECOND;
+                lifetime.delay = delay_ms * MILLISECOND;
+            }
+            Event::Release { lock, session, call } => {
+                lifetimes.entry(session).or_default().releases.push((*lock, *call));
+            }
+            Event::Destroy { session, call } => {
+                // It may be tried more than once; the first may be the one that did it.
+                let destroyed = &mut lifetimes.entry(session).or_default().destroyed;
+                *destroyed = Some(destroyed.unwrap_or(u64::MAX).min(*call));
+            }
+            Event::Acquire { .. }
+            | Event::Read { .. }
+            | Event::Write { .. }
+            | Event::End { .. } => {}
+        }
+    }
+    lifetimes
+}
+
+fn hold<'a>(lifetime: &Lifetime, lock: u64, session: &'a str, from: u64) -> Hold<'a> {
+    let releases = lifetime.releases.iter().filter(|(which, call)| *which == lock && *call > from);
+    let released = releases.map(|(_, call)| *call).min().unwrap_or(u64::MAX);
+    let ended = lifetime.destroyed.unwrap_or(u64::MAX).min(lifetime.ends);
+    let closed_until = if released < ended { released } else { ended + lifetime.delay };
+    Hold { lock, session, from, held_until: ended.min(released), closed_until }
+}
+
+fn two_holders(holds: &[Hold<'_>]) -> Vec<String> {
+    let mut violations = Vec::new();
+    let mut longest: BTreeMap<u64, &Hold<'_>> = BTreeMap::new();
+    for hold in holds {
+        let last = longest.entry(hold.lock).or_insert(hold);
+        if last.session != hold.session && hold.from < last.closed_until {
+            let when =
+                if hold.from < last.held_until { "it held it" } else { "its lock-delay went on" };
+            violations.push(format!(
+                "lock {} was granted to {} at {} ns while {} had it: {when} until {} ns, since {} ns",
+                hold.lock, hold.session, hold.from, last.session, last.closed_until, last.from
+            ));
+        }
+        if hold.closed_until > last.closed_until {
+            *last = hold;
+        }
+    }
+    violations
+}
+
+/// Whoever reads a lock while somebody surely holds it sees that holder.
+fn contradicting_reads(events: &[Event], holds: &[Hold<'_>]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for event in events {
+        let Event::Read { lock, call, ret, holder, .. } = event else { continue };
+        let during =
+            |hold: &&Hold<'_>| hold.lock == *lock && hold.from < *call && *ret < hold.held_until;
+        let Some(hold) = holds.iter().find(during) else { continue };
+        if holder.as_deref() != Some(hold.session) {
+            violations.push(format!(
+                "lock {lock} was held by {} from {} to {} ns, and a read from {call} to {ret} ns saw {holder:?}",
+                hold.session, hold.from, hold.held_until
+            ));
+        }
+    }
+    violations
+}
+
+/// Each token belongs to one holder.
+fn shared_tokens(events: &[Event]) -> Vec<String> {
+    let mut owners: BTreeMap<(u64, u64), &str> = BTreeMap::new();
+    let mut violations = Vec::new();
+    for event in events {
+        let Event::Read { lock, holder: Some(holder), lock_index, .. } = event else { continue };
+        let owner = owners.entry((*lock, *lock_index)).or_insert(holder);
+        if owner != holder {
+            violations.push(format!(
+                "token {lock_index} of lock {lock} belongs to {owner} and to {holder}"
+            ));
+        }
+    }
+    violations
+}
+
+/// A read that began after another one returned does not see a smaller token.
+fn tokens_that_fall(events: &[Event]) -> Vec<String> {
+    let mut reads: BTreeMap<u64, Vec<(u64, u64, u64)>> = BTreeMap::new();
+    for event in events {
+        if let Event::Read { lock, call, ret, lock_index, .. } = event {
+            reads.entry(*lock).or_default().push((*call, *ret, *lock_index));
+        }
+    }
+    let mut violations = Vec::new();
+    for (lock, mut reads) in reads {
+        reads.sort_unstable();
+        let mut ended: Vec<_> = reads.iter().map(|(_, ret, index)| (*ret, *index)).collect();
+        ended.sort_unstable();
+        let (mut next, mut highest) = (0, 0);
+        for (call, _, index) in reads {
+            while ended.get(next).is_some_and(|(ret, _)| *ret < call) {
+                highest = highest.max(ended[next].1);
+                next += 1;
+            }
+            if index < highest {
+                violations.push(format!(
+                    "the token of lock {lock} fell from {highest} to {index} in a read that began at {call} ns"
+                ));
+            }
+        }
+    }
+    violations
+}
+
+/// Nobody writes guarded data while somebody else surely holds the lock.
+fn unguarded_writes(events: &[Event], holds: &[Hold<'_>]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for event in events {
+        let Event::Write { lock, session, value, call, ret: Some(ret), ok: true, .. } = event
+        else {
+            continue;
+        };
+        let other = holds.iter().find(|hold| {
+            let during = hold.from < *call && *ret < hold.held_until;
+            hold.lock == *lock && hold.session != session && during
+        });
+        if let Some(other) = other {
+            violations.push(format!(
+                "{session} wrote {value} from {call} to {ret} ns while {} held lock {lock}",
+                other.session
+            ));
+        }
+    }
+    violations
+}
+
+/// In the order in which guarded data was written, no token goes back.
+fn fencing(events: &[Event]) -> Vec<String> {
+    let mut writes: BTreeMap<u64, Vec<(u64, u64, u64)>> = BTreeMap::new();
+    for event in events {
+        if let Event::Write { lock, token, value, ret: Some(_), ok: true, index, .. } = event {
+            writes.entry(*lock).or_default().push((*index, *token, *value));
+        }
+    }
+    let mut violations = Vec::new();
+    for (lock, mut writes) in writes {
+        writes.sort_unstable();
+        for pair in writes.windows(2) {
+            let ((_, before, first), (_, after, second)) = (pair[0], pair[1]);
+            if after < before {
+                violations.push(format!(
+                    "lock {lock}: {second} was written with token {after} after {first} with token {before}"
+                ));
+            }
+            if pair[0].0 == pair[1].0 {
+                violations
+                    .push(format!("lock {lock}: {first} and {second} have the same ModifyIndex"));
+            }
+        }
+    }
+    violations
+}
+
+/// What was acknowledged is there at the end, what was refused is not, and each grant raised the token by one.
+fn ends(events: &[Event]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for event in events {
+        let Event::End { lock: which, lock_index, values } = event else { continue };
+        let there: BTreeSet<_> = values.iter().collect();
+        let (mut granted, mut unknown) = (0, 0);
+        for event in events {
+            match event {
+                Event::Write { lock, value, ret: Some(_), ok, .. }
+                    if lock == which && *ok != there.contains(value) =>
+                {
+                    let what =
+                        if *ok { "acknowledged and is lost" } else { "fenced off and is there" };
+                    violations.push(format!("lock {which}: the write of {value} was {what}"));
+                }
+                Event::Acquire { lock, ret, ok, .. } if lock == which => {
+                    granted += u64::from(ret.is_some() && *ok);
+                    unknown += u64::from(ret.is_none());
+                }
+                Event::Session { .. }
+                | Event::Acquire { .. }
+                | Event::Read { .. }
+                | Event::Write { .. }
+                | Event::Release { .. }
+                | Event::Destroy { .. }
+                | Event::End { .. } => {}
+            }
+        }
+        if !(granted..=granted + unknown).contains(lock_index) {
+            violations.push(format!(
+                "the token of lock {which} is {lock_index} at the end, after {granted} grants and {unknown} acquisitions of unknown outcome"
+            ));
+        }
+    }
+    violations
+}
+
+#[cfg(test)]
+#[path = "lock_tests.rs"]
+mod tests;

@@ -1,0 +1,438 @@
+//! A service with a TTL check is never critical before its time, and critical soon after it.
+//!
+//! A life is one registration under an id that nobody else uses: it heartbeats, falls silent, and is
+//! deregistered. Heartbeats may overlap (one that hangs at a dead node does not keep the next from being
+//! sent), so only what surely happened counts: an acknowledged heartbeat took effect at some moment
+//! between its call and its return; one with an unknown outcome may have made the life longer, never
+//! shorter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Verdict;
+use super::weather::{MILLISECOND, Weather};
+
+/// Documented: critical by the TTL plus this in default reads on every server.
+const LATE_MAX: u64 = 500 * MILLISECOND;
+
+/// What the workload writes down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "f", rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// A registration as passing (the first of a life) or a heartbeat.
+    Beat {
+        /// Whose.
+        life: u64,
+        /// The check's TTL.
+        ttl_ms: u64,
+        /// When it was sent.
+        call: u64,
+        /// When it was acknowledged; null: its outcome is unknown.
+        ret: Option<u64>,
+    },
+    /// The life is about to be deregistered.
+    End {
+        /// Whose.
+        life: u64,
+        /// Before the deregistration was sent.
+        call: u64,
+    },
+    /// All that is critical, according to one server.
+    Look {
+        /// The server.
+        node: u64,
+        /// Whether it was a `?stale` read.
+        stale: bool,
+        /// When it was asked.
+        call: u64,
+        /// When it answered.
+        ret: u64,
+        /// The lives that were critical.
+        critical: Vec<u64>,
+    },
+}
+
+/// What a run's events tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Lives that began.
+    pub(crate) lifetimes: u64,
+    /// Lives that were seen to become critical.
+    pub(crate) expired: u64,
+    /// Lives whose lateness could be judged.
+    pub(crate) judged_late: u64,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    ttl: u64,
+    beats: Vec<(u64, Option<u64>)>,
+    end: Option<u64>,
+}
+
+struct Look<'a> {
+    node: u64,
+    stale: bool,
+    call: u64,
+    ret: u64,
+    critical: &'a [u64],
+}
+
+impl Life {
+    fn acknowledged(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.beats.iter().filter_map(|(call, ret)| Some((*call, (*ret)?)))
+    }
+
+    /// The first moment at which it may be critical: a whole TTL in which no acknowledged heartbeat lies.
+    fn may_be_critical_from(&self) -> Option<u64> {
+        let is_silence = |from: u64| {
+            !self.acknowledged().any(|(call, ret)| call > from && ret <= from + self.ttl)
+        };
+        let silences = self.acknowledged().map(|(call, _)| call).filter(|call| is_silence(*call));
+        silences.min().map(|from| from + self.ttl)
+    }
+
+    /// The moment by which it must be critical, if it is known when its last heartbeat took effect.
+    fn must_be_critical_from(&self, weather: &Weather) -> Option<u64> {
+        if self.beats.iter().any(|(_, ret)| ret.is_none()) {
+            return None;
+        }
+        let last = self.acknowledged().map(|(_, ret)| ret).max()?;
+        Some(weather.due(last, self.ttl + LATE_MAX))
+    }
+}
+
+/// No server shows a life as critical, by whatever kind of read, before it may be.
+pub(crate) fn check_early(events: &[Event]) -> Verdict {
+    let lives = lives(events);
+    let limits: BTreeMap<u64, u64> =
+        lives.iter().filter_map(|(id, life)| Some((*id, life.may_be_critical_from()?))).collect();
+    let looks = looks(events);
+    if limits.is_empty() || looks.is_empty() {
+        return Verdict::Vacuous("no lifetime was looked at".to_owned());
+    }
+    let mut blamed = BTreeSet::new();
+    let mut violations = Vec::new();
+    for look in &looks {
+        for id in look.critical {
+            let Some(limit) = limits.get(id).filter(|limit| look.ret < **limit) else { continue };
+            if blamed.insert(id) {
+                let early = (limit - look.ret) / MILLISECOND;
+                violations.push(format!(
+                    "life {id} was critical at least {early} ms before its TTL was over, in a {} read of n{} that ended at {} ns",
+                    if look.stale { "stale" } else { "default" }, look.node, look.ret
+                ));
+            }
+        }
+    }
+    Verdict::from_violations(violations)
+}
+
+/// Every default read, at every server, shows a silent life as critical once it must be.
+pub(crate) fn check_late(events: &[Event], weather: &Weather) -> Verdict {
+    let looks = default_looks(events);
+    let mut judged = 0_u64;
+    let mut violations = Vec::new();
+    for (id, life) in lives(events) {
+        let must = looks_that_must_show(&life, &looks, weather);
+        judged += u64::from(!must.is_empty());
+        if let Some(look) = must.iter().find(|look| !look.critical.contains(&id)) {
+            let due = life.must_be_critical_from(weather).unwrap_or_default();
+            let late = (look.call - due) / MILLISECOND;
+            violations.push(format!(
+                "life {id} was not critical {late} ms after its TTL of {} ms, the documented bound and every allowance for leader changes, in a default read of n{} that began at {} ns",
+                life.ttl / MILLISECOND, look.node, look.call
+            ));
+        }
+    }
+    if judged == 0 {
+        return Verdict::Vacuous("no silent life was looked at after its time".to_owned());
+    }
+    Verdict::from_violations(violations)
+}
+
+/// How much there was to judge.
+pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
+    let lives = lives(events);
+    let looks = default_looks(events);
+    let critical: BTreeSet<u64> =
+        self::looks(events).iter().flat_map(|look| look.critical.iter().copied()).collect();
+    let judged = |life: &&Life| !looks_that_must_show(life, &looks, weather).is_empty();
+    Counts {
+        lifetimes: lives.len() as u64,
+        expired: lives.keys().filter(|id| critical.contains(id)).count() as u64,
+        judged_late: lives.values().filter(judged).count() as u64,
+    }
+}
+
+/// The default reads between the moment when a life must be critical and its deregistration; `looks` are
+/// in the order of their calls.
+fn looks_that_must_show<'a, 'b>(
+    life: &Life,
+    looks: &'a [Look<'b>],
+    weather: &Weather,
+) -> Vec<&'a Look<'b>> {
+    let Some(due) = life.must_be_critical_from(weather) else { return Vec::new() };
+    let end = life.end.unwrap_or(u64::MAX);
+    let first = looks.partition_point(|look| look.call <= due);
+    looks[first..].iter().take_while(|look| look.call < end).filter(|look| look.ret < end).collect()
+}
+
+/// Only what has an acknowledged registration: before that, nobody knows when it began.
+fn lives(events: &[Event]) -> BTreeMap<u64, Life> {
+    let mut lives: BTreeMap<u64, Life> = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::Beat { life, ttl_ms, call, ret } => {
+                let life = lives.entry(*life).or_default();
+                life.ttl = ttl_ms * MILLISECOND;
+                life.beats.push((*call, *ret));
+            }
+            Event::End { life, call } => lives.entry(*life).or_default().end = Some(*call),
+            Event::Look { .. } => {}
+        }
+    }
+    lives.retain(|_, life| {
+        let first = life.beats.iter().min_by_key(|(call, _)| *call);
+        first.is_some_and(|(_, ret)| ret.is_some())
+    });
+    lives
+}
+
+fn looks(events: &[Event]) -> Vec<Look<'_>> {
+    let mut looks: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Look { node, stale, call, ret, critical } => {
+                Some(Look { node: *node, stale: *stale, call: *call, ret: *ret, critical })
+            }
+            Event::Beat { .. } | Event::End { .. } => None,
+        })
+        .collect();
+    looks.sort_by_key(|look| look.call);
+    looks
+}
+
+fn default_looks(events: &[Event]) -> Vec<Look<'_>> {
+    looks(events).into_iter().filter(|look| !look.stale).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Fault, Sample};
+
+    /// A TTL of one second; moments are milliseconds.
+    fn beat(life: u64, call: u64, ret: impl Into<Option<u64>>) -> Event {
+        let ret = ret.into().map(|ret: u64| ret * MILLISECOND);
+        Event::Beat { life, ttl_ms: 1_000, call: call * MILLISECOND, ret }
+    }
+
+    fn look(stale: bool, call: u64, ret: u64, critical: &[u64]) -> Event {
+        let (call, ret) = (call * MILLISECOND, ret * MILLISECOND);
+        Event::Look { node: 2, stale, call, ret, critical: critical.to_vec() }
+    }
+
+    fn end(life: u64, call: u64) -> Event {
+        Event::End { life, call: call * MILLISECOND }
+    }
+
+    #[test]
+    fn lives_that_are_never_early_are_accepted() {
+        let good = [
+            ("never critical", vec![beat(1, 0, 10), look(false, 900, 910, &[])]),
+            ("critical in time", vec![beat(1, 0, 10), look(false, 1_001, 1_010, &[1])]),
+            ("the answer came in time", vec![beat(1, 0, 10), look(true, 990, 1_001, &[1])]),
+            (
+                "a heartbeat may take effect at its call",
+                vec![beat(1, 0, 10), beat(1, 500, 900), look(false, 1_490, 1_501, &[1])],
+            ),
+            (
+                "it overslept between two heartbeats, and a stale read still tells",
+                vec![
+                    beat(1, 0, 10),
+                    beat(1, 1_200, 1_210),
+                    look(false, 1_100, 1_110, &[1]),
+                    look(true, 1_300, 1_310, &[1]),
+                ],
+            ),
+            (
+                "an unknown heartbeat promises nothing",
+                vec![beat(1, 0, 10), beat(1, 500, None), look(false, 1_100, 1_110, &[1])],
+            ),
+            (
+                "a heartbeat that hung promises nothing",
+                vec![beat(1, 0, 10), beat(1, 500, 3_000), look(false, 1_100, 1_110, &[1])],
+            ),
+            (
+                "nobody knows when it was registered",
+                vec![beat(1, 0, None), beat(1, 100, 110), look(false, 500, 510, &[1])],
+            ),
+        ];
+        for (name, events) in good {
+            let verdict = check_early(&events);
+            let vacuous = name.starts_with("nobody");
+            assert!(verdict.is_valid() || vacuous && !verdict.is_invalid(), "{name}: {verdict}");
+        }
+    }
+
+    #[test]
+    fn early_sightings_are_rejected() {
+        let bad = [
+            ("before the TTL", vec![beat(1, 0, 10), look(false, 900, 999, &[1])]),
+            ("in a stale read", vec![beat(1, 0, 10), look(true, 900, 999, &[1])]),
+            (
+                "a heartbeat was not heard",
+                vec![beat(1, 0, 10), beat(1, 500, 510), look(false, 1_100, 1_110, &[1])],
+            ),
+            (
+                "one of two lives",
+                vec![beat(1, 0, 10), beat(2, 600, 610), look(false, 1_100, 1_110, &[1, 2])],
+            ),
+            (
+                "the last of many heartbeats was not heard",
+                vec![
+                    beat(1, 0, 10),
+                    beat(1, 700, 710),
+                    beat(1, 1_400, 1_410),
+                    look(true, 2_300, 2_310, &[1]),
+                ],
+            ),
+            (
+                "an unknown one in between takes nothing away",
+                vec![
+                    beat(1, 0, 10),
+                    beat(1, 400, None),
+                    beat(1, 800, 810),
+                    look(false, 1_500, 1_600, &[1]),
+                ],
+            ),
+        ];
+        for (name, events) in bad {
+            assert!(check_early(&events).is_invalid(), "{name}");
+        }
+    }
+
+    #[test]
+    fn lives_that_are_never_late_are_accepted() {
+        let calm = Weather::default();
+        let good = [
+            ("in time", vec![beat(1, 0, 10), look(false, 1_600, 1_610, &[1])]),
+            (
+                "within the bound",
+                vec![
+                    beat(1, 0, 10),
+                    look(false, 1_500, 1_520, &[]),
+                    look(false, 1_600, 1_610, &[1]),
+                ],
+            ),
+            (
+                "a stale read may lag",
+                vec![
+                    beat(1, 0, 10),
+                    look(true, 1_600, 1_610, &[]),
+                    look(false, 1_600, 1_610, &[1]),
+                ],
+            ),
+            (
+                "deregistered meanwhile",
+                vec![
+                    beat(1, 0, 10),
+                    look(false, 1_600, 1_610, &[1]),
+                    end(1, 1_700),
+                    look(false, 1_690, 1_720, &[]),
+                ],
+            ),
+            (
+                "a heartbeat that was acknowledged late",
+                vec![
+                    beat(1, 0, 10),
+                    beat(1, 300, 900),
+                    look(false, 1_600, 1_610, &[]),
+                    look(false, 2_500, 2_510, &[1]),
+                ],
+            ),
+            (
+                "another may live on",
+                vec![
+                    beat(1, 0, 10),
+                    beat(2, 0, 10),
+                    beat(2, 900, None),
+                    look(false, 1_600, 1_610, &[1]),
+                ],
+            ),
+        ];
+        for (name, events) in good {
+            let verdict = check_late(&events, &calm);
+            assert!(verdict.is_valid(), "{name}: {verdict}");
+        }
+    }
+
+    #[test]
+    fn late_lives_are_rejected() {
+        let calm = Weather::default();
+        let bad = [
+            ("after the bound", vec![beat(1, 0, 10), look(false, 1_511, 1_520, &[])]),
+            ("never", vec![beat(1, 0, 10), look(false, 9_000, 9_010, &[])]),
+            (
+                "at one server only",
+                vec![
+                    beat(1, 0, 10),
+                    look(false, 1_600, 1_610, &[1]),
+                    look(false, 1_600, 1_615, &[]),
+                ],
+            ),
+            (
+                "it comes back to life",
+                vec![
+                    beat(1, 0, 10),
+                    look(false, 1_600, 1_610, &[1]),
+                    look(false, 1_700, 1_710, &[]),
+                ],
+            ),
+            (
+                "after its last heartbeat",
+                vec![beat(1, 0, 10), beat(1, 500, 510), look(false, 2_020, 2_030, &[])],
+            ),
+            (
+                "one of two lives",
+                vec![beat(1, 0, 10), beat(2, 0, 10), look(false, 1_600, 1_610, &[2])],
+            ),
+        ];
+        for (name, events) in bad {
+            assert!(check_late(&events, &calm).is_invalid(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_leader_change_makes_the_bound_longer_and_not_endless() {
+        let reign = |term, at_ms: u64| Sample {
+            at: at_ms * MILLISECOND,
+            node: term,
+            term: Some(term),
+            leads: Some(true),
+            ..Sample::default()
+        };
+        let kill = Fault {
+            affected: vec![1],
+            began: 500 * MILLISECOND,
+            recovered: Some(3_000 * MILLISECOND),
+            ..Fault::default()
+        };
+        let weather = Weather::new(&[kill], &[reign(1, 0), reign(2, 1_500)], 3);
+        let silent = |look| vec![beat(1, 100, 110), look];
+        assert!(!check_late(&silent(look(false, 4_900, 4_910, &[])), &weather).is_invalid());
+        assert!(check_late(&silent(look(false, 9_000, 9_010, &[])), &weather).is_invalid());
+        assert!(check_late(&silent(look(false, 9_000, 9_010, &[1])), &weather).is_valid());
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_falls_silent_proves_nothing() {
+        let events = [beat(1, 0, 10), look(false, 900, 910, &[])];
+        assert!(matches!(check_late(&events, &Weather::default()), Verdict::Vacuous(_)));
+        assert!(matches!(check_early(&[beat(1, 0, 10)]), Verdict::Vacuous(_)));
+        let counts = count(&events, &Weather::default());
+        assert_eq!(counts, Counts { lifetimes: 1, expired: 0, judged_late: 0 });
+    }
+}

@@ -1,0 +1,296 @@
+//! Locks in the key-value store, which many clients contend for, each time with a new session.
+//!
+//! Whoever is granted a lock reads its token, writes guarded data by transactions that check the session, and
+//! then releases the lock, destroys the session, or sleeps until the session has expired and tries to
+//! write all the same, as a client does that was paused for too long.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rand::Rng as _;
+use serde_json::{Value, json};
+
+use super::{Judgement, Workload};
+use crate::checker::lock::{self, Event};
+use crate::client::{Call, Client, Outcome, Reply, Site};
+use crate::http::Answer;
+use crate::record::Record;
+use crate::{Failure, Result};
+
+/// Locks that are contended for.
+const LOCKS: u64 = 12;
+const TTL: Duration = Duration::from_secs(10);
+/// Documented: a session lives for twice its TTL.
+const LIFE: Duration = Duration::from_secs(20);
+/// How much longer a client sleeps that lets its session expire.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+/// A client gives up after so many refusals, and goes on with a new session.
+const TRIES: u32 = 20;
+/// A refused client looks who holds the lock, one of so many times.
+const LOOK_ONE_OF: u32 = 4;
+/// Guarded writes in one hold.
+const WRITES: std::ops::RangeInclusive<u32> = 1..=4;
+/// The lock-delays, in ms. They are counted only while faults let the cluster's time go on.
+const DELAYS_MS: [u64; 4] = [0, 0, 500, 1_500];
+/// Of a hundred holds, this many end with a destroyed session, and this many by expiry; the others are
+/// released.
+const DESTROYS_OF_100: u32 = 40;
+const EXPIRIES_OF_100: u32 = 1;
+/// Values that a client can write before its numbers meet another's.
+const VALUES_PER_CLIENT: u64 = 1_000_000;
+const NAME: &str = "lock";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lock;
+
+#[async_trait]
+impl Workload for Lock {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "locks have one holder, fencing tokens never go back, lock-delays hold"
+    }
+
+    async fn work(&self, mut client: Client) -> Result<()> {
+        let mut value = client.number * VALUES_PER_CLIENT;
+        while client.turn().await {
+            if let Some(session) = create(&mut client).await {
+                with_session(&mut client, &session, &mut value).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        for lock in 0..LOCKS {
+            let answer = site.http(0).get(&lock_path(lock)).await?;
+            let (_, lock_index) = holder_in(&answer).unwrap_or_default();
+            let path = format!("/v1/kv/guarded/{lock}/log/?keys");
+            let answer = site.http(1).get(&path).await?;
+            let values = values_in(&answer)?;
+            site.journal.note(NAME, &Event::End { lock, lock_index, values });
+        }
+        Ok(())
+    }
+
+    fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        Ok(vec![Judgement::new("lock", lock::check(&events))])
+    }
+
+    fn counts(&self, record: &Record) -> Result<Vec<(&'static str, u64)>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        let counts = lock::count(&events);
+        Ok(vec![
+            ("acquired", counts.acquired),
+            ("refused", counts.refused),
+            ("guarded writes", counts.written),
+            ("fenced off", counts.fenced),
+            ("lock-delays", counts.delayed),
+        ])
+    }
+}
+
+/// A session, and when it surely still lives.
+struct Session {
+    id: String,
+    expires: u64,
+}
+
+fn lock_path(lock: u64) -> String {
+    format!("/v1/kv/locks/{lock}")
+}
+
+fn any_position(client: &mut Client) -> usize {
+    client.rng.random_range(0..client.site.nodes.len())
+}
+
+/// Sends a request to a random server.
+async fn send(client: &mut Client, call: Call<'_>) -> Reply {
+    let position = any_position(client);
+    client.send_to(position, call).await
+}
+
+async fn create(client: &mut Client) -> Option<Session> {
+    let delay_ms = DELAYS_MS[client.rng.random_range(0..DELAYS_MS.len())];
+    let ttl = format!("{}s", TTL.as_secs());
+    let delay = format!("{delay_ms}ms");
+    let body = json!({"TTL": ttl, "LockDelay": delay, "Behavior": "release"});
+    let reply = send(client, Call::write("/v1/session/create", body.to_string())).await;
+    let id = reply.answer()?.json().ok()?["ID"].as_str()?.to_owned();
+    let life_ms = LIFE.as_secs() * 1_000;
+    let session = id.clone();
+    let created = Event::Session { session, life_ms, delay_ms, call: reply.call };
+    client.site.journal.note(NAME, &created);
+    let expires = reply.end + u64::try_from((LIFE + OVERSLEPT).as_nanos()).unwrap_or(u64::MAX);
+    Some(Session { id, expires })
+}
+
+/// Contends for locks until one is granted or nothing can be won any more.
+async fn with_session(client: &mut Client, session: &Session, value: &mut u64) {
+    for _ in 0..TRIES {
+        if !client.turn().await {
+            return;
+        }
+        let lock = client.rng.random_range(0..LOCKS);
+        match acquire(client, lock, &session.id).await {
+            Some(true) => {
+                hold(client, lock, session, value).await;
+                return;
+            }
+            Some(false) if client.rng.random_range(0..LOOK_ONE_OF) == 0 => {
+                read(client, lock).await;
+            }
+            Some(false) => {}
+            None => break,
+        }
+    }
+    destroy(client, &session.id).await;
+}
+
+/// Whether the lock was granted; none if that is unknown.
+async fn acquire(client: &mut Client, lock: u64, session: &str) -> Option<bool> {
+    let path = format!("{}?acquire={session}", lock_path(lock));
+    let reply = send(client, Call::write(&path, session)).await;
+    let granted = match &reply.outcome {
+        Outcome::Answered(answer) => Some(answer.body == "true"),
+        Outcome::NoEffect(_) => return Some(false),
+        Outcome::Unknown(_) => None,
+    };
+    client.site.journal.note(
+        NAME,
+        &Event::Acquire {
+            lock,
+            session: session.to_owned(),
+            call: reply.call,
+            ret: granted.map(|_| reply.end),
+            ok: granted == Some(true),
+        },
+    );
+    granted
+}
+
+/// The holder and the token that a read shows.
+async fn read(client: &mut Client, lock: u64) -> Option<(Option<String>, u64)> {
+    let reply = send(client, Call::read(&lock_path(lock))).await;
+    let (holder, lock_index) = holder_in(reply.answer()?)?;
+    let (call, ret) = (reply.call, reply.end);
+    let seen = Event::Read { lock, call, ret, holder: holder.clone(), lock_index };
+    client.site.journal.note(NAME, &seen);
+    Some((holder, lock_index))
+}
+
+fn holder_in(answer: &Answer) -> Option<(Option<String>, u64)> {
+    let listed = answer.json().ok()?;
+    let entry = listed.get(0)?;
+    Some((entry["Session"].as_str().map(str::to_owned), entry["LockIndex"].as_u64()?))
+}
+
+/// The guarded values that were ever written: the ends of the keys in their log.
+fn values_in(answer: &Answer) -> Result<Vec<u64>> {
+    if answer.status == 404 {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<String> = serde_json::from_value(answer.json()?)?;
+    let value = |key: &String| key.rsplit('/').next().and_then(|end| end.parse().ok());
+    keys.iter()
+        .map(|key| value(key).ok_or_else(|| Failure::new(format!("a strange key: {key}"))))
+        .collect()
+}
+
+async fn hold(client: &mut Client, lock: u64, session: &Session, value: &mut u64) {
+    let seen = read(client, lock).await;
+    let Some((Some(holder), token)) = seen else { return destroy(client, &session.id).await };
+    if holder != session.id {
+        return;
+    }
+    for _ in 0..client.rng.random_range(WRITES) {
+        *value += 1;
+        write(client, lock, &session.id, token, *value).await;
+        if !client.turn().await {
+            return;
+        }
+    }
+    let end = client.rng.random_range(0..100);
+    if end < EXPIRIES_OF_100 {
+        while client.site.now() < session.expires {
+            if !client.turn().await {
+                return;
+            }
+        }
+        *value += 1;
+        write(client, lock, &session.id, token, *value).await;
+    } else if end < EXPIRIES_OF_100 + DESTROYS_OF_100 {
+        destroy(client, &session.id).await;
+        // It does not know yet that it has lost the lock.
+        *value += 1;
+        write(client, lock, &session.id, token, *value).await;
+    } else {
+        release(client, lock, &session.id).await;
+    }
+}
+
+/// Writes guarded data and logs it, unless the session does not hold the lock any more.
+async fn write(client: &mut Client, lock: u64, session: &str, token: u64, value: u64) {
+    let text = BASE64_STANDARD.encode(value.to_string());
+    let body = json!([
+        {"KV": {"Verb": "check-session", "Key": format!("locks/{lock}"), "Session": session}},
+        {"KV": {"Verb": "set", "Key": format!("guarded/{lock}/data"), "Value": text}},
+        {"KV": {"Verb": "set", "Key": format!("guarded/{lock}/log/{value}"), "Value": text}},
+    ]);
+    let call = Call::write("/v1/txn", body.to_string()).accepting(&[200, 409]);
+    let reply = send(client, call).await;
+    let (ret, index) = match &reply.outcome {
+        Outcome::Answered(answer) => (Some(reply.end), data_index(answer)),
+        Outcome::NoEffect(_) => return,
+        Outcome::Unknown(_) => (None, None),
+    };
+    let (ok, index) = (index.is_some(), index.unwrap_or_default());
+    let session = session.to_owned();
+    let written = Event::Write { lock, session, token, value, call: reply.call, ret, ok, index };
+    client.site.journal.note(NAME, &written);
+}
+
+/// The `ModifyIndex` of the guarded data after a transaction that was carried out.
+fn data_index(answer: &Answer) -> Option<u64> {
+    let results: Value = answer.json().ok()?;
+    results["Results"].as_array()?.iter().find_map(|result| {
+        let entry = &result["KV"];
+        entry["Key"].as_str()?.ends_with("/data").then(|| entry["ModifyIndex"].as_u64())?
+    })
+}
+
+/// Gives a lock back; if that cannot be known to have happened, its session must not live on either.
+async fn release(client: &mut Client, lock: u64, session: &str) {
+    let path = format!("{}?release={session}", lock_path(lock));
+    let reply = send(client, Call::write(&path, "")).await;
+    if !matches!(reply.outcome, Outcome::NoEffect(_)) {
+        let session = session.to_owned();
+        client.site.journal.note(NAME, &Event::Release { lock, session, call: reply.call });
+    }
+    if reply.answer().is_none() {
+        destroy(client, session).await;
+    }
+}
+
+/// Tries one server after the other until one has done it: a lock that is left to expire is of no use to
+/// anybody while faults keep the cluster's time from going on.
+async fn destroy(client: &mut Client, session: &str) {
+    let path = format!("/v1/session/destroy/{session}");
+    let first = any_position(client);
+    for position in first.. {
+        let reply = client.send_to(position, Call::write(&path, "")).await;
+        if !matches!(reply.outcome, Outcome::NoEffect(_)) {
+            let session = session.to_owned();
+            client.site.journal.note(NAME, &Event::Destroy { session, call: reply.call });
+        }
+        if reply.answer().is_some() || !client.turn().await {
+            break;
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Sessions with a TTL: renewed through any server for a while, then left to expire, or destroyed.
+//!
+//! Meanwhile observers list the sessions at every server. The shortest TTL that the API allows is 10 s and a
+//! session ends at twice that, counted only while faults let the cluster's time go on; so the observers
+//! stay behind after the run, until all that was left alone must be gone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rand::Rng as _;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{Judgement, Workload, join};
+use crate::Result;
+use crate::checker::session::{self, Event};
+use crate::checker::weather::Weather;
+use crate::client::{Call, Client, Outcome, Site};
+use crate::http::Answer;
+use crate::record::Record;
+
+/// The shortest that the API allows.
+const TTL_MS: u64 = 10_000;
+/// One session of a client's is renewed, or about to be, for each of so many operations per second.
+const RATE_PER_SESSION: u64 = 8;
+/// Between two renewals: many per TTL, so that many meet a fault.
+const RENEW_EVERY: Duration = Duration::from_millis(300);
+/// Most are renewed at most this often.
+const RENEWALS_MAX: u32 = 20;
+/// One of so many is renewed for long.
+const LONG_ONE_OF: u32 = 10;
+const LONG_RENEWALS: u32 = 80;
+/// One of so many is destroyed instead of left alone.
+const DESTROY_ONE_OF: u32 = 4;
+/// After a session was left alone, the next one begins after up to this long, in ms.
+const REST_MS: std::ops::Range<u64> = 1_000..4_000;
+/// Between two renewals that nobody took.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often an observer looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long observers stay behind: twice the TTL, what is documented on top, and the grace of a leader that
+/// was elected at the very end.
+const STAY: Duration = Duration::from_millis(2 * TTL_MS + 3_500);
+/// Numbers that a task can use before they meet another's.
+const SESSIONS_MAX: u64 = 100_000;
+const NAME: &str = "session";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Session;
+
+#[async_trait]
+impl Workload for Session {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "sessions live while they are renewed, and end in time"
+    }
+
+    async fn work(&self, client: Client) -> Result<()> {
+        let site = &client.site;
+        let mut parts = JoinSet::new();
+        if client.number == 0 {
+            for position in 0..site.nodes.len() {
+                for stale in [false, true] {
+                    parts.spawn(observe(Client::new(0, Arc::clone(site)), position, stale));
+                }
+            }
+        }
+        let sessions = (site.plan.rate / RATE_PER_SESSION).div_ceil(site.plan.clients);
+        for session in 0..sessions {
+            let number = client.number + site.plan.clients * session;
+            parts.spawn(keep(Client::new(number, Arc::clone(site))));
+        }
+        join(parts).await
+    }
+
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        let until = Instant::now() + STAY;
+        while Instant::now() < until {
+            for (node, http) in &site.nodes {
+                let call = site.now();
+                let answer = http.get("/v1/session/list").await?;
+                let ret = site.now();
+                if let Some(there) = listed_in(&answer) {
+                    let look = Event::Look { node: *node, stale: false, call, ret, there };
+                    site.journal.note(NAME, &look);
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        Ok(vec![Judgement::new("session", session::check(&events, &Weather::of(record)))])
+    }
+
+    fn counts(&self, record: &Record) -> Result<Vec<(&'static str, u64)>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        let counts = session::count(&events, &Weather::of(record));
+        Ok(vec![
+            ("sessions", counts.sessions),
+            ("renewals", counts.renewals),
+            ("judged destructions", counts.destroyed),
+            ("judged expiries", counts.expired),
+        ])
+    }
+}
+
+/// Looks at one server until the run is over.
+async fn observe(client: Client, position: usize, stale: bool) -> Result<()> {
+    let path = format!("/v1/session/list{}", if stale { "?stale" } else { "" });
+    while !client.site.is_over() {
+        let reply = client.send_to(position, Call::read(&path)).await;
+        if let Some(there) = reply.answer().and_then(listed_in) {
+            let (call, ret) = (reply.call, reply.end);
+            let look = Event::Look { node: reply.node, stale, call, ret, there };
+            client.site.journal.note(NAME, &look);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// The numbers of the sessions in a list, in ascending order.
+fn listed_in(answer: &Answer) -> Option<Vec<u64>> {
+    let listed = answer.json().ok()?;
+    let number = |session: &serde_json::Value| {
+        session["Name"].as_str()?.strip_prefix("session-")?.parse().ok()
+    };
+    let mut numbers: Vec<_> = listed.as_array()?.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Some(numbers)
+}
+
+/// One session after the other.
+async fn keep(mut client: Client) -> Result<()> {
+    let first = client.number * SESSIONS_MAX;
+    for number in first..first + SESSIONS_MAX {
+        if client.site.is_over() {
+            break;
+        }
+        match create(&mut client, number).await {
+            Some(id) => one_session(&mut client, number, &id).await,
+            None => tokio::time::sleep(RETRY).await,
+        }
+    }
+    Ok(())
+}
+
+fn any_position(client: &mut Client) -> usize {
+    client.rng.random_range(0..client.site.nodes.len())
+}
+
+/// Its id, if it is known to be there.
+async fn create(client: &mut Client, session: u64) -> Option<String> {
+    let body = json!({
+        "Name": format!("session-{session}"), "TTL": format!("{TTL_MS}ms"), "LockDelay": "0s",
+    });
+    let position = any_position(client);
+    let call = Call::write("/v1/session/create", body.to_string());
+    let reply = client.send_to(position, call).await;
+    let id = reply.answer()?.json().ok()?["ID"].as_str()?.to_owned();
+    let created = Event::Create { session, ttl_ms: TTL_MS, call: reply.call, ret: reply.end };
+    client.site.journal.note(NAME, &created);
+    Some(id)
+}
+
+async fn one_session(client: &mut Client, number: u64, id: &str) {
+    let renewals = match client.rng.random_range(0..LONG_ONE_OF) {
+        0 => LONG_RENEWALS,
+        _ => client.rng.random_range(0..=RENEWALS_MAX),
+    };
+    for _ in 0..renewals {
+        tokio::time::sleep(RENEW_EVERY).await;
+        if client.site.is_over() || !renew(client, number, id).await {
+            return;
+        }
+    }
+    if client.rng.random_range(0..DESTROY_ONE_OF) == 0 {
+        destroy(client, number, id).await;
+        return;
+    }
+    let rest = Duration::from_millis(client.rng.random_range(REST_MS));
+    tokio::time::sleep(rest).await;
+}
+
+/// Renews it at a random server; false if it is not there any more.
+async fn renew(client: &mut Client, session: u64, id: &str) -> bool {
+    let path = format!("/v1/session/renew/{id}");
+    let position = any_position(client);
+    let call = Call::write(&path, "").accepting(&[200, 404]);
+    let reply = client.send_to(position, call).await;
+    let (ret, found) = match &reply.outcome {
+        Outcome::Answered(answer) => (Some(reply.end), answer.status == 200),
+        Outcome::NoEffect(_) => return true,
+        Outcome::Unknown(_) => (None, true),
+    };
+    client.site.journal.note(NAME, &Event::Renew { session, call: reply.call, ret, found });
+    found
+}
+
+async fn destroy(client: &mut Client, session: u64, id: &str) {
+    let path = format!("/v1/session/destroy/{id}");
+    let position = any_position(client);
+    let reply = client.send_to(position, Call::write(&path, "")).await;
+    let ret = match &reply.outcome {
+        Outcome::Answered(_) => Some(reply.end),
+        Outcome::NoEffect(_) => return,
+        Outcome::Unknown(_) => None,
+    };
+    client.site.journal.note(NAME, &Event::Destroy { session, call: reply.call, ret });
+}

@@ -1,0 +1,234 @@
+//! Services with short TTL checks that heartbeat through any server, and fall silent at random.
+//!
+//! Each life has an id of its own. A heartbeat is sent every third of the TTL to a random server, whether the
+//! one before was answered or not: one that hangs at a dead server must not silence the service. Meanwhile
+//! observers ask every server, by default and stale reads, for all that is critical.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::Rng as _;
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{Judgement, Workload, join};
+use crate::Result;
+use crate::checker::ttl::{self, Event};
+use crate::checker::weather::Weather;
+use crate::client::{Call, Client, Outcome, Site};
+use crate::http::Answer;
+use crate::record::Record;
+
+/// Of each ten operations per second, this many become services that live at the same time: each sends a
+/// bit more than one request per second.
+const LIVES_OF_TEN: u64 = 5;
+/// Ids that a life's task can use before they meet another's.
+const LIVES_MAX: u64 = 100_000;
+/// The shortest and longest TTL.
+const TTL_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
+/// Heartbeats in one TTL.
+const BEATS_PER_TTL: u32 = 3;
+/// A service falls silent after at most this many heartbeats.
+const BEATS_MAX: u32 = 9;
+/// A silent service is left alone for its TTL, its bound and this long, so that observers see it critical.
+const LINGER: Duration = Duration::from_millis(1_500);
+/// And one of so many for this long: under faults the cluster's time goes on only now and then, so it takes
+/// several of them until its lateness can be judged.
+const LONG_LINGER: (u32, Duration) = (12, Duration::from_secs(25));
+/// How often an observer looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Between two looks at whether the run is over.
+const NAP: Duration = Duration::from_millis(100);
+const NAME: &str = "ttl";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ttl;
+
+#[async_trait]
+impl Workload for Ttl {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "TTL checks are never critical early, nor late, in hundreds of short lives"
+    }
+
+    async fn work(&self, client: Client) -> Result<()> {
+        let site = &client.site;
+        let mut parts = JoinSet::new();
+        if client.number == 0 {
+            for position in 0..site.nodes.len() {
+                for stale in [false, true] {
+                    parts.spawn(observe(Client::new(0, Arc::clone(site)), position, stale));
+                }
+            }
+        }
+        let lives = (site.plan.rate * LIVES_OF_TEN / 10).div_ceil(site.plan.clients);
+        for life in 0..lives {
+            let number = client.number + site.plan.clients * life;
+            parts.spawn(live(Client::new(number, Arc::clone(site))));
+        }
+        join(parts).await
+    }
+
+    fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        let late = ttl::check_late(&events, &Weather::of(record));
+        Ok(vec![
+            Judgement::new("ttl-early", ttl::check_early(&events)),
+            Judgement::new("ttl-late", late),
+        ])
+    }
+
+    fn counts(&self, record: &Record) -> Result<Vec<(&'static str, u64)>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        let counts = ttl::count(&events, &Weather::of(record));
+        Ok(vec![
+            ("lifetimes", counts.lifetimes),
+            ("seen critical", counts.expired),
+            ("with a judged lateness", counts.judged_late),
+        ])
+    }
+}
+
+/// Looks at one server until the run is over.
+async fn observe(client: Client, position: usize, stale: bool) -> Result<()> {
+    let path = format!("/v1/health/state/critical{}", if stale { "?stale" } else { "" });
+    while !client.site.is_over() {
+        let reply = client.send_to(position, Call::read(&path)).await;
+        if let Some(critical) = reply.answer().and_then(critical_in) {
+            let (call, ret) = (reply.call, reply.end);
+            let look = Event::Look { node: reply.node, stale, call, ret, critical };
+            client.site.journal.note(NAME, &look);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// The lives whose checks are in the list.
+fn critical_in(answer: &Answer) -> Option<Vec<u64>> {
+    let listed = answer.json().ok()?;
+    let life =
+        |check: &serde_json::Value| check["ServiceID"].as_str()?.strip_prefix("ttl-")?.parse().ok();
+    Some(listed.as_array()?.iter().filter_map(life).collect())
+}
+
+/// One life after the other.
+async fn live(client: Client) -> Result<()> {
+    let mut rng = client.rng.clone();
+    let first = client.number * LIVES_MAX;
+    let client = Arc::new(client);
+    // So that not all are registered in the same moment.
+    let late = rng.random_range(0..*TTL_MS.end());
+    rest(&client.site, Duration::from_millis(late)).await;
+    let mut ends = JoinSet::new();
+    for life in first..first + LIVES_MAX {
+        if client.site.is_over() {
+            break;
+        }
+        if let Some(ttl) = one_life(&client, &mut rng, life).await? {
+            // The next life begins while observers look at the end of this one.
+            let (one_of, long) = LONG_LINGER;
+            let linger = if rng.random_range(0..one_of) == 0 { long } else { LINGER };
+            let position = rng.random_range(0..client.site.nodes.len());
+            ends.spawn(end(Arc::clone(&client), position, life, ttl + linger));
+        }
+    }
+    join(ends).await
+}
+
+/// Registers a service and lets it heartbeat until it falls silent; returns its TTL.
+async fn one_life(
+    client: &Arc<Client>,
+    rng: &mut ChaCha8Rng,
+    life: u64,
+) -> Result<Option<Duration>> {
+    let ttl_ms = rng.random_range(TTL_MS);
+    let ttl = Duration::from_millis(ttl_ms);
+    let position = rng.random_range(0..client.site.nodes.len());
+    if !register(client, position, life, ttl_ms).await {
+        // Whether it is there or not, it is of no use; do not flood a server that refuses.
+        tokio::time::sleep(NAP).await;
+        deregister(client, position + 1, life).await;
+        return Ok(None);
+    }
+    let mut beats = JoinSet::new();
+    for _ in 0..rng.random_range(0..=BEATS_MAX) {
+        tokio::time::sleep(ttl / BEATS_PER_TTL).await;
+        if client.site.is_over() {
+            break;
+        }
+        let position = rng.random_range(0..client.site.nodes.len());
+        beats.spawn(beat(Arc::clone(client), position, life, ttl_ms));
+    }
+    join(beats).await?;
+    Ok(Some(ttl))
+}
+
+/// Leaves a silent service alone for a while, and deregisters it.
+async fn end(client: Arc<Client>, position: usize, life: u64, after: Duration) -> Result<()> {
+    rest(&client.site, after).await;
+    client.site.journal.note(NAME, &Event::End { life, call: client.site.now() });
+    deregister(&client, position, life).await;
+    Ok(())
+}
+
+/// Sleeps, but not beyond the end of the run.
+async fn rest(site: &Site, span: Duration) {
+    let until = tokio::time::Instant::now() + span;
+    while tokio::time::Instant::now() < until && !site.is_over() {
+        tokio::time::sleep(NAP).await;
+    }
+}
+
+/// Registers a service as passing; true if that is known.
+async fn register(client: &Client, position: usize, life: u64, ttl_ms: u64) -> bool {
+    let body = json!({
+        "ID": format!("ttl-{life}"), "Name": "ttl", "Address": "10.0.0.1", "Port": 80,
+        "Check": {
+            "TTL": format!("{ttl_ms}ms"), "Status": "passing",
+            // Whatever goes wrong with a deregistration, nothing piles up.
+            "DeregisterCriticalServiceAfter": "1m",
+        },
+    });
+    let call = Call::write("/v1/agent/service/register", body.to_string());
+    let reply = client.send_to(position, call).await;
+    let is_known = reply.answer().is_some();
+    if is_known {
+        let beat = Event::Beat { life, ttl_ms, call: reply.call, ret: Some(reply.end) };
+        client.site.journal.note(NAME, &beat);
+    }
+    is_known
+}
+
+/// One heartbeat, tried at one server after the other until one acknowledges it.
+async fn beat(client: Arc<Client>, position: usize, life: u64, ttl_ms: u64) -> Result<()> {
+    let path = format!("/v1/agent/check/pass/service:ttl-{life}");
+    for position in position..position + client.site.nodes.len() {
+        let reply = client.send_to(position, Call::write(&path, "")).await;
+        let ret = match &reply.outcome {
+            Outcome::Answered(_) => Some(reply.end),
+            Outcome::NoEffect(_) => continue,
+            Outcome::Unknown(_) => None,
+        };
+        client.site.journal.note(NAME, &Event::Beat { life, ttl_ms, call: reply.call, ret });
+        if ret.is_some() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn deregister(client: &Client, position: usize, life: u64) {
+    let path = format!("/v1/agent/service/deregister/ttl-{life}");
+    for position in position..position + client.site.nodes.len() {
+        if client.send_to(position, Call::write(&path, "")).await.answer().is_some() {
+            break;
+        }
+    }
+}

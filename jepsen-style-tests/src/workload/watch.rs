@@ -1,0 +1,295 @@
+//! Writers, and watchers at every server that wait for keys, a prefix and a service by blocking queries.
+//!
+//! Each client writes one slot, ever larger values, so what a watcher sees can be put in order. An unknown
+//! outcome must not spoil that: a key is written by compare-and-set, so that a late write cannot come
+//! after the next; and an instance of the service is given up for a new one. Each watcher goes on after
+//! the last write until a whole wait has brought nothing new: then it must hold what is there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rand::Rng as _;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::{Judgement, Workload, join};
+use crate::Result;
+use crate::checker::watch::{self, Event, Family};
+use crate::checker::weather::Weather;
+use crate::client::{CLIENTS_MAX, Call, Client, Outcome, Reply, Site};
+use crate::http::Answer;
+use crate::record::Record;
+
+/// A query waits this long for a change.
+const WAIT: &str = "3s";
+/// A watcher that did not come to rest this long after the end has missed something, or its server is not
+/// back.
+const REST_LIMIT: Duration = Duration::from_secs(15);
+/// Between two questions that a server does not answer.
+const RETRY: Duration = Duration::from_millis(50);
+/// Of so many clients, one writes a key below the watched prefix and one an instance of the watched service; the
+/// others write keys that are watched one by one.
+const KINDS: u64 = 5;
+/// A service instance is deregistered instead, one of so many times.
+const DEREGISTER_ONE_OF: u32 = 6;
+const NAME: &str = "watch";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Watch;
+
+#[async_trait]
+impl Workload for Watch {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "blocking queries wake at every server, lose no change and never go back"
+    }
+
+    async fn work(&self, client: Client) -> Result<()> {
+        let mut parts = JoinSet::new();
+        if client.number == 0 {
+            for (number, view) in (0..).zip(views(&client.site)) {
+                parts.spawn(observe(Client::new(0, Arc::clone(&client.site)), number, view));
+            }
+        }
+        parts.spawn(async move {
+            match family_of(client.number) {
+                family @ (Family::Key | Family::Prefix) => write_keys(client, family).await,
+                Family::Service => register_instances(client).await,
+            }
+            Ok(())
+        });
+        join(parts).await
+    }
+
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        for family in [Family::Key, Family::Prefix, Family::Service] {
+            let answer = site.http(0).get(&path(family, None)).await?;
+            let seen = seen_in(family, &answer).unwrap_or_default();
+            site.journal.note(NAME, &Event::Final { family, seen });
+        }
+        Ok(())
+    }
+
+    fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        Ok(vec![Judgement::new("watch", watch::check(&events, &Weather::of(record)))])
+    }
+
+    fn counts(&self, record: &Record) -> Result<Vec<(&'static str, u64)>> {
+        let events: Vec<Event> = record.entries(NAME)?;
+        let counts = watch::count(&events, &Weather::of(record));
+        Ok(vec![
+            ("writes", counts.writes),
+            ("wake-ups", counts.wakes),
+            ("watched changes", counts.awaited),
+            ("ms at most between acknowledgement and wake-up", counts.slowest_ms),
+        ])
+    }
+}
+
+fn family_of(client: u64) -> Family {
+    match client % KINDS {
+        0 => Family::Prefix,
+        1 => Family::Service,
+        _ => Family::Key,
+    }
+}
+
+/// What one watcher watches, and how.
+#[derive(Debug, Clone)]
+struct View {
+    position: usize,
+    family: Family,
+    slot: Option<u64>,
+    stale: bool,
+}
+
+/// The watchers of a run: the same at every server.
+fn views(site: &Site) -> Vec<View> {
+    let mut views = Vec::new();
+    for position in 0..site.nodes.len() {
+        for family in [Family::Prefix, Family::Service] {
+            for stale in [false, true] {
+                views.push(View { position, family, slot: None, stale });
+            }
+        }
+        for slot in (0..site.plan.clients).filter(|client| family_of(*client) == Family::Key) {
+            views.push(View { position, family: Family::Key, slot: Some(slot), stale: false });
+        }
+    }
+    views
+}
+
+/// What shows a slot, or all slots of a family.
+fn path(family: Family, slot: Option<u64>) -> String {
+    match (family, slot) {
+        (Family::Service, _) => "/v1/health/service/watched?".to_owned(),
+        (Family::Key, Some(slot)) => format!("/v1/kv/watch/key/{slot}?"),
+        (Family::Prefix, Some(slot)) => format!("/v1/kv/watch/prefix/{slot}?"),
+        (Family::Key, None) => "/v1/kv/watch/key/?recurse&".to_owned(),
+        (Family::Prefix, None) => "/v1/kv/watch/prefix/?recurse&".to_owned(),
+    }
+}
+
+/// Slots and values in an answer; none if it is not what was asked for.
+fn seen_in(family: Family, answer: &Answer) -> Option<Vec<(u64, u64)>> {
+    if answer.status == 404 {
+        return Some(Vec::new());
+    }
+    let listed = answer.json().ok()?;
+    let seen = match family {
+        Family::Key | Family::Prefix => slot_of_key,
+        Family::Service => slot_of_instance,
+    };
+    listed.as_array()?.iter().map(seen).collect()
+}
+
+fn slot_of_key(entry: &Value) -> Option<(u64, u64)> {
+    let slot = entry["Key"].as_str()?.rsplit('/').next()?.parse().ok()?;
+    let value = BASE64_STANDARD.decode(entry["Value"].as_str()?).ok()?;
+    Some((slot, String::from_utf8(value).ok()?.parse().ok()?))
+}
+
+fn slot_of_instance(entry: &Value) -> Option<(u64, u64)> {
+    let service = &entry["Service"];
+    let slot = service["ID"].as_str()?.strip_prefix("watched-")?.parse().ok()?;
+    Some((slot, service["Meta"]["value"].as_str()?.parse().ok()?))
+}
+
+/// Watches until the run is over and a whole wait has brought nothing new.
+async fn observe(client: Client, watcher: u64, view: View) -> Result<()> {
+    let View { position, family, slot, stale } = view;
+    let (mut index, mut ended) = (0, None);
+    loop {
+        if client.site.is_over() && ended.is_none() {
+            ended = Some(Instant::now());
+        }
+        let consistency = if stale { "&stale" } else { "" };
+        let path = format!("{}index={index}&wait={WAIT}{consistency}", path(family, slot));
+        let call = if index > 0 { Call::blocking(&path) } else { Call::read(&path) };
+        let reply = client.send_to(position, call).await;
+        let (given, before) = (index, ended.is_some());
+        match note_answer(&client, watcher, &view, given, &reply) {
+            Some(now) => index = now,
+            None => tokio::time::sleep(RETRY).await,
+        }
+        let is_at_rest = before && given > 0 && index == given && reply.answer().is_some();
+        if is_at_rest || ended.is_some_and(|ended| ended.elapsed() > REST_LIMIT) {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes down what was seen; returns its index.
+fn note_answer(
+    client: &Client,
+    watcher: u64,
+    view: &View,
+    given: u64,
+    reply: &Reply,
+) -> Option<u64> {
+    let View { family, slot, stale, .. } = *view;
+    let answer = reply.answer()?;
+    let (index, seen) = (answer.index?, seen_in(family, answer)?);
+    let (node, call, ret) = (reply.node, reply.call, reply.end);
+    let event = Event::Answer { watcher, node, stale, family, slot, given, call, ret, index, seen };
+    client.site.journal.note(NAME, &event);
+    Some(index)
+}
+
+fn any_position(client: &mut Client) -> usize {
+    client.rng.random_range(0..client.site.nodes.len())
+}
+
+/// Writes a write down; true if it was answered.
+fn note_write(client: &Client, reply: &Reply, write: (Family, u64, u64, bool)) -> bool {
+    let (family, slot, value, gone) = write;
+    let known = reply.answer().is_some();
+    let (call, end) = (reply.call, reply.end);
+    let event = Event::Write { family, slot, value, gone, call, end, known };
+    client.site.journal.note(NAME, &event);
+    known
+}
+
+async fn write_keys(mut client: Client, family: Family) {
+    let slot = client.number;
+    let (mut value, mut index) = (0, None);
+    while client.turn().await {
+        let position = any_position(&mut client);
+        let Some(expected) = index else {
+            let reply = client.send_to(position, Call::read(&path(family, Some(slot)))).await;
+            index = reply.answer().and_then(modify_index);
+            continue;
+        };
+        value += 1;
+        let body = swap(family, slot, expected, value);
+        let call = Call::write("/v1/txn", body.to_string()).accepting(&[200, 409]);
+        let reply = client.send_to(position, call).await;
+        index = match &reply.outcome {
+            Outcome::NoEffect(_) => Some(expected),
+            // An earlier write without an answer has come after all.
+            Outcome::Answered(answer) if answer.status == 409 => None,
+            Outcome::Answered(answer) => {
+                note_write(&client, &reply, (family, slot, value, false));
+                swapped_index(answer)
+            }
+            Outcome::Unknown(_) => {
+                note_write(&client, &reply, (family, slot, value, false));
+                None
+            }
+        };
+    }
+}
+
+/// The index of a key for a compare-and-set; 0 if it does not exist.
+fn modify_index(answer: &Answer) -> Option<u64> {
+    if answer.status == 404 {
+        return Some(0);
+    }
+    answer.json().ok()?[0]["ModifyIndex"].as_u64()
+}
+
+/// A transaction, because it tells the new index.
+fn swap(family: Family, slot: u64, index: u64, value: u64) -> Value {
+    let path = path(family, Some(slot));
+    let key = path.trim_start_matches("/v1/kv/").trim_end_matches('?');
+    let value = BASE64_STANDARD.encode(value.to_string());
+    json!([{"KV": {"Verb": "cas", "Key": key, "Value": value, "Index": index}}])
+}
+
+fn swapped_index(answer: &Answer) -> Option<u64> {
+    answer.json().ok()?["Results"][0]["KV"]["ModifyIndex"].as_u64()
+}
+
+async fn register_instances(mut client: Client) {
+    let (mut slot, mut value) = (client.number, 0);
+    while client.turn().await {
+        value += 1;
+        let position = any_position(&mut client);
+        let gone = value > 1 && client.rng.random_range(0..DEREGISTER_ONE_OF) == 0;
+        let id = format!("watched-{slot}");
+        let reply = if gone {
+            let path = format!("/v1/agent/service/deregister/{id}");
+            client.send_to(position, Call::write(&path, "")).await
+        } else {
+            let meta = json!({"value": value.to_string()});
+            let body = json!({"ID": id, "Name": "watched", "Port": 80, "Meta": meta});
+            let call = Call::write("/v1/agent/service/register", body.to_string());
+            client.send_to(position, call).await
+        };
+        if matches!(reply.outcome, Outcome::NoEffect(_)) {
+            continue;
+        }
+        if !note_write(&client, &reply, (Family::Service, slot, value, gone)) {
+            // It may come later: nothing more is written there.
+            slot += CLIENTS_MAX;
+        }
+    }
+}
