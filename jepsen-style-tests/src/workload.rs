@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::checker::Verdict;
+use crate::checker::linear::Window;
 use crate::client::{Client, Site};
 use crate::record::Record;
 use crate::{Failure, Result};
@@ -52,6 +53,12 @@ pub trait Workload: Send + Sync {
 
     /// Judges the run from what was written down, and from nothing else.
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>>;
+
+    /// The smallest part of a history of registers that no order explains, for the report; none if they
+    /// were linearizable, or if the workload has no registers.
+    fn failing_window(&self, _record: &Record) -> Result<Option<Window>> {
+        Ok(None)
+    }
 }
 
 /// All workloads, in the order of `list`.

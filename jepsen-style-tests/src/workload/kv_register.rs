@@ -58,6 +58,10 @@ impl Workload for KvRegister {
         let history: Vec<Operation> = record.entries(self.name())?;
         Ok(vec![Judgement::new("linearizable", linear::check(&history))])
     }
+
+    fn failing_window(&self, record: &Record) -> Result<Option<linear::Window>> {
+        Ok(linear::smallest_window(&record.entries::<Operation>(self.name())?))
+    }
 }
 
 fn path(key: u64) -> String {
