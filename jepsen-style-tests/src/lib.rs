@@ -38,6 +38,7 @@ pub mod nemesis;
 pub mod plan;
 pub mod raw;
 pub mod record;
+pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod script;
