@@ -41,6 +41,7 @@ pub mod network;
 pub mod plan;
 pub mod raw;
 pub mod record;
+pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod script;

@@ -35,4 +35,18 @@ impl Plan {
         let mutant = self.mutant.iter().map(|name| format!(".mutant-{name}")).collect::<String>();
         format!("{}.{nemeses}.{}.seed-{}{mutant}", self.workload, self.nodes, self.seed)
     }
+
+    /// The command line that runs the same again. Timing is not repeated, all choices are.
+    pub fn command(&self) -> String {
+        let mut command =
+            format!("cargo run -p jepsen-style-tests -- run --workload {}", self.workload);
+        if !self.nemeses.is_empty() {
+            command += &format!(" --nemesis {}", self.nemeses.join(","));
+        }
+        let Self { nodes, time_s, rate, clients, seed, .. } = self;
+        command
+            + &format!(
+                " --nodes {nodes} --time {time_s} --rate {rate} --clients {clients} --seed {seed}"
+            )
+    }
 }

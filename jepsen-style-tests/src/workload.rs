@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use crate::checker::Verdict;
+use crate::checker::linear::Window;
 use crate::client::{Client, Site};
 use crate::record::Record;
 use crate::{Failure, Result};
@@ -67,6 +68,12 @@ pub trait Workload: Send + Sync {
     /// How much there was to judge: what is counted, and how many.
     fn counts(&self, _record: &Record) -> Result<Vec<(&'static str, u64)>> {
         Ok(Vec::new())
+    }
+
+    /// The smallest part of a history of registers that no order explains, for the report; none if they
+    /// were linearizable, or if the workload has no registers.
+    fn failing_window(&self, _record: &Record) -> Result<Option<Window>> {
+        Ok(None)
     }
 }
 

@@ -8,13 +8,18 @@
 //! because the cost grows with the operations that overlap.
 //!
 //! Written values must differ within a key: then compare-and-set by `ModifyIndex` is compare-and-set
-//! by value. A write of no value is a deletion; there may be many of them. An unknown operation may take effect at any time after its call or never: it has no
-//! return event, and the search ends when every *returned* operation is explained.
+//! by value. A write of no value is a deletion; there may be many of them. An unknown operation may take
+//! effect at any time after its call or never: it has no return event, and the search ends when every
+//! *returned* operation is explained.
+
+mod window;
 
 use std::collections::HashSet;
 
 use super::Verdict;
 use crate::history::{Function, Operation, by_key};
+
+pub use window::{Placed, Window, smallest_window};
 
 /// Checks reads, writes and compare-and-sets, key by key; a key begins as absent. Operations on the
 /// set are not looked at.
@@ -24,7 +29,7 @@ pub fn check(history: &[Operation]) -> Verdict {
     for (key, operations) in by_key(history) {
         let register: Vec<&Operation> = operations.into_iter().filter(|o| matters(o)).collect();
         checked += register.iter().filter(|operation| operation.ret.is_some()).count();
-        if let Err(why) = Search::new(&register).run() {
+        if let Err(why) = Search::new(&register).run_from(None) {
             violations.push(format!("key {key}: {why}"));
         }
     }
@@ -88,6 +93,8 @@ struct Search<'a> {
     /// Position of each operation's return; 0 if it is unknown.
     return_of: Vec<usize>,
     unexplained: usize,
+    /// How many events it may still look at before it gives up and claims nothing.
+    patience: usize,
 }
 
 const HEAD: usize = 0;
@@ -117,17 +124,20 @@ impl<'a> Search<'a> {
             previous: (0..count).map(|position| (position + count - 1) % count).collect(),
             return_of,
             unexplained: operations.iter().filter(|operation| operation.ret.is_some()).count(),
+            patience: usize::MAX,
         }
     }
 
-    fn run(mut self) -> Result<(), String> {
-        let mut value = None;
+    /// Looks for an order that begins at `value`; an error says that there is none. Fewer than `usize::MAX`
+    /// events of patience may end the search early, as if there were one.
+    fn run_from(mut self, mut value: Option<u64>) -> Result<(), String> {
         let mut done = Done(vec![0; self.operations.len().div_ceil(64)]);
         let mut tried = HashSet::new();
         let mut taken: Vec<(usize, Option<u64>)> = Vec::new();
         let mut deepest = (0, None);
         let mut position = self.next[HEAD];
-        while self.unexplained > 0 {
+        while self.unexplained > 0 && self.patience > 0 {
+            self.patience -= 1;
             let event = &self.events[position];
             let operation = event.operation;
             if position != HEAD && event.is_call {
@@ -205,16 +215,16 @@ impl<'a> Search<'a> {
 mod tests {
     use super::*;
 
-    fn operation(f: Function, call: u64, ret: impl Into<Option<u64>>) -> Operation {
+    pub(super) fn operation(f: Function, call: u64, ret: impl Into<Option<u64>>) -> Operation {
         Operation { ret: ret.into(), ..Operation::called(call, 1, f, call) }
     }
-    fn write(arg: u64, call: u64, ret: impl Into<Option<u64>>) -> Operation {
+    pub(super) fn write(arg: u64, call: u64, ret: impl Into<Option<u64>>) -> Operation {
         Operation { arg: Some(arg), ok: Some(true), ..operation(Function::Write, call, ret) }
     }
-    fn read(val: impl Into<Option<u64>>, call: u64, ret: u64) -> Operation {
+    pub(super) fn read(val: impl Into<Option<u64>>, call: u64, ret: u64) -> Operation {
         Operation { val: val.into(), ok: Some(true), ..operation(Function::Read, call, ret) }
     }
-    fn cas(
+    pub(super) fn cas(
         from: impl Into<Option<u64>>,
         arg: u64,
         ok: bool,

@@ -9,7 +9,7 @@ use super::table;
 use crate::judge::{Overall, judge_and_write};
 use crate::plan::Plan;
 use crate::run::{Surroundings, run as perform};
-use crate::{Failure, Result, binary, nemesis, workload};
+use crate::{Failure, Result, binary, nemesis, report, workload};
 
 /// Clients of a run, unless the command line says otherwise.
 pub(super) const CLIENTS: u64 = 30;
@@ -75,8 +75,9 @@ pub(super) async fn run(args: &Args) -> Result<Overall> {
     progress.end();
     let record = record?;
     let conclusion = judge_and_write(&record)?;
+    let report = report::write(&record, &conclusion)?;
     println!("{}", table::of_run(&record, &conclusion));
-    println!("written to {}", dir.display());
+    println!("written to {}", report.display());
     Ok(conclusion.overall)
 }
 

@@ -49,6 +49,10 @@ impl Workload for Catalog {
         let history: Vec<Operation> = record.entries(NAME)?;
         Ok(vec![Judgement::new("catalog", linear::check(&history))])
     }
+
+    fn failing_window(&self, record: &Record) -> Result<Option<linear::Window>> {
+        Ok(linear::smallest_window(&record.entries::<Operation>(NAME)?))
+    }
 }
 
 impl Stepping for Catalog {

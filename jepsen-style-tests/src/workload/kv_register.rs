@@ -42,6 +42,10 @@ impl Workload for KvRegister {
             Judgement::new("versions", versions::check(&history)),
         ])
     }
+
+    fn failing_window(&self, record: &Record) -> Result<Option<linear::Window>> {
+        Ok(linear::smallest_window(&record.entries::<Operation>(NAME)?))
+    }
 }
 
 impl Stepping for KvRegister {

@@ -10,6 +10,7 @@ use rand::Rng as _;
 use super::steps::{self, Stepping, Steps};
 use super::{Judgement, Workload, append, catalog, kv_register, set, txn};
 use crate::Result;
+use crate::checker::linear::Window;
 use crate::client::{Client, Site};
 use crate::record::Record;
 
@@ -72,6 +73,15 @@ impl Workload for Mixed {
             judgements.extend(part.judge(record)?);
         }
         Ok(judgements)
+    }
+
+    fn failing_window(&self, record: &Record) -> Result<Option<Window>> {
+        for part in &self.parts {
+            if let Some(window) = part.failing_window(record)? {
+                return Ok(Some(window));
+            }
+        }
+        Ok(None)
     }
 }
 

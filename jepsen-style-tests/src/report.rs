@@ -1,0 +1,93 @@
+//! A run as one page for people: `report.html` in its directory.
+//!
+//! The page is made from what [`Record`] holds and from what the checkers said, so `recheck` writes it anew.
+//! It needs nothing but itself: style, charts and texts are in the one file, and there is no script. The
+//! charts are elements of SVG that the template writes; what is computed here is where they are. All of
+//! them share one time axis (`axis`), and what grows with the length of a run is put into buckets, so the
+//! page of a long run is not larger than that of a short one.
+//!
+//! Colours never speak alone: each has a word in the legend, in the text beside it or under the pointer.
+
+mod axis;
+mod curve;
+mod facts;
+mod failing;
+mod faults;
+mod latency;
+mod rate;
+mod roles;
+
+use std::path::PathBuf;
+
+use askama::Template;
+
+use crate::judge::Conclusion;
+use crate::record::Record;
+use crate::{Failure, Result, workload};
+
+use axis::{Axis, Label, Percent};
+use facts::{CheckerRow, Fact, Verdict};
+use failing::Failing;
+use faults::Band;
+use latency::Latency;
+use rate::Rate;
+use roles::Lane;
+
+/// The page, in the run's directory.
+pub const REPORT: &str = "report.html";
+
+/// All that the template names.
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    title: String,
+    verdict: Verdict,
+    facts: Vec<Fact>,
+    command: String,
+    mutant: Option<&'a str>,
+    checkers: Vec<CheckerRow<'a>>,
+    troubles: Vec<(&'static str, &'a [String])>,
+    ticks: Vec<Percent>,
+    tick_labels: Vec<Label>,
+    bands: Vec<Band>,
+    names: Vec<Label>,
+    latency: Latency,
+    rate: Rate,
+    lanes: Vec<Lane>,
+    failing: Option<Failing>,
+    faults: Vec<faults::Row>,
+    skipped: &'a [(String, String)],
+}
+
+/// Writes the page of a run that was judged, and tells where it is.
+pub fn write(record: &Record, conclusion: &Conclusion) -> Result<PathBuf> {
+    let path = record.dir.join(REPORT);
+    std::fs::write(&path, render(record, conclusion)?)?;
+    Ok(path)
+}
+
+/// The page of a run that was judged.
+pub fn render(record: &Record, conclusion: &Conclusion) -> Result<String> {
+    let axis = Axis::of(record);
+    let window = workload::named(&record.plan.workload)?.failing_window(record)?;
+    let page = Page {
+        title: facts::title(&record.plan),
+        verdict: Verdict::of(conclusion),
+        facts: facts::facts(record, axis),
+        command: record.plan.command(),
+        mutant: record.plan.mutant.as_deref(),
+        checkers: facts::checkers(conclusion),
+        troubles: facts::troubles(&record.ending),
+        ticks: axis.ticks(),
+        tick_labels: axis.tick_labels(),
+        bands: faults::bands(record, axis),
+        names: faults::names(record, axis),
+        latency: Latency::of(record, axis),
+        rate: Rate::of(record, axis),
+        lanes: roles::lanes(record, axis),
+        failing: window.map(|window| Failing::of(&window, record, axis)),
+        faults: faults::rows(record, axis),
+        skipped: &record.ending.skipped,
+    };
+    page.render().map_err(|error| Failure::new(format!("{REPORT}: {error}")))
+}
