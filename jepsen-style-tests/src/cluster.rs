@@ -62,6 +62,8 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// The servers' binary, instead of the one that [`binary`] finds.
     pub binary: Option<PathBuf>,
+    /// Whether it may run beside other clusters that may.
+    pub shares_turn: bool,
     /// Whether every directed link between two servers goes through a proxy of the harness
     /// ([`crate::network`]).
     pub proxied: bool,
@@ -82,6 +84,7 @@ impl Default for Options {
             environment: Vec::new(),
             dir: None,
             binary: None,
+            shares_turn: false,
             proxied: false,
             disk_mib: None,
             before_start: Vec::new(),
@@ -174,7 +177,7 @@ impl Cluster {
                 .await
                 .map_err(|error| Failure::new(format!("building the binary: {error}")))??;
         }
-        let turn = Turn::take().await?;
+        let turn = if options.shares_turn { Turn::share().await? } else { Turn::take().await? };
         let dir = match &options.dir {
             Some(path) => Place::Given(path.clone()),
             None => {
@@ -580,6 +583,26 @@ impl Cluster {
     pub async fn wait_all_ready(&mut self) -> Result<()> {
         for id in self.running() {
             self.wait_ready(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every node that should be serving is ready and has applied what any of them had applied
+    /// when this was called.
+    pub async fn wait_all_caught_up(&mut self) -> Result<()> {
+        self.wait_all_ready().await?;
+        let mut target = 0;
+        for id in self.running() {
+            target = self.state_hash(id).await?.0.max(target);
+        }
+        let deadline = Instant::now() + READY_LIMIT;
+        for id in self.running() {
+            while self.state_hash(id).await?.0 < target {
+                if Instant::now() > deadline {
+                    return Err(Failure::new(format!("node {id} did not catch up to {target}")));
+                }
+                tokio::time::sleep(POLL).await;
+            }
         }
         Ok(())
     }

@@ -48,6 +48,8 @@ pub struct Surroundings {
     pub binary: Option<PathBuf>,
     /// More environment variables for the servers.
     pub environment: Vec<(String, String)>,
+    /// Whether the run may go on beside others.
+    pub shares_turn: bool,
 }
 
 /// Runs `plan` in the existing, empty directory `dir` and returns what was written down. An error is
@@ -66,6 +68,7 @@ pub async fn run(
         dir: Some(dir.to_owned()),
         binary: surroundings.binary.clone(),
         environment: surroundings.environment.clone(),
+        shares_turn: surroundings.shares_turn,
         ..Options::default()
     };
     let nemeses = prepare(plan, &mut options, &mut ending)?;
@@ -216,9 +219,9 @@ impl Stage<'_> {
         self.ground.cluster.start_all()
     }
 
-    /// Waits until every server is ready; notes it when one does not come back.
+    /// Waits until every server is ready and has caught up; notes it when one does not come back.
     async fn recover(&mut self, after: &str) -> Option<u64> {
-        match self.ground.cluster.wait_all_ready().await {
+        match self.ground.cluster.wait_all_caught_up().await {
             Ok(()) => Some(self.site.now()),
             Err(why) => {
                 self.ending.not_live.push(format!("after {after:?}: {why}"));

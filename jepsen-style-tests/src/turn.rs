@@ -17,14 +17,24 @@ pub struct Turn {
 impl Turn {
     /// Waits for the turn, without a limit: the test runner has its own.
     pub async fn take() -> Result<Self> {
+        Self::lock(File::lock).await
+    }
+
+    /// The same, beside others that share theirs: for runs that measure nothing finer than they can
+    /// together.
+    pub async fn share() -> Result<Self> {
+        Self::lock(File::lock_shared).await
+    }
+
+    async fn lock(lock: fn(&File) -> std::io::Result<()>) -> Result<Self> {
         let path = binary::target_dir()?.join("quorate-cluster.lock");
-        let lock = tokio::task::spawn_blocking(move || -> std::io::Result<File> {
+        let locked = tokio::task::spawn_blocking(move || -> std::io::Result<File> {
             let file = File::options().create(true).truncate(false).write(true).open(path)?;
-            file.lock()?;
+            lock(&file)?;
             Ok(file)
         })
         .await
         .map_err(|error| Failure::new(format!("waiting for the turn: {error}")))??;
-        Ok(Self { _lock: lock })
+        Ok(Self { _lock: locked })
     }
 }

@@ -106,6 +106,67 @@ async fn a_node_that_missed_a_purge_is_given_a_snapshot() {
     cluster.finish().await.unwrap();
 }
 
+/// A disk that lost what it had synced is beyond what a log can promise. But only its own server is to
+/// suffer: the leader must not, and it must say what has happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lost_what_it_had_acknowledged_does_not_end_the_leader() {
+    const LOST_BYTES: u64 = 700;
+    // The mark, which would show the loss, is written every so often: not every attempt gets past it.
+    const ATTEMPTS: usize = 10;
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let leader = cluster.leader().await.unwrap();
+    let victim = cluster.others(leader)[0];
+    let node = cluster.http(leader);
+    for attempt in 1..=ATTEMPTS {
+        for number in 0..40 {
+            node.must_put(&format!("/v1/kv/tail/{attempt}/{number}"), "written").await.unwrap();
+        }
+        cluster.kill(victim).unwrap();
+        let log = cluster.data_dir(victim).join("log/db");
+        let whole = std::fs::read(&log).unwrap();
+        cut_end(&log, &whole, LOST_BYTES);
+        cluster.start_node(victim).unwrap();
+        if is_told_of_a_loss(&mut cluster, leader).await {
+            break;
+        }
+        assert!(attempt < ATTEMPTS, "vacuous: no attempt got past the mark");
+        if cluster.pid(victim).is_some() {
+            cluster.kill(victim).unwrap();
+        }
+        std::fs::write(&log, whole).unwrap();
+        cluster.start_node(victim).unwrap();
+        cluster.wait_ready(victim).await.unwrap();
+    }
+    assert_eq!(cluster.leader().await.unwrap(), leader, "the leader is the one that it was");
+    node.must_put("/v1/kv/afterwards", "written").await.unwrap();
+    assert!(cluster.panics().unwrap().is_empty(), "{:?}", cluster.panics());
+    cluster.abandon();
+}
+
+/// Takes the last used bytes from a file that is longer than what is used of it.
+fn cut_end(path: &Path, whole: &[u8], bytes: u64) {
+    let used = whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    let file = std::fs::File::options().write(true).open(path).expect("the log is there");
+    file.set_len(used - bytes).expect("it can be cut");
+}
+
+/// Whether the leader says, within a while, that somebody lost what it had acknowledged; or the damaged
+/// server noticed it itself, and ended.
+async fn is_told_of_a_loss(cluster: &mut Cluster, leader: u64) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let sentence = "lost entries that it had acknowledged";
+    while Instant::now() < deadline {
+        if cluster.log(leader).is_ok_and(|log| log.contains(sentence)) {
+            return true;
+        }
+        if cluster.reap_ended().is_ok_and(|ended| !ended.is_empty()) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
 /// Whether all `nodes` have removed entries behind `index` from their logs.
 async fn have_purged(nodes: &[Http], index: u64) -> Result<bool> {
     for node in nodes {

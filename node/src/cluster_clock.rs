@@ -1,7 +1,7 @@
 //! Cluster time as the leader knows it.
 //!
 //! It starts from the applied time, advances by what really elapsed, but at most [`STEP_MAX`] between
-//! two ticks, and only while it may (a quorum answers, no command has been waiting for long). So a
+//! two ticks (and not at all across a gap of more than [`GAP_MAX`]), and only while it may (a quorum answers, no command has been waiting for long). So a
 //! leader that was paused, starved or cut off does not expire services whose heartbeats are still in
 //! its sockets.
 //!
@@ -18,6 +18,9 @@ use crate::clock::{Clock, Moment};
 
 /// Cluster time advances by at most this much at a time: what exceeds it was a pause.
 const STEP_MAX: Duration = Duration::from_millis(250);
+/// Of a gap longer than this nothing counts: the process stood still for a while, or its clock jumped, and
+/// how much time really passed nobody knows. Late is allowed, early is not.
+const GAP_MAX: Duration = Duration::from_secs(1);
 /// A gap between two ticks of more than this was a pause.
 const PAUSE: Duration = Duration::from_millis(100);
 /// After a pause nothing expires for so long: heartbeats that waited in sockets come first.
@@ -52,6 +55,8 @@ impl Reading {
         let elapsed = now.since(self.at);
         if mutant::is_active(Mutant::ClockJumpsWithAPause) {
             elapsed
+        } else if elapsed > GAP_MAX {
+            Duration::ZERO
         } else {
             elapsed.min(STEP_MAX)
         }
@@ -171,15 +176,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_counts_for_a_quarter_of_a_second_and_is_followed_by_quiet() {
+    async fn a_delay_counts_for_a_quarter_of_a_second_and_is_followed_by_quiet() {
         let clock = clock();
-        pass(10_000_000).await;
+        pass(900_000).await;
         assert_eq!(clock.stamp(TERM), ClusterTime(1_250));
         assert_eq!(clock.tick(true), ClusterTime(1_250));
         pass(50_000).await;
         assert!(!clock.may_expire());
         pass(50_000).await;
         assert!(clock.may_expire());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_and_a_jump_of_the_clock_count_for_nothing() {
+        let clock = clock();
+        pass(10_000_000).await;
+        assert_eq!(clock.stamp(TERM), ClusterTime(1_000));
+        assert_eq!(clock.tick(true), ClusterTime(1_000));
+        assert!(!clock.may_expire());
+        pass(40_000).await;
+        assert_eq!(clock.tick(true), ClusterTime(1_040));
     }
 
     #[tokio::test(start_paused = true)]

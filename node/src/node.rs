@@ -556,7 +556,7 @@ where
     L: RaftLogStorage<TypeConfig>,
 {
     let config = openraft_config("quorate").map_err(io::Error::other)?;
-    let network = NetworkFactory(context.clone());
+    let network = NetworkFactory::new(context.clone());
     Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
 }
 

@@ -8,6 +8,7 @@
 //! * [`read`] is the barrier that makes a read linearizable on any node.
 //! * [`membership`] founds a cluster, joins one, and removes servers.
 
+mod acknowledged;
 pub mod context;
 pub mod handover;
 pub mod http_transport;

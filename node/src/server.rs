@@ -30,6 +30,8 @@ use crate::raft::{rpc_server, service::Service};
 
 /// After a stop was asked for, requests that are under way get this long.
 const DRAIN_MAX: Duration = Duration::from_secs(6);
+/// After a failure no write can complete any more: only answers that are being written are waited for.
+const DRAIN_AFTER_FAILURE_MAX: Duration = Duration::from_millis(500);
 
 impl Identity for DataDir {
     fn store_id(&self) -> String {
@@ -89,18 +91,25 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let api = Api::new(&node, Arc::clone(&process));
     let http = tokio::spawn(http::server::serve(api, http_listener, stop_serving.clone()));
     let ended = live(&node, process.reload.as_ref()).await;
+    let drain_max = match &ended {
+        Ok(()) => DRAIN_MAX,
+        Err(reason) => {
+            tracing::error!(%reason, "this server has to end");
+            DRAIN_AFTER_FAILURE_MAX
+        }
+    };
     node.begin_stop().await;
     stop_serving.cancel();
-    if tokio::time::timeout(DRAIN_MAX, http).await.is_err() {
+    if tokio::time::timeout(drain_max, http).await.is_err() {
         tracing::warn!("some requests were still under way");
     }
     node.end().await;
     rpc.abort();
     definitions.abort();
     compaction.abort();
-    monitor.close().await?;
+    let closed = monitor.close().await;
     tracing::info!("stopped");
-    ended
+    ended.and(closed)
 }
 
 /// What a server is given beside its settings.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Verdict;
-use crate::journal::Sample;
+use crate::journal::{RequestLine, Sample};
 use crate::record::{Record, RunEnding};
 
 /// A process that has just begun opens its files and takes its connections.
@@ -32,7 +32,8 @@ const MEMORY_SPARE: u64 = 64 * 1024 * 1024;
 
 /// Judges the servers of a run.
 pub fn check(record: &Record) -> Verdict {
-    let limits = Limits::new(record.plan.clients, record.requests.len() as u64);
+    let crowd = crowd(&record.requests).max(record.plan.clients);
+    let limits = Limits::new(crowd, record.requests.len() as u64);
     judge(&record.ending, &record.samples, &limits)
 }
 
@@ -52,6 +53,26 @@ fn judge(ending: &RunEnding, samples: &[Sample], limits: &Limits) -> Verdict {
 struct Limits {
     descriptors: u64,
     memory: u64,
+}
+
+/// The most requests that were under way at one server at the same time. Each has a connection, and
+/// connections are kept.
+fn crowd(requests: &[RequestLine]) -> u64 {
+    let mut steps: BTreeMap<u64, Vec<(u64, bool)>> = BTreeMap::new();
+    for request in requests {
+        let at_node = steps.entry(request.node).or_default();
+        at_node.extend([(request.sent, true), (request.ended, false)]);
+    }
+    let most = |mut steps: Vec<(u64, bool)>| {
+        steps.sort_unstable();
+        let (mut open, mut most) = (0_u64, 0);
+        for (_, is_sent) in steps {
+            open = if is_sent { open + 1 } else { open.saturating_sub(1) };
+            most = most.max(open);
+        }
+        most
+    };
+    steps.into_values().map(most).max().unwrap_or(0)
 }
 
 impl Limits {
@@ -114,6 +135,7 @@ fn median(samples: &[&Sample], figure: fn(&Sample) -> Option<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Ending;
 
     const MIB: u64 = 1024 * 1024;
     const TENTH: u64 = 100_000_000;
@@ -136,6 +158,30 @@ mod tests {
 
     fn grown(samples: &[Sample]) -> Verdict {
         judge(&RunEnding::default(), samples, &Limits::new(30, 10_000))
+    }
+
+    #[test]
+    fn a_crowd_is_what_is_under_way_at_one_server_at_once() {
+        let request = |node, sent, ended| RequestLine {
+            client: 1,
+            node,
+            what: "GET /v1/kv/a".to_owned(),
+            write: false,
+            held: false,
+            sent,
+            ended,
+            end: Ending::Answered,
+            why: String::new(),
+        };
+        let requests = [
+            request(1, 1, 5),
+            request(1, 2, 9),
+            request(1, 6, 8),
+            request(2, 1, 9),
+            request(2, 9, 10),
+        ];
+        assert_eq!(crowd(&requests), 2);
+        assert_eq!(crowd(&[]), 0);
     }
 
     #[test]

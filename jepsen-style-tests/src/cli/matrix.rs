@@ -1,9 +1,11 @@
 //! `matrix`: many runs, one after the other, and what they come to together.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Instant;
 
 use clap::Args as ClapArgs;
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::progress::Progress;
@@ -46,6 +48,10 @@ pub(super) struct Args {
     /// The servers' binary [default: the one of this workspace, built if need be]
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// How many cells run at the same time. More than one is for machines with processors to spare: what the
+    /// checkers demand of lateness stays the same
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=16))]
+    jobs: u64,
     /// Exit with 0 although this machine does not allow some of the faults
     #[arg(long)]
     allow_skipped: bool,
@@ -71,12 +77,19 @@ pub(super) async fn matrix(args: &Args) -> Result<Overall> {
         Some(dir) => (dir.canonicalize()?, json(&dir.join(CELLS))?),
         None => begin(args)?,
     };
-    let surroundings = Surroundings { binary: args.binary.clone(), ..Surroundings::default() };
+    let jobs = usize::try_from(args.jobs).unwrap_or(1);
+    let surroundings = Surroundings {
+        binary: args.binary.clone(),
+        shares_turn: jobs > 1,
+        ..Surroundings::default()
+    };
     let began = Instant::now();
     let count = cells.plans.len();
+    let runs = cells.plans.into_iter().map(|plan| one_cell(&dir, plan, &surroundings));
+    let mut runs = pin!(stream::iter(runs).buffered(jobs).enumerate());
     let mut outcomes = Vec::new();
-    for (number, plan) in cells.plans.into_iter().enumerate() {
-        let outcome = one_cell(&dir, plan, &surroundings).await?;
+    while let Some((number, outcome)) = runs.next().await {
+        let outcome = outcome?;
         println!(
             "{:>3}/{count} {:<44} {:<8} {:>6} operations {:>3} faults {:>3} leader changes {}",
             number + 1,
@@ -113,7 +126,7 @@ async fn one_cell(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result
         std::fs::remove_dir_all(&dir)?;
     }
     std::fs::create_dir(&dir)?;
-    let progress = Progress::new(&plan.title());
+    let progress = Progress::of_one(surroundings.shares_turn, &plan.title());
     let judged = match run(&plan, &dir, surroundings, &progress).await {
         Ok(record) => judge_and_write(&record).map(|conclusion| (record, conclusion)),
         Err(trouble) => Err(trouble),

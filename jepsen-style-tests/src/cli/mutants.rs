@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
+use futures_util::{StreamExt as _, stream};
 
 use super::progress::Progress;
 use super::run::{CLIENTS, new_directory};
@@ -32,6 +34,9 @@ pub(super) struct Args {
     /// Operations per second of all clients together
     #[arg(long, default_value_t = 400)]
     rate: u64,
+    /// How many mutants are tried at the same time; see `matrix`
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=16))]
+    jobs: u64,
     /// Do not try the unbroken build on the same plans and seeds
     #[arg(long)]
     only_broken: bool,
@@ -64,9 +69,12 @@ pub(super) async fn mutants(args: &Args) -> Result<Overall> {
     require_same_names(&binary)?;
     let dir = new_directory(args.out.clone(), "mutants")?;
     std::fs::write(dir.join(ALLOWED), "Broken builds may use data below this directory.\n")?;
+    let jobs = usize::try_from(args.jobs).unwrap_or(1);
+    let tried = chosen.into_iter().map(|mutant| one(mutant, args, &binary, &dir));
+    let mut tried = pin!(stream::iter(tried).buffered(jobs));
     let mut outcomes = Vec::new();
-    for mutant in chosen {
-        let outcome = one(mutant, args, &binary, &dir).await?;
+    while let Some(outcome) = tried.next().await {
+        let outcome = outcome?;
         println!("{}", line(&outcome));
         outcomes.push(outcome);
     }
@@ -117,6 +125,7 @@ async fn one(mutant: Mutant, args: &Args, binary: &Path, dir: &Path) -> Result<O
         let surroundings = Surroundings {
             binary: Some(binary.to_owned()),
             environment: vec![("QUORATE_MUTANT".to_owned(), mutant.name.to_owned())],
+            shares_turn: args.jobs > 1,
         };
         let (is_found, said) = attempt_at(&plan, &surroundings, dir, mutant.checker).await?;
         plans.push(plan);
@@ -127,7 +136,7 @@ async fn one(mutant: Mutant, args: &Args, binary: &Path, dir: &Path) -> Result<O
         }
     }
     if !args.only_broken {
-        outcome.is_clean = Some(is_clean(plans, dir).await?);
+        outcome.is_clean = Some(is_clean(plans, dir, args.jobs > 1).await?);
     }
     Ok(outcome)
 }
@@ -140,7 +149,7 @@ async fn attempt_at(
     checker: &str,
 ) -> Result<(bool, String)> {
     let dir = new_directory(Some(dir.to_owned()), &plan.slug())?;
-    let progress = Progress::new(&plan.slug());
+    let progress = Progress::of_one(surroundings.shares_turn, &plan.slug());
     let record = run(plan, &dir, surroundings, &progress).await;
     progress.end();
     let record = match record {
@@ -162,12 +171,13 @@ async fn attempt_at(
 }
 
 /// Runs the unbroken build on the same plans.
-async fn is_clean(plans: Vec<Plan>, dir: &Path) -> Result<bool> {
+async fn is_clean(plans: Vec<Plan>, dir: &Path, shares_turn: bool) -> Result<bool> {
+    let surroundings = Surroundings { shares_turn, ..Surroundings::default() };
     for plan in plans {
         let plan = Plan { mutant: None, ..plan };
         let dir = new_directory(Some(dir.to_owned()), &plan.slug())?;
-        let progress = Progress::new(&format!("unbroken {}", plan.slug()));
-        let record = run(&plan, &dir, &Surroundings::default(), &progress).await;
+        let progress = Progress::of_one(shares_turn, &format!("unbroken {}", plan.slug()));
+        let record = run(&plan, &dir, &surroundings, &progress).await;
         progress.end();
         if judge_and_write(&record?)?.overall != Overall::Valid {
             return Ok(false);

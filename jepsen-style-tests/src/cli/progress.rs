@@ -26,6 +26,11 @@ impl Progress {
         Self(bar)
     }
 
+    /// The line of a run; none if there are several at once, which would overwrite each other's.
+    pub(super) fn of_one(is_one_of_several: bool, title: &str) -> Self {
+        if is_one_of_several { Self(ProgressBar::hidden()) } else { Self::new(title) }
+    }
+
     /// Removes the line.
     pub(super) fn end(&self) {
         self.0.finish_and_clear();

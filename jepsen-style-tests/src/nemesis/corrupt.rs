@@ -5,8 +5,8 @@
 //! Raft: nobody can have been promised anything since.
 //!
 //! The server is stopped in order, for then it knows exactly how far its log had come. After a crash, damage
-//! to the newest end of the log (up to 64 syncs) looks like a write that was cut short; such a server
-//! starts, and the leader, to which it had promised more, panics. That is not covered here.
+//! to the newest end of the log (up to 64 syncs) looks like a write that was cut short: such a server starts
+//! without what it had promised, and no log can heal that. `tests/durability.rs` shows what the leader does.
 
 mod damage;
 

@@ -19,9 +19,10 @@ use crate::{Failure, Result};
 
 /// How long a partition lasts: several elections.
 const HOLD: Duration = Duration::from_secs(4);
-/// And every other time: longer than a server holds a request that needs a leader (7 s), so that a
+/// And every third time: longer than a server holds a request that needs a leader (7 s), so that a
 /// minority has to refuse.
 const LONG_HOLD: Duration = Duration::from_secs(9);
+const LONG_IS_EVERY: u32 = 3;
 /// In a ring of so many, a server and its neighbours are a majority, and no two majorities are the same.
 const RING: u64 = 5;
 /// Within this a look shows the cut and nothing else. With one look more it is shorter than a partition.
@@ -198,7 +199,7 @@ impl Nemesis for Partition {
     }
 
     fn hold(&self) -> Duration {
-        if self.healed.is_multiple_of(2) { HOLD } else { LONG_HOLD }
+        if (self.healed + 1).is_multiple_of(LONG_IS_EVERY) { LONG_HOLD } else { HOLD }
     }
 
     async fn inject(&mut self, ground: &mut Ground) -> Result<Injection> {
@@ -379,10 +380,11 @@ mod tests {
     }
 
     #[test]
-    fn every_other_partition_outlasts_the_patience_of_the_servers() {
+    fn every_third_partition_outlasts_the_patience_of_the_servers() {
         let mut partition = Partition::new(Shape::Halves);
-        assert_eq!(partition.hold(), HOLD);
-        partition.healed = 1;
-        assert_eq!(partition.hold(), LONG_HOLD);
+        for hold in [HOLD, HOLD, LONG_HOLD, HOLD] {
+            assert_eq!(partition.hold(), hold);
+            partition.healed += 1;
+        }
     }
 }

@@ -224,10 +224,12 @@ async fn beat(client: Arc<Client>, position: usize, life: u64, ttl_ms: u64) -> R
     Ok(())
 }
 
+/// It may be unknown: an attempt without an answer took effect, or its registration did not.
 async fn deregister(client: &Client, position: usize, life: u64) {
     let path = format!("/v1/agent/service/deregister/ttl-{life}");
     for position in position..position + client.site.nodes.len() {
-        if client.send_to(position, Call::write(&path, "")).await.answer().is_some() {
+        let call = Call::write(&path, "").accepting(&[200, 404]);
+        if client.send_to(position, call).await.answer().is_some() {
             break;
         }
     }

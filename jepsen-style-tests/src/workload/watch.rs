@@ -277,14 +277,15 @@ async fn register_instances(mut client: Client) {
         let id = format!("watched-{slot}");
         let reply = if gone {
             let path = format!("/v1/agent/service/deregister/{id}");
-            client.send_to(position, Call::write(&path, "")).await
+            client.send_to(position, Call::write(&path, "").accepting(&[200, 404])).await
         } else {
             let meta = json!({"value": value.to_string()});
             let body = json!({"ID": id, "Name": "watched", "Port": 80, "Meta": meta});
             let call = Call::write("/v1/agent/service/register", body.to_string());
             client.send_to(position, call).await
         };
-        if matches!(reply.outcome, Outcome::NoEffect(_)) {
+        let was_absent = reply.answer().is_some_and(|answer| answer.status == 404);
+        if was_absent || matches!(reply.outcome, Outcome::NoEffect(_)) {
             continue;
         }
         if !note_write(&client, &reply, (Family::Service, slot, value, gone)) {

@@ -14,6 +14,7 @@ use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::raft::{NodeId, Peer, TypeConfig, Vote};
 use quorate_storage::snapshot::Snapshot;
 
+use super::acknowledged::{Acknowledged, Sent};
 use super::context::Context;
 use super::protocol::{Request, Response, SnapshotHeader};
 use super::transport::{Purpose, TransportError};
@@ -28,11 +29,21 @@ const VOTE_TIMEOUT: Duration = Duration::from_millis(ELECTION_MS_MAX);
 
 /// Makes a [`PeerNetwork`] for each member.
 #[derive(Debug, Clone)]
-pub struct NetworkFactory(pub Context);
+pub struct NetworkFactory {
+    context: Context,
+    acknowledged: Acknowledged,
+}
 
 impl NetworkFactory {
+    /// The ways of one node to all members.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context, acknowledged: Acknowledged::default() }
+    }
+
     fn connect(&self, target: NodeId, peer: &Peer, purpose: Purpose) -> PeerNetwork {
-        PeerNetwork { context: self.0.clone(), target, peer: peer.clone(), purpose }
+        let Self { context, acknowledged } = self.clone();
+        PeerNetwork { context, acknowledged, target, peer: peer.clone(), purpose }
     }
 }
 
@@ -56,6 +67,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 #[derive(Debug)]
 pub struct PeerNetwork {
     context: Context,
+    acknowledged: Acknowledged,
     target: NodeId,
     peer: Peer,
     purpose: Purpose,
@@ -108,8 +120,13 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
                 APPEND_TIMEOUT
             }
         };
+        let sent = Sent::of(&rpc);
         match self.call(self.purpose, Request::Append(rpc), timeout).await? {
-            Response::Append(answer) => Ok(answer),
+            Response::Append(answer) => {
+                let noted = self.acknowledged.note(self.target, sent, &answer);
+                noted.map_err(|lost| RPCError::Unreachable(Unreachable::from_string(lost)))?;
+                Ok(answer)
+            }
             _ => Err(wrong_answer()),
         }
     }

@@ -54,6 +54,12 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// Never closes the database, which the process then leaves to the system. After an error of the disk
+    /// there is nothing to write any more, and sled panics when it cannot sync while it is closed.
+    pub(crate) fn keep_open(&self) {
+        std::mem::forget(self.db.clone());
+    }
+
     /// Opens or creates the database. Never removes anything that holds data: of what sled calls
     /// corrupted, only its recovery snapshots are moved aside, because sled can do without them.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {

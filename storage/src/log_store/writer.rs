@@ -155,6 +155,7 @@ impl Writer {
         while !self.closing {
             if let Err(error) = guard(|| self.work(queue)) {
                 self.shared.fail(&error);
+                self.tables.keep_open();
                 self.answer_failed(queue);
             }
         }

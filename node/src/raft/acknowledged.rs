@@ -1,0 +1,153 @@
+//! What each member has acknowledged to this leader, so that one which has lost it is noticed.
+//!
+//! A follower that has acknowledged an entry of a leadership cannot be without it while that leadership
+//! lasts, unless its disk has lost what was synced. openraft takes the loss for a bug of its own and ends
+//! the healthy leader (with debug assertions) or goes on with numbers that make no sense (without). Here the
+//! damaged member is treated as unreachable, and the operator is told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use quorate_storage::mutant::{self, Mutant};
+use quorate_storage::raft::{LogId, NodeId, TypeConfig, Vote};
+
+/// Shared by the ways to all members; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Acknowledged(Arc<Mutex<BTreeMap<NodeId, Mark>>>);
+
+/// How far a member has come in a leadership.
+#[derive(Debug)]
+struct Mark {
+    vote: Vote,
+    entry: Option<LogId>,
+    is_reported: bool,
+}
+
+/// What an append says, as far as it matters here: its request is gone when the answer is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    vote: Vote,
+    previous: Option<LogId>,
+    last: Option<LogId>,
+}
+
+impl Sent {
+    pub(super) fn of(request: &AppendEntriesRequest<TypeConfig>) -> Self {
+        let previous = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(previous);
+        Self { vote: request.vote, previous, last }
+    }
+}
+
+impl Acknowledged {
+    /// Notes an answer of `member`. Fails if it shows that the member has lost what it acknowledged, with a
+    /// sentence about it.
+    pub(super) fn note(
+        &self,
+        member: NodeId,
+        sent: Sent,
+        answer: &AppendEntriesResponse<TypeConfig>,
+    ) -> Result<(), String> {
+        let mut marks = self.marks();
+        let fresh = || Mark { vote: sent.vote, entry: None, is_reported: false };
+        let mark = marks.entry(member).or_insert_with(fresh);
+        if mark.vote != sent.vote {
+            *mark = fresh();
+        }
+        match answer {
+            AppendEntriesResponse::Success => mark.entry = mark.entry.max(sent.last),
+            AppendEntriesResponse::PartialSuccess(upto) => mark.entry = mark.entry.max(*upto),
+            AppendEntriesResponse::HigherVote(_) => {}
+            AppendEntriesResponse::Conflict => return mark.conflict(member, sent),
+        }
+        Ok(())
+    }
+
+    // A std lock: held to compare and set a few numbers.
+    fn marks(&self) -> MutexGuard<'_, BTreeMap<NodeId, Mark>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mark {
+    fn conflict(&mut self, member: NodeId, sent: Sent) -> Result<(), String> {
+        let has_lost = sent.previous.is_some() && sent.previous <= self.entry;
+        if !has_lost || mutant::is_active(Mutant::WipedNodeUnderItsOldId) {
+            return Ok(());
+        }
+        let lost = sent.previous.map_or(0, |entry| entry.index);
+        let sentence = format!("server {member} has lost entry {lost}, which it had acknowledged");
+        if !self.is_reported {
+            self.is_reported = true;
+            tracing::error!(
+                member,
+                entry = lost,
+                "a server has lost entries that it had acknowledged: its disk is damaged; remove it \
+                 and add it again, empty, under a new id"
+            );
+        }
+        Err(sentence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::entry::RaftEntry as _;
+    use quorate_storage::raft::Entry;
+
+    use super::*;
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId::new(openraft::vote::leader_id_std::CommittedLeaderId::new(term), index)
+    }
+
+    fn sent(term: u64, previous: u64, last: u64) -> Sent {
+        let entries = (previous + 1..=last).map(|index| Entry::new_blank(id(term, index)));
+        Sent::of(&AppendEntriesRequest {
+            vote: Vote::new_committed(term, 1),
+            prev_log_id: (previous > 0).then(|| id(term, previous)),
+            entries: entries.collect(),
+            leader_commit: None,
+        })
+    }
+
+    const SUCCESS: AppendEntriesResponse<TypeConfig> = AppendEntriesResponse::Success;
+    const CONFLICT: AppendEntriesResponse<TypeConfig> = AppendEntriesResponse::Conflict;
+
+    #[test]
+    fn a_search_for_the_common_entry_is_no_loss() {
+        let acknowledged = Acknowledged::default();
+        for previous in [9, 4, 2] {
+            acknowledged.note(2, sent(3, previous, previous), &CONFLICT).unwrap();
+        }
+        acknowledged.note(2, sent(3, 1, 5), &SUCCESS).unwrap();
+        acknowledged.note(2, sent(3, 7, 9), &CONFLICT).unwrap();
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_is_not_there_is_lost() {
+        let acknowledged = Acknowledged::default();
+        acknowledged.note(2, sent(3, 0, 5), &SUCCESS).unwrap();
+        acknowledged.note(3, sent(3, 5, 5), &CONFLICT).unwrap();
+        let said = acknowledged.note(2, sent(3, 5, 6), &CONFLICT).unwrap_err();
+        assert!(said.contains("server 2") && said.contains("entry 5"), "{said}");
+    }
+
+    #[test]
+    fn a_part_counts_as_far_as_it_goes() {
+        let acknowledged = Acknowledged::default();
+        let part = AppendEntriesResponse::PartialSuccess(Some(id(3, 4)));
+        acknowledged.note(2, sent(3, 2, 9), &part).unwrap();
+        acknowledged.note(2, sent(3, 5, 9), &CONFLICT).unwrap();
+        assert!(acknowledged.note(2, sent(3, 4, 9), &CONFLICT).is_err());
+    }
+
+    #[test]
+    fn another_leadership_begins_anew() {
+        let acknowledged = Acknowledged::default();
+        acknowledged.note(2, sent(3, 0, 5), &SUCCESS).unwrap();
+        // Another leader may have truncated it in between.
+        acknowledged.note(2, sent(5, 5, 6), &CONFLICT).unwrap();
+    }
+}
