@@ -13,6 +13,7 @@ mod order;
 pub mod process;
 pub(crate) mod session;
 pub mod set;
+pub mod terms;
 pub(crate) mod ttl;
 pub mod versions;
 pub(crate) mod watch;

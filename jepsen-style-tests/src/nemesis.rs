@@ -26,6 +26,7 @@ mod partition;
 mod pause;
 mod power_cut;
 mod rolling_restart;
+mod together;
 mod wiped_node;
 
 use std::time::Duration;
@@ -65,7 +66,7 @@ pub struct Injection {
 #[async_trait]
 pub trait Nemesis: Send {
     /// Its name on the command line.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// One sentence for `list`.
     fn summary(&self) -> &'static str;
@@ -138,10 +139,18 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
     ]
 }
 
-/// The nemesis of that name.
+/// The nemesis of that name, or several that strike together: `delay+kill-leader`.
 pub fn named(name: &str) -> Result<Box<dyn Nemesis>> {
+    if !name.contains(together::AND) {
+        return one_named(name);
+    }
+    let parts = name.split(together::AND).map(one_named).collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(together::Together::new(name, parts)))
+}
+
+fn one_named(name: &str) -> Result<Box<dyn Nemesis>> {
     all().into_iter().find(|nemesis| nemesis.name() == name).ok_or_else(|| {
-        let names: Vec<_> = all().iter().map(|nemesis| nemesis.name()).collect();
+        let names: Vec<_> = all().iter().map(|nemesis| nemesis.name().to_owned()).collect();
         Failure::new(format!("no nemesis is called {name:?}; there are {}", names.join(", ")))
     })
 }

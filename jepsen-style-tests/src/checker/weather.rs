@@ -21,10 +21,24 @@ const SAMPLING: u64 = 250 * MILLISECOND;
 /// Nobody led for at most this long before a new leader is seen, unless a fault explains more.
 const ELECTION: u64 = 2_000 * MILLISECOND;
 
+/// Under these faults every server serves, but a commit takes the time that it takes: the bounds on lateness
+/// are those of a steady state, and say nothing about it.
+const SLOWING: [&str; 8] = [
+    "delay",
+    "reorder",
+    "loss",
+    "disk-slow",
+    "disk-hung",
+    "cpu-starvation",
+    "memory-starvation",
+    "clock-rate",
+];
+
 /// A fault while it may be felt.
 #[derive(Debug, Clone)]
 struct Storm {
     affected: Vec<u64>,
+    is_slowing: bool,
     from: u64,
     to: u64,
 }
@@ -93,7 +107,8 @@ impl Weather {
 /// A fault that nobody saw healed is felt for ever.
 fn storm(fault: &Fault) -> Storm {
     let to = fault.recovered.map_or(u64::MAX, |recovered| recovered + SAMPLING);
-    Storm { affected: fault.affected.clone(), from: fault.began, to }
+    let is_slowing = fault.nemesis.split('+').any(|name| SLOWING.contains(&name));
+    Storm { affected: fault.affected.clone(), is_slowing, from: fault.began, to }
 }
 
 /// Each leader, from when it was first seen to lead: the moment and its number.
@@ -111,7 +126,8 @@ fn reigns(samples: &[Sample]) -> Vec<(u64, u64)> {
     reigns
 }
 
-/// A fault at the leader, or at so many that no quorum is left, may stop the cluster's clock.
+/// A fault at the leader, or at so many that no quorum is left, may stop the cluster's clock; and one that
+/// slows everything down slows the clock, too.
 fn stops_time(storm: &Storm, reigns: &[(u64, u64)], nodes: u64) -> bool {
     let quorum = usize::try_from(nodes / 2 + 1).unwrap_or(usize::MAX);
     let left = usize::try_from(nodes).unwrap_or(usize::MAX).saturating_sub(storm.affected.len());
@@ -120,7 +136,7 @@ fn stops_time(storm: &Storm, reigns: &[(u64, u64)], nodes: u64) -> bool {
         let during = reigns.iter().filter(|(since, _)| storm.from < *since && *since <= storm.to);
         before.into_iter().chain(during).any(|(_, leader)| leader == node)
     };
-    left < quorum || storm.affected.iter().any(leads)
+    storm.is_slowing || left < quorum || storm.affected.iter().any(leads)
 }
 
 fn merged(mut spans: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
@@ -160,6 +176,16 @@ mod tests {
         let weather = Weather::new(&[], &[leads(1, 1, 0), leads(1, 1, 50)], 3);
         assert_eq!(weather.due(10 * SECOND, 3 * SECOND), 13 * SECOND);
         assert!(weather.is_calm(10 * SECOND, 20 * SECOND));
+    }
+
+    #[test]
+    fn what_makes_commits_slow_is_no_steady_state() {
+        let loss = Fault { nemesis: "kill+loss".to_owned(), ..fault(&[], 20, 23) };
+        let weather = Weather::new(&[loss], &[leads(1, 1, 0)], 3);
+        assert!(weather.due(19 * SECOND, 2 * SECOND) >= 24 * SECOND);
+        let other = Fault { nemesis: "pause".to_owned(), ..fault(&[], 20, 23) };
+        let weather = Weather::new(&[other], &[leads(1, 1, 0)], 3);
+        assert_eq!(weather.due(19 * SECOND, 2 * SECOND), 21 * SECOND);
     }
 
     #[test]

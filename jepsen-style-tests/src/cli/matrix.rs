@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::progress::Progress;
 use super::run::{CLIENTS, new_directory};
 use super::table::{with_header, word};
-use crate::Result;
 use crate::figures::Figures;
 use crate::judge::{self, Conclusion, Overall, judge_and_write};
 use crate::matrix::{Size, cells};
 use crate::plan::Plan;
 use crate::record::{Record, json, write_json};
 use crate::run::{Surroundings, run};
+use crate::{Result, report};
 
 /// The cells of a matrix, in its directory.
 const CELLS: &str = "matrix.json";
@@ -127,11 +127,15 @@ async fn one_cell(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result
     }
     std::fs::create_dir(&dir)?;
     let progress = Progress::of_one(surroundings.shares_turn, &plan.title());
-    let judged = match run(&plan, &dir, surroundings, &progress).await {
-        Ok(record) => judge_and_write(&record).map(|conclusion| (record, conclusion)),
-        Err(trouble) => Err(trouble),
-    };
+    let judged = run(&plan, &dir, surroundings, &progress).await.and_then(|record| {
+        let conclusion = judge_and_write(&record)?;
+        report::write(&record, &conclusion)?;
+        Ok((record, conclusion))
+    });
     progress.end();
+    if judged.as_ref().is_ok_and(|(_, conclusion)| conclusion.overall == Overall::Valid) {
+        remove_data(&dir)?;
+    }
     match judged {
         Ok((record, conclusion)) => outcome(plan, &record, &conclusion),
         Err(trouble) => {
@@ -140,6 +144,17 @@ async fn one_cell(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result
             Ok(Outcome { plan, overall: Overall::Unknown, because, figures: Figures::default() })
         }
     }
+}
+
+/// Removes the servers' data of a cell in which nothing was found: many cells take much room.
+fn remove_data(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn outcome(plan: Plan, record: &Record, conclusion: &Conclusion) -> Result<Outcome> {

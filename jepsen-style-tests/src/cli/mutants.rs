@@ -17,7 +17,7 @@ use crate::judge::{Overall, judge_and_write};
 use crate::mutants::{ALL, Mutant};
 use crate::plan::Plan;
 use crate::run::{Surroundings, run};
-use crate::{Failure, Result, binary};
+use crate::{Failure, Result, binary, report};
 
 /// A broken build runs only on data below a directory that holds this file.
 const ALLOWED: &str = ".quorate-mutants-allowed";
@@ -157,6 +157,7 @@ async fn attempt_at(
         Err(trouble) => return Ok((false, format!("trouble: {trouble}"))),
     };
     let conclusion = judge_and_write(&record)?;
+    report::write(&record, &conclusion)?;
     let spoke = conclusion.words.iter().filter(|said| said.overall != Overall::Valid);
     let said: Vec<_> = spoke
         .map(|said| {

@@ -20,6 +20,9 @@ use crate::record::Record;
 const NAME: &str = "set";
 const PREFIX: &str = "/v1/kv/set/";
 
+/// After one of so many additions its client looks for it at once at the same server, without asking anybody.
+const STALE_ONE_OF: u32 = 3;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Set {
@@ -104,7 +107,7 @@ impl Steps for Members {
     async fn step(&mut self, client: &mut Client) {
         let picked = if client.rng.random_bool(0.5) { self.all.pick(client) } else { None };
         match picked {
-            Some(member) => look_up(client, member).await,
+            Some(member) => look_up(client, member, "").await,
             None => self.add(client).await,
         }
     }
@@ -113,18 +116,25 @@ impl Steps for Members {
 impl Members {
     async fn add(&mut self, client: &mut Client) {
         let member = self.numbers.next();
-        let path = format!("{PREFIX}{member}?cas=0");
+        // Some without the condition: what needs no outcome of its own might be answered too soon.
+        let looks_at_once = client.rng.random_range(0..STALE_ONE_OF) == 0;
+        let condition = if looks_at_once { "" } else { "?cas=0" };
+        let path = format!("{PREFIX}{member}{condition}");
         let reply = client.send(Call::write(&path, member.to_string())).await;
         let added = ended(client, 0, Function::Add, &reply);
         let added = Operation { arg: Some(member), ..added };
         if note_write(NAME, client, &reply, added) == Some(true) {
             self.all.add(member);
+            if looks_at_once {
+                // What a server has acknowledged it has applied itself.
+                look_up(client, member, "?stale").await;
+            }
         }
     }
 }
 
-async fn look_up(client: &mut Client, member: u64) {
-    let reply = client.send(Call::read(&format!("{PREFIX}{member}"))).await;
+async fn look_up(client: &mut Client, member: u64, query: &str) {
+    let reply = client.send(Call::read(&format!("{PREFIX}{member}{query}"))).await;
     let Some(answer) = reply.answer() else { return };
     let looked = ended(client, 0, Function::Contains, &reply);
     let looked = Operation { arg: Some(member), ok: Some(answer.status == 200), ..looked };

@@ -5,7 +5,7 @@
 //! observers ask every server, by default and stale reads, for all that is critical.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rand::Rng as _;
@@ -39,6 +39,9 @@ const LINGER: Duration = Duration::from_millis(1_500);
 const LONG_LINGER: (u32, Duration) = (12, Duration::from_secs(25));
 /// How often an observer looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long servers are looked at after the run: the longest TTL, its bound, and the grace of a new leader.
+const STAY: Duration = Duration::from_secs(8);
+const CRITICAL: &str = "/v1/health/state/critical";
 /// Between two looks at whether the run is over.
 const NAP: Duration = Duration::from_millis(100);
 const NAME: &str = "ttl";
@@ -75,6 +78,23 @@ impl Workload for Ttl {
         join(parts).await
     }
 
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        let until = Instant::now() + STAY;
+        while Instant::now() < until {
+            for (node, http) in &site.nodes {
+                let call = site.now();
+                let answer = http.get(CRITICAL).await?;
+                let ret = site.now();
+                if let Some(critical) = critical_in(&answer) {
+                    let look = Event::Look { node: *node, stale: false, call, ret, critical };
+                    site.journal.note(NAME, &look);
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
         let events: Vec<Event> = record.entries(NAME)?;
         let late = ttl::check_late(&events, &Weather::of(record));
@@ -97,7 +117,7 @@ impl Workload for Ttl {
 
 /// Looks at one server until the run is over.
 async fn observe(client: Client, position: usize, stale: bool) -> Result<()> {
-    let path = format!("/v1/health/state/critical{}", if stale { "?stale" } else { "" });
+    let path = format!("{CRITICAL}{}", if stale { "?stale" } else { "" });
     while !client.site.is_over() {
         let reply = client.send_to(position, Call::read(&path)).await;
         if let Some(critical) = reply.answer().and_then(critical_in) {
@@ -173,6 +193,10 @@ async fn one_life(
 /// Leaves a silent service alone for a while, and deregisters it.
 async fn end(client: Arc<Client>, position: usize, life: u64, after: Duration) -> Result<()> {
     rest(&client.site, after).await;
+    if client.site.is_over() {
+        // Whoever is silent at the end of the run is looked at until its time is over.
+        return Ok(());
+    }
     client.site.journal.note(NAME, &Event::End { life, call: client.site.now() });
     deregister(&client, position, life).await;
     Ok(())
