@@ -27,6 +27,7 @@ const QUICK: &[(&str, &str)] = &[
     ("set", "kill-all"),
     ("set", "power-cut-all"),
     ("set", "partition,kill"),
+    ("set", "delay+kill-leader"),
     ("append", "partition-one-way"),
     ("append", "loss"),
     ("append", "rolling-restart"),

@@ -202,3 +202,23 @@ impl Ground {
         if leader == Some(id) { format!("n{id} (leader)") } else { format!("n{id}") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_that_strike_together_are_named_together() {
+        let both = named("delay+kill-leader").unwrap();
+        assert_eq!(both.name(), "delay+kill-leader");
+        let longest = named("delay").unwrap().hold().max(named("kill-leader").unwrap().hold());
+        assert!(both.hold() > longest);
+        assert!(named("disk-full+delay").unwrap().may_end_servers());
+    }
+
+    #[test]
+    fn a_part_that_does_not_exist_is_refused_by_its_name() {
+        let refused = named("delay+dragons").err().unwrap().to_string();
+        assert!(refused.contains("\"dragons\""), "{refused}");
+    }
+}
