@@ -35,6 +35,11 @@ const ROOM: Duration = Duration::from_millis(1_500);
 /// Clients are patient; one that is not done this long after the end is a failure of the harness.
 const CLIENTS_LIMIT: Duration = Duration::from_secs(40);
 
+/// Servers of a run take a snapshot after so many entries of the log and keep so many behind it, so that a
+/// short run sees what a long life does: restarts from snapshots, and snapshots sent to those that were away.
+const SNAPSHOT_THRESHOLD: u64 = 400;
+const TRAILING_LOGS: u64 = 100;
+
 /// What a run tells whoever watches it.
 pub trait Watcher: Send + Sync {
     /// A sentence about what happens now.
@@ -69,6 +74,10 @@ pub async fn run(
         binary: surroundings.binary.clone(),
         environment: surroundings.environment.clone(),
         shares_turn: surroundings.shares_turn,
+        flags: vec![
+            format!("--raft-snapshot-threshold={SNAPSHOT_THRESHOLD}"),
+            format!("--raft-trailing-logs={TRAILING_LOGS}"),
+        ],
         ..Options::default()
     };
     let nemeses = prepare(plan, &mut options, &mut ending)?;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::agent;
+use crate::raft::LogLimits;
 
 const HTTP_PORT: u16 = 8500;
 const RPC_PORT: u16 = 8300;
@@ -66,6 +67,12 @@ pub struct ServerArgs {
     /// How long requests are held while there is no leader, such as 7s or 500ms [default: 7s]
     #[arg(long, env = "QUORATE_SERVER_HOLD_TIMEOUT", value_name = "DURATION")]
     pub hold_timeout: Option<String>,
+    /// A snapshot is built after this many log entries [default: 10000]
+    #[arg(long, env = "QUORATE_SERVER_RAFT_SNAPSHOT_THRESHOLD", value_name = "N")]
+    pub raft_snapshot_threshold: Option<u64>,
+    /// This many log entries are kept behind a snapshot, for servers that were briefly away [default: 5000]
+    #[arg(long, env = "QUORATE_SERVER_RAFT_TRAILING_LOGS", value_name = "N")]
+    pub raft_trailing_logs: Option<u64>,
 }
 
 /// What a server runs with: complete and checked.
@@ -95,6 +102,8 @@ pub struct ServerConfig {
     pub agent_name: String,
     /// How long requests are held without a leader.
     pub hold_timeout: Duration,
+    /// How many entries the log may hold.
+    pub log_limits: LogLimits,
 }
 
 /// Why settings cannot be used.
@@ -147,6 +156,8 @@ impl ServerArgs {
             datacenter: self.datacenter.or(file.datacenter),
             agent_name: self.agent_name.or(file.agent_name),
             hold_timeout: self.hold_timeout.or(file.hold_timeout),
+            raft_snapshot_threshold: self.raft_snapshot_threshold.or(file.raft_snapshot_threshold),
+            raft_trailing_logs: self.raft_trailing_logs.or(file.raft_trailing_logs),
         }
     }
 
@@ -180,6 +191,7 @@ impl ServerArgs {
                 "--agent-name",
                 agent::own_name(self.agent_name.as_deref(), rpc_addr.ip()),
             )?,
+            log_limits: log_limits(self.raft_snapshot_threshold, self.raft_trailing_logs)?,
             hold_timeout: match self.hold_timeout {
                 Some(text) => parse_duration(&text)?,
                 None => HOLD_TIMEOUT,
@@ -225,6 +237,15 @@ fn invalid<T>(text: &str) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid(text.to_owned()))
 }
 
+fn log_limits(threshold: Option<u64>, trailing: Option<u64>) -> Result<LogLimits, ConfigError> {
+    let default = LogLimits::default();
+    let snapshot_threshold = threshold.unwrap_or(default.snapshot_threshold);
+    if snapshot_threshold == 0 {
+        return Err(ConfigError::Invalid("--raft-snapshot-threshold must be 1 or more".to_owned()));
+    }
+    Ok(LogLimits { snapshot_threshold, trailing_logs: trailing.unwrap_or(default.trailing_logs) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +282,11 @@ mod tests {
         assert!(refused(ServerArgs { node_id, ..ServerArgs::default() }).contains("--node-id"));
         let name = Some("a b".into());
         assert!(refused(ServerArgs { name, ..ServerArgs::default() }).contains("--name"));
+        let raft_snapshot_threshold = Some(0);
+        assert!(
+            refused(ServerArgs { raft_snapshot_threshold, ..ServerArgs::default() })
+                .contains("--raft-snapshot-threshold")
+        );
         let hold_timeout = Some("7 parsecs".into());
         assert!(
             refused(ServerArgs { hold_timeout, ..ServerArgs::default() })

@@ -47,7 +47,7 @@ use crate::raft::protocol::{Introduction, Progress};
 use crate::raft::read::Barrier;
 use crate::raft::service::Service;
 use crate::raft::transport::Transport;
-use crate::raft::{Raft, openraft_config};
+use crate::raft::{LogLimits, Raft, openraft_config};
 use crate::watch::Watches;
 
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.
@@ -174,6 +174,8 @@ pub struct NodeSettings {
     pub agent_name: String,
     /// How long requests are held while there is no leader.
     pub hold_timeout: Duration,
+    /// How many entries the log may hold.
+    pub log_limits: LogLimits,
     /// How many servers found a new cluster.
     pub bootstrap_expect: usize,
     /// RPC addresses of other servers.
@@ -247,7 +249,7 @@ impl Node {
         let applied = observer.applied_index();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
         observer.recovered(&state.load());
-        let raft = start_raft(&context, log, machine).await?;
+        let raft = start_raft(&context, settings.log_limits, log, machine).await?;
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
         let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
@@ -551,11 +553,16 @@ impl Node {
     }
 }
 
-async fn start_raft<L>(context: &Context, log: L, machine: Machine) -> io::Result<Raft>
+async fn start_raft<L>(
+    context: &Context,
+    limits: LogLimits,
+    log: L,
+    machine: Machine,
+) -> io::Result<Raft>
 where
     L: RaftLogStorage<TypeConfig>,
 {
-    let config = openraft_config("quorate").map_err(io::Error::other)?;
+    let config = openraft_config("quorate", limits).map_err(io::Error::other)?;
     let network = NetworkFactory::new(context.clone());
     Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
 }

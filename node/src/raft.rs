@@ -48,11 +48,22 @@ const APPEND_ENTRIES_MAX: u64 = 256;
 /// A new server may vote once it is at most this far behind. (In this version, openraft uses its
 /// "replication lag threshold" for nothing else.)
 const CAUGHT_UP_ENTRIES: u64 = 500;
-/// A snapshot is built after this many entries (or 64 MiB, see [`crate::node`]).
-pub const SNAPSHOT_AFTER_ENTRIES: u64 = 10_000;
-/// Entries kept behind a snapshot, so that a node that was briefly away needs no snapshot.
-pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 5_000;
-/// Entries are purged in batches of this many or more.
+/// How many entries the log may hold. (In bytes it is bounded as well, see [`crate::compaction`].)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// A snapshot is built after this many entries.
+    pub snapshot_threshold: u64,
+    /// Entries kept behind a snapshot, so that a node that was briefly away needs no snapshot.
+    pub trailing_logs: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { snapshot_threshold: 10_000, trailing_logs: 5_000 }
+    }
+}
+
+/// Entries are purged in batches of this many or more, or of as many as are kept, if that is less.
 const PURGE_ENTRIES_MIN: u64 = 1_000;
 /// How long one snapshot may take to be sent and installed.
 pub const SNAPSHOT_SEND_MS_MAX: u64 = 120_000;
@@ -61,7 +72,10 @@ pub const SNAPSHOT_SEND_MS_MAX: u64 = 120_000;
 ///
 /// # Errors
 /// When the constants above contradict each other.
-pub fn openraft_config(cluster_name: &str) -> Result<Arc<Config>, openraft::ConfigError> {
+pub fn openraft_config(
+    cluster_name: &str,
+    limits: LogLimits,
+) -> Result<Arc<Config>, openraft::ConfigError> {
     let mut config = Config {
         cluster_name: cluster_name.to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -70,9 +84,9 @@ pub fn openraft_config(cluster_name: &str) -> Result<Arc<Config>, openraft::Conf
         install_snapshot_timeout: SNAPSHOT_SEND_MS_MAX,
         max_payload_entries: APPEND_ENTRIES_MAX,
         replication_lag_threshold: CAUGHT_UP_ENTRIES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER_ENTRIES),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT_BEHIND_SNAPSHOT,
-        purge_batch_size: PURGE_ENTRIES_MIN,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_threshold),
+        max_in_snapshot_log_to_keep: limits.trailing_logs,
+        purge_batch_size: PURGE_ENTRIES_MIN.min(limits.trailing_logs.max(1)),
         // The default doubles from 200 ms: a restarted or healed node would hear nothing for up to a
         // second, and might stand for election meanwhile.
         backoff: "20ms 40ms 80ms ...150ms".to_owned(),

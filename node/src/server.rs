@@ -198,6 +198,7 @@ fn settings(config: &ServerConfig) -> NodeSettings {
         name: config.name.clone(),
         datacenter: config.datacenter.clone(),
         rpc_addr: config.rpc_addr,
+        log_limits: config.log_limits,
         http_addr: config.http_addr,
         agent_name: config.agent_name.clone(),
         hold_timeout: config.hold_timeout,

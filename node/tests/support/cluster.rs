@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use quorate::node::{Consistency, Node, NodeParts, NodeSettings, ProposeError};
+use quorate::raft::LogLimits;
 use quorate_storage::command::{Command, KvPutMode, Outcome};
 use quorate_storage::raft::{NodeId, Peer};
 use tokio::task::JoinHandle;
@@ -106,6 +107,7 @@ impl Cluster {
 
     fn settings(&self, id: NodeId) -> NodeSettings {
         NodeSettings {
+            log_limits: LogLimits::default(),
             id,
             name: format!("n{id}"),
             datacenter: "dc1".to_owned(),
