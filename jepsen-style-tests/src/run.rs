@@ -95,7 +95,7 @@ pub async fn run(
     drop(sampler);
     journal.flush()?;
     let Stage { ground, ending, .. } = stage;
-    ground.cluster.end();
+    ground.cluster.abandon();
     write_json(&dir.join(ENDING), &ending)?;
     Record::load(dir)
 }
