@@ -6,8 +6,8 @@
 //!
 //! None of this is in a server that anybody runs. Without the cargo feature `mutants`, [`is_active`] is
 //! `false` at compile time and the broken branches are not compiled. With it, one mutant is chosen when
-//! the process starts (`activate`, which only such a build has), and the node says so and works in marked directories
-//! only.
+//! the process starts (`activate`, which only such a build has), and the node says so and works in
+//! marked directories only.
 //!
 //! Each mutant says what is broken and, behind "Shown by", which workload and fault bring it to light
 //! and which checker notices.

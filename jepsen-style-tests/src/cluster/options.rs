@@ -13,7 +13,7 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Where logs and data are kept, instead of a temporary directory. It must exist.
     pub dir: Option<PathBuf>,
-    /// The servers' binary, instead of the one that [`binary`] finds.
+    /// The servers' binary, instead of the one that [`crate::binary`] finds.
     pub binary: Option<PathBuf>,
     /// Whether it may run beside other clusters that may.
     pub shares_turn: bool,
