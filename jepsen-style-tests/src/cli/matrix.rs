@@ -21,6 +21,8 @@ use crate::{Result, report};
 
 /// The cells of a matrix, in its directory.
 const CELLS: &str = "matrix.json";
+/// How often a cell is tried until it proves something.
+const ATTEMPTS: u32 = 2;
 /// Why a cell has no verdict, in the cell's directory.
 const TROUBLE: &str = "trouble.txt";
 
@@ -115,26 +117,40 @@ fn begin(args: &Args) -> Result<(PathBuf, Cells)> {
     Ok((dir, cells))
 }
 
-/// Runs a cell, unless it ran before and was valid. Trouble of the harness ends the cell, not the matrix.
+/// Runs a cell, unless it ran before and was valid. One that proves nothing is tried again; one that shows
+/// a violation never is.
 async fn one_cell(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result<Outcome> {
     let dir = dir.join(plan.slug());
     let earlier = judge::read(&dir).filter(|earlier| earlier.overall == Overall::Valid);
     if let Some(conclusion) = earlier {
         return outcome(plan, &Record::load(&dir)?, &conclusion);
     }
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir)?;
+    let mut attempt = 1;
+    loop {
+        let outcome = one_attempt(&dir, plan.clone(), surroundings).await?;
+        if outcome.overall != Overall::Unknown || attempt == ATTEMPTS {
+            return Ok(outcome);
+        }
+        println!("        {} proves nothing ({}): again", plan.title(), outcome.because);
+        attempt += 1;
     }
-    std::fs::create_dir(&dir)?;
+}
+
+/// Trouble of the harness ends the attempt, not the matrix.
+async fn one_attempt(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result<Outcome> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir)?;
+    }
+    std::fs::create_dir(dir)?;
     let progress = Progress::of_one(surroundings.shares_turn, &plan.title());
-    let judged = run(&plan, &dir, surroundings, &progress).await.and_then(|record| {
+    let judged = run(&plan, dir, surroundings, &progress).await.and_then(|record| {
         let conclusion = judge_and_write(&record)?;
         report::write(&record, &conclusion)?;
         Ok((record, conclusion))
     });
     progress.end();
     if judged.as_ref().is_ok_and(|(_, conclusion)| conclusion.overall == Overall::Valid) {
-        remove_data(&dir)?;
+        remove_data(dir)?;
     }
     match judged {
         Ok((record, conclusion)) => outcome(plan, &record, &conclusion),
