@@ -13,7 +13,7 @@ use crate::network::{Link, Network};
 use crate::{Failure, Result};
 
 /// How long it lasts: enough for its effects to add up.
-const HOLD: Duration = Duration::from_secs(5);
+const HOLD: Duration = Duration::from_secs(4);
 /// An exchange takes no longer than this, even through the worst of delays.
 const ROUND_TRIP_LIMIT: Duration = Duration::from_secs(2);
 /// Exchanges that are begun one after the other, to see whether they end in another order.

@@ -19,11 +19,13 @@ const BETWEEN: Duration = Duration::from_millis(400);
 pub(super) struct Together {
     name: String,
     parts: Vec<Box<dyn Nemesis>>,
+    /// What showed each but the last: looked for before the next one came, which may hide it.
+    shown: Vec<Result<String>>,
 }
 
 impl Together {
     pub(super) fn new(name: &str, parts: Vec<Box<dyn Nemesis>>) -> Self {
-        Self { name: name.to_owned(), parts }
+        Self { name: name.to_owned(), parts, shown: Vec::new() }
     }
 }
 
@@ -42,8 +44,7 @@ impl Nemesis for Together {
     }
 
     fn hold(&self) -> Duration {
-        let longest = self.parts.iter().map(|part| part.hold()).max();
-        longest.unwrap_or_default() + BETWEEN * u32::try_from(self.parts.len()).unwrap_or(0)
+        self.parts.iter().map(|part| part.hold()).max().unwrap_or_default()
     }
 
     fn may_end_servers(&self) -> bool {
@@ -52,13 +53,16 @@ impl Nemesis for Together {
 
     async fn inject(&mut self, ground: &mut Ground) -> Result<Injection> {
         let (mut what, mut affected) = (Vec::new(), Vec::new());
-        for part in &mut self.parts {
-            if !what.is_empty() {
-                tokio::time::sleep(BETWEEN).await;
-            }
+        self.shown.clear();
+        let last = self.parts.len().saturating_sub(1);
+        for (number, part) in self.parts.iter_mut().enumerate() {
             let injection = part.inject(ground).await?;
             what.push(injection.what);
             affected.extend(injection.affected);
+            if number < last {
+                self.shown.push(part.probe(ground).await);
+                tokio::time::sleep(BETWEEN).await;
+            }
         }
         affected.sort_unstable();
         affected.dedup();
@@ -66,9 +70,9 @@ impl Nemesis for Together {
     }
 
     async fn probe(&mut self, ground: &mut Ground) -> Result<String> {
-        let mut evidence = Vec::new();
-        for part in &mut self.parts {
-            evidence.push(part.probe(ground).await?);
+        let mut evidence = self.shown.drain(..).collect::<Result<Vec<_>>>()?;
+        if let Some(last) = self.parts.last_mut() {
+            evidence.push(last.probe(ground).await?);
         }
         Ok(evidence.join("; "))
     }
