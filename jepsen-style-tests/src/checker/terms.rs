@@ -10,6 +10,10 @@ use crate::record::Record;
 /// After these faults there is another server at the same place, which begins anew.
 const REPLACING: [&str; 1] = ["wiped-node"];
 
+/// What a server says that has begun to serve, and whose consensus has not told its term yet. No election
+/// happens in it.
+const UNKNOWN: u64 = 0;
+
 /// Judges the samples of a run.
 pub fn check(record: &Record) -> Verdict {
     judge(&record.samples, &record.faults)
@@ -22,7 +26,7 @@ fn judge(samples: &[Sample], faults: &[Fault]) -> Verdict {
     let mut leaders: BTreeMap<u64, u64> = BTreeMap::new();
     let mut violations = Vec::new();
     for sample in in_order {
-        let Some(term) = sample.term else { continue };
+        let Some(term) = sample.term.filter(|term| *term != UNKNOWN) else { continue };
         let node = sample.node;
         if let Some((before, at)) = last.insert(node, (term, sample.at))
             && term < before
@@ -93,10 +97,11 @@ mod tests {
                 vec![sample(1, 1, 4, false), silent(2, 1), sample(3, 1, 4, false)],
                 vec![],
             ),
+            ("just started", vec![sample(1, 1, 4, false), sample(2, 1, 0, false)], vec![]),
             ("out of order", vec![sample(9, 1, 4, false), sample(3, 1, 3, false)], vec![]),
             (
                 "another server in the place of a wiped one",
-                vec![sample(1, 1, 4, false), sample(6, 1, 0, false), sample(9, 1, 5, false)],
+                vec![sample(1, 1, 4, false), sample(6, 1, 1, false), sample(9, 1, 5, false)],
                 vec![wiped(1, 2, 8)],
             ),
         ];
@@ -112,7 +117,12 @@ mod tests {
             ("a term falls", vec![sample(1, 1, 2, false), sample(5, 1, 1, false)], vec![]),
             (
                 "a term falls across a restart",
-                vec![sample(1, 1, 2, false), silent(2, 1), sample(5, 1, 0, false)],
+                vec![
+                    sample(1, 1, 3, false),
+                    silent(2, 1),
+                    sample(5, 1, 0, false),
+                    sample(6, 1, 1, false),
+                ],
                 vec![],
             ),
             (
