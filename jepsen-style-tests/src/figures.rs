@@ -1,9 +1,9 @@
 //! What a run came to, in numbers, for tables and reports.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::Result;
-use crate::journal::Ending;
+use crate::journal::{Ending, Sample};
 use crate::record::Record;
 
 /// A server's log says this when another one sent it a snapshot.
@@ -20,7 +20,7 @@ pub struct Figures {
     pub failed: usize,
     /// Faults that took effect.
     pub faults: usize,
-    /// Terms in which a leader was seen, but the first.
+    /// See [`leader_changes`].
     pub leader_changes: usize,
     /// Snapshots that servers received from others.
     pub snapshot_installs: usize,
@@ -35,7 +35,7 @@ impl Figures {
             requests: record.requests.len(),
             failed: record.requests.iter().filter(|request| is_failed(request.end)).count(),
             faults: record.faults.iter().filter(|fault| fault.evidence.is_some()).count(),
-            leader_changes: leaders(record).len().saturating_sub(1),
+            leader_changes: leader_changes(&record.samples),
             snapshot_installs: snapshot_installs(record)?,
         })
     }
@@ -53,10 +53,11 @@ impl Figures {
     }
 }
 
-/// Who led in which term, as far as it was seen.
-pub fn leaders(record: &Record) -> BTreeMap<u64, u64> {
-    let leading = record.samples.iter().filter(|sample| sample.leads == Some(true));
-    leading.filter_map(|sample| Some((sample.term?, sample.node))).collect()
+/// How often another node, or the same in another term, began to lead.
+pub fn leader_changes(samples: &[Sample]) -> usize {
+    let leads = samples.iter().filter(|sample| sample.leads == Some(true));
+    let leaders: BTreeSet<_> = leads.map(|sample| (sample.term, sample.node)).collect();
+    leaders.len().saturating_sub(1)
 }
 
 fn snapshot_installs(record: &Record) -> Result<usize> {

@@ -35,6 +35,12 @@ impl Answer {
         Ok(serde_json::from_str(&self.body)?)
     }
 
+    /// A figure of `/metrics`, by its whole name.
+    pub fn figure(&self, name: &str) -> Option<u64> {
+        let line = self.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.parse().ok()
+    }
+
     /// The index that a blocking query hands back; fails if none was sent.
     pub fn require_index(&self) -> Result<u64> {
         self.index.ok_or_else(|| Failure::new(format!("no X-Consul-Index: {self:?}")))

@@ -47,6 +47,16 @@ pub struct Conclusion {
     pub words: Vec<Word>,
 }
 
+impl Conclusion {
+    /// What each checker that is not satisfied said first.
+    pub fn objections(&self) -> Vec<String> {
+        let objecting = self.words.iter().filter(|said| said.overall != Overall::Valid);
+        objecting
+            .map(|said| format!("{}: {}", said.checker, said.sentences.first().map_or("", |s| s)))
+            .collect()
+    }
+}
+
 impl From<Judgement> for Word {
     fn from(Judgement { checker, verdict }: Judgement) -> Self {
         let (overall, sentences) = match verdict {

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod kv_register;
 mod lock;
 pub mod mixed;
+mod observe;
 mod session;
 pub mod set;
 mod steps;

@@ -170,10 +170,7 @@ async fn is_told_of_a_loss(cluster: &mut Cluster, leader: u64) -> bool {
 /// Whether all `nodes` have removed entries behind `index` from their logs.
 async fn have_purged(nodes: &[Http], index: u64) -> Result<bool> {
     for node in nodes {
-        let figures = node.get("/metrics").await?.body;
-        let purged =
-            figures.lines().find_map(|line| line.strip_prefix("quorate_raft_purged_index "));
-        let purged: Option<u64> = purged.and_then(|figure| figure.parse().ok());
+        let purged = node.get("/metrics").await?.figure("quorate_raft_purged_index");
         if purged.ok_or_else(|| Failure::new("no figure of what was purged"))? <= index {
             return Ok(false);
         }

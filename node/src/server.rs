@@ -91,13 +91,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let api = Api::new(&node, Arc::clone(&process));
     let http = tokio::spawn(http::server::serve(api, http_listener, stop_serving.clone()));
     let ended = live(&node, process.reload.as_ref()).await;
-    let drain_max = match &ended {
-        Ok(()) => DRAIN_MAX,
-        Err(reason) => {
-            tracing::error!(%reason, "this server has to end");
-            DRAIN_AFTER_FAILURE_MAX
-        }
-    };
+    let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     node.begin_stop().await;
     stop_serving.cancel();
     if tokio::time::timeout(drain_max, http).await.is_err() {

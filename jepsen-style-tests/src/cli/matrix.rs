@@ -175,12 +175,7 @@ fn remove_data(dir: &Path) -> Result<()> {
 
 fn outcome(plan: Plan, record: &Record, conclusion: &Conclusion) -> Result<Outcome> {
     let figures = Figures::of(record)?;
-    let spoken = conclusion.words.iter().filter(|said| said.overall != Overall::Valid);
-    let mut because: Vec<String> = spoken
-        .map(|said| {
-            format!("{}: {}", said.checker, said.sentences.first().map_or("", |s| s.as_str()))
-        })
-        .collect();
+    let mut because = conclusion.objections();
     because.extend(record.ending.skipped.iter().map(|(name, why)| format!("{name}: {why}")));
     Ok(Outcome { plan, overall: conclusion.overall, because: because.join("; "), figures })
 }

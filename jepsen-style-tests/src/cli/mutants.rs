@@ -158,17 +158,11 @@ async fn attempt_at(
     };
     let conclusion = judge_and_write(&record)?;
     report::write(&record, &conclusion)?;
-    let spoke = conclusion.words.iter().filter(|said| said.overall != Overall::Valid);
-    let said: Vec<_> = spoke
-        .map(|said| {
-            format!("{}: {}", said.checker, said.sentences.first().map_or("", |s| s.as_str()))
-        })
-        .collect();
     let is_found = conclusion
         .words
         .iter()
         .any(|said| said.checker == checker && said.overall == Overall::Invalid);
-    Ok((is_found, said.join("; ")))
+    Ok((is_found, conclusion.objections().join("; ")))
 }
 
 /// Runs the unbroken build on the same plans.

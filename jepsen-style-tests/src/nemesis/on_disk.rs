@@ -2,15 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rand::Rng as _;
-
 use super::Ground;
 use crate::cluster::Options;
 use crate::disk;
 use crate::{Failure, Result};
 
-/// The leader is chosen more often than others: it is the one whose disk the cluster waits for.
-const LEADER_OF_TEN: u32 = 7;
 /// How often the victim is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// What the server's log says when its disk has failed it.
@@ -42,9 +38,7 @@ pub(super) struct Victim {
 impl Victim {
     /// Chooses one of the servers that should be serving.
     pub(super) async fn choose(ground: &mut Ground) -> Result<Self> {
-        let leader = ground.cluster.leader().await?;
-        let at_leader = ground.rng.random_range(0..10) < LEADER_OF_TEN;
-        let id = if at_leader { leader } else { ground.any_running()? };
+        let (id, leader) = ground.mostly_leader().await?;
         let name = ground.describe(id, Some(leader));
         let said = ground.cluster.log(id)?.len();
         Ok(Self { id, name, said })

@@ -243,8 +243,7 @@ impl Nemesis for Partition {
 /// The term that a server is in.
 async fn term(ground: &Ground, id: u64) -> Option<u64> {
     let answer = ground.cluster.probe(id).get("/metrics").await.ok()?;
-    let line = answer.body.lines().find_map(|line| line.strip_prefix("quorate_raft_term "))?;
-    line.parse().ok()
+    answer.figure("quorate_raft_term")
 }
 
 /// Each direction by itself: what the packet filter does to a datagram it does to every packet.

@@ -1,7 +1,8 @@
 //! What a report says in words and numbers: its title, the verdict, and what the run was.
 
 use super::axis::Axis;
-use super::roles::{leader_changes, newer_snapshots};
+use super::roles::newer_snapshots;
+use crate::figures::leader_changes;
 use crate::judge::{Conclusion, Overall};
 use crate::plan::Plan;
 use crate::record::{Record, RunEnding};

@@ -1,6 +1,6 @@
 //! What each node said of itself over time: whether it led, in which term, and when it said nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::axis::{Axis, Label, MILLI, Percent, labels};
 use crate::journal::Sample;
@@ -148,13 +148,6 @@ fn terms(stretches: &[(u64, u64, Role)], axis: Axis) -> Vec<(Percent, Vec<String
     texts
 }
 
-/// How often another node, or the same in another term, began to lead.
-pub(super) fn leader_changes(samples: &[Sample]) -> usize {
-    let leads = samples.iter().filter(|sample| sample.leads == Some(true));
-    let leaders: BTreeSet<_> = leads.map(|sample| (sample.term, sample.node)).collect();
-    leaders.len().saturating_sub(1)
-}
-
 /// How often a node was seen with a newer snapshot than before, made by itself or received.
 pub(super) fn newer_snapshots(samples: &[Sample]) -> usize {
     let mut newest: BTreeMap<u64, u64> = BTreeMap::new();
@@ -169,6 +162,7 @@ pub(super) fn newer_snapshots(samples: &[Sample]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::leader_changes;
 
     fn sample(node: u64, at_ms: u64, term: impl Into<Option<u64>>, leads: bool) -> Sample {
         let term = term.into();

@@ -35,13 +35,9 @@ pub(super) fn start(cluster: &Cluster, journal: &Arc<Journal>) -> JoinSet<()> {
 
 async fn read_figures(probe: &Http, sample: &mut Sample) {
     let Ok(answer) = probe.get("/metrics").await else { return };
-    let figure = |name: &str| {
-        let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse::<u64>().ok())
-    };
-    sample.term = figure("quorate_raft_term");
-    sample.leads = figure("quorate_raft_is_leader").map(|leads| leads == 1);
-    sample.snapshot = figure("quorate_raft_snapshot_index");
+    sample.term = answer.figure("quorate_raft_term");
+    sample.leads = answer.figure("quorate_raft_is_leader").map(|leads| leads == 1);
+    sample.snapshot = answer.figure("quorate_raft_snapshot_index");
 }
 
 async fn read_hash(probe: &Http, sample: &mut Sample) {

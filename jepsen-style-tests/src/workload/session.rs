@@ -5,13 +5,14 @@
 //! stay behind after the run, until all that was left alone must be gone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::observe::{Look, Observation};
 use super::{Judgement, Workload, join};
 use crate::Result;
 use crate::checker::session::{self, Event};
@@ -46,6 +47,10 @@ const STAY: Duration = Duration::from_millis(2 * TTL_MS + 3_500);
 const SESSIONS_MAX: u64 = 100_000;
 const NAME: &str = "session";
 
+/// What is looked at.
+const LOOKS: Observation =
+    Observation { path: "/v1/session/list", every: LOOK_EVERY, listed_in, note };
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Session;
@@ -64,11 +69,7 @@ impl Workload for Session {
         let site = &client.site;
         let mut parts = JoinSet::new();
         if client.number == 0 {
-            for position in 0..site.nodes.len() {
-                for stale in [false, true] {
-                    parts.spawn(observe(Client::new(0, Arc::clone(site)), position, stale));
-                }
-            }
+            LOOKS.start(site, &mut parts);
         }
         let sessions = (site.plan.rate / RATE_PER_SESSION).div_ceil(site.plan.clients);
         for session in 0..sessions {
@@ -79,20 +80,7 @@ impl Workload for Session {
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
-        let until = Instant::now() + STAY;
-        while Instant::now() < until {
-            for (node, http) in &site.nodes {
-                let call = site.now();
-                let answer = http.get("/v1/session/list").await?;
-                let ret = site.now();
-                if let Some(there) = listed_in(&answer) {
-                    let look = Event::Look { node: *node, stale: false, call, ret, there };
-                    site.journal.note(NAME, &look);
-                }
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+        LOOKS.stay(site, STAY).await
     }
 
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
@@ -112,19 +100,9 @@ impl Workload for Session {
     }
 }
 
-/// Looks at one server until the run is over.
-async fn observe(client: Client, position: usize, stale: bool) -> Result<()> {
-    let path = format!("/v1/session/list{}", if stale { "?stale" } else { "" });
-    while !client.site.is_over() {
-        let reply = client.send_to(position, Call::read(&path)).await;
-        if let Some(there) = reply.answer().and_then(listed_in) {
-            let (call, ret) = (reply.call, reply.end);
-            let look = Event::Look { node: reply.node, stale, call, ret, there };
-            client.site.journal.note(NAME, &look);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(())
+fn note(site: &Site, look: Look) {
+    let Look { node, stale, call, ret, listed: there } = look;
+    site.journal.note(NAME, &Event::Look { node, stale, call, ret, there });
 }
 
 /// The numbers of the sessions in a list, in ascending order.

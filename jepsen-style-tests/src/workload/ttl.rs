@@ -5,7 +5,7 @@
 //! observers ask every server, by default and stale reads, for all that is critical.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng as _;
@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::observe::{Look, Observation};
 use super::{Judgement, Workload, join};
 use crate::Result;
 use crate::checker::ttl::{self, Event};
@@ -41,10 +42,17 @@ const LONG_LINGER: (u32, Duration) = (12, Duration::from_secs(25));
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long servers are looked at after the run: the longest TTL, its bound, and the grace of a new leader.
 const STAY: Duration = Duration::from_secs(8);
-const CRITICAL: &str = "/v1/health/state/critical";
 /// Between two looks at whether the run is over.
 const NAP: Duration = Duration::from_millis(100);
 const NAME: &str = "ttl";
+
+/// What is looked at.
+const LOOKS: Observation = Observation {
+    path: "/v1/health/state/critical",
+    every: LOOK_EVERY,
+    listed_in: critical_in,
+    note,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -64,11 +72,7 @@ impl Workload for Ttl {
         let site = &client.site;
         let mut parts = JoinSet::new();
         if client.number == 0 {
-            for position in 0..site.nodes.len() {
-                for stale in [false, true] {
-                    parts.spawn(observe(Client::new(0, Arc::clone(site)), position, stale));
-                }
-            }
+            LOOKS.start(site, &mut parts);
         }
         let lives = (site.plan.rate * LIVES_OF_TEN / 10).div_ceil(site.plan.clients);
         for life in 0..lives {
@@ -79,20 +83,7 @@ impl Workload for Ttl {
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
-        let until = Instant::now() + STAY;
-        while Instant::now() < until {
-            for (node, http) in &site.nodes {
-                let call = site.now();
-                let answer = http.get(CRITICAL).await?;
-                let ret = site.now();
-                if let Some(critical) = critical_in(&answer) {
-                    let look = Event::Look { node: *node, stale: false, call, ret, critical };
-                    site.journal.note(NAME, &look);
-                }
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+        LOOKS.stay(site, STAY).await
     }
 
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
@@ -115,19 +106,9 @@ impl Workload for Ttl {
     }
 }
 
-/// Looks at one server until the run is over.
-async fn observe(client: Client, position: usize, stale: bool) -> Result<()> {
-    let path = format!("{CRITICAL}{}", if stale { "?stale" } else { "" });
-    while !client.site.is_over() {
-        let reply = client.send_to(position, Call::read(&path)).await;
-        if let Some(critical) = reply.answer().and_then(critical_in) {
-            let (call, ret) = (reply.call, reply.end);
-            let look = Event::Look { node: reply.node, stale, call, ret, critical };
-            client.site.journal.note(NAME, &look);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(())
+fn note(site: &Site, look: Look) {
+    let Look { node, stale, call, ret, listed: critical } = look;
+    site.journal.note(NAME, &Event::Look { node, stale, call, ret, critical });
 }
 
 /// The lives whose checks are in the list.
