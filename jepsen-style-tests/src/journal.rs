@@ -82,6 +82,9 @@ pub struct Fault {
     pub injected: Option<u64>,
     /// The proof that it took effect; none: the probe failed, and the fault counts for nothing.
     pub evidence: Option<String>,
+    /// What the probe found instead, if it found no proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<String>,
     /// When it was healed.
     pub healed: Option<u64>,
     /// When every server was ready again.

@@ -189,11 +189,11 @@ impl Stage<'_> {
         let injected = Some(self.site.now());
         self.watcher.say(&injection.what);
         let held = Instant::now() + nemesis.hold();
-        let evidence = match nemesis.probe(&mut self.ground).await {
-            Ok(evidence) => Some(evidence),
+        let (evidence, objection) = match nemesis.probe(&mut self.ground).await {
+            Ok(evidence) => (Some(evidence), None),
             Err(why) => {
                 self.watcher.say(&format!("no effect was seen of {}: {why}", injection.what));
-                None
+                (None, Some(why.to_string()))
             }
         };
         tokio::time::sleep(held.saturating_duration_since(Instant::now())).await;
@@ -212,6 +212,7 @@ impl Stage<'_> {
             began,
             injected,
             evidence,
+            objection,
             healed,
             recovered,
         });

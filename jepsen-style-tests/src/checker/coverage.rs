@@ -32,13 +32,28 @@ pub fn check(record: &Record) -> Verdict {
     }
     let proven: Vec<_> = record.faults.iter().filter(|fault| fault.evidence.is_some()).collect();
     if proven.len() < FAULTS_MIN {
-        return Verdict::Vacuous(format!("only {} faults took effect", proven.len()));
+        return Verdict::Vacuous(format!(
+            "only {} faults took effect{}",
+            proven.len(),
+            first_objection(record)
+        ));
     }
     let is_idle = |name: &&String| !proven.iter().any(|fault| fault.nemesis == **name);
     match wanted.find(is_idle) {
-        Some(name) => Verdict::Vacuous(format!("no fault of {name} took effect")),
+        Some(name) => Verdict::Vacuous(format!(
+            "no fault of {name} took effect{}",
+            first_objection(record)
+        )),
         None => Verdict::Valid,
     }
+}
+
+/// What the first probe that found no effect found instead, to be put behind a sentence.
+fn first_objection(record: &Record) -> String {
+    let objections = record.faults.iter().filter_map(|fault| {
+        fault.objection.as_ref().map(|objection| format!(" ({}: {objection})", fault.what))
+    });
+    objections.into_iter().next().unwrap_or_default()
 }
 
 /// Acknowledged requests per second, from when the clients began until the first fault. Blocking queries

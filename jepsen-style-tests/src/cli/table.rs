@@ -33,7 +33,9 @@ pub(super) fn word(overall: Overall) -> &'static str {
 pub(super) fn of_run(record: &Record, conclusion: &Conclusion) -> String {
     let mut faults = with_header(&["fault", "what", "evidence", "s"]);
     for fault in &record.faults {
-        let evidence = fault.evidence.as_deref().unwrap_or("NONE: counts for nothing");
+        let objection = fault.objection.as_deref().unwrap_or("no proof");
+        let unproven = format!("NONE, counts for nothing: {objection}");
+        let evidence = fault.evidence.as_deref().unwrap_or(&unproven);
         let seconds = fault.began.saturating_sub(record.ending.began) as f64 / 1e9;
         let seconds = format!("{seconds:.1}");
         faults.add_row([&fault.nemesis, &fault.what, evidence, &seconds]);

@@ -40,6 +40,9 @@ const FORGET_ENDED: &str = "sleep 0.5; for file in /dev/shm/faketime_shm_*; do p
 const TICKS_PER_SECOND: f64 = 100.0;
 /// When a process began is known to about this, times the change of rate; a clock must not go back.
 const MARGIN_S: f64 = 0.05;
+/// A server whose clock just jumped closes the connections that were idle for too long by that clock, perhaps
+/// while a request is on its way. So it is asked again.
+const READING_TRIES: u32 = 5;
 
 /// Which clocks are wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +199,15 @@ pub(super) struct Reading {
 impl Reading {
     /// Asks a server for its wall clock.
     pub(super) async fn take(http: &Http) -> Result<Self> {
+        for _ in 1..READING_TRIES {
+            if let Ok(reading) = Self::try_take(http).await {
+                return Ok(reading);
+            }
+        }
+        Self::try_take(http).await
+    }
+
+    async fn try_take(http: &Http) -> Result<Self> {
         let asked = Instant::now();
         let host = http.must_get("/v1/agent/host").await?;
         let nanos = host["CollectionTime"].as_f64();

@@ -22,6 +22,8 @@ pub(super) struct Row {
     pub(super) affected: String,
     /// None: the fault counts for nothing.
     pub(super) evidence: Option<String>,
+    /// Why there is none.
+    pub(super) objection: Option<String>,
     pub(super) began: String,
     pub(super) injected: String,
     pub(super) healed: String,
@@ -81,6 +83,7 @@ pub(super) fn rows(record: &Record, axis: Axis) -> Vec<Row> {
         what: fault.what.clone(),
         affected: nodes(&fault.affected),
         evidence: fault.evidence.clone(),
+        objection: fault.objection.clone(),
         began: axis.seconds(fault.began),
         injected: moment(fault.injected),
         healed: moment(fault.healed),
