@@ -11,6 +11,7 @@ pub mod linear;
 pub(crate) mod lock;
 mod order;
 pub mod process;
+pub(crate) mod restarts;
 pub(crate) mod session;
 pub mod set;
 pub mod terms;

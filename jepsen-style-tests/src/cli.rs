@@ -19,8 +19,9 @@ use crate::judge::Overall;
 use crate::{Failure, Result};
 
 const SETTINGS: &str = "Environment:
-  QUORATE_BIN     the servers' binary
-  QUORATE_NO_NFT  when set, links are cut by proxies though the packet filter could be used";
+  QUORATE_BIN          the servers' binary
+  QUORATE_UPGRADE_BIN  the other binary that the nemesis `upgrade` goes to and back from
+  QUORATE_NO_NFT       when set, links are cut by proxies though the packet filter could be used";
 
 /// Runs workloads against real servers while nemeses break things, and judges what the clients saw.
 #[derive(Debug, Parser)]

@@ -19,6 +19,8 @@ use crate::plan::Plan;
 pub const CLIENTS_MAX: u64 = 10_000;
 /// Who reads what must be there at the end.
 pub const CLIENT_AT_THE_END: u64 = CLIENTS_MAX - 1;
+/// Who looks at the servers all the time, beside the clients.
+pub const OBSERVER: u64 = CLIENTS_MAX - 2;
 
 /// What all clients of a run share.
 #[derive(Debug)]

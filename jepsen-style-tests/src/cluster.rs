@@ -10,6 +10,7 @@ mod member;
 mod membership;
 mod options;
 mod process;
+mod subjects;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use hashes::HashWatch;
 pub use member::Condition;
 pub use membership::Voter;
 pub use options::Options;
+pub use subjects::{Subject, Subjects};
 
 const HTTP_PORT: u16 = 8500;
 const RPC_PORT: u16 = 8300;
@@ -85,6 +87,7 @@ pub struct Cluster {
     next_raft_id: u64,
     options: Options,
     hashes: Arc<Mutex<Ledger>>,
+    subjects: Subjects,
     /// Whether its test has come to its end; else what is left is evidence.
     is_finished: bool,
     network: Network,
@@ -92,6 +95,8 @@ pub struct Cluster {
     // members are gone, the data go next, and only then is it another cluster's turn.
     guardian: Guardian,
     dir: Place,
+    /// Keeps others out of the network.
+    _reservation: TcpListener,
     _turn: Turn,
 }
 
@@ -116,7 +121,7 @@ impl Cluster {
                 Place::Temporary(Some(dir))
             }
         };
-        let subnet = free_subnet()?;
+        let (subnet, reservation) = free_subnet()?;
         let mut members = (1..=options.nodes)
             .map(|id| Member::new(id, subnet, dir.path()))
             .collect::<Result<Vec<_>>>()?;
@@ -138,12 +143,15 @@ impl Cluster {
             next_raft_id: options.nodes + 1,
             options,
             hashes: Arc::default(),
+            subjects: Subjects::default(),
             is_finished: false,
             network,
             guardian,
             dir,
+            _reservation: reservation,
             _turn: turn,
         };
+        cluster.members.iter().for_each(|member| cluster.subjects.add(member));
         cluster.start_all()?;
         cluster.wait_all_ready().await?;
         Ok(cluster)
@@ -241,9 +249,9 @@ impl Cluster {
         Ok(ended)
     }
 
-    /// The same, kept up to date; 0 while there is no process.
-    pub fn pid_cell(&self, id: u64) -> Arc<AtomicU32> {
-        Arc::clone(&self.member(id).pid)
+    /// Whom there is to look at, those included who join later.
+    pub fn subjects(&self) -> Subjects {
+        self.subjects.clone()
     }
 
     /// Everything that a node's processes have said.
@@ -363,20 +371,22 @@ impl Drop for Cluster {
     }
 }
 
-/// A /24 of the loopback network in which nobody listens on the nodes' ports. Processes begin at
-/// different places, so that two do not pick the same one in the same moment.
-fn free_subnet() -> Result<[u8; 3]> {
+/// A /24 of the loopback network that no other cluster has, and the listener that says so for as long as it
+/// lives. Processes begin at different places.
+fn free_subnet() -> Result<([u8; 3], TcpListener)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const TRIES: u32 = 200;
+    /// No node has this number.
+    const RESERVING_HOST: u8 = 254;
     // 127.0.y and 127.1.y are left to people.
     const FIRST: u32 = 2;
     for _ in 0..TRIES {
         let number = std::process::id().wrapping_mul(257) + NEXT.fetch_add(1, Ordering::Relaxed);
         let [_, _, x, y] = (number % ((256 - FIRST) * 256) + FIRST * 256).to_be_bytes();
-        let subnet = [127, x, y];
-        let is_free = |port| TcpListener::bind((Ipv4Addr::new(127, x, y, 1), port)).is_ok();
-        if is_free(HTTP_PORT) && is_free(RPC_PORT) {
-            return Ok(subnet);
+        let bind = |host, port| TcpListener::bind((Ipv4Addr::new(127, x, y, host), port));
+        let Ok(reservation) = bind(RESERVING_HOST, RPC_PORT) else { continue };
+        if bind(1, HTTP_PORT).is_ok() && bind(1, RPC_PORT).is_ok() {
+            return Ok(([127, x, y], reservation));
         }
     }
     Err(Failure::new("no loopback network is free"))

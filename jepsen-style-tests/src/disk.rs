@@ -104,6 +104,11 @@ impl Disk {
 
     /// Unmounts it, unless it is not mounted. No process may use it any more.
     pub fn unmount(&self) -> Result<()> {
+        if self.is_mounted() {
+            // The next mount may be on another device, and this one on somebody else's file. An error means
+            // that there was no limit.
+            drop(self.limit_writes(None));
+        }
         let deadline = Instant::now() + UNMOUNT_LIMIT;
         while self.is_mounted() {
             match run("umount", [&self.mount_point]) {

@@ -25,7 +25,7 @@ $undo" ;;
   esac
 done
 for pid in $pids; do
-  case "$(ps -o args= -p "$pid" 2>/dev/null) " in
+  case "$(tr '\000' ' ' 2>/dev/null <"/proc/$pid/cmdline") " in
     *" --data-dir $1/"*) kill -s KILL "$pid" 2>/dev/null ;;
   esac
 done

@@ -23,7 +23,7 @@ pub enum Overall {
     Invalid,
     /// No violation, but the run did not exercise what it claims to, or could not be judged.
     Unknown,
-    /// This machine does not allow what the run needs.
+    /// This machine does not allow all that the run needs; nothing was found with the rest.
     Skipped,
 }
 
@@ -84,11 +84,9 @@ pub fn judge(record: &Record) -> Result<Conclusion> {
     judgements.push(Judgement::new("coverage", coverage::check(record)));
     let words: Vec<Word> = judgements.into_iter().map(Word::from).collect();
     let says = |overall| words.iter().any(|word| word.overall == overall);
-    let all_skipped =
-        !record.plan.nemeses.is_empty() && record.ending.skipped.len() == record.plan.nemeses.len();
     let overall = if says(Overall::Invalid) {
         Overall::Invalid
-    } else if all_skipped {
+    } else if !record.ending.skipped.is_empty() {
         Overall::Skipped
     } else if says(Overall::Unknown) {
         Overall::Unknown

@@ -16,6 +16,7 @@ mod disk_error;
 mod disk_full;
 mod disk_hung;
 mod disk_slow;
+mod duplicate;
 mod faketime;
 mod kill;
 mod loss;
@@ -77,6 +78,12 @@ pub trait Nemesis: Send {
         Ok(())
     }
 
+    /// Looks whether it can be beside what all nemeses of the run have asked for. An error is the reason why
+    /// it is skipped.
+    fn consider(&self, _options: &Options) -> Result<()> {
+        Ok(())
+    }
+
     /// How long the fault lasts between its injection and its healing.
     fn hold(&self) -> Duration {
         HOLD
@@ -127,6 +134,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(partition::Partition::new(partition::Shape::Ring)),
         Box::new(delay::Delay::new(delay::Kind::Late)),
         Box::new(delay::Delay::new(delay::Kind::Reordered)),
+        Box::new(duplicate::Duplicate::default()),
         Box::new(loss::Loss::default()),
         Box::new(power_cut::PowerCut::new(power_cut::Aim::One)),
         Box::new(power_cut::PowerCut::new(power_cut::Aim::Majority)),

@@ -8,7 +8,7 @@
 //!   drops packets by the pair of their addresses. It needs nothing of the servers.
 //! * TCP proxies ([`Way::Proxy`]), one before every server, if the cluster was started with
 //!   [`crate::Options::proxied`]. They can also delay, which the kernel only can with a module that many machines
-//!   lack. One thing differs: a proxy accepts a connection before it has reached the server behind it, so
+//!   lack, and have requests arrive twice. One thing differs: a proxy accepts a connection before it has reached the server behind it, so
 //!   that a dialler whose link is cut waits for an answer instead of for its connection.
 //!
 //! Clients come from 127.0.0.1, which is no server's address: they are never cut off.
@@ -16,6 +16,7 @@
 mod nft;
 mod proxy;
 mod reach;
+mod requests;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -137,7 +138,7 @@ impl Network {
         self.table.lose(percent, &pairs).await
     }
 
-    /// How many packets the filter has dropped since the last healing.
+    /// How many packets the filter has lost at random since the last healing.
     pub(crate) async fn dropped(&self) -> Result<u64> {
         self.table.dropped().await
     }
@@ -151,6 +152,7 @@ impl Network {
     /// Heals every link of everything.
     pub async fn heal(&mut self) -> Result<()> {
         if let Some(proxies) = &self.proxies {
+            proxies.forget_copies();
             for link in self.links() {
                 proxies.change(link, &|weather| *weather = Weather::default())?;
             }
@@ -166,6 +168,11 @@ impl Network {
     /// How many connections the proxies have broken on purpose.
     pub(crate) fn resets(&self) -> Result<u64> {
         Ok(self.proxies()?.resets())
+    }
+
+    /// How many requests the proxies had arrive a second time.
+    pub(crate) fn copies(&self) -> Result<u64> {
+        Ok(self.proxies()?.copies())
     }
 
     fn proxies(&self) -> Result<&Proxies> {

@@ -36,8 +36,12 @@ impl Plan {
         format!("{}.{nemeses}.{}.seed-{}{mutant}", self.workload, self.nodes, self.seed)
     }
 
-    /// The command line that runs the same again. Timing is not repeated, all choices are.
+    /// The command line that runs the same again. Timing is not repeated, all choices are; a broken build is
+    /// tried again with all its attempts.
     pub fn command(&self) -> String {
+        if let Some(mutant) = &self.mutant {
+            return format!("cargo run -p jepsen-style-tests -- mutants {mutant}");
+        }
         let mut command =
             format!("cargo run -p jepsen-style-tests -- run --workload {}", self.workload);
         if !self.nemeses.is_empty() {

@@ -69,6 +69,18 @@ impl Record {
         })
     }
 
+    /// A record without samples and operations, which never was in a directory.
+    #[cfg(test)]
+    pub(crate) fn of_parts(
+        plan: Plan,
+        ending: RunEnding,
+        requests: Vec<RequestLine>,
+        faults: Vec<Fault>,
+    ) -> Self {
+        let (dir, samples, history) = (PathBuf::new(), Vec::new(), Vec::new());
+        Self { dir, plan, ending, requests, faults, samples, history }
+    }
+
     /// The operations that `workload` wrote down, in the order in which they were written.
     pub fn entries<T: DeserializeOwned>(&self, workload: &str) -> Result<Vec<T>> {
         self.history
@@ -103,9 +115,10 @@ fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let file = File::open(path).map_err(|error| named(path, &error))?;
     let mut entries = Vec::new();
     for (number, line) in BufReader::new(file).lines().enumerate() {
-        let entry = serde_json::from_str(&line?)
-            .map_err(|error| named(path, &format!("line {}: {error}", number + 1)))?;
-        entries.push(entry);
+        let of_line =
+            |error: &dyn std::fmt::Display| named(path, &format!("line {}: {error}", number + 1));
+        let line = line.map_err(|error| of_line(&error))?;
+        entries.push(serde_json::from_str(&line).map_err(|error| of_line(&error))?);
     }
     Ok(entries)
 }

@@ -8,6 +8,7 @@
 
 mod sampler;
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ const CALM_MS: std::ops::Range<u64> = 1_000..2_000;
 const ROOM: Duration = Duration::from_millis(1_500);
 /// Clients are patient; one that is not done this long after the end is a failure of the harness.
 const CLIENTS_LIMIT: Duration = Duration::from_secs(40);
+/// Signals by which a process ends itself that went wrong: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV.
+const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
 
 /// Servers of a run take a snapshot after so many entries of the log and keep so many behind it, so that a
 /// short run sees what a long life does: restarts from snapshots, and snapshots sent to those that were away.
@@ -106,12 +109,19 @@ fn prepare(
     options: &mut Options,
     ending: &mut RunEnding,
 ) -> Result<Vec<Box<dyn Nemesis>>> {
-    let mut allowed = Vec::new();
+    let mut prepared = Vec::new();
     for name in &plan.nemeses {
         let mut nemesis = nemesis::named(name)?;
         match nemesis.prepare(options) {
-            Ok(()) => allowed.push(nemesis),
+            Ok(()) => prepared.push(nemesis),
             Err(why) => ending.skipped.push((name.clone(), why.to_string())),
+        }
+    }
+    let mut allowed = Vec::new();
+    for nemesis in prepared {
+        match nemesis.consider(options) {
+            Ok(()) => allowed.push(nemesis),
+            Err(why) => ending.skipped.push((nemesis.name().to_owned(), why.to_string())),
         }
     }
     Ok(allowed)
@@ -144,7 +154,9 @@ impl Stage<'_> {
         self.require_live().await?;
         if self.ending.not_live.is_empty() {
             self.watcher.say("reading what must be there at the end");
-            workload.conclude(&self.site).await?;
+            if let Err(why) = workload.conclude(&self.site).await {
+                self.ending.not_live.push(format!("after everything was healed: {why}"));
+            }
         }
         self.ending.broken_promises = std::mem::take(&mut self.ground.broken_promises);
         self.ending.panics = self.ground.cluster.panics()?;
@@ -177,6 +189,8 @@ impl Stage<'_> {
     }
 
     async fn one_fault(&mut self, nemesis: &mut dyn Nemesis) -> Result<()> {
+        // What ended by itself in the calm must not pass for a victim of this fault.
+        self.revive(&[])?;
         let name = nemesis.name().to_owned();
         let began = self.site.now();
         let injection = match nemesis.inject(&mut self.ground).await {
@@ -201,10 +215,21 @@ impl Stage<'_> {
         affected.extend(nemesis.also_affected(&mut self.ground).await);
         affected.sort_unstable();
         affected.dedup();
-        nemesis.heal(&mut self.ground).await?;
-        let healed = Some(self.site.now());
-        self.revive(nemesis.may_end_servers())?;
-        let recovered = self.recover(&injection.what).await;
+        let healed = match nemesis.heal(&mut self.ground).await {
+            Ok(()) => Some(self.site.now()),
+            Err(why) => {
+                // Healing asks something of the servers, too: to take a server in, to end when they are told.
+                let not_live = &mut self.ending.not_live;
+                not_live.push(format!("{:?} could not be healed: {why}", injection.what));
+                None
+            }
+        };
+        let explained = if nemesis.may_end_servers() { affected.as_slice() } else { &[] };
+        self.revive(explained)?;
+        let recovered = match healed {
+            Some(_) => self.recover(&injection.what).await,
+            None => None,
+        };
         self.site.journal.fault(&Fault {
             nemesis: name,
             what: injection.what,
@@ -219,10 +244,12 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Starts servers that ended by themselves, and holds it against them unless the fault explains it.
-    fn revive(&mut self, is_explained: bool) -> Result<()> {
+    /// Starts servers that ended by themselves, and holds it against them unless the fault explains it: it was
+    /// at them, and they did not crash.
+    fn revive(&mut self, explained: &[u64]) -> Result<()> {
         for (id, status) in self.ground.cluster.reap_ended()? {
-            if !is_explained {
+            let has_crashed = status.signal().is_some_and(|signal| CRASHES.contains(&signal));
+            if has_crashed || !explained.contains(&id) {
                 self.ending.ended_by_themselves.push(format!("n{id}: {status}"));
             }
         }
@@ -243,7 +270,7 @@ impl Stage<'_> {
     /// The liveness phase: with nothing broken, every server serves and all hold the same state.
     async fn require_live(&mut self) -> Result<()> {
         self.watcher.say("everything is healed: every server must serve again");
-        self.revive(false)?;
+        self.revive(&[])?;
         if self.ending.not_live.is_empty() && self.recover("everything was healed").await.is_some()
         {
             let converged = self.ground.cluster.converge().await;

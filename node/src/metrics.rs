@@ -66,11 +66,12 @@ impl Node {
     }
 
     fn raft_figures(&self) -> Vec<Figure> {
-        let leads = self.raft().is_leader();
         let quorum_silence_ms = leadership::quorum_silence(self.raft())
             .map_or(-1, |silence| i64::try_from(silence.as_millis()).unwrap_or(i64::MAX));
         let metrics = self.raft().metrics();
+        // Role and term of one moment: together they must make sense.
         let metrics = metrics.borrow_watched();
+        let leads = metrics.state.is_leader();
         let snapshot = metrics.snapshot.as_ref().map_or(0, |covered| covered.index);
         let purged = metrics.purged.as_ref().map_or(0, |purged| purged.index);
         let voters = metrics.membership_config.voter_ids().count();

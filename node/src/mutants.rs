@@ -67,7 +67,11 @@ fn choose(name: &str, data_dir: &Path) -> Result<(), String> {
 #[cfg(feature = "mutants")]
 fn is_marked(dir: &Path) -> bool {
     let Ok(dir) = std::path::absolute(dir) else { return false };
-    dir.ancestors().any(|above| above.join(MARKER).is_file())
+    // Where it really lies: neither `..` nor a symbolic link leads out of a marked directory.
+    let Some(there) = dir.ancestors().find_map(|above| above.canonicalize().ok()) else {
+        return false;
+    };
+    there.ancestors().any(|above| above.join(MARKER).is_file())
 }
 
 /// The mutants as JSON, one on each line.

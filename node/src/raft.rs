@@ -76,7 +76,7 @@ pub fn openraft_config(
     cluster_name: &str,
     limits: LogLimits,
 ) -> Result<Arc<Config>, openraft::ConfigError> {
-    let mut config = Config {
+    let config = Config {
         cluster_name: cluster_name.to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS_MIN,
@@ -100,10 +100,5 @@ pub fn openraft_config(
         allow_log_reversion: Some(mutant::is_active(Mutant::WipedNodeUnderItsOldId)),
         ..Config::default()
     };
-    if mutant::needs_snapshots() {
-        config.snapshot_policy = SnapshotPolicy::LogsSinceLast(mutant::SNAPSHOT_AFTER_ENTRIES);
-        config.max_in_snapshot_log_to_keep = mutant::ENTRIES_KEPT_BEHIND_SNAPSHOT;
-        config.purge_batch_size = 1;
-    }
     config.validate().map(Arc::new)
 }

@@ -9,14 +9,8 @@
 //! the process starts (`activate`, which only such a build has), and the node says so and works in
 //! marked directories only.
 //!
-//! Each mutant says what is broken and, behind "Shown by", which workload and fault bring it to light
-//! and which checker notices.
-
-/// Snapshots are rare (10,000 entries, 64 MiB) and a run is short: mutants of snapshots take one after
-/// this many entries.
-pub const SNAPSHOT_AFTER_ENTRIES: u64 = 200;
-/// And keep this many behind it, so that a server that was away needs a snapshot.
-pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 50;
+//! Each mutant says what is broken and, behind "Shown by", what can bring it to light. With which workload
+//! and fault it is tried, and which checker has to notice, is in the table of the harness.
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $variant:ident = $name:literal: $breaks:literal;)*) => {
@@ -217,18 +211,18 @@ mutants! {
     /// Rule: a command of an earlier life is never applied. It is, and lives are counted downwards, so
     /// that a restarted server's commands are of that kind: no record keeps them from being applied twice.
     ///
-    /// Shown by: kv-register with plain writes and deletions of keys that many clients share, under kill or
-    /// rolling-restart of each server and kill or pause of the leader afterwards; checker linearizable or
-    /// versions. (The first copy answers the client, so a compare-and-set shows nothing.)
+    /// Shown by: kv-register with plain writes and deletions of keys that many clients share, under duplicate
+    /// when servers were restarted before; checker linearizable or versions. (The first copy answers the client,
+    /// so a compare-and-set shows nothing.)
     LowerIncarnationApplied = "lower-incarnation-applied":
         "commands of an earlier life of their server are applied, without a record";
 
     /// Rule: a number at or below the floor is never applied. It is, and each server claims at once that
     /// all it has numbered is answered, as it would be if the network had held a copy back.
     ///
-    /// Shown by: kv-register with plain writes and deletions of keys that many clients share, under kill or
-    /// pause of the leader; checker linearizable or versions. (The first copy answers the client, so a
-    /// compare-and-set shows nothing.)
+    /// Shown by: kv-register with plain writes and deletions of keys that many clients share, under duplicate;
+    /// checker linearizable or versions. (The first copy answers the client, so a compare-and-set shows
+    /// nothing.)
     FloorIgnored = "floor-ignored":
         "commands at or below the floor of their server are applied again";
 
@@ -301,16 +295,6 @@ pub fn active() -> Option<Mutant> {
     CHOSEN.get().copied()
 }
 
-/// Whether the chosen mutant shows only where snapshots are taken and read.
-#[must_use]
-pub fn needs_snapshots() -> bool {
-    is_active(Mutant::SnapshotMissingSessions)
-        || is_active(Mutant::PurgeBeforeSnapshotDurable)
-        || is_active(Mutant::ApplyTwiceOnRestart)
-        || is_active(Mutant::OriginRecordLostInSnapshot)
-        || is_active(Mutant::IndexFallsAfterRestart)
-}
-
 /// Cluster time as a server would have it that kept it by its own clock from when it was first asked.
 #[cfg(feature = "mutants")]
 #[expect(clippy::disallowed_methods, reason = "the very fault that is to be found")]
@@ -359,7 +343,6 @@ mod tests {
     fn a_build_without_mutants_has_none() {
         const { assert!(!is_active(Mutant::CasIgnoresIndex)) };
         assert!(Mutant::ALL.iter().all(|mutant| !is_active(*mutant)));
-        assert!(!needs_snapshots());
     }
 
     #[cfg(feature = "mutants")]
@@ -367,6 +350,5 @@ mod tests {
     fn nothing_is_broken_until_a_mutant_is_chosen() {
         assert_eq!(active(), None);
         assert!(Mutant::ALL.iter().all(|mutant| !is_active(*mutant)));
-        assert!(!needs_snapshots());
     }
 }

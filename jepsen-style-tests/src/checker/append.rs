@@ -197,6 +197,7 @@ impl<'a> List<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::linear;
     use super::*;
 
     fn read(list: &[u64], call: u64, ret: u64) -> ListOperation {
@@ -296,6 +297,35 @@ mod tests {
     fn a_run_without_an_acknowledged_append_proves_nothing() {
         assert!(matches!(check(&[]), Verdict::Vacuous(_)));
         assert!(matches!(check(&[append(1, true, 1, None), read(&[], 2, 3)]), Verdict::Vacuous(_)));
+    }
+
+    #[test]
+    fn as_a_register_a_list_shows_who_was_refused_without_a_reason() {
+        let to = |list: &[u64], append: ListOperation| ListOperation {
+            list: list.to_vec(),
+            index: list.len() as u64,
+            ..append
+        };
+        let judge = |history: &[ListOperation]| {
+            let registers: Vec<_> = history.iter().map(ListOperation::as_register).collect();
+            linear::check(&registers)
+        };
+        let one = || vec![append(1, true, 1, 2), read(&[1], 3, 4)];
+        let then = |more: &[ListOperation]| [one(), more.to_vec()].concat();
+        let raced = then(&[
+            to(&[1], append(2, true, 5, 9)),
+            to(&[1], append(3, false, 6, 8)),
+            read(&[1, 2], 10, 11),
+        ]);
+        assert_eq!(judge(&raced), Verdict::Valid);
+        let beside_an_unknown_one =
+            then(&[to(&[1], append(2, true, 5, None)), to(&[1], append(3, false, 6, 8))]);
+        assert_eq!(judge(&beside_an_unknown_one), Verdict::Valid);
+        let refused = then(&[to(&[1], append(3, false, 5, 6)), read(&[1], 7, 8)]);
+        assert_eq!(check(&refused), Verdict::Valid, "the lists alone do not show it");
+        let Verdict::Invalid(violations) = judge(&refused) else { panic!("accepted") };
+        assert!(violations[0].contains("this does not fit"), "{violations:?}");
+        assert!(violations[0].contains("arg: Some(3)"), "{violations:?}");
     }
 
     #[test]

@@ -52,6 +52,58 @@ fn end(lock_index: u64, values: &[u64]) -> Event {
     Event::End { lock: 1, lock_index, values: values.to_vec() }
 }
 
+/// The lock of [`enough`]; the histories are about lock 1.
+const OTHER_LOCK: u64 = 2;
+/// Each hold of [`enough`] takes this long, in ms.
+const ENOUGH_EVERY: u64 = 10_000;
+
+fn of_other_lock(event: Event) -> Event {
+    match event {
+        Event::Acquire { session, call, ret, ok, .. } => {
+            Event::Acquire { lock: OTHER_LOCK, session, call, ret, ok }
+        }
+        Event::Write { session, token, value, call, ret, ok, index, .. } => {
+            Event::Write { lock: OTHER_LOCK, session, token, value, call, ret, ok, index }
+        }
+        other => other,
+    }
+}
+
+/// As much on another lock as keeps a run from being vacuous: holds that end with their session, each with a
+/// refusal within the lock-delay and a write that is fenced off.
+fn enough() -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut values = Vec::new();
+    let most = HANDOVERS_MIN.max(FENCED_MIN).max(DELAYS_MIN);
+    for hold in 0..=most {
+        let at = 100_000 + hold * ENOUGH_EVERY;
+        let (this, next) = (format!("h{hold}"), format!("h{}", hold + 1));
+        values.push(at + 20);
+        events.extend([
+            session(&this, at),
+            of_other_lock(acquire(&this, at, at + 10, true)),
+            of_other_lock(write(&this, hold + 1, at + 20, true)),
+            destroy(&this, at + 100),
+            of_other_lock(acquire(&next, at + 200, at + 210, false)),
+            of_other_lock(write(&this, hold + 1, at + 220, false)),
+        ]);
+    }
+    events.push(Event::End { lock: OTHER_LOCK, lock_index: most + 1, values });
+    events
+}
+
+fn with_enough(events: Vec<Event>) -> Vec<Event> {
+    [events, enough()].concat()
+}
+
+/// Each is a name, a word of the sentence that must say what is wrong, and the history.
+fn reject(bad: impl IntoIterator<Item = (&'static str, &'static str, Vec<Event>)>) {
+    for (name, word, events) in bad {
+        let Verdict::Invalid(violations) = check(&with_enough(events)) else { panic!("{name}") };
+        assert!(violations.iter().any(|said| said.contains(word)), "{name}: {violations:?}");
+    }
+}
+
 /// Session `a` holds from 110 to 200, writes at 120 and releases; `b` exists.
 fn first_hold() -> Vec<Event> {
     vec![
@@ -79,9 +131,16 @@ fn after_destruction(more: Vec<Event>) -> Vec<Event> {
     events
 }
 
+fn accept(good: impl IntoIterator<Item = (&'static str, Vec<Event>)>) {
+    for (name, events) in good {
+        let verdict = check(&with_enough(events));
+        assert!(verdict.is_valid(), "{name}: {verdict}");
+    }
+}
+
 #[test]
-fn good_histories_are_accepted() {
-    let good = [
+fn good_holds_are_accepted() {
+    accept([
         (
             "handed over",
             after_first_hold(vec![
@@ -107,6 +166,12 @@ fn good_histories_are_accepted() {
             "granted after the lock-delay",
             after_destruction(vec![acquire("b", 1_190, 1_201, true), end(2, &[120])]),
         ),
+    ]);
+}
+
+#[test]
+fn what_nobody_knows_may_have_happened() {
+    accept([
         (
             "an acquisition of unknown outcome may hold, or not",
             after_first_hold(vec![
@@ -138,6 +203,18 @@ fn good_histories_are_accepted() {
             ]),
         ),
         (
+            "nobody has ever acquired it",
+            [vec![read(50, None, 0)], after_first_hold(vec![end(1, &[120])])].concat(),
+        ),
+        (
+            "whoever asked and was not told may hold it",
+            after_first_hold(vec![
+                acquire("c", 190, None, false),
+                read(230, Some("c"), 2),
+                end(2, &[120]),
+            ]),
+        ),
+        (
             "an unknown release may not have happened",
             after_first_hold(vec![
                 read(300, Some("a"), 1),
@@ -145,23 +222,25 @@ fn good_histories_are_accepted() {
                 end(2, &[120]),
             ]),
         ),
-    ];
-    for (name, events) in good {
-        let verdict = check(&events);
-        assert!(verdict.is_valid(), "{name}: {verdict}");
-    }
+    ]);
 }
 
 #[test]
 fn bad_holds_are_rejected() {
-    let bad = [
-        ("two holders", after_first_hold(vec![acquire("b", 130, 140, true), end(2, &[120])])),
+    reject([
+        (
+            "two holders",
+            "it held it",
+            after_first_hold(vec![acquire("b", 130, 140, true), end(2, &[120])]),
+        ),
         (
             "within the lock-delay",
+            "its lock-delay went on",
             after_destruction(vec![acquire("b", 300, 310, true), end(2, &[120])]),
         ),
         (
             "within the lock-delay after an expiry",
+            "its lock-delay went on",
             vec![
                 session("a", 0),
                 acquire("a", 100, 110, true),
@@ -173,6 +252,7 @@ fn bad_holds_are_rejected() {
         ),
         (
             "a session ended before its time",
+            "it held it",
             vec![
                 session("a", 0),
                 session("b", 0),
@@ -182,25 +262,25 @@ fn bad_holds_are_rejected() {
                 end(2, &[120]),
             ],
         ),
-    ];
-    for (name, events) in bad {
-        assert!(check(&events).is_invalid(), "{name}");
-    }
+    ]);
 }
 
 #[test]
-fn bad_tokens_and_bad_data_are_rejected() {
-    let bad = [
+fn bad_tokens_are_rejected() {
+    reject([
         (
             "a token was skipped",
+            "is 3 at the end",
             after_first_hold(vec![acquire("b", 210, 220, true), end(3, &[120])]),
         ),
         (
             "a grant without a token",
+            "is 1 at the end",
             after_first_hold(vec![acquire("b", 210, 220, true), end(1, &[120])]),
         ),
         (
             "a token of two holders",
+            "belongs to a and to b",
             after_first_hold(vec![
                 acquire("b", 210, 220, true),
                 read(230, Some("b"), 1),
@@ -209,6 +289,7 @@ fn bad_tokens_and_bad_data_are_rejected() {
         ),
         (
             "a token that falls",
+            "fell from 2 to 1",
             after_first_hold(vec![
                 acquire("b", 210, 220, true),
                 read(230, Some("b"), 2),
@@ -216,8 +297,15 @@ fn bad_tokens_and_bad_data_are_rejected() {
                 end(2, &[120]),
             ]),
         ),
+    ]);
+}
+
+#[test]
+fn bad_data_is_rejected() {
+    reject([
         (
             "a write that was not fenced off",
+            "with token 1 after 230 with token 2",
             after_first_hold(vec![
                 acquire("b", 210, 220, true),
                 write("b", 2, 230, true),
@@ -225,9 +313,14 @@ fn bad_tokens_and_bad_data_are_rejected() {
                 end(2, &[120, 230, 240]),
             ]),
         ),
-        ("a lost write", after_first_hold(vec![acquire("b", 210, 220, true), end(2, &[])])),
+        (
+            "a lost write",
+            "is lost",
+            after_first_hold(vec![acquire("b", 210, 220, true), end(2, &[])]),
+        ),
         (
             "a fenced write that is there",
+            "fenced off and is there",
             after_first_hold(vec![
                 acquire("b", 210, 220, true),
                 write("a", 1, 240, false),
@@ -235,29 +328,109 @@ fn bad_tokens_and_bad_data_are_rejected() {
             ]),
         ),
         (
+            "a write while another holds it",
+            "while b held lock 1",
+            after_first_hold(vec![
+                acquire("b", 210, 220, true),
+                write("a", 2, 240, true),
+                end(2, &[120, 240]),
+            ]),
+        ),
+        (
+            "two writes at one index",
+            "the same ModifyIndex",
+            after_first_hold(vec![write("a", 1, 120, true), end(1, &[120])]),
+        ),
+    ]);
+}
+
+#[test]
+fn bad_reads_are_rejected() {
+    reject([
+        (
+            "a holder that nobody can read",
+            "comes from nowhere",
+            after_first_hold(vec![read(300, Some("unreadable"), 2), end(1, &[120])]),
+        ),
+        (
+            "a lock that vanishes while it is held",
+            "saw None",
+            after_first_hold(vec![read(130, None, 0), end(1, &[120])]),
+        ),
+        (
+            "a lock that vanishes after it was held",
+            "fell from 1 to 0",
+            after_first_hold(vec![read(300, None, 0), end(1, &[120])]),
+        ),
+        (
             "a read that sees nobody while it is held",
+            "saw None",
             after_first_hold(vec![
                 read(130, None, 1),
                 acquire("b", 210, 220, true),
                 end(2, &[120]),
             ]),
         ),
-    ];
-    for (name, events) in bad {
-        assert!(check(&events).is_invalid(), "{name}");
+    ]);
+}
+
+/// What the checker says is lacking.
+fn lacking(events: &[Event]) -> String {
+    match check(events) {
+        Verdict::Vacuous(why) => why,
+        other => panic!("{other}"),
     }
 }
 
 #[test]
 fn a_run_without_a_hand_over_or_without_its_end_proves_nothing() {
     let alone = after_first_hold(vec![end(1, &[120])]);
-    assert!(matches!(check(&alone), Verdict::Vacuous(_)));
-    let endless = after_first_hold(vec![acquire("b", 210, 220, true)]);
-    assert!(matches!(check(&endless), Verdict::Vacuous(_)));
+    assert!(lacking(&alone).contains("handed over"));
+    let endless: Vec<_> =
+        enough().into_iter().filter(|event| !matches!(event, Event::End { .. })).collect();
+    assert!(lacking(&endless).contains("at the end"));
+}
+
+#[test]
+fn a_run_in_which_nobody_is_fenced_off_or_meets_a_delay_proves_nothing() {
+    let is_fenced = |event: &Event| matches!(event, Event::Write { ok: false, .. });
+    let unfenced: Vec<_> = enough().into_iter().filter(|event| !is_fenced(event)).collect();
+    assert!(lacking(&unfenced).contains("fenced off"));
+    let is_refused = |event: &Event| matches!(event, Event::Acquire { ok: false, .. });
+    let in_time: Vec<_> = enough().into_iter().filter(|event| !is_refused(event)).collect();
+    assert!(lacking(&in_time).contains("lock-delays"));
+}
+
+#[test]
+fn grants_of_two_locks_are_no_hand_over() {
+    let mut events = vec![session("a", 0), session("b", 0), acquire("a", 100, 110, true)];
+    events.push(of_other_lock(acquire("b", 100, 110, true)));
+    assert_eq!(count(&events).handed_over, 0);
+    events.push(release("a", 200));
+    events.push(acquire("b", 210, 220, true));
+    assert_eq!(count(&events).handed_over, 1);
 }
 
 #[test]
 fn what_there_was_to_judge_is_counted() {
-    let counts = count(&after_destruction(vec![acquire("b", 150, 160, false)]));
-    assert_eq!(counts, Counts { acquired: 1, refused: 1, written: 1, fenced: 0, delayed: 1 });
+    let early = acquire("b", 150, 160, false);
+    let within = acquire("b", 300, 310, false);
+    let counts = count(&after_destruction(vec![early.clone()]));
+    let expected = Counts { acquired: 1, refused: 1, written: 1, ..Counts::default() };
+    assert_eq!(counts, expected);
+    let counts = count(&after_destruction(vec![early, within]));
+    assert_eq!(counts, Counts { refused: 2, delayed: 1, ..expected });
+}
+
+#[test]
+fn lives_without_end_are_no_overflow() {
+    let endless = Event::Session {
+        session: "a".to_owned(),
+        life_ms: u64::MAX,
+        delay_ms: u64::MAX,
+        call: ms(1),
+    };
+    let events = [endless, acquire("a", 100, 110, true), session("b", 0)];
+    let events = [events.as_slice(), &[acquire("b", 90_000, 90_010, true)]].concat();
+    reject([("it was held for ever", "it held it", events)]);
 }

@@ -4,25 +4,41 @@
 //! so a watcher may skip values but never see a smaller one again. A watcher at one server asks with the
 //! index that it was given last. Then
 //!
-//! * the index never falls, and no slot's value does;
+//! * the index never falls, and no slot's value does, neither from one answer to the next nor over a while;
 //! * a default query shows every write that was acknowledged before it was sent;
 //! * an acknowledged write ends every query that waits for it, within a bound, wherever it waits;
-//! * after the last write, every watcher holds the final values, without another write.
+//! * after the last write, every watcher holds the final values, without another write, and comes to rest;
+//! * every answer can be read and lists a slot once, and what was acknowledged is there to be deregistered.
 
-use std::collections::BTreeMap;
+mod falling;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
+use super::restarts::Restarts;
 use super::weather::{MILLISECOND, Weather};
 
 /// Documented: an acknowledged write wakes every waiter on a connected server within this.
 const WAKE_MAX: u64 = 250 * MILLISECOND;
+/// A query that was sent only after the write did not wait yet: it must come in first, and pass its barrier.
+const COME_IN_MAX: u64 = 1_000 * MILLISECOND;
 /// While leaders change, a server that no fault is at may learn of a write as late as it would answer one:
 /// within the time for which requests are held.
 const STORM_MAX: u64 = 7_000 * MILLISECOND;
 /// A write of unknown outcome may still take effect for as long as servers hold requests, and a bit.
 const DOUBT: u64 = 8_000 * MILLISECOND;
+/// A query waits this long for a change, if not for longer: longer than any write may need to wake it, so
+/// that one that sleeps on gives itself away.
+pub(crate) const QUERY_WAIT: u64 = 9_000 * MILLISECOND;
+/// Servers add up to a sixteenth.
+pub(crate) const QUERY_WAIT_MAX: u64 = QUERY_WAIT + QUERY_WAIT / 16;
+/// A watcher that nothing disturbs is at rest after this: a query from before may go without an answer for as
+/// long as a client is patient (12 s), the next may bring news, and one waits in vain. And a bit.
+const REST_MAX: u64 = 24_000 * MILLISECOND;
+
+const _: () = assert!(QUERY_WAIT > STORM_MAX + WAKE_MAX, "a query outlives every bound");
 
 /// What is written and watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +96,44 @@ pub(crate) enum Event {
         /// Slots and their values.
         seen: Vec<(u64, u64)>,
     },
+    /// An answer that is not what was asked for.
+    Unreadable {
+        /// Whose; null: the read at the end.
+        watcher: Option<u64>,
+        /// The server that gave it.
+        node: u64,
+        /// When it was asked for.
+        call: u64,
+        /// When it came.
+        ret: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An instance that nobody had deregistered since its registration was acknowledged was not known when it
+    /// was to be deregistered.
+    Missing {
+        /// Which instance.
+        slot: u64,
+        /// With which value it was registered.
+        value: u64,
+        /// The server that did not know it.
+        node: u64,
+        /// When it was asked to deregister it.
+        call: u64,
+        /// When it refused.
+        end: u64,
+    },
+    /// The end of a watcher.
+    Ended {
+        /// Which watcher.
+        watcher: u64,
+        /// The server at which it watched.
+        node: u64,
+        /// When it ended.
+        at: u64,
+        /// Whether a whole wait after the run's end had brought it nothing new; false: it gave up.
+        at_rest: bool,
+    },
     /// What a default read showed at the end.
     Final {
         /// Of what.
@@ -96,9 +150,11 @@ pub(crate) struct Counts {
     pub(crate) writes: u64,
     /// Answers with a new index.
     pub(crate) wakes: u64,
-    /// Pairs of an acknowledged write and a query that waited for it at a server without a fault.
+    /// Pairs of an acknowledged write and a query that waited for it at a server without a fault, and would
+    /// have been seen to sleep on.
     pub(crate) awaited: u64,
-    /// The longest time between a write's acknowledgement and the answer of a query that waited, in ms.
+    /// The longest time between a write's acknowledgement and the answer of a query that waited, in ms; from the
+    /// query on if that was sent later.
     pub(crate) slowest_ms: u64,
 }
 
@@ -111,6 +167,21 @@ struct Write {
     call: u64,
     end: u64,
     known: bool,
+}
+
+impl Write {
+    /// When it has taken effect, or never will.
+    fn settled(&self) -> u64 {
+        self.end + if self.known { 0 } else { DOUBT }
+    }
+
+    /// Whether `answer`, which came before its acknowledgement, surely tells of a time before it took effect.
+    fn is_missing_in(&self, answer: &Answer) -> bool {
+        match answer.seen.get(&self.slot) {
+            Some(shown) => *shown < self.value,
+            None => !self.gone,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -143,27 +214,34 @@ impl Watcher {
         format!("{kind}watcher {id} of {slot} of {:?} at n{}", self.family, self.node)
     }
 
-    /// The query that waits at `moment`.
-    fn waiting_at(&self, moment: u64) -> Option<&Answer> {
-        let next = self.answers.partition_point(|answer| answer.call < moment);
-        let answer = self.answers.get(next.checked_sub(1)?)?;
-        (answer.given > 0 && answer.ret > moment).then_some(answer)
+    /// The queries that `write` must wake: the one under way when it was sent; and, of those sent later, the one
+    /// that ended first after its acknowledgement, if the answer before shows that its index is older.
+    fn waiting_for(&self, write: &Write) -> impl Iterator<Item = &Answer> {
+        let sent = self.answers.partition_point(|answer| answer.call < write.call);
+        let ended = self.answers.partition_point(|answer| answer.ret <= write.end);
+        let first = sent.checked_sub(1).map(|first| &self.answers[first]);
+        let first = first.filter(|query| query.ret > write.call);
+        let before = ended.checked_sub(1).filter(|_| ended >= sent);
+        let next = before.filter(|before| write.is_missing_in(&self.answers[*before]));
+        let next = next.and_then(|_| self.answers.get(ended));
+        first.into_iter().chain(next).filter(|query| query.given > 0)
     }
 }
 
 /// Judges a run.
-pub(crate) fn check(events: &[Event], weather: &Weather) -> Verdict {
+pub(crate) fn check(events: &[Event], weather: &Weather, restarts: &Restarts) -> Verdict {
     let (writes, watchers) = (writes(events), watchers(events));
-    let mut violations = Vec::new();
+    let mut violations: Vec<_> = events.iter().filter_map(broken).collect();
     for (id, watcher) in &watchers {
         let name = watcher.describe(*id);
-        violations.extend(falling(&name, watcher, weather));
+        violations.extend(falling::falling(&name, watcher, restarts));
         if !watcher.stale {
             violations.extend(outdated(&name, watcher, &writes));
         }
         violations.extend(not_final(&name, watcher, &writes, events));
     }
     violations.extend(asleep(&watchers, &writes, weather));
+    violations.extend(restless(events, &writes, weather));
     if !violations.is_empty() {
         return Verdict::Invalid(violations);
     }
@@ -180,7 +258,7 @@ pub(crate) fn check(events: &[Event], weather: &Weather) -> Verdict {
 pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
     let (writes, watchers) = (writes(events), watchers(events));
     let waits = waits(&watchers, &writes, weather);
-    let slowest = waits.iter().map(|wait| wait.answer.ret.saturating_sub(wait.write.end)).max();
+    let slowest = waits.iter().map(|wait| wait.answer.ret.saturating_sub(wait.due)).max();
     let is_wake = |answer: &&Answer| answer.given > 0 && answer.index > answer.given;
     let wakes = |watcher: &Watcher| watcher.answers.iter().filter(is_wake).count() as u64;
     Counts {
@@ -191,30 +269,32 @@ pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
     }
 }
 
-/// Neither the index nor a value falls. Only a server that was restarted may forget, in stale reads.
-fn falling(name: &str, watcher: &Watcher, weather: &Weather) -> Vec<String> {
-    let mut violations = Vec::new();
-    for pair in watcher.answers.windows(2) {
-        let (before, after) = (&pair[0], &pair[1]);
-        if watcher.stale && weather.is_affected(watcher.node, before.call, after.ret) {
-            continue;
+/// What is wrong with an event whatever else happened.
+fn broken(event: &Event) -> Option<String> {
+    match event {
+        Event::Answer { watcher, node, ret, seen, .. } => {
+            let slot = listed_twice(seen)?;
+            let who = format!("watcher {watcher} at n{node}");
+            Some(format!("{who}: slot {slot} is listed twice in an answer at {ret} ns"))
         }
-        if after.index < before.index {
-            violations.push(format!(
-                "{name}: the index fell from {} to {} in an answer at {} ns",
-                before.index, after.index, after.ret
-            ));
+        Event::Final { family, seen } => {
+            let slot = listed_twice(seen)?;
+            Some(format!("slot {slot} of {family:?} is listed twice at the end"))
         }
-        for (slot, value) in &before.seen {
-            if let Some(now) = after.seen.get(slot).filter(|now| *now < value) {
-                violations.push(format!(
-                    "{name}: slot {slot} went back from {value} to {now} in an answer at {} ns",
-                    after.ret
-                ));
-            }
+        Event::Unreadable { watcher, node, call, ret, why } => {
+            let who = watcher.map_or_else(|| "the end".to_owned(), |id| format!("watcher {id}"));
+            Some(format!("{who} at n{node}: unreadable answer from {call} to {ret} ns: {why}"))
         }
+        Event::Missing { slot, value, node, call, end } => Some(format!(
+            "n{node} did not know the instance in slot {slot}, whose registration with {value} was acknowledged, when it was to be deregistered from {call} to {end} ns"
+        )),
+        Event::Write { .. } | Event::Ended { .. } => None,
     }
-    violations
+}
+
+fn listed_twice(seen: &[(u64, u64)]) -> Option<u64> {
+    let mut slots = BTreeSet::new();
+    seen.iter().map(|(slot, _)| *slot).find(|slot| !slots.insert(*slot))
 }
 
 /// A default query shows every write that was acknowledged before it was sent, or a later one.
@@ -227,10 +307,13 @@ fn outdated(name: &str, watcher: &Watcher, writes: &[Write]) -> Vec<String> {
     for (slot, writes) in slots {
         // One writer writes a slot, one value after the other: the last to end is the largest.
         let known: Vec<_> = writes.iter().filter(|write| write.known).collect();
-        let emptied = writes.iter().filter(|write| write.gone).map(|write| write.value).max();
+        let emptied: Vec<_> = writes.iter().filter(|write| write.gone).collect();
         for answer in &watcher.answers {
             let last = known.partition_point(|write| write.end < answer.call);
             let Some(write) = last.checked_sub(1).map(|last| known[last]) else { continue };
+            // What is emptied only later explains nothing.
+            let sent = emptied.partition_point(|write| write.call < answer.ret);
+            let emptied = sent.checked_sub(1).map(|last| emptied[last].value);
             let shown = answer.seen.get(&slot).copied().or(emptied);
             if shown.is_none_or(|shown| shown < write.value) {
                 violations.push(format!(
@@ -248,10 +331,13 @@ struct Wait<'a> {
     watcher: &'a Watcher,
     answer: &'a Answer,
     write: &'a Write,
+    /// From when on nothing kept it from being answered.
+    due: u64,
     limit: u64,
 }
 
-/// Each acknowledged write with each query that waited for it, at a server that no fault was at.
+/// Each acknowledged write with each query that waited for it, at a server that no fault was at. A query that
+/// would have ended by itself within the limit shows nothing.
 fn waits<'a>(
     watchers: &'a BTreeMap<u64, Watcher>,
     writes: &'a [Write],
@@ -259,17 +345,18 @@ fn waits<'a>(
 ) -> Vec<Wait<'a>> {
     let mut waits = Vec::new();
     for write in writes.iter().filter(|write| write.known) {
-        let calm = weather.is_calm(write.call, write.end + WAKE_MAX);
-        let limit = write.end + if calm { WAKE_MAX } else { WAKE_MAX + STORM_MAX };
-        for (id, watcher) in watchers {
-            if !watcher.covers(write.family, write.slot) {
-                continue;
+        for (id, watcher) in watchers.iter().filter(|(_, w)| w.covers(write.family, write.slot)) {
+            for answer in watcher.waiting_for(write) {
+                let due = write.end.max(answer.call);
+                let wake = if answer.call < write.call { WAKE_MAX } else { COME_IN_MAX };
+                let calm = weather.is_calm(write.call, due + wake);
+                let limit = due + if calm { wake } else { WAKE_MAX + STORM_MAX };
+                let excused = !calm && weather.is_affected(watcher.node, write.call, limit);
+                let outlives = answer.ret.max(answer.call + QUERY_WAIT) > limit;
+                if outlives && !excused {
+                    waits.push(Wait { id: *id, watcher, answer, write, due, limit });
+                }
             }
-            let Some(answer) = watcher.waiting_at(write.call) else { continue };
-            if !calm && weather.is_affected(watcher.node, write.call, limit) {
-                continue;
-            }
-            waits.push(Wait { id: *id, watcher, answer, write, limit });
         }
     }
     waits
@@ -281,9 +368,9 @@ fn asleep(watchers: &BTreeMap<u64, Watcher>, writes: &[Write], weather: &Weather
         .filter(|wait| wait.answer.ret > wait.limit)
         .map(|wait| {
             let Wait { answer, write, .. } = wait;
-            let late = (answer.ret - write.end) / MILLISECOND;
+            let late = (answer.ret - wait.due) / MILLISECOND;
             format!(
-                "{}: a query that waited since {} ns for more than index {} was answered {late} ms after {} in slot {} was acknowledged at {} ns",
+                "{}: a query that waited since {} ns for more than index {} was answered {late} ms late: {} in slot {} was acknowledged at {} ns",
                 wait.watcher.describe(wait.id), answer.call, answer.given, write.value, write.slot, write.end
             )
         })
@@ -299,10 +386,7 @@ fn not_final(name: &str, watcher: &Watcher, writes: &[Write], events: &[Event]) 
         let seen: BTreeMap<_, _> = seen.iter().copied().collect();
         for slot in slots(writes, *family).into_iter().filter(|s| watcher.covers(*family, *s)) {
             let in_slot = writes.iter().filter(|w| w.family == *family && w.slot == slot);
-            let is_open = |write: &Write| {
-                let doubt = if write.known { 0 } else { DOUBT };
-                write.end + doubt > last.ret
-            };
+            let is_open = |write: &Write| write.settled() > last.ret;
             let (held, there) = (last.seen.get(&slot), seen.get(&slot));
             if held != there && !{ in_slot }.any(is_open) {
                 violations.push(format!(
@@ -310,6 +394,25 @@ fn not_final(name: &str, watcher: &Watcher, writes: &[Write], events: &[Event]) 
                     last.ret
                 ));
             }
+        }
+    }
+    violations
+}
+
+/// A watcher comes to rest if nothing is written and nothing is broken for long enough.
+fn restless(events: &[Event], writes: &[Write], weather: &Weather) -> Vec<String> {
+    let settled = writes.iter().map(Write::settled).max().unwrap_or_default();
+    let is_judged = |at: u64| {
+        let since = at.saturating_sub(REST_MAX);
+        settled < since && weather.is_calm(since, at)
+    };
+    let mut violations = Vec::new();
+    for event in events {
+        let Event::Ended { watcher, node, at, at_rest } = event else { continue };
+        if !at_rest && is_judged(*at) {
+            violations.push(format!(
+                "watcher {watcher} at n{node} did not come to rest until {at} ns, though the last write was settled at {settled} ns"
+            ));
         }
     }
     violations
@@ -337,7 +440,11 @@ fn writes(events: &[Event]) -> Vec<Write> {
                 end: *end,
                 known: *known,
             }),
-            Event::Answer { .. } | Event::Final { .. } => None,
+            Event::Answer { .. }
+            | Event::Unreadable { .. }
+            | Event::Missing { .. }
+            | Event::Ended { .. }
+            | Event::Final { .. } => None,
         })
         .collect();
     writes.sort_by_key(|write| write.end);

@@ -1,6 +1,15 @@
 use super::*;
 use crate::journal::Fault;
 
+fn judge(events: &[Event]) -> Verdict {
+    check(events, &Weather::default(), &Restarts::default())
+}
+
+/// The verdict objects with this word.
+fn objects(verdict: &Verdict, word: &str) -> bool {
+    matches!(verdict, Verdict::Invalid(said) if said.iter().any(|said| said.contains(word)))
+}
+
 fn ms(moment: u64) -> u64 {
     moment * MILLISECOND
 }
@@ -126,6 +135,12 @@ fn good() -> Vec<(&'static str, Vec<Event>)> {
                 end(&[(1, 1), (2, 1)]),
             ],
         ),
+    ]
+}
+
+/// The same of a service, and of queries that race with writes.
+fn more_good() -> Vec<(&'static str, Vec<Event>)> {
+    vec![
         (
             "an instance that was deregistered is gone",
             vec![
@@ -136,29 +151,77 @@ fn good() -> Vec<(&'static str, Vec<Event>)> {
                 Event::Final { family: Family::Service, seen: Vec::new() },
             ],
         ),
+        (
+            "an instance that is deregistered meanwhile may be there or not, and comes back with a larger value",
+            vec![
+                register(1, 1, 100, false),
+                services(1, 2, 10, 120, &[(1, 1)]),
+                register(1, 2, 200, true),
+                services(2, 3, 130, 203, &[]),
+                register(1, 3, 300, false),
+                services(3, 4, 204, 310, &[(1, 3)]),
+                Event::Final { family: Family::Service, seen: vec![(1, 3)] },
+            ],
+        ),
+        (
+            "a query that is sent while the write goes on is answered at once",
+            and(
+                woken(),
+                vec![
+                    write(1, 2, 125, true),
+                    Query { given: 6, index: 7, ..KEY }.at(129, 140, &[(1, 2)]),
+                    end(&[(1, 2)]),
+                ],
+            ),
+        ),
+        (
+            "a query that is sent while the write goes on comes in late",
+            and(
+                woken(),
+                vec![
+                    write(1, 2, 125, true),
+                    Query { given: 6, index: 7, ..KEY }.at(129, 600, &[(1, 2)]),
+                    end(&[(1, 2)]),
+                ],
+            ),
+        ),
+        (
+            "a query waits on after the answer before has shown the write",
+            and(
+                woken(),
+                vec![
+                    write(1, 2, 125, true),
+                    Query { given: 6, index: 7, ..KEY }.at(126, 128, &[(1, 2)]),
+                    Query { given: 7, index: 7, ..KEY }.at(129, 9_200, &[(1, 2)]),
+                    end(&[(1, 2)]),
+                ],
+            ),
+        ),
     ]
 }
 
 #[test]
 fn good_histories_are_accepted() {
-    for (name, events) in good() {
-        let verdict = check(&events, &Weather::default());
+    for (name, events) in good().into_iter().chain(more_good()) {
+        let verdict = judge(&events);
         assert!(verdict.is_valid(), "{name}: {verdict}");
     }
 }
 
-#[test]
-fn bad_histories_are_rejected() {
+/// Histories of one watcher, and the word with which they are rejected.
+fn bad() -> Vec<(&'static str, &'static str, Vec<Event>)> {
     let later = Query { given: 6, index: 6, ..KEY };
     let all = Query { slot: None, ..KEY };
-    let bad = [
-        ("woken too late", vec![write(1, 1, 100, true), KEY.at(10, 360, &[(1, 1)])]),
+    vec![
+        ("woken too late", "255 ms late", vec![write(1, 1, 100, true), KEY.at(10, 360, &[(1, 1)])]),
         (
             "the second wake-up is lost",
+            "2995 ms late",
             and(woken(), vec![write(1, 2, 200, true), later.at(130, 3_200, &[(1, 2)])]),
         ),
         (
             "a prefix sleeps on",
+            "2995 ms late",
             vec![
                 write(1, 1, 100, true),
                 write(2, 1, 200, true),
@@ -166,11 +229,36 @@ fn bad_histories_are_rejected() {
             ],
         ),
         (
+            "a query that is sent while the write goes on sleeps on",
+            "3070 ms late",
+            and(
+                woken(),
+                vec![write(1, 2, 125, true), later.at(129, 3_200, &[(1, 2)]), end(&[(1, 2)])],
+            ),
+        ),
+        (
+            "a query that is sent after the write, with an older index, waits",
+            "3060 ms late",
+            and(
+                woken(),
+                vec![write(1, 2, 125, true), later.at(140, 3_200, &[(1, 2)]), end(&[(1, 2)])],
+            ),
+        ),
+    ]
+}
+
+/// The same of single answers.
+fn bad_answers() -> Vec<(&'static str, &'static str, Vec<Event>)> {
+    let later = Query { given: 6, index: 6, ..KEY };
+    vec![
+        (
             "the index falls",
+            "the index fell from 6 to 4",
             and(woken(), vec![Query { given: 0, index: 4, ..KEY }.at(130, 140, &[(1, 1)])]),
         ),
         (
             "the index falls in a stale read without a fault",
+            "the index fell from 6 to 4",
             vec![
                 Query { stale: true, ..KEY }.at(10, 20, &[]),
                 Query { stale: true, index: 4, ..KEY }.at(30, 40, &[]),
@@ -178,6 +266,7 @@ fn bad_histories_are_rejected() {
         ),
         (
             "a value goes back",
+            "slot 1 went back from 2 to 1",
             vec![
                 write(1, 2, 100, true),
                 KEY.at(10, 120, &[(1, 2)]),
@@ -185,18 +274,59 @@ fn bad_histories_are_rejected() {
             ],
         ),
         (
+            "a key vanishes in a stale read",
+            "slot 1 vanished after 1",
+            vec![
+                Query { stale: true, ..KEY }.at(10, 20, &[(1, 1)]),
+                Query { stale: true, ..KEY }.at(30, 40, &[]),
+            ],
+        ),
+        (
             "an acknowledged write is not shown",
+            "where 1 was acknowledged",
             and(woken(), vec![Query { given: 0, index: 6, ..KEY }.at(130, 140, &[])]),
         ),
         (
             "the last value is missed",
+            "it ends with Some(1) in slot 1",
             and(
                 woken(),
                 vec![write(1, 2, 125, true), later.at(129, 200, &[(1, 1)]), end(&[(1, 2)])],
             ),
         ),
         (
+            "a slot is listed twice",
+            "slot 1 is listed twice in an answer",
+            vec![write(1, 1, 100, true), KEY.at(10, 120, &[(1, 1), (1, 1)])],
+        ),
+        (
+            "a slot is listed twice at the end",
+            "listed twice at the end",
+            and(woken(), vec![end(&[(1, 1), (1, 1)])]),
+        ),
+        (
+            "an answer cannot be read",
+            "unreadable answer",
+            and(
+                woken(),
+                vec![Event::Unreadable {
+                    watcher: Some(2),
+                    node: 2,
+                    call: ms(130),
+                    ret: ms(140),
+                    why: "X-Consul-Index is None".to_owned(),
+                }],
+            ),
+        ),
+    ]
+}
+
+/// The same of a service, whose slots may be emptied.
+fn bad_services() -> Vec<(&'static str, &'static str, Vec<Event>)> {
+    vec![
+        (
             "an instance is still there",
+            "where 2 was acknowledged",
             vec![
                 register(1, 1, 100, false),
                 services(1, 2, 10, 120, &[(1, 1)]),
@@ -204,33 +334,160 @@ fn bad_histories_are_rejected() {
                 services(2, 3, 140, 150, &[(1, 1)]),
             ],
         ),
-    ];
-    for (name, events) in bad {
-        let verdict = check(&events, &Weather::default());
-        assert!(verdict.is_invalid(), "{name}: {verdict}");
+        (
+            "an instance is missing, and deregistered only much later",
+            "shows None in slot 1, where 1 was acknowledged",
+            vec![
+                register(1, 1, 1_000, false),
+                services(0, 2, 2_000, 2_010, &[]),
+                register(1, 8, 30_000, true),
+            ],
+        ),
+        (
+            "a query sleeps through a deregistration that went on when it was sent",
+            "3065 ms late",
+            vec![
+                register(1, 1, 100, false),
+                services(1, 2, 10, 120, &[(1, 1)]),
+                register(1, 2, 130, true),
+                services(2, 3, 131, 3_200, &[]),
+            ],
+        ),
+        (
+            "a value goes back over a while",
+            "slot 1 went back from 5 to 3",
+            vec![
+                services(0, 2, 10, 20, &[(1, 5)]),
+                services(0, 3, 30, 40, &[]),
+                services(0, 4, 50, 60, &[(1, 3)]),
+            ],
+        ),
+        (
+            "an instance comes back by itself",
+            "slot 1 came back with 5",
+            vec![
+                services(0, 2, 10, 20, &[(1, 5)]),
+                services(0, 3, 30, 40, &[]),
+                services(0, 4, 50, 60, &[(1, 5)]),
+            ],
+        ),
+        (
+            "a registered instance is not known",
+            "n3 did not know the instance in slot 1",
+            vec![
+                register(1, 1, 100, false),
+                Event::Missing { slot: 1, value: 1, node: 3, call: ms(200), end: ms(205) },
+            ],
+        ),
+    ]
+}
+
+#[test]
+fn bad_histories_are_rejected() {
+    for (name, word, events) in bad().into_iter().chain(bad_answers()).chain(bad_services()) {
+        let verdict = judge(&events);
+        assert!(objects(&verdict, word), "{name}: {verdict}");
+    }
+}
+
+/// A fault at one server from 90 to 3,000.
+fn fault(nemesis: &str, node: u64) -> Fault {
+    Fault {
+        nemesis: nemesis.to_owned(),
+        affected: vec![node],
+        began: ms(90),
+        recovered: Some(ms(3_000)),
+        ..Fault::default()
     }
 }
 
 #[test]
 fn a_fault_at_the_watchers_server_excuses_it_and_one_elsewhere_only_delays() {
-    let fault = |node| Fault {
-        affected: vec![node],
-        began: ms(90),
-        recovered: Some(ms(3_000)),
-        ..Fault::default()
+    let judge = |ret, node| {
+        let events = [write(1, 1, 100, true), KEY.at(10, ret, &[(1, 1)]), end(&[(1, 1)])];
+        let faults = [fault("pause", node)];
+        check(&events, &Weather::new(&faults, &[], 3), &Restarts::of(&faults))
     };
-    let asleep = |ret| vec![write(1, 1, 100, true), KEY.at(10, ret, &[(1, 1)]), end(&[(1, 1)])];
-    let at = |node| Weather::new(&[fault(node)], &[], 3);
-    assert!(!check(&asleep(9_000), &at(2)).is_invalid());
-    assert!(check(&asleep(3_000), &at(3)).is_valid());
-    assert!(check(&asleep(9_000), &at(3)).is_invalid());
+    // A query that nothing wakes ends after 9 s to 9.6 s.
+    assert!(!judge(9_100, 2).is_invalid());
+    assert!(judge(3_000, 3).is_valid());
+    assert!(objects(&judge(9_100, 3), "8995 ms late"));
+}
+
+#[test]
+fn a_query_that_would_have_ended_anyway_shows_nothing() {
+    let faults = [fault("pause", 3)];
+    let judge = |call| {
+        let events = [
+            write(1, 1, 100, true),
+            KEY.at(110, 112, &[(1, 1)]),
+            write(1, 2, call, true),
+            Query { given: 6, index: 7, ..KEY }.at(120, call + 20, &[(1, 2)]),
+            end(&[(1, 2)]),
+        ];
+        check(&events, &Weather::new(&faults, &[], 3), &Restarts::default())
+    };
+    assert!(judge(1_800).is_valid());
+    assert!(matches!(judge(2_000), Verdict::Vacuous(_)));
+}
+
+#[test]
+fn only_a_restart_excuses_a_stale_read_that_goes_back() {
+    let judge = |stale, nemesis| {
+        let query = Query { stale, given: 0, ..KEY };
+        let events = [
+            write(1, 1, 5, false),
+            query.at(20, 30, &[(1, 1)]),
+            Query { index: 4, ..query }.at(100, 110, &[]),
+            Query { index: 6, ..query }.at(4_000, 4_010, &[(1, 1)]),
+        ];
+        let faults = [fault(nemesis, 2)];
+        check(&events, &Weather::new(&faults, &[], 3), &Restarts::of(&faults))
+    };
+    assert!(!judge(true, "kill").is_invalid());
+    assert!(!judge(true, "delay+power-cut-all").is_invalid());
+    for nemesis in ["pause", "partition-leader", "disk-slow"] {
+        assert!(objects(&judge(true, nemesis), "the index fell from 6 to 4"), "{nemesis}");
+        assert!(objects(&judge(true, nemesis), "slot 1 vanished after 1"), "{nemesis}");
+    }
+    assert!(objects(&judge(false, "kill"), "the index fell from 6 to 4"));
+}
+
+#[test]
+fn what_is_forgotten_in_a_fault_without_a_restart_is_found_after_it() {
+    let faults = [fault("pause", 2)];
+    let stale = Query { stale: true, given: 0, ..KEY };
+    let events = [stale.at(20, 30, &[(1, 2)]), stale.at(4_000, 4_010, &[(1, 1)])];
+    let verdict = check(&events, &Weather::new(&faults, &[], 3), &Restarts::of(&faults));
+    assert!(objects(&verdict, "slot 1 went back from 2 to 1"), "{verdict}");
+}
+
+#[test]
+fn a_watcher_comes_to_rest_if_nothing_disturbs_it() {
+    let judge = |at_rest, at, faults: &[Fault]| {
+        let ended = Event::Ended { watcher: 2, node: 2, at: ms(at), at_rest };
+        let events = and(woken(), vec![end(&[(1, 1)]), ended]);
+        check(&events, &Weather::new(faults, &[], 3), &Restarts::default())
+    };
+    assert!(judge(true, 30_000, &[]).is_valid());
+    assert!(objects(&judge(false, 30_000, &[]), "did not come to rest"));
+    // A write may have come too late for it, or a fault.
+    assert!(judge(false, 24_000, &[]).is_valid());
+    let lasting = Fault { recovered: None, ..fault("pause", 3) };
+    assert!(!judge(false, 30_000, &[lasting]).is_invalid());
+}
+
+#[test]
+fn a_history_from_before_there_were_more_events_can_be_read() {
+    let line = r#"{"f":"write","family":"key","slot":1,"value":2,"gone":false,"call":3,"end":4,"known":true}"#;
+    assert!(matches!(serde_json::from_str(line).unwrap(), Event::Write { slot: 1, value: 2, .. }));
 }
 
 #[test]
 fn a_run_in_which_nobody_waits_proves_nothing() {
     let unwatched = [write(1, 1, 100, true), end(&[(1, 1)])];
-    assert!(matches!(check(&unwatched, &Weather::default()), Verdict::Vacuous(_)));
-    assert!(matches!(check(&woken(), &Weather::default()), Verdict::Vacuous(_)));
+    assert!(matches!(judge(&unwatched), Verdict::Vacuous(_)));
+    assert!(matches!(judge(&woken()), Verdict::Vacuous(_)));
 }
 
 #[test]

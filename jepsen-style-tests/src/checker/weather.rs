@@ -70,7 +70,7 @@ impl Weather {
             let begins = storms.iter().filter(|storm| storm.from <= *since && *since <= storm.to);
             let from = begins.map(|storm| storm.from).min();
             let from = from.unwrap_or_else(|| since.saturating_sub(ELECTION));
-            still.push((from, since + GRACE + STAMP + SAMPLING));
+            still.push((from, since.saturating_add(GRACE + STAMP + SAMPLING)));
         }
         Self { storms, still: merged(still) }
     }
@@ -106,7 +106,7 @@ impl Weather {
 
 /// A fault that nobody saw healed is felt for ever.
 fn storm(fault: &Fault) -> Storm {
-    let to = fault.recovered.map_or(u64::MAX, |recovered| recovered + SAMPLING);
+    let to = fault.recovered.map_or(u64::MAX, |recovered| recovered.saturating_add(SAMPLING));
     let is_slowing = fault.nemesis.split('+').any(|name| SLOWING.contains(&name));
     Storm { affected: fault.affected.clone(), is_slowing, from: fault.began, to }
 }

@@ -17,10 +17,12 @@ use crate::matrix::{Size, cells};
 use crate::plan::Plan;
 use crate::record::{Record, json, write_json};
 use crate::run::{Surroundings, run};
-use crate::{Result, report};
+use crate::{Failure, Result, binary, report};
 
 /// The cells of a matrix, in its directory.
 const CELLS: &str = "matrix.json";
+/// The servers' binary, in its directory.
+const BINARY: &str = "quorate";
 /// How often a cell is tried until it proves something.
 const ATTEMPTS: u32 = 2;
 /// Why a cell has no verdict, in the cell's directory.
@@ -29,10 +31,10 @@ const TROUBLE: &str = "trouble.txt";
 /// Flags of `matrix`.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// A cell or more for each workload and kind of fault, in less than ten minutes
+    /// Every workload, and the faults that say most, in less than ten minutes
     #[arg(long, conflicts_with = "full", required_unless_present_any = ["full", "resume"])]
     quick: bool,
-    /// Every workload under every fault: hours
+    /// Every workload under twelve faults on three servers and four on five, and every other fault once: hours
     #[arg(long)]
     full: bool,
     /// Goes on with the matrix in this directory: runs the cells that are not valid yet
@@ -48,7 +50,7 @@ pub(super) struct Args {
     #[arg(long)]
     out: Option<PathBuf>,
     /// The servers' binary [default: the one of this workspace, built if need be]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     binary: Option<PathBuf>,
     /// How many cells run at the same time. More than one is for machines with processors to spare: what the
     /// checkers demand of lateness stays the same
@@ -71,17 +73,19 @@ struct Outcome {
     overall: Overall,
     because: String,
     figures: Figures,
+    /// How often it was tried.
+    attempts: u32,
 }
 
 /// Runs a matrix, or what is left of one.
 pub(super) async fn matrix(args: &Args) -> Result<Overall> {
     let (dir, cells) = match &args.resume {
         Some(dir) => (dir.canonicalize()?, json(&dir.join(CELLS))?),
-        None => begin(args)?,
+        None => begin(args).await?,
     };
     let jobs = usize::try_from(args.jobs).unwrap_or(1);
     let surroundings = Surroundings {
-        binary: args.binary.clone(),
+        binary: Some(dir.join(BINARY)),
         shares_turn: jobs > 1,
         ..Surroundings::default()
     };
@@ -105,20 +109,33 @@ pub(super) async fn matrix(args: &Args) -> Result<Overall> {
         outcomes.push(outcome);
     }
     println!("{}", summary(&outcomes));
-    println!("{count} cells in {} s, written to {}", began.elapsed().as_secs(), dir.display());
+    let repeated = outcomes.iter().filter(|outcome| outcome.attempts > 1).count();
+    println!(
+        "{count} cells in {} s, {repeated} of them tried twice, written to {}",
+        began.elapsed().as_secs(),
+        dir.display()
+    );
     Ok(overall(&outcomes, args.allow_skipped))
 }
 
-fn begin(args: &Args) -> Result<(PathBuf, Cells)> {
+/// All cells are of one build: a copy, which stays what it is while somebody works on the next.
+async fn begin(args: &Args) -> Result<(PathBuf, Cells)> {
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => tokio::task::spawn_blocking(binary::quorate)
+            .await
+            .map_err(|error| Failure::new(format!("building the binary: {error}")))??,
+    };
     let (size, name) = if args.quick { (Size::Quick, "quick") } else { (Size::Full, "full") };
     let dir = new_directory(args.out.clone(), &format!("matrix-{name}.seed-{}", args.seed))?;
     let cells = Cells { size, plans: cells(size, args.seed, args.rate, CLIENTS) };
+    std::fs::copy(&binary, dir.join(BINARY))?;
     write_json(&dir.join(CELLS), &cells)?;
     Ok((dir, cells))
 }
 
-/// Runs a cell, unless it ran before and was valid. One that proves nothing is tried again; one that shows
-/// a violation never is.
+/// Runs a cell, unless it ran before and was valid. One that proves nothing is tried again, and what the first
+/// attempt left is kept beside it; one that shows a violation is never tried again.
 async fn one_cell(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result<Outcome> {
     let dir = dir.join(plan.slug());
     let earlier = judge::read(&dir).filter(|earlier| earlier.overall == Overall::Valid);
@@ -129,9 +146,14 @@ async fn one_cell(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Result
     loop {
         let outcome = one_attempt(&dir, plan.clone(), surroundings).await?;
         if outcome.overall != Overall::Unknown || attempt == ATTEMPTS {
-            return Ok(outcome);
+            return Ok(Outcome { attempts: attempt, ..outcome });
         }
         println!("        {} proves nothing ({}): again", plan.title(), outcome.because);
+        let kept = dir.with_added_extension(format!("attempt-{attempt}"));
+        if kept.exists() {
+            std::fs::remove_dir_all(&kept)?;
+        }
+        std::fs::rename(&dir, &kept)?;
         attempt += 1;
     }
 }
@@ -157,7 +179,8 @@ async fn one_attempt(dir: &Path, plan: Plan, surroundings: &Surroundings) -> Res
         Err(trouble) => {
             let because = trouble.to_string();
             std::fs::write(dir.join(TROUBLE), &because)?;
-            Ok(Outcome { plan, overall: Overall::Unknown, because, figures: Figures::default() })
+            let (overall, figures) = (Overall::Unknown, Figures::default());
+            Ok(Outcome { plan, overall, because, figures, attempts: 1 })
         }
     }
 }
@@ -177,7 +200,8 @@ fn outcome(plan: Plan, record: &Record, conclusion: &Conclusion) -> Result<Outco
     let figures = Figures::of(record)?;
     let mut because = conclusion.objections();
     because.extend(record.ending.skipped.iter().map(|(name, why)| format!("{name}: {why}")));
-    Ok(Outcome { plan, overall: conclusion.overall, because: because.join("; "), figures })
+    let because = because.join("; ");
+    Ok(Outcome { plan, overall: conclusion.overall, because, figures, attempts: 1 })
 }
 
 /// Workloads down, faults across.

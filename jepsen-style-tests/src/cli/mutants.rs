@@ -21,6 +21,8 @@ use crate::{Failure, Result, binary, report};
 
 /// A broken build runs only on data below a directory that holds this file.
 const ALLOWED: &str = ".quorate-mutants-allowed";
+/// How often the unbroken build is tried with a plan until that proves something.
+const UNBROKEN_TRIES: u32 = 2;
 
 /// Flags of `mutants`.
 #[derive(Debug, ClapArgs)]
@@ -55,8 +57,8 @@ struct Outcome {
     killed: Option<(u64, Duration)>,
     /// What was said in the last attempt.
     said: String,
-    /// Whether the unbroken build was found clean on the same seeds; none: not tried.
-    is_clean: Option<bool>,
+    /// What the unbroken build was found to be on the same seeds; none: not tried.
+    unbroken: Option<Overall>,
 }
 
 /// Tries all mutants, or the named ones. Valid if each was killed and no unbroken run was invalid.
@@ -81,9 +83,20 @@ pub(super) async fn mutants(args: &Args) -> Result<Overall> {
     println!("{}", table(&outcomes));
     let killed = outcomes.iter().filter(|outcome| outcome.killed.is_some()).count();
     println!("killed / listed: {killed} / {}; written to {}", outcomes.len(), dir.display());
-    let is_dirty = outcomes.iter().any(|outcome| outcome.is_clean == Some(false));
-    let all_killed = killed == outcomes.len();
-    Ok(if all_killed && !is_dirty { Overall::Valid } else { Overall::Invalid })
+    Ok(overall(&outcomes))
+}
+
+/// A mutant that is alive, or an unbroken build in which something was found, is a defect; an unbroken build of
+/// which nothing is known proves nothing.
+fn overall(outcomes: &[Outcome]) -> Overall {
+    let unbroken = |what| outcomes.iter().any(|outcome| outcome.unbroken == Some(what));
+    if unbroken(Overall::Invalid) || outcomes.iter().any(|outcome| outcome.killed.is_none()) {
+        Overall::Invalid
+    } else if unbroken(Overall::Unknown) || unbroken(Overall::Skipped) {
+        Overall::Unknown
+    } else {
+        Overall::Valid
+    }
 }
 
 fn choose(names: &[String]) -> Result<Vec<Mutant>> {
@@ -117,7 +130,7 @@ fn require_same_names(binary: &Path) -> Result<()> {
 }
 
 async fn one(mutant: Mutant, args: &Args, binary: &Path, dir: &Path) -> Result<Outcome> {
-    let mut outcome = Outcome { mutant, killed: None, said: String::new(), is_clean: None };
+    let mut outcome = Outcome { mutant, killed: None, said: String::new(), unbroken: None };
     let began = Instant::now();
     let mut plans = Vec::new();
     for attempt in 1..=args.attempts {
@@ -136,7 +149,7 @@ async fn one(mutant: Mutant, args: &Args, binary: &Path, dir: &Path) -> Result<O
         }
     }
     if !args.only_broken {
-        outcome.is_clean = Some(is_clean(plans, dir, args.jobs > 1).await?);
+        outcome.unbroken = Some(unbroken(plans, dir, args.jobs > 1).await?);
     }
     Ok(outcome)
 }
@@ -165,20 +178,38 @@ async fn attempt_at(
     Ok((is_found, conclusion.objections().join("; ")))
 }
 
-/// Runs the unbroken build on the same plans.
-async fn is_clean(plans: Vec<Plan>, dir: &Path, shares_turn: bool) -> Result<bool> {
-    let surroundings = Surroundings { shares_turn, ..Surroundings::default() };
+/// Runs the unbroken build on the same plans, until one of them is not valid. One that proves nothing, or meets
+/// trouble, is tried once more.
+async fn unbroken(plans: Vec<Plan>, dir: &Path, shares_turn: bool) -> Result<Overall> {
     for plan in plans {
         let plan = Plan { mutant: None, ..plan };
-        let dir = new_directory(Some(dir.to_owned()), &plan.slug())?;
-        let progress = Progress::of_one(shares_turn, &format!("unbroken {}", plan.slug()));
-        let record = run(&plan, &dir, &surroundings, &progress).await;
-        progress.end();
-        if judge_and_write(&record?)?.overall != Overall::Valid {
-            return Ok(false);
+        let mut overall = Overall::Unknown;
+        for _ in 0..UNBROKEN_TRIES {
+            overall = one_unbroken(&plan, dir, shares_turn).await?;
+            if overall != Overall::Unknown {
+                break;
+            }
+        }
+        if overall != Overall::Valid {
+            return Ok(overall);
         }
     }
-    Ok(true)
+    Ok(Overall::Valid)
+}
+
+async fn one_unbroken(plan: &Plan, dir: &Path, shares_turn: bool) -> Result<Overall> {
+    let surroundings = Surroundings { shares_turn, ..Surroundings::default() };
+    let dir = new_directory(Some(dir.to_owned()), &plan.slug())?;
+    let progress = Progress::of_one(shares_turn, &format!("unbroken {}", plan.slug()));
+    let record = run(plan, &dir, &surroundings, &progress).await;
+    progress.end();
+    match record {
+        Ok(record) => Ok(judge_and_write(&record)?.overall),
+        Err(trouble) => {
+            println!("        unbroken {}: trouble: {trouble}", plan.slug());
+            Ok(Overall::Unknown)
+        }
+    }
 }
 
 fn line(outcome: &Outcome) -> String {
@@ -201,14 +232,15 @@ fn table(outcomes: &[Outcome]) -> String {
         "in s",
         "unbroken",
     ]);
-    for Outcome { mutant, killed, is_clean, .. } in outcomes {
+    for Outcome { mutant, killed, unbroken, .. } in outcomes {
         let (seed, time) = match killed {
             Some((seed, time)) => (seed.to_string(), time.as_secs().to_string()),
             None => ("ALIVE".to_owned(), String::new()),
         };
-        let clean = match is_clean {
-            Some(true) => "clean",
-            Some(false) => "NOT CLEAN",
+        let clean = match unbroken {
+            Some(Overall::Valid) => "clean",
+            Some(Overall::Invalid) => "NOT CLEAN",
+            Some(Overall::Unknown | Overall::Skipped) => "proved nothing",
             None => "not tried",
         };
         table.add_row([

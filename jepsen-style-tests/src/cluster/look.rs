@@ -37,20 +37,32 @@ impl Cluster {
     /// when this was called.
     pub async fn wait_all_caught_up(&mut self) -> Result<()> {
         self.wait_all_ready().await?;
+        let deadline = Instant::now() + READY_LIMIT;
         let mut target = 0;
         for id in self.running() {
-            target = self.state_hash(id).await?.0.max(target);
+            target = self.wait_applied(id, 0, deadline).await?.max(target);
         }
-        let deadline = Instant::now() + READY_LIMIT;
         for id in self.running() {
-            while self.state_hash(id).await?.0 < target {
-                if Instant::now() > deadline {
-                    return Err(Failure::new(format!("node {id} did not catch up to {target}")));
-                }
-                tokio::time::sleep(POLL).await;
-            }
+            self.wait_applied(id, target, deadline).await?;
         }
         Ok(())
+    }
+
+    /// Waits until a node has applied `target`, and returns how far it is. One look may fail: a server whose
+    /// clock jumped has closed its idle connections.
+    async fn wait_applied(&self, id: u64, target: u64, deadline: Instant) -> Result<u64> {
+        loop {
+            let said = match self.state_hash(id).await {
+                Ok((applied, _)) if applied >= target => return Ok(applied),
+                Ok((applied, _)) => format!("it is at {applied}"),
+                Err(why) => why.to_string(),
+            };
+            if Instant::now() > deadline {
+                let what = format!("node {id} did not catch up to {target}: {said}");
+                return Err(Failure::new(what));
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Waits until the catalogue shows every serving node alive: from then on, a quiet cluster changes

@@ -35,6 +35,7 @@ impl Cluster {
         self.next_raft_id += 1;
         let [a, b, c, _] = self.members.first().map_or([127, 0, 0, 0], |first| first.ip.octets());
         let guest = Member::new(id, [a, b, c], self.dir.path())?;
+        self.subjects.add(&guest);
         self.guests.push(guest);
         self.start_node(id)?;
         Ok(id)
@@ -49,6 +50,7 @@ impl Cluster {
             return Err(Failure::new(format!("node {id} runs: it cannot be forgotten")));
         }
         let guest = self.guests.remove(position);
+        self.subjects.remove(id);
         std::fs::remove_dir_all(&guest.data)?;
         self.former.push((id, guest.log));
         Ok(())
@@ -105,10 +107,8 @@ impl Cluster {
             if !self.configuration().await?.iter().any(|voter| voter.raft_id == raft_id) {
                 return Ok(());
             }
+            // It is gone when the membership says so, whatever the answer is.
             let answer = self.http(by).send(Method::DELETE, &path, Vec::new()).await?;
-            if answer.status == 200 {
-                return Ok(());
-            }
             if Instant::now() > deadline {
                 return Err(Failure::new(format!(
                     "DELETE {path}: {} {}",

@@ -62,7 +62,8 @@ impl Cluster {
         self.members.iter().any(|member| member.id == id && member.raft_id == id)
     }
 
-    pub(super) fn program(&self, id: u64) -> Result<PathBuf> {
+    /// What a node is started with.
+    pub fn program(&self, id: u64) -> Result<PathBuf> {
         match self.member(id).binary.as_ref().or(self.options.binary.as_ref()) {
             Some(path) => Ok(path.clone()),
             None => binary::quorate(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{Failure, Result};
 
@@ -9,6 +10,9 @@ use crate::{Failure, Result};
 /// were killed, but may not be gone yet.
 const REMOVAL_TRIES: &str = "1 2 3 4 5 6 7 8 9 10";
 const REMOVAL_PAUSE: &str = "0.2";
+
+/// Runs of this process that have asked for groups.
+static RUNS: AtomicU32 = AtomicU32::new(0);
 
 /// Which interface the kernel offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub(super) struct Controller {
     pub(super) version: Version,
     /// The group that this process is in: what it may do, its groups may do at most.
     parent: PathBuf,
+    /// Several runs of one process have groups of their own.
+    run: u32,
 }
 
 /// One group.
@@ -43,6 +49,7 @@ impl Controller {
         let found = version_one(&mounts, &own, name).or_else(|| version_two(&mounts, &own));
         let found =
             found.ok_or_else(|| Failure::new(format!("no {name} control groups are mounted")))?;
+        let found = Self { run: RUNS.fetch_add(1, Ordering::Relaxed), ..found };
         if found.version == Version::Two {
             enable(&found.parent, name)?;
         }
@@ -59,7 +66,7 @@ impl Controller {
 
     /// A group of this run; it is not made yet. `{id}` may be part of its name.
     pub(super) fn group(&self, name: &str) -> Group {
-        let name = format!("quorate-{}-{name}", std::process::id());
+        let name = format!("quorate-{}-{}-{name}", std::process::id(), self.run);
         Group { path: self.parent.join(name), parent: self.parent.clone() }
     }
 }
@@ -151,13 +158,13 @@ fn version_one(mounts: &str, own: &str, name: &str) -> Option<Controller> {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         controllers.split(',').any(|controller| controller == name).then_some(path)
     });
-    Some(Controller { version: Version::One, parent: below(mount, path.unwrap_or("/")) })
+    Some(Controller { version: Version::One, parent: below(mount, path.unwrap_or("/")), run: 0 })
 }
 
 fn version_two(mounts: &str, own: &str) -> Option<Controller> {
     let (mount, _) = mounts_of(mounts, "cgroup2").next()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::"));
-    Some(Controller { version: Version::Two, parent: below(mount, path.unwrap_or("/")) })
+    Some(Controller { version: Version::Two, parent: below(mount, path.unwrap_or("/")), run: 0 })
 }
 
 /// A container may see its own group as the mount's root, under a path that is not there.

@@ -109,7 +109,7 @@ impl Nemesis for Corrupt {
         let Some(struck) = self.struck.take() else { return Ok(()) };
         let id = struck.victim.id;
         // One that has served since must keep what it promised since.
-        if struck.has_refused || ground.cluster.pid(id).is_none() {
+        if struck.has_refused {
             ground.cluster.put_down(id)?;
             let data = ground.cluster.data_dir(id).to_owned();
             std::fs::remove_dir_all(&data)?;
@@ -130,7 +130,12 @@ async fn stop(ground: &mut Ground, id: u64) -> Result<()> {
     while ground.cluster.ended(id)?.is_none() && Instant::now() < deadline {
         tokio::time::sleep(POLL).await;
     }
-    ground.cluster.wait_stopped(id).map(drop)
+    let status = ground.cluster.wait_stopped(id)?;
+    if !status.success() {
+        let promise = format!("n{id} was asked to end with SIGTERM and ended with {status}");
+        ground.broken_promises.push(promise);
+    }
+    Ok(())
 }
 
 /// Damages one of the files below `data`, and says which and how.

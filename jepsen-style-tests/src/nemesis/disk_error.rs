@@ -56,7 +56,11 @@ impl Nemesis for DiskError {
             Some(words) => {
                 Ok(format!("a write gets {:?}; n{id} ended: {}", error.to_string(), quoted(&words)))
             }
-            None => Err(Failure::new(format!("n{id} goes on with a disk that fails"))),
+            None => {
+                let promise = format!("n{id} goes on with a disk that fails");
+                ground.broken_promises.push(promise.clone());
+                Err(Failure::new(promise))
+            }
         }
     }
 

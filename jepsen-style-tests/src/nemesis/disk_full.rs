@@ -63,7 +63,9 @@ impl Nemesis for DiskFull {
                 format!("there is no room for another file; n{id} ended: {}", quoted(&words))
             }
             Some(words) => {
-                return Err(Failure::new(format!("n{id} ended with unclear words: {words}")));
+                let promise = format!("n{id}, its disk full, ended with unclear words: {words}");
+                ground.broken_promises.push(promise.clone());
+                return Err(Failure::new(promise));
             }
         })
     }

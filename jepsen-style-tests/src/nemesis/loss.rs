@@ -29,13 +29,13 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Loss {
     way: Way,
-    /// Connections that were broken by an earlier injection.
-    resets_before: u64,
+    /// Packets that were dropped, or connections that were broken, before this injection.
+    before: u64,
 }
 
 impl Default for Loss {
     fn default() -> Self {
-        Self { way: Way::Nft, resets_before: 0 }
+        Self { way: Way::Nft, before: 0 }
     }
 }
 
@@ -64,10 +64,11 @@ impl Nemesis for Loss {
         let what = match self.way {
             Way::Nft => {
                 network.drop_percent(LOST_PERCENT).await?;
+                self.before = network.dropped().await?;
                 format!("{LOST_PERCENT} % of the packets between servers are lost")
             }
             Way::Proxy => {
-                self.resets_before = network.resets()?;
+                self.before = network.resets()?;
                 network
                     .change(&network.links(), |weather| weather.reset_percent = RESET_PERCENT)?;
                 format!("{RESET_PERCENT} % of the messages between servers break their connection")
@@ -82,8 +83,9 @@ impl Nemesis for Loss {
             let network = ground.cluster.network()?;
             let (effects, what) = match self.way {
                 Way::Nft => (network.dropped().await?, "packets were dropped"),
-                Way::Proxy => (network.resets()? - self.resets_before, "connections were broken"),
+                Way::Proxy => (network.resets()?, "connections were broken"),
             };
+            let effects = effects.saturating_sub(self.before);
             if effects >= EFFECTS_MIN {
                 return Ok(format!("{effects} {what} already"));
             }

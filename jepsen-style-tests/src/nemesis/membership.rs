@@ -31,7 +31,7 @@ impl Nemesis for Membership {
         "a server joins, votes, sometimes leads, and is removed"
     }
 
-    fn prepare(&mut self, options: &mut Options) -> Result<()> {
+    fn consider(&self, options: &Options) -> Result<()> {
         if options.proxied {
             return Err(Failure::new("there are no proxied links to a server that joins later"));
         }

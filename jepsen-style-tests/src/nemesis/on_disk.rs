@@ -11,8 +11,8 @@ use crate::{Failure, Result};
 const POLL: Duration = Duration::from_millis(50);
 /// What the server's log says when its disk has failed it.
 const HAS_TO_STOP: &str = "this server has to stop";
-/// How long it may take from then on: it lets its clients wait as long as it holds requests, 7 s.
-const STOP_LIMIT: Duration = Duration::from_secs(12);
+/// How long it may take from then on: half a second for its clients, and a busy machine.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// What `main` of the server writes last.
 const LAST_WORDS: &str = "quorate: ";
 /// So much of it is quoted; the rest is in the server's log.
@@ -56,17 +56,22 @@ impl Victim {
             let waited = began.elapsed();
             let is_stopping = self.said_since(ground)?.contains(HAS_TO_STOP);
             if is_stopping && waited > limit + STOP_LIMIT {
-                let id = self.id;
-                return Err(Failure::new(format!("n{id} said that it has to stop, and did not")));
+                return Err(self.broken(ground, "said that it has to stop, and did not"));
             }
             if !is_stopping && waited > limit {
                 return Ok(None);
             }
             tokio::time::sleep(POLL).await;
         }
-        last_words(&self.said_since(ground)?).map(Some).ok_or_else(|| {
-            Failure::new(format!("n{} ended by itself and did not say why", self.id))
-        })
+        let words = last_words(&self.said_since(ground)?);
+        words.map(Some).ok_or_else(|| self.broken(ground, "ended by itself and did not say why"))
+    }
+
+    /// Notes that it did what it promises not to do.
+    fn broken(&self, ground: &mut Ground, what: &str) -> Failure {
+        let promise = format!("n{} {what}", self.id);
+        ground.broken_promises.push(promise.clone());
+        Failure::new(promise)
     }
 
     fn said_since(&self, ground: &Ground) -> Result<String> {

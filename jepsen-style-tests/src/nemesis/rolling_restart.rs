@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::{Condition, Options};
-use crate::{Failure, Result};
+use crate::{Failure, Result, binary};
 
 /// Names the binary that `upgrade` starts.
 const OTHER_BINARY: &str = "QUORATE_UPGRADE_BIN";
@@ -63,10 +63,18 @@ impl Nemesis for RollingRestart {
         }
     }
 
-    fn prepare(&mut self, _options: &mut Options) -> Result<()> {
+    fn prepare(&mut self, options: &mut Options) -> Result<()> {
         if self.binary == Binary::Other {
             let path = std::env::var_os(OTHER_BINARY).map(PathBuf::from);
-            self.other = Some(other_binary(path)?);
+            let other = other_binary(path)?;
+            let own = match &options.binary {
+                Some(own) => own.clone(),
+                None => binary::quorate()?,
+            };
+            if std::fs::read(&own)? == std::fs::read(&other)? {
+                return Err(Failure::new(format!("{OTHER_BINARY} names the same binary again")));
+            }
+            self.other = Some(other);
         }
         Ok(())
     }
@@ -107,6 +115,11 @@ impl Nemesis for RollingRestart {
         ground.cluster.wait_ready(victim).await?;
         let pid = ground.cluster.pid(victim).unwrap_or_default();
         let program = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+        let wanted = ground.cluster.program(victim)?.canonicalize()?;
+        if program != wanted {
+            let (is, should) = (program.display(), wanted.display());
+            return Err(Failure::new(format!("n{victim} runs {is} instead of {should}")));
+        }
         Ok(format!("n{victim} ended with {}; pid {pid} is {}", ended?, program.display()))
     }
 

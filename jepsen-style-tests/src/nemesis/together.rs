@@ -40,7 +40,15 @@ impl Nemesis for Together {
     }
 
     fn prepare(&mut self, options: &mut Options) -> Result<()> {
-        self.parts.iter_mut().try_for_each(|part| part.prepare(options))
+        // Nothing is asked for by those before one that cannot be.
+        let mut asked = options.clone();
+        self.parts.iter_mut().try_for_each(|part| part.prepare(&mut asked))?;
+        *options = asked;
+        Ok(())
+    }
+
+    fn consider(&self, options: &Options) -> Result<()> {
+        self.parts.iter().try_for_each(|part| part.consider(options))
     }
 
     fn hold(&self) -> Duration {

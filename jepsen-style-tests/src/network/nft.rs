@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::{Failure, Result};
 
+/// The chain whose rules lose packets.
+const LOSS: &str = "loss";
+
 /// A sender and a receiver.
 type Pair = (Ipv4Addr, Ipv4Addr);
 
@@ -48,8 +51,8 @@ impl Table {
         self.make().await?;
         let (name, lossy) = (&self.name, set_of(pairs));
         let script = format!(
-            "flush chain ip {name} loss\n\
-             add rule ip {name} loss ip saddr . ip daddr {lossy} numgen random mod 100 < {percent} counter drop"
+            "flush chain ip {name} {LOSS}\n\
+             add rule ip {name} {LOSS} ip saddr . ip daddr {lossy} numgen random mod 100 < {percent} counter drop"
         );
         run(script).await
     }
@@ -63,7 +66,7 @@ impl Table {
         run(format!("delete table ip {}", self.name)).await
     }
 
-    /// How many packets were dropped since the table was made.
+    /// How many packets were lost by [`Self::lose`] since the table was made.
     pub(super) async fn dropped(&self) -> Result<u64> {
         if !self.is_made {
             return Ok(0);
@@ -86,7 +89,7 @@ impl Table {
              add set ip {name} cut {{ type ipv4_addr . ipv4_addr; }}\n\
              add chain ip {name} cut {{ type filter hook input priority 0; }}\n\
              add rule ip {name} cut ip saddr . ip daddr @cut counter drop\n\
-             add chain ip {name} loss {{ type filter hook input priority 1; }}\n"
+             add chain ip {name} {LOSS} {{ type filter hook input priority 1; }}\n"
         );
         // Before it is made: an error in between must not leave it behind.
         self.is_made = true;
@@ -109,8 +112,8 @@ pub(super) fn try_out() -> Result<()> {
     // In one transaction: nothing is ever left, and two tries do not meet.
     let script = format!(
         "add table ip {name}\n\
-         add chain ip {name} loss {{ type filter hook input priority 0; }}\n\
-         add rule ip {name} loss numgen random mod 100 < 1 counter drop\n\
+         add chain ip {name} {LOSS} {{ type filter hook input priority 0; }}\n\
+         add rule ip {name} {LOSS} numgen random mod 100 < 1 counter drop\n\
          delete table ip {name}\n"
     );
     run_now(&script)
@@ -154,11 +157,12 @@ fn set_of(pairs: &[Pair]) -> String {
     format!("{{ {} }}", pairs.join(", "))
 }
 
-/// The sum of all counters of the rules in nft's JSON.
+/// The sum of the counters of the rules that lose packets, in nft's JSON.
 fn packets_in(listed: &Value) -> u64 {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     list(&listed["nftables"])
         .iter()
+        .filter(|entry| entry["rule"]["chain"] == LOSS)
         .flat_map(|entry| list(&entry["rule"]["expr"]))
         .filter_map(|expression| expression["counter"]["packets"].as_u64())
         .sum()
@@ -169,9 +173,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_packets_of_all_rules_are_counted() {
-        let rule = |packets: u64| serde_json::json!({"rule": {"expr": [{"match": {}}, {"counter": {"packets": packets}}, {"drop": null}]}});
-        let listed = serde_json::json!({"nftables": [{"table": {}}, rule(3), rule(4)]});
+    fn the_packets_that_rules_lose_are_counted() {
+        let rule = |chain: &str, packets: u64| serde_json::json!({"rule": {"chain": chain, "expr": [{"match": {}}, {"counter": {"packets": packets}}, {"drop": null}]}});
+        let rules = [rule(LOSS, 3), rule(LOSS, 4), rule("cut", 100)];
+        let listed = serde_json::json!({"nftables": [{"table": {}}, rules[0], rules[1], rules[2]]});
         assert_eq!(packets_in(&listed), 7);
     }
 

@@ -6,13 +6,14 @@
 //! while the link is cut, it waits. Nothing is lost and nothing overtakes on one connection, as with
 //! TCP; connections are independent of each other, so what is sent on two of them may arrive in the other
 //! order. What a dialler sent before it gave up in a cut arrives after the healing all the same, as a
-//! packet may that was long under way.
+//! packet may that was long under way. And a part of the requests may arrive a second time, on a connection
+//! of their own, with nobody there to take the answer.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,9 +22,10 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Link;
+use super::requests::Requests;
 use crate::{Failure, Result};
 
 /// Read from a socket at once; a small message is one chunk.
@@ -32,6 +34,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// fills, as on a long line.
 const CHUNKS_MAX: usize = 256;
 const PERCENT: u32 = 100;
+/// Until this a copy may be answered; the server works on it only while somebody waits.
+const COPY_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// What happens to bytes on a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +48,10 @@ pub(crate) struct Weather {
     pub(crate) delay_ms_max: u64,
     /// How many of a hundred chunks break their connection instead of passing.
     pub(crate) reset_percent: u32,
+    /// How many of a hundred requests arrive a second time.
+    pub(crate) copy_percent: u32,
+    /// The most by which a copy comes later than its request, in ms.
+    pub(crate) copy_late_ms_max: u64,
 }
 
 impl Weather {
@@ -55,6 +63,12 @@ impl Weather {
 
     fn breaks(&self) -> bool {
         rand::random_range(0..PERCENT) < self.reset_percent
+    }
+
+    /// By how much the copy of a request is late, if there is to be one.
+    fn copy_late(&self) -> Option<Duration> {
+        (rand::random_range(0..PERCENT) < self.copy_percent)
+            .then(|| Duration::from_millis(rand::random_range(0..=self.copy_late_ms_max)))
     }
 }
 
@@ -70,6 +84,10 @@ struct Roads {
     members: Vec<(u64, Ipv4Addr)>,
     links: BTreeMap<Link, Road>,
     resets: AtomicU64,
+    /// Copies of requests on their way; they outlive the connection that they were made from.
+    copies: Mutex<JoinSet<()>>,
+    /// Copies that were answered.
+    answered_copies: Arc<AtomicU64>,
 }
 
 /// One link.
@@ -77,6 +95,12 @@ struct Roads {
 struct Road {
     weather: watch::Sender<Weather>,
     passed_bytes: AtomicU64,
+}
+
+impl Roads {
+    fn copies(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Proxies {
@@ -88,7 +112,13 @@ impl Proxies {
                 links.insert(Link::new(*from, *to), Road::default());
             }
         }
-        let roads = Arc::new(Roads { members: members.to_vec(), links, resets: AtomicU64::new(0) });
+        let roads = Arc::new(Roads {
+            members: members.to_vec(),
+            links,
+            resets: AtomicU64::default(),
+            copies: Mutex::default(),
+            answered_copies: Arc::default(),
+        });
         let mut listeners = JoinSet::new();
         for (id, ip) in members {
             let listener = std::net::TcpListener::bind((*ip, port))?;
@@ -114,6 +144,16 @@ impl Proxies {
     /// How many connections were broken on purpose.
     pub(super) fn resets(&self) -> u64 {
         self.roads.resets.load(Ordering::Relaxed)
+    }
+
+    /// How many requests arrived a second time and were answered.
+    pub(super) fn copies(&self) -> u64 {
+        self.roads.answered_copies.load(Ordering::Relaxed)
+    }
+
+    /// Has no copy arrive any more that is still on its way.
+    pub(super) fn forget_copies(&self) {
+        self.roads.copies().abort_all();
     }
 
     fn road(&self, link: Link) -> Result<&Road> {
@@ -165,9 +205,10 @@ async fn connection(
     near.set_nodelay(true)?;
     let (near_read, near_write) = near.split();
     let (far_read, far_write) = far.split();
+    let mut copier = Copier { requests: Requests::default(), source, target, road: there, roads };
     let ended = tokio::try_join!(
-        carry(near_read, far_write, there, &roads.resets),
-        carry(far_read, near_write, back, &roads.resets),
+        carry(near_read, far_write, there, &roads.resets, |bytes| copier.look(bytes)),
+        carry(far_read, near_write, back, &roads.resets, |_| ()),
     );
     if ended.is_err() {
         // A reset, not a farewell: that is how a broken connection looks to both.
@@ -210,9 +251,10 @@ async fn carry(
     to: WriteHalf<'_>,
     road: &Road,
     resets: &AtomicU64,
+    look: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
-    tokio::try_join!(take(from, sender, road, resets), give(to, receiver, road)).map(drop)
+    tokio::try_join!(take(from, sender, road, resets, look), give(to, receiver, road)).map(drop)
 }
 
 /// Takes from the sending end, and decides when each piece is due.
@@ -221,6 +263,7 @@ async fn take(
     sender: mpsc::Sender<(Instant, Piece)>,
     road: &Road,
     resets: &AtomicU64,
+    mut look: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let mut due = Instant::now();
     loop {
@@ -234,6 +277,9 @@ async fn take(
         if weather.breaks() {
             resets.fetch_add(1, Ordering::Relaxed);
             return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if let Piece::Bytes(bytes) = &piece {
+            look(bytes);
         }
         due = due.max(Instant::now() + weather.delay());
         let is_last = !matches!(piece, Piece::Bytes(_));
@@ -271,6 +317,51 @@ async fn give(
     Ok(())
 }
 
+/// Has some of the requests of one connection arrive a second time.
+struct Copier<'a> {
+    requests: Requests,
+    source: IpAddr,
+    target: SocketAddr,
+    road: &'a Road,
+    roads: &'a Roads,
+}
+
+impl Copier<'_> {
+    /// Looks at what the dialler sends.
+    fn look(&mut self, bytes: &[u8]) {
+        for request in self.requests.feed(bytes) {
+            let late = self.road.weather.borrow().copy_late();
+            if let Some(late) = late {
+                self.send_again(request, late);
+            }
+        }
+    }
+
+    fn send_again(&self, request: Bytes, late: Duration) {
+        let (source, target) = (self.source, self.target);
+        let mut weather = self.road.weather.subscribe();
+        let answered = Arc::clone(&self.roads.answered_copies);
+        let mut copies = self.roads.copies();
+        while copies.try_join_next().is_some() {}
+        copies.spawn(async move {
+            sleep(late).await;
+            let is_open = weather.wait_for(|weather| !weather.is_cut).await.is_ok();
+            // A copy may be lost, as when its server is down.
+            if is_open && deliver(&request, source, target).await.is_ok() {
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+}
+
+/// Sends a request, and waits until its answer begins.
+async fn deliver(request: &[u8], source: IpAddr, target: SocketAddr) -> io::Result<()> {
+    let mut line = dial(source, target).await?;
+    line.write_all(request).await?;
+    let answer = timeout(COPY_ANSWER_LIMIT, line.read_exact(&mut [0; 1])).await;
+    answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(drop)
+}
+
 impl Road {
     async fn wait_open(&self) {
         // The sender is this road's own, so waiting cannot fail.
@@ -280,8 +371,6 @@ impl Road {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
-
     use super::*;
 
     const PORT: u16 = 8300;
@@ -448,5 +537,29 @@ mod tests {
         let mut dialler = dial(members[0].1.into(), (members[1].1, PORT).into()).await.unwrap();
         let read = timeout(LIMIT, dialler.read(&mut [0; 1])).await.unwrap();
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_request_arrives_a_second_time_from_the_same_address_and_answers_are_not_copied() {
+        const REQUEST: &[u8] = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi";
+        let scene = Scene::set(7).await;
+        let Pair { mut dialler, mut server } = scene.pair().await;
+        let copy_all = |weather: &mut Weather| weather.copy_percent = PERCENT;
+        scene.proxies.change(THERE, &copy_all).unwrap();
+        scene.proxies.change(THERE.back(), &copy_all).unwrap();
+        dialler.write_all(REQUEST).await.unwrap();
+        let (mut again, peer) = timeout(LIMIT, scene.behind.accept()).await.unwrap().unwrap();
+        assert_eq!(peer.ip(), scene.members[0].1);
+        for end in [&mut server, &mut again] {
+            let mut received = [0; REQUEST.len()];
+            timeout(LIMIT, end.read_exact(&mut received)).await.unwrap().unwrap();
+            assert_eq!(received, REQUEST);
+        }
+        assert_eq!(scene.proxies.copies(), 0);
+        again.write_all(b"x").await.unwrap();
+        server.write_all(REQUEST).await.unwrap();
+        timeout(LIMIT, dialler.read_exact(&mut [0; REQUEST.len()])).await.unwrap().unwrap();
+        assert!(timeout(SILENCE, scene.behind.accept()).await.is_err());
+        assert_eq!(scene.proxies.copies(), 1);
     }
 }

@@ -1,36 +1,57 @@
 //! Looks at every server all the time: who leads, how far each is, and what its state is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Subject};
 use crate::http::Http;
 use crate::journal::{Journal, Sample};
 
 /// How often a server's role and hash are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Looks until it is dropped.
+/// Looks until it is dropped; at those who join meanwhile, too.
 pub(super) fn start(cluster: &Cluster, journal: &Arc<Journal>) -> JoinSet<()> {
-    let mut looks = JoinSet::new();
-    for id in cluster.ids() {
-        let (probe, journal, pid) = (cluster.probe(id), Arc::clone(journal), cluster.pid_cell(id));
-        looks.spawn(async move {
-            loop {
-                let at = journal.clock.now();
-                let mut sample = Sample { at, node: id, ..Sample::default() };
-                read_figures(&probe, &mut sample).await;
-                read_hash(&probe, &mut sample).await;
-                read_process(pid.load(Ordering::Relaxed), &mut sample);
-                journal.sample(&sample);
-                tokio::time::sleep(LOOK_EVERY).await;
+    let (subjects, journal) = (cluster.subjects(), Arc::clone(journal));
+    let mut sampler = JoinSet::new();
+    sampler.spawn(async move {
+        let mut looks = JoinSet::new();
+        let mut looked_at = BTreeSet::new();
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    for subject in subjects.all() {
+                        // One that does not answer is asked again when it has.
+                        if looked_at.insert(subject.id) {
+                            looks.spawn(look(subject, Arc::clone(&journal)));
+                        }
+                    }
+                }
+                Some(Ok(id)) = looks.join_next() => {
+                    looked_at.remove(&id);
+                }
             }
-        });
-    }
-    looks
+        }
+    });
+    sampler
+}
+
+/// One look at one server; returns its number.
+async fn look(Subject { id, probe, pid }: Subject, journal: Arc<Journal>) -> u64 {
+    let at = journal.clock.now();
+    let mut sample = Sample { at, node: id, ..Sample::default() };
+    read_figures(&probe, &mut sample).await;
+    read_hash(&probe, &mut sample).await;
+    read_process(pid.load(Ordering::Relaxed), &mut sample);
+    journal.sample(&sample);
+    id
 }
 
 async fn read_figures(probe: &Http, sample: &mut Sample) {

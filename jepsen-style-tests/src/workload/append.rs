@@ -13,7 +13,7 @@ use super::steps::{self, Numbers, Stepping, Steps, UNREADABLE, rotating_key};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::append::{self, ListFunction, ListOperation};
-use crate::checker::versions;
+use crate::checker::{linear, versions};
 use crate::client::{CLIENT_AT_THE_END, Call, Client, Outcome, Reply, Site};
 use crate::history::Operation;
 use crate::http::Answer;
@@ -60,6 +60,8 @@ impl Workload for Append {
         Ok(vec![
             Judgement::new("append", append::check(&history)),
             Judgement::new("append-versions", versions::check(&registers)),
+            // What neither of them sees: an append that was refused though its version was current.
+            Judgement::new("append-linear", linear::check(&registers)),
         ])
     }
 }

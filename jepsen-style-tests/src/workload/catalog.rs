@@ -10,12 +10,13 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 
 use super::steps::{
-    self, KEYS_AT_ONCE, Numbers, Stepping, Steps, UNREADABLE, ended, note_write, rotating_key,
+    self, KEYS_AT_ONCE, Numbers, Stepping, Steps, UNREADABLE, ended, ended_by, note_write,
+    readable_key, rotating_key,
 };
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::linear;
-use crate::client::{Call, Client};
+use crate::client::{CLIENT_AT_THE_END, Call, Client, Reply, Site};
 use crate::history::{Function, Operation};
 use crate::http::Answer;
 use crate::record::Record;
@@ -26,6 +27,8 @@ const NODE: &str = "client-nodes";
 /// Of the network for documentation: nothing is ever sent to it.
 const ADDRESS: &str = "192.0.2.1";
 const PORT: u64 = 8080;
+/// Where a service can be looked up.
+const AREAS: [&str; 2] = ["health", "catalog"];
 
 /// See the module.
 #[derive(Debug)]
@@ -43,6 +46,18 @@ impl Workload for Catalog {
 
     async fn work(&self, client: Client) -> Result<()> {
         steps::take(self, client).await
+    }
+
+    /// Looks every instance up everywhere: what was acknowledged is still there when everything is healed.
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        for key in steps::keys_so_far(site) {
+            for area in AREAS {
+                for reply in site.read_everywhere(&path(area, key)).await {
+                    note_read(site, CLIENT_AT_THE_END, key, &reply);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
@@ -68,11 +83,19 @@ struct Instances {
 #[async_trait]
 impl Steps for Instances {
     async fn step(&mut self, client: &mut Client) {
-        let key = rotating_key(client);
         match client.rng.random_range(0..8) {
-            0..=3 => read(client, key).await,
-            4..=6 => register(client, key, self.versions.next()).await,
-            _ => deregister(client, key).await,
+            0..=3 => {
+                let key = readable_key(client);
+                read(client, key).await;
+            }
+            4..=6 => {
+                let key = rotating_key(client);
+                register(client, key, self.versions.next()).await;
+            }
+            _ => {
+                let key = rotating_key(client);
+                deregister(client, key).await;
+            }
         }
     }
 }
@@ -112,24 +135,35 @@ async fn write(client: &mut Client, path: &str, body: &Value, key: u64, version:
 }
 
 async fn read(client: &mut Client, key: u64) {
-    let by_health = client.rng.random_bool(0.5);
-    let area = if by_health { "health" } else { "catalog" };
-    let reply = client.send(Call::read(&format!("/v1/{area}/service/{}", service(key)))).await;
+    let area = AREAS[client.rng.random_range(0..AREAS.len())];
+    let reply = client.send(Call::read(&path(area, key))).await;
+    note_read(&client.site, client.process(), key, &reply);
+}
+
+/// Looks up the service that an instance belongs to.
+fn path(area: &str, key: u64) -> String {
+    format!("/v1/{area}/service/{}", service(key))
+}
+
+/// Writes a look-up of an instance down, if it was answered.
+fn note_read(site: &Site, process: u64, key: u64, reply: &Reply) {
     let Some(answer) = reply.answer() else { return };
     let val = version_in(answer, &instance(key)).unwrap_or(Some(UNREADABLE));
-    let seen = ended(client, key, Function::Read, &reply);
-    client.site.journal.note(NAME, &Operation { ok: Some(true), val, ..seen });
+    let seen = ended_by(process, key, Function::Read, reply);
+    site.journal.note(NAME, &Operation { ok: Some(true), val, ..seen });
 }
 
 /// The version of an instance in a look-up of either kind, none inside if it is absent; none if the
-/// answer has another shape.
+/// answer has another shape, or the instance twice.
 fn version_in(answer: &Answer, id: &str) -> Option<Option<u64>> {
     let entries: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
     let by_health = |entry: &Value| entry["Service"]["ID"] == id;
     let by_catalog = |entry: &Value| entry["ServiceID"] == id;
-    let Some(entry) = entries.iter().find(|entry| by_health(entry) || by_catalog(entry)) else {
-        return Some(None);
-    };
+    let mut of_this = entries.iter().filter(|entry| by_health(entry) || by_catalog(entry));
+    let Some(entry) = of_this.next() else { return Some(None) };
+    if of_this.next().is_some() {
+        return None;
+    }
     let meta = if by_health(entry) { &entry["Service"]["Meta"] } else { &entry["ServiceMeta"] };
     meta["version"].as_str()?.parse().ok().map(Some)
 }
@@ -151,5 +185,7 @@ mod tests {
         assert_eq!(version_in(&answer(&by_catalog), "a"), Some(Some(7)));
         assert_eq!(version_in(&answer(&by_catalog), "b"), Some(None));
         assert_eq!(version_in(&answer(&json!({"no": "list"})), "a"), None);
+        let twice = json!([by_catalog[0], {"ServiceID": "a", "ServiceMeta": {"version": "8"}}]);
+        assert_eq!(version_in(&answer(&twice), "a"), None);
     }
 }

@@ -6,11 +6,14 @@
 use async_trait::async_trait;
 use rand::Rng as _;
 
-use super::steps::{self, Numbers, Stepping, Steps, UNREADABLE, ended, note_write, rotating_key};
+use super::steps::{
+    self, Numbers, Stepping, Steps, UNREADABLE, ended, ended_by, note_write, readable_key,
+    rotating_key,
+};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{linear, versions};
-use crate::client::{Call, Client};
+use crate::client::{CLIENT_AT_THE_END, Call, Client, Reply, Site};
 use crate::history::{Function, Operation};
 use crate::load::register_in;
 use crate::record::Record;
@@ -33,6 +36,16 @@ impl Workload for KvRegister {
 
     async fn work(&self, client: Client) -> Result<()> {
         steps::take(self, client).await
+    }
+
+    /// Reads every key everywhere: what was acknowledged is still there when everything is healed.
+    async fn conclude(&self, site: &Site) -> Result<()> {
+        for key in steps::keys_so_far(site) {
+            for reply in site.read_everywhere(&path(key)).await {
+                note_read(site, CLIENT_AT_THE_END, key, &reply);
+            }
+        }
+        Ok(())
     }
 
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
@@ -61,11 +74,19 @@ struct Registers {
 #[async_trait]
 impl Steps for Registers {
     async fn step(&mut self, client: &mut Client) {
-        let key = rotating_key(client);
         match client.rng.random_range(0..4) {
-            0 | 1 => drop(read(client, key).await),
-            2 => write(client, key, self.values.next()).await,
-            _ => cas(client, key, self.values.next()).await,
+            0 | 1 => {
+                let key = readable_key(client);
+                read(client, key).await;
+            }
+            2 => {
+                let key = rotating_key(client);
+                write(client, key, self.values.next()).await;
+            }
+            _ => {
+                let key = rotating_key(client);
+                cas(client, key, self.values.next()).await;
+            }
         }
     }
 }
@@ -77,11 +98,16 @@ fn path(key: u64) -> String {
 /// Reads a key; returns its `ModifyIndex` and value.
 async fn read(client: &mut Client, key: u64) -> Option<(u64, Option<u64>)> {
     let reply = client.send(Call::read(&path(key))).await;
+    note_read(&client.site, client.process(), key, &reply)
+}
+
+/// Writes a read down, if it was answered, and returns the key's `ModifyIndex` and value.
+fn note_read(site: &Site, process: u64, key: u64, reply: &Reply) -> Option<(u64, Option<u64>)> {
     let found = register_in(reply.answer()?);
     let val = found.map_or(Some(UNREADABLE), |(_, val)| val);
-    let seen = ended(client, key, Function::Read, &reply);
+    let seen = ended_by(process, key, Function::Read, reply);
     let seen = Operation { ok: Some(true), val, index: found.map(|(index, _)| index), ..seen };
-    client.site.journal.note(NAME, &seen);
+    site.journal.note(NAME, &seen);
     found
 }
 

@@ -3,6 +3,10 @@
 //! Whoever is granted a lock reads its token, writes guarded data by transactions that check the session, and
 //! then releases the lock, destroys the session, or sleeps until the session has expired and tries to
 //! write all the same, as a client does that was paused for too long.
+//!
+//! A session cannot end before 20 s, twice the shortest TTL that the API allows. Some clients let the first
+//! hold they get expire, so a run of 30 s shows several expiries; a run that is hardly longer than a life, such
+//! as a cell of the quick matrix, shows none and keeps those clients busy instead.
 
 use std::time::Duration;
 
@@ -12,15 +16,17 @@ use base64::prelude::BASE64_STANDARD;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
+use super::steps::UNREADABLE;
 use super::{Judgement, Workload};
 use crate::checker::lock::{self, Event};
-use crate::client::{Call, Client, Outcome, Reply, Site};
+use crate::client::{CLIENT_AT_THE_END, Call, Client, Outcome, Reply, Site};
 use crate::http::Answer;
 use crate::record::Record;
 use crate::{Failure, Result};
 
 /// Locks that are contended for.
 const LOCKS: u64 = 12;
+/// The shortest that the API allows.
 const TTL: Duration = Duration::from_secs(10);
 /// Documented: a session lives for twice its TTL.
 const LIFE: Duration = Duration::from_secs(20);
@@ -38,6 +44,13 @@ const DELAYS_MS: [u64; 4] = [0, 0, 500, 1_500];
 /// released.
 const DESTROYS_OF_100: u32 = 40;
 const EXPIRIES_OF_100: u32 = 1;
+/// One of so many clients lets its first hold expire, whatever the dice say; few enough that most locks stay
+/// contended for.
+const FIRST_EXPIRES_ONE_OF: u64 = 6;
+/// After an expiry there must be this much left of the run, for others to take the lock.
+const AFTER_AN_EXPIRY: Duration = Duration::from_secs(3);
+/// Stands for a holder that cannot be read; no session has this id.
+const UNREADABLE_HOLDER: &str = "unreadable";
 /// Values that a client can write before its numbers meet another's.
 const VALUES_PER_CLIENT: u64 = 1_000_000;
 const NAME: &str = "lock";
@@ -57,10 +70,10 @@ impl Workload for Lock {
     }
 
     async fn work(&self, mut client: Client) -> Result<()> {
-        let mut value = client.number * VALUES_PER_CLIENT;
+        let mut habits = Habits::of(&client);
         while client.turn().await {
             if let Some(session) = create(&mut client).await {
-                with_session(&mut client, &session, &mut value).await;
+                with_session(&mut client, &session, &mut habits).await;
             }
         }
         Ok(())
@@ -68,8 +81,9 @@ impl Workload for Lock {
 
     async fn conclude(&self, site: &Site) -> Result<()> {
         for lock in 0..LOCKS {
-            let answer = site.http(0).get(&lock_path(lock)).await?;
-            let (_, lock_index) = holder_in(&answer).unwrap_or_default();
+            let reply = site.send(CLIENT_AT_THE_END, 0, Call::read(&lock_path(lock))).await;
+            let Some(answer) = reply.answer() else { continue };
+            let (_, lock_index) = seen_in(answer);
             let path = format!("/v1/kv/guarded/{lock}/log/?keys");
             let answer = site.http(1).get(&path).await?;
             let values = values_in(&answer)?;
@@ -89,9 +103,10 @@ impl Workload for Lock {
         Ok(vec![
             ("acquired", counts.acquired),
             ("refused", counts.refused),
+            ("handed over", counts.handed_over),
             ("guarded writes", counts.written),
             ("fenced off", counts.fenced),
-            ("lock-delays", counts.delayed),
+            ("lock-delays that refused", counts.delayed),
         ])
     }
 }
@@ -100,6 +115,28 @@ impl Workload for Lock {
 struct Session {
     id: String,
     expires: u64,
+}
+
+/// What a client remembers from one session to the next.
+struct Habits {
+    /// The last value it wrote; nobody else writes it.
+    value: u64,
+    /// Whether it will let the next hold it gets expire.
+    lets_expire: bool,
+}
+
+impl Habits {
+    fn of(client: &Client) -> Self {
+        let run = Duration::from_secs(client.site.plan.time_s);
+        let has_time = run >= LIFE + OVERSLEPT + AFTER_AN_EXPIRY;
+        let lets_expire = has_time && client.number.is_multiple_of(FIRST_EXPIRES_ONE_OF);
+        Self { value: client.number * VALUES_PER_CLIENT, lets_expire }
+    }
+
+    fn next_value(&mut self) -> u64 {
+        self.value += 1;
+        self.value
+    }
 }
 
 fn lock_path(lock: u64) -> String {
@@ -132,7 +169,7 @@ async fn create(client: &mut Client) -> Option<Session> {
 }
 
 /// Contends for locks until one is granted or nothing can be won any more.
-async fn with_session(client: &mut Client, session: &Session, value: &mut u64) {
+async fn with_session(client: &mut Client, session: &Session, habits: &mut Habits) {
     for _ in 0..TRIES {
         if !client.turn().await {
             return;
@@ -140,7 +177,7 @@ async fn with_session(client: &mut Client, session: &Session, value: &mut u64) {
         let lock = client.rng.random_range(0..LOCKS);
         match acquire(client, lock, &session.id).await {
             Some(true) => {
-                hold(client, lock, session, value).await;
+                hold(client, lock, session, habits).await;
                 return;
             }
             Some(false) if client.rng.random_range(0..LOOK_ONE_OF) == 0 => {
@@ -175,20 +212,32 @@ async fn acquire(client: &mut Client, lock: u64, session: &str) -> Option<bool> 
     granted
 }
 
-/// The holder and the token that a read shows.
+/// The holder and the token that a read shows; none if there is no answer.
 async fn read(client: &mut Client, lock: u64) -> Option<(Option<String>, u64)> {
     let reply = send(client, Call::read(&lock_path(lock))).await;
-    let (holder, lock_index) = holder_in(reply.answer()?)?;
+    let (holder, lock_index) = seen_in(reply.answer()?);
     let (call, ret) = (reply.call, reply.end);
     let seen = Event::Read { lock, call, ret, holder: holder.clone(), lock_index };
     client.site.journal.note(NAME, &seen);
     Some((holder, lock_index))
 }
 
-fn holder_in(answer: &Answer) -> Option<(Option<String>, u64)> {
-    let listed = answer.json().ok()?;
-    let entry = listed.get(0)?;
-    Some((entry["Session"].as_str().map(str::to_owned), entry["LockIndex"].as_u64()?))
+/// The holder and the token in an answer. Nobody deletes a lock, so one that is not there was never acquired,
+/// or is lost. What cannot be read is not passed over: it is a holder from nowhere.
+fn seen_in(answer: &Answer) -> (Option<String>, u64) {
+    if answer.status == 404 {
+        return (None, 0);
+    }
+    let listed = answer.json().unwrap_or_default();
+    entry_of(&listed[0]).unwrap_or_else(|| (Some(UNREADABLE_HOLDER.to_owned()), UNREADABLE))
+}
+
+fn entry_of(entry: &Value) -> Option<(Option<String>, u64)> {
+    let holder = match &entry["Session"] {
+        Value::Null => None,
+        session => Some(session.as_str()?.to_owned()),
+    };
+    Some((holder, entry["LockIndex"].as_u64()?))
 }
 
 /// The guarded values that were ever written: the ends of the keys in their log.
@@ -203,36 +252,47 @@ fn values_in(answer: &Answer) -> Result<Vec<u64>> {
         .collect()
 }
 
-async fn hold(client: &mut Client, lock: u64, session: &Session, value: &mut u64) {
+async fn hold(client: &mut Client, lock: u64, session: &Session, habits: &mut Habits) {
     let seen = read(client, lock).await;
     let Some((Some(holder), token)) = seen else { return destroy(client, &session.id).await };
     if holder != session.id {
         return;
     }
-    for _ in 0..client.rng.random_range(WRITES) {
-        *value += 1;
-        write(client, lock, &session.id, token, *value).await;
-        if !client.turn().await {
-            return;
-        }
+    if !write_some(client, lock, &session.id, token, habits).await {
+        return;
     }
     let end = client.rng.random_range(0..100);
-    if end < EXPIRIES_OF_100 {
+    if std::mem::take(&mut habits.lets_expire) || end < EXPIRIES_OF_100 {
         while client.site.now() < session.expires {
             if !client.turn().await {
                 return;
             }
         }
-        *value += 1;
-        write(client, lock, &session.id, token, *value).await;
+        write_some(client, lock, &session.id, token, habits).await;
     } else if end < EXPIRIES_OF_100 + DESTROYS_OF_100 {
         destroy(client, &session.id).await;
         // It does not know yet that it has lost the lock.
-        *value += 1;
-        write(client, lock, &session.id, token, *value).await;
+        write(client, lock, &session.id, token, habits.next_value()).await;
     } else {
         release(client, lock, &session.id).await;
     }
+}
+
+/// Guarded writes, one a turn; false when the run is over.
+async fn write_some(
+    client: &mut Client,
+    lock: u64,
+    session: &str,
+    token: u64,
+    habits: &mut Habits,
+) -> bool {
+    for _ in 0..client.rng.random_range(WRITES) {
+        write(client, lock, session, token, habits.next_value()).await;
+        if !client.turn().await {
+            return false;
+        }
+    }
+    true
 }
 
 /// Writes guarded data and logs it, unless the session does not hold the lock any more.
@@ -291,6 +351,29 @@ async fn destroy(client: &mut Client, session: &str) {
         }
         if reply.answer().is_some() || !client.turn().await {
             break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        let body = body.to_owned();
+        Answer { status, index: None, known_leader: None, allow: None, body }
+    }
+
+    #[test]
+    fn a_lock_is_read_or_said_to_be_unreadable() {
+        let held = answer(200, r#"[{"Session": "a", "LockIndex": 3}]"#);
+        assert_eq!(seen_in(&held), (Some("a".to_owned()), 3));
+        assert_eq!(seen_in(&answer(200, r#"[{"LockIndex": 3}]"#)), (None, 3));
+        assert_eq!(seen_in(&answer(404, "")), (None, 0));
+        let unreadable = (Some(UNREADABLE_HOLDER.to_owned()), UNREADABLE);
+        for body in ["", "[]", "{}", r#"[{"Session": 7, "LockIndex": 3}]"#, r#"[{"Session": "a"}]"#]
+        {
+            assert_eq!(seen_in(&answer(200, body)), unreadable, "{body}");
         }
     }
 }

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::Result;
-use crate::client::{Call, Client, Site};
+use crate::client::{Call, Client, OBSERVER, Site};
 use crate::http::Answer;
+
+/// The status of a list.
+const OK: u16 = 200;
 
 /// One look at one server.
 pub(super) struct Look {
@@ -19,8 +22,8 @@ pub(super) struct Look {
     pub(super) call: u64,
     /// When it answered.
     pub(super) ret: u64,
-    /// What it listed.
-    pub(super) listed: Vec<u64>,
+    /// What it listed; none if the answer cannot be read, which must not be passed over.
+    pub(super) listed: Option<Vec<u64>>,
 }
 
 /// What observers look at, how often, and how it is written down.
@@ -30,7 +33,7 @@ pub(super) struct Observation {
     pub(super) path: &'static str,
     /// Between two looks at the same server.
     pub(super) every: Duration,
-    /// The numbers in an answer's list; none if it is none.
+    /// The numbers in an answer's list; none if it is no list, or holds what cannot be read.
     pub(super) listed_in: fn(&Answer) -> Option<Vec<u64>>,
     /// Writes a look down.
     pub(super) note: fn(&Site, Look),
@@ -41,7 +44,7 @@ impl Observation {
     pub(super) fn start(self, site: &Arc<Site>, parts: &mut JoinSet<Result<()>>) {
         for position in 0..site.nodes.len() {
             for stale in [false, true] {
-                parts.spawn(self.observe(Client::new(0, Arc::clone(site)), position, stale));
+                parts.spawn(self.observe(Client::new(OBSERVER, Arc::clone(site)), position, stale));
             }
         }
     }
@@ -50,8 +53,9 @@ impl Observation {
         let path = format!("{}{}", self.path, if stale { "?stale" } else { "" });
         while !client.site.is_over() {
             let reply = client.send_to(position, Call::read(&path)).await;
-            if let Some(listed) = reply.answer().and_then(self.listed_in) {
+            if let Some(answer) = reply.answer() {
                 let (node, call, ret) = (reply.node, reply.call, reply.end);
+                let listed = (self.listed_in)(answer);
                 (self.note)(&client.site, Look { node, stale, call, ret, listed });
             }
             tokio::time::sleep(self.every).await;
@@ -67,7 +71,9 @@ impl Observation {
                 let call = site.now();
                 let answer = http.get(self.path).await?;
                 let ret = site.now();
-                if let Some(listed) = (self.listed_in)(&answer) {
+                // A server that says that it cannot answer has listed nothing.
+                if answer.status == OK {
+                    let listed = (self.listed_in)(&answer);
                     (self.note)(site, Look { node: *node, stale: false, call, ret, listed });
                 }
             }

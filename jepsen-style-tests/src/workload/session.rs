@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::observe::{Look, Observation};
 use super::{Judgement, Workload, join};
 use crate::Result;
+use crate::checker::restarts::Restarts;
 use crate::checker::session::{self, Event};
 use crate::checker::weather::Weather;
 use crate::client::{Call, Client, Outcome, Site};
@@ -85,7 +86,10 @@ impl Workload for Session {
 
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
         let events: Vec<Event> = record.entries(NAME)?;
-        Ok(vec![Judgement::new("session", session::check(&events, &Weather::of(record)))])
+        Ok(vec![Judgement::new(
+            "session",
+            session::check(&events, &Weather::of(record), &Restarts::of(&record.faults)),
+        )])
     }
 
     fn counts(&self, record: &Record) -> Result<Vec<(&'static str, u64)>> {
@@ -101,17 +105,21 @@ impl Workload for Session {
 }
 
 fn note(site: &Site, look: Look) {
-    let Look { node, stale, call, ret, listed: there } = look;
-    site.journal.note(NAME, &Event::Look { node, stale, call, ret, there });
+    let Look { node, stale, call, ret, listed } = look;
+    let event = match listed {
+        Some(there) => Event::Look { node, stale, call, ret, there },
+        None => Event::Unreadable { node, stale, call, ret },
+    };
+    site.journal.note(NAME, &event);
 }
 
-/// The numbers of the sessions in a list, in ascending order.
+/// The numbers of the sessions in a list, in ascending order; nobody else creates any.
 fn listed_in(answer: &Answer) -> Option<Vec<u64>> {
     let listed = answer.json().ok()?;
     let number = |session: &serde_json::Value| {
         session["Name"].as_str()?.strip_prefix("session-")?.parse().ok()
     };
-    let mut numbers: Vec<_> = listed.as_array()?.iter().filter_map(number).collect();
+    let mut numbers = listed.as_array()?.iter().map(number).collect::<Option<Vec<_>>>()?;
     numbers.sort_unstable();
     Some(numbers)
 }
@@ -193,4 +201,24 @@ async fn destroy(client: &mut Client, session: u64, id: &str) {
         Outcome::Unknown(_) => None,
     };
     client.site.journal.note(NAME, &Event::Destroy { session, call: reply.call, ret });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(body: &str) -> Option<Vec<u64>> {
+        let body = body.to_owned();
+        listed_in(&Answer { status: 200, index: None, known_leader: None, allow: None, body })
+    }
+
+    #[test]
+    fn a_list_is_read_in_full_or_not_at_all() {
+        assert_eq!(listed("[]"), Some(Vec::new()));
+        let two = r#"[{"Name": "session-8"}, {"Name": "session-7"}]"#;
+        assert_eq!(listed(two), Some(vec![7, 8]));
+        for body in ["", "null", "{}", r#"[{"Name": "session-8"}, {"Name": ""}]"#, "[7]"] {
+            assert_eq!(listed(body), None, "{body}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
-//! A set of keys, each put in by one create-only write that nobody else makes, looked for by clients of
-//! all servers, and read in full at every server at the end.
+//! A set of keys, each put in by one write that nobody else makes, looked for by clients of all servers, and
+//! read in full at every server at the end. Most of the writes are create-only; the others have no condition,
+//! and their client looks at once whether the server that acknowledged one has it.
 
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ impl Workload for Set {
     }
 
     fn summary(&self) -> &'static str {
-        "keys created once are never lost, never doubled, and found everywhere as soon as they are acknowledged"
+        "keys written once are never lost, never doubled, and found everywhere as soon as they are acknowledged"
     }
 
     async fn work(&self, client: Client) -> Result<()> {

@@ -16,6 +16,8 @@ const NUMBERS_PER_CLIENT: u64 = 1_000_000;
 pub(super) const KEYS_AT_ONCE: u64 = 5;
 /// A key is worked on for about this many operations of all clients: checkers' costs grow with them.
 const OPERATIONS_PER_KEY: u64 = 250;
+/// One read of so many is of a key that is no longer worked on.
+const READS_PER_READ_OF_BEFORE: u32 = 6;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Stands for what was read and is not what clients write. Nobody writes it, so the checkers find that it
 /// comes from nowhere: what a server made unreadable must not be passed over.
@@ -66,6 +68,14 @@ pub(super) fn rotating_key(client: &mut Client) -> u64 {
     generation(&client.site) * KEYS_AT_ONCE + client.rng.random_range(0..KEYS_AT_ONCE)
 }
 
+/// One of the keys that are read: mostly of this moment, else of the moment before, so that what was written
+/// just before a fault is looked for after it.
+pub(super) fn readable_key(client: &mut Client) -> u64 {
+    let key = rotating_key(client);
+    let of_before = client.rng.random_range(0..READS_PER_READ_OF_BEFORE) == 0;
+    if of_before { key.checked_sub(KEYS_AT_ONCE).unwrap_or(key) } else { key }
+}
+
 /// Every key that [`rotating_key`] has given until now, and perhaps some that it has not.
 pub(super) fn keys_so_far(site: &Site) -> std::ops::Range<u64> {
     0..(generation(site) + 1) * KEYS_AT_ONCE
@@ -77,7 +87,12 @@ fn generation(site: &Site) -> u64 {
 
 /// An operation that ended as `reply` did, without what it did.
 pub(super) fn ended(client: &Client, key: u64, f: Function, reply: &Reply) -> Operation {
-    let called = Operation::called(client.process(), key, f, reply.call);
+    ended_by(client.process(), key, f, reply)
+}
+
+/// The same, of whoever has this number.
+pub(super) fn ended_by(process: u64, key: u64, f: Function, reply: &Reply) -> Operation {
+    let called = Operation::called(process, key, f, reply.call);
     Operation { ret: Some(reply.end), ..called }
 }
 

@@ -107,16 +107,25 @@ impl Workload for Ttl {
 }
 
 fn note(site: &Site, look: Look) {
-    let Look { node, stale, call, ret, listed: critical } = look;
-    site.journal.note(NAME, &Event::Look { node, stale, call, ret, critical });
+    let Look { node, stale, call, ret, listed } = look;
+    let event = match listed {
+        Some(critical) => Event::Look { node, stale, call, ret, critical },
+        None => Event::Unreadable { node, stale, call, ret },
+    };
+    site.journal.note(NAME, &event);
 }
 
-/// The lives whose checks are in the list.
+/// The lives whose checks are in the list. A check of a node names no service, and is nobody's life.
 fn critical_in(answer: &Answer) -> Option<Vec<u64>> {
     let listed = answer.json().ok()?;
-    let life =
-        |check: &serde_json::Value| check["ServiceID"].as_str()?.strip_prefix("ttl-")?.parse().ok();
-    Some(listed.as_array()?.iter().filter_map(life).collect())
+    let mut lives = Vec::new();
+    for check in listed.as_array()? {
+        match check["ServiceID"].as_str()? {
+            "" => {}
+            service => lives.push(service.strip_prefix("ttl-")?.parse().ok()?),
+        }
+    }
+    Some(lives)
 }
 
 /// One life after the other.
@@ -236,6 +245,28 @@ async fn deregister(client: &Client, position: usize, life: u64) {
         let call = Call::write(&path, "").accepting(&[200, 404]);
         if client.send_to(position, call).await.answer().is_some() {
             break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn critical(body: &str) -> Option<Vec<u64>> {
+        let body = body.to_owned();
+        critical_in(&Answer { status: 200, index: None, known_leader: None, allow: None, body })
+    }
+
+    #[test]
+    fn a_list_is_read_in_full_or_not_at_all() {
+        assert_eq!(critical("[]"), Some(Vec::new()));
+        let with_a_node = r#"[{"ServiceID": "ttl-8"}, {"ServiceID": ""}, {"ServiceID": "ttl-7"}]"#;
+        assert_eq!(critical(with_a_node), Some(vec![8, 7]));
+        for body in
+            ["", "null", "{}", r#"[{"ServiceID": "ttl-"}]"#, r#"[{"ServiceID": 7}]"#, "[{}]"]
+        {
+            assert_eq!(critical(body), None, "{body}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! after the next; and an instance of the service is given up for a new one. Each watcher goes on after
 //! the last write until a whole wait has brought nothing new: then it must hold what is there.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,18 +17,24 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{Judgement, Workload, join};
-use crate::Result;
-use crate::checker::watch::{self, Event, Family};
+use crate::checker::restarts::Restarts;
+use crate::checker::watch::{self, Event, Family, QUERY_WAIT, QUERY_WAIT_MAX};
 use crate::checker::weather::Weather;
-use crate::client::{CLIENTS_MAX, Call, Client, Outcome, Reply, Site};
-use crate::http::Answer;
+use crate::client::{CLIENT_AT_THE_END, CLIENTS_MAX, Call, Client, Outcome, Reply, Site};
+use crate::http::{Answer, PATIENCE};
 use crate::record::Record;
+use crate::{Failure, Result};
 
-/// A query waits this long for a change.
-const WAIT: &str = "3s";
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// A default query may have to wait for a leader first, for an election.
+const ELECTION: Duration = Duration::from_secs(2);
 /// A watcher that did not come to rest this long after the end has missed something, or its server is not
-/// back.
-const REST_LIMIT: Duration = Duration::from_secs(15);
+/// back. Its last query may take as long as a client is patient, and the run waits no longer than 40 s.
+const REST_LIMIT: Duration = Duration::from_secs(25);
+/// How often a watcher that waits for an answer looks whether the run is over.
+const NOTICE: Duration = Duration::from_millis(500);
+/// So much of an answer that cannot be read is written down, in characters.
+const EXCERPT: usize = 200;
 /// Between two questions that a server does not answer.
 const RETRY: Duration = Duration::from_millis(50);
 /// Of so many clients, one writes a key below the watched prefix and one an instance of the watched service; the
@@ -36,6 +43,12 @@ const KINDS: u64 = 5;
 /// A service instance is deregistered instead, one of so many times.
 const DEREGISTER_ONE_OF: u32 = 6;
 const NAME: &str = "watch";
+
+const _: () = {
+    let longest = Duration::from_nanos(QUERY_WAIT_MAX).as_millis() + ELECTION.as_millis();
+    assert!(longest < PATIENCE.as_millis(), "a client outwaits every query");
+    assert!(QUERY_WAIT.is_multiple_of(NANOS_PER_SECOND), "servers are told whole seconds");
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -70,16 +83,25 @@ impl Workload for Watch {
 
     async fn conclude(&self, site: &Site) -> Result<()> {
         for family in [Family::Key, Family::Prefix, Family::Service] {
-            let answer = site.http(0).get(&path(family, None)).await?;
-            let seen = seen_in(family, &answer).unwrap_or_default();
-            site.journal.note(NAME, &Event::Final { family, seen });
+            let path = path(family, None);
+            let reply = site.send(CLIENT_AT_THE_END, 0, Call::read(&path)).await;
+            let Some(answer) = reply.answer() else {
+                return Err(Failure::new(format!("no answer at the end: {:?}", reply.outcome)));
+            };
+            let event = match readable(family, answer) {
+                Ok((_, seen)) => Event::Final { family, seen },
+                Err(why) => unreadable(None, &reply, why),
+            };
+            site.journal.note(NAME, &event);
         }
         Ok(())
     }
 
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
         let events: Vec<Event> = record.entries(NAME)?;
-        Ok(vec![Judgement::new("watch", watch::check(&events, &Weather::of(record)))])
+        let restarts = Restarts::of(&record.faults);
+        let verdict = watch::check(&events, &Weather::of(record), &restarts);
+        Ok(vec![Judgement::new("watch", verdict)])
     }
 
     fn counts(&self, record: &Record) -> Result<Vec<(&'static str, u64)>> {
@@ -138,9 +160,25 @@ fn path(family: Family, slot: Option<u64>) -> String {
     }
 }
 
+/// The index, slots and values of an answer, or what is wrong with it.
+fn readable(family: Family, answer: &Answer) -> Result<(u64, Vec<(u64, u64)>), String> {
+    let index = answer.index.filter(|index| *index > 0);
+    let index = index.ok_or_else(|| format!("X-Consul-Index is {:?}", answer.index))?;
+    let seen = seen_in(family, answer).ok_or_else(|| {
+        let excerpt: String = answer.body.chars().take(EXCERPT).collect();
+        format!("status {} with {excerpt:?}", answer.status)
+    })?;
+    Ok((index, seen))
+}
+
+fn unreadable(watcher: Option<u64>, reply: &Reply, why: String) -> Event {
+    Event::Unreadable { watcher, node: reply.node, call: reply.call, ret: reply.end, why }
+}
+
 /// Slots and values in an answer; none if it is not what was asked for.
 fn seen_in(family: Family, answer: &Answer) -> Option<Vec<(u64, u64)>> {
-    if answer.status == 404 {
+    // A service without instances is an empty list.
+    if answer.status == 404 && family != Family::Service {
         return Some(Vec::new());
     }
     let listed = answer.json().ok()?;
@@ -165,29 +203,51 @@ fn slot_of_instance(entry: &Value) -> Option<(u64, u64)> {
 
 /// Watches until the run is over and a whole wait has brought nothing new.
 async fn observe(client: Client, watcher: u64, view: View) -> Result<()> {
-    let View { position, family, slot, stale } = view;
     let (mut index, mut ended) = (0, None);
+    let (wait_s, consistency) =
+        (QUERY_WAIT / NANOS_PER_SECOND, if view.stale { "&stale" } else { "" });
     loop {
         if client.site.is_over() && ended.is_none() {
             ended = Some(Instant::now());
         }
-        let consistency = if stale { "&stale" } else { "" };
-        let path = format!("{}index={index}&wait={WAIT}{consistency}", path(family, slot));
+        let path = path(view.family, view.slot);
+        let path = format!("{path}index={index}&wait={wait_s}s{consistency}");
         let call = if index > 0 { Call::blocking(&path) } else { Call::read(&path) };
-        let reply = client.send_to(position, call).await;
         let (given, before) = (index, ended.is_some());
-        match note_answer(&client, watcher, &view, given, &reply) {
+        let reply = client.send_to(view.position, call);
+        let reply = noticing_the_end(&client.site, &mut ended, reply).await;
+        let noted = note_answer(&client, watcher, &view, given, &reply);
+        match noted {
             Some(now) => index = now,
             None => tokio::time::sleep(RETRY).await,
         }
-        let is_at_rest = before && given > 0 && index == given && reply.answer().is_some();
-        if is_at_rest || ended.is_some_and(|ended| ended.elapsed() > REST_LIMIT) {
+        let at_rest = before && given > 0 && noted == Some(given);
+        if at_rest || ended.is_some_and(|ended| ended.elapsed() > REST_LIMIT) {
+            let event = Event::Ended { watcher, node: reply.node, at: reply.end, at_rest };
+            client.site.journal.note(NAME, &event);
             return Ok(());
         }
     }
 }
 
-/// Writes down what was seen; returns its index.
+/// Waits for a reply, and notes when the run ends meanwhile: the time to come to rest counts from there.
+async fn noticing_the_end(
+    site: &Site,
+    ended: &mut Option<Instant>,
+    reply: impl Future<Output = Reply>,
+) -> Reply {
+    tokio::pin!(reply);
+    loop {
+        tokio::select! {
+            reply = &mut reply => return reply,
+            () = tokio::time::sleep(NOTICE), if ended.is_none() => {
+                *ended = site.is_over().then(Instant::now);
+            }
+        }
+    }
+}
+
+/// Writes down what was seen, or that it cannot be read; returns its index.
 fn note_answer(
     client: &Client,
     watcher: u64,
@@ -196,9 +256,14 @@ fn note_answer(
     reply: &Reply,
 ) -> Option<u64> {
     let View { family, slot, stale, .. } = *view;
-    let answer = reply.answer()?;
-    let (index, seen) = (answer.index?, seen_in(family, answer)?);
     let (node, call, ret) = (reply.node, reply.call, reply.end);
+    let (index, seen) = match readable(family, reply.answer()?) {
+        Ok(read) => read,
+        Err(why) => {
+            client.site.journal.note(NAME, &unreadable(Some(watcher), reply, why));
+            return None;
+        }
+    };
     let event = Event::Answer { watcher, node, stale, family, slot, given, call, ret, index, seen };
     client.site.journal.note(NAME, &event);
     Some(index)
@@ -270,6 +335,8 @@ fn swapped_index(answer: &Answer) -> Option<u64> {
 
 async fn register_instances(mut client: Client) {
     let (mut slot, mut value) = (client.number, 0);
+    // The value of the instance that is there for sure.
+    let mut registered = None;
     while client.turn().await {
         value += 1;
         let position = any_position(&mut client);
@@ -285,10 +352,16 @@ async fn register_instances(mut client: Client) {
             client.send_to(position, call).await
         };
         let was_absent = reply.answer().is_some_and(|answer| answer.status == 404);
+        if let Some(value) = registered.take_if(|_| was_absent) {
+            let (node, call, end) = (reply.node, reply.call, reply.end);
+            client.site.journal.note(NAME, &Event::Missing { slot, value, node, call, end });
+        }
         if was_absent || matches!(reply.outcome, Outcome::NoEffect(_)) {
             continue;
         }
-        if !note_write(&client, &reply, (Family::Service, slot, value, gone)) {
+        let known = note_write(&client, &reply, (Family::Service, slot, value, gone));
+        registered = (known && !gone).then_some(value);
+        if !known {
             // It may come later: nothing more is written there.
             slot += CLIENTS_MAX;
         }

@@ -1,10 +1,11 @@
 //! Each account's chain of versions, walked back from the last snapshot to the first state. What is on it took
-//! effect; what was acknowledged and is not on it is lost; and each step must be what its transfer says.
+//! effect; what was acknowledged or read and is not on it is lost; and each step must be what its transfer
+//! says. What was rolled back must have had a reason: one of the versions it asked for was gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::order::{Sight, regressions};
-use super::{ACCOUNTS, Account, BALANCE_AT_FIRST, Total, Transfer};
+use super::{ACCOUNTS, Account, BALANCE_AT_FIRST, Leg, Total, Transfer};
 
 pub(super) fn violations(transfers: &[&Transfer], totals: &[&Total]) -> Vec<String> {
     let by_id: HashMap<u64, &Transfer> =
@@ -14,7 +15,33 @@ pub(super) fn violations(transfers: &[&Transfer], totals: &[&Total]) -> Vec<Stri
         let chain = Chain::new(account, &by_id, totals);
         violations.extend(chain.violations().map(|said| format!("account {account}: {said}")));
     }
+    violations.extend(refused(transfers, totals));
     violations
+}
+
+/// A version that was replaced never comes back. So if both that a transfer asked for are there for totals
+/// that were called after it returned, they were there all the time, and it was rolled back without a reason.
+fn refused(transfers: &[&Transfer], totals: &[&Total]) -> Vec<String> {
+    let mut last_seen: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for total in totals {
+        for (account, state) in (0..).zip(&total.accounts) {
+            let last = last_seen.entry((account, state.index)).or_default();
+            *last = total.call.max(*last);
+        }
+    }
+    let is_seen_after = |leg: &Leg, ret: u64| {
+        last_seen.get(&(leg.account, leg.index)).is_some_and(|call| *call > ret)
+    };
+    let is_wrong = |transfer: &&&Transfer| {
+        transfer.ok == Some(false)
+            && transfer.ret.is_some_and(|ret| {
+                is_seen_after(&transfer.from, ret) && is_seen_after(&transfer.to, ret)
+            })
+    };
+    let describe = |transfer: &&Transfer| {
+        format!("it was refused, and both versions it asked for were there: {transfer:?}")
+    };
+    transfers.iter().filter(is_wrong).map(describe).collect()
 }
 
 struct Chain<'a> {
@@ -38,30 +65,37 @@ impl<'a> Chain<'a> {
     }
 
     fn violations(&self) -> impl Iterator<Item = String> {
-        let (on_chain, mut found) = self.walk();
-        found.extend(self.lost(&on_chain));
+        let (way, broken) = self.walk();
+        let mut found = match broken {
+            Some(why) => vec![why],
+            None => self.beside(&way),
+        };
+        found.extend(self.lost(&way));
         found.extend(self.replaced_twice());
         found.extend(self.backwards());
         found.into_iter()
     }
 
-    /// The transfers on the way back from the newest version to the first, and what is wrong with them.
-    fn walk(&self) -> (BTreeSet<u64>, Vec<String>) {
-        let (mut on_chain, mut violations) = (BTreeSet::new(), Vec::new());
+    /// The states on the way back from the newest version to the first; and if the way ends before that, why.
+    fn walk(&self) -> (Vec<Account>, Option<String>) {
+        let mut way = Vec::new();
         let mut newer = self.states.last_key_value().map(|(_, state)| *state);
         while let Some(state) = newer {
+            way.push(state);
             match self.before(&state) {
                 Ok(older) => newer = older,
-                Err(why) => {
-                    violations.push(why);
-                    break;
-                }
-            }
-            if state.transfer != 0 {
-                on_chain.insert(state.transfer);
+                Err(why) => return (way, Some(why)),
             }
         }
-        (on_chain, violations)
+        (way, None)
+    }
+
+    /// Whoever replaces a version has read it, so every version that was read lies on the way. One that does
+    /// not was overwritten by a transfer that did not see it.
+    fn beside(&self, way: &[Account]) -> Vec<String> {
+        let on_way: BTreeSet<u64> = way.iter().map(|state| state.index).collect();
+        let beside = self.states.values().filter(|state| !on_way.contains(&state.index));
+        beside.map(|state| format!("read, and overwritten unseen: {state:?}")).collect()
     }
 
     /// The state that `state` replaced; none if it is the first.
@@ -85,14 +119,15 @@ impl<'a> Chain<'a> {
         else {
             return Err(format!("it does not replace an older version: {transfer:?}, {state:?}"));
         };
-        if older.balance + leg.change != state.balance {
+        if older.balance.checked_add(leg.change) != Some(state.balance) {
             return Err(format!("a wrong sum: {older:?}, {transfer:?}, {state:?}"));
         }
         Ok(Some(*older))
     }
 
     /// Acknowledged before the last read of the account began, and not on the chain.
-    fn lost(&self, on_chain: &BTreeSet<u64>) -> Vec<String> {
+    fn lost(&self, way: &[Account]) -> Vec<String> {
+        let on_chain: BTreeSet<u64> = way.iter().map(|state| state.transfer).collect();
         let newest = self.states.last_key_value().map(|(index, _)| *index);
         let at_newest = self.reads.iter().filter(|(account, _)| Some(account.index) == newest);
         let last_call = at_newest.map(|(_, total)| total.call).max();
@@ -107,10 +142,15 @@ impl<'a> Chain<'a> {
         lost.into_iter().map(|transfer| format!("lost: {transfer:?}")).collect()
     }
 
+    /// A version is replaced by one transfer at most. One that took effect says so, or some state names it.
     fn replaced_twice(&self) -> Vec<String> {
         let mut successors: BTreeMap<u64, &Transfer> = BTreeMap::new();
         let mut violations = Vec::new();
-        let done = self.transfers.values().filter(|transfer| transfer.ok == Some(true));
+        let seen: BTreeSet<u64> = self.states.values().map(|state| state.transfer).collect();
+        let is_done =
+            |transfer: &&&Transfer| transfer.ok == Some(true) || seen.contains(&transfer.id);
+        let mut done: Vec<_> = self.transfers.values().filter(is_done).collect();
+        done.sort_unstable_by_key(|transfer| transfer.call);
         for transfer in done {
             let Some(leg) = transfer.leg(self.account) else { continue };
             if let Some(other) = successors.insert(leg.index, transfer) {
@@ -136,7 +176,7 @@ impl<'a> Chain<'a> {
         for transfer in self.transfers.values().filter(|transfer| transfer.ok == Some(true)) {
             let Some(leg) = transfer.leg(self.account) else { continue };
             // Nobody read its version: it is at least later than the one that it replaced.
-            let position = made.get(&transfer.id).copied().unwrap_or(leg.index + 1);
+            let position = made.get(&transfer.id).copied().unwrap_or(leg.index.saturating_add(1));
             sights.push(Sight { call: transfer.call, ret: transfer.ret, position, is_new: true });
             who.push(format!("{transfer:?}"));
         }

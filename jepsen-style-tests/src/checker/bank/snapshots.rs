@@ -17,9 +17,8 @@ fn amounts(totals: &[&Total]) -> Vec<String> {
     let mut violations = Vec::new();
     for total in totals {
         let count = total.accounts.len() as u64;
-        let sum: i64 = total.accounts.iter().map(|account| account.balance).sum();
-        let accounts_at_first = i64::try_from(ACCOUNTS).unwrap_or(i64::MAX);
-        let expected = accounts_at_first * BALANCE_AT_FIRST;
+        let sum: i128 = total.accounts.iter().map(|account| i128::from(account.balance)).sum();
+        let expected = i128::from(ACCOUNTS) * i128::from(BALANCE_AT_FIRST);
         if count != ACCOUNTS || sum != expected {
             violations.push(format!("{count} accounts hold {sum}, not {expected}: {total:?}"));
         }

@@ -116,6 +116,26 @@ fn good_histories_are_accepted() {
             ],
         ),
         (
+            "rolled back, and one account was as it had been read",
+            vec![
+                banks[0].read(50),
+                Entry::Transfer(one.clone()),
+                rolled_back(&banks[0].transfer(9, (0, 3), 5, 100)),
+                banks[1].read(150),
+                banks[1].read(160),
+            ],
+        ),
+        (
+            "rolled back for a reason that came after the last total",
+            vec![
+                banks[0].read(50),
+                Entry::Transfer(one.clone()),
+                banks[1].read(150),
+                rolled_back(&two),
+                banks[1].read_until(200, 300),
+            ],
+        ),
+        (
             "reads beside a transfer see either state",
             vec![
                 banks[0].read(50),
@@ -221,6 +241,54 @@ fn bad_transfers_are_rejected() {
         ),
         ("a wrong sum", "wrong sum", story().with(&[moved(&banks[2], (1, 2), 7).read(300)])),
     ]);
+}
+
+#[test]
+fn an_update_that_is_lost_is_found_though_its_outcome_was_never_told() {
+    let Story { banks, transfers: [one, _] } = story();
+    let unseen = banks[0].transfer(2, (0, 1), 10, 200);
+    let after = banks[0].after(&unseen, 30);
+    let history = || {
+        vec![
+            banks[0].read(50),
+            unknown(&one),
+            banks[1].read(150),
+            Entry::Transfer(unseen.clone()),
+            after.read(300),
+        ]
+    };
+    reject(vec![
+        ("one version, two transfers", "replaced twice", history()),
+        ("a version that nothing follows", "overwritten unseen", history()),
+    ]);
+}
+
+#[test]
+fn wrong_refusals_are_rejected() {
+    let Story { banks, transfers: [one, two] } = story();
+    let begin = || vec![banks[0].read(50), Entry::Transfer(one.clone()), banks[1].read(150)];
+    let then = |more: &[Entry]| [begin(), more.to_vec()].concat();
+    let elsewhere = banks[1].transfer(3, (2, 3), 10, 300);
+    let moved_on = banks[1].after(&elsewhere, 30);
+    reject(vec![
+        ("one total shows both", "refused", then(&[rolled_back(&two), banks[1].read(300)])),
+        (
+            "another account has moved on",
+            "refused",
+            then(&[
+                rolled_back(&banks[1].transfer(2, (0, 1), 5, 200)),
+                Entry::Transfer(elsewhere),
+                moved_on.read(400),
+            ]),
+        ),
+    ]);
+}
+
+#[test]
+fn figures_too_large_to_add_are_rejected() {
+    let Story { banks, .. } = story();
+    let rich = banks[2].with(3, |account| account.balance = i64::MAX);
+    reject(vec![("overflow", "accounts hold", story().with(&[rich.read(300)]))]);
 }
 
 #[test]
