@@ -2,9 +2,10 @@
 
 use super::table::with_header;
 use crate::judge::Overall;
+use crate::matrix::{REGRESSIONS, Regression};
 use crate::{nemesis, workload};
 
-/// Prints the workloads and nemeses.
+/// Prints the workloads, the nemeses, and what was found.
 pub(super) fn list() -> Overall {
     let mut workloads = with_header(&["workload", "what must hold"]);
     for workload in workload::all() {
@@ -14,6 +15,10 @@ pub(super) fn list() -> Overall {
     for nemesis in nemesis::all() {
         nemeses.add_row([nemesis.name(), nemesis.summary()]);
     }
-    println!("{workloads}\n{nemeses}");
+    let mut regressions = with_header(&["regression", "what it found"]);
+    for Regression { workload, nemesis, seed, found, .. } in REGRESSIONS {
+        regressions.add_row([&format!("{workload} x {nemesis}, seed {seed}"), *found]);
+    }
+    println!("{workloads}\n{nemeses}\n{regressions}");
     Overall::Valid
 }

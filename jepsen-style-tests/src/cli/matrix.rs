@@ -32,13 +32,17 @@ const TROUBLE: &str = "trouble.txt";
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// Every workload, and the faults that say most, in less than ten minutes
-    #[arg(long, conflicts_with = "full", required_unless_present_any = ["full", "resume"])]
+    #[arg(long, conflicts_with_all = ["full", "regressions"],
+          required_unless_present_any = ["full", "regressions", "resume"])]
     quick: bool,
     /// Every workload under twelve faults on three servers and four on five, and every other fault once: hours
     #[arg(long)]
     full: bool,
+    /// The runs that found something once, as they were
+    #[arg(long, conflicts_with = "full")]
+    regressions: bool,
     /// Goes on with the matrix in this directory: runs the cells that are not valid yet
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["quick", "full"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["quick", "full", "regressions"])]
     resume: Option<PathBuf>,
     /// Operations per second of all clients of a cell together
     #[arg(long, default_value_t = 300)]
@@ -126,7 +130,11 @@ async fn begin(args: &Args) -> Result<(PathBuf, Cells)> {
             .await
             .map_err(|error| Failure::new(format!("building the binary: {error}")))??,
     };
-    let (size, name) = if args.quick { (Size::Quick, "quick") } else { (Size::Full, "full") };
+    let (size, name) = match (args.quick, args.regressions) {
+        (true, _) => (Size::Quick, "quick"),
+        (_, true) => (Size::Regressions, "regressions"),
+        _ => (Size::Full, "full"),
+    };
     let dir = new_directory(args.out.clone(), &format!("matrix-{name}.seed-{}", args.seed))?;
     let cells = Cells { size, plans: cells(size, args.seed, args.rate, CLIENTS) };
     std::fs::copy(&binary, dir.join(BINARY))?;
