@@ -43,7 +43,7 @@ pub const ALL: &[Mutant] = &[
     mutant("snapshot-missing-sessions", "session", "rolling-restart", "state-hash"),
     mutant("purge-before-snapshot-durable", "set", "power-cut-all", "process"),
     mutant("apply-twice-on-restart", "kv-register", "rolling-restart", "state-hash"),
-    mutant("origin-record-lost-in-snapshot", "set", "partition", "set"),
+    mutant("origin-record-lost-in-snapshot", "set", "wiped-node", "state-hash"),
     mutant("cas-ignores-index", "kv-register", "pause", "linearizable"),
     mutant("index-from-the-raft-log", "watch", "kill-leader", "watch"),
     mutant("index-falls-after-restart", "watch", "rolling-restart", "state-hash"),

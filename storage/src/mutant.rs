@@ -106,9 +106,9 @@ mutants! {
 
     /// Rule: origin records are part of a snapshot, because a command that is sent again must be known.
     ///
-    /// Shown by: kv-register under partition or pause of a follower with clients, for longer than the log
-    /// that is kept, or membership followed by rolling-restart; checker state-hash. (A mere restart shows
-    /// nothing: what each server sends next makes its record again.)
+    /// Shown by: anything under wiped-node or membership, for whoever gets a snapshot then lacks the record of a
+    /// server that is gone; checker state-hash. (A mere restart shows nothing: what each server sends next
+    /// makes its record again.)
     OriginRecordLostInSnapshot = "origin-record-lost-in-snapshot":
         "snapshots do not hold which commands were applied";
 
