@@ -17,6 +17,13 @@ const HOLD: Duration = Duration::from_secs(7);
 /// processor of the server and of the harness.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// A heartbeat that was under way for longer than its TTL, and longer than this of cluster time, does not count, and
+/// its client is told so: it could revive a service that has been dead since.
+const HEARTBEAT_DELAY: Duration = Duration::from_secs(2);
+const HEARTBEAT_DELAYED: &str = "503 heartbeat was delayed too long to count";
+/// The only fault that delays one so without stopping the cluster's time: TCP repeats what is lost later and later.
+const DELAYING: &str = "loss";
+
 /// Judges all requests of a run.
 pub fn check(record: &Record) -> Verdict {
     let nodes: Vec<u64> = (1..=record.plan.nodes).collect();
@@ -24,7 +31,9 @@ pub fn check(record: &Record) -> Verdict {
 }
 
 fn judge(nodes: &[u64], requests: &[RequestLine], faults: &[Fault]) -> Verdict {
-    let is_excused = |request: &RequestLine| faults.iter().any(|fault| excuses(fault, request));
+    let is_excused = |request: &RequestLine| {
+        faults.iter().any(|fault| excuses(fault, request) || delays(fault, request))
+    };
     let failed: Vec<_> = requests
         .iter()
         .filter(|request| !is_excused(request))
@@ -49,9 +58,23 @@ fn judge(nodes: &[u64], requests: &[RequestLine], faults: &[Fault]) -> Verdict {
 /// Whether `request` was under way at an affected server while `fault` lasted. One that was never recovered
 /// from lasts to the end.
 fn excuses(fault: &Fault, request: &RequestLine) -> bool {
+    fault.affected.contains(&request.node) && is_under_way_during(request, fault)
+}
+
+/// Whether `request` is a heartbeat that `fault` kept from its server for too long.
+fn delays(fault: &Fault, request: &RequestLine) -> bool {
+    let took = Duration::from_nanos(request.ended.saturating_sub(request.sent));
+    fault.nemesis.split('+').any(|name| name == DELAYING)
+        && is_under_way_during(request, fault)
+        && request.end == Ending::Refused
+        && request.why.starts_with(HEARTBEAT_DELAYED)
+        && took > HEARTBEAT_DELAY
+}
+
+fn is_under_way_during(request: &RequestLine, fault: &Fault) -> bool {
     let has_begun = fault.began <= request.ended;
     let is_over = fault.recovered.is_some_and(|recovered| recovered < request.sent);
-    fault.affected.contains(&request.node) && has_begun && !is_over
+    has_begun && !is_over
 }
 
 /// Only while it was not healed: a request that is sent later proves little.
@@ -195,6 +218,22 @@ mod tests {
             let Verdict::Invalid(said) = judge(&requests, faults) else { panic!("{name}") };
             assert!(said[0].contains(word), "{name}: {said:?}");
         }
+    }
+
+    #[test]
+    fn a_heartbeat_may_be_refused_if_lost_packets_kept_it_for_long() {
+        let why = format!("{HEARTBEAT_DELAYED}, send another");
+        let late =
+            |ended_s| RequestLine { why: why.clone(), ..request(2, 12, ended_s, Ending::Refused) };
+        let of = |name: &str| [Fault { nemesis: name.to_owned(), ..fault(&[]) }];
+        let during = answered(2, 12, 13);
+        assert!(judge(&[during.clone(), late(17)], &of("loss")).is_valid());
+        assert!(judge(&[during, late(17)], &of("kill+loss")).is_valid());
+        assert!(judge(&[late(13)], &of("loss")).is_invalid(), "it was not late");
+        assert!(judge(&[late(17)], &of("kill-leader")).is_invalid(), "nothing was lost");
+        assert!(judge(&[late(17)], &[]).is_invalid());
+        let other = request(2, 12, 17, Ending::Refused);
+        assert!(judge(&[other], &of("loss")).is_invalid(), "it was refused for another reason");
     }
 
     #[test]
