@@ -53,6 +53,13 @@ pub const REGRESSIONS: &[Regression] = &[
                 (node: cluster_clock.rs)",
     },
     Regression {
+        workload: "set",
+        nemesis: "disk-full",
+        time_s: 30,
+        seed: 167,
+        found: "a server that had no room for a snapshot ended without saying what to do about it",
+    },
+    Regression {
         workload: "mixed",
         nemesis: "corrupt",
         time_s: 17,

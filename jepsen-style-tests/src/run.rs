@@ -226,6 +226,10 @@ impl Stage<'_> {
         };
         let explained = if nemesis.may_end_servers() { affected.as_slice() } else { &[] };
         self.revive(explained)?;
+        if !explained.is_empty() && self.ground.cluster.wait_all_caught_up().await.is_err() {
+            // One that was about to end when the fault was healed has ended since.
+            self.revive(explained)?;
+        }
         let recovered = match healed {
             Some(_) => self.recover(&injection.what).await,
             None => None,

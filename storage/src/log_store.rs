@@ -63,6 +63,15 @@ const REPLACE_NODE: &str = "remove this server from the cluster (DELETE /v1/oper
 /// What an operator can do about a full disk.
 const DISK_FULL: &str = "; make room on the disk (the file `ballast` of the data directory may be deleted) and start the server again";
 
+/// The error of a disk that does not take what a server cannot do without, in words for the operator.
+pub(crate) fn cannot_be_written(what: &str, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull => DISK_FULL,
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{what} cannot be written: {error}{hint}"))
+}
+
 /// Why the log cannot be opened. The text is for the operator.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -156,12 +165,7 @@ impl Shared {
 
     /// Remembers the first error, for ever.
     fn fail(&self, error: &io::Error) {
-        let hint = match error.kind() {
-            io::ErrorKind::StorageFull => DISK_FULL,
-            _ => "",
-        };
-        let error =
-            io::Error::new(error.kind(), format!("the log cannot be written: {error}{hint}"));
+        let error = cannot_be_written("the log", error);
         tracing::error!(%error, "this server has to stop");
         // An error that follows from the first one tells nothing new.
         drop(self.failure.set(error));

@@ -19,6 +19,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
+use crate::log_store::cannot_be_written;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::record::KvEntry;
@@ -202,7 +203,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 let what = format!("the snapshot covers {}, not {meta}", meta_of(&version));
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
-            snapshots.keep(&snapshot, meta)?;
+            let kept = snapshots.keep(&snapshot, meta);
+            kept.map_err(|error| cannot_be_written("a snapshot", &error))?;
             Ok(version)
         })
         .await?;
@@ -231,7 +233,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let (version, snapshots) = (self.version.clone(), Arc::clone(&self.snapshots));
-        let (meta, snapshot) = off_the_runtime(move || snapshots.build(&version)).await?;
+        let built = off_the_runtime(move || snapshots.build(&version)).await;
+        let (meta, snapshot) = built.map_err(|error| cannot_be_written("a snapshot", &error))?;
         Ok(RaftSnapshot { meta, snapshot })
     }
 }
