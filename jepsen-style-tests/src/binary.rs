@@ -20,6 +20,12 @@ pub fn quorate() -> Result<PathBuf> {
     BUILT.get_or_init(locate).clone()
 }
 
+/// The same, for a task that must not keep a worker thread while it is built.
+pub(crate) async fn quorate_aside() -> Result<PathBuf> {
+    let built = tokio::task::spawn_blocking(quorate).await;
+    built.map_err(|error| Failure::new(format!("building the binary: {error}")))?
+}
+
 fn locate() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("QUORATE_BIN") {
         let path = PathBuf::from(path);

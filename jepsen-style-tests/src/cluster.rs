@@ -109,9 +109,7 @@ impl Cluster {
     /// Starts a cluster and waits until every node is ready. Waits for its turn first.
     pub async fn start_with(options: Options) -> Result<Self> {
         if options.binary.is_none() {
-            tokio::task::spawn_blocking(binary::quorate)
-                .await
-                .map_err(|error| Failure::new(format!("building the binary: {error}")))??;
+            binary::quorate_aside().await?;
         }
         let turn = if options.shares_turn { Turn::share().await? } else { Turn::take().await? };
         let dir = match &options.dir {

@@ -27,6 +27,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// An answer without headers.
+    #[cfg(test)]
+    pub(crate) fn plain(status: u16, body: &(impl ToString + ?Sized)) -> Self {
+        let (index, known_leader, allow) = (None, None, None);
+        Self { status, index, known_leader, allow, body: body.to_string() }
+    }
+
     /// The body as JSON; fails with the status and body in the message.
     pub fn json(&self) -> Result<Value> {
         if self.status != 200 {

@@ -455,10 +455,7 @@ mod tests {
 
     #[test]
     fn only_an_answer_that_leaves_it_open_is_unknown() {
-        let end = |status, body: &str| {
-            let (index, known_leader, allow) = (None, None, None);
-            write_end(&Answer { status, index, known_leader, allow, body: body.to_owned() }).0
-        };
+        let end = |status, body: &str| write_end(&Answer::plain(status, body)).0;
         assert_eq!(end(200, "false"), End::Answered);
         assert!(matches!(end(500, "No cluster leader"), End::Refused(_)));
         assert!(matches!(end(500, "outcome unknown: ..."), End::Unknown(_)));

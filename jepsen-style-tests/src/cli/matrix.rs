@@ -17,7 +17,7 @@ use crate::matrix::{Size, cells};
 use crate::plan::Plan;
 use crate::record::{Record, json, write_json};
 use crate::run::{Surroundings, run};
-use crate::{Failure, Result, binary, report};
+use crate::{Result, binary, report};
 
 /// The cells of a matrix, in its directory.
 const CELLS: &str = "matrix.json";
@@ -126,9 +126,7 @@ pub(super) async fn matrix(args: &Args) -> Result<Overall> {
 async fn begin(args: &Args) -> Result<(PathBuf, Cells)> {
     let binary = match &args.binary {
         Some(binary) => binary.clone(),
-        None => tokio::task::spawn_blocking(binary::quorate)
-            .await
-            .map_err(|error| Failure::new(format!("building the binary: {error}")))??,
+        None => binary::quorate_aside().await?,
     };
     let (size, name) = match (args.quick, args.regressions) {
         (true, _) => (Size::Quick, "quick"),

@@ -173,8 +173,7 @@ mod tests {
     use super::*;
 
     fn answer(body: &Value) -> Answer {
-        let (index, known_leader, allow) = (None, None, None);
-        Answer { status: 200, index, known_leader, allow, body: body.to_string() }
+        Answer::plain(200, body)
     }
 
     #[test]

@@ -360,8 +360,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        let body = body.to_owned();
-        Answer { status, index: None, known_leader: None, allow: None, body }
+        Answer::plain(status, body)
     }
 
     #[test]

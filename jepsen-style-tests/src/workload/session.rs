@@ -208,8 +208,7 @@ mod tests {
     use super::*;
 
     fn listed(body: &str) -> Option<Vec<u64>> {
-        let body = body.to_owned();
-        listed_in(&Answer { status: 200, index: None, known_leader: None, allow: None, body })
+        listed_in(&Answer::plain(200, body))
     }
 
     #[test]

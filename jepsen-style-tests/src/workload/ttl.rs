@@ -254,8 +254,7 @@ mod tests {
     use super::*;
 
     fn critical(body: &str) -> Option<Vec<u64>> {
-        let body = body.to_owned();
-        critical_in(&Answer { status: 200, index: None, known_leader: None, allow: None, body })
+        critical_in(&Answer::plain(200, body))
     }
 
     #[test]
