@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use jepsen_style_tests::http::Http;
 use jepsen_style_tests::{Cluster, Failure, Result};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -178,4 +179,66 @@ async fn a_check_that_is_defined_anew_shows_nothing_of_the_old_target() {
     assert_eq!(old.asked(), left);
     wait_all_show(&cluster, &ids, "web", passing, SEEN_WITHIN).await.unwrap();
     cluster.finish().await.unwrap();
+}
+
+/// A TTL that a test can wait for; a leader that was just elected grants its grace on top.
+const TTL: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_from_the_catalogue_or_a_transaction_switches_neither_ttl_nor_probe_off() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let ids = cluster.ids();
+    let [first, second, third] = [0, 1, 2].map(|at| cluster.http(ids[at]));
+    let target = Target::start().await.unwrap();
+    target.status.store(503, Ordering::Relaxed);
+    let beats = json!({"Name": "beats", "Check": {"TTL": format!("{}s", TTL.as_secs())}});
+    let web = json!({"Name": "web", "Check": {
+        "HTTP": format!("http://{}/", target.address), "Interval": "1s"}});
+    for service in [beats, web] {
+        first.must_put("/v1/agent/service/register", service.to_string()).await.unwrap();
+    }
+    let down = ("service:web", "critical", "503");
+    wait_all_show(&cluster, &ids, "web", down, SEEN_AFTER_ELECTION).await.unwrap();
+    let node = node_of(&first, "web").await;
+    let expired = ("service:beats", "critical", "TTL expired");
+    let passing = ("service:beats", "passing", "");
+    for way in ["catalogue", "catalogue, and the node", "transaction"] {
+        second.must_put("/v1/agent/check/pass/service:beats", "").await.unwrap();
+        for check in ["service:beats", "service:web"] {
+            write_passing(&third, way, &node, check).await;
+        }
+        // The dead target is seen again, a heartbeat is taken, and silence is noticed.
+        wait_all_show(&cluster, &ids, "web", down, SEEN_WITHIN).await.unwrap();
+        second.must_put("/v1/agent/check/pass/service:beats", "").await.unwrap();
+        wait_all_show(&cluster, &ids, "beats", passing, SEEN_WITHIN).await.unwrap();
+        wait_all_show(&cluster, &ids, "beats", expired, TTL + SEEN_WITHIN).await.unwrap();
+        // A status that revives a silent check lives no longer than a heartbeat.
+        write_passing(&third, way, &node, "service:beats").await;
+        wait_all_show(&cluster, &ids, "beats", expired, TTL + SEEN_WITHIN).await.unwrap();
+    }
+    target.status.store(200, Ordering::Relaxed);
+    let up = ("service:web", "passing", "200");
+    wait_all_show(&cluster, &ids, "web", up, SEEN_WITHIN).await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+/// Name of the node that has a service's only instance.
+async fn node_of(http: &Http, service: &str) -> String {
+    let instances = http.must_get(&format!("/v1/catalog/service/{service}")).await.unwrap();
+    instances[0]["Node"].as_str().unwrap().to_owned()
+}
+
+/// Writes that an agent's check passes, past its agent.
+async fn write_passing(http: &Http, way: &str, node: &str, check: &str) {
+    let passing = json!({"Node": node, "CheckID": check, "Status": "passing"});
+    let (path, body) = match way {
+        "transaction" => ("/v1/txn", json!([{"Check": {"Verb": "set", "Check": passing}}])),
+        way => {
+            let skip = way == "catalogue";
+            let body = json!({"Node": node, "Address": "127.0.0.1", "SkipNodeUpdate": skip,
+                              "Check": passing});
+            ("/v1/catalog/register", body)
+        }
+    };
+    http.must_put(path, body.to_string()).await.unwrap();
 }

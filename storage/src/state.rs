@@ -290,7 +290,7 @@ impl Change<'_> {
             if !check.service_id.is_empty() && !is_there {
                 return Err(Rejection::MissingServiceRegistration(what.node.to_string()));
             }
-            self.register_check(&key, check.clone());
+            self.catalog_put_check(&key, check.clone());
         }
         Ok(())
     }

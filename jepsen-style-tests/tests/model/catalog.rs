@@ -48,7 +48,7 @@ impl Model {
                     ),
                 ));
             }
-            self.put_check(&key, check.clone());
+            self.put_catalog_check(&key, check.clone());
         }
         Ok(())
     }
@@ -242,6 +242,23 @@ impl Model {
     }
 
     // ---- checks ------------------------------------------------------------------------------
+
+    /// What the catalogue or a transaction says of a check. How an agent's TTL check is kept is the
+    /// agent's to say.
+    pub(crate) fn put_catalog_check(&mut self, key: &str, mut facts: CheckFacts) {
+        let node = &self.nodes[key];
+        let old = node.checks.get(&facts.id).map(|old| &old.facts);
+        if let Some(old) = old.filter(|old| node.is_agent && old.kind == "ttl") {
+            let CheckFacts { service_id, kind, definition, .. } = old.clone();
+            (facts.service_id, facts.kind, facts.definition) = (service_id, kind, definition);
+            for (given, kept) in [(&mut facts.name, &old.name), (&mut facts.notes, &old.notes)] {
+                if given.is_empty() {
+                    given.clone_from(kept);
+                }
+            }
+        }
+        self.put_check(key, facts);
+    }
 
     pub(crate) fn put_check(&mut self, key: &str, facts: CheckFacts) {
         let node = &self.nodes[key];

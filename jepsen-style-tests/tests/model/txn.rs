@@ -273,7 +273,7 @@ impl Model {
                 if !what.service_id.is_empty() && !node.services.contains_key(&what.service_id) {
                     return Err("Missing service registration".to_owned());
                 }
-                self.put_check(&key, what.clone());
+                self.put_catalog_check(&key, what.clone());
             }
             _ => {
                 self.remove_check(&key, id);

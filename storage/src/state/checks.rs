@@ -10,7 +10,7 @@ use super::catalog::fold_arc;
 use super::change::Change;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection};
-use crate::record::{Check, CheckRegistration, CheckStatus, Indexes};
+use crate::record::{Check, CheckRegistration, CheckStatus, Indexes, NodeKind};
 use crate::{ClusterTime, Millis, Topic};
 
 /// A heartbeat is not refused as too old before this much cluster time has passed, however short
@@ -35,6 +35,53 @@ impl Change<'_> {
         }
         self.state.probes.remove(number);
         self.state.schedule(number);
+    }
+
+    /// Registers a check through the catalogue or a transaction.
+    ///
+    /// How an agent's check is run is its agent's to say, as in Consul, where an agent puts its own
+    /// definition back when it next synchronises. So on a check that has a TTL or a probe:
+    ///
+    /// * status and output are taken as given, and stand until the next heartbeat or run;
+    /// * name and notes are taken unless they are empty;
+    /// * type, definition and service are not taken, whether they were given or not.
+    ///
+    /// A TTL that is running goes on from the last heartbeat: a status that somebody else writes is no
+    /// sign of life. One that had stopped because the check was critical begins with the status that
+    /// revives it, or nothing would ever end that status.
+    pub(super) fn catalog_put_check(&mut self, key: &Arc<str>, given: CheckRegistration) {
+        let Some(old) = self.check_of_agent(key, &given.id) else {
+            self.register_check(key, given);
+            return;
+        };
+        let is_ttl = !old.registration.definition.ttl.is_zero();
+        let is_revived = old.critical_since.is_some() && given.status != CheckStatus::Critical;
+        if is_ttl && is_revived {
+            self.state.last_seen.insert(old.number, self.state.time);
+        }
+        let unless_empty = |given: String, old: &String| match given.is_empty() {
+            true => old.clone(),
+            false => given,
+        };
+        let kept = &old.registration;
+        let registration = CheckRegistration {
+            status: given.status,
+            output: given.output,
+            name: unless_empty(given.name, &kept.name),
+            notes: unless_empty(given.notes, &kept.notes),
+            ..kept.clone()
+        };
+        self.put_check(key, registration);
+    }
+
+    /// A check of an agent's node that heartbeats or runs keep up to date.
+    fn check_of_agent(&self, key: &Arc<str>, id: &Arc<str>) -> Option<Arc<Check>> {
+        let slot = self.state.catalog.nodes.get(key)?;
+        let row = slot.checks.get(id)?;
+        let is_ttl = !row.registration.definition.ttl.is_zero();
+        let is_run = self.state.probes.get(row.number).is_some();
+        let is_kept_up = slot.node.kind != NodeKind::Registered && (is_ttl || is_run);
+        is_kept_up.then(|| row.clone())
     }
 
     /// Writes a check's row if it differs.

@@ -6,8 +6,9 @@
 //! and a result that names another than the present one is refused. A registration that repeats the
 //! definition keeps the probe, so whoever runs it goes on undisturbed.
 //!
-//! What `catalog/register` writes is not run, as in Consul: a check that it writes last loses its
-//! probe. The definitions are those of the rows; only which probe a check has is kept here.
+//! What `catalog/register` adds is not run, as in Consul. On an agent's check that is run it sets the
+//! status until the next run, and leaves definition and probe alone (`checks.rs`). The definitions are
+//! those of the rows; only which probe a check has is kept here.
 
 use std::sync::Arc;
 

@@ -302,7 +302,7 @@ impl Change<'_> {
         if !service.is_empty() && !slot.services.contains_key(service) {
             return Err("Missing service registration".to_owned());
         }
-        self.register_check(key, check.clone());
+        self.catalog_put_check(key, check.clone());
         Ok(())
     }
 }
