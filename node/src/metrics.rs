@@ -84,6 +84,11 @@ impl Node {
             gauge("raft_snapshot_index", "Last entry in the newest snapshot", snapshot),
             gauge("raft_purged_index", "Last entry removed from the log", purged),
             gauge("raft_voters", "Servers that vote", voters as u64),
+            counter(
+                "raft_elections_after_leader_end",
+                "Elections that this server began because the leader's process had ended",
+                self.elections_after_leader_end(),
+            ),
             Figure {
                 name: "raft_quorum_silence_ms",
                 help: "Time since a quorum answered this leader; -1 if it does not lead",

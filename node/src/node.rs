@@ -38,6 +38,7 @@ use crate::leader::Leader;
 use crate::mutants;
 use crate::observe::ApplyObserver;
 use crate::raft::context::Context;
+use crate::raft::failure_detector::FailureDetector;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{self, LeaderContact, Leadership};
 use crate::raft::membership::{Membership, StartError};
@@ -215,6 +216,7 @@ pub struct Node {
     cluster_clock: Arc<ClusterClock>,
     watches: Arc<Watches>,
     probe_counts: Arc<ProbeCounts>,
+    failure_detector: Arc<FailureDetector>,
     applied: watch::Receiver<u64>,
     gate: watch::Sender<Gate>,
     stopping: CancellationToken,
@@ -257,6 +259,7 @@ impl Node {
             intake: Arc::new(intake),
             barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
             membership: Arc::new(membership(&settings, &context, &raft, &leadership)),
+            failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
             settings,
             context,
@@ -285,6 +288,7 @@ impl Node {
         self.spawn(Arc::clone(&self.intake).run());
         let proposer = Arc::clone(&self.proposer);
         self.spawn(proposer.run(Arc::clone(&self.intake), self.leadership.clone()));
+        self.spawn(Arc::clone(&self.failure_detector).run(self.leadership.clone()));
         let barrier = Arc::clone(&self.barrier);
         self.spawn(barrier.run(self.leadership.clone(), self.applied.clone()));
         self.spawn(self.duties().run(self.leadership.clone()));
@@ -434,6 +438,11 @@ impl Node {
     /// What checks this node ran while it led.
     pub fn probe_counts(&self) -> &ProbeCounts {
         &self.probe_counts
+    }
+
+    /// Elections that this node began because the leader's process had ended.
+    pub fn elections_after_leader_end(&self) -> u64 {
+        self.failure_detector.elections()
     }
 
     /// Contact with the leader.

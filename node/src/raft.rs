@@ -6,10 +6,12 @@
 //! * [`propose`] numbers this node's commands, batches them, hands them to whoever leads and answers
 //!   each client from this node's own apply. [`intake`] is the leader's end of that.
 //! * [`read`] is the barrier that makes a read linearizable on any node.
+//! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
 //! * [`membership`] founds a cluster, joins one, and removes servers.
 
 mod acknowledged;
 pub mod context;
+pub mod failure_detector;
 pub mod handover;
 pub mod http_transport;
 pub mod intake;

@@ -4,7 +4,8 @@
 //! over a bare socket; HTTP's tools are worth twelve microseconds.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use quorate_storage::snapshot::Snapshot;
 use reqwest::Body;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::protocol::{Envelope, Response, SnapshotHeader};
 use super::rpc_server::{CALL_PATH, SNAPSHOT_PATH, snapshot_stream};
@@ -19,6 +22,8 @@ use super::transport::{Purpose, Transport, TransportError};
 
 /// Time to connect: a peer on the same network answers in milliseconds or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pause before a connection that shows whether a process lives is tried again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// Idle connections kept for each peer and purpose.
 const IDLE_CONNECTIONS_MAX: usize = 8;
 
@@ -74,6 +79,10 @@ impl Transport for HttpTransport {
         })
     }
 
+    fn process_ended(&self, address: &str) -> BoxFuture<'static, ()> {
+        Box::pin(process_ended(self.local, address.to_owned()))
+    }
+
     fn send_snapshot(
         &self,
         address: &str,
@@ -88,6 +97,57 @@ impl Transport for HttpTransport {
                 .map_err(|error| TransportError::Unreachable(error.to_string()))?;
             post(client?.post(url).body(Body::wrap_stream(stream)).timeout(timeout)).await
         })
+    }
+}
+
+/// See [`Transport::process_ended`]. Keeps one idle connection; its end alone proves nothing (the other
+/// side may shed idle connections), so a new one is tried at once.
+async fn process_ended(local: IpAddr, address: String) {
+    let mut was_closed = false;
+    loop {
+        match connect(local, &address).await {
+            Ok(stream) => {
+                was_closed = closed_by_peer(stream).await;
+                if !was_closed {
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && was_closed => return,
+            Err(error) => {
+                // Reset between the kernel's handshake and our own look at it.
+                was_closed = error.kind() == io::ErrorKind::ConnectionReset;
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Connects from this node's own address, as every call does.
+async fn connect(local: IpAddr, address: &str) -> io::Result<TcpStream> {
+    let dial = async {
+        let mut last_error = None;
+        for target in tokio::net::lookup_host(address).await? {
+            let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.bind(SocketAddr::new(local, 0))?;
+            match socket.connect(target).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last_error = Some(error),
+            }
+        }
+        Err(last_error.unwrap_or_else(|| io::Error::other("the name has no address")))
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, dial).await.map_err(io::Error::other)?
+}
+
+/// Waits until the connection ends; whether its other end closed or reset it.
+async fn closed_by_peer(mut stream: TcpStream) -> bool {
+    let mut ignored = [0; 512];
+    loop {
+        match stream.read(&mut ignored).await {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
+        }
     }
 }
 
@@ -114,4 +174,87 @@ async fn post(request: reqwest::RequestBuilder) -> Result<Response, TransportErr
     }
     postcard::from_bytes(&body)
         .map_err(|error| TransportError::NoAnswer(format!("cannot decode the answer: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    /// Longer than any of these events takes on a busy machine.
+    const SOON: Duration = Duration::from_secs(20);
+    /// Long enough to see that something does not happen.
+    const A_WHILE: Duration = Duration::from_millis(400);
+
+    async fn listener() -> (TcpListener, String) {
+        let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    }
+
+    fn watch(address: &str) -> JoinHandle<()> {
+        tokio::spawn(process_ended(LOCAL, address.to_owned()))
+    }
+
+    async fn accept(listener: &TcpListener) -> TcpStream {
+        tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_and_a_refused_one_are_the_end_of_a_process() {
+        let (listener, address) = listener().await;
+        let ended = watch(&address);
+        let connection = accept(&listener).await;
+        drop(listener);
+        assert!(!ended.is_finished(), "its connection is open");
+        drop(connection);
+        tokio::time::timeout(SOON, ended).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reset_counts_as_closed() {
+        let (listener, address) = listener().await;
+        let ended = watch(&address);
+        let connection = accept(&listener).await;
+        connection.set_zero_linger().unwrap();
+        drop((listener, connection));
+        tokio::time::timeout(SOON, ended).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_alone_proves_nothing() {
+        let (listener, address) = listener().await;
+        let ended = watch(&address);
+        drop(accept(&listener).await);
+        let _next = accept(&listener).await;
+        tokio::time::sleep(A_WHILE).await;
+        assert!(!ended.is_finished());
+        ended.abort();
+    }
+
+    #[tokio::test]
+    async fn a_port_where_nobody_ever_listened_proves_nothing() {
+        let (listener, address) = listener().await;
+        drop(listener);
+        let ended = watch(&address);
+        tokio::time::sleep(A_WHILE).await;
+        assert!(!ended.is_finished());
+        ended.abort();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_answers_nothing_lives() {
+        let (listener, address) = listener().await;
+        let ended = watch(&address);
+        // Accepted by the kernel only, as with a stopped process.
+        tokio::time::sleep(A_WHILE).await;
+        assert!(!ended.is_finished());
+        drop(listener);
+        ended.abort();
+    }
 }

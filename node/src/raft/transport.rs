@@ -48,6 +48,11 @@ pub trait Transport: Debug + Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Response, TransportError>>;
 
+    /// Resolves when the process that listens at `address` has ended: its end of a connection was closed
+    /// or reset, *and* a new connection was refused thereafter. A timeout, an unreachable network or an
+    /// address where nobody ever listened prove nothing, so it does not resolve for those.
+    fn process_ended(&self, address: &str) -> BoxFuture<'static, ()>;
+
     /// Streams a snapshot.
     fn send_snapshot(
         &self,

@@ -24,6 +24,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// After this time a sender finds out that its message does not get through.
 const LOSS_NOTICED_AFTER: Duration = Duration::from_millis(20);
+/// After this time a server finds out that the process at an address has ended.
+const END_NOTICED_AFTER: Duration = Duration::from_millis(2);
 /// Bytes of a snapshot that travel together.
 const SNAPSHOT_PIECE_BYTES: usize = 4 << 10;
 
@@ -286,6 +288,22 @@ impl Transport for Port {
     ) -> BoxFuture<'static, Result<Response, TransportError>> {
         let (from, to) = (self.address.clone(), address.to_owned());
         in_time(timeout, self.network.clone().carry(from, to, purpose, envelope))
+    }
+
+    fn process_ended(&self, address: &str) -> BoxFuture<'static, ()> {
+        let (network, from, to) = (self.network.clone(), self.address.clone(), address.to_owned());
+        Box::pin(async move {
+            let mut was_there = false;
+            loop {
+                let is_cut = network.is_cut(&from, &to) || network.is_cut(&to, &from);
+                let listens = network.service(&to).is_ok();
+                if !is_cut && was_there && !listens {
+                    return;
+                }
+                was_there |= listens && !is_cut;
+                tokio::time::sleep(END_NOTICED_AFTER).await;
+            }
+        })
     }
 
     fn send_snapshot(

@@ -43,6 +43,9 @@ impl Transport for Nowhere {
     fn call(&self, _: &str, _: Purpose, _: Envelope, _: Duration) -> Answer {
         Box::pin(async { Err(TransportError::Unreachable("nobody".to_owned())) })
     }
+    fn process_ended(&self, _: &str) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
     fn send_snapshot(&self, _: &str, _: SnapshotHeader, _: Snapshot, _: Duration) -> Answer {
         Box::pin(async { Err(TransportError::Unreachable("nobody".to_owned())) })
     }
