@@ -6,6 +6,7 @@ pub mod availability;
 pub mod bank;
 pub mod counter;
 pub mod coverage;
+pub mod early_elections;
 pub mod hashes;
 pub mod linear;
 pub(crate) mod lock;

@@ -102,6 +102,9 @@ pub struct Sample {
     pub term: Option<u64>,
     /// Whether it leads.
     pub leads: Option<bool>,
+    /// How many elections its process began because the leader's process had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_elections: Option<u64>,
     /// The last entry it applied, at the moment of the hash.
     pub applied: Option<u64>,
     /// The hash of its state after that entry.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::checker::hashes::Ledger;
-use crate::checker::{Verdict, availability, coverage, process, terms};
+use crate::checker::{Verdict, availability, coverage, early_elections, process, terms};
 use crate::record::{Record, write_json};
 use crate::workload::{self, Judgement};
 
@@ -81,6 +81,7 @@ pub fn judge(record: &Record) -> Result<Conclusion> {
         Verdict::from_violations(record.ending.broken_promises.clone()),
     ));
     judgements.push(Judgement::new("terms", terms::check(record)));
+    judgements.push(Judgement::new("early-elections", early_elections::check(record)));
     judgements.push(Judgement::new("coverage", coverage::check(record)));
     let words: Vec<Word> = judgements.into_iter().map(Word::from).collect();
     let says = |overall| words.iter().any(|word| word.overall == overall);

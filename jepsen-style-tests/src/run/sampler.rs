@@ -58,6 +58,7 @@ async fn read_figures(probe: &Http, sample: &mut Sample) {
     let Ok(answer) = probe.get("/metrics").await else { return };
     sample.term = answer.figure("quorate_raft_term");
     sample.leads = answer.figure("quorate_raft_is_leader").map(|leads| leads == 1);
+    sample.early_elections = answer.figure("quorate_raft_elections_after_leader_end_total");
     sample.snapshot = answer.figure("quorate_raft_snapshot_index");
 }
 
