@@ -10,8 +10,9 @@
 //! * Never on a timeout. A cut cable, lost power, a paused or starved leader end no connection, so they
 //!   still take the election timeout ([`Transport::process_ended`] has the exact rule).
 //! * Never because of one's own network: a follower that is cut off is not *refused* a connection.
-//! * One candidate at a time. The voters that remain take turns in the order of their ids, a
-//!   [`TURN_MS`] apart, or they would split the votes.
+//! * One candidate at a time, or they would split the votes. The voters that remain ask each other for the last
+//!   entry of their logs, and take turns: the longest log first (it alone is sure to be granted the
+//!   votes), then the lowest id, a [`TURN`] apart.
 //!
 //! The vote request says that it is part of a handover of leadership (Ongaro's dissertation, section
 //! 4.2.3), so that voters grant it although the old leader's lease has not expired. It is not subject to
@@ -19,25 +20,30 @@
 //!
 //! [`Transport::process_ended`]: super::transport::Transport::process_ended
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::raft::TransferLeaderRequest;
-use quorate_storage::raft::NodeId;
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
+use quorate_storage::raft::{LogId, NodeId, Peer, TypeConfig, Vote};
 use tokio::sync::watch;
 
 use super::Raft;
 use super::context::Context;
 use super::leadership::Leadership;
+use super::protocol::{Request, Response};
+use super::transport::Purpose;
 
-/// The voter with the n-th lowest id stands n turns after the leader's end. Long enough for a vote and
-/// two fsyncs of a healthy disk; short against the election timeout.
-const TURN_MS: u64 = 50;
-/// How often a voter stands in one leadership: the first candidate may lack entries that a later one
-/// has, and take the term from it. After that, the election timeout decides.
-const ATTEMPTS_MAX: u64 = 3;
+/// Time between two candidates: long enough for a vote and two fsyncs of a healthy disk, short against the
+/// election timeout. The first candidate does not wait.
+const TURN: Duration = Duration::from_millis(100);
+/// How often a voter stands in one leadership. After that, the election timeout decides.
+const ATTEMPTS_MAX: u32 = 3;
+/// How long the other voters may take to say how long their logs are. Who does not answer in time would
+/// hardly vote in time either.
+const QUESTION_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Watches the leader's process, and stands for election when it ends.
 #[derive(Debug)]
@@ -94,10 +100,11 @@ impl FailureDetector {
 
     /// Stands for election in turn, until somebody leads or the attempts are used up.
     async fn succeed(&self, ended: &Leadership, leadership: &mut watch::Receiver<Leadership>) {
-        let Some((turn, voters)) = self.turn_after(ended) else { return };
         for attempt in 0..ATTEMPTS_MAX {
-            let turns = if attempt == 0 { turn } else { voters };
-            let pause = self.context.clock.sleep(Duration::from_millis(turns * TURN_MS));
+            let Some(turn) = self.turn_after(ended).await else { return };
+            // After the first attempt, an election that is under way gets the time to end.
+            let turns = turn + attempt.min(1);
+            let pause = self.context.clock.sleep(TURN * turns);
             tokio::select! {
                 () = pause => {}
                 _ = leadership.wait_for(|now| now != ended && now.leader.is_some()) => return,
@@ -106,16 +113,43 @@ impl FailureDetector {
         }
     }
 
-    /// This node's place among the voters that remain, and their number; `None` if it does not vote.
-    fn turn_after(&self, ended: &Leadership) -> Option<(u64, u64)> {
+    /// This node's place among the voters that can be elected; `None` if it does not vote.
+    async fn turn_after(&self, ended: &Leadership) -> Option<u32> {
         let (leader, _) = ended.leader.as_ref()?;
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let mut voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
-        voters.retain(|id| id != leader);
-        voters.sort_unstable();
-        let turn = voters.iter().position(|id| *id == self.context.id)?;
-        Some((turn as u64, voters.len() as u64))
+        let (term, voters) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = &metrics.membership_config;
+            let peer = |id: NodeId| membership.get_node(&id).map(|peer| (id, peer.clone()));
+            let voters: BTreeMap<NodeId, Peer> = membership.voter_ids().filter_map(peer).collect();
+            (metrics.current_term, voters)
+        };
+        let own = self.context.id;
+        if !voters.contains_key(&own) {
+            return None;
+        }
+        let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await.ok()?;
+        let request = VoteRequest::new(Vote::new(term + 1, own), last);
+        let others = voters.iter().filter(|(id, _)| *id != leader && **id != own);
+        let questions = others.map(|(id, peer)| self.last_entry_of(*id, peer, request.clone()));
+        let answers = futures_util::future::join_all(questions).await;
+        Some(turn_of((own, last), answers.into_iter().flatten()))
+    }
+
+    /// The last entry of another voter's log, if it answers. A pre-vote is answered with it and changes
+    /// nothing; whether it is granted does not matter here.
+    async fn last_entry_of(
+        &self,
+        voter: NodeId,
+        peer: &Peer,
+        request: VoteRequest<TypeConfig>,
+    ) -> Option<(NodeId, Option<LogId>)> {
+        let request = Request::PreVote(request);
+        let answer = self.context.call(voter, peer, Purpose::Control, request, QUESTION_TIMEOUT);
+        match answer.await {
+            Ok(Response::Vote(answer)) => Some((voter, answer.last_log_id)),
+            Ok(_) | Err(_) => None,
+        }
     }
 
     /// Starts an election that does not wait for the leader's lease, as if it had handed leadership over.
@@ -128,6 +162,10 @@ impl FailureDetector {
             }
             metrics.vote
         };
+        // This node has voted for a candidate of a later term, which may be about to win.
+        if vote.leader_id.term > ended.term && vote.leader_id.voted_for != self.context.id {
+            return;
+        }
         // Whether the log suffices is for the voters to say.
         let request = TransferLeaderRequest::new(vote, self.context.id, None);
         match self.raft.handle_transfer_leader(request).await {
@@ -142,6 +180,44 @@ impl FailureDetector {
     }
 }
 
+/// How many of `others` are to stand before this node: those with more of the log, which would refuse
+/// it their votes; and among equals those with a lower id.
+fn turn_of(
+    (own, last): (NodeId, Option<LogId>),
+    others: impl Iterator<Item = (NodeId, Option<LogId>)>,
+) -> u32 {
+    let is_before = |(id, entry): &(NodeId, Option<LogId>)| {
+        entry.cmp(&last).then_with(|| own.cmp(id)) == std::cmp::Ordering::Greater
+    };
+    u32::try_from(others.filter(is_before).count()).unwrap_or(u32::MAX)
+}
+
 fn is_leader_of(leadership: &Leadership, id: NodeId) -> bool {
     leadership.leader.as_ref().is_some_and(|(leader, _)| *leader == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::leader_id_std::CommittedLeaderId;
+
+    use super::*;
+
+    fn entry(term: u64, index: u64) -> Option<LogId> {
+        Some(LogId::new(CommittedLeaderId::new(term), index))
+    }
+
+    #[test]
+    fn the_longest_log_stands_first_and_the_lowest_id_among_equals() {
+        let servers = [(1, entry(3, 9)), (2, entry(3, 11)), (4, entry(3, 11)), (5, entry(2, 40))];
+        let turn = |own: NodeId| {
+            let this = servers.iter().find(|(id, _)| *id == own).copied().unwrap();
+            turn_of(this, servers.into_iter().filter(|(id, _)| *id != own))
+        };
+        assert_eq!([turn(2), turn(4), turn(1), turn(5)], [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_voter_that_nobody_answers_does_not_wait() {
+        assert_eq!(turn_of((3, None), std::iter::empty()), 0);
+    }
 }
