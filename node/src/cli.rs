@@ -1,15 +1,19 @@
 //! The command line: what the binaries do with their arguments.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::agent_config::{AgentArgs, AgentSettings, with_two_dashes};
 use crate::config::{ConfigError, ServerArgs, ServerConfig};
+use crate::consul_agent::flags::{AgentArgs, with_two_dashes};
+use crate::consul_agent::settings::{AgentSettings, LogSettings};
 use crate::log_stream::Logs;
 use crate::mutants;
 use crate::server::{self, Surroundings};
@@ -31,7 +35,7 @@ enum Verb {
     Server(Box<ServerArgs>),
     /// Runs a single throw-away server on 127.0.0.1:8500, with its data in a temporary directory
     Dev,
-    /// Runs a server with the flags and JSON files of a Consul agent
+    /// Runs a server with the flags and files of a Consul agent
     Agent(Box<AgentArgs>),
 }
 
@@ -114,32 +118,48 @@ fn exit_code(ended: Result<(), Failure>) -> ExitCode {
 
 /// The command line. `agent` takes Consul's flags, which may have one dash.
 fn arguments() -> Vec<OsString> {
-    let given: Vec<OsString> = std::env::args_os().collect();
-    let is_agent = given.get(1).is_some_and(|verb| verb == "agent");
-    let texts: Option<Vec<String>> =
-        given.iter().map(|argument| argument.to_str().map(str::to_owned)).collect();
-    match texts.filter(|_| is_agent) {
-        Some(texts) => with_two_dashes(texts.into_iter()).into_iter().map(Into::into).collect(),
-        None => given,
-    }
+    with_two_dashes(std::env::args_os().collect())
 }
 
 /// Begins to log. `QUORATE_LOG` says what, else everything from this level on.
-fn begin_log(level: &str) -> Logs {
-    let filter = EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| {
-        // openraft warns with every heartbeat that an absent peer does not answer; a line for each
-        // change of state is ours to write.
-        EnvFilter::new(format!("{level},openraft=error,sled=warn,hyper=warn"))
-    });
+fn begin_log(settings: &LogSettings) -> Result<Logs, Failure> {
+    let filter = || {
+        EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| {
+            // openraft warns with every heartbeat that an absent peer does not answer; a line for each
+            // change of state is ours to write.
+            EnvFilter::new(format!("{},openraft=error,sled=warn,hyper=warn", settings.level))
+        })
+    };
     let logs = Logs::default();
-    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    tracing_subscriber::registry().with(to_stderr.with_filter(filter)).with(logs.layer()).init();
-    logs
+    let to_stderr = log_lines(settings.json, std::io::stderr).with_filter(filter());
+    let to_file = match &settings.file {
+        None => None,
+        Some(path) => {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let told =
+                |error| std::io::Error::other(format!("log_file {}: {error}", path.display()));
+            let file = std::sync::Mutex::new(file.map_err(told)?);
+            Some(log_lines(settings.json, file).with_filter(filter()))
+        }
+    };
+    tracing_subscriber::registry().with(to_stderr).with(to_file).with(logs.layer()).init();
+    Ok(logs)
+}
+
+/// A layer that writes lines: of text, or each a JSON object.
+fn log_lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    if json { lines.json().boxed() } else { lines.boxed() }
 }
 
 fn server(args: ServerArgs) -> Result<(), Failure> {
     let config = args.resolve()?;
-    run(config, Surroundings { logs: begin_log("info"), ..Surroundings::default() })
+    let logs = begin_log(&LogSettings { level: "info", ..LogSettings::default() })?;
+    run(config, Surroundings { logs, ..Surroundings::default() })
 }
 
 fn dev() -> Result<(), Failure> {
@@ -158,12 +178,31 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
         None => Some(tempfile::tempdir()?),
     };
     let config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
-    let AgentSettings { log_level, response_headers, sources, warnings, .. } = settings;
-    let logs = begin_log(log_level);
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    let AgentSettings { log, response_headers, sources, notes, listeners, .. } = settings;
+    let logs = begin_log(&log)?;
+    notes.log();
+    let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
+    run(config, Surroundings { logs, response_headers, sources, listeners: Some(listeners) })
+}
+
+/// The file with this process's id, which is removed in the end.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: PathBuf) -> std::io::Result<Self> {
+        std::fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| {
+            std::io::Error::new(error.kind(), format!("pid_file {}: {error}", path.display()))
+        })?;
+        Ok(Self(path))
     }
-    run(config, Surroundings { logs, response_headers, sources })
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "the file of the process id is left behind");
+        }
+    }
 }
 
 fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {

@@ -57,7 +57,7 @@ pub struct ServerArgs {
     /// RPC addresses of the other servers
     #[arg(long, env = "QUORATE_SERVER_JOIN", value_delimiter = ',', value_name = "IP:PORT,...")]
     #[serde(default)]
-    pub join: Vec<SocketAddr>,
+    pub join: Vec<String>,
     /// Name of the datacenter [default: dc1]
     #[arg(long, env = "QUORATE_SERVER_DATACENTER")]
     pub datacenter: Option<String>,
@@ -94,8 +94,8 @@ pub struct ServerConfig {
     pub dns_addr: SocketAddr,
     /// How many servers found a new cluster.
     pub bootstrap_expect: usize,
-    /// RPC addresses of other servers.
-    pub join: Vec<SocketAddr>,
+    /// RPC addresses of other servers, `HOST:PORT`.
+    pub join: Vec<String>,
     /// The datacenter's name.
     pub datacenter: String,
     /// Name of the agent of this server's own host.
@@ -182,7 +182,7 @@ impl ServerArgs {
             rpc_listen_addr: self.rpc_listen_addr.unwrap_or(rpc_addr),
             dns_addr: self.dns_addr.unwrap_or_else(|| loopback(DNS_PORT)),
             bootstrap_expect: self.bootstrap_expect.unwrap_or(default_expect),
-            join: self.join,
+            join: check_join(&self.join)?,
             datacenter: check_name(
                 "--datacenter",
                 self.datacenter.unwrap_or_else(|| "dc1".into()),
@@ -221,6 +221,18 @@ fn check_name(flag: &str, name: String) -> Result<String, ConfigError> {
         ));
     }
     Ok(name)
+}
+
+/// Addresses without the blanks around them. Host names are looked up at each connection.
+fn check_join(addresses: &[String]) -> Result<Vec<String>, ConfigError> {
+    let trimmed = addresses.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let checked = trimmed.map(|text| match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => invalid(&format!("--join {text:?}: HOST:PORT of another server's RPC listener")),
+    });
+    checked.collect()
 }
 
 fn parse_duration(text: &str) -> Result<Duration, ConfigError> {

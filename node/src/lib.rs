@@ -91,7 +91,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`cli`], [`config`], [`server`] | the process: flags, directories, listeners, signals |
-//! | [`agent_config`], [`definitions`] | `quorate agent`: Consul's files, and the services that they define |
+//! | [`consul_agent`] | `quorate agent`: Consul's flags and files, and the services that they define |
+//! | [`listen`] | TCP addresses and sockets in the file system |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue of servers |
@@ -113,18 +114,18 @@
 )]
 
 pub mod agent;
-pub mod agent_config;
 pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod cluster_clock;
 pub mod compaction;
 pub mod config;
-pub mod definitions;
+pub mod consul_agent;
 pub mod host;
 pub mod http;
 pub mod identity;
 pub mod leader;
+pub mod listen;
 pub mod log_stream;
 pub mod metrics;
 pub mod mutants;

@@ -1,7 +1,6 @@
 //! The process around a node: directories, listeners, signals.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +8,19 @@ use axum::http::HeaderMap;
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
 use quorate_storage::snapshot::FileSnapshots;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent_config::Sources;
 use crate::clock::Clock;
 use crate::compaction;
 use crate::config::ServerConfig;
-use crate::definitions::Definitions;
+use crate::consul_agent::files::Sources;
+use crate::consul_agent::registrar::Definitions;
 use crate::http::{self, Api};
 use crate::identity::Identity;
+use crate::listen::{Listen, Listener};
 use crate::log_stream::Logs;
 use crate::node::{Node, NodeParts, NodeSettings};
 use crate::process::{Process, Reload};
@@ -58,10 +57,9 @@ impl Identity for DataDir {
 /// the disk fails. Nothing that was acknowledged is lost by any of these.
 pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
     // Listeners first: a second server on the same addresses must not touch the data directory.
-    let http_listener = bind("--http-addr", config.http_addr).await?;
-    let is_direct = config.rpc_listen_addr == config.rpc_addr;
-    let rpc_flag = if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" };
-    let rpc_listener = bind(rpc_flag, config.rpc_listen_addr).await?;
+    let listeners = surroundings.listeners.clone().unwrap_or_else(|| Listeners::of(&config));
+    let http_listeners = bind_all(&listeners.http, listeners.http_setting).await?;
+    let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting).await?;
     let fresh_store_id = Uuid::new_v4().to_string();
     let data_dir = DataDir::open(&config.data_dir, config.node_id, fresh_store_id);
     let data_dir = Arc::new(data_dir.map_err(io::Error::other)?);
@@ -78,27 +76,33 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let (node, service) = Node::start(settings(&config), parts).await?;
     tracing::info!(
         name = %config.name,
-        http = %config.http_addr,
+        http = %texts(&listeners.http),
         rpc = %config.rpc_addr,
         incarnation = data_dir.incarnation(),
         "started"
     );
     let stop_serving = CancellationToken::new();
-    let rpc = tokio::spawn(serve_rpc(rpc_listener, service));
+    let rpc = JoinSet::from_iter(
+        rpc_listeners.into_iter().map(|listener| serve_rpc(listener, Arc::clone(&service))),
+    );
     let compaction =
         tokio::spawn(compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic()));
     let (process, definitions) = process(&node, &config, surroundings);
     let api = Api::new(&node, Arc::clone(&process));
-    let http = tokio::spawn(http::server::serve(api, http_listener, stop_serving.clone()));
+    let http = JoinSet::from_iter(
+        http_listeners
+            .into_iter()
+            .map(|listener| http::server::serve(api.clone(), listener, stop_serving.clone())),
+    );
     let ended = live(&node, process.reload.as_ref()).await;
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     node.begin_stop().await;
     stop_serving.cancel();
-    if tokio::time::timeout(drain_max, http).await.is_err() {
+    if tokio::time::timeout(drain_max, http.join_all()).await.is_err() {
         tracing::warn!("some requests were still under way");
     }
     node.end().await;
-    rpc.abort();
+    drop(rpc);
     definitions.abort();
     compaction.abort();
     let closed = monitor.close().await;
@@ -115,6 +119,8 @@ pub struct Surroundings {
     pub response_headers: HeaderMap,
     /// Files that define services and checks of its own host.
     pub sources: Sources,
+    /// Where it listens, if not where its settings say.
+    pub listeners: Option<Listeners>,
 }
 
 /// What the API sees of the process, and the task that keeps the definitions of files registered.
@@ -123,7 +129,7 @@ fn process(
     config: &ServerConfig,
     surroundings: Surroundings,
 ) -> (Arc<Process>, JoinHandle<()>) {
-    let Surroundings { logs, response_headers, sources } = surroundings;
+    let Surroundings { logs, response_headers, sources, listeners: _ } = surroundings;
     let (reload, requests) = Reload::new();
     let data_dir = config.data_dir.clone();
     let has_files = !sources.is_empty();
@@ -167,14 +173,49 @@ async fn reload_on_hangup(reload: Option<&Reload>) -> io::Result<()> {
     std::future::pending().await
 }
 
-async fn bind(flag: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot listen on {address} ({flag}): {error}"))
-    })
+/// Where a server listens, and what an operator changes to have it listen elsewhere.
+#[derive(Debug, Clone)]
+pub struct Listeners {
+    /// For clients.
+    pub http: Vec<Listen>,
+    /// The setting of these.
+    pub http_setting: &'static str,
+    /// For other servers: the RPC address first.
+    pub rpc: Vec<Listen>,
+    /// The setting of these.
+    pub rpc_setting: &'static str,
+}
+
+impl Listeners {
+    /// Those of `quorate server`.
+    fn of(config: &ServerConfig) -> Self {
+        let is_direct = config.rpc_listen_addr == config.rpc_addr;
+        Self {
+            http: vec![Listen::Tcp(config.http_addr)],
+            http_setting: "--http-addr",
+            rpc: vec![Listen::Tcp(config.rpc_listen_addr)],
+            rpc_setting: if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" },
+        }
+    }
+}
+
+async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for listen in listens {
+        listeners.push(listen.bind(setting).await?);
+    }
+    Ok(listeners)
+}
+
+fn texts(listens: &[Listen]) -> String {
+    listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Serves other servers.
-async fn serve_rpc(listener: TcpListener, service: Arc<Service>) {
+async fn serve_rpc(listener: Listener, service: Arc<Service>) {
+    let Listener::Tcp(listener) = listener else {
+        unreachable!("settings give servers TCP addresses for each other")
+    };
     use axum::serve::ListenerExt;
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
@@ -197,7 +238,7 @@ fn settings(config: &ServerConfig) -> NodeSettings {
         agent_name: config.agent_name.clone(),
         hold_timeout: config.hold_timeout,
         bootstrap_expect: config.bootstrap_expect,
-        join: config.join.iter().map(ToString::to_string).collect(),
+        join: config.join.clone(),
         fresh_cluster_id: Uuid::new_v4().to_string(),
     }
 }

@@ -14,11 +14,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::drain::Drained;
+use crate::listen::{Listener, Stream};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the API until `stopping` is cancelled; then accepts nothing more, lets requests end (long
 /// polls end at once) and closes idle connections.
-pub async fn serve(api: Api, listener: TcpListener, stopping: CancellationToken) {
+pub async fn serve(api: Api, listener: Listener, stopping: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -64,13 +64,9 @@ fn connection(
     api: &Api,
     builder: &auto::Builder<TokioExecutor>,
     graceful: &GracefulShutdown,
-    stream: TcpStream,
+    stream: Stream,
     caller: SocketAddr,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%caller, %error, "connection closed before it was served");
-        return;
-    }
     let api = api.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let api = api.clone();

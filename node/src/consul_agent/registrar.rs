@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use quorate_storage::State;
 use quorate_storage::command::{Agent, Command, Rejection};
-use quorate_storage::record::{CheckRegistration, ServiceDefinition};
+use quorate_storage::record::CheckRegistration;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::agent_config::{Defined, Sources};
+use super::definitions::{Parsed, parse};
+use super::files::Sources;
 use crate::clock::Clock;
-use crate::http::parse_definition;
 use crate::node::{Consistency, Node, ProposeError};
 use crate::process::ReloadRequest;
 
@@ -50,13 +49,6 @@ struct Registered {
     services: BTreeMap<String, BTreeSet<String>>,
     /// Checks of the host, and of services that no file defines.
     checks: BTreeSet<String>,
-}
-
-/// What files define, parsed.
-#[derive(Debug, Default)]
-struct Parsed {
-    services: Vec<(ServiceDefinition, Vec<CheckRegistration>)>,
-    checks: Vec<CheckRegistration>,
 }
 
 impl Definitions {
@@ -99,7 +91,7 @@ impl Definitions {
         let parsed = parse(&self.sources.defined().map_err(|error| error.to_string())?)?;
         let path = self.data_dir.join(FILE);
         let before = remembered(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let now = parsed.ids();
+        let now = Registered::of(&parsed);
         // Before anything is registered, so that nothing is forgotten when this is interrupted.
         remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -182,73 +174,20 @@ fn about(command: &Command) -> String {
     }
 }
 
-/// Judges what files define, without registering it.
-///
-/// # Errors
-/// The first fault, with the definition that has it.
-pub fn judge(defined: &Defined) -> Result<(), String> {
-    parse(defined).map(drop)
-}
-
-fn parse(defined: &Defined) -> Result<Parsed, String> {
-    let services = defined.services.iter().zip(1..).map(|(service, place)| {
-        let told = |error| format!("service {}: {error}", label(service, place));
-        parse_definition::service(service).map_err(told)
-    });
-    let checks = defined.checks.iter().zip(1..).map(|(check, place)| {
-        let told = |error| format!("check {}: {error}", label(check, place));
-        parse_definition::check(check).map_err(told)
-    });
-    Ok(Parsed {
-        services: services.collect::<Result<_, _>>()?,
-        checks: checks.collect::<Result<_, _>>()?,
-    })
-}
-
-/// How a fault names a definition: by its id, else its name, else its place. It shows no more of it:
-/// a definition may hold passwords, and a fault is logged and told to whoever asked for the reload.
-fn label(definition: &Value, place: usize) -> String {
-    let text_of = |wanted: &str| {
-        let mut members = definition.as_object()?.iter();
-        let is_wanted = |key: &str| key.replace('_', "").eq_ignore_ascii_case(wanted);
-        members.find(|(key, _)| is_wanted(key))?.1.as_str().filter(|text| !text.is_empty())
-    };
-    let named = ["checkid", "id", "name"].into_iter().find_map(text_of);
-    named.map_or_else(|| format!("number {place}"), |text| format!("{text:?}"))
-}
-
-impl Parsed {
-    fn ids(&self) -> Registered {
+impl Registered {
+    fn of(parsed: &Parsed) -> Self {
         let ids = |checks: &[CheckRegistration]| {
             checks.iter().map(|check| check.id.to_string()).collect::<BTreeSet<_>>()
         };
-        let services = self.services.iter();
-        Registered {
+        let services = parsed.services.iter();
+        Self {
             services: services
                 .map(|(service, checks)| (service.id.to_string(), ids(checks)))
                 .collect(),
-            checks: ids(&self.checks),
+            checks: ids(&parsed.checks),
         }
     }
 
-    fn commands(self, agent: &Agent) -> Vec<Command> {
-        let services =
-            self.services.into_iter().map(|(service, checks)| Command::AgentRegisterService {
-                agent: agent.clone(),
-                service: Box::new(service),
-                checks,
-                // Maintenance is such a check, and must outlive a reload.
-                replace_existing_checks: false,
-            });
-        let checks = self.checks.into_iter().map(|check| Command::AgentRegisterCheck {
-            agent: agent.clone(),
-            check: Box::new(check),
-        });
-        services.chain(checks).collect()
-    }
-}
-
-impl Registered {
     /// Both together.
     fn with(&self, other: &Self) -> Self {
         let mut all = self.clone();
@@ -298,8 +237,9 @@ fn remember(path: &Path, registered: &Registered) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use quorate_storage::command::{Batch, Part};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
+    use super::super::files::Defined;
     use super::*;
 
     fn ids(services: &Value, checks: &Value) -> Registered {
@@ -307,7 +247,7 @@ mod tests {
             services: services.as_array().unwrap().clone(),
             checks: checks.as_array().unwrap().clone(),
         };
-        parse(&defined).unwrap().ids()
+        Registered::of(&parse(&defined).unwrap())
     }
 
     fn agent() -> Agent {
@@ -353,7 +293,7 @@ mod tests {
         let part = Part { origin: 1, incarnation: 1, answered_through: 0, commands };
         state.apply(&Batch { parts: vec![part], ..Batch::default() });
         let gone = |name| {
-            let mut gone = parsed(name).ids().gone(&Registered::default(), &agent());
+            let mut gone = Registered::of(&parsed(name)).gone(&Registered::default(), &agent());
             assert_eq!(gone.len(), 2);
             gone.retain(|command| is_own(command, &state));
             gone.len()
@@ -371,31 +311,6 @@ mod tests {
         assert_eq!(remembered(&path).unwrap(), now);
         std::fs::write(&path, "{").unwrap();
         assert!(remembered(&path).is_err());
-    }
-
-    #[test]
-    fn a_fault_is_told_with_the_name_of_the_definition_and_nothing_else_of_it() {
-        let header = json!({"Authorization": ["secret"]});
-        let faulty = |mut definition: Value| {
-            definition["Header"] = header.clone();
-            definition["nope"] = json!(1);
-            definition
-        };
-        let service = |definition| Defined { services: vec![faulty(definition)], checks: vec![] };
-        let check = |definition| Defined { services: vec![], checks: vec![faulty(definition)] };
-        for (defined, name) in [
-            (service(json!({"ID": "a1", "Name": "a"})), "service \"a1\": "),
-            (service(json!({"id": "", "name": "a"})), "service \"a\": "),
-            (service(json!({"name": 7})), "service number 1: "),
-            (check(json!({"check_id": "c", "name": "b"})), "check \"c\": "),
-            (check(json!({})), "check number 1: "),
-        ] {
-            let error = judge(&defined).unwrap_err();
-            assert!(error.starts_with(name), "{error}");
-            assert!(!error.contains("secret"), "{error}");
-        }
-        let error = judge(&service(json!({"name": "a"}))).unwrap_err();
-        assert!(error.contains("unknown field"), "{error}");
     }
 
     #[tokio::test]

@@ -1,0 +1,24 @@
+//! `quorate agent`: a server set up the way a Consul agent is, with Consul's flags and files.
+//!
+//! Habits, packages and test suites start `consul agent -config-dir DIR`; the same files start a server
+//! here, or say by name what keeps them from it.
+//!
+//! ```text
+//!   flags ──┐
+//!           ├──> files: one object ──> keys: what is refused, ──> settings ──> ServerArgs, listeners
+//!   files ──┘    (merged)              ignored, honoured              │
+//!                                                                     └──> definitions ──> registrar
+//!   address: IPs, sockets and templates                                    (services, checks)
+//! ```
+//!
+//! [`flags`] and [`files`] know the outside, [`keys`] what each key means, [`settings`] what a server
+//! needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered while the
+//! server runs; it is the only part that knows a node.
+
+pub mod address;
+mod definitions;
+pub mod files;
+pub mod flags;
+mod keys;
+pub mod registrar;
+pub mod settings;

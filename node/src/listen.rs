@@ -1,0 +1,146 @@
+//! Where a server listens: at TCP addresses, and at sockets in the file system.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// At a TCP address.
+    Tcp(SocketAddr),
+    /// At a socket in the file system.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Its permissions, if they are not to be those that the process gives to new files.
+        mode: Option<u32>,
+    },
+}
+
+/// A listening socket. One in the file system is removed with it.
+#[derive(Debug)]
+pub enum Listener {
+    /// At a TCP address.
+    Tcp(TcpListener),
+    /// At a socket in the file system.
+    Unix(UnixListener, Removed),
+}
+
+/// A connection of either kind.
+pub type Stream = Either<TcpStream, UnixStream>;
+
+/// A path that is removed when this is dropped.
+#[derive(Debug)]
+pub struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "the socket was removed already");
+        }
+    }
+}
+
+impl Listen {
+    /// The TCP address, if it is one.
+    #[must_use]
+    pub const fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// Begins to listen; `setting` is what an operator would change.
+    ///
+    /// # Errors
+    /// When the address is not this machine's, or taken; the text says which, and by which setting.
+    pub async fn bind(&self, setting: &str) -> io::Result<Listener> {
+        let bound = match self {
+            Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Self::Unix { path, mode } => bind_unix(path, *mode),
+        };
+        bound.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {self} ({setting}): {error}"))
+        })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// A socket that a process left behind when it was killed is removed first; any other file is not.
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
+    if is_socket {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(Listener::Unix(listener, Removed(path.to_owned())))
+}
+
+impl Listener {
+    /// The next connection, and where it comes from: whoever reaches a socket in the file system is on
+    /// this host.
+    ///
+    /// # Errors
+    /// The peer hung up, or there is a shortage that may pass.
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, caller) = listener.accept().await?;
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%caller, %error, "connection closed before it was served");
+                }
+                Ok((Either::Left(stream), caller))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Either::Right(stream), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_replaced_and_one_in_use_or_a_file_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.sock");
+        // The standard library's listener leaves its socket behind, as a killed process does.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listen = Listen::Unix { path: path.clone(), mode: Some(0o600) };
+        let listener = listen.bind("client_addr").await.unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let error = listen.bind("client_addr").await.unwrap_err().to_string();
+        assert!(error.contains("q.sock (client_addr)"), "{error}");
+        drop(listener);
+        assert!(!path.exists());
+        std::fs::write(&path, "mine").unwrap();
+        assert!(listen.bind("client_addr").await.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+}
