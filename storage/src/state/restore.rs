@@ -28,7 +28,7 @@ use super::change::Change;
 use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::{Outcome, Rejection};
-use crate::record::{Autopilot, Indexes, NodeKind};
+use crate::record::{Autopilot, CheckRegistration, Indexes, NodeKind};
 use crate::snapshot::RecordReader;
 use crate::{ClusterTime, Index, Millis, Topic};
 
@@ -158,7 +158,10 @@ impl Change<'_> {
                 self.put_service(key, &row.definition);
             }
             if let Some(row) = slot.checks.get(SERF_HEALTH) {
-                self.register_check(key, row.registration.clone());
+                // A client may have registered it for a service, which the backup need not have.
+                let service_id = "".into();
+                let own = CheckRegistration { service_id, ..row.registration.clone() };
+                self.register_check(key, own);
             }
         }
     }
