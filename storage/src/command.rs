@@ -281,6 +281,18 @@ pub enum Command {
         /// Which restore.
         id: Arc<str>,
     },
+    /// What an agent's configuration says of its node: `PUT /v1/quorate/agent`. What is `None` is left
+    /// as it is.
+    DescribeAgent {
+        /// Whose node.
+        agent: Agent,
+        /// The node's id.
+        id: Option<String>,
+        /// Tagged addresses, in place of those made from its address and beside them.
+        tagged_addresses: Option<TextMap>,
+        /// Metadata, all of it but what every agent's node has.
+        meta: Option<TextMap>,
+    },
 }
 
 /// `PUT /v1/catalog/register`, parsed.

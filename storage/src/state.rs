@@ -271,6 +271,10 @@ impl Change<'_> {
             Command::RestoreBegin { id } => self.begin_restore(id)?,
             Command::RestorePiece { id, offset, piece } => self.stage_piece(id, *offset, piece)?,
             Command::RestoreFinish { id } => return self.finish_restore(id),
+            Command::DescribeAgent { agent, id, tagged_addresses, meta } => {
+                let (id, tagged) = (id.as_deref(), tagged_addresses.as_ref());
+                self.describe_agent(agent, id, tagged, meta.as_ref());
+            }
             Command::ProbeResult { number, probe, status, output } => {
                 return self.conclude_probe(*number, *probe, status, output);
             }

@@ -271,7 +271,18 @@ impl Generator {
                 service_id: if self.chance(60) { self.pick(&SERVICE_IDS) } else { "" }.into(),
                 reason: self.chance(50).then(|| "why".to_owned()),
             },
-            6..8 => Command::AgentLeave { agent },
+            6 | 7 => Command::AgentLeave { agent },
+            8 => {
+                let mut texts = |name: &str, values: &[&'static str]| {
+                    let some =
+                        self.chance(60).then(|| (name.to_owned(), self.pick(values).to_owned()));
+                    self.chance(80).then(|| some.into_iter().collect())
+                };
+                let tagged_addresses = texts("wan", &["198.51.100.1", "198.51.100.2"]);
+                let meta = texts("rack", &["1", "2"]);
+                let id = self.chance(50).then(|| self.pick(&["id-a", "id-b"]).to_owned());
+                Command::DescribeAgent { agent, id, tagged_addresses, meta }
+            }
             _ => {
                 let index = state.topic_index(&Topic::Autopilot).0;
                 let cas = self.chance(60).then_some(index);

@@ -339,6 +339,12 @@ fn later_commands() -> Vec<Command> {
         Command::RestoreBegin { id: "r1".into() },
         Command::RestorePiece { id: "r1".into(), offset: 300, piece: Bytes::from_static(b"\x00v") },
         Command::RestoreFinish { id: "r1".into() },
+        Command::DescribeAgent {
+            agent: common::agent("h1"),
+            id: Some("id".to_owned()),
+            tagged_addresses: Some(text_map()),
+            meta: None,
+        },
     ]
 }
 

@@ -369,7 +369,15 @@ impl Story {
 fn node_text(row: &Node) -> String {
     let Node { name, address, id, indexes, .. } = row;
     let kind = common::kind_word(row.kind);
-    format!("    {name} {address} id={id} {kind} {}..{}\n", indexes.create, indexes.modify)
+    // Only what is not the same for every agent's node of this address.
+    let said: String = [&row.meta, &row.tagged_addresses]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|(_, value)| !value.is_empty() && *value != address)
+        .map(|(key, value)| format!(" {key}={value}"))
+        .collect();
+    format!("    {name} {address} id={id} {kind}{said} {}..{}\n", indexes.create, indexes.modify)
 }
 
 fn service_text(row: &Service) -> String {
@@ -569,6 +577,16 @@ fn catalog_command(line: &Line<'_>) -> Command {
             reason: line.get("reason").map(str::to_owned),
         },
         "leave" => Command::AgentLeave { agent: line.agent.clone() },
+        "describe" => Command::DescribeAgent {
+            agent: line.agent.clone(),
+            id: line.get("id").map(str::to_owned),
+            tagged_addresses: line
+                .get("wan")
+                .map(|value| TextMap::from([("wan".to_owned(), value.to_owned())])),
+            meta: line.get("meta").map(|_| {
+                line.all("meta").map(|value| (value.to_owned(), "m".to_owned())).collect()
+            }),
+        },
         "autopilot" => Command::SetAutopilot {
             settings: Box::new(AutopilotSettings {
                 min_quorum: line.number("min-quorum"),

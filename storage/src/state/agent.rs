@@ -104,19 +104,54 @@ impl State {
 
 impl Change<'_> {
     /// Sees to it that an agent's node exists, has the agent's present address and is alive; returns
-    /// its folded name.
+    /// its folded name. What else was said of the node, by `catalog/register` or by its agent's
+    /// configuration, stays.
     pub(super) fn ensure_agent(&mut self, agent: &Agent, kind: NodeKind) -> Arc<str> {
         let key = fold_arc(&agent.name);
-        let present = self.state.catalog.nodes.get(&key).map(|slot| slot.node.kind);
-        let kind = match present {
+        let present = self.state.catalog.nodes.get(&key).map(|slot| slot.node.clone());
+        let kind = match present.as_ref().map(|node| node.kind) {
             // A server's node is the server's, also when its agent is named like it.
             Some(NodeKind::Server) => return key,
             Some(NodeKind::ServerAgent) => NodeKind::ServerAgent,
             Some(NodeKind::Agent | NodeKind::Registered) | None => kind,
         };
-        self.put_node(host_node(&agent.name, &agent.id, &agent.address, kind), None);
+        let mut node = host_node(&agent.name, &agent.id, &agent.address, kind);
+        if let Some(present) = present {
+            keep_description(&mut node, &present);
+        }
+        self.put_node(node, None);
         self.register_check(&key, serf_health(true));
         key
+    }
+
+    /// Gives an agent's node the id, addresses and metadata of its configuration, and takes away what
+    /// an earlier one said.
+    pub(super) fn describe_agent(
+        &mut self,
+        agent: &Agent,
+        id: Option<&str>,
+        tagged: Option<&TextMap>,
+        meta: Option<&TextMap>,
+    ) {
+        let key = self.ensure_agent(agent, NodeKind::Agent);
+        let Some(slot) = self.state.catalog.nodes.get(&key) else { return };
+        let mut node = Node::clone(&slot.node);
+        let plain = host_node(&node.name, &node.id, &node.address, node.kind);
+        let described = |plain: Option<TextMap>, said: &TextMap| {
+            let mut all = plain.unwrap_or_default();
+            all.extend(said.clone());
+            Some(all)
+        };
+        if let Some(id) = id {
+            id.clone_into(&mut node.id);
+        }
+        if let Some(tagged) = tagged {
+            node.tagged_addresses = described(plain.tagged_addresses, tagged);
+        }
+        if let Some(meta) = meta {
+            node.meta = described(plain.meta, meta);
+        }
+        self.put_node(node, None);
     }
 
     /// `PUT /v1/agent/service/register`.
@@ -222,7 +257,12 @@ impl Change<'_> {
 
     /// Enters a server into the catalogue, and its host's agent.
     pub(super) fn register_server(&mut self, server: &ServerRecord) {
-        let node = host_node(&server.name, &server.node_id, &server.address, NodeKind::Server);
+        let mut node = host_node(&server.name, &server.node_id, &server.address, NodeKind::Server);
+        let slot = self.state.catalog.nodes.get(&fold_arc(&server.name));
+        // What a client once registered under the name was no description of this server.
+        if let Some(slot) = slot.filter(|slot| slot.node.kind != NodeKind::Registered) {
+            keep_description(&mut node, &slot.node);
+        }
         let key = self.put_node(node, None);
         self.register_check(&key, serf_health(true));
         self.put_service(
@@ -290,6 +330,22 @@ fn host_node(name: &Arc<str>, id: &str, address: &str, kind: NodeKind) -> Node {
         meta: Some(TextMap::from([("consul-network-segment".to_owned(), String::new())])),
         kind,
         indexes: Indexes::default(),
+    }
+}
+
+/// Keeps what was said of a node: its id, its metadata, and the tagged addresses that were not made from
+/// its address.
+fn keep_description(node: &mut Node, present: &Node) {
+    if !present.id.is_empty() {
+        node.id.clone_from(&present.id);
+    }
+    let meta = node.meta.get_or_insert_default();
+    meta.extend(present.meta.iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    let tagged = node.tagged_addresses.get_or_insert_default();
+    for (name, address) in present.tagged_addresses.iter().flatten() {
+        if *address != present.address {
+            tagged.insert(name.clone(), address.clone());
+        }
     }
 }
 

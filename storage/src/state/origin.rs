@@ -187,6 +187,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::ProbeResult { .. }
         | Command::RestoreBegin { .. }
         | Command::RestorePiece { .. }
-        | Command::RestoreFinish { .. } => false,
+        | Command::RestoreFinish { .. }
+        | Command::DescribeAgent { .. } => false,
     }
 }
