@@ -165,7 +165,6 @@ need_port() {
 need_ports() {
   need_port "$1" --http-port "$HTTP_PORT" "its HTTP API"
   need_port "$1" --rpc-port "$RPC_PORT" "the other nodes"
-  need_port "$1" --dns-port "$DNS_PORT" "DNS"
 }
 
 # --- what the cluster says ---------------------------------------------------------------------
