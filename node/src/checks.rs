@@ -137,6 +137,25 @@ impl ProbeCounts {
     }
 }
 
+/// What is kept of checks' outputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CheckOutput {
+    /// At most this many bytes, even if the check's definition allows more.
+    pub bytes_max: Option<usize>,
+    /// Nothing at all.
+    pub discard: bool,
+}
+
+impl CheckOutput {
+    fn apply(self, mut finding: Finding) -> Finding {
+        let most = if self.discard { Some(0) } else { self.bytes_max };
+        if let Some(most) = most.filter(|most| *most < finding.output.len()) {
+            finding.output.truncate(finding.output.floor_char_boundary(most));
+        }
+        finding
+    }
+}
+
 /// Runs the cluster's checks while this node leads.
 #[derive(Debug)]
 pub struct Checks {
@@ -150,6 +169,8 @@ pub struct Checks {
     pub watches: Arc<Watches>,
     /// What was run.
     pub counts: Arc<ProbeCounts>,
+    /// What is kept of what was found.
+    pub output: CheckOutput,
 }
 
 /// A step of one check's run that has ended.
@@ -242,6 +263,7 @@ impl Checks {
         let now = self.clock.now();
         match step {
             Step::Ran(run, finding) => {
+                let finding = self.output.apply(finding);
                 let published = self.state.load();
                 let shown = published.state.check_numbered(run.check);
                 match shown.and_then(|shown| schedule.judge(&run, finding, shown, now)) {

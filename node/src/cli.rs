@@ -1,20 +1,22 @@
 //! The command line: what the binaries do with their arguments.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::{ConfigError, ServerArgs, ServerConfig};
+use crate::consul_agent::client::{self, ClientSettings};
 use crate::consul_agent::flags::{AgentArgs, with_two_dashes};
 use crate::consul_agent::settings::{AgentSettings, LogSettings};
-use crate::log_stream::Logs;
+use crate::log_stream::{LevelHandle, Logs};
 use crate::mutants;
 use crate::server::{self, Surroundings};
 
@@ -33,10 +35,18 @@ struct Cli {
 enum Verb {
     /// Runs a server of a cluster
     Server(Box<ServerArgs>),
-    /// Runs a single throw-away server on 127.0.0.1:8500, with its data in a temporary directory
-    Dev,
+    /// Runs a single throw-away server, with its data in a temporary directory
+    Dev(DevArgs),
     /// Runs a server with the flags and files of a Consul agent
     Agent(Box<AgentArgs>),
+}
+
+/// Flags of `quorate dev`.
+#[derive(Debug, Args)]
+struct DevArgs {
+    /// Where clients are served
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8500")]
+    http_addr: SocketAddr,
 }
 
 /// Why a command ended.
@@ -100,7 +110,7 @@ pub fn main_of_mutants() -> ExitCode {
 fn carry_out(verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Server(args) => server(*args),
-        Verb::Dev => dev(),
+        Verb::Dev(args) => dev(&args),
         Verb::Agent(args) => agent(*args),
     }
 }
@@ -121,17 +131,12 @@ fn arguments() -> Vec<OsString> {
     with_two_dashes(std::env::args_os().collect())
 }
 
-/// Begins to log. `QUORATE_LOG` says what, else everything from this level on.
-fn begin_log(settings: &LogSettings) -> Result<Logs, Failure> {
-    let filter = || {
-        EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| {
-            // openraft warns with every heartbeat that an absent peer does not answer; a line for each
-            // change of state is ours to write.
-            EnvFilter::new(format!("{},openraft=error,sled=warn,hyper=warn", settings.level))
-        })
-    };
+/// Begins to log; the handle changes the level.
+fn begin_log(settings: &LogSettings) -> Result<(Logs, LevelHandle), Failure> {
+    let (stderr_filter, stderr_level) = reload::Layer::new(filter(settings.level));
+    let (file_filter, file_level) = reload::Layer::new(filter(settings.level));
     let logs = Logs::default();
-    let to_stderr = log_lines(settings.json, std::io::stderr).with_filter(filter());
+    let to_stderr = log_lines(settings.json, std::io::stderr).with_filter(stderr_filter);
     let to_file = match &settings.file {
         None => None,
         Some(path) => {
@@ -139,11 +144,25 @@ fn begin_log(settings: &LogSettings) -> Result<Logs, Failure> {
             let told =
                 |error| std::io::Error::other(format!("log_file {}: {error}", path.display()));
             let file = std::sync::Mutex::new(file.map_err(told)?);
-            Some(log_lines(settings.json, file).with_filter(filter()))
+            Some(log_lines(settings.json, file).with_filter(file_filter))
         }
     };
     tracing_subscriber::registry().with(to_stderr).with(to_file).with(logs.layer()).init();
-    Ok(logs)
+    let set = move |level: &str| {
+        // They fail only if the layers are gone, and then there is no log.
+        let _ = stderr_level.reload(filter(level));
+        let _ = file_level.reload(filter(level));
+    };
+    Ok((logs, LevelHandle::new(set)))
+}
+
+/// `QUORATE_LOG`, else everything from this level on.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| {
+        // openraft warns with every heartbeat that an absent peer does not answer; a line for each
+        // change of state is ours to write.
+        EnvFilter::new(format!("{level},openraft=error,sled=warn,hyper=warn"))
+    })
 }
 
 /// A layer that writes lines: of text, or each a JSON object.
@@ -158,31 +177,69 @@ where
 
 fn server(args: ServerArgs) -> Result<(), Failure> {
     let config = args.resolve()?;
-    let logs = begin_log(&LogSettings { level: "info", ..LogSettings::default() })?;
+    let (logs, _) = begin_log(&LogSettings { level: "info", ..LogSettings::default() })?;
     run(config, Surroundings { logs, ..Surroundings::default() })
 }
 
-fn dev() -> Result<(), Failure> {
+fn dev(args: &DevArgs) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     server(ServerArgs {
         data_dir: Some(directory.path().join("data")),
         name: Some("dev".to_owned()),
+        http_addr: Some(args.http_addr),
+        // Nobody else needs to know it, so it must not be in the way of a cluster on this machine.
+        rpc_addr: Some(free_loopback_address()?),
         ..ServerArgs::default()
     })
 }
 
+/// An address at which nobody listens now.
+fn free_loopback_address() -> std::io::Result<SocketAddr> {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
 fn agent(args: AgentArgs) -> Result<(), Failure> {
     let settings = args.resolve()?;
+    if settings.client_of.is_some() {
+        return client_agent(settings);
+    }
     let temporary = match settings.server.data_dir {
         Some(_) => None,
         None => Some(tempfile::tempdir()?),
     };
     let config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
-    let AgentSettings { log, response_headers, sources, notes, listeners, .. } = settings;
-    let logs = begin_log(&log)?;
-    notes.log();
+    let (logs, level) = begin_log(&settings.log)?;
+    settings.notes.log();
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
-    run(config, Surroundings { logs, response_headers, sources, listeners: Some(listeners) })
+    let surroundings = Surroundings {
+        logs,
+        level,
+        response_headers: settings.response_headers,
+        sources: settings.sources,
+        listeners: Some(settings.listeners),
+        limits: settings.limits,
+        check_output: settings.check_output,
+    };
+    run(config, surroundings)
+}
+
+fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
+    let config = settings.server_config(None)?;
+    let (_, level) = begin_log(&settings.log)?;
+    settings.notes.log();
+    let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
+    std::fs::create_dir_all(&config.data_dir)?;
+    let settings = ClientSettings {
+        name: config.agent_name,
+        servers: settings.client_of.unwrap_or_default(),
+        listeners: settings.listeners,
+        sources: settings.sources,
+        data_dir: config.data_dir,
+        connections_per_client: settings.limits.connections_per_client,
+        level,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok(runtime.block_on(client::run(settings))?)
 }
 
 /// The file with this process's id, which is removed in the end.

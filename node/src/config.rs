@@ -47,7 +47,7 @@ pub struct ServerArgs {
     /// --rpc-addr through a proxy or translated addresses [default: --rpc-addr]
     #[arg(long, env = "QUORATE_SERVER_RPC_LISTEN_ADDR", value_name = "IP:PORT")]
     pub rpc_listen_addr: Option<SocketAddr>,
-    /// Where DNS will be served [default: 127.0.0.1:8600]
+    /// Accepted, for the day when there is DNS: nothing is served there yet [default: 127.0.0.1:8600]
     #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "IP:PORT")]
     pub dns_addr: Option<SocketAddr>,
     /// How many servers found a new cluster together; 0: only join an existing one [default: 1, or 0
@@ -183,10 +183,7 @@ impl ServerArgs {
             dns_addr: self.dns_addr.unwrap_or_else(|| loopback(DNS_PORT)),
             bootstrap_expect: self.bootstrap_expect.unwrap_or(default_expect),
             join: check_join(&self.join)?,
-            datacenter: check_name(
-                "--datacenter",
-                self.datacenter.unwrap_or_else(|| "dc1".into()),
-            )?,
+            datacenter: check_datacenter(self.datacenter.as_deref().unwrap_or("dc1"))?,
             agent_name: check_name(
                 "--agent-name",
                 agent::own_name(self.agent_name.as_deref(), rpc_addr.ip()),
@@ -221,6 +218,17 @@ fn check_name(flag: &str, name: String) -> Result<String, ConfigError> {
         ));
     }
     Ok(name)
+}
+
+/// Consul's rule: small letters, which capital ones become, so that two spellings are one datacenter.
+fn check_datacenter(name: &str) -> Result<String, ConfigError> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_plain {
+        return invalid(&format!(
+            "--datacenter (datacenter) {name:?}: 1 to {NAME_BYTES_MAX} letters, digits, '-' or '_'"
+        ));
+    }
+    Ok(name.to_ascii_lowercase())
 }
 
 /// Addresses without the blanks around them. Host names are looked up at each connection.
@@ -281,6 +289,20 @@ mod tests {
     }
 
     #[test]
+    fn a_datacenter_has_small_letters() {
+        let datacenter = Some("EU-West_1".into());
+        let args = ServerArgs { datacenter, ..ServerArgs::default() };
+        assert_eq!(args.resolve().unwrap().datacenter, "eu-west_1");
+    }
+
+    #[test]
+    fn other_servers_may_have_blanks_around_them_and_names() {
+        let join = vec![" n2.example:8300".to_owned(), "[::1]:8300 ".to_owned()];
+        let config = ServerArgs { join, ..ServerArgs::default() }.resolve().unwrap();
+        assert_eq!(config.join, ["n2.example:8300", "[::1]:8300"]);
+    }
+
+    #[test]
     fn an_unknown_key_in_the_file_is_an_error() {
         assert!(toml::from_str::<ServerArgs>("nod-id = 3").is_err());
     }
@@ -292,6 +314,12 @@ mod tests {
         assert!(refused(ServerArgs { rpc_addr, ..ServerArgs::default() }).contains("--rpc-addr"));
         let node_id = Some(0);
         assert!(refused(ServerArgs { node_id, ..ServerArgs::default() }).contains("--node-id"));
+        let datacenter = Some("eu.west".into());
+        assert!(
+            refused(ServerArgs { datacenter, ..ServerArgs::default() }).contains("--datacenter")
+        );
+        let join = vec!["n2".into()];
+        assert!(refused(ServerArgs { join, ..ServerArgs::default() }).contains("--join"));
         let name = Some("a b".into());
         assert!(refused(ServerArgs { name, ..ServerArgs::default() }).contains("--name"));
         let raft_snapshot_threshold = Some(0);

@@ -3,6 +3,9 @@
 //! Habits, packages and test suites start `consul agent -config-dir DIR`; the same files start a server
 //! here, or say by name what keeps them from it.
 //!
+//! Without `server` the process is a [`client`] agent: it hands requests to the servers in the name of its
+//! host, and keeps no state.
+//!
 //! ```text
 //!   flags ──┐
 //!           ├──> files: one object ──> keys: what is refused, ──> settings ──> ServerArgs, listeners
@@ -12,13 +15,16 @@
 //! ```
 //!
 //! [`flags`] and [`files`] know the outside, [`keys`] what each key means, [`settings`] what a server
-//! needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered while the
-//! server runs; it is the only part that knows a node.
+//! needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
+//! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
 
 pub mod address;
-mod definitions;
+pub mod client;
+pub mod definitions;
 pub mod files;
 pub mod flags;
 mod keys;
 pub mod registrar;
+pub mod registry;
+pub mod servers;
 pub mod settings;

@@ -57,6 +57,7 @@ mod out_of_scope;
 mod params;
 pub(crate) mod parse_definition;
 mod path;
+pub mod per_client;
 mod query;
 mod quorate;
 mod regexp;
@@ -78,6 +79,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::any;
 use tower::ServiceExt as _;
+
+pub(crate) use agent_service::check_meta;
+pub(crate) use call::AGENT_HEADER;
 
 use crate::node::Node;
 use crate::process::Process;

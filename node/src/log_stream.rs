@@ -39,6 +39,32 @@ pub struct Line {
     pub text: Arc<str>,
 }
 
+/// Changes the least important line that goes to the log. Without a log it does nothing.
+#[derive(Clone, Default)]
+pub struct LevelHandle(Option<Arc<SetLevel>>);
+
+type SetLevel = dyn Fn(&str) + Send + Sync;
+
+impl LevelHandle {
+    /// A handle that changes the level with this.
+    pub fn new(set: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(set)))
+    }
+
+    /// Changes the level, in the words of `tracing`.
+    pub fn set(&self, level: &str) {
+        if let Some(set) = &self.0 {
+            set(level);
+        }
+    }
+}
+
+impl fmt::Debug for LevelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LevelHandle").field(&self.0.is_some()).finish()
+    }
+}
+
 /// One who reads along, until it is dropped.
 #[derive(Debug)]
 pub struct Reader {

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent;
-use crate::checks::{Checks, ProbeCounts};
+use crate::checks::{CheckOutput, Checks, ProbeCounts};
 use crate::clock::Clock;
 use crate::cluster_clock::ClusterClock;
 use crate::identity::Identity;
@@ -183,6 +183,8 @@ pub struct NodeSettings {
     pub join: Vec<String>,
     /// The id of a cluster that this node might found.
     pub fresh_cluster_id: String,
+    /// What is kept of checks' outputs: of heartbeats through this node, and of the runs while it leads.
+    pub check_output: CheckOutput,
 }
 
 /// The parts of a node that differ between a real process and a simulation.
@@ -311,6 +313,7 @@ impl Node {
                 state: self.state.clone(),
                 watches: Arc::clone(&self.watches),
                 counts: Arc::clone(&self.probe_counts),
+                output: self.settings.check_output,
             }),
         })
     }
@@ -433,6 +436,11 @@ impl Node {
     /// Who waits for what.
     pub fn watches(&self) -> &Arc<Watches> {
         &self.watches
+    }
+
+    /// What is kept of checks' outputs.
+    pub fn check_output(&self) -> CheckOutput {
+        self.settings.check_output
     }
 
     /// What checks this node ran while it led.

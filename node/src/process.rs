@@ -23,6 +23,21 @@ pub struct Process {
     pub reload: Option<Reload>,
     /// Headers that its operator wants in every answer.
     pub response_headers: HeaderMap,
+    /// What its operator allows.
+    pub limits: ApiLimits,
+}
+
+/// What an operator allows clients; `None` is what Quorate allows otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApiLimits {
+    /// The shortest TTL of a session, in nanoseconds.
+    pub session_ttl_min_nanos: Option<i64>,
+    /// The largest value of a key, in bytes.
+    pub value_bytes: Option<usize>,
+    /// The largest body of a transaction, in bytes.
+    pub txn_bytes: Option<usize>,
+    /// Connections from one IP address.
+    pub connections_per_client: Option<usize>,
 }
 
 /// Asks for the configuration files to be read again.

@@ -1,10 +1,15 @@
 //! The process around a node: directories, listeners, signals.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse as _;
+use axum::routing::{MethodRouter, any};
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
 use quorate_storage::snapshot::FileSnapshots;
@@ -13,19 +18,22 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::checks::CheckOutput;
 use crate::clock::Clock;
 use crate::compaction;
 use crate::config::ServerConfig;
 use crate::consul_agent::files::Sources;
-use crate::consul_agent::registrar::Definitions;
+use crate::consul_agent::registrar::Registrar;
+use crate::consul_agent::registry::Registry;
+use crate::http::per_client::PerClient;
 use crate::http::{self, Api};
 use crate::identity::Identity;
 use crate::listen::{Listen, Listener};
-use crate::log_stream::Logs;
+use crate::log_stream::{LevelHandle, Logs};
 use crate::node::{Node, NodeParts, NodeSettings};
-use crate::process::{Process, Reload};
+use crate::process::{ApiLimits, Process, Reload};
 use crate::raft::http_transport::HttpTransport;
-use crate::raft::{rpc_server, service::Service};
+use crate::raft::rpc_server;
 
 /// After a stop was asked for, requests that are under way get this long.
 const DRAIN_MAX: Duration = Duration::from_secs(6);
@@ -73,7 +81,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
         clock: Clock::monotonic(),
         identity: Arc::clone(&data_dir) as _,
     };
-    let (node, service) = Node::start(settings(&config), parts).await?;
+    let (node, service) = Node::start(settings(&config, surroundings.check_output), parts).await?;
     tracing::info!(
         name = %config.name,
         http = %texts(&listeners.http),
@@ -82,18 +90,18 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
         "started"
     );
     let stop_serving = CancellationToken::new();
-    let rpc = JoinSet::from_iter(
-        rpc_listeners.into_iter().map(|listener| serve_rpc(listener, Arc::clone(&service))),
-    );
     let compaction =
         tokio::spawn(compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic()));
     let (process, definitions) = process(&node, &config, surroundings);
     let api = Api::new(&node, Arc::clone(&process));
-    let http = JoinSet::from_iter(
-        http_listeners
-            .into_iter()
-            .map(|listener| http::server::serve(api.clone(), listener, stop_serving.clone())),
+    let routes = rpc_server::router(service).fallback(for_client_agents(api.clone()));
+    let rpc = JoinSet::from_iter(
+        rpc_listeners.into_iter().map(|listener| serve_rpc(listener, routes.clone())),
     );
+    let connections = PerClient::new(process.limits.connections_per_client);
+    let http = JoinSet::from_iter(http_listeners.into_iter().map(|listener| {
+        http::server::serve(api.clone(), listener, connections.clone(), stop_serving.clone())
+    }));
     let ended = live(&node, process.reload.as_ref()).await;
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     node.begin_stop().await;
@@ -121,6 +129,12 @@ pub struct Surroundings {
     pub sources: Sources,
     /// Where it listens, if not where its settings say.
     pub listeners: Option<Listeners>,
+    /// What its API allows.
+    pub limits: ApiLimits,
+    /// What is kept of checks' outputs.
+    pub check_output: CheckOutput,
+    /// Changes the level of its log.
+    pub level: LevelHandle,
 }
 
 /// What the API sees of the process, and the task that keeps the definitions of files registered.
@@ -129,18 +143,19 @@ fn process(
     config: &ServerConfig,
     surroundings: Surroundings,
 ) -> (Arc<Process>, JoinHandle<()>) {
-    let Surroundings { logs, response_headers, sources, listeners: _ } = surroundings;
+    let Surroundings { logs, response_headers, sources, limits, level, .. } = surroundings;
     let (reload, requests) = Reload::new();
     let data_dir = config.data_dir.clone();
     let has_files = !sources.is_empty();
-    let definitions = Definitions { node: Arc::clone(node), sources, data_dir: data_dir.clone() };
+    let registry = Registry::Here(Arc::clone(node));
+    let registrar = Registrar { registry, sources, data_dir: data_dir.clone(), level };
     let kept = tokio::spawn(async move {
         if has_files {
-            definitions.keep(requests).await;
+            registrar.keep(requests).await;
         }
     });
     let reload = has_files.then_some(reload);
-    (Arc::new(Process { logs, data_dir: Some(data_dir), reload, response_headers }), kept)
+    (Arc::new(Process { logs, data_dir: Some(data_dir), reload, response_headers, limits }), kept)
 }
 
 /// Returns when the server is to end: told to, refused by the cluster, or failed.
@@ -161,7 +176,7 @@ async fn live(node: &Arc<Node>, reload: Option<&Reload>) -> io::Result<()> {
 }
 
 /// Reads the configuration files again at each SIGHUP.
-async fn reload_on_hangup(reload: Option<&Reload>) -> io::Result<()> {
+pub(crate) async fn reload_on_hangup(reload: Option<&Reload>) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     while hangup.recv().await.is_some() {
         match reload {
@@ -199,7 +214,11 @@ impl Listeners {
     }
 }
 
-async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
+/// Listens at each of these; `setting` is what an operator would change.
+///
+/// # Errors
+/// When one is taken, or not this machine's.
+pub(crate) async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for listen in listens {
         listeners.push(listen.bind(setting).await?);
@@ -207,12 +226,26 @@ async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>
     Ok(listeners)
 }
 
-fn texts(listens: &[Listen]) -> String {
+/// The addresses, for the log.
+pub(crate) fn texts(listens: &[Listen]) -> String {
     listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// The API as client agents reach it, which know the servers' RPC addresses only. Other clients do not
+/// belong at this port.
+fn for_client_agents(api: Api) -> MethodRouter {
+    any(|ConnectInfo(caller): ConnectInfo<SocketAddr>, mut request: Request| async move {
+        if !request.headers().contains_key(http::AGENT_HEADER) {
+            let text = "this port is for servers and client agents; the HTTP API has its own";
+            return (StatusCode::NOT_FOUND, text).into_response();
+        }
+        request.extensions_mut().insert(caller);
+        api.answer(request).await
+    })
+}
+
 /// Serves other servers.
-async fn serve_rpc(listener: Listener, service: Arc<Service>) {
+async fn serve_rpc(listener: Listener, routes: Router) {
     let Listener::Tcp(listener) = listener else {
         unreachable!("settings give servers TCP addresses for each other")
     };
@@ -222,12 +255,14 @@ async fn serve_rpc(listener: Listener, service: Arc<Service>) {
             tracing::debug!(%error, "cannot turn Nagle's algorithm off");
         }
     });
-    if let Err(error) = axum::serve(listener, rpc_server::router(service)).await {
+    if let Err(error) =
+        axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>()).await
+    {
         tracing::error!(%error, "the RPC listener ended");
     }
 }
 
-fn settings(config: &ServerConfig) -> NodeSettings {
+fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {
     NodeSettings {
         id: config.node_id,
         name: config.name.clone(),
@@ -240,5 +275,6 @@ fn settings(config: &ServerConfig) -> NodeSettings {
         bootstrap_expect: config.bootstrap_expect,
         join: config.join.clone(),
         fresh_cluster_id: Uuid::new_v4().to_string(),
+        check_output,
     }
 }

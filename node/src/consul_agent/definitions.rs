@@ -1,17 +1,134 @@
-//! What files define, judged and parsed.
+//! What configurations say of an agent's node, and the services and checks that they define: judged,
+//! parsed, and as steps that register it.
+
+use std::sync::Arc;
 
 use quorate_storage::command::{Agent, Command};
-use quorate_storage::record::{CheckRegistration, ServiceDefinition};
-use serde_json::Value;
+use quorate_storage::record::{CheckRegistration, Node, ServiceDefinition, TextMap};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::files::Defined;
 use crate::http::parse_definition;
 
+/// What a configuration says of its agent's node. What is `None` is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Description {
+    /// The node's id, a UUID.
+    #[serde(rename = "ID", default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Tagged addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tagged_addresses: Option<TextMap>,
+    /// Metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<TextMap>,
+}
+
 /// What files define, parsed.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
-    pub(super) services: Vec<(ServiceDefinition, Vec<CheckRegistration>)>,
+    pub(super) services: Vec<ParsedService>,
+    pub(super) checks: Vec<ParsedCheck>,
+}
+
+/// A service with its checks, and the body that says so.
+#[derive(Debug, Clone)]
+pub(super) struct ParsedService {
+    pub(super) service: ServiceDefinition,
     pub(super) checks: Vec<CheckRegistration>,
+    body: Value,
+}
+
+/// A check, and the body that says so.
+#[derive(Debug, Clone)]
+pub(super) struct ParsedCheck {
+    pub(super) check: CheckRegistration,
+    body: Value,
+}
+
+/// A change to what is registered: a command where there is a node, a request where there is not.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Describe(Description),
+    PutService(Box<ParsedService>),
+    PutCheck(Box<ParsedCheck>),
+    DropService(Arc<str>),
+    DropCheck(Arc<str>),
+}
+
+impl Description {
+    /// Whether it asks for nothing.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.id.is_none() && self.tagged_addresses.is_none() && self.meta.is_none()
+    }
+
+    /// Whether a node is as it says.
+    pub(super) fn is_true_of(&self, node: &Node) -> bool {
+        let has = |there: &Option<TextMap>, said: &Option<TextMap>| {
+            let value_of = |key| there.as_ref().and_then(|there| there.get(key));
+            said.iter().flatten().all(|(key, value)| value_of(key) == Some(value))
+        };
+        self.id.as_ref().is_none_or(|id| *id == node.id)
+            && has(&node.tagged_addresses, &self.tagged_addresses)
+            && has(&node.meta, &self.meta)
+    }
+}
+
+impl Step {
+    /// What does it where there is a node.
+    pub(super) fn command(self, agent: &Agent) -> Command {
+        let agent = agent.clone();
+        match self {
+            Self::Describe(said) => Command::DescribeAgent {
+                agent,
+                id: said.id,
+                tagged_addresses: said.tagged_addresses,
+                meta: said.meta,
+            },
+            Self::PutService(parsed) => Command::AgentRegisterService {
+                agent,
+                service: Box::new(parsed.service),
+                checks: parsed.checks,
+                // Maintenance is such a check, and must outlive a reload.
+                replace_existing_checks: false,
+            },
+            Self::PutCheck(parsed) => {
+                Command::AgentRegisterCheck { agent, check: Box::new(parsed.check) }
+            }
+            Self::DropService(service_id) => Command::AgentDeregisterService { agent, service_id },
+            Self::DropCheck(check_id) => Command::AgentDeregisterCheck { agent, check_id },
+        }
+    }
+
+    /// What does it over the API: a path for `PUT`, and the body.
+    pub(super) fn request(&self) -> (String, Value) {
+        let path = |path: &str, id: &str| {
+            let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+            format!("/v1/agent/{path}/deregister/{id}")
+        };
+        match self {
+            Self::Describe(said) => ("/v1/quorate/agent".to_owned(), json!(said)),
+            Self::PutService(parsed) => {
+                ("/v1/agent/service/register".to_owned(), parsed.body.clone())
+            }
+            Self::PutCheck(parsed) => ("/v1/agent/check/register".to_owned(), parsed.body.clone()),
+            Self::DropService(id) => (path("service", id), Value::Null),
+            Self::DropCheck(id) => (path("check", id), Value::Null),
+        }
+    }
+
+    /// What it is about, for people.
+    pub(super) fn about(&self) -> String {
+        match self {
+            Self::Describe(_) => "the node".to_owned(),
+            Self::PutService(parsed) => format!("service {:?}", parsed.service.id),
+            Self::PutCheck(parsed) => format!("check {:?}", parsed.check.id),
+            Self::DropService(id) => format!("service {id:?}"),
+            Self::DropCheck(id) => format!("check {id:?}"),
+        }
+    }
 }
 
 /// Judges what files define, without registering it.
@@ -23,17 +140,19 @@ pub(super) fn judge(defined: &Defined) -> Result<(), String> {
 }
 
 pub(super) fn parse(defined: &Defined) -> Result<Parsed, String> {
-    let services = defined.services.iter().zip(1..).map(|(service, place)| {
-        let told = |error| format!("service {}: {error}", label(service, place));
-        parse_definition::service(service).map_err(told)
+    let services = defined.services.iter().zip(1..).map(|(body, place)| {
+        let told = |error| format!("service {}: {error}", label(body, place));
+        let (service, checks) = parse_definition::service(body).map_err(told)?;
+        Ok(ParsedService { service, checks, body: body.clone() })
     });
-    let checks = defined.checks.iter().zip(1..).map(|(check, place)| {
-        let told = |error| format!("check {}: {error}", label(check, place));
-        parse_definition::check(check).map_err(told)
+    let checks = defined.checks.iter().zip(1..).map(|(body, place)| {
+        let told = |error| format!("check {}: {error}", label(body, place));
+        let check = parse_definition::check(body).map_err(told)?;
+        Ok(ParsedCheck { check, body: body.clone() })
     });
     Ok(Parsed {
-        services: services.collect::<Result<_, _>>()?,
-        checks: checks.collect::<Result<_, _>>()?,
+        services: services.collect::<Result<_, String>>()?,
+        checks: checks.collect::<Result<_, String>>()?,
     })
 }
 
@@ -50,20 +169,10 @@ fn label(definition: &Value, place: usize) -> String {
 }
 
 impl Parsed {
-    /// What registers it all for an agent.
-    pub(super) fn commands(self, agent: &Agent) -> Vec<Command> {
-        let services =
-            self.services.into_iter().map(|(service, checks)| Command::AgentRegisterService {
-                agent: agent.clone(),
-                service: Box::new(service),
-                checks,
-                // Maintenance is such a check, and must outlive a reload.
-                replace_existing_checks: false,
-            });
-        let checks = self.checks.into_iter().map(|check| Command::AgentRegisterCheck {
-            agent: agent.clone(),
-            check: Box::new(check),
-        });
+    /// What registers it all.
+    pub(super) fn steps(self) -> Vec<Step> {
+        let services = self.services.into_iter().map(|parsed| Step::PutService(Box::new(parsed)));
+        let checks = self.checks.into_iter().map(|parsed| Step::PutCheck(Box::new(parsed)));
         services.chain(checks).collect()
     }
 }

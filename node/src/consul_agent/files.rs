@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use super::definitions::Description;
 use super::keys::{self, Findings};
 use super::settings::Configuration;
 use crate::config::ConfigError;
@@ -60,6 +61,17 @@ pub struct Defined {
     pub checks: Vec<Value>,
 }
 
+/// What of a configuration can change while an agent runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Services and checks.
+    pub defined: Defined,
+    /// What is said of the node.
+    pub description: Description,
+    /// The least important line of the log, in the words of `tracing`.
+    pub log_level: &'static str,
+}
+
 /// A configuration, and what there is to say about it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Read {
@@ -70,18 +82,23 @@ pub(super) struct Read {
 }
 
 impl Sources {
-    /// Whether there is nothing that could be different when it is read again.
+    /// Whether there is nothing to read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty()
+        self.paths.is_empty() && self.flags.is_empty() && self.fragments.is_empty()
     }
 
-    /// Reads what the files define now.
+    /// Reads what can change while an agent runs.
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn defined(&self) -> Result<Defined, ConfigError> {
-        Ok(self.read()?.configuration.defined())
+    pub fn reload(&self) -> Result<Reading, ConfigError> {
+        let configuration = self.read()?.configuration;
+        Ok(Reading {
+            defined: configuration.defined(),
+            description: configuration.description()?,
+            log_level: configuration.log_level()?,
+        })
     }
 
     /// Reads everything as one.

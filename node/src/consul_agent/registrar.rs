@@ -1,5 +1,5 @@
-//! Services and checks that configuration files define: registered for the agent of the server's own
-//! host when it starts, and again whenever the files are read again.
+//! Keeps what an agent's configuration says registered: its node's description, and services and checks,
+//! when it starts and again whenever the files are read again.
 //!
 //! What vanishes from the files is deregistered. Which ids came from files is remembered in the data
 //! directory, so that this also holds for what vanished while the server was down, and so that nothing
@@ -7,21 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::State;
-use quorate_storage::command::{Agent, Command, Rejection};
-use quorate_storage::record::CheckRegistration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::definitions::{Parsed, parse};
+use super::definitions::{Description, Parsed, Step, parse};
 use super::files::Sources;
+use super::registry::Registry;
 use crate::clock::Clock;
-use crate::node::{Consistency, Node, ProposeError};
+use crate::log_stream::LevelHandle;
 use crate::process::ReloadRequest;
 
 /// The file of remembered ids, in the data directory.
@@ -31,15 +27,20 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// up to this: what is refused as it stands will be refused again, and each attempt is a write.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Keeps what files define registered.
+/// The node is looked at this often, in case somebody else has written its row.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(60);
+
+/// Keeps what a configuration says registered.
 #[derive(Debug)]
-pub struct Definitions {
-    /// The node that registers.
-    pub node: Arc<Node>,
-    /// The files.
+pub struct Registrar {
+    /// Where.
+    pub registry: Registry,
+    /// The configuration.
     pub sources: Sources,
     /// Where ids are remembered.
     pub data_dir: PathBuf,
+    /// The log's level, which a reload may change.
+    pub level: LevelHandle,
 }
 
 /// Ids that came from files.
@@ -49,9 +50,12 @@ struct Registered {
     services: BTreeMap<String, BTreeSet<String>>,
     /// Checks of the host, and of services that no file defines.
     checks: BTreeSet<String>,
+    /// Whether a configuration described the node: one that no longer does takes that back.
+    #[serde(default)]
+    described: bool,
 }
 
-impl Definitions {
+impl Registrar {
     /// Registers everything, and again at each request. Ends when nobody can ask any more.
     pub async fn keep(self, mut requests: mpsc::Receiver<ReloadRequest>) {
         let clock = Clock::monotonic();
@@ -75,7 +79,15 @@ impl Definitions {
                 }
             };
         }
-        while let Some(done) = requests.recv().await {
+        loop {
+            let request = tokio::select! {
+                request = requests.recv() => request,
+                () = clock.sleep(DESCRIBE_EVERY) => {
+                    self.describe_again().await;
+                    continue;
+                }
+            };
+            let Some(done) = request else { return };
             let loaded = self.load().await;
             match &loaded {
                 Ok(()) => tracing::info!("the definitions of the configuration were read again"),
@@ -88,52 +100,51 @@ impl Definitions {
     /// Makes what is registered what the files define. They are judged as a whole first: one fault
     /// leaves everything as it was. One that the cluster refuses does not keep the others from it.
     async fn load(&self) -> Result<(), String> {
-        let parsed = parse(&self.sources.defined().map_err(|error| error.to_string())?)?;
+        let reading = self.sources.reload().map_err(|error| error.to_string())?;
+        let parsed = parse(&reading.defined)?;
+        self.level.set(reading.log_level);
         let path = self.data_dir.join(FILE);
         let before = remembered(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let now = Registered::of(&parsed);
+        let now = Registered::of(&parsed, &reading.description);
         // Before anything is registered, so that nothing is forgotten when this is interrupted.
         remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
-        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let agent = self.node.agent_of(local, None).ok_or("the cluster is not known yet")?;
-        let propose = |command| self.propose(command);
-        let mut gone = before.gone(&now, &agent);
-        let newest = self.node.read(Consistency::Linearizable).await;
-        let newest = newest.map_err(|error| error.to_string())?;
-        gone.retain(|command| is_own(command, &newest.state));
-        drop(newest);
-        let mut refused = each(gone, propose).await?;
+        let described = described(reading.description, before.described);
+        let carry_out = |step| self.registry.carry_out(step);
+        let mut steps = Vec::new();
+        if !described.is_empty() || self.registry.needs(&described) {
+            steps.push(Step::Describe(described));
+        }
+        steps.extend(self.registry.only_own(before.gone(&now)).await?);
+        let mut refused = each(steps, carry_out).await?;
         if refused.is_empty() {
             remember(&path, &now).map_err(|error| error.to_string())?;
         }
-        refused.extend(each(parsed.commands(&agent), propose).await?);
+        refused.extend(each(parsed.steps(), carry_out).await?);
         if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
     }
 
-    async fn propose(&self, command: Command) -> Result<Result<(), Rejection>, ProposeError> {
-        Ok(match self.node.propose(command).await?.into_result() {
-            // Somebody else has deregistered it already.
-            Ok(_) | Err(Rejection::UnknownService(_) | Rejection::UnknownCheck(_)) => Ok(()),
-            Err(rejection) => Err(rejection),
-        })
+    /// Describes the node again if its row is not what the configuration says.
+    async fn describe_again(&self) {
+        // The files may have changed since: they count when they are read again as a whole.
+        let Ok(reading) = self.sources.reload() else { return };
+        if !self.registry.needs(&reading.description) {
+            return;
+        }
+        match self.registry.carry_out(Step::Describe(reading.description)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => tracing::warn!(%error, "the node is not described"),
+        }
     }
 }
 
-/// Whether what a deregistration names is on its agent's own node. If it is not, the id may mean the
-/// only other agent that has it: from a client that is taken as meant, from a file it is a stranger's.
-fn is_own(command: &Command, state: &State) -> bool {
-    match command {
-        Command::AgentDeregisterService { agent, service_id } => {
-            let own = state.service(&agent.name, service_id);
-            let meant = state.find_service(&agent.name, service_id);
-            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
-        }
-        Command::AgentDeregisterCheck { agent, check_id } => {
-            let own = state.check(&agent.name, check_id);
-            let meant = state.find_check(&agent.name, check_id);
-            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
-        }
-        _ => true,
+/// What to say of the node: where an earlier configuration said something and this one does not, that
+/// there is nothing.
+fn described(said: Description, before: bool) -> Description {
+    let empty = before.then(Default::default);
+    Description {
+        id: said.id,
+        tagged_addresses: said.tagged_addresses.or_else(|| empty.clone()),
+        meta: said.meta.or(empty),
     }
 }
 
@@ -142,49 +153,34 @@ fn longer(pause: Duration) -> Duration {
     pause.saturating_mul(2).min(RETRY_PAUSE_MAX)
 }
 
-/// Proposes commands one after the other; returns what was refused, each with its reason.
+/// Carries steps out one after the other; returns what was refused, each with its reason.
 ///
 /// # Errors
 /// The cluster cannot be reached: then it cannot for the others either.
-async fn each<F>(
-    commands: Vec<Command>,
-    propose: impl Fn(Command) -> F,
-) -> Result<Vec<String>, String>
+async fn each<F>(steps: Vec<Step>, carry_out: impl Fn(Step) -> F) -> Result<Vec<String>, String>
 where
-    F: Future<Output = Result<Result<(), Rejection>, ProposeError>>,
+    F: Future<Output = Result<Result<(), String>, String>>,
 {
     let mut refused = Vec::new();
-    for command in commands {
-        let about = about(&command);
-        if let Err(rejection) = propose(command).await.map_err(|error| error.to_string())? {
-            refused.push(format!("{about}: {rejection}"));
+    for step in steps {
+        let about = step.about();
+        if let Err(why) = carry_out(step).await? {
+            refused.push(format!("{about}: {why}"));
         }
     }
     Ok(refused)
 }
 
-/// What a command is about, for people.
-fn about(command: &Command) -> String {
-    match command {
-        Command::AgentRegisterService { service, .. } => format!("service {:?}", service.id),
-        Command::AgentDeregisterService { service_id, .. } => format!("service {service_id:?}"),
-        Command::AgentRegisterCheck { check, .. } => format!("check {:?}", check.id),
-        Command::AgentDeregisterCheck { check_id, .. } => format!("check {check_id:?}"),
-        _ => "a definition".to_owned(),
-    }
-}
-
 impl Registered {
-    fn of(parsed: &Parsed) -> Self {
-        let ids = |checks: &[CheckRegistration]| {
-            checks.iter().map(|check| check.id.to_string()).collect::<BTreeSet<_>>()
-        };
-        let services = parsed.services.iter();
+    fn of(parsed: &Parsed, description: &Description) -> Self {
+        let services = parsed.services.iter().map(|parsed| {
+            let checks = parsed.checks.iter().map(|check| check.id.to_string()).collect();
+            (parsed.service.id.to_string(), checks)
+        });
         Self {
-            services: services
-                .map(|(service, checks)| (service.id.to_string(), ids(checks)))
-                .collect(),
-            checks: ids(&parsed.checks),
+            services: services.collect(),
+            checks: parsed.checks.iter().map(|parsed| parsed.check.id.to_string()).collect(),
+            described: !description.is_empty(),
         }
     }
 
@@ -195,26 +191,21 @@ impl Registered {
             all.services.entry(service.clone()).or_default().extend(checks.iter().cloned());
         }
         all.checks.extend(other.checks.iter().cloned());
+        all.described |= other.described;
         all
     }
 
     /// What takes away everything that is not there any more.
-    fn gone(&self, now: &Self, agent: &Agent) -> Vec<Command> {
-        let check = |id: &String| Command::AgentDeregisterCheck {
-            agent: agent.clone(),
-            check_id: id.as_str().into(),
-        };
-        let mut commands: Vec<_> = self.checks.difference(&now.checks).map(check).collect();
+    fn gone(&self, now: &Self) -> Vec<Step> {
+        let check = |id: &String| Step::DropCheck(id.as_str().into());
+        let mut steps: Vec<_> = self.checks.difference(&now.checks).map(check).collect();
         for (service, checks) in &self.services {
             match now.services.get(service) {
-                Some(kept) => commands.extend(checks.difference(kept).map(check)),
-                None => commands.push(Command::AgentDeregisterService {
-                    agent: agent.clone(),
-                    service_id: service.as_str().into(),
-                }),
+                Some(kept) => steps.extend(checks.difference(kept).map(check)),
+                None => steps.push(Step::DropService(service.as_str().into())),
             }
         }
-        commands
+        steps
     }
 }
 
@@ -236,10 +227,12 @@ fn remember(path: &Path, registered: &Registered) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::command::{Batch, Part};
+    use quorate_storage::State;
+    use quorate_storage::command::{Agent, Batch, Part};
     use serde_json::{Value, json};
 
     use super::super::files::Defined;
+    use super::super::registry::is_own;
     use super::*;
 
     fn ids(services: &Value, checks: &Value) -> Registered {
@@ -247,7 +240,7 @@ mod tests {
             services: services.as_array().unwrap().clone(),
             checks: checks.as_array().unwrap().clone(),
         };
-        Registered::of(&parse(&defined).unwrap())
+        Registered::of(&parse(&defined).unwrap(), &Description::default())
     }
 
     fn agent() -> Agent {
@@ -265,17 +258,9 @@ mod tests {
             &json!([{"name": "a", "check": {"CheckID": "service:a:1", "ttl": "1s"}}]),
             &json!([{"name": "y", "ttl": "1s"}]),
         );
-        let gone = before.gone(&now, &agent());
-        let named: Vec<&str> = gone
-            .iter()
-            .map(|command| match command {
-                Command::AgentDeregisterCheck { check_id, .. } => &**check_id,
-                Command::AgentDeregisterService { service_id, .. } => &**service_id,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(named, ["x", "service:a:2", "b"]);
-        assert!(now.gone(&now, &agent()).is_empty());
+        let gone: Vec<String> = before.gone(&now).iter().map(Step::about).collect();
+        assert_eq!(gone, ["check \"x\"", "check \"service:a:2\"", "service \"b\""]);
+        assert!(now.gone(&now).is_empty());
     }
 
     #[test]
@@ -286,16 +271,20 @@ mod tests {
             parse(&Defined { services, checks }).unwrap()
         };
         let other = Agent { name: "other".into(), ..agent() };
-        let mut commands = parsed("own").commands(&agent());
-        commands.extend(parsed("strange").commands(&other));
+        let commands = |name, agent: &Agent| {
+            parsed(name).steps().into_iter().map(|step| step.command(agent)).collect::<Vec<_>>()
+        };
+        let mut all = commands("own", &agent());
+        all.extend(commands("strange", &other));
         let mut state = State::default();
-        let commands = (1..).zip(commands).collect();
+        let commands = (1..).zip(all).collect();
         let part = Part { origin: 1, incarnation: 1, answered_through: 0, commands };
         state.apply(&Batch { parts: vec![part], ..Batch::default() });
         let gone = |name| {
-            let mut gone = Registered::of(&parsed(name)).gone(&Registered::default(), &agent());
+            let registered = Registered::of(&parsed(name), &Description::default());
+            let mut gone = registered.gone(&Registered::default());
             assert_eq!(gone.len(), 2);
-            gone.retain(|command| is_own(command, &state));
+            gone.retain(|step| is_own(step, &agent(), &state));
             gone.len()
         };
         assert_eq!((gone("own"), gone("strange"), gone("nobody")), (2, 0, 0));
@@ -309,6 +298,8 @@ mod tests {
         let now = ids(&json!([{"name": "a", "check": {"ttl": "1s"}}]), &json!([]));
         remember(&path, &now).unwrap();
         assert_eq!(remembered(&path).unwrap(), now);
+        std::fs::write(&path, r#"{"services": {}, "checks": []}"#).unwrap();
+        assert_eq!(remembered(&path).unwrap(), Registered::default());
         std::fs::write(&path, "{").unwrap();
         assert!(remembered(&path).is_err());
     }
@@ -319,25 +310,32 @@ mod tests {
             services: vec![json!({"name": "a"}), json!({"name": "b"}), json!({"name": "c"})],
             checks: vec![json!({"name": "d", "ttl": "1s", "service_id": "nope"})],
         };
-        let commands = || parse(&defined).unwrap().commands(&agent());
+        let steps = || parse(&defined).unwrap().steps();
         let seen = std::cell::RefCell::new(Vec::new());
-        let refused = each(commands(), |command| {
-            seen.borrow_mut().push(about(&command));
-            let is_bad = ["service \"b\"", "check \"d\""].contains(&&*about(&command));
-            let rejection = Rejection::ServiceDoesNotExist("s".to_owned());
-            std::future::ready(Ok(if is_bad { Err(rejection) } else { Ok(()) }))
+        let refused = each(steps(), |step| {
+            seen.borrow_mut().push(step.about());
+            let is_bad = ["service \"b\"", "check \"d\""].contains(&&*step.about());
+            std::future::ready(Ok(if is_bad { Err("no".to_owned()) } else { Ok(()) }))
         });
         let refused = refused.await.unwrap();
         assert_eq!(seen.take().len(), 4);
-        assert_eq!(refused.len(), 2);
-        assert!(refused[0].starts_with("service \"b\": "), "{refused:?}");
-        assert!(refused[1].starts_with("check \"d\": "), "{refused:?}");
-        let unreachable = each(commands(), |command| {
-            seen.borrow_mut().push(about(&command));
-            std::future::ready(Err(ProposeError::NoLeader))
+        assert_eq!(refused, ["service \"b\": no", "check \"d\": no"]);
+        let unreachable = each(steps(), |step| {
+            seen.borrow_mut().push(step.about());
+            std::future::ready(Err("no leader".to_owned()))
         });
         assert!(unreachable.await.is_err());
         assert_eq!(seen.take().len(), 1, "the others would wait as long for nothing");
+    }
+
+    #[test]
+    fn a_description_that_is_gone_is_taken_back_and_one_that_never_was_touches_nothing() {
+        let meta = Some([("rack".to_owned(), "7".to_owned())].into());
+        let said = Description { meta, ..Description::default() };
+        assert_eq!(described(said.clone(), false), said);
+        assert!(described(Description::default(), false).is_empty());
+        let gone = described(Description::default(), true);
+        assert_eq!((gone.meta, gone.id), (Some(BTreeMap::new()), None));
     }
 
     #[test]

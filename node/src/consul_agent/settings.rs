@@ -24,11 +24,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::address::{self, Host, Interface};
-use super::definitions;
+use super::definitions::{self, Description};
 use super::files::{Defined, Read, Sources};
 use super::flags::AgentArgs;
+use crate::checks::CheckOutput;
 use crate::config::{ConfigError, ServerArgs, ServerConfig};
+use crate::http::check_meta;
 use crate::listen::Listen;
+use crate::process::ApiLimits;
 use crate::server::Listeners;
 
 /// Port of the RPC listener when nothing is said, as Consul's `ports.server`.
@@ -39,6 +42,10 @@ const SERF_PORT: u16 = 8301;
 const HTTP_PORT: u16 = 8500;
 /// Port for DNS.
 const DNS_PORT: u16 = 8600;
+/// A body is not larger, whatever is configured: it goes through the log.
+const BODY_BYTES_MAX: usize = 512 * 1024;
+/// Sessions last a day at most.
+const SESSION_TTL_MIN_MAX_NANOS: i64 = 24 * 3_600 * 1_000_000_000;
 /// Raft ids fit into what JavaScript can count to.
 const NODE_ID_MASK: u64 = (1 << 53) - 1;
 
@@ -50,21 +57,29 @@ pub(super) struct Configuration {
     advertise_addr: Option<String>,
     advertise_addr_ipv4: Option<String>,
     advertise_addr_ipv6: Option<String>,
+    advertise_addr_wan: Option<String>,
+    advertise_addr_wan_ipv4: Option<String>,
+    advertise_addr_wan_ipv6: Option<String>,
     bind_addr: Option<String>,
     bootstrap: Option<bool>,
     bootstrap_expect: Option<usize>,
     #[serde(deserialize_with = "one_or_many")]
     check: Vec<Value>,
+    check_output_max_size: Option<usize>,
     #[serde(deserialize_with = "one_or_many")]
     checks: Vec<Value>,
     client_addr: Option<String>,
     data_dir: Option<PathBuf>,
     datacenter: Option<String>,
+    discard_check_output: Option<bool>,
     http_config: HttpConfig,
+    limits: Limits,
     log_file: Option<PathBuf>,
     log_json: Option<bool>,
     log_level: Option<String>,
     node_id: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    node_meta: BTreeMap<String, String>,
     pub(super) node_name: Option<String>,
     performance: Performance,
     pid_file: Option<PathBuf>,
@@ -80,8 +95,11 @@ pub(super) struct Configuration {
     service: Vec<Value>,
     #[serde(deserialize_with = "one_or_many")]
     services: Vec<Value>,
+    session_ttl_min: Option<String>,
     #[serde(deserialize_with = "one_or_many")]
     start_join: Vec<String>,
+    #[serde(deserialize_with = "texts")]
+    tagged_addresses: BTreeMap<String, String>,
     unix_sockets: UnixSockets,
 }
 
@@ -110,6 +128,14 @@ struct HttpConfig {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct Limits {
+    http_max_conns_per_client: Option<i64>,
+    kv_max_value_size: Option<usize>,
+    txn_max_req_len: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Performance {
     rpc_hold_timeout: Option<String>,
 }
@@ -133,10 +159,16 @@ pub struct AgentSettings {
     pub pid_file: Option<PathBuf>,
     /// Headers for every answer.
     pub response_headers: HeaderMap,
+    /// What its API allows.
+    pub limits: ApiLimits,
+    /// What is kept of checks' outputs.
+    pub check_output: CheckOutput,
     /// Where all this comes from.
     pub sources: Sources,
     /// What is to be said in the log once there is one.
     pub notes: Notes,
+    /// Set if it is a client agent: the servers, `HOST:PORT` each.
+    pub client_of: Option<Vec<String>>,
 }
 
 /// What the log is to be like.
@@ -179,6 +211,8 @@ impl AgentArgs {
     pub fn resolve(self) -> Result<AgentSettings, ConfigError> {
         let Read { configuration, findings, skipped } = self.sources.read()?;
         definitions::judge(&configuration.defined()).map_err(ConfigError::Invalid)?;
+        // Judged here, said by whoever registers it.
+        configuration.description()?;
         let mut notes =
             Notes { warnings: findings.refused, ignored: findings.ignored.into_iter().collect() };
         let passed_over = |path: PathBuf| {
@@ -203,6 +237,9 @@ impl AgentArgs {
             log: configuration.log()?,
             pid_file: configuration.pid_file.clone(),
             response_headers: headers(&configuration.http_config.response_headers)?,
+            limits: configuration.limits()?,
+            check_output: configuration.check_output()?,
+            client_of: resolver.client_of(&rpc)?,
             sources: self.sources,
             notes,
         })
@@ -231,9 +268,79 @@ impl Configuration {
         }
     }
 
+    /// What it says of the agent's node.
+    pub(super) fn description(&self) -> Result<Description, ConfigError> {
+        let id = self.node_id.as_deref().filter(|id| !id.is_empty());
+        let id = id.map(|id| {
+            Uuid::try_parse(id).map_err(|error| about("node_id", &format!("{id:?}: {error}")))
+        });
+        let mut tagged = self.tagged_addresses.clone();
+        for (name, address) in [
+            ("wan", &self.advertise_addr_wan),
+            ("wan_ipv4", &self.advertise_addr_wan_ipv4),
+            ("wan_ipv6", &self.advertise_addr_wan_ipv6),
+        ] {
+            let Some(text) = address.as_ref().filter(|text| !text.is_empty()) else { continue };
+            let ip = address::ip(text, &address::interfaces());
+            let ip = ip.map_err(|why| about("advertise_addr_wan", &why))?;
+            tagged.insert(name.to_owned(), ip.to_string());
+            if name == "wan" {
+                let family = if ip.is_ipv4() { "wan_ipv4" } else { "wan_ipv6" };
+                tagged.entry(family.to_owned()).or_insert_with(|| ip.to_string());
+            }
+        }
+        check_meta(&self.node_meta).map_err(|why| about("node_meta", &why))?;
+        Ok(Description {
+            id: id.transpose()?.map(|id| id.to_string()),
+            tagged_addresses: Some(tagged).filter(|tagged| !tagged.is_empty()),
+            meta: Some(self.node_meta.clone()).filter(|meta| !meta.is_empty()),
+        })
+    }
+
+    fn limits(&self) -> Result<ApiLimits, ConfigError> {
+        let session_ttl_min = match self.session_ttl_min.as_deref() {
+            None | Some("") => None,
+            Some(text) => match duration::parse(text) {
+                Ok(nanos @ 0..=SESSION_TTL_MIN_MAX_NANOS) => Some(nanos),
+                Ok(_) => return invalid(&format!("session_ttl_min {text:?}: from 0s to 24h")),
+                Err(why) => return Err(about("session_ttl_min", &why.to_string())),
+            },
+        };
+        let bytes = |key: &str, given: Option<usize>| match given {
+            Some(bytes) if bytes == 0 || bytes > BODY_BYTES_MAX => {
+                invalid(&format!("limits.{key} {bytes}: from 1 to {BODY_BYTES_MAX}"))
+            }
+            given => Ok(given),
+        };
+        let connections = self.limits.http_max_conns_per_client;
+        Ok(ApiLimits {
+            session_ttl_min_nanos: session_ttl_min,
+            value_bytes: bytes("kv_max_value_size", self.limits.kv_max_value_size)?,
+            txn_bytes: bytes("txn_max_req_len", self.limits.txn_max_req_len)?,
+            connections_per_client: connections.and_then(|given| usize::try_from(given).ok()),
+        })
+    }
+
+    fn check_output(&self) -> Result<CheckOutput, ConfigError> {
+        if self.check_output_max_size == Some(0) {
+            return invalid(
+                "check_output_max_size must be 1 or more; discard_check_output keeps nothing",
+            );
+        }
+        Ok(CheckOutput {
+            bytes_max: self.check_output_max_size,
+            discard: self.discard_check_output.unwrap_or(false),
+        })
+    }
+
+    /// The least important line of the log.
+    pub(super) fn log_level(&self) -> Result<&'static str, ConfigError> {
+        log_level(self.log_level.as_deref())
+    }
+
     fn log(&self) -> Result<LogSettings, ConfigError> {
         Ok(LogSettings {
-            level: log_level(self.log_level.as_deref())?,
+            level: self.log_level()?,
             json: self.log_json.unwrap_or(false),
             file: self.log_file.clone(),
         })
@@ -309,7 +416,8 @@ impl Resolver<'_> {
             _ if founds_alone || expect > 0 => {
                 return invalid("bootstrap and bootstrap_expect need \"server\": true (-server)");
             }
-            Some(false) | None => return invalid(NO_CLIENTS),
+            // A client agent founds nothing.
+            Some(false) | None => return Ok(0),
         }
         match (self.dev || founds_alone, expect) {
             (true, 0 | 1) => Ok(1),
@@ -318,6 +426,19 @@ impl Resolver<'_> {
             ),
             (_, expect) => Ok(expect),
         }
+    }
+
+    /// The servers of a client agent; `None` for a server.
+    fn client_of(&self, rpc: &Rpc) -> Result<Option<Vec<String>>, ConfigError> {
+        if self.dev || self.of.server == Some(true) {
+            return Ok(None);
+        }
+        let servers: Vec<_> =
+            self.of.others().map(|text| peer(text, rpc.port)).collect::<Result<_, _>>()?;
+        if servers.is_empty() {
+            return invalid(NO_SERVERS);
+        }
+        Ok(Some(servers))
     }
 
     fn rpc(&self) -> Result<Rpc, ConfigError> {
@@ -349,8 +470,8 @@ impl Resolver<'_> {
         let serf_ip = self.ip("serf_lan", self.of.serf_lan.as_ref())?.unwrap_or(rpc.listen);
         let is_given = self.of.ports.serf_lan.is_some();
         match optional_port("serf_lan", self.of.ports.serf_lan, SERF_PORT)? {
-            // Nobody looks for a server that is alone; two of them may run on one machine.
-            Some(_) if !is_given && self.is_founding_alone() => {}
+            // Nobody looks for a server that is alone on loopback; two of them may run on one machine.
+            Some(_) if !is_given && self.is_founding_alone() && rpc.listen.is_loopback() => {}
             Some(port) => listens.push(Listen::Tcp(SocketAddr::new(serf_ip, port))),
             None => {}
         }
@@ -429,8 +550,8 @@ impl Resolver<'_> {
     }
 }
 
-/// Why a configuration of a client agent does not start.
-const NO_CLIENTS: &str = "without \"server\": true (-server) Consul would run a client agent, and Quorate has none: clients may ask any server. For a server write \"server\": true, with bootstrap_expect if it is to found a cluster, or retry_join";
+/// Why a configuration of a client agent without servers does not start.
+const NO_SERVERS: &str = "without \"server\": true (-server) this is a client agent, which needs the addresses of servers in retry_join. For a server write \"server\": true, and bootstrap_expect with the number of servers that found a cluster (or retry_join to enter one)";
 
 /// A list, of which HCL and careless JSON write the only element alone.
 fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>

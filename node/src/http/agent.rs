@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_client::duration;
 use quorate_client::types::TextMap;
 use quorate_client::types::agent::{AgentConfig, AgentSelf, Member};
 use quorate_storage::State;
@@ -14,6 +15,7 @@ use serde_json::json;
 use super::CONSUL_VERSION;
 use super::call::{Asked, Call};
 use super::endpoint::{Answer, Endpoint};
+use super::session::TTL_MIN_NANOS;
 use crate::agent::SERF_HEALTH;
 
 /// The revision in a member's `build` tag, which must be `x.y.z:revision`.
@@ -21,9 +23,6 @@ pub(super) const REVISION: &str = "quorate";
 
 /// When this was built, for clients that read a date there.
 pub(super) const BUILD_DATE: &str = "2025-01-01T00:00:00Z";
-
-/// The shortest TTL of a session, in nanoseconds.
-const SESSION_TTL_MIN_NANOS: i64 = 10_000_000_000;
 
 /// A member's status: alive.
 const ALIVE: u8 = 1;
@@ -39,6 +38,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 fn about(call: &Call) -> Answer {
     let info = call.node.info();
+    let ttl_min = call.process.limits.session_ttl_min_nanos.unwrap_or(TTL_MIN_NANOS);
     // A server that does not know its cluster yet answers as its own host's agent: clients look
     // here first, and wait for an answer.
     let agent = match call.asked() {
@@ -59,7 +59,7 @@ fn about(call: &Call) -> Answer {
             server: true,
             version: CONSUL_VERSION.to_owned(),
             build_date: BUILD_DATE.to_owned(),
-            session_ttl_min: SESSION_TTL_MIN_NANOS,
+            session_ttl_min: ttl_min,
         },
         debug_config: json!({
             "ConnectEnabled": false,
@@ -71,7 +71,7 @@ fn about(call: &Call) -> Answer {
             "GRPCTLSPort": -1,
             "NodeName": &*agent.name,
             "ServerMode": true,
-            "SessionTTLMin": "10s",
+            "SessionTTLMin": duration::format(ttl_min),
         }),
         coord: json!({ "Adjustment": 0, "Error": 1.5, "Height": 0.00001, "Vec": [0, 0, 0, 0, 0, 0, 0, 0] }),
         member: Member {

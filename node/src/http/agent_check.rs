@@ -254,7 +254,8 @@ fn deregister_after(nanos: i64) -> Millis {
 async fn note(call: Call, status: CheckStatus) -> Answer {
     let output = call.params.get("note").unwrap_or("").to_owned();
     let seen = call.seen();
-    heartbeat(&call, Beat { status, output: cut(output), seen }).await
+    let output = kept(&call, output);
+    heartbeat(&call, Beat { status, output, seen }).await
 }
 
 async fn update(mut call: Call) -> Answer {
@@ -263,7 +264,8 @@ async fn update(mut call: Call) -> Answer {
     let body: CheckUpdate = call.decode().await?;
     let status = known_status(&body.status)
         .ok_or_else(|| ApiError::bad_request(format!("Invalid check status: '{}'", body.status)))?;
-    heartbeat(&call, Beat { status, output: cut(body.output), seen }).await
+    let output = kept(&call, body.output);
+    heartbeat(&call, Beat { status, output, seen }).await
 }
 
 /// What a heartbeat says.
@@ -320,14 +322,23 @@ fn own_number(call: &Call, agent: &Agent, check_id: &str) -> Option<u64> {
     published.state.check(&agent.name, check_id).map(|check| check.number)
 }
 
+/// What is kept of an output, as this server is configured.
+fn kept(call: &Call, output: String) -> String {
+    let rule = call.node.check_output();
+    match rule.discard {
+        true => String::new(),
+        false => cut(output, rule.bytes_max.unwrap_or(MAX_OUTPUT_BYTES)),
+    }
+}
+
 /// Cuts an output that is too long, and says so in it.
-fn cut(output: String) -> String {
+fn cut(output: String, bytes_max: usize) -> String {
     let total = output.len();
-    if total <= MAX_OUTPUT_BYTES {
+    if total <= bytes_max {
         return output;
     }
-    let kept = &output[..output.floor_char_boundary(MAX_OUTPUT_BYTES)];
-    format!("{kept} ... (captured {MAX_OUTPUT_BYTES} of {total} bytes)")
+    let kept = &output[..output.floor_char_boundary(bytes_max)];
+    format!("{kept} ... (captured {bytes_max} of {total} bytes)")
 }
 
 #[cfg(test)]
@@ -378,10 +389,10 @@ mod tests {
 
     #[test]
     fn a_long_output_is_cut_between_characters_and_says_so() {
-        assert_eq!(cut("x".repeat(4096)), "x".repeat(4096));
-        let long = cut("\u{e9}".repeat(2049));
+        assert_eq!(cut("x".repeat(4096), 4096), "x".repeat(4096));
+        let long = cut("\u{e9}".repeat(2049), 4096);
         assert!(long.ends_with("\u{e9} ... (captured 4096 of 4098 bytes)"), "{long}");
-        let long = cut(format!("a{}", "\u{e9}".repeat(2048)));
+        let long = cut(format!("a{}", "\u{e9}".repeat(2048)), 4096);
         assert!(long.ends_with("\u{e9} ... (captured 4096 of 4097 bytes)"), "{long}");
     }
 }

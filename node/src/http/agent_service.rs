@@ -221,7 +221,7 @@ fn weights(given: Option<types::Weights>) -> Result<Weights, ApiError> {
 }
 
 /// Judges an instance's metadata.
-pub(super) fn check_meta(meta: &TextMap) -> Result<(), String> {
+pub(crate) fn check_meta(meta: &TextMap) -> Result<(), String> {
     if meta.len() > MAX_META_PAIRS {
         return Err(format!(
             "Node metadata cannot contain more than {MAX_META_PAIRS} key/value pairs"

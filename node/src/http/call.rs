@@ -24,7 +24,7 @@ use crate::process::Process;
 pub(super) const MAX_JSON_BYTES: usize = 1024 * 1024;
 
 /// The header that names the asking agent, as `?agent=` does.
-const AGENT_HEADER: &str = "x-quorate-agent";
+pub(crate) const AGENT_HEADER: &str = "x-quorate-agent";
 
 /// The name that stands for all agents, in lists.
 const ALL_AGENTS: &str = "*";

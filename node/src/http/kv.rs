@@ -94,7 +94,7 @@ async fn put(mut call: Call) -> Answer {
     refuse_conflict(&call.params, &["cas", "acquire", "release"])?;
     let flags = call.params.unsigned("flags")?.unwrap_or(0);
     let mode = put_mode(&call.params)?;
-    let value = call.body(MAX_VALUE_BYTES).await?;
+    let value = call.body(call.process.limits.value_bytes.unwrap_or(MAX_VALUE_BYTES)).await?;
     call.check_datacenter()?;
     written(&call, Command::KvPut { key, value, flags, mode }).await
 }

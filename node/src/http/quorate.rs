@@ -2,12 +2,16 @@
 
 use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::quorate::StateHash;
+use quorate_storage::command::Command;
+use uuid::Uuid;
 
-use super::call::Call;
+use super::agent_service::check_meta;
+use super::call::{Call, MAX_JSON_BYTES};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
 use super::wire;
+use crate::consul_agent::definitions::Description;
 use crate::node::Readiness;
 
 /// The text format of Prometheus.
@@ -24,8 +28,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .get(|call| Box::pin(std::future::ready(ready(&call))))
             .head(|call| Box::pin(std::future::ready(ready(&call)))),
         Endpoint::new("/metrics").get(|call| Box::pin(std::future::ready(metrics(&call)))),
+        Endpoint::new("/v1/quorate/agent").put(|call| Box::pin(describe_agent(call))),
         Endpoint::new("/v1/quorate/state-hash").get(|call| Box::pin(state_hash(call))),
     ]
+}
+
+/// What a client agent's configuration says of its node, which is made if it is not there.
+async fn describe_agent(mut call: Call) -> Answer {
+    let agent = call.agent()?;
+    let body = call.body(MAX_JSON_BYTES).await?;
+    let said: Description = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(format!("Request decode failed: {error}")))?;
+    if let Some(id) = said.id.as_ref().filter(|id| Uuid::try_parse(id).is_err()) {
+        return Err(ApiError::bad_request(format!("Bad node ID {id:?}: a UUID")));
+    }
+    if let Some(meta) = &said.meta {
+        check_meta(meta)
+            .map_err(|why| ApiError::bad_request(format!("Invalid node Meta: {why}")))?;
+    }
+    let Description { id, tagged_addresses, meta } = said;
+    call.propose(Command::DescribeAgent { agent, id, tagged_addresses, meta }).await?;
+    Ok(Reply::empty())
 }
 
 fn ready(call: &Call) -> Answer {

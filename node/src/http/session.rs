@@ -27,8 +27,8 @@ const DEFAULT_LOCK_DELAY_NANOS: i64 = 15 * NANOS_PER_SECOND;
 /// A lock delay given as a number below this means seconds, otherwise nanoseconds (Consul's rule).
 const LOCK_DELAY_SECONDS_BELOW: i64 = 1_000;
 
-/// The shortest TTL.
-const TTL_MIN_NANOS: i64 = 10 * NANOS_PER_SECOND;
+/// The shortest TTL, unless the operator says otherwise.
+pub(super) const TTL_MIN_NANOS: i64 = 10 * NANOS_PER_SECOND;
 
 /// The longest TTL.
 const TTL_MAX_NANOS: i64 = 24 * 3_600 * NANOS_PER_SECOND;
@@ -67,13 +67,19 @@ async fn create(mut call: Call) -> Answer {
     };
     let agent = call.agent()?;
     let id = uuid::Uuid::new_v4().to_string();
-    let request = request(body, id.as_str().into(), agent)?;
+    let ttl_min = call.process.limits.session_ttl_min_nanos.unwrap_or(TTL_MIN_NANOS);
+    let request = request(body, id.as_str().into(), agent, ttl_min)?;
     call.propose(Command::SessionCreate(Box::new(request))).await?;
     call.json(&Created { id })
 }
 
 /// Judges a request by what it says alone, in the order in which Consul complains.
-fn request(body: SessionCreate, id: Arc<str>, agent: Agent) -> Result<SessionRequest, ApiError> {
+fn request(
+    body: SessionCreate,
+    id: Arc<str>,
+    agent: Agent,
+    ttl_min_nanos: i64,
+) -> Result<SessionRequest, ApiError> {
     let lock_delay = lock_delay(&body.lock_delay)
         .map_err(|fault| ApiError::bad_request(format!("Request decode failed: {fault}")))?;
     let behavior = match body.behavior.as_str() {
@@ -81,7 +87,7 @@ fn request(body: SessionCreate, id: Arc<str>, agent: Agent) -> Result<SessionReq
         "delete" => SessionBehavior::Delete,
         other => return Err(ApiError::internal(format!("Invalid Behavior setting '{other}'"))),
     };
-    let ttl = ttl(&body.ttl)?;
+    let ttl = ttl(&body.ttl, ttl_min_nanos)?;
     let no_checks = body.checks.as_ref().is_some_and(Vec::is_empty);
     let node_checks = match body.node_checks {
         Some(given) => given,
@@ -132,15 +138,16 @@ fn lock_delay(given: &Value) -> Result<i64, String> {
 }
 
 /// A TTL; zero is none. Clients look at how these texts begin.
-fn ttl(text: &str) -> Result<Millis, ApiError> {
+fn ttl(text: &str, min_nanos: i64) -> Result<Millis, ApiError> {
     if text.is_empty() {
         return Ok(Millis(0));
     }
     let nanos = duration::parse(text)
         .map_err(|error| ApiError::internal(format!("Session TTL '{text}' invalid: {error}")))?;
-    if nanos != 0 && !(TTL_MIN_NANOS..=TTL_MAX_NANOS).contains(&nanos) {
+    if nanos != 0 && !(min_nanos..=TTL_MAX_NANOS).contains(&nanos) {
+        let min = duration::format(min_nanos);
         return Err(ApiError::internal(format!(
-            "Invalid Session TTL '{nanos}', must be between [10s=24h0m0s]"
+            "Invalid Session TTL '{nanos}', must be between [{min}=24h0m0s]"
         )));
     }
     Ok(wire::millis(nanos))
@@ -207,7 +214,7 @@ mod tests {
     fn read(text: &str) -> Result<SessionRequest, String> {
         let agent = Agent { name: "a".into(), id: String::new(), address: String::new() };
         let body = decode::body(text.as_bytes()).map_err(|error| error.to_string())?;
-        request(body, "id".into(), agent)
+        request(body, "id".into(), agent, TTL_MIN_NANOS)
             .map_err(|error| format!("{}: {}", error.status.as_u16(), error.text))
     }
 

@@ -35,7 +35,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 async fn transact(mut call: Call) -> Answer {
     let options = call.read_options()?;
     call.check_datacenter()?;
-    let body = call.body(MAX_BODY_BYTES).await?;
+    let body = call.body(call.process.limits.txn_bytes.unwrap_or(MAX_BODY_BYTES)).await?;
     let parsed = operations(&body)?;
     let operations = parsed.operations;
     if parsed.writes {

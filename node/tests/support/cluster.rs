@@ -118,6 +118,7 @@ impl Cluster {
             bootstrap_expect: if id <= self.founders as NodeId { self.founders } else { 0 },
             join: (1..=self.founders as NodeId).map(address).collect(),
             fresh_cluster_id: format!("cluster-of-{id}"),
+            check_output: Default::default(),
         }
     }
 

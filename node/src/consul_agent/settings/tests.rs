@@ -55,7 +55,18 @@ fn nonsense_is_named() {
     for (file, text) in [
         (json!({"server": true, "node_name": "x"}), "data_dir cannot be empty"),
         (json!({"data_dir": "/x", "server": false}), "client agent"),
-        (json!({"data_dir": "/x", "retry_join": ["127.0.0.1"]}), "client agent"),
+        (json!({"data_dir": "/x"}), "client agent"),
+        (json!({"data_dir": "/x", "server": true, "node_id": "7"}), "node_id"),
+        (json!({"data_dir": "/x", "server": true, "node_meta": {"a b": "c"}}), "node_meta"),
+        (json!({"data_dir": "/x", "server": true, "session_ttl_min": "25h"}), "session_ttl_min"),
+        (
+            json!({"data_dir": "/x", "server": true, "check_output_max_size": 0}),
+            "discard_check_output",
+        ),
+        (
+            json!({"data_dir": "/x", "server": true, "limits": {"kv_max_value_size": 524_289}}),
+            "limits.kv_max_value_size",
+        ),
         (json!({"data_dir": "/x", "bootstrap": true}), "need \"server\": true"),
         (json!({"data_dir": "/x", "bootstrap_expect": 3, "bind_addr": "::1"}), "need \"server\""),
         (
@@ -141,8 +152,9 @@ fn a_server_founds_a_cluster_only_when_told_so() {
         (json!({"server": true, "bootstrap": true}), false, Some(1)),
         (json!({"server": true, "bootstrap_expect": 3}), false, Some(3)),
         (json!({}), true, Some(1)),
-        (json!({"server": false}), false, None),
-        (json!({}), false, None),
+        (json!({"server": false}), false, Some(0)),
+        (json!({}), false, Some(0)),
+        (json!({"bootstrap": true}), false, None),
     ] {
         let configuration = configuration(file.clone());
         let resolver = Resolver { dev, of: &configuration, interfaces: &[] };
@@ -162,6 +174,46 @@ fn clients_are_served_at_several_addresses() {
     let of = configuration(file);
     let listeners = resolver(&of, &machine()).http().unwrap();
     assert_eq!(listeners, [Listen::Tcp("10.0.0.5:8500".parse().unwrap())]);
+}
+
+#[test]
+fn without_server_it_is_a_client_agent_of_the_servers_that_it_names() {
+    let of = |file: Value| settings(&file).unwrap().client_of;
+    let file = json!({"data_dir": "/x", "retry_join": ["127.0.0.1", "127.0.0.2:8301"]});
+    assert_eq!(of(file), Some(vec!["127.0.0.1:8300".to_owned(), "127.0.0.2:8301".to_owned()]));
+    assert_eq!(of(json!({"data_dir": "/x", "server": true, "bind_addr": "::1"})), None);
+}
+
+#[test]
+fn what_is_said_of_the_node() {
+    let said = configuration(json!({
+        "node_id": "6B1F3C1E-94A5-4AB1-A7F6-7C6DBB1F4C11", "node_meta": [{"rack": "7"}, {"zone": "a"}],
+        "advertise_addr_wan": "198.51.100.7", "tagged_addresses": {"vpn": "10.8.0.1"},
+    }));
+    let said = said.description().unwrap();
+    assert_eq!(said.id.as_deref(), Some("6b1f3c1e-94a5-4ab1-a7f6-7c6dbb1f4c11"));
+    assert_eq!(json!(said.meta), json!({"rack": "7", "zone": "a"}));
+    assert_eq!(
+        json!(said.tagged_addresses),
+        json!({"vpn": "10.8.0.1", "wan": "198.51.100.7", "wan_ipv4": "198.51.100.7"})
+    );
+    assert!(configuration(json!({})).description().unwrap().is_empty());
+}
+
+#[test]
+fn limits_are_read() {
+    let of = configuration(json!({
+        "session_ttl_min": "2s", "check_output_max_size": 100, "discard_check_output": true,
+        "limits": {"http_max_conns_per_client": 7, "kv_max_value_size": 1000, "txn_max_req_len": 2000},
+    }));
+    let limits = of.limits().unwrap();
+    assert_eq!(limits.session_ttl_min_nanos, Some(2_000_000_000));
+    assert_eq!((limits.value_bytes, limits.txn_bytes), (Some(1_000), Some(2_000)));
+    assert_eq!(limits.connections_per_client, Some(7));
+    let output = of.check_output().unwrap();
+    assert_eq!((output.bytes_max, output.discard), (Some(100), true));
+    let unlimited = configuration(json!({"limits": {"http_max_conns_per_client": -1}}));
+    assert_eq!(unlimited.limits().unwrap(), ApiLimits::default());
 }
 
 #[test]

@@ -1,0 +1,494 @@
+//! Starts that work with Consul work here: each set of flags and files of a table, as its own process.
+//! What asks for protection that Quorate does not have does not start, and says why.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use jepsen_style_tests::guardian::Guardian;
+use jepsen_style_tests::http::Http;
+use jepsen_style_tests::turn::Turn;
+use jepsen_style_tests::{Failure, Result, binary};
+use serde_json::Value;
+
+/// How long a process may take to start or to end on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How many of the table's processes run at a time.
+const AT_A_TIME: usize = 8;
+
+/// A process with a directory of its own, and the loopback address that stands for its machine.
+struct Agent {
+    child: Child,
+    ip: Ipv4Addr,
+    log: PathBuf,
+    _guardian: Guardian,
+}
+
+/// A loopback address that no other process of this test has.
+fn next_ip() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    // 127.1.y is left to people, and clusters take what is above.
+    let pid = std::process::id().to_le_bytes();
+    Ipv4Addr::new(127, 1, pid[0] ^ pid[1], NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Agent {
+    /// Starts `quorate agent` with a command line: `%ip` in it stands for `ip`, `%dir` for the directory.
+    fn start(directory: &Path, ip: Ipv4Addr, line: &str) -> Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let dir = directory.display().to_string();
+        let words = split(line).into_iter();
+        let words = words.map(|word| word.replace("%ip", &ip.to_string()).replace("%dir", &dir));
+        let log = directory.join("stderr");
+        let mut guardian = Guardian::start(directory)?;
+        let child = Command::new(binary::quorate()?)
+            .arg("agent")
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
+            .spawn()?;
+        guardian.add(child.id())?;
+        Ok(Self { child, ip, log, _guardian: guardian })
+    }
+
+    fn http(&self, port: u16) -> Result<Http> {
+        Http::new(&format!("http://{}:{port}", self.ip))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it knows a leader; returns who that is.
+    async fn leader(&mut self, port: u16) -> Result<String> {
+        let http = self.http(port)?;
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(Failure::new(format!("ended with {status}\n{}", self.log())));
+            }
+            let answer = http.get("/v1/status/leader").await;
+            if let Ok(answer) = answer
+                && answer.status == 200
+                && answer.body.len() > 2
+            {
+                return Ok(answer.body.trim_matches('"').to_owned());
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        Err(Failure::new(format!("no leader\n{}", self.log())))
+    }
+
+    /// Waits until it ends by itself.
+    async fn end(mut self) -> Result<(i32, String)> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((status.code().unwrap_or(-1), self.log()));
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        Err(Failure::new(format!("it runs\n{}", self.log())))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The words of a line; single quotes hold one together.
+fn split(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for character in line.trim().chars() {
+        match character {
+            '\'' => quoted = !quoted,
+            blank if blank.is_whitespace() && !quoted => {
+                if words.last().is_some_and(|word| !word.is_empty()) {
+                    words.push(String::new());
+                }
+            }
+            other => words.last_mut().expect("never empty").push(other),
+        }
+    }
+    words
+}
+
+/// Where the table's processes serve, so that each can be asked.
+const PORTS: &str = "-http-port 8500 -server-port 8300 -dns-port 8600";
+
+/// Starts that must come to a leader.
+const STARTS: &[&str] = &[
+    "-dev -ui -client %ip -bind %ip",
+    "-dev -bind %ip -client %ip -advertise 192.0.2.77 -node-id 6b1f3c1e-94a5-4ab1-a7f6-7c6dbb1f4c11",
+    "-dev -bind %ip -client %ip -node-meta rack:7 -node-meta zone:a -log-json -log-file %dir/log -pid-file %dir/pid",
+    "-dev -bind %ip -client %ip -rejoin -retry-interval 1s -retry-max 3 -serf-lan-port 8301 -serf-wan-port 8302 -grpc-port 8502 -https-port -1 -domain example.",
+    "-server=true -bootstrap -bind %ip -client %ip -data-dir %dir/data -log-level debug -datacenter DC1",
+    "-config-format=hcl -config-file %dir/../file.conf -bind %ip -client %ip -data-dir %dir/data",
+    "-config-dir %dir/../mixed -config-file %dir/../last.json -bind %ip -client %ip -data-dir %dir/data",
+    "-config-file %dir/../empty.json -dev -bind %ip -client %ip",
+    "-dev -bind %ip -client '%ip unix://%dir/q.sock'",
+    "-server -bootstrap -bind 0.0.0.0 -advertise %ip -server-port 7391 -serf-lan-port -1 -client %ip -data-dir %dir/data",
+    "-dev -bind '{{ GetInterfaceIP \"lo\" }}' -server-port 7392 -client %ip",
+    "-dev -client %ip -bind %ip -encrypt x -ignore-unsupported -hcl 'acl { enabled = true }'",
+    "-server -bootstrap-expect=1 -retry-join nobody.invalid -bind %ip -client %ip -data-dir %dir/data",
+];
+
+/// Starts that must not, and what their last lines must name.
+const REFUSED: &[(&str, &str)] = &[
+    ("-dev -encrypt pUqJrVyVRj5jsiYEkM/tFQ==", "encrypt"),
+    ("-dev -https-port 8501", "ports.https"),
+    ("-dev -allow-write-http-from 127.0.0.0/8", "http_config.allow_write_http_from"),
+    ("-dev -hcl 'acl { enabled = true }'", "acl.enabled"),
+    ("-dev -hcl 'acl { default_policy = \"deny\" }'", "acl.default_policy"),
+    ("-dev -hcl 'tls { defaults { verify_incoming = true } }'", "tls.defaults.verify_incoming"),
+    ("-dev -hcl 'ca_file = \"/no/such\"'", "ca_file"),
+    ("-dev -hcl 'http_config { block_endpoints = [\"/v1/kv\"] }'", "http_config.block_endpoints"),
+    ("-dev -hcl 'acl { enabld = true }'", "acl.enabld"),
+    ("-dev -hcl 'server = '", "-hcl"),
+    ("-data-dir %dir/data -client %ip", "\"server\": true"),
+    ("-bootstrap -data-dir %dir/data", "need \"server\": true"),
+    ("-dev -datacenter 'a b'", "datacenter"),
+    ("-dev -node-id 7", "node_id"),
+    ("-dev -nope", "--nope"),
+    ("-dev -retry-join 'provider=aws tag_key=x'", "cloud providers"),
+];
+
+fn write_files(directory: &Path) -> Result<()> {
+    let mixed = directory.join("mixed");
+    std::fs::create_dir_all(&mixed)?;
+    let write = |path: PathBuf, text: &str| std::fs::write(path, text);
+    write(mixed.join("a.hcl"), "server = true\nnode_name = \"a\"\nports {\n  http = 1\n}\n")?;
+    write(mixed.join("b.json"), r#"{"node_name": "b", "bootstrap": true}"#)?;
+    write(
+        mixed.join("c.hcl"),
+        "service {\n  name = \"from-hcl\"\n}\nservices = [{ name = \"second\" }]\n",
+    )?;
+    write(
+        directory.join("last.json"),
+        r#"{"node_name": "last", "service": {"name": "from-json"}}"#,
+    )?;
+    write(directory.join("file.conf"), "server = true\nbootstrap_expect = 1\n")?;
+    Ok(write(directory.join("empty.json"), "")?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_starts_with_consul_starts_here() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write_files(directory.path()).unwrap();
+    let numbered: Vec<_> = STARTS.iter().enumerate().collect();
+    for some in numbered.chunks(AT_A_TIME) {
+        let mut agents = Vec::new();
+        for (number, line) in some {
+            let place = directory.path().join(number.to_string());
+            // Given first, so that a later one of the line wins.
+            let line = format!("{PORTS} {line}");
+            agents.push((line.clone(), Agent::start(&place, next_ip(), &line).unwrap()));
+        }
+        for (line, agent) in &mut agents {
+            let leader = agent.leader(8500).await;
+            let leader = leader.unwrap_or_else(|error| panic!("{line}: {error}"));
+            judge(line, &leader, agent).await.unwrap();
+        }
+    }
+}
+
+/// What some of the table's starts must have come to beside a leader.
+async fn judge(line: &str, leader: &str, agent: &Agent) -> Result<()> {
+    let directory = agent.log.parent().ok_or_else(|| Failure::new("no directory"))?;
+    let http = agent.http(8500)?;
+    if line.contains("192.0.2.77") {
+        assert_eq!(leader, "192.0.2.77:8300");
+    }
+    if line.contains("-pid-file") {
+        let pid = std::fs::read_to_string(directory.join("pid"))?;
+        assert_eq!(pid.trim(), agent.child.id().to_string());
+        let lines = std::fs::read_to_string(directory.join("log"))?;
+        let first: Value = serde_json::from_str(lines.lines().next().unwrap_or_default())
+            .map_err(|error| Failure::new(format!("{error}: {lines}")))?;
+        assert_eq!(first["level"], "INFO");
+    }
+    if line.contains("unix://") {
+        use std::io::{Read, Write};
+        let mut socket = std::os::unix::net::UnixStream::connect(directory.join("q.sock"))?;
+        socket.write_all(b"GET /v1/status/leader HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        assert!(answer.contains("200 OK") && answer.contains(leader), "{answer}");
+    }
+    if line.contains("mixed") {
+        let about = http.must_get("/v1/agent/self").await?;
+        assert_eq!(about["Config"]["NodeName"], "last");
+        let began = Instant::now();
+        loop {
+            let services = http.must_get("/v1/agent/services").await?;
+            let names: Vec<_> =
+                services.as_object().into_iter().flat_map(|all| all.keys()).collect();
+            if names == ["from-hcl", "from-json", "second"] {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{names:?}\n{}", agent.log());
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+    if line.contains("-ignore-unsupported") {
+        let log = agent.log();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+        let of = |key: &str| warnings.iter().filter(|line| line.contains(key)).count();
+        assert_eq!((of(" encrypt: "), of(" acl.enabled: ")), (1, 1), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_asks_for_protection_that_there_is_not_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    for (number, (line, named)) in REFUSED.iter().enumerate() {
+        let place = directory.path().join(number.to_string());
+        let agent = Agent::start(&place, next_ip(), line).unwrap();
+        let (code, log) = agent.end().await.unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(code, 2, "{line}: {log}");
+        assert!(log.contains(named), "{line}: {log}");
+    }
+}
+
+/// Three servers whose configurations name each other as Consul's do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_servers_find_each_other_through_their_serf_ports() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    // One machine each: serf's usual port, given and not, and a bare address with another RPC port.
+    let machines = [next_ip(), next_ip(), next_ip()];
+    let [one, two, _] = machines;
+    let apart = format!(
+        "-server -bootstrap-expect 3 -server-port 7300 -bind %ip -client %ip -data-dir %dir/data -retry-join {one}:8301 -retry-join {two}"
+    );
+    let lines = [apart.clone(), apart.clone(), apart];
+    form(&directory.path().join("apart"), &machines, &lines, &[8500; 3]).await.unwrap();
+
+    // One machine for all, told apart by their ports only, some by host name.
+    let ip = Ipv4Addr::LOCALHOST;
+    let ports = free_ports(ip, 9).unwrap();
+    let line = |number: usize| {
+        let (http, rpc, serf) = (ports[number], ports[number + 3], ports[number + 6]);
+        format!(
+            "-server -bootstrap-expect 3 -bind %ip -client %ip -data-dir %dir/data -dns-port -1 -http-port {http} -server-port {rpc} -serf-lan-port {serf} -retry-join %ip:{} -retry-join localhost:{} -retry-join %ip:{}",
+            ports[6], ports[7], ports[8]
+        )
+    };
+    let lines = [line(0), line(1), line(2)];
+    let https = [ports[0], ports[1], ports[2]];
+    form(&directory.path().join("together"), &[ip; 3], &lines, &https).await.unwrap();
+}
+
+/// Starts three servers and waits until each names three peers.
+async fn form(
+    directory: &Path,
+    ips: &[Ipv4Addr; 3],
+    lines: &[String; 3],
+    ports: &[u16; 3],
+) -> Result<()> {
+    let mut servers = Vec::new();
+    for (number, (line, ip)) in lines.iter().zip(ips).enumerate() {
+        let place = directory.join(number.to_string());
+        let line = format!("-node n{number} {line}");
+        servers.push(Agent::start(&place, *ip, &line)?);
+    }
+    for (server, port) in servers.iter_mut().zip(ports) {
+        server.leader(*port).await?;
+        let peers = server.http(*port)?.must_get("/v1/status/peers").await?;
+        assert_eq!(peers.as_array().map(Vec::len), Some(3), "{peers}\n{}", server.log());
+    }
+    Ok(())
+}
+
+/// Ports that nobody listens on now.
+fn free_ports(ip: Ipv4Addr, count: usize) -> Result<Vec<u16>> {
+    // All are held until the last is found, so that none is found twice.
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind((ip, 0))).collect::<std::io::Result<_>>()?;
+    let addresses = held.iter().map(TcpListener::local_addr);
+    Ok(addresses
+        .map(|address| address.map(|address: SocketAddr| address.port()))
+        .collect::<std::io::Result<_>>()?)
+}
+
+/// Asks until an answer is as wanted.
+async fn until(http: &Http, path: &str, wanted: impl Fn(&Value) -> bool, log: &Agent) -> Value {
+    let began = Instant::now();
+    loop {
+        let answer = http.get(path).await.ok().filter(|answer| answer.status == 200);
+        let seen = answer.and_then(|answer| answer.json().ok()).unwrap_or_default();
+        if wanted(&seen) {
+            return seen;
+        }
+        assert!(began.elapsed() < PATIENCE, "{path}: {seen}\n{}", log.log());
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+fn count(list: &Value) -> usize {
+    list.as_array().map_or(0, Vec::len)
+}
+
+/// A configuration without `server`: what is asked of it is asked of the servers, in its host's name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_agent_speaks_for_its_host() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [server_ip, client_ip] = [next_ip(), next_ip()];
+    let line =
+        "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data -serf-lan-port 8301";
+    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
+    let place = directory.path().join("c");
+    std::fs::create_dir_all(&place).unwrap();
+    let define = |services: &str| {
+        std::fs::write(place.join("c.hcl"), format!("node_meta = {{ rack = \"7\" }}\n{services}"))
+            .unwrap();
+    };
+    define(
+        "service {\n  name = \"web\"\n  check = { ttl = \"10m\", id = \"alive\" }\n}\nservice {\n  name = \"db\"\n}",
+    );
+    // The first server does not exist: it is passed over.
+    let line = format!(
+        "-node c1 -client %ip -data-dir %dir/data -config-file %dir/c.hcl -retry-join {client_ip}:1 -retry-join {server_ip}:8301"
+    );
+    let mut client = Agent::start(&place, client_ip, &line).unwrap();
+    server.leader(8500).await.unwrap();
+    client.leader(8500).await.unwrap();
+    let (here, there) = (client.http(8500).unwrap(), server.http(8500).unwrap());
+
+    let path = "/v1/catalog/service/web?node-meta=rack:7";
+    let found = until(&there, path, |list| count(list) == 1, &client).await;
+    assert_eq!(found[0]["Node"], "c1");
+    assert_eq!(here.must_get("/v1/agent/self").await.unwrap()["Config"]["NodeName"], "c1");
+    here.must_put("/v1/agent/check/pass/alive", "").await.unwrap();
+    let passing = there.must_get("/v1/health/service/web?passing").await.unwrap();
+    assert_eq!(count(&passing), 1);
+
+    // Bodies and long polls pass.
+    let value = "x".repeat(200_000);
+    here.must_put("/v1/kv/large%20key", value.clone()).await.unwrap();
+    let read = here.get("/v1/kv/large%20key?raw").await.unwrap();
+    assert_eq!(read.body, value);
+    let index = read.require_index().unwrap();
+    let path = format!("/v1/kv/large%20key?raw&index={index}&wait=60s");
+    let poll = tokio::spawn({
+        let here = here.clone();
+        async move { here.get(&path).await.map(|answer| answer.body) }
+    });
+    there.must_put("/v1/kv/large%20key", "changed").await.unwrap();
+    assert_eq!(poll.await.unwrap().unwrap(), "changed");
+
+    // Its files are read again, and what vanished from them goes.
+    define("service {\n  name = \"db\"\n}");
+    here.must_put("/v1/agent/reload", "").await.unwrap();
+    let services = here.must_get("/v1/agent/services").await.unwrap();
+    let names: Vec<_> = services.as_object().into_iter().flat_map(|all| all.keys()).collect();
+    assert_eq!(names, ["db"]);
+
+    // Only agents are answered at the servers' own port. It leaves when it is told.
+    let nobody = plain_get(server_ip, 8300).unwrap();
+    assert!(nobody.starts_with("HTTP/1.1 404"), "{nobody}");
+    here.must_put("/v1/agent/leave", "").await.unwrap();
+    let (code, log) = client.end().await.unwrap();
+    assert_eq!(code, 0, "{log}");
+    until(&there, "/v1/catalog/nodes", |nodes| !nodes.to_string().contains("\"c1\""), &server)
+        .await;
+}
+
+/// What a client that says nothing of an agent gets, over a connection of its own.
+fn plain_get(ip: Ipv4Addr, port: u16) -> Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect((ip, port))?;
+    stream.write_all(b"GET /v1/kv/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_configuration_says_of_its_node_and_its_limits_holds() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ip = next_ip();
+    let place = directory.path().join("s");
+    std::fs::create_dir_all(&place).unwrap();
+    let id = "6b1f3c1e-94a5-4ab1-a7f6-7c6dbb1f4c11";
+    let write = |meta: &str, level: &str| {
+        let text = format!(
+            r#"{{"server": true, "bootstrap": true, "node_name": "s1", "datacenter": "DC7", "node_id": "{id}",
+                "node_meta": {meta}, "advertise_addr_wan": "198.51.100.7", "tagged_addresses": {{"vpn": "10.8.0.1"}},
+                "session_ttl_min": "1s", "check_output_max_size": 10, "log_level": "{level}",
+                "limits": {{"http_max_conns_per_client": 3, "kv_max_value_size": 100}}}}"#
+        );
+        std::fs::write(place.join("s.json"), text).unwrap();
+    };
+    write(r#"{"rack": "7", "zone": "a"}"#, "warn");
+    let line = "-config-file %dir/s.json -bind %ip -client %ip -data-dir %dir/data";
+    let mut server = Agent::start(&place, ip, line).unwrap();
+    server.leader(8500).await.unwrap();
+    let http = server.http(8500).unwrap();
+    let nodes = "/v1/catalog/nodes?node-meta=rack:7&node-meta=zone:a";
+    let own = until(&http, nodes, |list| count(list) == 1, &server).await;
+    assert_eq!(
+        (&own[0]["Node"], &own[0]["ID"], &own[0]["Datacenter"]),
+        (&"s1".into(), &id.into(), &"dc7".into())
+    );
+    assert_eq!(own[0]["TaggedAddresses"]["wan"], "198.51.100.7");
+    assert_eq!(own[0]["TaggedAddresses"]["vpn"], "10.8.0.1");
+
+    // What is registered later on the node leaves that alone, also where a client described the node.
+    http.must_put(
+        "/v1/agent/service/register",
+        r#"{"Name": "web", "Check": {"CheckID": "c", "TTL": "10m"}}"#,
+    )
+    .await
+    .unwrap();
+    let by_meta = "/v1/health/service/web?node-meta=rack:7";
+    assert_eq!(count(&http.must_get(by_meta).await.unwrap()), 1);
+    let host = r#"{"Node": "host", "Address": "10.1.1.1", "NodeMeta": {"owner": "us"}}"#;
+    http.must_put("/v1/agent/service/register?agent=host", r#"{"Name": "db"}"#).await.unwrap();
+    http.must_put("/v1/catalog/register", host).await.unwrap();
+    http.must_put("/v1/agent/service/register?agent=host", r#"{"Name": "db", "Port": 1}"#)
+        .await
+        .unwrap();
+    assert_eq!(count(&http.must_get("/v1/health/service/db?node-meta=owner:us").await.unwrap()), 1);
+
+    // Limits.
+    http.must_put("/v1/session/create", r#"{"TTL": "2s"}"#).await.unwrap();
+    assert_eq!(http.put("/v1/kv/a", "x".repeat(101)).await.unwrap().status, 413);
+    http.must_put("/v1/agent/check/pass/c?note=0123456789abcdef", "").await.unwrap();
+    let checks = http.must_get("/v1/agent/checks").await.unwrap();
+    assert_eq!(checks["c"]["Output"], "0123456789 ... (captured 10 of 16 bytes)");
+    let held: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect((ip, 8500)).unwrap()).collect();
+    let began = Instant::now();
+    while !plain_get(ip, 8500).unwrap_or_default().starts_with("HTTP/1.1 429") {
+        assert!(began.elapsed() < PATIENCE, "a fourth connection is served");
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    drop(held);
+
+    // A reload changes what is said of the node, and the log's level.
+    assert!(!server.log().contains(" INFO "), "{}", server.log());
+    write(r#"{"rack": "8"}"#, "info");
+    let began = Instant::now();
+    while http.must_put("/v1/agent/reload", "").await.is_err() {
+        assert!(began.elapsed() < PATIENCE, "{}", server.log());
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    until(&http, "/v1/catalog/nodes?node-meta=rack:8", |list| count(list) == 1, &server).await;
+    assert_eq!(count(&http.must_get("/v1/catalog/nodes?node-meta=zone:a").await.unwrap()), 0);
+    assert!(server.log().contains(" INFO "), "{}", server.log());
+}

@@ -1,0 +1,154 @@
+//! Where an agent registers what its files define: at the node in its own process, or, as a client
+//! agent, through the servers.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use quorate_storage::State;
+use quorate_storage::command::{Agent, Rejection};
+use serde_json::Value;
+
+use super::definitions::{Description, Step};
+use super::servers::Servers;
+use crate::node::{Consistency, Node};
+
+/// An answer of a server that is read as a whole is not longer than this.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Where to register.
+#[derive(Debug)]
+pub enum Registry {
+    /// At this node, for the agent of its host.
+    Here(Arc<Node>),
+    /// Through servers, for the agent of this name.
+    Through {
+        /// The servers.
+        servers: Arc<Servers>,
+        /// The agent's name.
+        name: String,
+    },
+}
+
+impl Registry {
+    /// Carries a step out; says why not, if it was refused for good.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached: it may be tried again.
+    pub(super) async fn carry_out(&self, step: Step) -> Result<Result<(), String>, String> {
+        match self {
+            Self::Here(node) => {
+                let command = step.command(&own_agent(node)?);
+                let outcome = node.propose(command).await.map_err(|error| error.to_string())?;
+                Ok(match outcome.into_result() {
+                    // Somebody else has deregistered it already.
+                    Ok(_) | Err(Rejection::UnknownService(_) | Rejection::UnknownCheck(_)) => {
+                        Ok(())
+                    }
+                    Err(rejection) => Err(rejection.to_string()),
+                })
+            }
+            Self::Through { servers, .. } => {
+                let (path, body) = step.request();
+                let (status, answer) = ask(servers, Method::PUT, &path, &body).await?;
+                let is_drop = matches!(step, Step::DropService(_) | Step::DropCheck(_));
+                match status {
+                    200 => Ok(Ok(())),
+                    404 if is_drop => Ok(Ok(())),
+                    400..=428 => Ok(Err(answer)),
+                    _ => Err(answer),
+                }
+            }
+        }
+    }
+
+    /// Leaves out the deregistrations of what this agent does not have on its own node. From a client an
+    /// id may mean the only other agent that has it; from a file it would be a stranger's.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached.
+    pub(super) async fn only_own(&self, mut steps: Vec<Step>) -> Result<Vec<Step>, String> {
+        if steps.is_empty() {
+            return Ok(steps);
+        }
+        match self {
+            Self::Here(node) => {
+                let agent = own_agent(node)?;
+                let newest = node.read(Consistency::Linearizable).await;
+                let newest = newest.map_err(|error| error.to_string())?;
+                steps.retain(|step| is_own(step, &agent, &newest.state));
+            }
+            Self::Through { servers, .. } => {
+                let services = own_ids(servers, "/v1/agent/services").await?;
+                let checks = own_ids(servers, "/v1/agent/checks").await?;
+                steps.retain(|step| match step {
+                    Step::DropService(id) => services.contains_key(&**id),
+                    Step::DropCheck(id) => checks.contains_key(&**id),
+                    Step::Describe(_) | Step::PutService(_) | Step::PutCheck(_) => true,
+                });
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Whether there is need to describe the node again: somebody else has written its row. Through a
+    /// server there always is, because a node with nothing on it is forgotten in time.
+    pub(super) fn needs(&self, said: &Description) -> bool {
+        match self {
+            Self::Here(node) => {
+                let published = node.published();
+                let own = published.state.node(&node.info().agent_name);
+                !said.is_empty() && own.is_none_or(|own| !said.is_true_of(own))
+            }
+            Self::Through { .. } => true,
+        }
+    }
+}
+
+fn own_agent(node: &Node) -> Result<Agent, String> {
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    node.agent_of(local, None).ok_or_else(|| "the cluster is not known yet".to_owned())
+}
+
+/// Whether what a deregistration names is on its agent's own node.
+pub(super) fn is_own(step: &Step, agent: &Agent, state: &State) -> bool {
+    match step {
+        Step::DropService(id) => {
+            let own = state.service(&agent.name, id);
+            let meant = state.find_service(&agent.name, id);
+            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
+        }
+        Step::DropCheck(id) => {
+            let own = state.check(&agent.name, id);
+            let meant = state.find_check(&agent.name, id);
+            own.zip(meant.ok()).is_some_and(|(own, meant)| Arc::ptr_eq(own, meant))
+        }
+        Step::Describe(_) | Step::PutService(_) | Step::PutCheck(_) => true,
+    }
+}
+
+/// The ids that a list of the agent's own has as its keys.
+async fn own_ids(servers: &Servers, path: &str) -> Result<serde_json::Map<String, Value>, String> {
+    match ask(servers, Method::GET, path, &Value::Null).await? {
+        (200, list) => serde_json::from_str(&list).map_err(|error| error.to_string()),
+        (_, answer) => Err(answer),
+    }
+}
+
+async fn ask(
+    servers: &Servers,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<(u16, String), String> {
+    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(|error| format!("{path}: {error}"))?;
+    let answer = servers.forward(request).await;
+    let status = answer.status().as_u16();
+    let bytes = axum::body::to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await;
+    let bytes = bytes.map_err(|error| error.to_string())?;
+    Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+}

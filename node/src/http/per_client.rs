@@ -1,0 +1,76 @@
+//! Counts the connections of each client, where an operator wants them limited.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Connections by the client's IP address; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct PerClient {
+    limit: Option<usize>,
+    /// A std lock: held for a look only.
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One connection that counts until it is dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    counts: PerClient,
+    client: IpAddr,
+}
+
+impl PerClient {
+    /// At most this many for each client; `None`: any number.
+    #[must_use]
+    pub fn new(limit: Option<usize>) -> Self {
+        Self { limit, open: Arc::default() }
+    }
+
+    /// Counts one more connection, or `None` if the client has as many as it may have.
+    pub(super) fn open(&self, client: IpAddr) -> Option<Option<Counted>> {
+        let Some(limit) = self.limit else { return Some(None) };
+        let client = client.to_canonical();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(client).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(Some(Counted { counts: self.clone(), client }))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut open = self.counts.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_as_many_connections_as_it_may_have_and_no_more() {
+        let counts = PerClient::new(Some(2));
+        let one: IpAddr = "10.0.0.1".parse().unwrap();
+        let first = counts.open(one);
+        let second = counts.open("::ffff:10.0.0.1".parse().unwrap());
+        assert!(first.is_some() && second.is_some() && counts.open(one).is_none());
+        assert!(counts.open("10.0.0.2".parse().unwrap()).is_some());
+        drop(first);
+        assert!(counts.open(one).is_some());
+        drop(second);
+        assert!(counts.open.lock().unwrap().is_empty());
+        let unlimited = PerClient::new(None);
+        let held: Vec<_> = (0..1_000).map(|_| unlimited.open(one)).collect();
+        assert!(held.iter().all(Option::is_some));
+    }
+}
