@@ -25,6 +25,9 @@ const GAP_MAX: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// After a pause nothing expires for so long: heartbeats that waited in sockets come first.
 const QUIET_AFTER_PAUSE: Duration = Duration::from_millis(100);
+/// Short pauses in a row prolong the quiet up to so much. On a machine so busy that every tick is a
+/// little late, things must expire too; heartbeats got through between those ticks.
+const QUIET_IN_A_ROW_MAX: Duration = Duration::from_millis(500);
 
 /// The leader's clock: stamped on every entry.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ struct Reading {
     running: bool,
     /// Nothing expires before this moment.
     quiet_until: Moment,
+    /// When the present quiet began, prolonged as it may have been.
+    quiet_since: Moment,
 }
 
 impl Reading {
@@ -102,15 +107,19 @@ impl ClusterClock {
                 false => at = self.reading().at,
             }
         }
-        *self.reading() = Reading { term, time, at, running, quiet_until: at };
+        *self.reading() = Reading { term, time, at, running, quiet_until: at, quiet_since: at };
     }
 
     /// A tick: moves the time by what elapsed, if it may move, and returns it.
     pub fn tick(&self, may_move: bool) -> ClusterTime {
         let now = self.clock.now();
         let mut reading = self.reading();
-        let paused = now.since(reading.at) > PAUSE;
-        if paused && !mutant::is_active(Mutant::ClockJumpsWithAPause) {
+        let pause = now.since(reading.at);
+        if pause > PAUSE && !mutant::is_active(Mutant::ClockJumpsWithAPause) {
+            // A pause that does not count in full begins a quiet of its own.
+            if pause > STEP_MAX || now.since(reading.quiet_until) > PAUSE {
+                reading.quiet_since = now;
+            }
             reading.quiet_until = now.plus(QUIET_AFTER_PAUSE);
         }
         if may_move {
@@ -122,10 +131,17 @@ impl ClusterClock {
         cluster_time(reading.time)
     }
 
-    /// Whether there was no pause lately.
+    /// The time up to which things may expire: that of the last tick. `None` while time stands still,
+    /// and while heartbeats that waited out a pause come first. (A tick that is overdue may be such a
+    /// pause, which the tick will find out.)
     #[must_use]
-    pub fn may_expire(&self) -> bool {
-        self.clock.now() >= self.reading().quiet_until
+    pub fn expirable(&self) -> Option<ClusterTime> {
+        let now = self.clock.now();
+        let reading = self.reading();
+        let quiet =
+            now < reading.quiet_until && now.since(reading.quiet_since) < QUIET_IN_A_ROW_MAX;
+        let in_time = now.since(reading.at) <= STEP_MAX;
+        (reading.running && in_time && !quiet).then(|| cluster_time(reading.time))
     }
 
     fn reading(&self) -> MutexGuard<'_, Reading> {
@@ -162,7 +178,7 @@ mod tests {
         assert_eq!(clock.tick(true), ClusterTime(1_049));
         pass(30_000).await;
         assert_eq!(clock.stamp(TERM), ClusterTime(1_079));
-        assert!(clock.may_expire());
+        assert_eq!(clock.expirable(), Some(ClusterTime(1_049)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,9 +198,34 @@ mod tests {
         assert_eq!(clock.stamp(TERM), ClusterTime(1_250));
         assert_eq!(clock.tick(true), ClusterTime(1_250));
         pass(50_000).await;
-        assert!(!clock.may_expire());
+        assert_eq!(clock.expirable(), None);
         pass(50_000).await;
-        assert!(clock.may_expire());
+        assert_eq!(clock.expirable(), Some(ClusterTime(1_250)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overdue_tick_is_taken_for_a_pause() {
+        let clock = clock();
+        pass(250_000).await;
+        assert_eq!(clock.expirable(), Some(ClusterTime(1_000)));
+        pass(1_000).await;
+        assert_eq!(clock.expirable(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ticks_that_are_all_a_little_late_do_not_keep_things_from_expiring() {
+        let clock = clock();
+        let mut quiet = 0;
+        for _ in 0..20 {
+            pass(101_000).await;
+            clock.tick(true);
+            quiet += u32::from(clock.expirable().is_none());
+        }
+        assert_eq!(quiet, 5);
+        // A real pause is followed by quiet again.
+        pass(300_000).await;
+        clock.tick(true);
+        assert_eq!(clock.expirable(), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -193,7 +234,7 @@ mod tests {
         pass(10_000_000).await;
         assert_eq!(clock.stamp(TERM), ClusterTime(1_000));
         assert_eq!(clock.tick(true), ClusterTime(1_000));
-        assert!(!clock.may_expire());
+        assert_eq!(clock.expirable(), None);
         pass(40_000).await;
         assert_eq!(clock.tick(true), ClusterTime(1_040));
     }
@@ -203,6 +244,7 @@ mod tests {
         let clock = clock();
         pass(50_000).await;
         assert_eq!(clock.tick(false), ClusterTime(1_000));
+        assert_eq!(clock.expirable(), None, "and nothing expires");
         pass(20_000).await;
         assert_eq!(clock.stamp(TERM), ClusterTime(1_000));
         pass(30_000).await;

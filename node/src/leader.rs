@@ -3,13 +3,15 @@
 //!
 //! All of it ends with the leadership it belongs to.
 //!
-//! **Time.** The [`ClusterClock`] starts from the applied time once the leader's own first entry is
-//! applied, after a grace in which clients of a dead node can find another. It goes on only while a
-//! quorum answers and no command has been waiting for long.
+//! **Time** ([`time`]). The [`ClusterClock`] starts from the applied time once the leader's own first
+//! entry is applied, after a grace in which clients of a dead node can find another. It goes on only
+//! while a quorum answers and no command has been waiting for long.
 //!
 //! **Checks.** The leader runs those that the cluster runs itself ([`crate::checks`]).
 //!
-//! **Expiry.** Only this module proposes it, one entry at a time; apply decides what is really due.
+//! **Expiry.** Only this module proposes it; apply decides what is really due.
+
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,40 +19,23 @@ use std::time::Duration;
 
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
-use quorate_storage::command::{Command, Duty, ServerRecord};
+use quorate_storage::command::{Command, ServerRecord};
 use quorate_storage::machine::{Published, StateReader};
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::record::{CheckStatus, NodeKind};
-use quorate_storage::{ClusterTime, Millis};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::agent;
 use crate::checks::Checks;
-use crate::clock;
 use crate::cluster_clock::ClusterClock;
 use crate::raft::Raft;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
-use crate::raft::leadership::{Leadership, has_quorum};
+use crate::raft::leadership::Leadership;
 use crate::raft::membership::Membership;
 use crate::raft::propose::Proposer;
-use crate::raft::protocol::Forwarded;
 
-/// Time between two looks at the clock.
-const TICK: Duration = Duration::from_millis(50);
-/// After a new leadership, clients of a dead node find another before anything expires.
-const GRACE: Duration = Duration::from_secs(2);
-/// Time stands still when no quorum answered an RPC sent within this long.
-const QUORUM_WITHIN: Duration = Duration::from_secs(2);
-/// Time stands still while a command has waited to be proposed for this long.
-const COMMAND_WAIT_MAX: Duration = Duration::from_millis(250);
-/// What may expire in one entry.
-const EXPIRE_MAX: u32 = 512;
-/// While any deadline exists, the log learns the time at least this often, so that a new leader loses
-/// at most so much.
-const STAMP_EVERY: Millis = Millis(1_000);
 /// A server that has not answered for this long is critical in the catalogue.
 const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
 /// Time between two looks at the servers.
@@ -59,9 +44,6 @@ const SERVERS_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const SERVER_SERVICE: &str = "consul";
 /// Key of a server's Raft id in the metadata of its instance.
 const RAFT_ID: &str = "raft_id";
-/// How far apart the clocks of two servers are whose ids follow each other, where a mutant trusts them.
-const SKEW_BETWEEN_SERVERS: Millis = Millis(30_000);
-const NANOS_PER_MILLI: u64 = 1_000_000;
 /// Pause before the first entry of a leadership is looked for again.
 const FIRST_ENTRY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -106,15 +88,28 @@ impl Leader {
     }
 
     /// The duties of one leadership; dropped when it ends.
-    async fn lead(&self, term: u64) {
+    async fn lead(self: &Arc<Self>, term: u64) {
         let first = self.first_entry(term).await;
         self.cluster_clock.stand(term, first.state.time());
         tracing::info!(term, time = %first.state.time(), "leading");
-        // A task of its own, which ends with this one: thousands of checks must not delay the clock.
+        // Tasks of their own, which end with this one: thousands of checks must not delay the clock.
         let mut tasks = JoinSet::new();
         let checks = Arc::clone(&self.checks);
         tasks.spawn(async move { checks.run().await });
-        tokio::join!(self.keep_time(term), self.keep_servers());
+        let servers = Arc::clone(self);
+        tasks.spawn(async move { servers.keep_servers().await });
+        self.start_clock(term).await;
+        tasks.spawn(Arc::clone(self).tick());
+        tasks.spawn(Arc::clone(self).expire(term));
+        tasks.spawn(Arc::clone(self).reap(term));
+        while let Some(ended) = tasks.join_next().await {
+            // None of them ends by itself. A panic is passed on, or time would stand still unnoticed.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
     }
 
     /// Waits until an entry of this leadership is applied: only then is everything that earlier
@@ -127,50 +122,6 @@ impl Leader {
                 return published;
             }
             self.context.clock.sleep(FIRST_ENTRY_PAUSE).await;
-        }
-    }
-
-    async fn keep_time(&self, term: u64) {
-        self.context.clock.sleep(GRACE).await;
-        self.cluster_clock.start(term, self.time_to_start_from());
-        loop {
-            self.context.clock.sleep(TICK).await;
-            let may_move = has_quorum(&self.raft, QUORUM_WITHIN)
-                && self.intake.oldest_waiting() < COMMAND_WAIT_MAX;
-            let now = self.cluster_clock.tick(may_move);
-            if may_move {
-                self.carry_out_what_is_due(term, now).await;
-            }
-        }
-    }
-
-    /// The applied time: what earlier leaders' clocks came to.
-    fn time_to_start_from(&self) -> ClusterTime {
-        if mutant::is_active(Mutant::ExpiryFromALocalClock) {
-            let skew = SKEW_BETWEEN_SERVERS.0 * self.context.id;
-            return ClusterTime(clock::wall_time().unix_nanos() / NANOS_PER_MILLI) + Millis(skew);
-        }
-        self.state.load().state.time()
-    }
-
-    /// Proposes expiries until nothing is due, one entry at a time; else tells the log the time if it
-    /// has not heard it for a while.
-    async fn carry_out_what_is_due(&self, term: u64, up_to: ClusterTime) {
-        while self.cluster_clock.may_expire() {
-            let Some(deadline) = self.state.load().state.next_deadline() else { return };
-            if deadline > up_to {
-                break;
-            }
-            let duty = Duty::Expire { up_to, max: EXPIRE_MAX };
-            if self.intake.submit_duty(term, up_to, Some(duty)).await != Forwarded::Committed {
-                return;
-            }
-        }
-        let published = self.state.load();
-        let unstamped = up_to.since(published.state.time());
-        if published.state.next_deadline().is_some() && unstamped >= STAMP_EVERY {
-            // A tick that is lost is followed by another.
-            let _ = self.intake.submit_duty(term, up_to, None).await;
         }
     }
 

@@ -38,12 +38,27 @@ pub struct Batch {
 /// A leader's own work, which no request asked for. It needs no number: doing it twice is harmless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Duty {
-    /// Carry out what is due: TTL checks, sessions, lock delays, critical services to deregister,
-    /// empty agents, tombstones.
+    /// What [`Duty::ExpireDue`] and then [`Duty::Reap`] do, with one `max` for both. No longer
+    /// proposed, because a million tombstones would hold up TTL checks; older logs contain it.
     Expire {
         /// Only deadlines at or before this time.
         up_to: ClusterTime,
         /// How many may expire in this entry; it counts what expires, never what is looked at.
+        max: u32,
+    },
+    /// Carry out the deadlines that are due: TTL checks, sessions, critical services to deregister,
+    /// empty agents, an abandoned restore.
+    ExpireDue {
+        /// Only deadlines at or before this time.
+        up_to: ClusterTime,
+        /// How many may expire in this entry; it counts what expires, never what is looked at.
+        max: u32,
+    },
+    /// Forget what ended without anybody noticing: lock delays and tombstones.
+    Reap {
+        /// Only what ended at or before this time.
+        up_to: ClusterTime,
+        /// How many may be forgotten in this entry.
         max: u32,
     },
 }

@@ -16,7 +16,7 @@
 //! # How an entry is applied
 //!
 //! 1. Time becomes `max(time, stamp)`.
-//! 2. The leader's duty, if any: what is due expires (`deadline.rs`).
+//! 2. The leader's duty, if any: what is due expires, or tombstones are reaped (`deadline.rs`).
 //! 3. The commands, in order. `origin.rs` decides whether a command is new; a new one runs as one
 //!    `Change` (`change.rs`), which gives every row it writes the same next index, and reports what
 //!    it touches. A command that changes nothing visible leaves the index alone. A command that is
@@ -149,7 +149,14 @@ impl State {
         let mut effects = Effects::default();
         self.time = self.time.max(batch.stamp);
         match &batch.duty {
-            Some(Duty::Expire { up_to, max }) => self.expire(*up_to, *max, &mut effects),
+            Some(Duty::Expire { up_to, max }) => {
+                let left = self.expire_due(*up_to, *max, &mut effects);
+                self.reap(*up_to, left);
+            }
+            Some(Duty::ExpireDue { up_to, max }) => {
+                self.expire_due(*up_to, *max, &mut effects);
+            }
+            Some(Duty::Reap { up_to, max }) => self.reap(*up_to, *max),
             None => {}
         }
         if mutant::is_active(Mutant::HashMapOrderInApply) {

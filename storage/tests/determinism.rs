@@ -67,12 +67,19 @@ impl Generator {
             _ => self.random.random_range(0..2_000),
         };
         let behind = if self.chance(5) { 500 } else { 0 };
-        let duty = self.chance(30).then(|| Duty::Expire {
-            up_to: ClusterTime(self.time.saturating_sub(self.random.random_range(0..300))),
-            max: self.random.random_range(0..6),
-        });
+        let duty = self.chance(30).then(|| self.duty());
         let parts = (0..self.random.random_range(0..3)).map(|_| self.part(state)).collect();
         Batch { stamp: ClusterTime(self.time.saturating_sub(behind)), duty, parts }
+    }
+
+    fn duty(&mut self) -> Duty {
+        let up_to = ClusterTime(self.time.saturating_sub(self.random.random_range(0..300)));
+        let max = self.random.random_range(0..6);
+        match self.random.random_range(0..3) {
+            0 => Duty::Expire { up_to, max },
+            1 => Duty::ExpireDue { up_to, max },
+            _ => Duty::Reap { up_to, max },
+        }
     }
 
     fn part(&mut self, state: &State) -> Part {

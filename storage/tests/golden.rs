@@ -477,6 +477,11 @@ fn batches() -> Vec<Batch> {
     vec![Batch { stamp: ClusterTime(123_456), duty, parts: vec![part] }]
 }
 
+fn duties() -> Vec<Duty> {
+    let (up_to, max) = (ClusterTime(300), 512);
+    vec![Duty::Expire { up_to, max }, Duty::ExpireDue { up_to, max }, Duty::Reap { up_to, max }]
+}
+
 /// How many variants an enum has, says its decoder: no data begins with a variant that it does not
 /// know. (Zeros are empty texts, lists and first variants.)
 fn variants<T: DeserializeOwned>() -> u8 {
@@ -521,7 +526,7 @@ fn encodings_on_disk_stay_as_they_are() {
     let files: BTreeMap<&str, String> = [
         ("batch.txt", lines(&batches())),
         ("commands.txt", variant_lines(&[commands(), later_commands()].concat())),
-        ("duties.txt", variant_lines(&[Duty::Expire { up_to: ClusterTime(300), max: 512 }])),
+        ("duties.txt", variant_lines(&duties())),
         ("outcomes.txt", variant_lines(&outcomes())),
         ("rejections.txt", variant_lines(&rejections())),
         ("snapshot_records.txt", variant_lines(&records)),

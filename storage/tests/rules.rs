@@ -72,7 +72,7 @@ fn time_never_runs_backwards_and_nothing_expires_before_it_came() {
     let (mut state, _) = with_ttl_check();
     state.apply(&Batch { stamp: ClusterTime(9_999), ..Batch::default() });
     // The duty may name a later time than its own stamp; the state's time decides.
-    let duty = Some(Duty::Expire { up_to: ClusterTime(50_000), max: 512 });
+    let duty = Some(Duty::ExpireDue { up_to: ClusterTime(50_000), max: 512 });
     let effects = state.apply(&Batch { stamp: ClusterTime(5), duty: duty.clone(), parts: vec![] });
     assert!(effects.touched.is_empty());
     assert_eq!(state.time(), ClusterTime(9_999));
@@ -156,7 +156,7 @@ fn every_visible_expiry_has_an_index_of_its_own() {
         apply(&mut state, seq, Command::AgentRegisterCheck { agent, check: Box::new(check) });
     }
     let before = state.index();
-    let duty = Some(Duty::Expire { up_to: ClusterTime(1_000), max: 512 });
+    let duty = Some(Duty::ExpireDue { up_to: ClusterTime(1_000), max: 512 });
     state.apply(&Batch { stamp: ClusterTime(1_000), duty, parts: vec![] });
     assert_eq!(state.index().0, before.0 + 3);
 }

@@ -3,7 +3,8 @@
 //!
 //! | line | meaning |
 //! | --- | --- |
-//! | `tick 5000`, `expire max=2` | time passes; the leader proposes what is due |
+//! | `tick 5000`, `expire max=2`, `reap max=2` | time passes; the leader proposes what is due |
+//! | `expire-and-reap max=2` | the duty of older logs, which did both |
 //! | `@h1 service web id=web-1 check=c1,ttl=10000` | host h1's agent registers (`@h1/10.9.9.9`: from another address) |
 //! | `@h1 pass c1 output=fine age=3000` | a heartbeat that was read 3 s of cluster time ago; also `warn`, `fail` |
 //! | `probe 4 5 critical output=refused` | a run of check number 4, probe 5; a check with `tcp=` or `alias=` is run |
@@ -159,10 +160,14 @@ impl Story {
             "tick" => {
                 self.apply(&Batch { stamp: time + Millis(parse(line.word(0))), ..Batch::default() })
             }
-            "expire" => {
-                let max = line.get("max").map_or(512, parse);
-                let duty = Some(Duty::Expire { up_to: time, max });
-                self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
+            "expire" | "reap" | "expire-and-reap" => {
+                let (up_to, max) = (time, line.get("max").map_or(512, parse));
+                let duty = match line.verb {
+                    "expire" => Duty::ExpireDue { up_to, max },
+                    "reap" => Duty::Reap { up_to, max },
+                    _ => Duty::Expire { up_to, max },
+                };
+                self.apply(&Batch { stamp: time, duty: Some(duty), parts: Vec::new() })
             }
             "send" => self.send(text),
             "txn" => {
@@ -338,6 +343,10 @@ impl Story {
             "queries" => state.queries().map(|row| query_text(row)).collect(),
             "deadline" => match state.next_deadline() {
                 Some(at) => format!("    comes up at {at}, now {}\n", state.time()),
+                None => format!("    none, now {}\n", state.time()),
+            },
+            "reaping" => match state.next_reaping() {
+                Some(at) => format!("    next at {at}, now {}\n", state.time()),
                 None => format!("    none, now {}\n", state.time()),
             },
             other => panic!("cannot show {other}"),

@@ -8,8 +8,9 @@
 //! been rebuilt from a snapshot; and `max` counts what expires, never what is looked at, so both
 //! carry out exactly the same.
 //!
-//! Lock delays and tombstones end without anybody noticing. They are kept apart and come last, with
-//! what is left of `max`: a million deleted keys must not hold up a TTL check.
+//! Lock delays and tombstones end without anybody noticing. They are kept apart and reaped by a duty of
+//! their own, in entries of their own: the leader goes on proposing expiries while a million deleted
+//! keys are worked off, and no entry does more than its `max` of either.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -107,10 +108,10 @@ impl Deadlines {
 }
 
 impl State {
-    /// A lower bound of the next deadline.
+    /// A lower bound of the next deadline that somebody may notice.
     pub(super) fn first_deadline(&self) -> Option<ClusterTime> {
         let watched = self.deadlines.first().map(|(due, _)| due);
-        [watched, self.kv.next_housekeeping(), self.restore_deadline()].into_iter().flatten().min()
+        [watched, self.restore_deadline()].into_iter().flatten().min()
     }
 
     /// Sees to it that a number comes up no later than its true deadline.
@@ -147,8 +148,13 @@ impl State {
         }
     }
 
-    /// Carries out what is due, at most `max` things.
-    pub(super) fn expire(&mut self, up_to: ClusterTime, max: u32, effects: &mut Effects) {
+    /// Carries out what is due, at most `max` things; returns what is left of `max`.
+    pub(super) fn expire_due(
+        &mut self,
+        up_to: ClusterTime,
+        max: u32,
+        effects: &mut Effects,
+    ) -> u32 {
         let limit = up_to.min(self.time);
         let mut left = max;
         while left > 0
@@ -164,6 +170,13 @@ impl State {
             }
         }
         self.drop_idle_restore(limit);
+        left
+    }
+
+    /// Forgets lock delays that are over and tombstones that are old enough, at most `max` of both.
+    pub(super) fn reap(&mut self, up_to: ClusterTime, max: u32) {
+        let limit = up_to.min(self.time);
+        let mut left = max;
         self.kv.end_lock_delays(limit, &mut left);
         let reaped = self.kv.reap(limit, &mut left);
         self.topics.kv_floor = self.topics.kv_floor.max(reaped);
@@ -175,7 +188,8 @@ impl State {
         let mut effects = Effects::default();
         let applied = self.time;
         self.time = mutant::local_time(applied).max(applied);
-        self.expire(self.time, u32::MAX, &mut effects);
+        let left = self.expire_due(self.time, u32::MAX, &mut effects);
+        self.reap(self.time, left);
         self.time = applied;
         effects
     }

@@ -37,6 +37,12 @@ impl State {
         self.first_deadline()
     }
 
+    /// When the next lock delay ends or the next tombstone may be reaped.
+    #[must_use]
+    pub fn next_reaping(&self) -> Option<ClusterTime> {
+        self.kv.next_housekeeping()
+    }
+
     /// When the TTL check or session with this number was last heard of; `None` if it has no TTL.
     #[must_use]
     pub fn last_seen(&self, number: u64) -> Option<ClusterTime> {
