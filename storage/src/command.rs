@@ -73,7 +73,8 @@ pub struct Part {
     /// The origin has answered its clients for every number up to and including this one, so their
     /// outcomes need no longer be remembered, and they must never be applied from now on.
     pub answered_through: u64,
-    /// The commands with their numbers (1, 2, 3, ... within an incarnation).
+    /// The commands with their numbers (1, 2, 3, ... within an incarnation; 0 for a
+    /// [`Command::Answered`]).
     pub commands: Vec<(u64, Command)>,
 }
 
@@ -308,6 +309,28 @@ pub enum Command {
         /// Metadata, all of it but what every agent's node has.
         meta: Option<TextMap>,
     },
+    /// A note of the part's origin about itself: beyond `answered_through` it has answered its clients
+    /// for these numbers too, though a lower one is still open. It comes first in its part, has number
+    /// 0 and no outcome: taking note of it twice is harmless.
+    Answered {
+        /// First and last number of each run.
+        runs: Vec<(u64, u64)>,
+    },
+}
+
+impl Command {
+    /// Whether it only says that something lives, or how it is: small, and many things wait to be
+    /// declared dead without it.
+    #[must_use]
+    pub const fn is_heartbeat(&self) -> bool {
+        matches!(
+            self,
+            Self::UpdateCheck { .. }
+                | Self::Heartbeat { .. }
+                | Self::SessionRenew { .. }
+                | Self::ProbeResult { .. }
+        )
+    }
 }
 
 /// `PUT /v1/catalog/register`, parsed.

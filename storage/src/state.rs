@@ -85,6 +85,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 
 pub use self::kv::Tombstone;
+pub use self::origin::ANSWERED_PER_NOTE;
 pub use self::probe::{ProbeChange, Probes};
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::{TableIndexes, TopicIndexes};
@@ -182,6 +183,9 @@ impl State {
     fn apply_part(&mut self, part: &Part, effects: &mut Effects) {
         self.origins.begin(part);
         for (seq, command) in &part.commands {
+            if matches!(command, Command::Answered { .. }) {
+                continue;
+            }
             let id = CommandId { origin: part.origin, incarnation: part.incarnation, seq: *seq };
             let outcome = match self.origins.judge(id) {
                 Verdict::Known(outcome) => outcome,
@@ -282,6 +286,8 @@ impl Change<'_> {
                 let (id, tagged) = (id.as_deref(), tagged_addresses.as_ref());
                 self.describe_agent(agent, id, tagged, meta.as_ref());
             }
+            // The origin records have taken note of it when the part began.
+            Command::Answered { .. } => {}
             Command::ProbeResult { number, probe, status, output } => {
                 return self.conclude_probe(*number, *probe, status, output);
             }

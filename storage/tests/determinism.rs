@@ -103,10 +103,21 @@ impl Generator {
             .collect();
         let (incarnation, last) = self.origins[&origin];
         let unanswered = self.random.random_range(0..20);
+        let mut commands = commands;
+        let new = commands.len() as u64;
+        if self.chance(30) {
+            // Of what was sent before, or (given up) is sent with it.
+            let runs = (0..self.random.random_range(0..4)).map(|_| {
+                let first = (last - new + 1).saturating_sub(self.random.random_range(0..25)).max(1);
+                (first, first + self.random.random_range(0..4))
+            });
+            let runs = runs.collect();
+            commands.insert(0, (0, Command::Answered { runs }));
+        }
         let part = Part {
             origin,
             incarnation,
-            answered_through: (last - commands.len() as u64).saturating_sub(unanswered),
+            answered_through: (last - new).saturating_sub(unanswered),
             commands,
         };
         self.sent.push(part.clone());
@@ -469,7 +480,7 @@ fn was_touched(topic: &Topic, effects: &Effects) -> bool {
     by_name || effects.touched.contains(&Topic::Everything)
 }
 
-/// A refused command changes nothing but the record that it was refused.
+/// A refused command changes nothing but the record that it was refused, and of what was answered.
 fn check_refusals_leave_no_trace(before: &State, after: &State, batch: &Batch, effects: &Effects) {
     let all_refused =
         effects.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Rejected(_)));
@@ -480,6 +491,7 @@ fn check_refusals_leave_no_trace(before: &State, after: &State, batch: &Batch, e
                 SnapshotRecord::Header(_)
                     | SnapshotRecord::Origin { .. }
                     | SnapshotRecord::Outcome { .. }
+                    | SnapshotRecord::Answered { .. }
             )
         };
         assert_eq!(common::export_some(before, kept), common::export_some(after, kept));

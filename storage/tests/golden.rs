@@ -345,6 +345,7 @@ fn later_commands() -> Vec<Command> {
             tagged_addresses: Some(text_map()),
             meta: None,
         },
+        Command::Answered { runs: vec![(301, 302), (400, 400)] },
     ]
 }
 
@@ -463,6 +464,7 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         SnapshotRecord::Probe { check: 300, probe: 301 },
         SnapshotRecord::Staged { id: "r1".into(), touched: ClusterTime(300) },
         SnapshotRecord::StagedPiece(Bytes::from_static(b"\x00v")),
+        SnapshotRecord::Answered { id: 1, first: 302, last: 400 },
     ]
 }
 

@@ -7,10 +7,11 @@ mod common;
 use std::sync::Arc;
 
 use quorate_storage::command::{
-    Batch, Command, CommandId, Duty, KvPutMode, Outcome, Part, Rejection, SessionRequest,
+    Batch, Command, CommandId, Duty, KvDeleteMode, KvPutMode, Outcome, Part, Rejection,
+    SessionRequest,
 };
 use quorate_storage::record::{CheckStatus, SessionBehavior};
-use quorate_storage::state::SnapshotRecord;
+use quorate_storage::state::{ANSWERED_PER_NOTE, SnapshotRecord};
 use quorate_storage::{ClusterTime, Effects, Millis, State, Topic};
 
 fn part(seq: u64, command: Command) -> Part {
@@ -90,6 +91,40 @@ fn an_outcome_is_remembered_until_it_is_answered() {
     state.apply(&Batch { parts: vec![answered], ..Batch::default() });
     assert_eq!(state.remembered(command_id(1)), None);
     assert_eq!(state.remembered(command_id(2)), Some(Outcome::Held(false)));
+}
+
+/// Outcomes that the state remembers.
+fn remembered(state: &State) -> usize {
+    let mut count = 0;
+    let mut look = |record: SnapshotRecord<'_>| {
+        count += usize::from(matches!(record, SnapshotRecord::Outcome { .. }));
+        Ok(())
+    };
+    state.export(&mut look).unwrap();
+    count
+}
+
+#[test]
+fn a_lost_command_does_not_keep_the_outcomes_of_those_behind_it() {
+    let mut state = State::default();
+    let put =
+        || Command::KvPut { key: "k".into(), value: "v".into(), flags: 0, mode: KvPutMode::Cas(0) };
+    // Number 1 is lost. Each part has 64 commands, and the origin answers them as they are applied.
+    for first in (2..250_000).step_by(64) {
+        let mut commands: Vec<_> = (first..first + 64).map(|seq| (seq, put())).collect();
+        if (first - 2) % ANSWERED_PER_NOTE == 0 && first > 2 {
+            commands.insert(0, (0, Command::Answered { runs: vec![(2, first - 1)] }));
+        }
+        let part = Part { commands, ..part(0, put()) };
+        state.apply(&Batch { parts: vec![part], ..Batch::default() });
+    }
+    assert!(remembered(&state) <= 1_024 + 64, "{} outcomes", remembered(&state));
+    let hash = state.hash();
+    apply(&mut state, 100_000, put());
+    assert_eq!(state.hash(), hash, "a late copy of an answered command was applied");
+    apply(&mut state, 1, Command::KvDelete { key: "k".into(), mode: KvDeleteMode::One });
+    assert_eq!(state.remembered(command_id(1)), Some(Outcome::Held(true)));
+    assert!(state.key("k").is_none(), "the lost command was not applied when it came");
 }
 
 #[test]

@@ -18,6 +18,7 @@
 //! | `begin-restore r1`, `piece r1 0 abc`, `finish-restore r1` | the same step by step |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
+//! | `send 1/2 answered=3 ; 0 answered 5..7 9..9 ; 8 put a 1` | the same with what is answered beyond |
 //! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
@@ -41,6 +42,7 @@ use quorate_storage::record::{
     AutopilotSettings, Check, CheckRegistration, CheckStatus, Coordinate, Event, KvEntry, Node,
     Query, QueryDefinition, Service, ServiceDefinition, Session, SessionBehavior, TextMap,
 };
+use quorate_storage::state::SnapshotRecord;
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
 use quorate_storage::{Effects, Millis, State, Topic, backup};
 
@@ -321,6 +323,14 @@ impl Story {
                 piece: line.word(2).as_bytes().to_vec().into(),
             },
             "finish-restore" => Command::RestoreFinish { id: line.word(0).into() },
+            "answered" => Command::Answered {
+                runs: line
+                    .words
+                    .iter()
+                    .map(|run| run.split_once("..").unwrap())
+                    .map(|(first, last)| (parse(first), parse(last)))
+                    .collect(),
+            },
             _ => catalog_command(line),
         }
     }
@@ -337,6 +347,16 @@ impl Story {
             }
             "keys" => state.keys_below("").map(key_text).collect(),
             "sessions" => state.sessions().map(|row| session_text(row)).collect(),
+            "origins" => {
+                let mut text = String::new();
+                state
+                    .export(&mut |record| {
+                        text.push_str(&origin_text(&record));
+                        Ok(())
+                    })
+                    .unwrap();
+                text
+            }
             "events" => {
                 state.events().map(|row| format!("    {} {}\n", row.time, row.name)).collect()
             }
@@ -372,6 +392,22 @@ impl Story {
             },
         };
         format!("    {what} {}\n", self.state.topic_index(&topic))
+    }
+}
+
+/// Floors, remembered outcomes and runs of answers.
+fn origin_text(record: &SnapshotRecord<'_>) -> String {
+    match record {
+        SnapshotRecord::Origin { id, incarnation, floor } if *id != ORIGIN => {
+            format!("    {id}/{incarnation} floor {floor}\n")
+        }
+        SnapshotRecord::Outcome { id, seq, outcome } if *id != ORIGIN => {
+            format!("    {id}: {seq} {}\n", outcome_text(outcome))
+        }
+        SnapshotRecord::Answered { id, first, last } => {
+            format!("    {id}: {first}..{last} answered\n")
+        }
+        _ => String::new(),
     }
 }
 

@@ -249,6 +249,18 @@ impl State {
                 record.lowest().is_none_or(|seq| seq > record.floor),
                 "server {id} remembers below its floor"
             );
+            let mut before = record.floor;
+            for (first, last) in &record.answered {
+                ensure!(
+                    first <= last && *first > before.saturating_add(1),
+                    "server {id} has runs of answers that touch at {first}"
+                );
+                ensure!(
+                    record.outcomes.range(*first..=*last).next().is_none(),
+                    "server {id} remembers what it answered from {first} on"
+                );
+                before = *last;
+            }
         }
         Ok(())
     }

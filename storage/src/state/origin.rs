@@ -3,18 +3,26 @@
 //! A node that does not learn what became of a command sends it again, under the same number, to
 //! the next leader. The record of each node decides what such a command is:
 //!
-//! * of an earlier life (lower incarnation), or at or below the floor: it may have been applied, and
-//!   is not applied now;
+//! * of an earlier life (lower incarnation), at or below the floor, or answered above it: it may have
+//!   been applied, and is not applied now;
 //! * remembered: it was applied, and this is its outcome;
 //! * everything else is new.
 //!
 //! Only the node itself raises its floor, by saying up to which number it has answered its clients;
 //! a higher incarnation begins a new record, because a restarted node has no clients left to answer.
 //!
-//! **Order within a part.** The floor is raised *before* the part's commands run. What the origin
-//! still owes an answer lies above the floor by definition, so this refuses none of it; what lies at
-//! or below it was answered or given up, and "outcome unknown" must stay true of it rather than
-//! become a change that nobody waits for.
+//! **How large a record is.** One command that is lost on its way keeps the floor down until it is sent
+//! again, and thousands above it are answered meanwhile. So the node also says, whenever
+//! [`ANSWERED_PER_NOTE`] more were answered above the floor, which ones those are
+//! ([`Command::Answered`]); their outcomes are forgotten, and what remains of them are runs of numbers,
+//! at most one more than there are open numbers. A record therefore holds the outcomes of what its node
+//! has not answered (the node limits that), and of what it answered since its last note was applied.
+//!
+//! **Order within a part, and between parts.** What the part says of answers is noted *before* its
+//! commands run. What the origin still owes an answer is not among them by definition, so this refuses
+//! none of it; what is among them was answered or given up, and "outcome unknown" must stay true of it
+//! rather than become a change that nobody waits for. Parts may overtake each other: what was answered
+//! once is answered for ever, so the notes of an older part add nothing and take nothing back.
 //!
 //! **Removed servers** keep a stub: their incarnation, and a floor at their highest number. Without
 //! it, a copy of an old command still on its way would find no record and be applied again.
@@ -27,9 +35,13 @@ use crate::command::{Command, CommandId, Outcome, Part, Rejection};
 use crate::mutant::{self, Mutant};
 use crate::raft::NodeId;
 
-/// The largest outcome that is remembered as it is, in bytes of its encoding. At most 8,192 of them
-/// are unanswered per node.
+/// The largest outcome that is remembered as it is, in bytes of its encoding.
 pub(super) const REMEMBERED_BYTES_MAX: usize = 1_024;
+
+/// So many commands are answered above the floor before their node says which (see
+/// [`Command::Answered`]): few enough that their outcomes do not count, and enough that saying it costs
+/// nothing.
+pub const ANSWERED_PER_NOTE: u64 = 1_024;
 
 /// What is known of one node's commands.
 #[derive(Debug, Clone, Default)]
@@ -38,14 +50,62 @@ pub(super) struct OriginRecord {
     pub(super) incarnation: u64,
     /// Everything up to here is answered.
     pub(super) floor: u64,
-    /// Outcomes above the floor.
+    /// Outcomes above the floor of what is not known to be answered.
     pub(super) outcomes: OrdMap<u64, Outcome>,
+    /// What is answered above the floor: the last number of each run by its first. Runs neither overlap
+    /// nor touch, and the floor touches none.
+    pub(super) answered: OrdMap<u64, u64>,
 }
 
 impl OriginRecord {
     /// The lowest number whose outcome is remembered.
     pub(super) fn lowest(&self) -> Option<u64> {
         self.outcomes.get_min().map(|(seq, _)| *seq)
+    }
+
+    /// Whether the node has answered a number, as far as it said so.
+    pub(super) fn is_answered(&self, seq: u64) -> bool {
+        let run = self.answered.get_prev(&seq);
+        seq <= self.floor || run.is_some_and(|(_, last)| seq <= *last)
+    }
+
+    /// Everything up to a number is answered.
+    fn raise_floor(&mut self, answered_through: u64) {
+        self.floor = self.floor.max(answered_through);
+        while let Some((first, last)) = self.answered.get_min().copied()
+            && first <= self.floor.saturating_add(1)
+        {
+            self.answered.remove(&first);
+            self.floor = self.floor.max(last);
+        }
+        while let Some(seq) = self.lowest()
+            && seq <= self.floor
+        {
+            self.outcomes.remove(&seq);
+        }
+    }
+
+    /// A run of numbers above the floor is answered.
+    fn answer_run(&mut self, mut first: u64, mut last: u64) {
+        if let Some((start, end)) = self.answered.get_prev(&first).map(|(s, e)| (*s, *e))
+            && end.saturating_add(1) >= first
+        {
+            if end >= last {
+                return;
+            }
+            first = start;
+        }
+        while let Some((start, end)) = self.answered.get_next(&first).map(|(s, e)| (*s, *e))
+            && start <= last.saturating_add(1)
+        {
+            self.answered.remove(&start);
+            last = last.max(end);
+        }
+        self.answered.insert(first, last);
+        let forgotten: Vec<u64> = self.outcomes.range(first..=last).map(|(seq, _)| *seq).collect();
+        for seq in forgotten {
+            self.outcomes.remove(&seq);
+        }
     }
 }
 
@@ -72,14 +132,16 @@ impl Origins {
         if part.incarnation > record.incarnation {
             *record = OriginRecord { incarnation: part.incarnation, ..OriginRecord::default() };
         }
-        if part.incarnation == record.incarnation && part.answered_through > record.floor {
-            record.floor = part.answered_through;
-            while let Some(seq) = record.lowest()
-                && seq <= record.floor
-            {
-                record.outcomes.remove(&seq);
+        if part.incarnation != record.incarnation {
+            return;
+        }
+        if let Some((_, Command::Answered { runs })) = part.commands.first() {
+            let runs = runs.iter().filter(|(first, last)| first <= last && *last > record.floor);
+            for (first, last) in runs.copied().collect::<Vec<_>>() {
+                record.answer_run(first, last);
             }
         }
+        record.raise_floor(part.answered_through);
     }
 
     /// Whether a command is to be applied.
@@ -93,7 +155,7 @@ impl Origins {
                 unknown
             }
             Some(record) if id.incarnation == record.incarnation => {
-                if id.seq <= record.floor && !mutant::is_active(Mutant::FloorIgnored) {
+                if record.is_answered(id.seq) && !mutant::is_active(Mutant::FloorIgnored) {
                     return unknown;
                 }
                 record
@@ -109,7 +171,7 @@ impl Origins {
     pub(super) fn remember(&mut self, id: CommandId, outcome: &Outcome, index: Index) {
         if let Some(record) = self.records.get_mut(&id.origin)
             && record.incarnation == id.incarnation
-            && id.seq > record.floor
+            && !record.is_answered(id.seq)
         {
             record.outcomes.insert(id.seq, shortened(outcome, index));
         }
@@ -125,9 +187,11 @@ impl Origins {
     /// Forgets a removed server's outcomes, but not how far it had come.
     pub(super) fn retire(&mut self, id: NodeId) {
         if let Some(record) = self.records.get_mut(&id) {
-            let highest = record.outcomes.get_max().map_or(0, |(seq, _)| *seq);
-            record.floor = record.floor.max(highest);
+            let outcome = record.outcomes.get_max().map_or(0, |(seq, _)| *seq);
+            let answered = record.answered.get_max().map_or(0, |(_, last)| *last);
+            record.floor = record.floor.max(outcome).max(answered);
             record.outcomes = OrdMap::new();
+            record.answered = OrdMap::new();
         }
     }
 }
@@ -188,6 +252,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::RestoreBegin { .. }
         | Command::RestorePiece { .. }
         | Command::RestoreFinish { .. }
-        | Command::DescribeAgent { .. } => false,
+        | Command::DescribeAgent { .. }
+        | Command::Answered { .. } => false,
     }
 }

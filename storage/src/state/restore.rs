@@ -340,7 +340,8 @@ impl Carry<'_> {
             | SnapshotRecord::ServiceIndex { .. }
             | SnapshotRecord::Check { .. }
             | SnapshotRecord::Session { .. }
-            | SnapshotRecord::Probe { .. } => return None,
+            | SnapshotRecord::Probe { .. }
+            | SnapshotRecord::Answered { .. } => return None,
         })
     }
 

@@ -148,6 +148,15 @@ pub enum SnapshotRecord<'a> {
     },
     /// A piece of it, in order.
     StagedPiece(Bytes),
+    /// Numbers above its floor that a server has answered.
+    Answered {
+        /// The server.
+        id: NodeId,
+        /// The first number of the run.
+        first: u64,
+        /// The last number of the run.
+        last: u64,
+    },
 }
 
 /// Where [`State::export`] puts records.
@@ -244,7 +253,7 @@ impl State {
 
     fn export_origins(&self, sink: &mut Sink<'_>) -> io::Result<()> {
         for (id, record) in &self.origins.records {
-            let OriginRecord { incarnation, floor, outcomes } = record;
+            let OriginRecord { incarnation, floor, outcomes, answered } = record;
             sink(SnapshotRecord::Origin { id: *id, incarnation: *incarnation, floor: *floor })?;
             for (seq, outcome) in outcomes {
                 sink(SnapshotRecord::Outcome {
@@ -252,6 +261,9 @@ impl State {
                     seq: *seq,
                     outcome: Cow::Borrowed(outcome),
                 })?;
+            }
+            for (first, last) in answered {
+                sink(SnapshotRecord::Answered { id: *id, first: *first, last: *last })?;
             }
         }
         Ok(())
@@ -336,9 +348,10 @@ impl Import {
                 self.state.origins.records.insert(id, record);
             }
             SnapshotRecord::Outcome { id, seq, outcome } => {
-                let record = self.state.origins.records.get_mut(&id);
-                let record = record.ok_or_else(|| invalid("an outcome of an unknown server"))?;
-                record.outcomes.insert(seq, outcome.into_owned());
+                self.origin(id)?.outcomes.insert(seq, outcome.into_owned());
+            }
+            SnapshotRecord::Answered { id, first, last } => {
+                self.origin(id)?.answered.insert(first, last);
             }
             SnapshotRecord::Tables(tables) => {
                 let twice = std::mem::replace(&mut self.has_tables, true);
@@ -449,6 +462,12 @@ impl Import {
         }
         self.state.probes.set(check, probe);
         Ok(())
+    }
+
+    /// The record of a server, which came before its parts.
+    fn origin(&mut self, id: NodeId) -> io::Result<&mut OriginRecord> {
+        let record = self.state.origins.records.get_mut(&id);
+        record.ok_or_else(|| invalid("a command of an unknown server"))
     }
 
     fn add_session(&mut self, row: Session, last_seen: Option<ClusterTime>) -> io::Result<()> {
