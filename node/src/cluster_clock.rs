@@ -1,7 +1,7 @@
 //! Cluster time as the leader knows it.
 //!
 //! It starts from the applied time, advances by what really elapsed, but at most [`STEP_MAX`] between
-//! two ticks (and not at all across a gap of more than [`GAP_MAX`]), and only while it may (a quorum answers, no command has been waiting for long). So a
+//! two ticks (and not at all across a gap of more than [`GAP_MAX`]), and only while it may (a quorum answers, no heartbeat has been waiting for long). So a
 //! leader that was paused, starved or cut off does not expire services whose heartbeats are still in
 //! its sockets.
 //!

@@ -5,7 +5,7 @@
 //!
 //! **Time** ([`time`]). The [`ClusterClock`] starts from the applied time once the leader's own first
 //! entry is applied, after a grace in which clients of a dead node can find another. It goes on only
-//! while a quorum answers and no command has been waiting for long.
+//! while a quorum answers and no heartbeat has been waiting for long.
 //!
 //! **Checks.** The leader runs those that the cluster runs itself ([`crate::checks`]).
 //!

@@ -60,7 +60,7 @@
 //! Only [`clock`] reads a clock, and it tells how long, never what time it is. Only [`leader`] makes
 //! cluster time of it, stamped on the entries of its own term, and only it proposes expiry. It stands
 //! still in doubt: in the first two seconds of a leadership, without a quorum, after a pause, while
-//! commands wait. What that costs is that something silent lives a little longer; what it saves is that
+//! heartbeats wait. What that costs is that something silent lives a little longer; what it saves is that
 //! nothing living dies.
 //!
 //! # Where it differs from the usual

@@ -5,6 +5,7 @@
 //!   messages, [`network`] is openraft's view of the transport, [`service`] answers.
 //! * [`propose`] numbers this node's commands, batches them, hands them to whoever leads and answers
 //!   each client from this node's own apply. [`intake`] is the leader's end of that.
+//!   Heartbeats and writes have a [`lane`] each.
 //! * [`read`] is the barrier that makes a read linearizable on any node.
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
 //! * [`membership`] founds a cluster, joins one, and removes servers.
@@ -15,6 +16,7 @@ pub mod failure_detector;
 pub mod handover;
 pub mod http_transport;
 pub mod intake;
+pub mod lane;
 pub mod leadership;
 pub mod membership;
 pub mod network;

@@ -26,8 +26,10 @@ const TICK: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_secs(2);
 /// Time stands still when no quorum answered an RPC sent within this long.
 const QUORUM_WITHIN: Duration = Duration::from_secs(2);
-/// Time stands still while a command has waited to be proposed for this long.
-const COMMAND_WAIT_MAX: Duration = Duration::from_millis(250);
+/// Time stands still while a heartbeat has waited here for this long. (However long it waits, it is
+/// proposed before the next expiry. But it is refused when it is older than 2 s, or its TTL, of cluster
+/// time.)
+const HEARTBEAT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What may expire in one entry: few enough that applying it (some 10 us each) delays nothing else
 /// noticeably.
 const EXPIRE_MAX: u32 = 512;
@@ -63,8 +65,8 @@ impl Leader {
     pub(super) async fn tick(self: Arc<Self>) {
         loop {
             self.context.clock.sleep(TICK).await;
-            let may_move = has_quorum(&self.raft, QUORUM_WITHIN)
-                && self.intake.oldest_waiting() < COMMAND_WAIT_MAX;
+            let waited = self.intake.oldest_heartbeat().max(self.proposer.oldest_heartbeat());
+            let may_move = has_quorum(&self.raft, QUORUM_WITHIN) && waited < HEARTBEAT_WAIT_MAX;
             self.cluster_clock.tick(may_move);
         }
     }

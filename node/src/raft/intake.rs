@@ -2,8 +2,12 @@
 //!
 //! While one entry is on its way to the disks, commands gather for the next (group commit): under
 //! load, entries grow instead of queueing. Nothing lingers; a lone command goes at once.
+//!
+//! Heartbeats have a queue and entries of their own. Before an expiry is proposed, the heartbeats that
+//! have arrived are: none is overtaken by the expiry of what it speaks for.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +20,7 @@ use quorate_storage::raft::TypeConfig;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Raft;
+use super::lane::{ByLane, Lane};
 use super::protocol::Forwarded;
 use crate::clock::{Clock, Moment};
 use crate::cluster_clock::ClusterClock;
@@ -24,10 +29,11 @@ use crate::cluster_clock::ClusterClock;
 pub const ENTRY_COMMANDS_MAX: usize = 1_024;
 /// Bytes of commands in one entry; a larger single command goes alone.
 pub const ENTRY_BYTES_MAX: usize = 512 << 10;
-/// Entries proposed and not yet applied. Two, so that one is written while the other is replicated.
+/// Entries of one lane proposed and not yet applied. Two, so that one is written while the other is
+/// replicated.
 const ENTRIES_IN_FLIGHT: usize = 2;
-/// Parts that may wait for the leader to propose them; beyond that, their origins are told to try
-/// again. Origins limit themselves long before.
+/// Parts of one lane that may wait for the leader to propose them; beyond that, their origins are told to
+/// try again. Origins limit themselves long before.
 const WAITING_PARTS_MAX: usize = 4_096;
 
 /// openraft's handle to one leadership of this node.
@@ -39,10 +45,19 @@ pub struct Intake {
     raft: Raft,
     clock: Clock,
     cluster_clock: Arc<ClusterClock>,
+    lanes: ByLane<Queue>,
+}
+
+/// Parts that wait.
+#[derive(Debug)]
+struct Queue {
     /// A std lock: held to push or to take, never across an await.
     waiting: Mutex<VecDeque<Waiting>>,
     arrived: Notify,
     in_flight: Arc<Semaphore>,
+    /// Held from the taking of parts until openraft has them, so that what was taken before something
+    /// else is proposed before it.
+    proposing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -57,27 +72,21 @@ impl Intake {
     /// An intake for this Raft node; [`Intake::run`] does the work.
     #[must_use]
     pub fn new(raft: Raft, clock: Clock, cluster_clock: Arc<ClusterClock>) -> Self {
-        Self {
-            raft,
-            clock,
-            cluster_clock,
-            waiting: Mutex::default(),
-            arrived: Notify::new(),
-            in_flight: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT)),
-        }
+        Self { raft, clock, cluster_clock, lanes: ByLane::new(Queue::new) }
     }
 
     /// Proposes the commands and says what became of them.
     pub async fn submit(&self, part: Part, bytes: usize) -> Forwarded {
+        let queue = &self.lanes[Lane::of_part(&part)];
         let (reply, answer) = oneshot::channel();
         {
-            let mut waiting = self.waiting();
+            let mut waiting = queue.waiting();
             if waiting.len() >= WAITING_PARTS_MAX {
                 return Forwarded::NotLeader;
             }
             waiting.push_back(Waiting { part, bytes, since: self.clock.now(), reply });
         }
-        self.arrived.notify_one();
+        queue.arrived.notify_one();
         // The sender is dropped only with the intake itself, when the node ends.
         answer.await.unwrap_or(Forwarded::Unknown)
     }
@@ -89,75 +98,131 @@ impl Intake {
         stamp: ClusterTime,
         duty: Option<Duty>,
     ) -> Forwarded {
+        if let Some(Duty::ExpireDue { .. }) = duty {
+            self.propose_waiting_heartbeats().await;
+        }
         match self.raft.as_leader() {
             Ok(leader) if leader.leader_id().term == term => {
-                self.propose(&leader, Batch { stamp, duty, parts: Vec::new() }).await
+                self.propose(&leader, Batch { stamp, duty, parts: Vec::new() }).await.await
             }
             Ok(_) | Err(_) => Forwarded::NotLeader,
         }
     }
 
-    /// How long the oldest command has waited to be proposed.
+    /// Proposes the heartbeats that have arrived, whatever else is on its way: the log shall have them
+    /// before the expiry that is proposed next.
+    async fn propose_waiting_heartbeats(&self) {
+        // Not those that arrive meanwhile, or this might never end.
+        let mut left = self.lanes[Lane::Heartbeats].waiting().len();
+        loop {
+            let taken = self.propose_next(Lane::Heartbeats, None).await;
+            left = left.saturating_sub(taken);
+            if taken == 0 || left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// How long the oldest heartbeat has waited to be proposed.
     #[must_use]
-    pub fn oldest_waiting(&self) -> Duration {
-        let since = self.waiting().front().map(|waiting| waiting.since);
+    pub fn oldest_heartbeat(&self) -> Duration {
+        let since = self.lanes[Lane::Heartbeats].waiting().front().map(|waiting| waiting.since);
         since.map_or(Duration::ZERO, |since| self.clock.now().since(since))
     }
 
     /// The proposing task; never ends.
     pub async fn run(self: Arc<Self>) {
+        tokio::join!(self.run_lane(Lane::Heartbeats), self.run_lane(Lane::Writes));
+    }
+
+    async fn run_lane(&self, lane: Lane) {
+        let queue = &self.lanes[lane];
         loop {
-            self.arrived.notified().await;
+            queue.arrived.notified().await;
             loop {
                 // First the permit, then the commands: what arrives meanwhile joins this entry.
-                let permit = Arc::clone(&self.in_flight).acquire_owned().await;
+                let permit = Arc::clone(&queue.in_flight).acquire_owned().await;
                 let Ok(permit) = permit else { return };
-                let taken = self.take();
-                if taken.is_empty() {
+                if self.propose_next(lane, Some(permit)).await == 0 {
                     break;
                 }
-                let intake = Arc::clone(&self);
-                // A task for each entry, at most as many as there are permits.
-                tokio::spawn(async move { intake.carry(taken, permit).await });
             }
         }
     }
 
-    async fn carry(&self, taken: Vec<Waiting>, permit: OwnedSemaphorePermit) {
+    /// Makes an entry of what waits in a lane; returns how many parts it took. The permit is free again
+    /// when the entry is applied.
+    async fn propose_next(&self, lane: Lane, permit: Option<OwnedSemaphorePermit>) -> usize {
+        let queue = &self.lanes[lane];
+        let proposing = queue.proposing.lock().await;
+        let taken = queue.take();
         let (parts, replies): (Vec<_>, Vec<_>) =
             taken.into_iter().map(|waiting| (waiting.part, waiting.reply)).unzip();
-        let fate = match self.raft.as_leader() {
+        let taken = parts.len();
+        if taken == 0 {
+            return 0;
+        }
+        let applied = match self.raft.as_leader() {
             Ok(leader) => {
                 let stamp = self.cluster_clock.stamp(leader.leader_id().term);
-                self.propose(&leader, Batch { stamp, duty: None, parts }).await
+                Some(self.propose(&leader, Batch { stamp, duty: None, parts }).await)
             }
-            Err(_) => Forwarded::NotLeader,
+            Err(_) => None,
         };
-        drop(permit);
-        for reply in replies {
-            // An origin that has gone asks the next leader.
-            let _ = reply.send(fate);
-        }
+        drop(proposing);
+        // A task for each entry, about as many as there are permits.
+        tokio::spawn(async move {
+            let fate = match applied {
+                Some(applied) => applied.await,
+                None => Forwarded::NotLeader,
+            };
+            drop(permit);
+            for reply in replies {
+                // An origin that has gone asks the next leader.
+                let _ = reply.send(fate);
+            }
+        });
+        taken
     }
 
-    /// Proposes one entry, bound to this leadership.
-    async fn propose(&self, leader: &Leadership, batch: Batch) -> Forwarded {
+    /// Hands one entry to openraft, bound to this leadership. What it gives is resolved when the entry
+    /// is applied, or known not to be.
+    async fn propose(
+        &self,
+        leader: &Leadership,
+        batch: Batch,
+    ) -> impl Future<Output = Forwarded> + Send + use<> {
         let (responder, written) = ProgressResponder::complete_only();
         let request = self
             .raft
             .write(batch)
             .responder(responder)
             .with_leader(leader.to_committed_leader_id());
-        if request.await.is_err() {
-            return Forwarded::NotLeader;
+        let is_accepted = request.await.is_ok();
+        async move {
+            if !is_accepted {
+                return Forwarded::NotLeader;
+            }
+            match written.await {
+                Ok(Ok(_)) => Forwarded::Committed,
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,
+                Ok(Err(_)) | Err(_) => Forwarded::Unknown,
+            }
         }
-        match written.await {
-            Ok(Ok(_)) => Forwarded::Committed,
-            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,
-            Ok(Err(_)) | Err(_) => Forwarded::Unknown,
+    }
+}
+
+impl Queue {
+    fn new() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            in_flight: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT)),
+            proposing: tokio::sync::Mutex::default(),
         }
     }
 
+    /// What goes into the next entry.
     fn take(&self) -> Vec<Waiting> {
         let mut waiting = self.waiting();
         let (mut commands, mut bytes) = (0, 0);

@@ -8,7 +8,10 @@
 //!
 //! The table has two parts: commands that were never sent (`fresh`), and numbered ones (`open`). The
 //! lowest open number minus one is what the origin has "answered through"; it travels with every batch
-//! and is what lets the record forget.
+//! and is what lets the record forget. Where one number stays open while thousands above it are answered
+//! (its forward was lost, say), a batch also names those, every now and then ([`Command::Answered`]).
+//!
+//! Heartbeats and writes are batched apart ([`Lane`]); they share the numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,29 +21,28 @@ use std::time::Duration;
 use quorate_storage::command::{Command, CommandId, Outcome, Part};
 use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer};
-use quorate_storage::state::State;
+use quorate_storage::state::{ANSWERED_PER_NOTE, State};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::context::Context;
 use super::intake::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, Intake};
+use super::lane::{ByLane, Lane};
 use super::leadership::Leadership;
 use super::protocol::{Forwarded, Request, Response};
 use super::transport::{Purpose, TransportError};
+use crate::clock::Moment;
 use crate::mutants;
 use crate::node::ProposeError;
 
-/// Commands of one node that may be unanswered; beyond that requests get 503. It bounds the origin
-/// record, from which nothing may fall out.
-pub const UNANSWERED_COMMANDS_MAX: usize = 8_192;
-/// Bytes of commands of one node that may be unanswered.
-pub const UNANSWERED_BYTES_MAX: usize = 64 << 20;
-/// Batches on their way to the leader.
+/// Batches of one lane on their way to the leader.
 const FORWARDS_IN_FLIGHT_MAX: usize = 4;
 /// Pause before a batch that was refused is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);
-/// How long one forward may take before it is sent again to the same leader: longer than any fsync;
-/// a newer leader ends it at once.
+/// How long one forward may take before it is sent again to the same leader: longer than a healthy
+/// disk takes; a newer leader ends it at once.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The number of a command that has none: real ones begin at 1.
+const UNNUMBERED: u64 = 0;
 /// What a command's number, names and lengths add to its payload, roughly.
 const COMMAND_OVERHEAD_BYTES: usize = 64;
 
@@ -59,15 +61,27 @@ pub struct Proposer {
 
 #[derive(Debug, Default)]
 struct Table {
-    fresh: VecDeque<Fresh>,
+    lanes: ByLane<Queue>,
     open: BTreeMap<u64, Open>,
-    /// Open numbers that are to be sent (again).
-    due: BTreeSet<u64>,
     last_seq: u64,
-    forwards: usize,
-    bytes: usize,
+    /// Numbers that were answered or given up since a batch last named those above the floor.
+    answered_since_note: u64,
     /// Raised with every change of leadership: what was sent under an older one is due again.
     epoch: u64,
+}
+
+/// What one lane has to send, and what it has sent.
+#[derive(Debug, Default)]
+struct Queue {
+    fresh: VecDeque<Fresh>,
+    /// Open numbers that are to be sent (again).
+    due: BTreeSet<u64>,
+    /// How many numbers are open.
+    open: usize,
+    /// Batches on their way.
+    forwards: usize,
+    /// Of all commands, fresh and open.
+    bytes: usize,
 }
 
 /// A command that was never sent, hence has no number yet.
@@ -75,6 +89,7 @@ struct Table {
 struct Fresh {
     command: Command,
     bytes: usize,
+    since: Moment,
     ticket: Arc<AtomicU64>,
     reply: oneshot::Sender<Outcome>,
 }
@@ -82,6 +97,7 @@ struct Fresh {
 /// A command with a number.
 #[derive(Debug)]
 struct Open {
+    lane: Lane,
     command: Command,
     bytes: usize,
     reply: oneshot::Sender<Outcome>,
@@ -101,6 +117,7 @@ impl Open {
 /// A batch on its way: the numbers it holds, and the leadership it was made for.
 #[derive(Debug)]
 struct Shipment {
+    lane: Lane,
     part: Part,
     bytes: usize,
     epoch: u64,
@@ -172,15 +189,18 @@ impl Proposer {
         ticket: Arc<AtomicU64>,
     ) -> Result<(), ProposeError> {
         let bytes = encoded_bytes(&command) + COMMAND_OVERHEAD_BYTES;
+        let lane = Lane::of(&command);
+        let since = self.context.clock.now();
         let mut table = self.table();
-        if !table.has_room_for(bytes) {
-            table.forget_abandoned();
-            if !table.has_room_for(bytes) {
+        let queue = &mut table.lanes[lane];
+        if !queue.has_room_for(lane, bytes) {
+            queue.forget_abandoned();
+            if !queue.has_room_for(lane, bytes) {
                 return Err(ProposeError::Overloaded);
             }
         }
-        table.bytes += bytes;
-        table.fresh.push_back(Fresh { command, bytes, ticket, reply });
+        queue.bytes += bytes;
+        queue.fresh.push_back(Fresh { command, bytes, since, ticket, reply });
         drop(table);
         self.wake.notify_one();
         Ok(())
@@ -189,8 +209,14 @@ impl Proposer {
     /// Commands that are not answered yet.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        let table = self.table();
-        table.fresh.len() + table.open.len()
+        self.table().lanes.iter().map(Queue::unanswered).sum()
+    }
+
+    /// How long the oldest heartbeat has waited to be sent.
+    #[must_use]
+    pub fn oldest_heartbeat(&self) -> Duration {
+        let since = self.table().lanes[Lane::Heartbeats].fresh.front().map(|fresh| fresh.since);
+        since.map_or(Duration::ZERO, |since| self.context.clock.now().since(since))
     }
 
     /// Answers the clients whose commands were applied. Called from the apply path: it costs a map
@@ -227,7 +253,7 @@ impl Proposer {
             while let Some(shipment) = self.next_shipment(&current) {
                 let (proposer, intake) = (Arc::clone(&self), Arc::clone(&intake));
                 let (to, changes) = (current.clone(), leadership.clone());
-                // At most FORWARDS_IN_FLIGHT_MAX of these at a time.
+                // At most FORWARDS_IN_FLIGHT_MAX of these at a time in each lane.
                 tokio::spawn(async move { proposer.ship(shipment, &intake, to, changes).await });
             }
             tokio::select! {
@@ -247,21 +273,28 @@ impl Proposer {
     fn next_shipment(&self, leadership: &Leadership) -> Option<Shipment> {
         leadership.leader.as_ref()?;
         let mut table = self.table();
-        if table.forwards >= FORWARDS_IN_FLIGHT_MAX {
+        Lane::ALL.into_iter().find_map(|lane| self.next_of_lane(lane, &mut table))
+    }
+
+    fn next_of_lane(&self, lane: Lane, table: &mut Table) -> Option<Shipment> {
+        if table.lanes[lane].forwards >= FORWARDS_IN_FLIGHT_MAX {
             return None;
         }
-        let (commands, bytes) = table.take();
+        let (mut commands, bytes) = table.take(lane);
         if commands.is_empty() {
             return None;
         }
-        table.forwards += 1;
+        table.lanes[lane].forwards += 1;
+        if let Some(runs) = table.note() {
+            commands.insert(0, (UNNUMBERED, Command::Answered { runs }));
+        }
         let part = Part {
             origin: self.context.id,
             incarnation: self.incarnation,
             answered_through: table.answered_through(),
             commands,
         };
-        Some(Shipment { part, bytes, epoch: table.epoch })
+        Some(Shipment { lane, part, bytes, epoch: table.epoch })
     }
 
     async fn ship(
@@ -272,7 +305,7 @@ impl Proposer {
         mut changes: watch::Receiver<Leadership>,
     ) {
         let seqs: Vec<u64> = shipment.part.commands.iter().map(|(seq, _)| *seq).collect();
-        let epoch = shipment.epoch;
+        let (lane, epoch) = (shipment.lane, shipment.epoch);
         if mutant::is_active(Mutant::AckBeforeQuorum) && to.is_held_by(self.context.id) {
             self.answer_with_guesses(&shipment.part.commands);
         }
@@ -285,7 +318,7 @@ impl Proposer {
             // A newer leader: this one's answer no longer matters.
             _ = superseded => Forwarded::Unknown,
         };
-        self.table().resolve(&seqs, fate);
+        self.table().resolve(lane, &seqs, fate);
         if let (Some(commands), Forwarded::Committed) = (guessed, fate) {
             self.answer_with_guesses(&commands);
         }
@@ -338,10 +371,14 @@ fn encoded_bytes(command: &Command) -> usize {
     postcard::experimental::serialized_size(command).unwrap_or(ENTRY_BYTES_MAX)
 }
 
-impl Table {
-    fn has_room_for(&self, bytes: usize) -> bool {
-        let commands = self.fresh.len() + self.open.len();
-        commands < UNANSWERED_COMMANDS_MAX && self.bytes + bytes <= UNANSWERED_BYTES_MAX
+impl Queue {
+    fn unanswered(&self) -> usize {
+        self.fresh.len() + self.open
+    }
+
+    fn has_room_for(&self, lane: Lane, bytes: usize) -> bool {
+        self.unanswered() < lane.unanswered_max()
+            && self.bytes + bytes <= lane.unanswered_bytes_max()
     }
 
     /// Drops what was never sent and whose client has gone.
@@ -356,6 +393,19 @@ impl Table {
         });
     }
 
+    /// The next fresh command whose client has not gone.
+    fn next_fresh(&mut self) -> Option<Fresh> {
+        loop {
+            let fresh = self.fresh.pop_front()?;
+            if !fresh.reply.is_closed() {
+                return Some(fresh);
+            }
+            self.bytes -= fresh.bytes;
+        }
+    }
+}
+
+impl Table {
     /// Every number up to this one is answered or given up.
     fn answered_through(&self) -> u64 {
         if mutant::is_active(Mutant::FloorIgnored) {
@@ -364,17 +414,31 @@ impl Table {
         self.open.first_key_value().map_or(self.last_seq, |(lowest, _)| lowest - 1)
     }
 
+    /// What the record can forget above the floor, if that has become much since it was last said.
+    fn note(&mut self) -> Option<Vec<(u64, u64)>> {
+        let above = self.last_seq - self.answered_through();
+        let answered = above.saturating_sub(self.open.len() as u64);
+        if answered.min(self.answered_since_note) < ANSWERED_PER_NOTE {
+            return None;
+        }
+        self.answered_since_note = 0;
+        let open = self.open.keys().copied();
+        let ends = open.clone().skip(1).chain([self.last_seq + 1]);
+        let gaps = open.zip(ends).map(|(open, next)| (open + 1, next - 1));
+        Some(gaps.filter(|(first, last)| first <= last).collect())
+    }
+
     /// Takes what is to be sent: numbers that are due again first, then fresh commands, which get
     /// their numbers now. A fresh command whose client has gone is dropped.
-    fn take(&mut self) -> (Vec<(u64, Command)>, usize) {
+    fn take(&mut self, lane: Lane) -> (Vec<(u64, Command)>, usize) {
         let mut taken = Vec::new();
         let mut total = 0;
         while taken.len() < ENTRY_COMMANDS_MAX {
-            let Some((seq, bytes)) = self.peek_or_admit() else { break };
+            let Some((seq, bytes)) = self.peek_or_admit(lane) else { break };
             if total + bytes > ENTRY_BYTES_MAX && !taken.is_empty() {
                 break;
             }
-            self.due.remove(&seq);
+            self.lanes[lane].due.remove(&seq);
             if let Some(open) = self.open.get_mut(&seq) {
                 open.in_flight += 1;
                 total += bytes;
@@ -385,27 +449,24 @@ impl Table {
     }
 
     /// The next number that is due, after giving one to a fresh command if none is.
-    fn peek_or_admit(&mut self) -> Option<(u64, usize)> {
-        while self.due.is_empty() {
-            let fresh = self.fresh.pop_front()?;
-            if fresh.reply.is_closed() {
-                self.bytes -= fresh.bytes;
-            } else {
-                self.admit(fresh);
-            }
+    fn peek_or_admit(&mut self, lane: Lane) -> Option<(u64, usize)> {
+        if self.lanes[lane].due.is_empty() {
+            let fresh = self.lanes[lane].next_fresh()?;
+            self.admit(lane, fresh);
         }
-        let seq = *self.due.first()?;
+        let seq = *self.lanes[lane].due.first()?;
         let bytes = self.open.get(&seq).map_or(0, |open| open.bytes);
         Some((seq, bytes))
     }
 
-    fn admit(&mut self, fresh: Fresh) {
+    fn admit(&mut self, lane: Lane, fresh: Fresh) {
         self.last_seq += 1;
-        let Fresh { command, bytes, ticket, reply } = fresh;
+        let Fresh { command, bytes, ticket, reply, since: _ } = fresh;
         ticket.store(self.last_seq, Ordering::SeqCst);
-        self.open
-            .insert(self.last_seq, Open { command, bytes, reply, in_flight: 0, appended: false });
-        self.due.insert(self.last_seq);
+        let open = Open { lane, command, bytes, reply, in_flight: 0, appended: false };
+        self.open.insert(self.last_seq, open);
+        self.lanes[lane].open += 1;
+        self.lanes[lane].due.insert(self.last_seq);
     }
 
     fn answer(&mut self, seq: u64, outcome: Outcome) {
@@ -417,15 +478,22 @@ impl Table {
 
     fn remove(&mut self, seq: u64) -> Option<Open> {
         let open = self.open.remove(&seq)?;
-        self.due.remove(&seq);
-        self.bytes -= open.bytes;
+        let queue = &mut self.lanes[open.lane];
+        queue.due.remove(&seq);
+        queue.open -= 1;
+        queue.bytes -= open.bytes;
+        self.answered_since_note += 1;
         Some(open)
     }
 
     /// A shipment came to its end.
-    fn resolve(&mut self, seqs: &[u64], fate: Forwarded) {
-        self.forwards -= 1;
+    fn resolve(&mut self, lane: Lane, seqs: &[u64], fate: Forwarded) {
+        self.lanes[lane].forwards -= 1;
         for seq in seqs {
+            if *seq == UNNUMBERED && fate != Forwarded::Committed {
+                // The note may be lost: the next batch says it again.
+                self.answered_since_note = u64::MAX / 2;
+            }
             if let Some(open) = self.open.get_mut(seq) {
                 open.in_flight -= 1;
                 open.appended |= fate != Forwarded::NotLeader;
@@ -435,14 +503,21 @@ impl Table {
 
     /// Puts numbers back, unless a newer epoch has done so already.
     fn make_due(&mut self, seqs: &[u64], epoch: u64) {
-        if epoch == self.epoch {
-            self.due.extend(seqs.iter().filter(|seq| self.open.contains_key(seq)));
+        if epoch != self.epoch {
+            return;
+        }
+        for seq in seqs {
+            if let Some(open) = self.open.get(seq) {
+                self.lanes[open.lane].due.insert(*seq);
+            }
         }
     }
 
     /// Gives everything open a new number: a mutant's doing.
     fn number_anew(&mut self) {
-        self.due.clear();
+        for lane in Lane::ALL {
+            self.lanes[lane].due.clear();
+        }
         for (_, open) in std::mem::take(&mut self.open) {
             self.last_seq += 1;
             self.open.insert(self.last_seq, Open { in_flight: 0, ..open });
@@ -455,6 +530,8 @@ impl Table {
         if mutant::is_active(Mutant::ResendUnderANewNumber) {
             self.number_anew();
         }
-        self.due.extend(self.open.keys());
+        for (seq, open) in &self.open {
+            self.lanes[open.lane].due.insert(*seq);
+        }
     }
 }

@@ -3,8 +3,11 @@
 use std::io;
 
 use futures_util::future::BoxFuture;
-use quorate_storage::command::{KvDeleteMode, KvPutMode};
+use quorate_storage::ClusterTime;
+use quorate_storage::command::{Batch, KvDeleteMode, KvPutMode};
+use quorate_storage::record::CheckStatus;
 use quorate_storage::snapshot::Snapshot;
+use quorate_storage::state::SnapshotRecord;
 
 use super::*;
 use crate::clock::Clock;
@@ -113,7 +116,7 @@ fn a_client_that_leaves_before_its_command_was_sent_takes_it_along() {
     assert_eq!(numbers(&shipment), [1], "and its place");
     applied(&proposer, 1);
     drop(stays);
-    assert_eq!((proposer.unanswered(), proposer.table().bytes), (0, 0));
+    assert_eq!((proposer.unanswered(), proposer.table().lanes[Lane::Writes].bytes), (0, 0));
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn what_certainly_was_not_appended_ends_with_no_leader() {
     let proposer = proposer();
     let mut ticket = enqueue(&proposer, command());
     proposer.next_shipment(&led()).unwrap();
-    proposer.table().resolve(&[1], Forwarded::NotLeader);
+    proposer.table().resolve(Lane::Writes, &[1], Forwarded::NotLeader);
     assert_eq!(ticket.conclude(), Err(ProposeError::NoLeader));
 }
 
@@ -164,11 +167,11 @@ fn what_may_have_been_appended_once_ends_with_outcome_unknown() {
     for fate in [Forwarded::Unknown, Forwarded::Committed] {
         let mut ticket = enqueue(&proposer, command());
         let seqs = numbers(&proposer.next_shipment(&led()).unwrap());
-        proposer.table().resolve(&seqs, fate);
+        proposer.table().resolve(Lane::Writes, &seqs, fate);
         // A later copy that was refused takes nothing back.
         proposer.table().make_due(&seqs, 0);
         assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), seqs);
-        proposer.table().resolve(&seqs, Forwarded::NotLeader);
+        proposer.table().resolve(Lane::Writes, &seqs, Forwarded::NotLeader);
         assert_eq!(ticket.conclude(), Err(ProposeError::OutcomeUnknown));
     }
 }
@@ -209,11 +212,11 @@ fn a_new_leadership_makes_everything_open_due_once() {
     let resent = proposer.next_shipment(&led()).unwrap();
     assert_eq!(numbers(&resent), [1, 3]);
     // The old shipment fails only now: the new one stands for it.
-    proposer.table().resolve(&numbers(&old), Forwarded::Unknown);
+    proposer.table().resolve(Lane::Writes, &numbers(&old), Forwarded::Unknown);
     proposer.table().make_due(&numbers(&old), old.epoch);
     assert!(proposer.next_shipment(&led()).is_none());
     // The new one's failure counts.
-    proposer.table().resolve(&numbers(&resent), Forwarded::NotLeader);
+    proposer.table().resolve(Lane::Writes, &numbers(&resent), Forwarded::NotLeader);
     proposer.table().make_due(&numbers(&resent), resent.epoch);
     assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [1, 3]);
 }
@@ -248,7 +251,7 @@ fn no_more_than_a_few_batches_are_on_their_way() {
     }
     tickets.push(enqueue(&proposer, command()));
     assert!(proposer.next_shipment(&led()).is_none());
-    proposer.table().resolve(&[1], Forwarded::Committed);
+    proposer.table().resolve(Lane::Writes, &[1], Forwarded::Committed);
     assert!(proposer.next_shipment(&led()).is_some());
 }
 
@@ -256,7 +259,7 @@ fn no_more_than_a_few_batches_are_on_their_way() {
 fn beyond_its_limits_the_table_refuses_until_something_is_answered() {
     let proposer = proposer();
     let mut tickets: Vec<_> =
-        (0..UNANSWERED_COMMANDS_MAX).map(|_| enqueue(&proposer, command())).collect();
+        (0..Lane::Writes.unanswered_max()).map(|_| enqueue(&proposer, command())).collect();
     let refused = |proposer: &Proposer, command| {
         let (reply, _outcome) = oneshot::channel();
         proposer.enqueue(command, reply, Arc::default()) == Err(ProposeError::Overloaded)
@@ -266,7 +269,93 @@ fn beyond_its_limits_the_table_refuses_until_something_is_answered() {
     tickets.pop();
     assert!(!refused(&proposer, command()));
     drop(tickets);
-    assert!(refused(&proposer, large_command(UNANSWERED_BYTES_MAX)));
+    assert!(refused(&proposer, large_command(Lane::Writes.unanswered_bytes_max())));
+}
+
+fn heartbeat() -> Command {
+    let (status, output) = (CheckStatus::Passing, String::new());
+    Command::Heartbeat { number: 1, status, output, seen: ClusterTime::ZERO }
+}
+
+#[test]
+fn a_heartbeat_does_not_wait_for_writes() {
+    let proposer = proposer();
+    let mut tickets = Vec::new();
+    for _ in 0..FORWARDS_IN_FLIGHT_MAX {
+        tickets.push(enqueue(&proposer, large_command(ENTRY_BYTES_MAX)));
+        assert_eq!(proposer.next_shipment(&led()).unwrap().lane, Lane::Writes);
+    }
+    // The writes' way is full, and so is their share of the table.
+    let rest = Lane::Writes.unanswered_max() - FORWARDS_IN_FLIGHT_MAX;
+    tickets.extend((0..rest).map(|_| enqueue(&proposer, command())));
+    assert!(proposer.next_shipment(&led()).is_none());
+    tickets.push(enqueue(&proposer, heartbeat()));
+    let shipment = proposer.next_shipment(&led()).unwrap();
+    let next = FORWARDS_IN_FLIGHT_MAX as u64 + 1;
+    assert_eq!((shipment.lane, numbers(&shipment)), (Lane::Heartbeats, vec![next]));
+    assert_eq!(Lane::of_part(&shipment.part), Lane::Heartbeats);
+    // What overtook has the higher number; the writes behind it are not answered through.
+    applied(&proposer, next);
+    assert_eq!(proposer.table().answered_through(), 0);
+    // A new leader gets both lanes again, under their old numbers.
+    tickets.push(enqueue(&proposer, heartbeat()));
+    let sent = proposer.next_shipment(&led()).unwrap();
+    assert_eq!(numbers(&sent), [next + 1]);
+    proposer.table().change_epoch();
+    assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [next + 1]);
+    for _ in 0..FORWARDS_IN_FLIGHT_MAX {
+        proposer.table().resolve(Lane::Writes, &[], Forwarded::Unknown);
+    }
+    assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [1]);
+}
+
+/// Outcomes that a state remembers.
+fn remembered(state: &State) -> usize {
+    let mut count = 0;
+    let mut look = |record: SnapshotRecord<'_>| {
+        count += usize::from(matches!(record, SnapshotRecord::Outcome { .. }));
+        Ok(())
+    };
+    state.export(&mut look).unwrap();
+    count
+}
+
+/// A shipment reaches the log, and its outcomes their clients.
+fn commit(proposer: &Proposer, state: &mut State, shipment: Shipment) {
+    let seqs = numbers(&shipment);
+    let parts = vec![shipment.part];
+    let effects = state.apply(&Batch { parts, ..Batch::default() });
+    proposer.applied(effects.outcomes);
+    proposer.table().resolve(shipment.lane, &seqs, Forwarded::Committed);
+}
+
+#[test]
+fn one_lost_forward_does_not_make_the_record_grow() {
+    let proposer = proposer();
+    let mut state = State::default();
+    let _lost = enqueue(&proposer, command());
+    let lost = proposer.next_shipment(&led()).unwrap();
+    for round in 0..2_000 {
+        let _tickets: Vec<_> = (0..32).map(|_| enqueue(&proposer, command())).collect();
+        let shipment = proposer.next_shipment(&led()).unwrap();
+        if round % 3 == 0 {
+            // It is lost as well, and sent again; whoever waits for it waits on.
+            let seqs = numbers(&shipment);
+            proposer.table().resolve(Lane::Writes, &seqs, Forwarded::Unknown);
+            proposer.table().make_due(&seqs, 0);
+            let again = proposer.next_shipment(&led()).unwrap();
+            commit(&proposer, &mut state, again);
+        } else {
+            commit(&proposer, &mut state, shipment);
+        }
+        let kept = remembered(&state);
+        assert!(kept <= 2 * usize::try_from(ANSWERED_PER_NOTE).unwrap(), "{kept} in {round}");
+        state.check_invariants().unwrap();
+    }
+    let index = state.index();
+    commit(&proposer, &mut state, lost);
+    assert_eq!(state.index(), index, "it was a deletion of nothing");
+    assert_eq!(proposer.unanswered(), 0, "and it was answered");
 }
 
 #[tokio::test]
