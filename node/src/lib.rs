@@ -36,7 +36,8 @@
 //!    into a batch, and hands the batch to whoever leads.
 //! 3. There, [`raft::intake`] makes one log entry of all batches that wait, stamps it with cluster time
 //!    and proposes it, bound to the term in which it leads. At most two entries are on their way; what
-//!    comes meanwhile becomes the next one. That is the group commit.
+//!    comes meanwhile becomes the next one. That is the group commit. Heartbeats go a way of their own
+//!    ([`raft::lane`]), so that large values do not delay them.
 //! 4. The entry is durable on a majority, then committed, then applied *on the node that took the
 //!    request*, and **that apply answers the client** ([`observe`]). So what a client was told it can
 //!    read here at once, `?stale` included, and no reply between nodes has to arrive for it.

@@ -1,0 +1,232 @@
+//! Time goes on under load: thousands of instances fall silent at the same moment while clients stream
+//! large values, and those that live notice nothing.
+//!
+//! CI runs a small storm. The large one (100,000 instances, 64 MiB/s) takes minutes:
+//!
+//! ```text
+//! QUORATE_STORM_INSTANCES=100000 QUORATE_STORM_MIB_PER_S=64 \
+//!     cargo test --release -p jepsen-style-tests --test storm -- --nocapture
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use jepsen_style_tests::health::{Heartbeats, Observers, register};
+use jepsen_style_tests::http::Http;
+use jepsen_style_tests::{Cluster, Result};
+use serde_json::{Value, json};
+
+/// Instances that fall silent together.
+const INSTANCES: u64 = 2_000;
+/// MiB of large values that clients try to write each second.
+const MIB_PER_S: u64 = 16;
+/// The largest value that a key can have.
+const VALUE_BYTES: usize = 512 << 10;
+/// Keys that are overwritten in turn.
+const KEYS: u64 = 32;
+/// Large values on their way at once: some clients that wait for their answers.
+const VALUES_IN_FLIGHT: usize = 32;
+/// Registrations on their way at once.
+const REGISTRATIONS_IN_FLIGHT: usize = 64;
+/// How long the instances have to be registered, apart from 2 ms for each.
+const REGISTRATION_MIN: Duration = Duration::from_secs(20);
+/// The load begins this long before the instances fall silent.
+const LOAD_LEAD: Duration = Duration::from_secs(3);
+/// Instances of the silent ones that are looked at all the time: the first, the last, and some between.
+const SAMPLES: u64 = 20;
+/// Instances that go on living.
+const LIVING: u64 = 12;
+/// Their TTL: a heartbeat may take a while behind large values on two cores.
+const LIVING_TTL: Duration = Duration::from_secs(6);
+/// The shortest TTL of a session; it ends after twice as much.
+const SESSION_TTL: Duration = Duration::from_secs(10);
+/// The bound in the README: all of 100,000 are critical this long after their TTL.
+const LATE_MAX: Duration = Duration::from_secs(15);
+/// Cluster time may lose this part of real time under load, in percent.
+const TIME_LOST_PERCENT_MAX: u128 = 30;
+
+fn setting(name: &str, short: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, not a number")),
+        Err(_) => short,
+    }
+}
+
+/// Registers all instances so that they fall silent at the same moment: the later one is registered, the
+/// shorter is its TTL.
+async fn register_silent(nodes: &[Http], instances: u64, silent_at: Instant) -> Result<()> {
+    let samples_every = (instances / SAMPLES).max(1);
+    let work = futures_util::stream::iter(0..instances).map(|number| {
+        let node = nodes[usize::try_from(number).unwrap() % nodes.len()].clone();
+        async move {
+            let is_sample = number % samples_every == 0 || number == instances - 1;
+            let service =
+                if is_sample { "sample".to_owned() } else { format!("silent-{}", number % 100) };
+            let ttl = silent_at.saturating_duration_since(Instant::now());
+            register(&node, &service, &format!("silent-{number}"), ttl, "").await
+        }
+    });
+    let mut done = work.buffer_unordered(REGISTRATIONS_IN_FLIGHT);
+    while let Some(registered) = done.next().await {
+        registered?;
+    }
+    Ok(())
+}
+
+/// Clients that write large values at a rate, until it is stopped. Returns how many were acknowledged.
+async fn stream_values(nodes: Vec<Http>, mib_per_s: u64, stop: Arc<AtomicBool>) -> u64 {
+    let every = Duration::from_micros(1_000_000 * VALUE_BYTES as u64 / (mib_per_s << 20));
+    let mut turns = tokio::time::interval(every);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let room = Arc::new(tokio::sync::Semaphore::new(VALUES_IN_FLIGHT));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    for number in 0_u64.. {
+        turns.tick().await;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let permit = Arc::clone(&room).acquire_owned().await.unwrap();
+        let node = nodes[usize::try_from(number).unwrap() % nodes.len()].clone();
+        let acknowledged = Arc::clone(&acknowledged);
+        tokio::spawn(async move {
+            let path = format!("/v1/kv/large/{}", number % KEYS);
+            let mut value = vec![b'v'; VALUE_BYTES];
+            value[..8].copy_from_slice(&number.to_be_bytes());
+            if node.must_put(&path, value).await.is_ok() {
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            drop(permit);
+        });
+    }
+    acknowledged.load(Ordering::Relaxed)
+}
+
+async fn cluster_time_ms(node: &Http) -> u128 {
+    let metrics = node.get("/metrics").await.unwrap();
+    u128::from(metrics.figure("quorate_state_time_ms").unwrap())
+}
+
+/// How many checks of the samples are critical.
+async fn critical_samples(node: &Http) -> Result<(usize, usize)> {
+    let checks = node.must_get("/v1/health/checks/sample").await?;
+    let checks = checks.as_array().cloned().unwrap_or_default();
+    let critical = checks.iter().filter(|check| check["Status"] == "critical").count();
+    Ok((critical, checks.len()))
+}
+
+/// A key that a session holds which nobody renews.
+async fn lock(node: &Http) -> Result<()> {
+    let body = json!({"TTL": format!("{}s", SESSION_TTL.as_secs()), "LockDelay": "0s"});
+    let session = node.must_put("/v1/session/create", body.to_string()).await?;
+    let session: Value = serde_json::from_str(&session)?;
+    let id = session["ID"].as_str().unwrap_or_default();
+    let held = node.must_put(&format!("/v1/kv/locked?acquire={id}"), "x").await?;
+    assert_eq!(held.trim(), "true");
+    Ok(())
+}
+
+async fn is_locked(node: &Http) -> Result<bool> {
+    let rows = node.must_get("/v1/kv/locked").await?;
+    Ok(rows[0].get("Session").is_some_and(Value::is_string))
+}
+
+/// Looks until everything silent is critical everywhere and the lock is free; gives how long both took.
+async fn watch_the_storm(nodes: &[Http], silent_at: Instant) -> Result<(Duration, Duration)> {
+    let (mut all_critical, mut lock_free) = (None, None);
+    let limit = silent_at + LATE_MAX + Duration::from_secs(30);
+    while all_critical.is_none() || lock_free.is_none() {
+        assert!(Instant::now() < limit, "critical: {all_critical:?}, lock free: {lock_free:?}");
+        let mut critical_at_all = true;
+        for node in nodes {
+            let asked = Instant::now();
+            let (critical, samples) = critical_samples(node).await?;
+            assert!(
+                critical == 0 || Instant::now() >= silent_at,
+                "{critical} of {samples} expired {:?} early",
+                silent_at.saturating_duration_since(asked)
+            );
+            critical_at_all &= critical == samples;
+        }
+        let now = Instant::now();
+        if critical_at_all {
+            all_critical.get_or_insert(now.saturating_duration_since(silent_at));
+        }
+        if lock_free.is_none() && !is_locked(&nodes[0]).await? {
+            lock_free = Some(now.saturating_duration_since(silent_at));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok((all_critical.unwrap_or_default(), lock_free.unwrap_or_default()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_under_large_values_is_over_in_time_and_takes_nobody_along() {
+    let instances = setting("QUORATE_STORM_INSTANCES", INSTANCES);
+    let mib_per_s = setting("QUORATE_STORM_MIB_PER_S", MIB_PER_S);
+    let cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    let mut living = Vec::new();
+    for number in 0..LIVING {
+        let id = format!("living-{number}");
+        register(&nodes[0], "living", &id, LIVING_TTL, "").await.unwrap();
+        // Each begins at another node.
+        let mut nodes = nodes.clone();
+        let first = usize::try_from(number).unwrap() % nodes.len();
+        nodes.rotate_left(first);
+        living.push(Heartbeats::start(nodes, &id, LIVING_TTL / 6));
+    }
+    let observers = Observers::start(&cluster, "living").unwrap();
+    // The clock of a new leader starts after a grace.
+    let grace_until = Instant::now() + Duration::from_secs(20);
+    while cluster_time_ms(&nodes[0]).await < 100 {
+        assert!(Instant::now() < grace_until, "cluster time does not begin");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    let (began, time_at_begin) = (Instant::now(), cluster_time_ms(&nodes[0]).await);
+    let silent_at =
+        began + REGISTRATION_MIN + Duration::from_millis(2) * u32::try_from(instances).unwrap();
+    register_silent(&nodes, instances, silent_at).await.unwrap();
+    let left = silent_at.saturating_duration_since(Instant::now());
+    println!("{instances} instances registered in {:?}, {left:?} left", began.elapsed());
+    assert!(left > LOAD_LEAD, "registering took too long for this test");
+    // The lock ends when the instances do, or as early as it can.
+    tokio::time::sleep(left.saturating_sub(2 * SESSION_TTL)).await;
+    lock(&nodes[1]).await.unwrap();
+    let locked_until = Instant::now() + 2 * SESSION_TTL;
+    tokio::time::sleep_until((silent_at - LOAD_LEAD).into()).await;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = tokio::spawn(stream_values(nodes.clone(), mib_per_s, Arc::clone(&stop)));
+    let (load_began, time_began) = (Instant::now(), cluster_time_ms(&nodes[0]).await);
+    let lost =
+        load_began.duration_since(began).as_millis().saturating_sub(time_began - time_at_begin);
+    println!("cluster time lost {lost} ms before the load");
+    let (late, lock_free) = watch_the_storm(&nodes, silent_at).await.unwrap();
+    let critical = nodes[0].must_get("/v1/health/state/critical").await.unwrap();
+    let (took, time_took) = (load_began.elapsed(), cluster_time_ms(&nodes[0]).await - time_began);
+    stop.store(true, Ordering::Relaxed);
+    let written = load.await.unwrap();
+
+    let mib = written / 2;
+    println!("all critical {late:?} after their TTL; lock free {lock_free:?} after it");
+    println!("{mib} MiB acknowledged in {took:?}; cluster time advanced by {time_took} ms");
+    println!("{} looks at {LIVING} living instances", observers.looks());
+    assert_eq!(critical.as_array().map(Vec::len), Some(usize::try_from(instances).unwrap()));
+    assert!(late <= LATE_MAX, "critical {late:?} after their TTL");
+    let lock_late = (silent_at + lock_free).saturating_duration_since(locked_until);
+    assert!(lock_late <= LATE_MAX, "the lock was free {lock_late:?} after its end");
+    assert!(
+        time_took * 100 >= took.as_millis() * (100 - TIME_LOST_PERCENT_MAX),
+        "cluster time advanced by {time_took} ms in {took:?}"
+    );
+    let seen: Vec<_> =
+        observers.sightings().into_iter().filter(|sighting| sighting.status != "passing").collect();
+    assert!(seen.is_empty(), "a living instance was seen otherwise: {seen:?}");
+    let failed: usize = living.iter().map(Heartbeats::failed).sum();
+    assert_eq!(failed, 0, "heartbeats failed");
+    drop((living, observers));
+    cluster.finish().await.unwrap();
+}
