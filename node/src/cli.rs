@@ -18,6 +18,7 @@ use crate::consul_agent::flags::{AgentArgs, with_two_dashes};
 use crate::consul_agent::settings::{AgentSettings, LogSettings};
 use crate::log_stream::{LevelHandle, Logs};
 use crate::mutants;
+use crate::recover::{self, RecoverArgs};
 use crate::server::{self, Surroundings};
 
 /// Exit code of a command line that makes no sense.
@@ -39,6 +40,8 @@ enum Verb {
     Dev(DevArgs),
     /// Runs a server with the flags and files of a Consul agent
     Agent(Box<AgentArgs>),
+    /// Founds a new cluster from the data directory of a stopped server, when a majority is lost for good
+    Recover(RecoverArgs),
 }
 
 /// Flags of `quorate dev`.
@@ -112,6 +115,7 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Server(args) => server(*args),
         Verb::Dev(args) => dev(&args),
         Verb::Agent(args) => agent(*args),
+        Verb::Recover(args) => Ok(recover::run(&args)?),
     }
 }
 

@@ -94,6 +94,7 @@
 //! | [`cli`], [`config`], [`server`] | the process: flags, directories, listeners, signals |
 //! | [`consul_agent`] | `quorate agent`: Consul's flags and files, and the services that they define |
 //! | [`listen`] | TCP addresses and sockets in the file system |
+//! | [`recover`] | `quorate recover`, for a cluster that has lost its quorum for good |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue of servers |
@@ -134,5 +135,6 @@ pub mod node;
 pub mod observe;
 pub mod process;
 pub mod raft;
+pub mod recover;
 pub mod server;
 pub mod watch;

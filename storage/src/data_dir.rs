@@ -9,6 +9,9 @@
 //! DIR/ballast     space that an operator can free when the disk is full
 //! ```
 //!
+//! After [`recovery`](crate::recovery), the identity names a part of the directory, `DIR/recovered-N`, and
+//! mark, log and snapshots are there: what they were before stays where it was, untouched.
+//!
 //! Raft relies on a server remembering what it promised. A directory that was emptied, or copied
 //! from another server, promises nothing it does not know of; so the directory carries a random
 //! *store id* that the membership records too, and everything here refuses to start rather than to
@@ -31,6 +34,9 @@ use crate::raft::NodeId;
 pub const BALLAST_BYTES: usize = 8 << 20;
 
 const IDENTITY: Kind = Kind { magic: b"QRTIDENT", format: 1 };
+/// The identity of a directory that was recovered: the same, and which part of the directory is in use. A
+/// format of its own, so that a program that does not know of parts does not open the log of the old cluster.
+const RECOVERED_IDENTITY: Kind = Kind { magic: b"QRTIDENT", format: 2 };
 
 /// Why a data directory cannot be used. The text is for the operator.
 #[derive(Debug, Error)]
@@ -80,6 +86,12 @@ pub enum DataDirError {
         /// The directory.
         dir: PathBuf,
     },
+    /// There is no server's data in it.
+    #[error("{dir}: this is no data directory of a server: it has no identity file")]
+    NoServer {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The operating system refused.
     #[error("{path}: {source}")]
     Io {
@@ -97,6 +109,9 @@ struct Identity {
     node_id: NodeId,
     cluster_id: Option<String>,
     incarnation: u64,
+    /// How often the directory was recovered, which names the part of it that is in use.
+    #[serde(skip)]
+    recoveries: u32,
 }
 
 /// A data directory that this process owns until the last clone is dropped.
@@ -137,6 +152,23 @@ impl DataDir {
         if let Err(error) = ensure_ballast(&path.join("ballast")) {
             tracing::warn!(%error, "no ballast file: a full disk will leave no room to recover");
         }
+        Ok(Self(Arc::new(Owned { path, identity: Mutex::new(identity), _lock: lock })))
+    }
+
+    /// Takes possession of the directory of a server that is stopped, to look at it: nothing is created, and
+    /// no incarnation begins.
+    ///
+    /// # Errors
+    /// Also when there is no server's data in it.
+    pub fn open_stopped(path: impl Into<PathBuf>) -> Result<Self, DataDirError> {
+        let path = path.into();
+        if !path.join("identity").exists() {
+            return Err(DataDirError::NoServer { dir: path });
+        }
+        let lock = lock(&path)?;
+        let Some(identity) = read_identity(&path)? else {
+            return Err(DataDirError::NoServer { dir: path });
+        };
         Ok(Self(Arc::new(Owned { path, identity: Mutex::new(identity), _lock: lock })))
     }
 
@@ -189,22 +221,80 @@ impl DataDir {
 
     /// Where the log is kept.
     pub fn log_dir(&self) -> PathBuf {
-        self.0.path.join("log")
+        self.part().log_dir()
     }
 
     /// Where the snapshots are kept.
     pub fn snapshot_dir(&self) -> PathBuf {
-        self.0.path.join("snapshots")
+        self.part().snapshot_dir()
     }
 
     /// The log's high-water mark.
     pub fn mark_file(&self) -> PathBuf {
-        mark_path(&self.0.path)
+        self.part().mark_file()
+    }
+
+    /// The part of the directory that is in use.
+    fn part(&self) -> PartOfDir {
+        PartOfDir::number(&self.0.path, self.identity().recoveries)
+    }
+
+    /// The part that the next recovery makes. What is there was left by one that was cut short.
+    pub(crate) fn next_part(&self) -> PartOfDir {
+        PartOfDir::number(&self.0.path, self.identity().recoveries + 1)
+    }
+
+    /// Makes the [next part](Self::next_part) the one in use, as another store of another cluster. This is
+    /// one step: a crash leaves the old state or the new one. The identity as it was is kept beside it.
+    pub(crate) fn switch_to_next_part(
+        &self,
+        store_id: String,
+        cluster_id: String,
+    ) -> Result<(), DataDirError> {
+        let mut identity = self.identity();
+        let recoveries = identity.recoveries + 1;
+        let before = self.0.path.join(format!("identity-before-recovery-{recoveries}"));
+        let sealed = at(&before, seal_identity(&identity))?;
+        at(&before, durable::replace_file(&before, &sealed))?;
+        let cluster_id = Some(cluster_id);
+        let recovered = Identity { store_id, cluster_id, recoveries, ..identity.clone() };
+        write_identity(&self.0.path, &recovered)?;
+        *identity = recovered;
+        Ok(())
     }
 
     fn identity(&self) -> MutexGuard<'_, Identity> {
         // The identity is replaced as a whole, so a panic elsewhere cannot have left half of one.
         self.0.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where mark, log and snapshots are: the data directory itself, or a part of it.
+#[derive(Debug, Clone)]
+pub(crate) struct PartOfDir(PathBuf);
+
+impl PartOfDir {
+    fn number(dir: &Path, recoveries: u32) -> Self {
+        match recoveries {
+            0 => Self(dir.to_owned()),
+            _ => Self(dir.join(format!("recovered-{recoveries}"))),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    pub(crate) fn snapshot_dir(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
+    pub(crate) fn mark_file(&self) -> PathBuf {
+        mark_path(&self.0)
     }
 }
 
@@ -239,9 +329,9 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
 fn read_identity(dir: &Path) -> Result<Option<Identity>, DataDirError> {
     let file = dir.join("identity");
     match fs::read(&file) {
-        Ok(bytes) => durable::unseal(IDENTITY, &bytes)
-            .map(Some)
-            .map_err(|what| DataDirError::Damaged { file, what }),
+        Ok(bytes) => {
+            unseal_identity(&bytes).map(Some).map_err(|what| DataDirError::Damaged { file, what })
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DataDirError::Io { path: file, source }),
     }
@@ -249,8 +339,23 @@ fn read_identity(dir: &Path) -> Result<Option<Identity>, DataDirError> {
 
 fn write_identity(dir: &Path, identity: &Identity) -> Result<(), DataDirError> {
     let file = dir.join("identity");
-    let sealed = at(&file, durable::seal(IDENTITY, identity))?;
+    let sealed = at(&file, seal_identity(identity))?;
     at(&file, durable::replace_file(&file, &sealed))
+}
+
+fn seal_identity(identity: &Identity) -> io::Result<Vec<u8>> {
+    match identity.recoveries {
+        0 => durable::seal(IDENTITY, identity),
+        recoveries => durable::seal(RECOVERED_IDENTITY, &(identity, recoveries)),
+    }
+}
+
+fn unseal_identity(bytes: &[u8]) -> Result<Identity, String> {
+    if durable::is_of(RECOVERED_IDENTITY, bytes) {
+        let (identity, recoveries) = durable::unseal(RECOVERED_IDENTITY, bytes)?;
+        return Ok(Identity { recoveries, ..identity });
+    }
+    durable::unseal(IDENTITY, bytes)
 }
 
 /// The first start. The empty mark comes before the identity: from then on a missing mark means that
@@ -261,7 +366,7 @@ fn fresh_identity(dir: &Path, node_id: NodeId, store_id: String) -> Result<Ident
     }
     let mark = mark_path(dir);
     at(&mark, MarkFile::create(&mark))?;
-    Ok(Identity { store_id, node_id, cluster_id: None, incarnation: 0 })
+    Ok(Identity { store_id, node_id, cluster_id: None, incarnation: 0, recoveries: 0 })
 }
 
 /// Occupies some space that an operator can free by deleting the file, so that a server on a full

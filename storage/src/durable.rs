@@ -33,6 +33,11 @@ pub(crate) fn seal<T: Serialize>(kind: Kind, value: &T) -> io::Result<Vec<u8>> {
     Ok(sealed)
 }
 
+/// Whether a record says that it is of this kind.
+pub(crate) fn is_of(kind: Kind, bytes: &[u8]) -> bool {
+    bytes.starts_with(kind.magic) && bytes.get(MAGIC_LEN) == Some(&kind.format)
+}
+
 /// Decodes what [`seal`] made; bytes after the record are ignored. The error says what is wrong.
 pub(crate) fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, String> {
     let (header, rest) = bytes

@@ -23,6 +23,9 @@
 //!                                   └── build, install ──> snapshot
 //! ```
 //!
+//! [`recovery`] works on the data directory of a stopped server: it shows what is in it, and founds a new
+//! cluster of it when the old one has lost its quorum for good.
+//!
 //! [`mutant`] is about neither: it names the ways in which the server can be broken on purpose, to prove
 //! that the fault-injection suite would notice. A build without the feature `mutants` has none.
 //!
@@ -49,6 +52,7 @@ pub mod machine;
 pub mod mutant;
 pub mod raft;
 pub mod record;
+pub mod recovery;
 pub mod snapshot;
 pub mod state;
 pub mod time;

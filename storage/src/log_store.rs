@@ -39,6 +39,7 @@ use crate::raft::{Entry, LogId, NodeId, TypeConfig, Vote};
 
 mod codec;
 pub(crate) mod mark;
+pub(crate) mod stopped;
 mod tables;
 #[cfg(test)]
 mod tests;

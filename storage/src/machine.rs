@@ -133,7 +133,18 @@ impl Machine {
 }
 
 impl Published {
-    fn apply(&mut self, entry: Entry) -> Effects {
+    /// The version of the current snapshot, or the empty one if there is none.
+    pub(crate) fn from_snapshot(store: &dyn SnapshotStore) -> io::Result<Self> {
+        store.current()?.map_or_else(|| Ok(Self::default()), |snapshot| read_snapshot(&snapshot))
+    }
+
+    /// Makes this version the current snapshot.
+    pub(crate) fn into_snapshot(self, store: Arc<dyn SnapshotStore>) -> io::Result<()> {
+        let snapshots = Snapshots { store, current: Mutex::new(None), committing: Mutex::new(()) };
+        snapshots.build(&self).map(drop)
+    }
+
+    pub(crate) fn apply(&mut self, entry: Entry) -> Effects {
         self.last_applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Effects::default(),

@@ -1,0 +1,277 @@
+//! The way out when a cluster has lost its quorum for good: the data directory of one stopped server
+//! becomes a new cluster of that server alone.
+//!
+//! ```text
+//!   snapshot + whole log ── apply ──> state ──> DIR/recovered-N/snapshots
+//!                                               DIR/recovered-N/log   (empty, begins behind it)
+//!                                               DIR/recovered-N/mark
+//!   identity: names part N, a new store and a new cluster    <── one atomic step, the last one
+//! ```
+//!
+//! **The whole log is applied**, also what the server does not know to be committed: what was acknowledged
+//! is on a majority, so it may be on this server only and be committed without this server knowing. The
+//! price is that a write may take effect that nobody was told of.
+//!
+//! **The old state is not touched.** Until the identity is replaced, the directory is what it was; from
+//! then on it is the new one, and the old log and snapshots are still there.
+//!
+//! **The new cluster has another id**, and the directory another store id. So the servers of the old one,
+//! should they come back, have nothing to say to it, and a copy of the old directory is not mistaken for
+//! this server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use openraft::{EntryPayload, Membership};
+use thiserror::Error;
+
+use crate::data_dir::{DataDir, DataDirError};
+use crate::durable;
+use crate::log_store::OpenError;
+use crate::log_store::stopped::{self, StoppedLog};
+use crate::machine::Published;
+use crate::raft::{LogId, NodeId, Peer, StoredMembership, Vote};
+use crate::snapshot::{FileSnapshots, RecordReader, SnapshotStore};
+
+#[cfg(test)]
+mod tests;
+
+/// Why a data directory cannot be shown or recovered. The text is for the operator.
+#[derive(Debug, Error)]
+pub enum RecoveryError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The server never belonged to a cluster.
+    #[error("{0}: this server has never belonged to a cluster, so there is nothing to recover")]
+    NoCluster(PathBuf),
+    /// The log does not begin where the snapshot ends.
+    #[error(
+        "{dir}: the log begins behind entry {purged} and the newest snapshot ends at {snapshot}: what lies between is gone"
+    )]
+    Gap {
+        /// The directory.
+        dir: PathBuf,
+        /// The last entry that was removed from the log.
+        purged: u64,
+        /// The last entry that the snapshot covers.
+        snapshot: u64,
+    },
+    /// Nobody knows the server's addresses.
+    #[error(
+        "{dir}: server {node} is no member of the cluster that its log shows: it was removed from it"
+    )]
+    NotAMember {
+        /// The directory.
+        dir: PathBuf,
+        /// The server.
+        node: NodeId,
+    },
+    /// The operating system or the disk refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A stopped server's data directory, which is locked until this is dropped.
+#[derive(Debug)]
+pub struct Survivor {
+    dir: DataDir,
+    log: StoppedLog,
+    snapshots: FileSnapshots,
+    report: Report,
+}
+
+/// What is in a data directory.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The cluster it belongs to.
+    pub cluster: String,
+    /// The server's Raft id.
+    pub node: NodeId,
+    /// The directory's random id.
+    pub store: String,
+    /// The membership that is last in snapshot and log, committed or not.
+    pub membership: StoredMembership,
+    /// The vote.
+    pub vote: Option<Vote>,
+    /// The last entry of the log.
+    pub last: Option<LogId>,
+    /// The last entry that the server knows to be committed. A start applies all up to here.
+    pub committed: Option<LogId>,
+    /// The last entry that the newest snapshot covers.
+    pub snapshot: Option<LogId>,
+    /// What the log once held and does not hold now, in words.
+    pub lost: Option<String>,
+}
+
+impl Report {
+    /// How many entries the log has that the server does not know to be committed.
+    #[must_use]
+    pub fn beyond_committed(&self) -> u64 {
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        index(self.last).saturating_sub(index(self.committed.max(self.snapshot)))
+    }
+
+    /// The server's entry in the membership.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Peer> {
+        self.membership.nodes().find(|(id, _)| **id == self.node).map(|(_, peer)| peer)
+    }
+
+    /// The sets of voters each of which has to agree: one, or two while the membership changes.
+    #[must_use]
+    pub fn voter_sets(&self) -> Vec<BTreeSet<NodeId>> {
+        self.membership.membership().get_joint_config().clone()
+    }
+}
+
+/// What became of a recovery.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// The new cluster's id.
+    pub cluster: String,
+    /// The last entry of the old log that was applied.
+    pub applied: Option<LogId>,
+    /// Where the new log and snapshots are.
+    pub part: PathBuf,
+    /// Where the old ones are.
+    pub kept: Vec<PathBuf>,
+}
+
+impl Survivor {
+    /// Looks at a data directory. Reads all of the log and the snapshot, and blocks while it does.
+    ///
+    /// # Errors
+    /// See [`RecoveryError`]; among them that a server uses the directory.
+    pub fn open(path: &Path) -> Result<Self, RecoveryError> {
+        let dir = DataDir::open_stopped(path)?;
+        let cluster = dir.cluster_id().ok_or_else(|| RecoveryError::NoCluster(path.to_owned()))?;
+        let log = StoppedLog::open(&dir)?;
+        let failed = |source| RecoveryError::Io { path: dir.snapshot_dir(), source };
+        let snapshots = FileSnapshots::open(dir.snapshot_dir()).map_err(failed)?;
+        let (snapshot, mut membership) = covered(&snapshots).map_err(failed)?;
+        let purged = log.purged;
+        if purged.is_some_and(|purged| snapshot.is_none_or(|last| last.index < purged.index)) {
+            return Err(RecoveryError::Gap {
+                dir: path.to_owned(),
+                purged: purged.map_or(0, |id| id.index),
+                snapshot: snapshot.map_or(0, |id| id.index),
+            });
+        }
+        let failed = |source| RecoveryError::Io { path: dir.log_dir(), source };
+        log.visit(snapshot, |entry| {
+            if let EntryPayload::Membership(changed) = entry.payload {
+                membership = StoredMembership::new(Some(entry.log_id), changed);
+            }
+        })
+        .map_err(failed)?;
+        let report = Report {
+            dir: path.to_owned(),
+            cluster,
+            node: dir.node_id(),
+            store: dir.store_id(),
+            membership,
+            vote: log.vote,
+            last: log.last.max(snapshot),
+            committed: log.committed,
+            snapshot,
+            lost: log.lost.clone(),
+        };
+        Ok(Self { dir, log, snapshots, report })
+    }
+
+    /// What is in the directory.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Makes the directory a new cluster of this server alone: `fresh_store_id` and `fresh_cluster_id` are
+    /// random, because nothing in this crate is. When this fails, or the power does, the directory is what
+    /// it was.
+    ///
+    /// # Errors
+    /// See [`RecoveryError`].
+    pub fn found_new_cluster(
+        self,
+        fresh_store_id: String,
+        fresh_cluster_id: String,
+    ) -> Result<Recovered, RecoveryError> {
+        let Self { dir, log, snapshots, report } = self;
+        let node = report.node;
+        let peer = report.peer().cloned();
+        let peer =
+            peer.ok_or_else(|| RecoveryError::NotAMember { dir: report.dir.clone(), node })?;
+        let peer = Peer { store_id: fresh_store_id.clone(), ..peer };
+        let failed = |source| RecoveryError::Io { path: report.dir.clone(), source };
+        let mut version = Published::from_snapshot(&snapshots).map_err(failed)?;
+        log.visit(version.last_applied, |entry| drop(version.apply(entry))).map_err(failed)?;
+        let applied = version.last_applied;
+        let kept = vec![dir.log_dir(), dir.snapshot_dir(), dir.mark_file()];
+
+        let (end, vote) = first_of_new_cluster(&report);
+        version.last_applied = Some(end);
+        version.membership = alone(end, node, peer).map_err(failed)?;
+        let part = dir.next_part();
+        build_part(&part, version, end, vote).map_err(failed)?;
+        durable::sync_dir(&report.dir).map_err(failed)?;
+        dir.switch_to_next_part(fresh_store_id, fresh_cluster_id.clone())?;
+        let part = part.path().to_owned();
+        Ok(Recovered { cluster: fresh_cluster_id, applied, part, kept })
+    }
+}
+
+/// The last entry that the current snapshot covers, and the membership there. The snapshot is sound.
+fn covered(snapshots: &FileSnapshots) -> io::Result<(Option<LogId>, StoredMembership)> {
+    let Some(snapshot) = snapshots.current()? else { return Ok(Default::default()) };
+    let reader = RecordReader::new(io::BufReader::new(snapshot.open()?))?;
+    let meta = reader.meta();
+    Ok((meta.last_log_id, meta.last_membership.clone()))
+}
+
+/// Where the new cluster begins: one entry, which makes the server its only member, in a term above
+/// everything that this server has seen; and the vote that goes with it.
+fn first_of_new_cluster(report: &Report) -> (LogId, Vote) {
+    let seen = report.vote.map_or(0, |vote| vote.leader_id().term);
+    let seen = seen.max(report.last.map_or(0, |last| last.leader_id.term));
+    let index = report.last.map_or(0, |last| last.index + 1);
+    let leader = openraft::vote::leader_id_std::CommittedLeaderId::new(seen + 1);
+    (LogId::new(leader, index), Vote::new(seen + 1, report.node))
+}
+
+fn alone(at: LogId, node: NodeId, peer: Peer) -> io::Result<StoredMembership> {
+    let members = BTreeMap::from([(node, peer)]);
+    let membership = Membership::new(vec![BTreeSet::from([node])], members);
+    Ok(StoredMembership::new(Some(at), membership.map_err(io::Error::other)?))
+}
+
+/// Writes the new part to the end, and to the disk. Nothing refers to it yet.
+fn build_part(
+    part: &crate::data_dir::PartOfDir,
+    version: Published,
+    end: LogId,
+    vote: Vote,
+) -> io::Result<()> {
+    match fs::remove_dir_all(part.path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::create_dir(part.path())?;
+    let snapshots = FileSnapshots::open(part.snapshot_dir())?;
+    version.into_snapshot(Arc::new(snapshots))?;
+    stopped::begin_behind(end, vote, part)?;
+    durable::sync_dir(part.path())
+}
