@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use quorate_storage::command::Agent;
 use uuid::Uuid;
 
+use crate::address::HostPort;
+
 /// Id of the check that says whether a node is alive.
 pub const SERF_HEALTH: &str = "serfHealth";
 
@@ -26,8 +28,8 @@ pub fn node_id(cluster: &str, name: &str) -> String {
 
 /// The agent of this name.
 #[must_use]
-pub fn named(cluster: &str, name: &str, address: IpAddr) -> Agent {
-    Agent { name: name.into(), id: node_id(cluster, name), address: address.to_string() }
+pub fn named(cluster: &str, name: &str, address: impl Into<String>) -> Agent {
+    Agent { name: name.into(), id: node_id(cluster, name), address: address.into() }
 }
 
 /// The agent of a server's own host.
@@ -35,48 +37,63 @@ pub fn named(cluster: &str, name: &str, address: IpAddr) -> Agent {
 /// On loopback it has one address, whichever of the host's loopback addresses the server uses:
 /// otherwise the servers of a cluster on one machine would give their common agent one address each.
 #[must_use]
-pub fn of_own_host(cluster: &str, own_address: IpAddr, own_agent: &str) -> Agent {
-    named(cluster, own_agent, host_address(own_address))
+pub fn of_own_host(cluster: &str, advertised: &HostPort, own_agent: &str) -> Agent {
+    named(cluster, own_agent, host_address(advertised))
 }
 
 /// The agent of a caller: the one it names, else the one of its address.
 ///
-/// `own_address` is the server's advertised address and `own_agent` the name of its host's agent.
+/// `own` is the server whose host may be the caller's.
 #[must_use]
 pub fn of_caller(
     cluster: &str,
     caller: IpAddr,
     asked_for: Option<&str>,
-    own_address: IpAddr,
-    own_agent: &str,
+    own: &OwnHost<'_>,
 ) -> Agent {
     let caller = caller.to_canonical();
-    let local = caller.is_loopback() || caller == own_address;
-    let address = if local { host_address(own_address) } else { caller };
+    let local = caller.is_loopback() || caller == own.ip;
+    let address = if local { host_address(own.advertised) } else { caller.to_string() };
     match asked_for {
         Some(name) => named(cluster, name, address),
-        None if local => named(cluster, own_agent, address),
-        None => named(cluster, &host_name(address), address),
+        None if local => named(cluster, own.agent, address),
+        None => named(cluster, &host_name(&address), address),
     }
+}
+
+/// The host of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnHost<'a> {
+    /// What the server advertises.
+    pub advertised: &'a HostPort,
+    /// The IP address of that.
+    pub ip: IpAddr,
+    /// Name of the host's agent.
+    pub agent: &'a str,
 }
 
 /// Name of the agent of a server's own host: the one it was given, else one made from its address.
 #[must_use]
-pub fn own_name(given: Option<&str>, own_address: IpAddr) -> String {
+pub fn own_name(given: Option<&str>, advertised: &HostPort) -> String {
     match given {
         Some(name) => name.to_owned(),
-        None if own_address.is_loopback() => LOOPBACK_AGENT.to_owned(),
-        None => host_name(own_address),
+        None if is_loopback(advertised) => LOOPBACK_AGENT.to_owned(),
+        None => host_name(advertised.host()),
     }
 }
 
-fn host_address(own_address: IpAddr) -> IpAddr {
-    if own_address.is_loopback() { IpAddr::from([127, 0, 0, 1]) } else { own_address }
+fn is_loopback(advertised: &HostPort) -> bool {
+    advertised.ip().map_or(advertised.host() == "localhost", |ip| ip.is_loopback())
+}
+
+/// A host that is advertised by its name has that for an address, as a node in Consul may.
+fn host_address(advertised: &HostPort) -> String {
+    if is_loopback(advertised) { "127.0.0.1".to_owned() } else { advertised.host().to_owned() }
 }
 
 /// `host-10-0-0-5` for 10.0.0.5.
-fn host_name(address: IpAddr) -> String {
-    format!("host-{}", address.to_string().replace(['.', ':'], "-"))
+fn host_name(address: &str) -> String {
+    format!("host-{}", address.replace(['.', ':'], "-"))
 }
 
 #[cfg(test)]
@@ -85,8 +102,27 @@ mod tests {
 
     const CLUSTER: &str = "6b1f3c1e-94a5-4ab1-a7f6-7c6dbb1f4c11";
 
+    fn at(host: &str) -> HostPort {
+        format!("{host}:8300").parse().unwrap()
+    }
+
     fn agent(caller: &str, name: Option<&str>, own: &str) -> Agent {
-        of_caller(CLUSTER, caller.parse().unwrap(), name, own.parse().unwrap(), "quorate")
+        let own = OwnHost { advertised: &at(own), ip: own.parse().unwrap(), agent: "quorate" };
+        of_caller(CLUSTER, caller.parse().unwrap(), name, &own)
+    }
+
+    #[test]
+    fn a_host_that_is_advertised_by_its_name_has_that_for_an_address() {
+        let advertised = at("n1.example");
+        let own =
+            OwnHost { advertised: &advertised, ip: [10, 0, 0, 1].into(), agent: "host-n1-example" };
+        for caller in [[127, 0, 0, 1], [10, 0, 0, 1]] {
+            let asked = of_caller(CLUSTER, caller.into(), None, &own);
+            assert_eq!((&*asked.name, asked.address.as_str()), ("host-n1-example", "n1.example"));
+            assert_eq!(of_own_host(CLUSTER, &advertised, "host-n1-example"), asked);
+        }
+        assert_eq!(own_name(None, &advertised), "host-n1-example");
+        assert_eq!(own_name(None, &at("localhost")), "quorate");
     }
 
     #[test]
@@ -101,8 +137,8 @@ mod tests {
     fn a_cluster_on_one_machine_has_one_agent_with_one_address() {
         let asked = agent("127.9.1.1", None, "127.9.1.2");
         assert_eq!((&*asked.name, asked.address.as_str()), ("quorate", "127.0.0.1"));
-        assert_eq!(of_own_host(CLUSTER, "127.9.1.3".parse().unwrap(), "quorate"), asked);
-        assert_eq!(own_name(None, "10.0.0.1".parse().unwrap()), "host-10-0-0-1");
+        assert_eq!(of_own_host(CLUSTER, &at("127.9.1.3"), "quorate"), asked);
+        assert_eq!(own_name(None, &at("10.0.0.1")), "host-10-0-0-1");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
-use crate::config::{ConfigError, ServerArgs, ServerConfig};
+use crate::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::consul_agent::client::{self, ClientSettings};
 use crate::consul_agent::flags::{AgentArgs, with_two_dashes};
 use crate::consul_agent::settings::{AgentSettings, LogSettings};
@@ -180,7 +180,8 @@ where
 }
 
 fn server(args: ServerArgs) -> Result<(), Failure> {
-    let config = args.resolve()?;
+    let mut config = args.resolve()?;
+    config.remarks = remarks_on_environment();
     let (logs, _) = begin_log(&LogSettings { level: "info", ..LogSettings::default() })?;
     run(config, Surroundings { logs, ..Surroundings::default() })
 }
@@ -190,9 +191,11 @@ fn dev(args: &DevArgs) -> Result<(), Failure> {
     server(ServerArgs {
         data_dir: Some(directory.path().join("data")),
         name: Some("dev".to_owned()),
-        http_addr: Some(args.http_addr),
+        http_addr: Some(args.http_addr.into()),
         // Nobody else needs to know it, so it must not be in the way of a cluster on this machine.
-        rpc_addr: Some(free_loopback_address()?),
+        rpc_addr: Some(free_loopback_address()?.into()),
+        // A server of its own is what was asked for.
+        bootstrap_expect: Some(1),
         ..ServerArgs::default()
     })
 }

@@ -1,5 +1,7 @@
 //! The server's settings: flags win over environment variables, those over the TOML file.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::address::HostPort;
 use crate::agent;
 use crate::raft::LogLimits;
 
@@ -38,25 +41,26 @@ pub struct ServerArgs {
     #[arg(long, env = "QUORATE_SERVER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where clients are served [default: 127.0.0.1:8500]
-    #[arg(long, env = "QUORATE_SERVER_HTTP_ADDR", value_name = "IP:PORT")]
-    pub http_addr: Option<SocketAddr>,
-    /// Where other servers are served; its IP is the server's advertised address [default: 127.0.0.1:8300]
-    #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "IP:PORT")]
-    pub rpc_addr: Option<SocketAddr>,
+    #[arg(long, env = "QUORATE_SERVER_HTTP_ADDR", value_name = "HOST:PORT")]
+    pub http_addr: Option<HostPort>,
+    /// Where other servers are served, and what they are told to connect to; they resolve a host name at each
+    /// connection [default: 127.0.0.1:8300]
+    #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "HOST:PORT")]
+    pub rpc_addr: Option<HostPort>,
     /// Where the RPC port is bound, and from which IP other servers are dialled, if they reach
     /// --rpc-addr through a proxy or translated addresses [default: --rpc-addr]
-    #[arg(long, env = "QUORATE_SERVER_RPC_LISTEN_ADDR", value_name = "IP:PORT")]
-    pub rpc_listen_addr: Option<SocketAddr>,
+    #[arg(long, env = "QUORATE_SERVER_RPC_LISTEN_ADDR", value_name = "HOST:PORT")]
+    pub rpc_listen_addr: Option<HostPort>,
     /// Accepted, for the day when there is DNS: nothing is served there yet [default: 127.0.0.1:8600]
-    #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "IP:PORT")]
-    pub dns_addr: Option<SocketAddr>,
+    #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "HOST:PORT")]
+    pub dns_addr: Option<HostPort>,
     /// How many servers found a new cluster together; 0: only join an existing one [default: 1, or 0
     /// with --join]
     #[arg(long, env = "QUORATE_SERVER_BOOTSTRAP_EXPECT", value_name = "N")]
     pub bootstrap_expect: Option<usize>,
-    /// RPC addresses of the other servers
-    #[arg(long, env = "QUORATE_SERVER_JOIN", value_delimiter = ',', value_name = "IP:PORT,...")]
-    #[serde(default)]
+    /// RPC addresses of the other servers; host names are resolved at each connection
+    #[arg(long, env = "QUORATE_SERVER_JOIN", value_delimiter = ',', value_name = "HOST:PORT,...")]
+    #[serde(default, deserialize_with = "one_or_many")]
     pub join: Vec<String>,
     /// Name of the datacenter [default: dc1]
     #[arg(long, env = "QUORATE_SERVER_DATACENTER")]
@@ -86,8 +90,10 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// HTTP listener.
     pub http_addr: SocketAddr,
-    /// The advertised RPC address.
+    /// The advertised RPC address, as it was at the start.
     pub rpc_addr: SocketAddr,
+    /// The same two as they were given, perhaps with names: what the other servers are told.
+    pub advertised: Advertised,
     /// RPC listener, and the IP from which other servers are dialled.
     pub rpc_listen_addr: SocketAddr,
     /// DNS listener.
@@ -104,6 +110,19 @@ pub struct ServerConfig {
     pub hold_timeout: Duration,
     /// How many entries the log may hold.
     pub log_limits: LogLimits,
+    /// What is wrong and does not keep the server from running, in words.
+    pub remarks: Vec<String>,
+    /// Whether neither `--join` nor `--bootstrap-expect` was given.
+    pub is_alone_by_default: bool,
+}
+
+/// What a server tells the others of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Its RPC listener.
+    pub rpc: HostPort,
+    /// Its HTTP listener.
+    pub http: HostPort,
 }
 
 /// Why settings cannot be used.
@@ -166,28 +185,39 @@ impl ServerArgs {
         if node_id == 0 {
             return invalid("--node-id must be 1 or more");
         }
-        let rpc_addr = self.rpc_addr.unwrap_or_else(|| loopback(RPC_PORT));
+        let advertised = Advertised {
+            rpc: self.rpc_addr.unwrap_or_else(|| loopback(RPC_PORT).into()),
+            http: self.http_addr.unwrap_or_else(|| loopback(HTTP_PORT).into()),
+        };
+        let rpc_addr = resolve("--rpc-addr", &advertised.rpc)?;
         if rpc_addr.ip().is_unspecified() {
             return invalid(
-                "--rpc-addr must name one address: its IP is what this server tells the others to connect to",
+                "--rpc-addr must name one address: it is what this server tells the others to connect to",
             );
         }
+        let listen =
+            self.rpc_listen_addr.map(|at| resolve("--rpc-listen-addr", &at)).transpose()?;
+        let dns = self.dns_addr.map(|at| resolve("--dns-addr", &at)).transpose()?;
+        let is_alone_by_default = self.bootstrap_expect.is_none() && self.join.is_empty();
         let default_expect = usize::from(self.join.is_empty());
         Ok(ServerConfig {
             node_id,
             name: check_name("--name", self.name.unwrap_or_else(|| format!("n{node_id}")))?,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data")),
-            http_addr: self.http_addr.unwrap_or_else(|| loopback(HTTP_PORT)),
+            http_addr: resolve("--http-addr", &advertised.http)?,
             rpc_addr,
-            rpc_listen_addr: self.rpc_listen_addr.unwrap_or(rpc_addr),
-            dns_addr: self.dns_addr.unwrap_or_else(|| loopback(DNS_PORT)),
+            rpc_listen_addr: listen.unwrap_or(rpc_addr),
+            dns_addr: dns.unwrap_or_else(|| loopback(DNS_PORT)),
             bootstrap_expect: self.bootstrap_expect.unwrap_or(default_expect),
             join: check_join(&self.join)?,
             datacenter: check_datacenter(self.datacenter.as_deref().unwrap_or("dc1"))?,
             agent_name: check_name(
                 "--agent-name",
-                agent::own_name(self.agent_name.as_deref(), rpc_addr.ip()),
+                agent::own_name(self.agent_name.as_deref(), &advertised.rpc),
             )?,
+            advertised,
+            remarks: Vec::new(),
+            is_alone_by_default,
             log_limits: log_limits(self.raft_snapshot_threshold, self.raft_trailing_logs)?,
             hold_timeout: match self.hold_timeout {
                 Some(text) => parse_duration(&text)?,
@@ -210,6 +240,69 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
+/// One text with commas, or a list of texts.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(from)? {
+        OneOrMany::One(text) => text.split(',').map(str::to_owned).collect(),
+        OneOrMany::Many(texts) => texts,
+    })
+}
+
+/// Addresses without the blanks around them. Host names are looked up at each connection.
+fn check_join(addresses: &[String]) -> Result<Vec<String>, ConfigError> {
+    let trimmed = addresses.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let checked = trimmed.map(|text| match text.parse::<HostPort>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(wrong) => invalid(&format!("--join: {wrong}")),
+    });
+    checked.collect()
+}
+
+fn resolve(flag: &str, address: &HostPort) -> Result<SocketAddr, ConfigError> {
+    address.resolve().map_err(|error| {
+        ConfigError::Invalid(format!("{flag} {address}: the name cannot be resolved: {error}"))
+    })
+}
+
+/// A remark for each variable of the environment that looks like a setting and is none: a mistyped one
+/// would otherwise go unnoticed.
+#[must_use]
+pub fn remarks_on_environment() -> Vec<String> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    unknown_settings(names)
+        .into_iter()
+        .map(|name| {
+            format!(
+                "the environment variable {name} is no setting of this server and has no effect"
+            )
+        })
+        .collect()
+}
+
+fn unknown_settings(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let command = ServerArgs::augment_args(clap::Command::new("server"));
+    let known: BTreeSet<OsString> =
+        command.get_arguments().filter_map(|flag| flag.get_env()).map(OsString::from).collect();
+    let unknown = names.filter(|name| !known.contains(name));
+    let unknown = unknown.filter_map(|name| name.into_string().ok());
+    let mut unknown: Vec<String> = unknown.filter(|name| looks_like_a_setting(name)).collect();
+    unknown.sort();
+    unknown
+}
+
+fn looks_like_a_setting(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("QUORATE_SERVER_") else { return false };
+    // Kubernetes gives each process such variables for a service that is called quorate-server.
+    let of_a_service = ["SERVICE_HOST", "SERVICE_PORT", "PORT"];
+    !of_a_service.iter().any(|begin| rest.starts_with(begin))
+}
+
 fn check_name(flag: &str, name: String) -> Result<String, ConfigError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !plain {
@@ -229,18 +322,6 @@ fn check_datacenter(name: &str) -> Result<String, ConfigError> {
         ));
     }
     Ok(name.to_ascii_lowercase())
-}
-
-/// Addresses without the blanks around them. Host names are looked up at each connection.
-fn check_join(addresses: &[String]) -> Result<Vec<String>, ConfigError> {
-    let trimmed = addresses.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
-    let checked = trimmed.map(|text| match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.to_owned())
-        }
-        _ => invalid(&format!("--join {text:?}: HOST:PORT of another server's RPC listener")),
-    });
-    checked.collect()
 }
 
 fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
@@ -307,10 +388,43 @@ mod tests {
         assert!(toml::from_str::<ServerArgs>("nod-id = 3").is_err());
     }
 
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        server: ServerArgs,
+    }
+
+    #[test]
+    fn names_are_kept_for_others_and_blanks_after_commas_do_not_count() {
+        let flags =
+            ["server", "--rpc-addr", "localhost:8301", "--join", "n1.example:8300, n2:1 ,,[::1]:2"];
+        let config = <Flags as clap::Parser>::parse_from(flags).server.resolve().unwrap();
+        assert_eq!(config.advertised.rpc.to_string(), "localhost:8301");
+        assert!(config.rpc_addr.ip().is_loopback());
+        assert_eq!(config.agent_name, "quorate");
+        assert_eq!(config.join, ["n1.example:8300", "n2:1", "[::1]:2"]);
+        for file in ["join = \"n1:1, n2:2\"", "join = [\"n1:1\", \" n2:2 \"]"] {
+            let file: ServerArgs = toml::from_str(file).unwrap();
+            assert_eq!(file.check().unwrap().join, ["n1:1", "n2:2"]);
+        }
+        let unspecified: ServerArgs = toml::from_str("rpc-addr = \"0.0.0.0:1\"").unwrap();
+        assert!(unspecified.check().is_err());
+        let no_port: ServerArgs = toml::from_str("join = \"n1\"").unwrap();
+        assert!(no_port.check().unwrap_err().to_string().contains("--join"));
+    }
+
+    #[test]
+    fn variables_that_look_like_settings_and_are_none_are_named() {
+        let names = ["PATH", "QUORATE_SERVER_JOIN", "QUORATE_SERVER_JION", "QUORATE_SERVER_CONFIG"];
+        let of_kubernetes = ["QUORATE_SERVER_SERVICE_HOST", "QUORATE_SERVER_PORT_8500_TCP"];
+        let names = names.into_iter().chain(of_kubernetes).map(OsString::from);
+        assert_eq!(unknown_settings(names), ["QUORATE_SERVER_JION"]);
+    }
+
     #[test]
     fn nonsense_is_refused_with_the_flags_name() {
         let refused = |args: ServerArgs| args.resolve().unwrap_err().to_string();
-        let rpc_addr = Some("0.0.0.0:8300".parse().unwrap());
+        let rpc_addr: Option<HostPort> = Some("0.0.0.0:8300".parse().unwrap());
         assert!(refused(ServerArgs { rpc_addr, ..ServerArgs::default() }).contains("--rpc-addr"));
         let node_id = Some(0);
         assert!(refused(ServerArgs { node_id, ..ServerArgs::default() }).contains("--node-id"));

@@ -26,6 +26,7 @@ use quorate_storage::record::{CheckStatus, NodeKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::address::HostPort;
 use crate::agent;
 use crate::checks::Checks;
 use crate::cluster_clock::ClusterClock;
@@ -198,16 +199,16 @@ fn shown_servers(published: &Published) -> BTreeMap<NodeId, Arc<str>> {
 }
 
 fn server_record(cluster: &str, id: NodeId, peer: &Peer) -> Option<Box<ServerRecord>> {
-    let address: std::net::SocketAddr = peer.rpc_addr.parse().ok()?;
-    let host = agent::of_own_host(cluster, address.ip(), &peer.agent_name);
+    let advertised: HostPort = peer.rpc_addr.parse().ok()?;
+    let host = agent::of_own_host(cluster, &advertised, &peer.agent_name);
     let meta =
         [(RAFT_ID.to_owned(), id.to_string()), ("http_addr".to_owned(), peer.http_addr.clone())];
     Some(Box::new(ServerRecord {
         id,
         name: peer.name.as_str().into(),
         node_id: agent::node_id(cluster, &peer.name),
-        address: address.ip().to_string(),
-        port: address.port(),
+        address: advertised.host().to_owned(),
+        port: advertised.port(),
         agent: host,
         meta: meta.into(),
     }))

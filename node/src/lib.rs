@@ -115,6 +115,7 @@
     reason = "these notes are for who works on the code, and name its private parts too"
 )]
 
+pub mod address;
 pub mod agent;
 pub mod checks;
 pub mod cli;

@@ -29,10 +29,11 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agent;
+use crate::agent::{self, OwnHost};
 use crate::checks::{CheckOutput, Checks, ProbeCounts};
 use crate::clock::Clock;
 use crate::cluster_clock::ClusterClock;
+use crate::config::Advertised;
 use crate::identity::Identity;
 use crate::leader::Leader;
 use crate::mutants;
@@ -48,6 +49,7 @@ use crate::raft::protocol::{Introduction, Progress};
 use crate::raft::read::Barrier;
 use crate::raft::service::Service;
 use crate::raft::transport::Transport;
+use crate::raft::warnings::Warnings;
 use crate::raft::{LogLimits, Raft, openraft_config};
 use crate::watch::Watches;
 
@@ -171,6 +173,8 @@ pub struct NodeSettings {
     pub rpc_addr: SocketAddr,
     /// `IP:PORT` of the HTTP listener.
     pub http_addr: SocketAddr,
+    /// Both as the other servers are told, perhaps with names.
+    pub advertised: Advertised,
     /// Name of the agent of the server's own host.
     pub agent_name: String,
     /// How long requests are held while there is no leader.
@@ -185,6 +189,10 @@ pub struct NodeSettings {
     pub fresh_cluster_id: String,
     /// What is kept of checks' outputs: of heartbeats through this node, and of the runs while it leads.
     pub check_output: CheckOutput,
+    /// What is wrong with the settings and does not keep the node from running, in words.
+    pub remarks: Vec<String>,
+    /// Whether nothing was said of other servers, so that a cluster of one may be a mistake.
+    pub is_alone_by_default: bool,
 }
 
 /// The parts of a node that differ between a real process and a simulation.
@@ -240,12 +248,14 @@ impl Node {
         L: RaftLogStorage<TypeConfig>,
     {
         let NodeParts { log, snapshots, transport, clock, identity } = parts;
+        let warnings = Arc::new(Warnings::new(clock.clone()));
         let context = Context {
             id: settings.id,
             identity,
             clock,
             transport,
             hold_timeout: settings.hold_timeout,
+            warnings,
         };
         let watches = Arc::new(Watches::default());
         let proposer = Arc::new(Proposer::new(context.clone()));
@@ -294,6 +304,8 @@ impl Node {
         let barrier = Arc::clone(&self.barrier);
         self.spawn(barrier.run(self.leadership.clone(), self.applied.clone()));
         self.spawn(self.duties().run(self.leadership.clone()));
+        let membership = Arc::clone(&self.membership);
+        self.spawn(async move { membership.watch_surroundings().await });
         let node = Arc::clone(self);
         self.spawn(async move { node.open_gate().await });
     }
@@ -475,8 +487,12 @@ impl Node {
     /// the cluster's id is not known.
     pub fn agent_of(&self, caller: IpAddr, named: Option<&str>) -> Option<Agent> {
         let cluster = self.context.identity.cluster_id()?;
-        let own_address = self.settings.rpc_addr.ip();
-        Some(agent::of_caller(&cluster, caller, named, own_address, &self.settings.agent_name))
+        let own = OwnHost {
+            advertised: &self.settings.advertised.rpc,
+            ip: self.settings.rpc_addr.ip(),
+            agent: &self.settings.agent_name,
+        };
+        Some(agent::of_caller(&cluster, caller, named, &own))
     }
 
     /// Removes a server from the membership.
@@ -594,6 +610,7 @@ fn membership(
         introduction: Introduction {
             id: settings.id,
             peer: own_peer(settings, &*context.identity),
+            datacenter: settings.datacenter.clone(),
         },
         context: context.clone(),
         raft: raft.clone(),
@@ -602,14 +619,16 @@ fn membership(
         join: settings.join.clone(),
         changing: Mutex::new(()),
         fresh_cluster_id: settings.fresh_cluster_id.clone(),
+        remarks: settings.remarks.clone(),
+        is_alone_by_default: settings.is_alone_by_default,
     }
 }
 
 fn own_peer(settings: &NodeSettings, identity: &dyn Identity) -> Peer {
     Peer {
         name: settings.name.clone(),
-        rpc_addr: settings.rpc_addr.to_string(),
-        http_addr: settings.http_addr.to_string(),
+        rpc_addr: settings.advertised.rpc.to_string(),
+        http_addr: settings.advertised.http.to_string(),
         store_id: identity.store_id(),
         agent_name: settings.agent_name.clone(),
     }

@@ -8,7 +8,8 @@
 //!   Heartbeats and writes have a [`lane`] each.
 //! * [`read`] is the barrier that makes a read linearizable on any node.
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
-//! * [`membership`] founds a cluster, joins one, and removes servers.
+//! * [`membership`] founds a cluster, joins one, and removes servers. [`surroundings`] and [`warnings`] tell
+//!   the operator what stands in the way.
 
 mod acknowledged;
 pub mod context;
@@ -25,7 +26,9 @@ pub mod protocol;
 pub mod read;
 pub mod rpc_server;
 pub mod service;
+mod surroundings;
 pub mod transport;
+pub mod warnings;
 
 use std::sync::Arc;
 

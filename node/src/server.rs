@@ -270,11 +270,14 @@ fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {
         rpc_addr: config.rpc_addr,
         log_limits: config.log_limits,
         http_addr: config.http_addr,
+        advertised: config.advertised.clone(),
         agent_name: config.agent_name.clone(),
         hold_timeout: config.hold_timeout,
         bootstrap_expect: config.bootstrap_expect,
         join: config.join.clone(),
         fresh_cluster_id: Uuid::new_v4().to_string(),
         check_output,
+        remarks: config.remarks.clone(),
+        is_alone_by_default: config.is_alone_by_default,
     }
 }

@@ -7,12 +7,10 @@
 //!   that is a member already it says yes, else it fails in Consul's words.
 //! * **leave** takes the asking host out of the catalogue, with all that is registered on it. It never
 //!   stops a server: one client that says goodbye must not cost all others a vote. The host of a server
-//!   stays as long as the server.
+//!   stays as long as the server: there it is refused, and the answer says how a server leaves.
 //! * **force-leave** removes a server that the leader has lost from the membership. One that is alive
 //!   stays, as in Consul, where it would contradict and be back at once. The name of a client host's
 //!   agent takes that host out, for its operator knows that it is gone.
-
-use std::net::{IpAddr, SocketAddr};
 
 use quorate_storage::State;
 use quorate_storage::command::Command;
@@ -25,6 +23,7 @@ use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
+use crate::address::HostPort;
 use crate::agent::SERF_HEALTH;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -47,20 +46,39 @@ fn join(call: &Call) -> Answer {
     )))
 }
 
-/// Whether a server has this address: its name, its IP, or its IP with one of its ports.
+/// Whether a server has this address: its name, its host, or its host with one of its ports.
 fn is_at(peer: &Peer, address: &str) -> bool {
-    let ip = peer.rpc_addr.parse().ok().map(|own: SocketAddr| own.ip());
-    let named_ip = address.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let own: Option<HostPort> = peer.rpc_addr.parse().ok();
+    let host = own.as_ref().map(HostPort::host);
     address == peer.name
         || address == peer.rpc_addr
         || address == peer.http_addr
-        || (named_ip.is_some() && named_ip == ip)
+        || host == Some(address.trim_matches(['[', ']']))
 }
 
 async fn leave(call: Call) -> Answer {
     let agent = call.agent()?;
+    // The host of a server is that for as long as the server is a member, so that this server may lag.
+    if let Some(refusal) = server_stays(&call.node.published(), &agent.name) {
+        return Err(ApiError::bad_request(refusal));
+    }
     call.propose(Command::AgentLeave { agent }).await?;
     Ok(Reply::empty())
+}
+
+/// Why the agent of this name cannot leave, if it is a server or a server's host.
+fn server_stays(published: &Published, agent: &str) -> Option<String> {
+    let is_here = |peer: &Peer| {
+        peer.agent_name.eq_ignore_ascii_case(agent) || peer.name.eq_ignore_ascii_case(agent)
+    };
+    let here = published.membership.nodes().filter(|(_, peer)| is_here(peer));
+    let servers: Vec<String> = here.map(|(id, peer)| format!("{} (id {id})", peer.name)).collect();
+    (!servers.is_empty()).then(|| {
+        format!(
+            "{agent} is the host of server {}, and a server does not leave because a client of it does: remove it with DELETE /v1/operator/raft/peer?id=ID at another server, then stop it",
+            servers.join(", ")
+        )
+    })
 }
 
 async fn force_leave(call: Call) -> Answer {
@@ -121,6 +139,23 @@ async fn reload(call: Call) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_and_its_host_stay_and_others_may_leave() {
+        let peer =
+            Peer { name: "n1".to_owned(), agent_name: "rack-7".to_owned(), ..Peer::default() };
+        let members = std::collections::BTreeMap::from([(1, peer)]);
+        let membership = openraft::Membership::new(vec![[1].into()], members).unwrap();
+        let membership = quorate_storage::raft::StoredMembership::new(None, membership);
+        let published = Published { membership, ..Published::default() };
+        for agent in ["n1", "rack-7", "Rack-7"] {
+            assert!(
+                server_stays(&published, agent).unwrap().contains("server n1 (id 1)"),
+                "{agent}"
+            );
+        }
+        assert_eq!(server_stays(&published, "rack-8"), None);
+    }
 
     #[test]
     fn a_server_is_known_by_name_ip_and_both_of_its_ports() {

@@ -7,6 +7,7 @@ use quorate_storage::raft::{NodeId, Peer};
 
 use super::protocol::{Envelope, Request, Response};
 use super::transport::{Purpose, Transport, TransportError};
+use super::warnings::{Warnings, refusal_text};
 use crate::clock::Clock;
 use crate::identity::Identity;
 
@@ -23,6 +24,8 @@ pub struct Context {
     pub transport: Arc<dyn Transport>,
     /// How long requests are held while there is no leader.
     pub hold_timeout: Duration,
+    /// What the operator has to mend.
+    pub warnings: Arc<Warnings>,
 }
 
 impl Context {
@@ -45,7 +48,9 @@ impl Context {
             store: Some(peer.store_id.clone()),
             request,
         };
-        self.transport.call(&peer.rpc_addr, purpose, envelope, timeout).await
+        let answer = self.transport.call(&peer.rpc_addr, purpose, envelope, timeout).await;
+        self.explain_refusal(&answer, Some(member), &peer.rpc_addr);
+        answer
     }
 
     /// Asks whoever listens at an address, which is all that is known before there is a cluster.
@@ -60,6 +65,22 @@ impl Context {
     ) -> Result<Response, TransportError> {
         let cluster = self.identity.cluster_id();
         let envelope = Envelope { cluster, from: self.id, to: None, store: None, request };
-        self.transport.call(address, Purpose::Control, envelope, timeout).await
+        let answer = self.transport.call(address, Purpose::Control, envelope, timeout).await;
+        self.explain_refusal(&answer, None, address);
+        answer
+    }
+
+    /// Tells the operator of a refusal that will not pass by itself.
+    fn explain_refusal(
+        &self,
+        answer: &Result<Response, TransportError>,
+        member: Option<NodeId>,
+        address: &str,
+    ) {
+        let Ok(Response::Refused(refusal)) = answer else { return };
+        let cluster = self.identity.cluster_id();
+        if let Some(text) = refusal_text(refusal, member, address, cluster.as_deref()) {
+            self.warnings.warn(&text);
+        }
     }
 }

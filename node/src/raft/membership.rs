@@ -18,11 +18,13 @@ use quorate_storage::raft::{NodeId, Peer, TypeConfig};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 
-use super::Raft;
 use super::context::Context;
 use super::leadership::Leadership;
 use super::protocol::{ChangeRefusal, Greeting, Introduction, Request, Response};
+use super::surroundings::Round;
 use super::transport::{Purpose, TransportError};
+use super::warnings::WARN_EVERY;
+use super::{CAUGHT_UP_ENTRIES, Raft};
 use crate::node::MembershipError;
 
 /// Pause between two rounds of asking who is there.
@@ -34,8 +36,13 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a new server may take to catch up before it has to ask again: less than
 /// [`CHANGE_TIMEOUT`], so that it hears why.
 const CATCH_UP_MAX: Duration = Duration::from_secs(50);
+/// How often the leader looks whether a new server has caught up.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
 /// Pause before a refused change is asked for again.
 const CHANGE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Said by a server that founded a cluster of its own and may not have been meant to.
+const ALONE: &str = "this server is a cluster of its own, because neither --join nor --bootstrap-expect was given: it survives no failure, and servers that were started in the same way know nothing of it. If that is meant, say --bootstrap-expect 1";
 
 /// This node's part in the membership.
 #[derive(Debug)]
@@ -56,6 +63,10 @@ pub struct Membership {
     pub changing: Mutex<()>,
     /// The id of a cluster that this node might found: random, made at start.
     pub fresh_cluster_id: String,
+    /// What is wrong with this node's settings, and does not keep it from running.
+    pub remarks: Vec<String>,
+    /// Whether nothing was said of other servers, so that a cluster of one may be a mistake.
+    pub is_alone_by_default: bool,
 }
 
 /// Why a node cannot start.
@@ -72,7 +83,10 @@ pub enum StartError {
 impl Membership {
     /// Answers who this node is and what it knows of the cluster.
     #[must_use]
-    pub fn greet(&self, _visitor: &Introduction) -> Greeting {
+    pub fn greet(&self, visitor: &Introduction) -> Greeting {
+        if let Some(clash) = Round::clash(&self.introduction, visitor) {
+            self.context.warnings.warn(&clash);
+        }
         Greeting {
             introduction: self.introduction.clone(),
             cluster: self.context.identity.cluster_id(),
@@ -105,8 +119,9 @@ impl Membership {
     /// founded or joined.
     ///
     /// # Errors
-    /// When the cluster knows this id with another data directory, or when founding failed.
+    /// When the cluster refuses this server for good, or when founding failed.
     pub async fn found_or_join(&self) -> Result<(), StartError> {
+        let began = self.context.clock.now();
         let mut told = false;
         loop {
             // An entry from a leader, or a membership from an earlier life. A learner is a server
@@ -114,18 +129,24 @@ impl Membership {
             if self.voters().contains(&self.introduction.id) {
                 return Ok(());
             }
-            let greetings = self.greet_everybody().await;
-            self.refuse_lost_disk(&greetings)?;
-            if let Some(member) = greetings.iter().find(|greeting| !greeting.members.is_empty()) {
+            let round = self.greet_everybody().await;
+            self.refuse_lost_disk(&round.greetings)?;
+            let member = round.greetings.iter().find(|greeting| !greeting.members.is_empty());
+            let obstacle = round.obstacle(&self.introduction, self.bootstrap_expect);
+            if let Some(member) = member {
                 self.ask_to_join(member).await?;
-            } else if self.may_found(&greetings) {
-                return self.found(&greetings).await;
+            } else if let Some(obstacle) = obstacle {
+                self.context.warnings.warn(&obstacle);
+            } else if self.may_found(&round.greetings) {
+                return self.found(&round.greetings).await;
+            } else if self.context.clock.now().since(began) >= WARN_EVERY {
+                self.context.warnings.warn(&round.waiting_for(self.bootstrap_expect));
             }
             if !told {
                 told = true;
                 tracing::info!(
                     expected = self.bootstrap_expect,
-                    present = greetings.len() + 1,
+                    present = round.greetings.len() + 1,
                     "waiting for the servers that found the cluster together"
                 );
             }
@@ -133,19 +154,46 @@ impl Membership {
         }
     }
 
-    async fn greet_everybody(&self) -> Vec<Greeting> {
+    async fn greet_everybody(&self) -> Round {
         // Who is known from the flags, and from a membership of an earlier life.
         let mut addresses: BTreeSet<String> = self.join.iter().cloned().collect();
         addresses.extend(self.members().into_values().map(|peer| peer.rpc_addr));
+        self.greet_at(addresses).await
+    }
+
+    async fn greet_at(&self, mut addresses: BTreeSet<String>) -> Round {
         addresses.remove(&self.introduction.peer.rpc_addr);
         let greetings = addresses.iter().map(|address| self.hello(address));
         let answers = futures_util::future::join_all(greetings).await;
-        let mut by_id = BTreeMap::new();
-        for greeting in answers.into_iter().flatten() {
-            by_id.insert(greeting.introduction.id, greeting);
+        let mut round = Round::default();
+        for (address, answer) in addresses.iter().zip(answers) {
+            round.add(&self.introduction, address, answer);
         }
-        by_id.remove(&self.introduction.id);
-        by_id.into_values().collect()
+        round
+    }
+
+    /// Tells the operator, for as long as it lasts, what is wrong around this node although it runs. Never
+    /// returns.
+    pub async fn watch_surroundings(&self) {
+        let warnings = &self.context.warnings;
+        loop {
+            self.remarks.iter().for_each(|remark| warnings.warn(remark));
+            let (own, members) = (&self.introduction, self.members());
+            if let Some(known) = members.get(&own.id) {
+                if self.is_alone_by_default && members.len() == 1 {
+                    warnings.warn(ALONE);
+                }
+                if known.name != own.peer.name {
+                    let (given, known) = (&own.peer.name, &known.name);
+                    warnings.warn(&format!("this server was started with --name {given}, and the cluster goes on to know it as {known}"));
+                }
+                // The answers of those who belong to another cluster are refusals, which are explained
+                // where they are received.
+                let round = self.greet_at(self.join.iter().cloned().collect()).await;
+                round.clashes.iter().for_each(|clash| warnings.warn(clash));
+            }
+            self.context.clock.sleep(WARN_EVERY).await;
+        }
     }
 
     async fn hello(&self, address: &str) -> Option<Greeting> {
@@ -202,7 +250,11 @@ impl Membership {
         let request = Request::Join(self.introduction.clone());
         tracing::info!(%address, "asking to join the cluster");
         match self.context.call_address(&address, request, CHANGE_TIMEOUT).await {
-            Ok(Response::Changed(Err(refusal @ ChangeRefusal::IdTaken(_)))) => Err(refusal.into()),
+            Ok(Response::Changed(Err(refusal))) if refusal.is_final() => Err(refusal.into()),
+            Ok(Response::Changed(Err(refusal @ ChangeRefusal::NotThere { .. }))) => {
+                self.context.warnings.warn(&format!("cannot join the cluster: {refusal}"));
+                Ok(())
+            }
             Ok(Response::Changed(Err(refusal))) => {
                 tracing::info!(%refusal, "not joined yet");
                 Ok(())
@@ -221,27 +273,115 @@ impl Membership {
     /// See [`ChangeRefusal`].
     pub async fn admit(&self, newcomer: Introduction) -> Result<(), ChangeRefusal> {
         self.must_lead()?;
-        let Introduction { id, peer } = newcomer;
-        let known = self.members().get(&id).cloned();
-        if known.is_some_and(|known| is_another_store(&known, &peer)) {
-            return Err(ChangeRefusal::IdTaken(id));
-        }
+        self.may_join(&newcomer).inspect_err(|refusal| {
+            self.context.warnings.warn(&format!(
+                "refused server {} ({}), which asked to join: {refusal}",
+                newcomer.id, newcomer.peer
+            ));
+        })?;
+        let id = newcomer.id;
         if self.voters().contains(&id) && !self.is_joint() {
             return Ok(());
         }
-        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
         if !self.voters().contains(&id) {
-            tracing::info!(server = id, %peer, "adding a server");
+            self.dial_back(&newcomer).await.inspect_err(|refusal| {
+                self.context.warnings.warn(&format!("a server cannot join: {refusal}"));
+            })?;
+            self.add_learner(newcomer).await?;
             // It counts for the quorum from its first moment as a voter, so it catches up before that.
-            let caught_up = self.raft.add_learner(id, peer, true);
-            let caught_up = self.context.clock.timeout(CATCH_UP_MAX, caught_up).await;
-            caught_up.map_err(|_| ChangeRefusal::Interrupted)?.map_err(refused)?;
-            self.must_lead()?;
+            let caught_up = self.context.clock.timeout(CATCH_UP_MAX, self.catch_up(id)).await;
+            caught_up.map_err(|_| ChangeRefusal::Interrupted)??;
         }
+        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
         let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.raft.change_membership(voter, true).await.map_err(refused)?;
         tracing::info!(server = id, "the server votes now");
         Ok(())
+    }
+
+    /// Whether a server may become a member, or is one.
+    fn may_join(&self, newcomer: &Introduction) -> Result<(), ChangeRefusal> {
+        let members = self.members();
+        if members.get(&newcomer.id).is_some_and(|known| is_another_store(known, &newcomer.peer)) {
+            return Err(ChangeRefusal::IdTaken(newcomer.id));
+        }
+        let name = &newcomer.peer.name;
+        let owner = members
+            .iter()
+            .find(|(id, peer)| **id != newcomer.id && peer.name.eq_ignore_ascii_case(name));
+        if let Some((owner, _)) = owner {
+            return Err(ChangeRefusal::NameTaken { name: name.clone(), owner: *owner });
+        }
+        if newcomer.datacenter != self.introduction.datacenter {
+            return Err(ChangeRefusal::OtherDatacenter {
+                ours: self.introduction.datacenter.clone(),
+                theirs: newcomer.datacenter.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// A server that nobody reaches at the address that it gave would be a member that never answers: so it
+    /// is asked there who it is, before it is anything.
+    async fn dial_back(&self, newcomer: &Introduction) -> Result<(), ChangeRefusal> {
+        let Introduction { id, peer, .. } = newcomer;
+        let request = Request::Hello(self.introduction.clone());
+        let answer = self.context.call(*id, peer, Purpose::Control, request, HELLO_TIMEOUT).await;
+        let why = match answer {
+            Ok(Response::Hello(greeting))
+                if greeting.introduction.peer.store_id == peer.store_id =>
+            {
+                return Ok(());
+            }
+            Ok(Response::Refused(refusal)) => format!("was told: {refusal}"),
+            Ok(_) => "another server answered".to_owned(),
+            Err(error) => format!("had no answer: {error}"),
+        };
+        Err(ChangeRefusal::NotThere { id: *id, address: peer.rpc_addr.clone(), why })
+    }
+
+    async fn add_learner(&self, newcomer: Introduction) -> Result<(), ChangeRefusal> {
+        let Introduction { id, peer, .. } = newcomer;
+        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
+        match self.members().get(&id) {
+            Some(known) if *known == peer => {}
+            Some(_) => {
+                // It gave a wrong address when it asked before.
+                let change = ChangeMembers::SetNodes(BTreeMap::from([(id, peer)]));
+                self.raft.change_membership(change, true).await.map_err(refused)?;
+            }
+            None => {
+                tracing::info!(server = id, %peer, "adding a server");
+                self.raft.add_learner(id, peer, false).await.map_err(refused)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a learner has answered an append and is not far behind. Other changes go on meanwhile.
+    async fn catch_up(&self, id: NodeId) -> Result<(), ChangeRefusal> {
+        loop {
+            self.must_lead()?;
+            if !self.members().contains_key(&id) {
+                return Err(ChangeRefusal::Refused(
+                    "it was removed while it was joining".to_owned(),
+                ));
+            }
+            if self.has_caught_up(id) {
+                return Ok(());
+            }
+            self.context.clock.sleep(CATCH_UP_PAUSE).await;
+        }
+    }
+
+    /// openraft takes a server that never answered for one that is as far behind as the log is long, which
+    /// in a young cluster is not far.
+    fn has_caught_up(&self, id: NodeId) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref().and_then(|members| *members.get(&id)?);
+        let last = metrics.last_log_index.unwrap_or(0);
+        matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last)
     }
 
     /// Completes, as the leader, a change that an earlier leader began and did not live to complete.
@@ -298,10 +438,11 @@ impl Membership {
                         return Err(MembershipError::Refused(why));
                     }
                     Some(Ok(())) => return Ok(()),
-                    Some(Err(ChangeRefusal::NotLeader(_) | ChangeRefusal::IdTaken(_))) => {}
                     Some(Err(ChangeRefusal::Busy | ChangeRefusal::Interrupted)) | None => {
                         begun = true;
                     }
+                    // The others are about joining.
+                    Some(Err(_)) => {}
                 }
                 self.context.clock.sleep(CHANGE_PAUSE).await;
             }

@@ -66,6 +66,8 @@ pub struct Introduction {
     pub id: NodeId,
     /// Its addresses and store.
     pub peer: Peer,
+    /// Name of its datacenter.
+    pub datacenter: String,
 }
 
 /// The answer to a [`Request`].
@@ -154,6 +156,54 @@ pub enum ChangeRefusal {
     /// Leadership or time ran out on the way: the change may be under way. Ask again.
     #[error("the change was interrupted")]
     Interrupted,
+    /// Another server has the name.
+    #[error(
+        "the name {name:?} belongs to server {owner} of this cluster: start this server with another --name"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        owner: NodeId,
+    },
+    /// The cluster is that of another datacenter.
+    #[error(
+        "this server was started with --datacenter {theirs:?}, and the cluster is that of datacenter {ours:?}: all servers of a cluster have the same"
+    )]
+    OtherDatacenter {
+        /// The cluster's.
+        ours: String,
+        /// The newcomer's.
+        theirs: String,
+    },
+    /// The newcomer does not answer where it says that it is.
+    #[error(
+        "the leader asked for server {id} at {address}, the address that it gave (--rpc-addr), and {why}"
+    )]
+    NotThere {
+        /// The newcomer.
+        id: NodeId,
+        /// Where it said that it is.
+        address: String,
+        /// What happened instead of its answer.
+        why: String,
+    },
+}
+
+impl ChangeRefusal {
+    /// Whether asking again under the same settings can never succeed.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::IdTaken(_) | Self::NameTaken { .. } | Self::OtherDatacenter { .. } => true,
+            Self::NotLeader(_)
+            | Self::Busy
+            | Self::Unknown
+            | Self::Refused(_)
+            | Self::Interrupted
+            | Self::NotThere { .. } => false,
+        }
+    }
 }
 
 /// Why a request was not looked at.

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::command::Part;
 use quorate_storage::mutant::{self, Mutant};
-use quorate_storage::raft::TypeConfig;
+use quorate_storage::raft::{NodeId, TypeConfig};
 use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 
 use super::Raft;
@@ -74,9 +74,15 @@ impl Service {
                 if envelope.to.is_none() || envelope.store.is_none() {
                     return Err(Refusal::NoAddressee);
                 }
-                self.same_cluster(envelope.cluster.as_deref())
+                self.same_cluster(envelope.from, envelope.cluster.as_deref())
             }
         }
+    }
+
+    fn warn_of_another_cluster(&self, from: NodeId, theirs: &str) {
+        self.context.warnings.warn(&format!(
+            "refused server {from} of another cluster ({theirs}), which takes this server for one of its own"
+        ));
     }
 
     /// Whether this is the data directory that the cluster knows.
@@ -88,21 +94,28 @@ impl Service {
     /// Two servers that belong to different clusters have nothing to say to each other.
     fn no_other_cluster(&self, envelope: &Envelope) -> Result<(), Refusal> {
         match (self.context.identity.cluster_id(), &envelope.cluster) {
-            (Some(ours), Some(theirs)) if ours != *theirs => Err(Refusal::WrongCluster),
+            (Some(ours), Some(theirs)) if ours != *theirs => {
+                self.warn_of_another_cluster(envelope.from, theirs);
+                Err(Refusal::WrongCluster)
+            }
             (Some(_) | None, _) => Ok(()),
         }
     }
 
     /// A server without a cluster joins the one whose members know its store: that is how it learns
     /// the cluster's id. It is durable before anything is answered.
-    fn same_cluster(&self, theirs: Option<&str>) -> Result<(), Refusal> {
+    fn same_cluster(&self, from: NodeId, theirs: Option<&str>) -> Result<(), Refusal> {
         match (self.context.identity.cluster_id(), theirs) {
             (Some(ours), Some(theirs)) if ours == theirs => Ok(()),
             (None, Some(theirs)) => {
                 let adopted = self.context.identity.adopt_cluster(theirs);
                 adopted.map_err(|error| Refusal::NotRunning(error.to_string()))
             }
-            (Some(_) | None, _) => Err(Refusal::WrongCluster),
+            (Some(_), Some(theirs)) => {
+                self.warn_of_another_cluster(from, theirs);
+                Err(Refusal::WrongCluster)
+            }
+            (Some(_) | None, None) => Err(Refusal::WrongCluster),
         }
     }
 
@@ -170,7 +183,7 @@ impl Service {
         if !self.is_own_store(&header.store) {
             return Err(Refusal::WrongStore);
         }
-        self.same_cluster(header.cluster.as_deref())?;
+        self.same_cluster(header.from, header.cluster.as_deref())?;
         let snapshot = self.store(bytes).await.map_err(not_running)?;
         tracing::info!(from = header.from, bytes = snapshot.len(), "received a snapshot");
         let snapshot = SnapshotOf::<TypeConfig, Snapshot> { meta: header.meta, snapshot };

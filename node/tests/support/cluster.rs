@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use quorate::config::Advertised;
 use quorate::node::{Consistency, Node, NodeParts, NodeSettings, ProposeError};
 use quorate::raft::LogLimits;
 use quorate_storage::command::{Command, KvPutMode, Outcome};
@@ -113,12 +114,18 @@ impl Cluster {
             datacenter: "dc1".to_owned(),
             rpc_addr: rpc_addr(id),
             http_addr: SocketAddr::from(([127, 0, 0, 1], http_port(id))),
+            advertised: Advertised {
+                rpc: rpc_addr(id).into(),
+                http: SocketAddr::from(([127, 0, 0, 1], http_port(id))).into(),
+            },
             agent_name: "quorate".to_owned(),
             hold_timeout: self.hold_timeout,
             bootstrap_expect: if id <= self.founders as NodeId { self.founders } else { 0 },
             join: (1..=self.founders as NodeId).map(address).collect(),
             fresh_cluster_id: format!("cluster-of-{id}"),
             check_output: Default::default(),
+            remarks: Vec::new(),
+            is_alone_by_default: false,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::raft::protocol::{Envelope, SnapshotHeader};
 use crate::raft::transport::Transport;
+use crate::raft::warnings::Warnings;
 
 const INCARNATION: u64 = 3;
 const ORIGIN: NodeId = 7;
@@ -61,6 +62,7 @@ fn proposer() -> Proposer {
         clock: Clock::monotonic(),
         transport: Arc::new(Nowhere),
         hold_timeout: Duration::from_millis(50),
+        warnings: Arc::new(Warnings::new(Clock::monotonic())),
     })
 }
 

@@ -1,0 +1,235 @@
+//! What the greetings of other servers tell of a cluster that does not come about, or is not what was meant.
+
+use std::collections::BTreeMap;
+
+use quorate_storage::raft::NodeId;
+
+use super::protocol::{Greeting, Introduction};
+
+/// The answers of one round of greetings.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// One for each other server, by id.
+    pub(super) greetings: Vec<Greeting>,
+    /// Servers that cannot be in one cluster, in words.
+    pub(super) clashes: Vec<String>,
+    /// Where nobody answered, or refused to.
+    pub(super) silent: Vec<String>,
+}
+
+impl Round {
+    /// Adds the answer of whoever listens at `address`.
+    pub(super) fn add(&mut self, own: &Introduction, address: &str, answer: Option<Greeting>) {
+        let Some(greeting) = answer else {
+            self.silent.push(address.to_owned());
+            return;
+        };
+        let theirs = &greeting.introduction;
+        if theirs.id == own.id && theirs.peer.store_id == own.peer.store_id {
+            // This server, under another name of its own address.
+            return;
+        }
+        let earlier = self.greetings.iter().map(|greeting| &greeting.introduction);
+        let clash = earlier.chain([own]).find_map(|earlier| Self::clash(earlier, theirs));
+        self.clashes.extend(clash);
+        let is_new = self.greetings.iter().all(|other| other.introduction.id != theirs.id);
+        if is_new && theirs.id != own.id {
+            let position =
+                self.greetings.partition_point(|other| other.introduction.id < theirs.id);
+            self.greetings.insert(position, greeting);
+        }
+    }
+
+    /// Why two servers cannot be in one cluster.
+    pub(super) fn clash(one: &Introduction, other: &Introduction) -> Option<String> {
+        let (at, and) = (&one.peer.rpc_addr, &other.peer.rpc_addr);
+        if one.id == other.id {
+            let is_same = one.peer.store_id == other.peer.store_id;
+            return (!is_same).then(|| {
+                format!(
+                    "two servers run with --node-id {}, at {at} and at {and}: each needs its own",
+                    one.id
+                )
+            });
+        }
+        if one.peer.name.eq_ignore_ascii_case(&other.peer.name) {
+            let name = &one.peer.name;
+            return Some(format!(
+                "two servers run with --name {name}, {} at {at} and {} at {and}: each needs its own",
+                one.id, other.id
+            ));
+        }
+        (one.datacenter != other.datacenter).then(|| {
+            format!(
+                "server {} at {at} runs with --datacenter {}, and server {} at {and} with --datacenter {}: all servers of a cluster have the same",
+                one.id, one.datacenter, other.id, other.datacenter
+            )
+        })
+    }
+
+    /// Why no cluster can be founded of who is there, if time will not change it.
+    pub(super) fn obstacle(&self, own: &Introduction, expected: usize) -> Option<String> {
+        if let Some(clash) = self.clashes.first() {
+            return Some(format!("cannot found the cluster: {clash}"));
+        }
+        let founders = self.greetings.iter().filter(|greeting| greeting.bootstrap_expect != 0);
+        let mut others =
+            founders.map(|greeting| (greeting.introduction.id, greeting.bootstrap_expect));
+        if expected != 0
+            && let Some((id, theirs)) = others.find(|(_, theirs)| *theirs != expected)
+        {
+            return Some(format!(
+                "cannot found the cluster: this server ({}) was started with --bootstrap-expect {expected}, and server {id} with --bootstrap-expect {theirs}",
+                own.id
+            ));
+        }
+        let present = self.greetings.len() + 1;
+        (expected != 0 && present > expected).then(|| {
+            format!(
+                "cannot found the cluster: --bootstrap-expect says {expected}, and {present} servers are here ({}): which of them are meant?",
+                self.names(own)
+            )
+        })
+    }
+
+    /// What is missing, once it has been missing for a while.
+    pub(super) fn waiting_for(&self, expected: usize) -> String {
+        let silent = match self.silent.as_slice() {
+            [] => "every server of --join answers".to_owned(),
+            silent => format!("there is no answer from {}", silent.join(", ")),
+        };
+        if expected == 0 {
+            return format!(
+                "waiting for a cluster to join: no server of --join belongs to one, and {silent}"
+            );
+        }
+        let present = self.greetings.len() + 1;
+        let known = present + self.silent.len();
+        let too_few = if known < expected {
+            format!(", and --join names only {} others", known - 1)
+        } else {
+            String::new()
+        };
+        let attached: Vec<_> = self.attached().into_keys().collect();
+        let attached = if attached.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "; of those that are here {attached:?} belong to a cluster that has no members yet"
+            )
+        };
+        format!(
+            "waiting to found the cluster: --bootstrap-expect says {expected}, {present} are here, and {silent}{too_few}{attached}"
+        )
+    }
+
+    fn attached(&self) -> BTreeMap<NodeId, &Greeting> {
+        let attached = self.greetings.iter().filter(|greeting| greeting.cluster.is_some());
+        attached.map(|greeting| (greeting.introduction.id, greeting)).collect()
+    }
+
+    fn names(&self, own: &Introduction) -> String {
+        let everybody = self.greetings.iter().map(|greeting| &greeting.introduction).chain([own]);
+        let named = everybody.map(|server| format!("{} at {}", server.id, server.peer.rpc_addr));
+        named.collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_storage::raft::Peer;
+
+    use super::*;
+
+    fn server(id: NodeId) -> Introduction {
+        let peer = Peer {
+            name: format!("n{id}"),
+            rpc_addr: format!("10.0.0.{id}:8300"),
+            store_id: format!("store-{id}"),
+            ..Peer::default()
+        };
+        Introduction { id, peer, datacenter: "dc1".to_owned() }
+    }
+
+    fn greeting(introduction: Introduction) -> Greeting {
+        Greeting {
+            introduction,
+            cluster: None,
+            bootstrap_expect: 3,
+            members: BTreeMap::new(),
+            leader: None,
+        }
+    }
+
+    fn round(others: impl IntoIterator<Item = Introduction>) -> Round {
+        let mut round = Round::default();
+        for other in others {
+            let address = other.peer.rpc_addr.clone();
+            round.add(&server(1), &address, Some(greeting(other)));
+        }
+        round
+    }
+
+    fn obstacle(others: impl IntoIterator<Item = Introduction>) -> Option<String> {
+        round(others).obstacle(&server(1), 3)
+    }
+
+    #[test]
+    fn those_who_are_expected_are_no_obstacle() {
+        assert_eq!(obstacle([server(3), server(2)]), None);
+        let alias = Introduction {
+            peer: Peer { rpc_addr: "localhost:1".into(), ..server(1).peer },
+            ..server(1)
+        };
+        let round = round([alias, server(3), server(2)]);
+        let ids: Vec<_> = round.greetings.iter().map(|greeting| greeting.introduction.id).collect();
+        assert_eq!((ids, round.clashes.len()), (vec![2, 3], 0));
+    }
+
+    #[test]
+    fn who_cannot_be_in_one_cluster_is_named() {
+        let twin =
+            Introduction { peer: Peer { store_id: "x".into(), ..server(2).peer }, ..server(1) };
+        assert!(
+            obstacle([twin])
+                .unwrap()
+                .contains("--node-id 1, at 10.0.0.1:8300 and at 10.0.0.2:8300")
+        );
+        let third =
+            Introduction { peer: Peer { store_id: "x".into(), ..server(3).peer }, ..server(2) };
+        assert!(obstacle([server(2), third]).unwrap().contains("--node-id 2"));
+        let name = Introduction { peer: Peer { name: "N2".into(), ..server(3).peer }, ..server(3) };
+        assert!(obstacle([server(2), name]).unwrap().contains("--name n2, 2 at"));
+        let datacenter = Introduction { datacenter: "dc2".into(), ..server(2) };
+        assert!(obstacle([datacenter]).unwrap().contains("--datacenter dc2"));
+    }
+
+    #[test]
+    fn other_expectations_and_too_many_servers_are_named() {
+        let too_many = obstacle([server(2), server(3), server(4)]).unwrap();
+        assert!(
+            too_many.contains("--bootstrap-expect says 3, and 4 servers are here"),
+            "{too_many}"
+        );
+        let mut round = round([server(2)]);
+        round.greetings[0].bootstrap_expect = 5;
+        let other = round.obstacle(&server(1), 3).unwrap();
+        assert!(other.contains("server 2 with --bootstrap-expect 5"), "{other}");
+        round.greetings[0].bootstrap_expect = 0;
+        assert_eq!(round.obstacle(&server(1), 3), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let mut round = round([server(2)]);
+        let too_few = round.waiting_for(3);
+        assert!(too_few.contains("--join names only 1 others"), "{too_few}");
+        round.add(&server(1), "10.0.0.3:8300", None);
+        let absent = round.waiting_for(3);
+        assert!(
+            absent.ends_with("2 are here, and there is no answer from 10.0.0.3:8300"),
+            "{absent}"
+        );
+        assert!(round.waiting_for(0).contains("no server of --join belongs to one"));
+    }
+}
