@@ -1,8 +1,8 @@
 //! `/v1/operator/autopilot/`: its configuration, and the health of the servers.
 //!
 //! The configuration is kept, and `LastContactThreshold` and `MaxTrailingLogs` decide what counts as
-//! healthy. `CleanupDeadServers` has no effect: a server leaves the membership only when an operator
-//! says so, because one that is stopped for an hour, or all night, is not gone.
+//! healthy. `CleanupDeadServers` is always false, and true is refused: a server leaves the membership only
+//! when an operator says so, because one that is stopped for an hour, or all night, is not gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use quorate_client::types::operator::{
 };
 use quorate_storage::command::{Command, Outcome};
 use quorate_storage::machine::Published;
-use quorate_storage::raft::NodeId;
+use quorate_storage::raft::{LogId, NodeId};
 use quorate_storage::record::{Autopilot, AutopilotSettings, CheckStatus};
 
 use super::blocking;
@@ -32,6 +32,9 @@ use crate::raft::protocol::Progress;
 const LAST_CONTACT_FLOOR: Duration = Duration::from_millis(8 * HEARTBEAT_MS);
 /// Go's zero time. Nothing keeps since when a server has been healthy.
 const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Why `CleanupDeadServers` cannot be switched on.
+const NO_CLEANUP: &str = "CleanupDeadServers must be false: a server that is down is not removed by itself; remove one that is gone for good with DELETE /v1/operator/raft/peer?id=ID";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -52,7 +55,8 @@ async fn configuration(call: Call) -> Answer {
     let row = published.state.autopilot().map(|row| Autopilot::clone(row)).unwrap_or_default();
     let (settings, indexes) = (row.settings, row.indexes);
     call.json(&AutopilotConfiguration {
-        cleanup_dead_servers: settings.cleanup_dead_servers,
+        // Whatever is stored: rows of earlier releases say true, and it never had an effect.
+        cleanup_dead_servers: false,
         last_contact_threshold: signed(settings.last_contact_threshold_nanos),
         max_trailing_logs: settings.max_trailing_logs,
         min_quorum: settings.min_quorum,
@@ -72,6 +76,9 @@ async fn configure(mut call: Call) -> Answer {
     let body: AutopilotConfiguration = decode::body(&body).map_err(|error| {
         ApiError::bad_request(format!("Bad request: Error parsing autopilot config: {error}"))
     })?;
+    if body.cleanup_dead_servers {
+        return Err(ApiError::bad_request(NO_CLEANUP));
+    }
     let cas = call.params.unsigned("cas").map_err(|error| {
         ApiError::bad_request(format!("Bad request: Error parsing cas value: {}", error.text))
     })?;
@@ -191,15 +198,14 @@ struct Limits {
 impl Limits {
     fn are_kept_by(&self, member: &Progress) -> bool {
         let heard = member.silence_ms.is_some_and(|ms| Duration::from_millis(ms) <= self.silence);
-        let at = member.matched.map_or(0, |at| at.index);
-        heard && at.saturating_add(self.behind) >= self.last.unwrap_or(0)
+        // One that never acknowledged an entry has nothing, however short the log is.
+        let is_near = |at: LogId| at.index.saturating_add(self.behind) >= self.last.unwrap_or(0);
+        heard && member.matched.is_some_and(is_near)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::raft::LogId;
-
     use super::*;
 
     fn member(silence_ms: Option<u64>, index: u64) -> Progress {
@@ -214,5 +220,7 @@ mod tests {
         assert!(!limits.are_kept_by(&member(Some(501), 1_000)));
         assert!(!limits.are_kept_by(&member(Some(0), 749)));
         assert!(!limits.are_kept_by(&member(None, 1_000)));
+        let young = Limits { last: Some(3), ..limits };
+        assert!(!young.are_kept_by(&Progress { silence_ms: Some(0), matched: None }));
     }
 }
