@@ -1,0 +1,197 @@
+//! A cluster that has lost its quorum for good: `quorate recover` makes a new one of a survivor, with
+//! everything that the survivor's log held.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use jepsen_style_tests::{Cluster, Failure, Options, Result, binary};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const KEYS: usize = 60;
+/// How long a log line, or a request that hangs in a leader without followers, may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn recover(dirs: &[&Path], flags: &[&str]) -> Result<Output> {
+    let mut command = Command::new(binary::quorate()?);
+    command.arg("recover").arg("--data-dir").args(dirs).args(flags);
+    Ok(command.output()?)
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// Writes through every node; then one write that only the leader has in its log. Ends with all servers
+/// killed at once, and returns the leader and the key of that write.
+async fn write_and_crash(cluster: &mut Cluster) -> Result<(u64, String)> {
+    let nodes = cluster.https(&cluster.ids());
+    for number in 0..KEYS {
+        let node = &nodes[number % nodes.len()];
+        node.must_put(&format!("/v1/kv/key/{number}"), number.to_string()).await?;
+    }
+    // Nothing that has a deadline: the log grows by what is written, and by nothing else.
+    nodes[0].must_put("/v1/agent/service/register", r#"{"Name":"web","Port":80}"#).await?;
+    for attempt in 0.. {
+        assert!(attempt < 20, "no write reached the log of a leader whose followers were paused");
+        let leader = cluster.leader().await?;
+        let before = last_entry(cluster, leader).await?;
+        for id in cluster.others(leader) {
+            cluster.pause(id)?;
+        }
+        let (client, key) = (cluster.http(leader), format!("/v1/kv/alone/{attempt}"));
+        let path = key.clone();
+        let unanswered = tokio::spawn(async move { client.put(&path, "1").await });
+        // A leader that has heard nobody for an election timeout takes nothing more into its log.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if last_entry(cluster, leader).await? > before {
+            assert!(!unanswered.is_finished(), "nobody else has it, so nobody may be told");
+            let ids = cluster.ids();
+            cluster.kill_all(&ids)?;
+            return Ok((leader, key));
+        }
+        for id in cluster.others(leader) {
+            cluster.resume(id)?;
+        }
+        cluster.wait_all_ready().await?;
+    }
+    unreachable!("the loop has no end of its own")
+}
+
+async fn last_entry(cluster: &Cluster, id: u64) -> Result<u64> {
+    let metrics = cluster.probe(id).get("/metrics").await?;
+    let last = metrics.figure("quorate_raft_last_log_index");
+    last.ok_or_else(|| Failure::new("no last entry in /metrics"))
+}
+
+async fn wait_for<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = std::time::Instant::now() + LIMIT;
+    while !holds().await {
+        assert!(std::time::Instant::now() < deadline, "not within {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn everything_is_there(cluster: &Cluster, id: u64, alone: &str) -> Result<()> {
+    let node = cluster.http(id);
+    let keys = node.must_get("/v1/kv/key/?keys").await?;
+    assert_eq!(keys.as_array().map(Vec::len), Some(KEYS));
+    assert_eq!(node.get(&format!("{alone}?raw")).await?.body, "1");
+    let web = node.must_get("/v1/health/service/web").await?;
+    assert_eq!(web.as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_becomes_a_new_cluster_and_the_others_are_refused() {
+    let mut cluster =
+        Cluster::start_with(Options { shares_turn: true, ..Options::default() }).await.unwrap();
+    let (survivor, alone) = write_and_crash(&mut cluster).await.unwrap();
+    let dir = cluster.data_dir(survivor).to_owned();
+
+    // To look changes nothing, and neither does an answer that nobody gave.
+    let shown = recover(&[&dir], &["--dry-run"]).unwrap();
+    assert!(shown.status.success(), "{}", said(&shown));
+    assert!(said(&shown).contains("may be missing"), "{}", said(&shown));
+    let unasked = recover(&[&dir], &[]).unwrap();
+    assert!(!unasked.status.success() && said(&unasked).contains("--yes"), "{}", said(&unasked));
+    cluster.start_node(survivor).unwrap();
+    wait_for("it runs", || async {
+        cluster.probe(survivor).get("/livez").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+    let busy = recover(&[&dir], &["--yes"]).unwrap();
+    assert!(said(&busy).contains("another process is using this data directory"));
+    cluster.kill(survivor).unwrap();
+
+    let done = recover(&[&dir], &["--yes"]).unwrap();
+    assert!(done.status.success(), "{}", said(&done));
+    cluster.start_node(survivor).unwrap();
+    cluster.wait_ready(survivor).await.unwrap();
+    everything_is_there(&cluster, survivor, &alone).await.unwrap();
+    let node = cluster.http(survivor);
+    node.must_put("/v1/agent/service/register", r#"{"Name":"web","Port":81}"#).await.unwrap();
+
+    // An old member comes back: it is refused, and says so.
+    let old = cluster.others(survivor)[0];
+    cluster.start_node(old).unwrap();
+    wait_for("the old member says that it was refused", || {
+        let log = cluster.log(old).unwrap();
+        async move { log.contains("belongs to another cluster") }
+    })
+    .await;
+    assert_eq!(cluster.configuration().await.unwrap().len(), 1);
+    cluster.kill(old).unwrap();
+
+    // New servers join with new ids and empty directories.
+    let others = [cluster.add_member().unwrap(), cluster.add_member().unwrap()];
+    for id in others {
+        cluster.wait_votes(id).await.unwrap();
+        cluster.wait_ready(id).await.unwrap();
+        everything_is_there(&cluster, id, &alone).await.unwrap();
+        cluster.http(id).must_put(&format!("/v1/kv/new/{id}"), "1").await.unwrap();
+    }
+    assert_eq!(cluster.configuration().await.unwrap().len(), 3);
+    // They are a quorum without it.
+    cluster.kill(survivor).unwrap();
+    everything_is_there(&cluster, others[0], &alone).await.unwrap();
+    cluster.http(others[1]).must_put("/v1/kv/after", "1").await.unwrap();
+    cluster.abandon();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_of_five_the_one_with_the_longer_log_is_taken() {
+    let options = Options { nodes: 5, shares_turn: true, ..Options::default() };
+    let mut cluster = Cluster::start_with(options).await.unwrap();
+    let (leader, alone) = write_and_crash(&mut cluster).await.unwrap();
+    let other = cluster.others(leader)[0];
+    let dirs = [cluster.data_dir(other).to_owned(), cluster.data_dir(leader).to_owned()];
+    let done = recover(&[&dirs[0], &dirs[1]], &["--yes"]).unwrap();
+    let taken = format!("Take {} (server {leader})", dirs[1].display());
+    assert!(done.status.success() && said(&done).contains(&taken), "{}", said(&done));
+    cluster.start_node(leader).unwrap();
+    cluster.wait_ready(leader).await.unwrap();
+    everything_is_there(&cluster, leader, &alone).await.unwrap();
+    assert_eq!(cluster.configuration().await.unwrap().len(), 1);
+    cluster.abandon();
+}
+
+/// Killed at any moment, it leaves the old state or the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_that_is_killed_leaves_the_old_state_or_the_new_one() {
+    let mut cluster =
+        Cluster::start_with(Options { shares_turn: true, ..Options::default() }).await.unwrap();
+    let (survivor, alone) = write_and_crash(&mut cluster).await.unwrap();
+    let dir = cluster.data_dir(survivor).to_owned();
+    let cluster_of = |shown: &Output| {
+        let text = said(shown);
+        let line = text.lines().find(|line| line.contains("cluster ")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{text}"))
+    };
+    let old = cluster_of(&recover(&[&dir], &["--dry-run"]).unwrap());
+    let mut killed = 0;
+    for step in 0.. {
+        let mut command = Command::new(binary::quorate().unwrap());
+        command.args(["recover", "--yes", "--data-dir"]).arg(&dir);
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(step * 17)).await;
+        // Not waited for yet, so the number is still its own.
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let _ = kill(pid, Signal::SIGKILL);
+        let ended = child.wait().unwrap();
+        let now = cluster_of(&recover(&[&dir], &["--dry-run"]).unwrap());
+        if now != old {
+            break;
+        }
+        assert!(!ended.success(), "it said that it was done");
+        killed += 1;
+    }
+    assert!(killed > 0, "none was killed in time");
+    println!("{killed} recoveries were killed before one was done");
+    cluster.start_node(survivor).unwrap();
+    cluster.wait_ready(survivor).await.unwrap();
+    everything_is_there(&cluster, survivor, &alone).await.unwrap();
+    cluster.abandon();
+}
