@@ -199,13 +199,13 @@ async fn a_status_from_the_catalogue_or_a_transaction_switches_neither_ttl_nor_p
     }
     let down = ("service:web", "critical", "503");
     wait_all_show(&cluster, &ids, "web", down, SEEN_AFTER_ELECTION).await.unwrap();
-    let node = node_of(&first, "web").await;
+    let node = node_of(&first, "web").await.unwrap();
     let expired = ("service:beats", "critical", "TTL expired");
     let passing = ("service:beats", "passing", "");
     for way in ["catalogue", "catalogue, and the node", "transaction"] {
         second.must_put("/v1/agent/check/pass/service:beats", "").await.unwrap();
         for check in ["service:beats", "service:web"] {
-            write_passing(&third, way, &node, check).await;
+            write_passing(&third, way, &node, check).await.unwrap();
         }
         // The dead target is seen again, a heartbeat is taken, and silence is noticed.
         wait_all_show(&cluster, &ids, "web", down, SEEN_WITHIN).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_status_from_the_catalogue_or_a_transaction_switches_neither_ttl_nor_p
         wait_all_show(&cluster, &ids, "beats", passing, SEEN_WITHIN).await.unwrap();
         wait_all_show(&cluster, &ids, "beats", expired, TTL + SEEN_WITHIN).await.unwrap();
         // A status that revives a silent check lives no longer than a heartbeat.
-        write_passing(&third, way, &node, "service:beats").await;
+        write_passing(&third, way, &node, "service:beats").await.unwrap();
         wait_all_show(&cluster, &ids, "beats", expired, TTL + SEEN_WITHIN).await.unwrap();
     }
     target.status.store(200, Ordering::Relaxed);
@@ -223,13 +223,14 @@ async fn a_status_from_the_catalogue_or_a_transaction_switches_neither_ttl_nor_p
 }
 
 /// Name of the node that has a service's only instance.
-async fn node_of(http: &Http, service: &str) -> String {
-    let instances = http.must_get(&format!("/v1/catalog/service/{service}")).await.unwrap();
-    instances[0]["Node"].as_str().unwrap().to_owned()
+async fn node_of(http: &Http, service: &str) -> Result<String> {
+    let instances = http.must_get(&format!("/v1/catalog/service/{service}")).await?;
+    let node = instances[0]["Node"].as_str();
+    node.map(str::to_owned).ok_or_else(|| Failure::new(format!("no {service}: {instances}")))
 }
 
 /// Writes that an agent's check passes, past its agent.
-async fn write_passing(http: &Http, way: &str, node: &str, check: &str) {
+async fn write_passing(http: &Http, way: &str, node: &str, check: &str) -> Result<()> {
     let passing = json!({"Node": node, "CheckID": check, "Status": "passing"});
     let (path, body) = match way {
         "transaction" => ("/v1/txn", json!([{"Check": {"Verb": "set", "Check": passing}}])),
@@ -240,5 +241,5 @@ async fn write_passing(http: &Http, way: &str, node: &str, check: &str) {
             ("/v1/catalog/register", body)
         }
     };
-    http.must_put(path, body.to_string()).await.unwrap();
+    http.must_put(path, body.to_string()).await.map(drop)
 }
