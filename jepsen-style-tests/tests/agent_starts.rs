@@ -12,7 +12,7 @@ use jepsen_style_tests::guardian::Guardian;
 use jepsen_style_tests::http::Http;
 use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::{Failure, Result, binary};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long a process may take to start or to end on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -447,6 +447,11 @@ async fn what_a_configuration_says_of_its_node_and_its_limits_holds() {
         (&"s1".into(), &id.into(), &"dc7".into())
     );
     assert_eq!(own[0]["TaggedAddresses"]["wan"], "198.51.100.7");
+    let about = http.must_get("/v1/agent/self").await.unwrap();
+    assert_eq!(
+        (&about["Config"]["NodeID"], &about["Config"]["SessionTTLMin"]),
+        (&id.into(), &json!(1_000_000_000_i64))
+    );
     assert_eq!(own[0]["TaggedAddresses"]["vpn"], "10.8.0.1");
 
     // What is registered later on the node leaves that alone, also where a client described the node.

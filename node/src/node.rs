@@ -492,7 +492,16 @@ impl Node {
             ip: self.settings.rpc_addr.ip(),
             agent: &self.settings.agent_name,
         };
-        Some(agent::of_caller(&cluster, caller, named, &own))
+        let mut agent = agent::of_caller(&cluster, caller, named, &own);
+        // A node may have been given another id than the one that is made from its name.
+        if let Some(node) = self.published().state.node(&agent.name)
+            && !node.id.is_empty()
+            // The look-up finds nodes by their ids too.
+            && node.name.eq_ignore_ascii_case(&agent.name)
+        {
+            agent.id.clone_from(&node.id);
+        }
+        Some(agent)
     }
 
     /// Removes a server from the membership.
