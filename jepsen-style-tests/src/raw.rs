@@ -19,7 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest line of an answer's head.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// A request: the line's method and target, and a body of a declared length.
+/// How many chunks a chunked body is cut into.
+const CHUNKS: usize = 3;
+
+/// A request: the line's method and target, and a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The method, such as `GET`.
@@ -28,12 +31,15 @@ pub struct Request {
     pub target: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
+    /// Whether the body goes out in chunks instead of with a declared length.
+    pub is_chunked: bool,
 }
 
 impl Request {
     /// A request without a body.
     pub fn new(method: &str, target: impl Into<Vec<u8>>) -> Self {
-        Self { method: method.to_owned(), target: target.into(), body: Vec::new() }
+        let (method, target) = (method.to_owned(), target.into());
+        Self { method, target, body: Vec::new(), is_chunked: false }
     }
 
     /// `GET target`.
@@ -51,6 +57,16 @@ impl Request {
         bytes.push(b' ');
         bytes.extend_from_slice(&self.target);
         bytes.extend_from_slice(b" HTTP/1.1\r\nHost: quorate\r\n");
+        if self.is_chunked {
+            bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            for chunk in self.body.chunks(self.body.len() / CHUNKS + 1) {
+                bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                bytes.extend_from_slice(chunk);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+            return bytes;
+        }
         if self.method != "GET" || !self.body.is_empty() {
             bytes.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
         }

@@ -239,7 +239,7 @@ impl Hostile {
             (true, true) => body(dice, route),
             (true, false) => route.body.as_bytes().to_vec(),
         };
-        let request = Request { method: method.to_owned(), target, body };
+        let request = Request { body, ..Request::new(method, target) };
         Self { request, path: route.path }
     }
 

@@ -149,16 +149,17 @@ impl Call {
         self.node.published().state.time()
     }
 
-    /// How many bytes of body the client said it sends; 0 if it did not.
-    pub(super) fn declared_length(&self) -> u64 {
-        let declared = self.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        declared.and_then(|text| text.parse().ok()).unwrap_or(0)
+    /// How many bytes of body the client said it sends. Most that are chunked or come over HTTP/2 do not
+    /// say, so nothing but an early refusal may depend on it.
+    fn declared_length(&self) -> Option<u64> {
+        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
-    /// The body, if it has at most `limit` bytes.
+    /// The body, however it is framed, if it has at most `limit` bytes.
     pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, ApiError> {
-        let declared = self.declared_length();
-        if declared > limit as u64 {
+        if let Some(declared) = self.declared_length()
+            && declared > limit as u64
+        {
             return Err(too_large(&declared.to_string(), limit));
         }
         let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -181,6 +182,15 @@ impl Call {
     pub(super) async fn decode<T: decode::Body>(&mut self) -> Result<T, ApiError> {
         let body = self.body(MAX_JSON_BYTES).await?;
         Ok(decode::body(&body)?)
+    }
+
+    /// The same where the body may be absent: `None` if it has no bytes.
+    pub(super) async fn decode_if_any<T: decode::Body>(&mut self) -> Result<Option<T>, ApiError> {
+        let body = self.body(MAX_JSON_BYTES).await?;
+        match body.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(decode::body(&body)?)),
+        }
     }
 
     /// Replicates a command; a refusal becomes an error.

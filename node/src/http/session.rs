@@ -60,11 +60,10 @@ pub(super) fn session_id(text: &str) -> Result<&str, ApiError> {
 
 async fn create(mut call: Call) -> Answer {
     call.check_datacenter()?;
-    // Consul reads a body only if its length was declared.
-    let body = match call.declared_length() {
-        0 => SessionCreate::default(),
-        _ => call.decode().await?,
-    };
+    // Without a body, all defaults. Whether there is one is only known once it was read: a chunked one,
+    // and one over HTTP/2, need not have a declared length. (Consul ignores those, so that a session
+    // with a TTL becomes one without.)
+    let body = call.decode_if_any().await?.unwrap_or_default();
     let agent = call.agent()?;
     let id = uuid::Uuid::new_v4().to_string();
     let ttl_min = call.process.limits.session_ttl_min_nanos.unwrap_or(TTL_MIN_NANOS);
