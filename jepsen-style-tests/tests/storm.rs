@@ -46,7 +46,8 @@ const LIVING: u64 = 12;
 const LIVING_TTL: Duration = Duration::from_secs(6);
 /// The shortest TTL of a session; it ends after twice as much.
 const SESSION_TTL: Duration = Duration::from_secs(10);
-/// The bound in the README: all of 100,000 are critical this long after their TTL.
+/// The bound in the README for up to 20,000 instances, and what a larger storm is held to as well: all are
+/// critical this long after their TTL.
 const LATE_MAX: Duration = Duration::from_secs(15);
 /// Cluster time may lose this part of real time under load, in percent.
 const TIME_LOST_PERCENT_MAX: u128 = 30;
