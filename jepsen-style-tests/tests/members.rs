@@ -150,7 +150,44 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     cluster.put_down(guest).unwrap();
     cluster.forget_member(guest).unwrap();
     cluster.http(2).must_put("/v1/kv/after", "1").await.unwrap();
+
+    a_wiped_server_comes_back_under_a_new_id_only(&mut cluster).await.unwrap();
     cluster.finish().await.unwrap();
+}
+
+/// Wiped and removed, it is refused under its id, and a full member under a new one: it replicates, takes
+/// requests, and counts.
+async fn a_wiped_server_comes_back_under_a_new_id_only(cluster: &mut Cluster) -> Result<()> {
+    let leader = cluster.leader().await?;
+    let others = cluster.others(leader);
+    let (wiped, other) = (others[0], others[1]);
+    for number in 0..20 {
+        cluster.http(wiped).must_put(&format!("/v1/kv/key/{number}"), "1").await?;
+    }
+    cluster.kill(wiped)?;
+    cluster.wipe(wiped)?;
+    cluster.remove_from_raft(wiped, leader).await?;
+    cluster.start_node(wiped)?;
+    assert!(!cluster.wait_ended(wiped, LIMIT).await?.success());
+    assert!(cluster.log(wiped)?.contains("an id is never used again"));
+    assert!(cluster.log(leader)?.contains(&format!("refused server {wiped} ")));
+
+    cluster.wipe(wiped)?;
+    cluster.renew_raft_id(wiped);
+    cluster.start_node(wiped)?;
+    cluster.wait_votes(wiped).await?;
+    cluster.wait_all_caught_up().await?;
+    cluster.http(wiped).must_put("/v1/kv/again", "1").await?;
+    wait_for("autopilot calls all of them healthy", || async {
+        let health = cluster.http(other).get("/v1/operator/autopilot/health").await?;
+        let document: Value = serde_json::from_str(&health.body)?;
+        Ok(document["Healthy"] == true && document["FailureTolerance"] == 1)
+    })
+    .await?;
+    // It is half of a quorum.
+    cluster.kill(other)?;
+    cluster.http(wiped).must_put("/v1/kv/alone", "1").await?;
+    cluster.start_node(other)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,6 +38,7 @@ use crate::identity::Identity;
 use crate::leader::Leader;
 use crate::mutants;
 use crate::observe::ApplyObserver;
+use crate::raft::acknowledged::Acknowledged;
 use crate::raft::context::Context;
 use crate::raft::failure_detector::FailureDetector;
 use crate::raft::intake::Intake;
@@ -263,14 +264,17 @@ impl Node {
         let applied = observer.applied_index();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
         observer.recovered(&state.load());
-        let raft = start_raft(&context, settings.log_limits, log, machine).await?;
+        let acknowledged = Acknowledged::default();
+        let network = NetworkFactory::new(context.clone(), acknowledged.clone());
+        let raft = start_raft(&context, network, settings.log_limits, log, machine).await?;
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
         let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
+        let known = (state.clone(), acknowledged);
         let node = Arc::new(Self {
             intake: Arc::new(intake),
             barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
-            membership: Arc::new(membership(&settings, &context, &raft, &leadership)),
+            membership: Arc::new(membership(&settings, &context, &raft, &leadership, known)),
             failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
             settings,
@@ -597,6 +601,7 @@ impl Node {
 
 async fn start_raft<L>(
     context: &Context,
+    network: NetworkFactory,
     limits: LogLimits,
     log: L,
     machine: Machine,
@@ -605,7 +610,6 @@ where
     L: RaftLogStorage<TypeConfig>,
 {
     let config = openraft_config("quorate", limits).map_err(io::Error::other)?;
-    let network = NetworkFactory::new(context.clone());
     Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
 }
 
@@ -614,8 +618,11 @@ fn membership(
     context: &Context,
     raft: &Raft,
     leadership: &watch::Receiver<Leadership>,
+    (state, acknowledged): (StateReader, Acknowledged),
 ) -> Membership {
     Membership {
+        state,
+        acknowledged,
         introduction: Introduction {
             id: settings.id,
             peer: own_peer(settings, &*context.identity),

@@ -11,7 +11,7 @@
 //! * [`membership`] founds a cluster, joins one, and removes servers. [`surroundings`] and [`warnings`] tell
 //!   the operator what stands in the way.
 
-mod acknowledged;
+pub mod acknowledged;
 pub mod context;
 pub mod failure_detector;
 pub mod handover;

@@ -200,7 +200,7 @@ impl Limits {
         let heard = member.silence_ms.is_some_and(|ms| Duration::from_millis(ms) <= self.silence);
         // One that never acknowledged an entry has nothing, however short the log is.
         let is_near = |at: LogId| at.index.saturating_add(self.behind) >= self.last.unwrap_or(0);
-        heard && member.matched.is_some_and(is_near)
+        heard && !member.is_damaged && member.matched.is_some_and(is_near)
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
 
     fn member(silence_ms: Option<u64>, index: u64) -> Progress {
         let leader_id = openraft::vote::leader_id_std::CommittedLeaderId::new(1);
-        Progress { silence_ms, matched: Some(LogId { leader_id, index }) }
+        Progress { silence_ms, matched: Some(LogId { leader_id, index }), is_damaged: false }
     }
 
     #[test]
@@ -220,7 +220,8 @@ mod tests {
         assert!(!limits.are_kept_by(&member(Some(501), 1_000)));
         assert!(!limits.are_kept_by(&member(Some(0), 749)));
         assert!(!limits.are_kept_by(&member(None, 1_000)));
+        assert!(!limits.are_kept_by(&Progress { is_damaged: true, ..member(Some(0), 1_000) }));
         let young = Limits { last: Some(3), ..limits };
-        assert!(!young.are_kept_by(&Progress { silence_ms: Some(0), matched: None }));
+        assert!(!young.are_kept_by(&Progress { silence_ms: Some(0), ..Progress::default() }));
     }
 }

@@ -14,7 +14,7 @@ use quorate_storage::raft::{LogId, NodeId, TypeConfig, Vote};
 
 /// Shared by the ways to all members; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Acknowledged(Arc<Mutex<BTreeMap<NodeId, Mark>>>);
+pub struct Acknowledged(Arc<Mutex<BTreeMap<NodeId, Mark>>>);
 
 /// How far a member has come in a leadership.
 #[derive(Debug)]
@@ -62,6 +62,17 @@ impl Acknowledged {
             AppendEntriesResponse::Conflict => return mark.conflict(member, sent),
         }
         Ok(())
+    }
+
+    /// Forgets a member that was removed: a server that comes under its id later has promised nothing.
+    pub(super) fn forget(&self, member: NodeId) {
+        self.marks().remove(&member);
+    }
+
+    /// Whether a member has lost what it acknowledged to the leader of this term.
+    pub(super) fn is_damaged(&self, member: NodeId, term: u64) -> bool {
+        let marks = self.marks();
+        marks.get(&member).is_some_and(|mark| mark.is_reported && mark.vote.leader_id.term == term)
     }
 
     // A std lock: held to compare and set a few numbers.
@@ -132,6 +143,17 @@ mod tests {
         acknowledged.note(3, sent(3, 5, 5), &CONFLICT).unwrap();
         let said = acknowledged.note(2, sent(3, 5, 6), &CONFLICT).unwrap_err();
         assert!(said.contains("server 2") && said.contains("entry 5"), "{said}");
+    }
+
+    #[test]
+    fn a_new_server_under_the_id_of_a_removed_one_has_lost_nothing() {
+        let acknowledged = Acknowledged::default();
+        acknowledged.note(2, sent(3, 0, 5), &SUCCESS).unwrap();
+        acknowledged.note(2, sent(3, 5, 6), &CONFLICT).unwrap_err();
+        assert!(acknowledged.is_damaged(2, 3) && !acknowledged.is_damaged(2, 4));
+        acknowledged.forget(2);
+        assert!(!acknowledged.is_damaged(2, 3));
+        acknowledged.note(2, sent(3, 5, 6), &CONFLICT).unwrap();
     }
 
     #[test]

@@ -91,19 +91,24 @@ impl Membership {
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
         let acked = metrics.heartbeat.as_ref();
-        let own = self.introduction.id;
+        let (own, term) = (self.introduction.id, metrics.current_term);
         let members = replication.iter().map(|(id, matched)| {
             let acked = acked.and_then(|acked| acked.get(id)?.as_ref());
             let silence = acked.map(|acked| acked.elapsed()).filter(|_| *id != own);
             let silence_ms =
                 silence.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
             let heard = silence_ms.or_else(|| (*id == own).then_some(0));
-            (*id, Progress { silence_ms: heard, matched: *matched })
+            let is_damaged = self.acknowledged.is_damaged(*id, term);
+            (*id, Progress { silence_ms: heard, matched: *matched, is_damaged })
         });
         let mut progress: BTreeMap<_, _> = members.collect();
         // The leader has all of its own log.
         let last = progress.values().filter_map(|member| member.matched).max();
-        progress.entry(own).or_insert(Progress { silence_ms: Some(0), matched: last });
+        progress.entry(own).or_insert(Progress {
+            silence_ms: Some(0),
+            matched: last,
+            is_damaged: false,
+        });
         Some(progress)
     }
 

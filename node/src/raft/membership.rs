@@ -13,11 +13,13 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use quorate_storage::machine::StateReader;
 use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer, TypeConfig};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 
+use super::acknowledged::Acknowledged;
 use super::context::Context;
 use super::leadership::Leadership;
 use super::protocol::{ChangeRefusal, Greeting, Introduction, Request, Response};
@@ -55,6 +57,10 @@ pub struct Membership {
     pub raft: Raft,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// The applied state.
+    pub state: StateReader,
+    /// What members have acknowledged to this node as the leader.
+    pub acknowledged: Acknowledged,
     /// How many servers found a new cluster.
     pub bootstrap_expect: usize,
     /// RPC addresses where others may be found.
@@ -305,6 +311,10 @@ impl Membership {
         if members.get(&newcomer.id).is_some_and(|known| is_another_store(known, &newcomer.peer)) {
             return Err(ChangeRefusal::IdTaken(newcomer.id));
         }
+        if !members.contains_key(&newcomer.id) && self.state.load().state.knows_origin(newcomer.id)
+        {
+            return Err(ChangeRefusal::IdUsed(newcomer.id));
+        }
         let name = &newcomer.peer.name;
         let owner = members
             .iter()
@@ -352,6 +362,8 @@ impl Membership {
             }
             None => {
                 tracing::info!(server = id, %peer, "adding a server");
+                // Its id may be that of a server that was removed before it had a command applied.
+                self.acknowledged.forget(id);
                 self.raft.add_learner(id, peer, false).await.map_err(refused)?;
             }
         }

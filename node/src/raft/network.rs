@@ -37,8 +37,8 @@ pub struct NetworkFactory {
 impl NetworkFactory {
     /// The ways of one node to all members.
     #[must_use]
-    pub fn new(context: Context) -> Self {
-        Self { context, acknowledged: Acknowledged::default() }
+    pub fn new(context: Context, acknowledged: Acknowledged) -> Self {
+        Self { context, acknowledged }
     }
 
     fn connect(&self, target: NodeId, peer: &Peer, purpose: Purpose) -> PeerNetwork {

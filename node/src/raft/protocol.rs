@@ -102,6 +102,8 @@ pub struct Progress {
     pub silence_ms: Option<u64>,
     /// The last entry it is known to have.
     pub matched: Option<LogId>,
+    /// Whether it has lost what it had acknowledged: then it gets no entries any more.
+    pub is_damaged: bool,
 }
 
 /// What became of forwarded commands, as far as the leader can tell. The outcomes themselves are
@@ -188,6 +190,12 @@ pub enum ChangeRefusal {
         /// What happened instead of its answer.
         why: String,
     },
+    /// The id was used by a server that was removed. Its commands have used up their numbers.
+    #[error(
+        "server id {0} was used by a server that has been removed from this cluster, and an id is never used \
+         again: start this server with an empty data directory and a new --node-id"
+    )]
+    IdUsed(NodeId),
 }
 
 impl ChangeRefusal {
@@ -195,7 +203,10 @@ impl ChangeRefusal {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::IdTaken(_) | Self::NameTaken { .. } | Self::OtherDatacenter { .. } => true,
+            Self::IdTaken(_)
+            | Self::IdUsed(_)
+            | Self::NameTaken { .. }
+            | Self::OtherDatacenter { .. } => true,
             Self::NotLeader(_)
             | Self::Busy
             | Self::Unknown

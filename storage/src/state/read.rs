@@ -8,6 +8,7 @@ use super::agent::SERVER_SERVICE;
 use super::catalog::{Slot, fold_arc};
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::index::fold;
+use crate::raft::NodeId;
 use crate::record::{Check, Coordinate, Event, KvEntry, Node, NodeKind, Query, Service, Session};
 use crate::{ClusterTime, Index};
 
@@ -29,6 +30,12 @@ impl State {
     #[must_use]
     pub fn remembered(&self, id: CommandId) -> Option<Outcome> {
         self.origins.remembered(id)
+    }
+
+    /// Whether a server with this id has ever had a command applied; true also after it was removed.
+    #[must_use]
+    pub fn knows_origin(&self, id: NodeId) -> bool {
+        self.origins.records.contains_key(&id)
     }
 
     /// The earliest deadline that may be due (a lower bound: it may have been postponed since).
