@@ -125,10 +125,45 @@ pub enum TxnResult {
     Kv(KvPair),
     /// A node.
     Node(Node),
-    /// A service instance.
-    Service(NodeService),
-    /// A check.
-    Check(HealthCheck),
+    /// A service instance; tags and metadata that were not given are `null`.
+    Service(#[serde(with = "null_lists")] NodeService),
+    /// A check; the tags of a service without tags are `null`.
+    Check(#[serde(with = "null_lists")] HealthCheck),
+}
+
+/// Empty lists of tags are `null` in the results of transactions, and there only: Consul sends these
+/// rows as it keeps them, without the clean-up of its other endpoints.
+mod null_lists {
+    use serde::de::{DeserializeOwned, Error as _};
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::{Map, Value};
+
+    /// The members that hold tags.
+    const TAGS: [&str; 2] = ["Tags", "ServiceTags"];
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        row: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut row = serde_json::to_value(row).map_err(S::Error::custom)?;
+        for name in TAGS {
+            if let Some(tags) = row.get_mut(name)
+                && tags.as_array().is_some_and(Vec::is_empty)
+            {
+                *tags = Value::Null;
+            }
+        }
+        row.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        let mut row = Map::deserialize(deserializer)?;
+        row.retain(|name, value| !(value.is_null() && TAGS.contains(&name.as_str())));
+        serde_json::from_value(Value::Object(row)).map_err(D::Error::custom)
+    }
 }
 
 /// Why an operation failed.
@@ -275,6 +310,23 @@ mod tests {
         let service = &read[3].service.as_ref().unwrap().service;
         assert_eq!((service.definition.service.as_str(), service.modify_index), ("web", 3));
         assert_eq!(read[4].check.as_ref().unwrap().check.modify_index, 4);
+    }
+
+    #[test]
+    fn tags_that_were_not_given_are_null_in_results_and_can_be_read_again() {
+        let bare = TxnResult::Service(NodeService { meta: None, ..NodeService::default() });
+        let text = serde_json::to_string(&bare).unwrap();
+        assert!(text.contains(r#""Tags":null"#) && text.contains(r#""Meta":null"#), "{text}");
+        assert_eq!(serde_json::from_str::<TxnResult>(&text).unwrap(), bare);
+        let tags = vec!["a".to_owned()];
+        let tagged = TxnResult::Service(NodeService { tags, ..NodeService::default() });
+        let text = serde_json::to_string(&tagged).unwrap();
+        assert!(text.contains(r#""Tags":["a"]"#), "{text}");
+        assert_eq!(serde_json::from_str::<TxnResult>(&text).unwrap(), tagged);
+        let check = TxnResult::Check(HealthCheck::default());
+        let text = serde_json::to_string(&check).unwrap();
+        assert!(text.contains(r#""ServiceTags":null"#), "{text}");
+        assert_eq!(serde_json::from_str::<TxnResult>(&text).unwrap(), check);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::catalog::Registration;
 use super::kv::{DeleteMode, PutMode};
 use super::shapes::{self, ANYTHING};
-use super::state::{Check, CheckFacts, Model, Node, Refusal, ServiceFacts, fold};
+use super::state::{Check, CheckFacts, Model, Node, Refusal, Service, ServiceFacts, fold};
 
 /// One operation; indexes are the cluster's.
 #[derive(Debug, Clone)]
@@ -227,7 +227,7 @@ impl Model {
             |done| Err(format!("failed to {done} service {id:?} on node {name:?}, index is stale"));
         match verb {
             "get" => match found {
-                Some(row) => return Ok(vec![json!({"Service": shapes::service(row)})]),
+                Some(row) => return Ok(vec![json!({"Service": service_written(row)})]),
                 None => return Err(format!("service {id:?} on node {name:?} doesn't exist")),
             },
             "set" | "cas" if node.is_none() => return Err("Missing node registration".to_owned()),
@@ -242,7 +242,7 @@ impl Model {
             }
         }
         let row = &self.nodes[&key].services[id];
-        Ok(vec![json!({"Service": shapes::service(row)})])
+        Ok(vec![json!({"Service": service_written(row)})])
     }
 
     fn on_check(
@@ -290,10 +290,23 @@ fn holds(modify: Option<u64>, index: u64, is_index: &impl Fn(u64, u64) -> bool) 
     modify.map_or(index == 0, |modify| is_index(modify, index))
 }
 
+/// An instance as a transaction shows it: tags that were not given are null. (Metadata would be as well,
+/// but is always given here.)
+fn service_written(row: &Service) -> Value {
+    let mut shown = shapes::service(row);
+    if row.facts.tags.is_empty() {
+        shown["Tags"] = Value::Null;
+    }
+    shown
+}
+
 /// A check as a transaction shows it. Whether its definition is shown depends on whose node it is on
 /// in the end, and a later operation may have removed that: it is not compared.
 fn written(node: &Node, row: &Check) -> Value {
     let mut shown = shapes::check(node, row);
+    if row.service_tags.is_empty() {
+        shown["ServiceTags"] = Value::Null;
+    }
     if let Some(members) = shown.as_object_mut() {
         members.remove("Definition");
     }

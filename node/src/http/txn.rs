@@ -7,11 +7,13 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use quorate_client::types::catalog::{Node, NodeService};
 use quorate_client::types::txn::{
     self, CheckOp, KvOp, NodeOp, ServiceOp, TxnAnswer, TxnOp, TxnReadMeta,
 };
 use quorate_storage::State;
 use quorate_storage::command::{CatalogRegistration, Command, Outcome, Rejection};
+use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 
 use super::blocking;
@@ -94,7 +96,11 @@ fn shown(state: &State, datacenter: &str, result: &TxnResult) -> txn::TxnResult 
     match result {
         TxnResult::Key(row) => txn::TxnResult::Kv(wire::kv_pair(row)),
         TxnResult::Node(row) => txn::TxnResult::Node(wire::node(row, datacenter)),
-        TxnResult::Service(row) => txn::TxnResult::Service(wire::node_service(row)),
+        // Unlike elsewhere, metadata that was not given is null here.
+        TxnResult::Service(row) => txn::TxnResult::Service(NodeService {
+            meta: row.definition.meta.clone(),
+            ..wire::node_service(row)
+        }),
         TxnResult::Check(row) => txn::TxnResult::Check(wire::check(state, row)),
     }
 }
@@ -177,60 +183,98 @@ fn on_key(given: KvOp) -> Result<(TxnOperation, bool), String> {
     Ok((operation, writes))
 }
 
+// Consul validates the rows of writes before it runs anything, and those of reads not at all: a `get`
+// needs only what names its row, and fails in its turn if there is no such row.
+
 fn on_node(given: NodeOp) -> (TxnOperation, bool) {
     let NodeOp { verb: word, node } = given;
     let verb = RowVerb::from_word(&word);
-    let operation = if node.node.is_empty() {
-        TxnOperation::Faulty("Must provide node".to_owned())
-    } else if let Err(fault) = check_node_id(&node.id) {
-        TxnOperation::Faulty(fault.text)
-    } else if let Some(verb) = verb {
-        let row = CatalogRegistration {
-            node: node.node.into(),
-            node_id: node.id.to_lowercase(),
-            address: node.address,
-            tagged_addresses: node.tagged_addresses,
-            node_meta: node.meta,
-            ..CatalogRegistration::default()
-        };
-        TxnOperation::Node { verb, node: Box::new(row), index: node.modify_index }
-    } else {
-        TxnOperation::Unknown(format!("unknown Node verb {word:?}"))
+    let id_fault = check_node_id(&node.id).err().map(|fault| fault.text);
+    let operation = match (verb, id_fault) {
+        (Some(RowVerb::Get), Some(fault)) => {
+            TxnOperation::Unknown(format!("node lookup by ID failed, wrong UUID: {fault}"))
+        }
+        (Some(RowVerb::Get), None) => node_operation(RowVerb::Get, node),
+        _ if node.node.is_empty() => TxnOperation::Faulty("Must provide node".to_owned()),
+        (_, Some(fault)) => TxnOperation::Faulty(fault),
+        (Some(verb), None) => node_operation(verb, node),
+        (None, None) => TxnOperation::Unknown(format!("unknown Node verb {word:?}")),
     };
     (operation, verb != Some(RowVerb::Get))
 }
 
+fn node_operation(verb: RowVerb, node: Node) -> TxnOperation {
+    let row = CatalogRegistration {
+        node: node.node.into(),
+        node_id: node.id.to_lowercase(),
+        address: node.address,
+        tagged_addresses: node.tagged_addresses,
+        node_meta: node.meta,
+        ..CatalogRegistration::default()
+    };
+    TxnOperation::Node { verb, node: Box::new(row), index: node.modify_index }
+}
+
 fn on_service(given: ServiceOp) -> (TxnOperation, bool) {
     let ServiceOp { verb: word, node, service } = given;
+    let index = service.modify_index;
+    let row = |verb, row| TxnOperation::Service {
+        verb,
+        node: node.as_str().into(),
+        service: Box::new(row),
+        index,
+    };
     let verb = RowVerb::from_word(&word);
+    if verb == Some(RowVerb::Get) {
+        let id = service.definition.id.into();
+        let named = record::ServiceDefinition { id, ..record::ServiceDefinition::default() };
+        return (row(RowVerb::Get, named), false);
+    }
     let operation = match (service_definition(service.definition, &node), verb) {
         (Err(fault), _) => TxnOperation::Faulty(fault.text),
         (Ok(_), None) => TxnOperation::Unknown(format!("unknown Service verb {word:?}")),
-        (Ok(definition), Some(verb)) => TxnOperation::Service {
-            verb,
-            node: node.into(),
-            service: Box::new(definition),
-            index: service.modify_index,
-        },
+        (Ok(definition), Some(verb)) => row(verb, definition),
     };
-    (operation, verb != Some(RowVerb::Get))
+    (operation, true)
 }
 
 fn on_check(given: CheckOp) -> (TxnOperation, bool) {
     let CheckOp { verb: word, check } = given;
     let verb = RowVerb::from_word(&word);
     let node: Arc<str> = check.registration.node.as_str().into();
-    let operation = match (check_registration(check.registration, &node), verb) {
+    let index = check.modify_index;
+    let reads = verb == Some(RowVerb::Get);
+    let given = check.registration;
+    let registration = match verb {
+        Some(RowVerb::Get) => Ok(named_check(&given.check_id)),
+        Some(RowVerb::Delete | RowVerb::DeleteCas) if given.check_id.is_empty() => {
+            Ok(named_check(&given.name))
+        }
+        Some(RowVerb::Delete | RowVerb::DeleteCas) => Ok(named_check(&given.check_id)),
+        Some(RowVerb::Set | RowVerb::Cas) | None => check_registration(given, &node),
+    };
+    let operation = match (registration, verb) {
         (Err(fault), _) => TxnOperation::Faulty(fault.text),
         (Ok(_), None) => TxnOperation::Unknown(format!("unknown Check verb {word:?}")),
-        (Ok(registration), Some(verb)) => TxnOperation::Check {
-            verb,
-            node,
-            check: Box::new(registration),
-            index: check.modify_index,
-        },
+        (Ok(registration), Some(verb)) => {
+            TxnOperation::Check { verb, node, check: Box::new(registration), index }
+        }
     };
-    (operation, verb != Some(RowVerb::Get))
+    (operation, !reads)
+}
+
+/// As much of a check as reading or removing it needs.
+fn named_check(id: &str) -> record::CheckRegistration {
+    record::CheckRegistration {
+        id: id.into(),
+        name: String::new(),
+        status: CheckStatus::Critical,
+        notes: String::new(),
+        output: String::new(),
+        service_id: "".into(),
+        kind: String::new(),
+        definition: record::CheckDefinition::default(),
+    }
 }
 
 #[cfg(test)]
@@ -293,6 +337,30 @@ mod tests {
         let many = format!("[{}]", vec!["{}"; MAX_OPERATIONS + 1].join(","));
         assert_eq!(
             parse(&many).unwrap_err(),
+    #[test]
+    fn a_get_needs_no_more_than_what_names_its_row() {
+        for text in [
+            r#"[{"Node":{"Verb":"get","Node":{"ID":"8a4b3b0e-6d07-4f40-9d7a-0f6a7e0d1b11"}}}]"#,
+            r#"[{"Node":{"Verb":"get","Node":{"Node":"n"}}}]"#,
+            r#"[{"Node":{"Verb":"get","Node":{}}}]"#,
+            r#"[{"Service":{"Verb":"get","Node":"n","Service":{"ID":"w"}}}]"#,
+            r#"[{"Service":{"Verb":"get","Node":"n","Service":{"ID":"w","Meta":{"a b":"x"}}}}]"#,
+            r#"[{"Check":{"Verb":"get","Check":{"Node":"n"}}}]"#,
+        ] {
+            let parsed = parse(text).unwrap();
+            assert!(!parsed.writes, "{text}");
+            let [operation] = &parsed.operations[..] else { panic!("one operation") };
+            assert!(
+                !matches!(operation, TxnOperation::Faulty(_) | TxnOperation::Unknown(_)),
+                "{text}: {operation:?}"
+            );
+        }
+        // It fails in its turn, so that the failures of the others are told as well.
+        let parsed = parse(r#"[{"Node":{"Verb":"get","Node":{"ID":"abc"}}}]"#).unwrap();
+        let [TxnOperation::Unknown(what)] = &parsed.operations[..] else { panic!("{parsed:?}") };
+        assert!(what.starts_with("node lookup by ID failed, wrong UUID: "), "{what}");
+    }
+
             "Transaction contains too many operations (129 > 128)"
         );
     }
