@@ -544,4 +544,10 @@ pub enum Rejection {
     /// The backup cannot be restored.
     #[error("{0}")]
     InvalidBackup(String),
+    /// A prepared query's name is the id of one.
+    #[error("name '{0}' aliases an existing query ID")]
+    QueryNameIsId(String),
+    /// Another template answers for all names.
+    #[error("a query template with an empty name already exists")]
+    EmptyTemplateTaken,
 }

@@ -389,6 +389,8 @@ fn rejections() -> Vec<Rejection> {
         Rejection::RestoreInProgress,
         Rejection::RestoreLost,
         Rejection::InvalidBackup(text()),
+        Rejection::QueryNameIsId(text()),
+        Rejection::EmptyTemplateTaken,
     ]
 }
 

@@ -13,7 +13,7 @@
 //! | `@h1 session s1 ttl=10000 delay=15000 behavior=delete checks=c1` | sessions |
 //! | `@h1 maintain web-1 reason=x`, `@h1 maintain`, `@h1 leave`, `autopilot min-quorum=3 cas=2` | operators |
 //! | `txn set a 1 ; cas b 2 index=5 ; node-set n1 address=1.2.3.4` | a transaction |
-//! | `query q1 name=q session=s1 service=web`, `drop-query q1`, `event deploy`, `coordinate n1 0.5` | the later tables |
+//! | `query q1 name=q session=s1 service=web` (with `template`: one), `drop-query q1`, `event deploy`, `coordinate n1 0.5` | the later tables |
 //! | `backup`, `restore 100` | a backup is kept, and restored in pieces of 100 bytes |
 //! | `begin-restore r1`, `piece r1 0 abc`, `finish-restore r1` | the same step by step |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
@@ -486,6 +486,10 @@ fn later_command(line: &Line<'_>) -> Command {
                 name: line.text("name").to_owned(),
                 session: line.text("session").into(),
                 service: line.text("service").to_owned(),
+                template_kind: match line.has("template") {
+                    true => "name_prefix_match".to_owned(),
+                    false => String::new(),
+                },
                 ..QueryDefinition::default()
             }),
             is_new: !line.has("old"),

@@ -123,6 +123,16 @@ pub struct QueryExecution {
 pub struct QueryExplanation {
     /// The query that would be run, with its template filled in.
     pub query: PreparedQuery,
+    /// Always 0.
+    pub index: u64,
+    /// Nanoseconds since the server heard of the leader.
+    pub last_contact: u64,
+    /// Whether it knows a leader.
+    pub known_leader: bool,
+    /// The consistency that was asked for.
+    pub consistency_level: String,
+    /// Always false.
+    pub not_modified: bool,
 }
 
 static TEMPLATE: Shape = Shape {

@@ -233,14 +233,14 @@ impl Model {
             let text = format!("Cannot modify non-existent prepared query: '{id}'");
             return Err((500, text));
         }
-        if !query.session.is_empty() && !self.sessions.contains_key(&query.session) {
-            return Err(invalid_session(&query.session));
-        }
         let is_taken = |(other, row): (&String, &Query)| {
             !query.name.is_empty() && row.name == query.name && other != id
         };
         if self.queries.iter().any(is_taken) {
             return Err((500, format!("name '{}' aliases an existing query name", query.name)));
+        }
+        if !query.session.is_empty() && !self.sessions.contains_key(&query.session) {
+            return Err(invalid_session(&query.session));
         }
         if let Some(old) = &old {
             query.at = old.at;

@@ -108,6 +108,8 @@ impl From<Rejection> for ApiError {
             | Rejection::CriticalCheck(_)
             | Rejection::UnknownQuery(_)
             | Rejection::QueryNameTaken(_)
+            | Rejection::QueryNameIsId(_)
+            | Rejection::EmptyTemplateTaken
             | Rejection::RestoreLost
             | Rejection::InvalidBackup(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

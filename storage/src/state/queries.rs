@@ -6,14 +6,21 @@ use super::State;
 use super::change::Change;
 use crate::Topic;
 use crate::command::Rejection;
+use crate::index::fold;
 use crate::record::{Indexes, Query, QueryDefinition};
 
 impl State {
-    /// The query that has this name and is no template.
-    fn query_named(&self, name: &str) -> Option<&Arc<Query>> {
-        self.queries
-            .values()
-            .find(|row| row.definition.template_kind.is_empty() && row.definition.name == name)
+    /// The query that has this name in any letter case. Queries and templates share one table of names;
+    /// only templates are found by the empty name, which answers for every name.
+    fn query_named(&self, name: &str, is_template: bool) -> Option<&Arc<Query>> {
+        if name.is_empty() && !is_template {
+            return None;
+        }
+        let folded = fold(name);
+        self.queries.values().find(|row| {
+            let is_named = fold(&row.definition.name) == folded;
+            is_named && (!name.is_empty() || !row.definition.template_kind.is_empty())
+        })
     }
 }
 
@@ -40,23 +47,22 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Its session must exist, and nothing else may answer to its name.
+    /// Nothing else may answer to its name, and its session must exist.
     fn check_query(&self, definition: &QueryDefinition) -> Result<(), Rejection> {
+        let name = &definition.name;
+        let taken = self.state.query_named(name, !definition.template_kind.is_empty());
+        if taken.is_some_and(|row| row.definition.id != definition.id) {
+            return Err(match name.as_str() {
+                "" => Rejection::EmptyTemplateTaken,
+                name => Rejection::QueryNameTaken(name.to_owned()),
+            });
+        }
+        if self.state.queries.contains_key(&*fold(name)) {
+            return Err(Rejection::QueryNameIsId(name.clone()));
+        }
         let session = &definition.session;
         if !session.is_empty() && !self.state.sessions.contains_key(session) {
             return Err(Rejection::InvalidSession(session.to_string()));
-        }
-        if definition.name.is_empty() {
-            return Ok(());
-        }
-        let taken = match definition.template_kind.as_str() {
-            "" => self.state.query_named(&definition.name),
-            _ => self.state.queries.values().find(|row| {
-                !row.definition.template_kind.is_empty() && row.definition.name == definition.name
-            }),
-        };
-        if taken.is_some_and(|row| row.definition.id != definition.id) {
-            return Err(Rejection::QueryNameTaken(definition.name.clone()));
         }
         Ok(())
     }
