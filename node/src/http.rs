@@ -41,6 +41,7 @@ mod agent_service;
 mod blocking;
 mod call;
 mod catalog;
+mod cached;
 mod compress;
 mod coordinate;
 mod drain;

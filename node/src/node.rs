@@ -474,6 +474,10 @@ impl Node {
         if self.leadership.borrow().is_held_by(self.settings.id) {
             let silence = leadership::quorum_silence(&self.raft).unwrap_or_default();
             let known_leader = leadership::leads_with_quorum(&self.raft);
+            if known_leader {
+                // So that it is known how old this node's state is once it no longer leads.
+                self.contact.heard();
+            }
             let last_contact = if known_leader { Millis::ZERO } else { millis(silence) };
             return Contact { known_leader, last_contact };
         }

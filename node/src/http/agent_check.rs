@@ -43,7 +43,7 @@ async fn list(call: Call) -> Answer {
     let options = call.read_options()?;
     let asked = call.asked()?;
     let filter = call.filter().map_err(Fault::of_agent_checks)?;
-    let published = blocking::at_barrier(&call.node, &options).await?;
+    let published = blocking::at_barrier_or_own(&call.node, &options).await?;
     let state = &published.state;
     let listed = |check: &&std::sync::Arc<Check>| &*check.registration.id != SERF_HEALTH;
     let mut checks: BTreeMap<String, HealthCheck> = match &asked {

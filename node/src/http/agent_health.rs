@@ -77,7 +77,7 @@ async fn by_id(call: Call) -> Answer {
     let options = call.read_options()?;
     let id = call.required("Missing serviceID")?;
     let agent = call.agent()?;
-    let published = blocking::at_barrier(&call.node, &options).await?;
+    let published = blocking::at_barrier_or_own(&call.node, &options).await?;
     let state = &published.state;
     match state.find_service(&agent.name, id) {
         Ok(service) => {
@@ -101,7 +101,7 @@ async fn by_name(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing service Name")?;
     let asked = call.asked()?;
-    let published = blocking::at_barrier(&call.node, &options).await?;
+    let published = blocking::at_barrier_or_own(&call.node, &options).await?;
     let state = &published.state;
     let instances = instances(state, &asked, name);
     let found: Vec<_> = instances

@@ -49,7 +49,7 @@ async fn list(call: Call) -> Answer {
     let options = call.read_options()?;
     let asked = call.asked()?;
     let filter = call.filter()?;
-    let published = blocking::at_barrier(&call.node, &options).await?;
+    let published = blocking::at_barrier_or_own(&call.node, &options).await?;
     let datacenter = call.node.info().datacenter;
     let state = &published.state;
     let shown = |service: &Service| wire::agent_service(service, &datacenter);
@@ -82,7 +82,7 @@ async fn one(call: Call) -> Answer {
     let agent = call.agent()?;
     let id = call.rest()?;
     let datacenter = call.node.info().datacenter;
-    let mut published = blocking::at_barrier(&call.node, &options).await?;
+    let mut published = blocking::at_barrier_or_own(&call.node, &options).await?;
     if let (Some(known), Ok(service)) =
         (call.params.filled("hash"), published.state.find_service(&agent.name, id))
     {

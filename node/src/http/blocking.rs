@@ -19,10 +19,22 @@ use super::endpoint::Answer;
 use super::error::ApiError;
 use super::filter::Record;
 use super::params::ReadOptions;
-use crate::node::{Consistency, Node};
+use super::reply::CacheUse;
+use crate::node::{Consistency, Node, ReadError};
 
 /// The random time that is added to a wait is at most the wait divided by this.
 const JITTER_FRACTION: u32 = 16;
+
+/// With `?cached`, how long a known leader may take to answer before this server's own state does.
+const CACHED_PATIENCE: Duration = Duration::from_millis(250);
+
+/// What Consul's agents know by themselves is answered from this server's state once there has been no
+/// leader for so long. Elections take less, so that what was acknowledged by another server shows after
+/// the loss of a leader as well.
+const LEADERLESS_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether there is a leader while a barrier waits for one.
+const LEADER_LOOK: Duration = Duration::from_millis(100);
 
 /// How long after its look a mutant subscribes: long enough for a change to come in between.
 const SUBSCRIBED_LATE: Duration = Duration::from_millis(20);
@@ -38,7 +50,7 @@ where
 {
     call.check_datacenter()?;
     let node = &call.node;
-    let mut published = at_barrier(node, options).await?;
+    let Fetched { mut published, cache } = fetch(node, options).await?;
     let topic = topic(&published.state);
     if options.index > 0 {
         let newer = |state: &State| state.topic_index(&topic).0 > options.index;
@@ -48,7 +60,9 @@ where
         Some(applied) if mutant::is_active(Mutant::IndexFromTheRaftLog) => Index(applied.index),
         _ => published.state.topic_index(&topic),
     };
-    Ok(render(&published.state)?.with_read_headers(index, node.contact(), options.effective))
+    let contact = node.contact();
+    let reply = render(&published.state)?.with_read_headers(index, contact, options.effective);
+    Ok(reply.with_cache(cache, contact))
 }
 
 /// Answers a read of a list, of which `?filter=` leaves some rows. The expression is judged before
@@ -70,6 +84,69 @@ where
         call.json(&kept.collect::<Vec<_>>())
     })
     .await
+}
+
+/// A state to answer from, and whether it is a cached one, if `?cached` counted.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) published: Arc<Published>,
+    pub(super) cache: Option<CacheUse>,
+}
+
+/// The state to answer from where `?cached` counts.
+pub(super) async fn fetch(node: &Node, options: &ReadOptions) -> Result<Fetched, ApiError> {
+    let Some(cached) = options.cached else {
+        return Ok(Fetched { published: at_barrier(node, options).await?, cache: None });
+    };
+    let age = || Duration::from_millis(node.contact().last_contact.0);
+    if options.consistency == Consistency::Stale || cached.accepts(age()) {
+        return own(node).await;
+    }
+    if let Some(longest) = cached.without_leader() {
+        if node.contact().known_leader {
+            let answer = tokio::time::timeout(CACHED_PATIENCE, at_barrier(node, options)).await;
+            if let Ok(Ok(published)) = answer {
+                return Ok(Fetched { published, cache: Some(CacheUse::Miss) });
+            }
+        }
+        if age() <= longest {
+            return own(node).await;
+        }
+    }
+    Ok(Fetched { published: at_barrier(node, options).await?, cache: Some(CacheUse::Miss) })
+}
+
+/// This server's own state, as a cached answer.
+async fn own(node: &Node) -> Result<Fetched, ApiError> {
+    let published = node.read(Consistency::Stale).await?;
+    Ok(Fetched { published, cache: Some(CacheUse::Hit) })
+}
+
+/// The state to answer from for what an agent of Consul knows by itself: as fresh as any while there is a
+/// leader, and this server's own when there is none.
+pub(super) async fn at_barrier_or_own(
+    node: &Node,
+    options: &ReadOptions,
+) -> Result<Arc<Published>, ApiError> {
+    if options.consistency == Consistency::Stale {
+        return at_barrier(node, options).await;
+    }
+    let barrier = node.read(Consistency::Linearizable);
+    tokio::pin!(barrier);
+    loop {
+        let contact = node.contact();
+        let silence = Duration::from_millis(contact.last_contact.0);
+        if !contact.known_leader && silence >= LEADERLESS_MAX {
+            return Ok(node.read(Consistency::Stale).await?);
+        }
+        tokio::select! {
+            read = &mut barrier => match read {
+                Err(ReadError::NoLeader) => return Ok(node.read(Consistency::Stale).await?),
+                read => return Ok(read?),
+            },
+            () = tokio::time::sleep(LEADER_LOOK) => {}
+        }
+    }
 }
 
 /// The state to answer from, as fresh as is asked for. A stale answer that would rest on too old a

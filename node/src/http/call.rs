@@ -90,8 +90,13 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// How to read, or what is wrong with the parameters that say so.
+    /// How to read, or what is wrong with the parameters that say so. `?cached` is ignored.
     pub(super) fn read_options(&self) -> Result<ReadOptions, ApiError> {
+        Ok(ReadOptions { cached: None, ..self.cached_read_options()? })
+    }
+
+    /// The same where `?cached` counts.
+    pub(super) fn cached_read_options(&self) -> Result<ReadOptions, ApiError> {
         ReadOptions::parse(&self.params, &self.headers)
     }
 

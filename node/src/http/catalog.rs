@@ -21,6 +21,8 @@ use super::near;
 use super::params::Params;
 use super::wire;
 
+use super::path;
+use super::reply::CacheUse;
 /// Length of a UUID's text.
 pub(super) const UUID_CHARACTERS: usize = 36;
 
@@ -43,7 +45,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 // ---- reads -----------------------------------------------------------------------------------
 
 async fn datacenters(call: Call) -> Answer {
-    std::future::ready(call.json(&[call.node.info().datacenter])).await
+    let contact = call.node.contact();
+    let cache = call.params.has("cached").then_some(match contact.known_leader {
+        true => CacheUse::Miss,
+        false => CacheUse::Hit,
+    });
+    let reply = call.json(&[call.node.info().datacenter])?;
+    std::future::ready(Ok(reply.with_cache(cache, contact))).await
+/// Known without a leader, so that with `?cached` only the headers differ.
 }
 
 async fn nodes(call: Call) -> Answer {
@@ -59,7 +68,7 @@ async fn nodes(call: Call) -> Answer {
 }
 
 async fn services(call: Call) -> Answer {
-    let options = call.read_options()?;
+    let options = call.cached_read_options()?;
     let filter = call.filter::<CatalogService>()?;
     blocking::read(
         &call,
@@ -100,7 +109,7 @@ fn tags_of_chosen<'a>(
 }
 
 async fn service(call: Call) -> Answer {
-    let options = call.read_options()?;
+    let options = call.cached_read_options()?;
     let name = call.required("Missing service name")?;
     let topic = Topic::service(name);
     let entries = |state: &State| -> Vec<_> {

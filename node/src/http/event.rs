@@ -69,7 +69,7 @@ async fn list(call: Call) -> Answer {
             && (tag.is_empty() || event.tag_filter == tag)
             && is_for(event, state, &asked)
     };
-    let mut published = blocking::at_barrier(&call.node, &options).await?;
+    let mut published = blocking::at_barrier_or_own(&call.node, &options).await?;
     if options.index > 0 {
         // The index is no counter but stands for the newest event, so any other one is news. Only
         // that one is looked for: many may be waiting here.

@@ -26,7 +26,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 async fn service(call: Call) -> Answer {
-    let options = call.read_options()?;
+    let options = call.cached_read_options()?;
     let name = call.required("Missing service name")?;
     let passing = call.params.switch("passing")?;
     let topic = Topic::service(name);

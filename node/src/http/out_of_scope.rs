@@ -11,6 +11,7 @@ use super::blocking;
 use super::call::Call;
 use super::endpoint::{Answer, Endpoint, Handler};
 use super::error::ApiError;
+use super::params::ReadOptions;
 
 /// What begins with these belongs to the service mesh.
 const MESH: [&str; 12] = [
@@ -30,12 +31,10 @@ const MESH: [&str; 12] = [
 /// What begins with these belongs to ACLs.
 const ACLS: [&str; 2] = ["/v1/acl/", "/v1/agent/token/"];
 /// Lists of what only a service mesh has, by the name of a service.
-const EMPTY_LISTS: [&str; 4] = [
-    "/v1/catalog/connect/",
-    "/v1/catalog/gateway-services/",
-    "/v1/health/connect/",
-    "/v1/health/ingress/",
-];
+const EMPTY_LISTS: [&str; 3] =
+    ["/v1/catalog/connect/", "/v1/catalog/gateway-services/", "/v1/health/ingress/"];
+/// One of those that Consul's agents cache.
+const CACHED_EMPTY_LIST: &str = "/v1/health/connect/";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let mesh = MESH.into_iter().map(|path| refusing(path, |_| Box::pin(no_mesh())));
@@ -43,7 +42,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     let lists = EMPTY_LISTS
         .into_iter()
         .map(|path| Endpoint::new(path).get(|call| Box::pin(empty_list(call))));
-    mesh.chain(acls).chain(lists).collect()
+    let cached = Endpoint::new(CACHED_EMPTY_LIST).get(|call| Box::pin(cached_empty_list(call)));
+    mesh.chain(acls).chain(lists).chain([cached]).collect()
 }
 
 /// An endpoint that says the same whatever is asked.
@@ -65,6 +65,16 @@ fn no_acls() -> std::future::Ready<Answer> {
 /// `[]` with the headers of a read, blocking included: watchers of these must not spin.
 async fn empty_list(call: Call) -> Answer {
     let options = call.read_options()?;
+    list_nothing(&call, &options).await
+}
+
+/// The same where `?cached` counts.
+async fn cached_empty_list(call: Call) -> Answer {
+    let options = call.cached_read_options()?;
+    list_nothing(&call, &options).await
+}
+
+async fn list_nothing(call: &Call, options: &ReadOptions) -> Answer {
     let topic = Topic::service(call.required("Missing service name")?);
-    blocking::read(&call, &options, |_| topic, |_| call.json::<[(); 0]>(&[])).await
+    blocking::read(call, options, |_| topic, |_| call.json::<[(); 0]>(&[])).await
 }

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use percent_encoding::percent_decode_str;
 use quorate_client::duration;
 
+use super::cached::Cached;
 use super::error::ApiError;
 use super::path::well_encoded;
 use crate::node::Consistency;
@@ -112,6 +113,8 @@ pub(super) struct ReadOptions {
     pub(super) effective: &'static str,
     /// The oldest contact with the leader that a stale answer may rest on.
     pub(super) max_stale: Option<Duration>,
+    /// What `?cached` allows; endpoints that have no cached answers ignore it.
+    pub(super) cached: Option<Cached>,
     /// Wait until the index is greater than this; 0: do not wait.
     pub(super) index: u64,
     /// Wait at most so long, before jitter.
@@ -119,7 +122,7 @@ pub(super) struct ReadOptions {
 }
 
 impl ReadOptions {
-    /// Reads `stale`, `consistent`, `max_stale`, `wait` and `index`, in the order in which Consul
+    /// Reads `stale`, `consistent`, `max_stale`, `cached`, `wait` and `index`, in the order in which Consul
     /// complains about them.
     pub(super) fn parse(params: &Params, headers: &HeaderMap) -> Result<Self, ApiError> {
         let max_stale = max_stale(params)?;
@@ -135,14 +138,15 @@ impl ReadOptions {
                 "Cannot specify ?cached with ?consistent, conflicting semantics.",
             ));
         }
-        // `Cache-Control` is accepted and means nothing here: every answer is fresh.
-        let _ = headers;
+        let cached = Cached::parse(headers)?;
+        let cached = params.has("cached").then_some(cached);
         let (consistency, effective) = match (stale, consistent) {
             (true, _) => (Consistency::Stale, "stale"),
             (false, true) => (Consistency::Linearizable, "consistent"),
             (false, false) => (Consistency::Linearizable, "leader"),
         };
-        Ok(Self { consistency, effective, max_stale, wait: wait(params)?, index: index(params)? })
+        let (wait, index) = (wait(params)?, index(params)?);
+        Ok(Self { consistency, effective, max_stale, cached, index, wait })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS,
+    AGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -23,8 +23,18 @@ pub(super) const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
+const CACHE: HeaderName = HeaderName::from_static("x-cache");
 const QUERY_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-backend");
 const FILTERED_BY_ACLS: HeaderName = HeaderName::from_static("x-consul-results-filtered-by-acls");
+
+/// Whether an answer to `?cached` is a cached one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CacheUse {
+    /// It comes from this server's state, and nobody was asked whether that is the newest.
+    Hit,
+    /// It is as fresh as any answer.
+    Miss,
+}
 
 /// How JSON is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +122,20 @@ impl Reply {
             .with(KNOWN_LEADER, HeaderValue::from_static(known))
     }
 
+    /// The same with the headers of `?cached`. The age is in whole seconds.
+    pub(super) fn with_cache(self, cache: Option<CacheUse>, contact: Contact) -> Self {
+        match cache {
+            None => self,
+            Some(CacheUse::Miss) => {
+                self.with(CACHE, HeaderValue::from_static("MISS")).with(AGE, HeaderValue::from(0))
+            }
+            Some(CacheUse::Hit) => {
+                let age = contact.last_contact.0 / 1_000;
+                self.with(CACHE, HeaderValue::from_static("HIT")).with(AGE, HeaderValue::from(age))
+            }
+        }
+    }
+
     pub(super) fn into_response(self) -> Response {
         self.0
     }
@@ -186,6 +210,21 @@ mod tests {
         let value = json!("<b>&\u{2028}\u{2029}\u{20ac}");
         let text = "\"\\u003cb\\u003e\\u0026\\u2028\\u2029\u{20ac}\"";
         assert_eq!(render(Layout::Compact, &value), text);
+    }
+
+    #[test]
+    fn a_cached_answer_says_how_old_it_is() {
+        let contact = Contact { known_leader: false, last_contact: quorate_storage::Millis(2_900) };
+        let shown = |cache| {
+            let response = Reply::empty().with_cache(cache, contact).into_response();
+            let text =
+                |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            (text(CACHE), text(AGE))
+        };
+        let some = |cache: &str, age: &str| (Some(cache.to_owned()), Some(age.to_owned()));
+        assert_eq!(shown(Some(CacheUse::Hit)), some("HIT", "2"));
+        assert_eq!(shown(Some(CacheUse::Miss)), some("MISS", "0"));
+        assert_eq!(shown(None), (None, None));
     }
 
     #[test]

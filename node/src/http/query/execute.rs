@@ -7,7 +7,7 @@ use quorate_storage::record::{CheckStatus, Node, QueryDefinition, Service, TextM
 use quorate_storage::{State, Topic};
 use rand::seq::SliceRandom as _;
 
-use super::super::blocking;
+use super::super::blocking::{self, Fetched};
 use super::super::call::Call;
 use super::super::endpoint::Answer;
 use super::super::error::ApiError;
@@ -20,11 +20,11 @@ type Instance<'a> = (&'a Arc<Node>, &'a Arc<Service>);
 
 /// `GET /v1/query/:id-or-name/execute[?limit&near]`.
 pub(super) async fn execute(call: &Call, name: &str) -> Answer {
-    let options = call.read_options()?;
+    let options = call.cached_read_options()?;
     let limit = limit(call)?;
     // It does not block: an index is ignored, as by Consul.
     call.check_datacenter()?;
-    let published = blocking::at_barrier(&call.node, &options).await?;
+    let Fetched { published, cache } = blocking::fetch(&call.node, &options).await?;
     let state = &published.state;
     let query = template::resolve(state, name).ok_or_else(not_found)?;
     let query = query.map_err(ApiError::internal)?;
@@ -52,7 +52,8 @@ pub(super) async fn execute(call: &Call, name: &str) -> Answer {
         ..QueryExecution::default()
     };
     let index = state.topic_index(&Topic::Queries);
-    Ok(call.json(&answer)?.with_read_headers(index, contact, options.effective))
+    let reply = call.json(&answer)?.with_read_headers(index, contact, options.effective);
+    Ok(reply.with_cache(cache, contact))
 }
 
 /// How many instances are wanted.
