@@ -39,6 +39,7 @@ mod agent_member;
 mod agent_monitor;
 mod agent_service;
 mod blocking;
+mod agent_stats;
 mod call;
 mod catalog;
 mod cached;

@@ -1,7 +1,9 @@
 //! `/v1/agent/self` and `/v1/agent/members`: what a server says of itself, of the asking host's
-//! agent and of the other servers. Answered from what this node knows, without a barrier.
-
-use std::collections::BTreeMap;
+//! agent and of the other members. Answered from what this node knows, without a barrier.
+//!
+//! Members are the servers (role `consul`) and the agents of clients' hosts (role `node`): every node of
+//! the catalogue that an agent made, because scripts deregister the nodes that are no members. The asking
+//! host's agent is always among them, also before its first registration makes its node.
 
 use quorate_client::duration;
 use quorate_client::types::TextMap;
@@ -9,14 +11,15 @@ use quorate_client::types::agent::{AgentConfig, AgentSelf, Member};
 use quorate_storage::State;
 use quorate_storage::command::Agent;
 use quorate_storage::raft::Peer;
-use quorate_storage::record::CheckStatus;
-use serde_json::json;
+use quorate_storage::record::{CheckStatus, Node, NodeKind};
+use serde_json::{Value, json};
 
-use super::CONSUL_VERSION;
 use super::call::{Asked, Call};
 use super::endpoint::{Answer, Endpoint};
 use super::session::TTL_MIN_NANOS;
+use super::{CONSUL_VERSION, agent_stats};
 use crate::agent::SERF_HEALTH;
+use crate::node::NodeInfo;
 
 /// The revision in a member's `build` tag, which must be `x.y.z:revision`.
 pub(super) const REVISION: &str = "quorate";
@@ -36,19 +39,23 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-fn about(call: &Call) -> Answer {
-    let info = call.node.info();
-    let ttl_min = call.process.limits.session_ttl_min_nanos.unwrap_or(TTL_MIN_NANOS);
-    // A server that does not know its cluster yet answers as its own host's agent: clients look
-    // here first, and wait for an answer.
-    let agent = match call.asked() {
+/// The agent that asks. A server that does not know its cluster yet answers as its own host's agent:
+/// clients look here first, and wait for an answer.
+fn asking_agent(call: &Call, info: &NodeInfo) -> Agent {
+    match call.asked() {
         Ok(Asked::One(agent)) => agent,
         Ok(Asked::All) | Err(_) => Agent {
             name: info.agent_name.as_str().into(),
             id: String::new(),
             address: info.rpc_addr.ip().to_string(),
         },
-    };
+    }
+}
+
+fn about(call: &Call) -> Answer {
+    let info = call.node.info();
+    let ttl_min = call.process.limits.session_ttl_min_nanos.unwrap_or(TTL_MIN_NANOS);
+    let agent = asking_agent(call, &info);
     let tags = tags(&info.datacenter, &agent.id, info.rpc_addr.port());
     call.json(&AgentSelf {
         config: AgentConfig {
@@ -61,18 +68,7 @@ fn about(call: &Call) -> Answer {
             build_date: BUILD_DATE.to_owned(),
             session_ttl_min: ttl_min,
         },
-        debug_config: json!({
-            "ConnectEnabled": false,
-            "Datacenter": info.datacenter,
-            "DevMode": false,
-            "DNSAddrs": [],
-            "DNSPort": -1,
-            "GRPCPort": -1,
-            "GRPCTLSPort": -1,
-            "NodeName": &*agent.name,
-            "ServerMode": true,
-            "SessionTTLMin": duration::format(ttl_min),
-        }),
+        debug_config: debug_config(&info, &agent, ttl_min),
         coord: json!({ "Adjustment": 0, "Error": 1.5, "Height": 0.00001, "Vec": [0, 0, 0, 0, 0, 0, 0, 0] }),
         member: Member {
             name: agent.name.to_string(),
@@ -82,8 +78,52 @@ fn about(call: &Call) -> Answer {
             status: ALIVE,
             ..protocols()
         },
-        stats: stats(call),
+        stats: agent_stats::stats(call, &agent.name),
         meta: texts([("quorate-version", env!("CARGO_PKG_VERSION"))]),
+    })
+}
+
+/// What people look at: addresses and ports under Consul's names. Ports of what Quorate does not have
+/// are -1, as in a Consul that has them switched off.
+fn debug_config(info: &NodeInfo, agent: &Agent, session_ttl_min_nanos: i64) -> Value {
+    let (rpc, http) = (info.rpc_addr, info.http_addr);
+    let ip = rpc.ip().to_string();
+    let family = if rpc.is_ipv4() { "ipv4" } else { "ipv6" };
+    let rpc_url = format!("tcp://{rpc}");
+    json!({
+        "AdvertiseAddrLAN": ip,
+        "AdvertiseAddrWAN": ip,
+        "BindAddr": ip,
+        "ClientAddrs": [http.ip().to_string()],
+        "ConnectEnabled": false,
+        "DNSAddrs": [],
+        "DNSPort": -1,
+        "Datacenter": info.datacenter,
+        "DevMode": false,
+        "GRPCAddrs": [],
+        "GRPCPort": -1,
+        "GRPCTLSAddrs": [],
+        "GRPCTLSPort": -1,
+        "HTTPAddrs": [format!("tcp://{http}")],
+        "HTTPPort": http.port(),
+        "HTTPSAddrs": [],
+        "HTTPSPort": -1,
+        "NodeID": agent.id,
+        "NodeName": &*agent.name,
+        "PrimaryDatacenter": info.datacenter,
+        "RPCAdvertiseAddr": rpc_url,
+        "RPCBindAddr": rpc_url,
+        "Revision": REVISION,
+        "SerfPortLAN": -1,
+        "SerfPortWAN": -1,
+        "ServerMode": true,
+        "ServerName": info.name,
+        "ServerPort": rpc.port(),
+        "SessionTTLMin": duration::format(session_ttl_min_nanos),
+        "TaggedAddresses": {
+            "lan": ip, (format!("lan_{family}")): ip, "wan": ip, (format!("wan_{family}")): ip,
+        },
+        "Version": CONSUL_VERSION,
     })
 }
 
@@ -91,17 +131,62 @@ fn members(call: &Call) -> Answer {
     let info = call.node.info();
     let filter = call.filter::<Member>()?;
     let published = call.node.published();
-    // In the list of all datacenters Consul's servers carry theirs in their name.
-    let suffix = match call.params.switch("wan")? {
-        true => format!(".{}", info.datacenter),
-        false => String::new(),
-    };
-    let servers = published.membership.nodes().map(|(_, peer)| {
-        let mut member = server(&published.state, peer, &info.datacenter);
-        member.name.push_str(&suffix);
-        member
-    });
-    call.json(&servers.filter(|member| filter.keeps(member)).collect::<Vec<_>>())
+    let (state, datacenter) = (&published.state, &info.datacenter);
+    let is_wan = call.params.switch("wan")?;
+    let servers = published.membership.nodes().map(|(_, peer)| server(state, peer, datacenter));
+    let mut members: Vec<Member> = servers.collect();
+    if is_wan {
+        // In the list of all datacenters there are servers only, and they carry theirs in their name.
+        for member in &mut members {
+            member.name = format!("{}.{datacenter}", member.name);
+        }
+    } else {
+        members.extend(state.nodes().filter(|node| is_agent(node)).map(|node| {
+            let failed = has_failed(state, &node.name);
+            client(&node.name, &node.id, &node.address, datacenter, failed)
+        }));
+        let own = asking_agent(call, &info);
+        if !members.iter().any(|member| member.name.eq_ignore_ascii_case(&own.name)) {
+            members.push(client(&own.name, &own.id, &own.address, datacenter, false));
+        }
+    }
+    members.retain(|member| filter.keeps(member));
+    call.json(&members)
+}
+
+/// Whether a node is that of a client host's agent, or of a server's host beside the server's own.
+pub(super) fn is_agent(node: &Node) -> bool {
+    match node.kind {
+        NodeKind::Agent | NodeKind::ServerAgent => true,
+        NodeKind::Server | NodeKind::Registered => false,
+    }
+}
+
+/// The agent of a client's host as a member. It listens nowhere.
+fn client(name: &str, id: &str, address: &str, datacenter: &str, failed: bool) -> Member {
+    Member {
+        name: name.to_owned(),
+        addr: address.to_owned(),
+        port: 0,
+        tags: texts([
+            ("build", &format!("{CONSUL_VERSION}:{REVISION}")),
+            ("dc", datacenter),
+            ("id", id),
+            ("role", "node"),
+            ("segment", ""),
+            ("vsn", "2"),
+            ("vsn_max", "3"),
+            ("vsn_min", "2"),
+        ]),
+        status: if failed { FAILED } else { ALIVE },
+        ..protocols()
+    }
+}
+
+/// Whether the cluster has lost a node.
+pub(super) fn has_failed(state: &State, node: &str) -> bool {
+    let health = state.check(node, SERF_HEALTH);
+    health.is_some_and(|check| check.registration.status != CheckStatus::Passing)
 }
 
 /// A server as a member; whether it is alive says the `serfHealth` of its node.
@@ -109,9 +194,7 @@ fn server(state: &State, peer: &Peer, datacenter: &str) -> Member {
     let (addr, port) = peer.rpc_addr.rsplit_once(':').unwrap_or((&peer.rpc_addr, ""));
     let port = port.parse().unwrap_or(0);
     let id = state.node(&peer.name).map_or("", |node| node.id.as_str());
-    let failed = state
-        .check(&peer.name, SERF_HEALTH)
-        .is_some_and(|check| check.registration.status != CheckStatus::Passing);
+    let failed = has_failed(state, &peer.name);
     Member {
         name: peer.name.clone(),
         addr: addr.trim_matches(['[', ']']).to_owned(),
@@ -151,56 +234,6 @@ fn tags(datacenter: &str, id: &str, port: u16) -> TextMap {
     ])
 }
 
-fn stats(call: &Call) -> BTreeMap<String, TextMap> {
-    let info = call.node.info();
-    let published = call.node.published();
-    let state = &published.state;
-    let leader = call.node.leader();
-    let leads = leader.as_ref().is_some_and(|(id, _)| *id == info.id);
-    let leader_addr = leader.map_or_else(String::new, |(_, peer)| peer.rpc_addr);
-    let applied = published.last_applied.as_ref().map_or(0, |log_id| log_id.index()).to_string();
-    let servers = published.membership.nodes().count();
-    let agent =
-        call.agent().map_or_else(|_| info.agent_name.clone(), |agent| agent.name.to_string());
-    let text = |flag: bool| if flag { "true" } else { "false" };
-    let groups = [
-        (
-            "agent",
-            texts([
-                ("check_monitors", "0"),
-                ("check_ttls", "0"),
-                ("checks", &state.checks_on(&agent).count().to_string()),
-                ("services", &state.services_on(&agent).count().to_string()),
-            ]),
-        ),
-        ("build", texts([("prerelease", ""), ("revision", REVISION), ("version", CONSUL_VERSION)])),
-        (
-            "consul",
-            texts([
-                ("acl", "disabled"),
-                ("bootstrap", "false"),
-                ("known_datacenters", "1"),
-                ("leader", text(leads)),
-                ("leader_addr", &leader_addr),
-                ("server", "true"),
-            ]),
-        ),
-        (
-            "raft",
-            texts([
-                ("applied_index", &applied),
-                ("num_peers", &servers.saturating_sub(1).to_string()),
-                ("protocol_version", "3"),
-                ("state", if leads { "Leader" } else { "Follower" }),
-            ]),
-        ),
-        ("runtime", texts([("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)])),
-        ("serf_lan", texts([("members", &servers.to_string())])),
-        ("serf_wan", texts([("members", &servers.to_string())])),
-    ];
-    groups.into_iter().map(|(name, group)| (name.to_owned(), group)).collect()
-}
-
-fn texts<const N: usize>(pairs: [(&str, &str); N]) -> TextMap {
+pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> TextMap {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
