@@ -15,6 +15,7 @@ use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::filter::Fault;
 use super::reply::Reply;
+use super::path;
 use super::wire;
 use crate::agent::SERF_HEALTH;
 
@@ -104,6 +105,7 @@ pub(super) fn registration(body: Body) -> Result<CheckRegistration, ApiError> {
 pub(super) fn refuse_reserved(id: &str) -> Result<(), ApiError> {
     match id {
         SERF_HEALTH => Err(ApiError::bad_request(format!("CheckID {id:?} is reserved"))),
+    path::check_addressable("CheckID", id).map_err(ApiError::bad_request)?;
         _ => Ok(()),
     }
 }

@@ -3,6 +3,12 @@
 //! Consul is written in Go, whose multiplexer routes on the decoded path and redirects unclean ones.
 //! axum routes on the path as it was sent, so the path is written anew here, in the one spelling
 //! that stands for its decoded bytes.
+//!
+//! What follows the path of an endpoint below which ids and names lie is taken as it is, double slashes
+//! and dots included: an id may be a URL (`http://x`), and Consul, which cleans these paths as well,
+//! registers checks there that nobody can ever renew. Keys are the exception: there Consul's redirects
+//! are what clients know. An id that no path can carry is refused when it is registered
+//! ([`check_addressable`]).
 
 use std::collections::BTreeSet;
 
@@ -22,6 +28,9 @@ const PLAIN: &AsciiSet =
 #[derive(Debug, Clone)]
 pub(super) struct DecodedPath(pub(super) Vec<u8>);
 
+/// Below this path lie keys, whose paths are cleaned as by Consul.
+const KEYS: &str = "/v1/kv/";
+
 /// The paths that are served, as far as redirects depend on them.
 #[derive(Debug)]
 pub(super) struct Paths(BTreeSet<&'static str>);
@@ -37,10 +46,12 @@ impl Paths {
         let Some(decoded) = decode(sent) else {
             return Err(Box::new(bare(StatusCode::BAD_REQUEST)));
         };
-        if !printable(&decoded) {
-            return Err(Box::new(bare(StatusCode::BAD_REQUEST)));
-        }
-        let clean = self.with_slash(clean(&decoded));
+        let clean = match self.has_id(sent, &decoded) {
+            // Ids may have any blanks.
+            true if !has_control(&decoded) => decoded.clone(),
+            false if printable(&decoded) => self.with_slash(clean(&decoded)),
+            _ => return Err(Box::new(bare(StatusCode::BAD_REQUEST))),
+        };
         let written = percent_encode(&clean, PLAIN).to_string();
         let target = match request.uri().query() {
             Some(query) => format!("{written}?{query}"),
@@ -58,6 +69,20 @@ impl Paths {
         *request.uri_mut() = Uri::from(rewritten);
         request.extensions_mut().insert(DecodedPath(decoded));
         Ok(request)
+    }
+
+    /// Whether an id or name follows the path of an endpoint. One that begins with a slash must have it
+    /// percent-encoded: a plain one is what joining paths carelessly leaves behind.
+    fn has_id(&self, sent: &str, decoded: &[u8]) -> bool {
+        let follows = |path: &&'static str| {
+            path.len() > 1 && path.ends_with('/') && decoded.starts_with(path.as_bytes())
+        };
+        let Some(path) = self.0.iter().copied().filter(follows).max_by_key(|path| path.len())
+        else {
+            return false;
+        };
+        let rest = sent.strip_prefix(path).unwrap_or("");
+        path != KEYS && decoded.len() > path.len() && !rest.starts_with('/')
     }
 
     /// Adds the slash to a path that is served only with it: `/v1/kv` means `/v1/kv/`.
@@ -84,6 +109,21 @@ pub(super) fn well_encoded(text: &str) -> bool {
         let digits = part.as_bytes();
         digits.len() >= 2 && digits[..2].iter().all(u8::is_ascii_hexdigit)
     })
+}
+
+/// Refuses an id or name that no path can carry.
+///
+/// # Errors
+/// A sentence for the client, which begins with what it is.
+pub(super) fn check_addressable(what: &str, id: &str) -> Result<(), String> {
+    match has_control(id.as_bytes()) {
+        true => Err(format!("{what} {id:?} must not have control characters")),
+        false => Ok(()),
+    }
+}
+
+fn has_control(text: &[u8]) -> bool {
+    String::from_utf8_lossy(text).chars().any(char::is_control)
 }
 
 /// Whether a path can be shown: no control characters, and no blanks but the ordinary one.
@@ -194,6 +234,31 @@ mod tests {
         ] {
             assert_eq!(get(target), Err((301, location.to_owned())), "{target}");
         }
+    }
+
+    #[test]
+    fn an_id_is_taken_as_it_is() {
+        for (target, id) in [
+            ("/v1/agent/service/http://x", "http://x"),
+            ("/v1/agent/service/http:%2F%2Fx/", "http://x/"),
+            ("/v1/agent/service/a//b", "a//b"),
+            ("/v1/agent/service/..", ".."),
+            ("/v1/agent/service/%2E%2E%2Fself", "../self"),
+            ("/v1/agent/service/%2Fx", "/x"),
+            ("/v1/agent/service/a%C2%A0b", "a\u{a0}b"),
+            ("/v1/agent/service/%E2%80%A8", "\u{2028}"),
+            ("/v1%2Fagent/service/a//b", "a//b"),
+        ] {
+            let (written, decoded) = get(target).unwrap();
+            assert_eq!(decoded, format!("/v1/agent/service/{id}").into_bytes(), "{target}");
+            assert!(written.starts_with("/v1/agent/service/"), "{target}: {written}");
+        }
+        assert_eq!(get("/v1/agent/service//x"), Err((301, "/v1/agent/service/x".to_owned())));
+        assert_eq!(get("/v1/agent/service/%00"), Err((400, String::new())));
+        // The path of the endpoint itself must be clean.
+        assert_eq!(get("/v1//agent/service/a"), Err((301, "/v1/agent/service/a".to_owned())));
+        check_addressable("Service ID", "http://x/..").unwrap();
+        check_addressable("Service ID", "a\nb").unwrap_err();
     }
 
     #[test]
