@@ -19,6 +19,7 @@ pub mod txn;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::decode::{Kind, Shape, Unknown, field};
 
@@ -63,14 +64,18 @@ pub(crate) static WEIGHTS: Shape = Shape {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
-/// The mesh proxy settings of a service that is none: `{"MeshGateway":{},"Expose":{}}`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The settings of a mesh proxy. An instance that is no proxy has few or none of them, and without a mesh
+/// they have no effect: `{"MeshGateway":{},"Expose":{}}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct NoProxy {
-    /// Always `{}`.
-    pub mesh_gateway: Empty,
-    /// Always `{}`.
-    pub expose: Empty,
+pub struct Proxy {
+    /// Shown even when it is empty.
+    pub mesh_gateway: Map<String, Value>,
+    /// Shown even when it is empty.
+    pub expose: Map<String, Value>,
+    /// Whatever else was given, by canonical names.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// A list of texts.

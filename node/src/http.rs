@@ -16,12 +16,13 @@
 //! # The map
 //!
 //! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`agent_health`],
-//! [`agent_host`], [`agent_maintenance`], [`agent_member`], [`agent_monitor`], [`catalog`], [`health`],
-//! [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`], [`snapshot`], [`status`],
-//! [`operator`], [`operator_autopilot`], [`out_of_scope`], [`quorate`]; a new area is a file and a
-//! line in [`endpoints`]. [`params`] reads query strings and [`filter`] the expressions in them,
-//! [`near`] sorts by distance, [`blocking`] has the one loop of all blocking queries, [`wire`] turns
-//! records of the state into the shapes of the client crate.
+//! [`agent_host`], [`agent_maintenance`], [`agent_member`], [`agent_monitor`], [`agent_stats`],
+//! [`catalog`], [`health`], [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`],
+//! [`snapshot`], [`status`], [`operator`], [`operator_autopilot`], [`out_of_scope`], [`quorate`]; a new
+//! area is a file and a line in [`endpoints`]. [`mesh`] and [`check_type`] are rules that all ways to
+//! register share. [`params`] reads query strings, [`cached`] what goes with `?cached`, and [`filter`]
+//! the expressions in them, [`near`] sorts by distance, [`blocking`] has the one loop of all blocking
+//! queries, [`wire`] turns records of the state into the shapes of the client crate.
 //!
 //! # What it does not know
 //!
@@ -38,11 +39,12 @@ mod agent_maintenance;
 mod agent_member;
 mod agent_monitor;
 mod agent_service;
-mod blocking;
 mod agent_stats;
+mod blocking;
+mod cached;
 mod call;
 mod catalog;
-mod cached;
+mod check_type;
 mod compress;
 mod coordinate;
 mod drain;
@@ -52,6 +54,7 @@ mod event;
 mod filter;
 mod health;
 mod kv;
+mod mesh;
 mod near;
 mod operator;
 mod operator_autopilot;

@@ -112,8 +112,26 @@ pub struct ServiceDefinition {
     pub weights: Weights,
     /// Whether other agents may change the tags.
     pub enable_tag_override: bool,
-    /// The kind of a mesh service, otherwise empty.
+    /// What was said of a service mesh: empty, or the kind of a mesh service (accepted by versions
+    /// before 0.2), or a JSON object, which no kind looks like: the settings of a proxy that were given
+    /// for an instance that is none. They share a member because members cannot be added to a row that
+    /// lies within others: see [`ServiceDefinition::mesh_kind`] and
+    /// [`ServiceDefinition::proxy_settings`].
     pub kind: String,
+}
+
+impl ServiceDefinition {
+    /// The kind of a mesh service, otherwise empty.
+    #[must_use]
+    pub fn mesh_kind(&self) -> &str {
+        if self.proxy_settings().is_some() { "" } else { &self.kind }
+    }
+
+    /// The settings of a proxy as a JSON object, if any were given.
+    #[must_use]
+    pub fn proxy_settings(&self) -> Option<&str> {
+        Some(&*self.kind).filter(|kind| kind.starts_with('{'))
+    }
 }
 
 /// A service instance in the catalogue.

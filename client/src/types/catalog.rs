@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
-    Empty, NoProxy, SERVICE_ADDRESSES, ServiceAddress, TEXT_MAP, TEXTS, TextMap, WEIGHTS, Weights,
+    Empty, Proxy, SERVICE_ADDRESSES, ServiceAddress, TEXT_MAP, TEXTS, TextMap, WEIGHTS, Weights,
 };
 use crate::decode::{Body, Kind, Shape, Unknown, field};
 
@@ -59,8 +60,8 @@ pub struct NodeService {
     pub weights: Weights,
     /// Whether other agents may change the tags.
     pub enable_tag_override: bool,
-    /// Always empty.
-    pub proxy: NoProxy,
+    /// Settings of a mesh proxy, without effect.
+    pub proxy: Proxy,
     /// Always empty.
     pub connect: Empty,
     /// When it was made.
@@ -108,8 +109,8 @@ pub struct CatalogService {
     pub service_port: i64,
     /// Whether other agents may change the tags.
     pub service_enable_tag_override: bool,
-    /// Always empty.
-    pub service_proxy: NoProxy,
+    /// Settings of a mesh proxy, without effect.
+    pub service_proxy: Proxy,
     /// Always empty.
     pub service_connect: Empty,
     /// When the instance was made.
@@ -192,6 +193,12 @@ pub struct ServiceDefinition {
     pub weights: Option<Weights>,
     /// Whether other agents may change the tags.
     pub enable_tag_override: bool,
+    /// Settings of a mesh proxy, without effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Value>,
+    /// Settings of Consul's service mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Value>,
 }
 
 /// A check in a [`Registration`].
@@ -268,6 +275,15 @@ pub struct DefinitionBody {
     pub alias_node: String,
     /// The service that an alias check follows.
     pub alias_service: String,
+    /// A command with its arguments, that no catalogue runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub script_args: Vec<String>,
+    /// The container that the command is for.
+    #[serde(rename = "DockerContainerID", skip_serializing_if = "String::is_empty")]
+    pub docker_container_id: String,
+    /// A service of the operating system.
+    #[serde(rename = "OSService", skip_serializing_if = "String::is_empty")]
+    pub os_service: String,
 }
 
 /// Body of `PUT /v1/catalog/deregister`: the check, else the service, else the whole node.

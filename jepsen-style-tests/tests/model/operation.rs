@@ -510,6 +510,8 @@ fn txn_body(operation: &TxnOp) -> Value {
         }
         TxnOp::Check { verb, node, check, index } => {
             let mut body = check_body(check);
+            // The catalogue derives a type, a transaction takes what is given.
+            body["Type"] = json!(check.kind);
             body["Node"] = json!(node);
             body["ModifyIndex"] = json!(index);
             json!({ "Check": { "Verb": verb, "Check": body } })

@@ -11,11 +11,12 @@ use quorate_storage::record::{Check, CheckDefinition, CheckRegistration, CheckSt
 use super::agent_service::agents;
 use super::blocking;
 use super::call::{Asked, Call};
+use super::check_type::{self, OnHost};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::filter::Fault;
-use super::reply::Reply;
 use super::path;
+use super::reply::Reply;
 use super::wire;
 use crate::agent::SERF_HEALTH;
 
@@ -101,11 +102,12 @@ pub(super) fn registration(body: Body) -> Result<CheckRegistration, ApiError> {
     Ok(record(check, id, name, &body.service_id))
 }
 
-/// Refuses the id of the check that says whether a host's agent is alive: sessions depend on it.
+/// Refuses the id of the check that says whether a host's agent is alive, on which sessions depend, and
+/// ids by which no heartbeat could name their check.
 pub(super) fn refuse_reserved(id: &str) -> Result<(), ApiError> {
+    path::check_addressable("CheckID", id).map_err(ApiError::bad_request)?;
     match id {
         SERF_HEALTH => Err(ApiError::bad_request(format!("CheckID {id:?} is reserved"))),
-    path::check_addressable("CheckID", id).map_err(ApiError::bad_request)?;
         _ => Ok(()),
     }
 }
@@ -180,29 +182,17 @@ pub(super) fn record(
     name: String,
     service_id: &str,
 ) -> CheckRegistration {
+    let (status, notes) = (initial_status(&check.status), check.notes.clone());
+    let definition = definition(check);
     CheckRegistration {
         id: id.into(),
         name,
-        status: initial_status(&check.status).unwrap_or(CheckStatus::Critical),
-        notes: check.notes.clone(),
+        status: status.unwrap_or(CheckStatus::Critical),
+        notes,
         output: String::new(),
         service_id: service_id.into(),
-        kind: kind_of(&check).to_owned(),
-        definition: definition(check),
-    }
-}
-
-fn kind_of(check: &CheckSpecification) -> &'static str {
-    let given = |target: &String| !target.is_empty();
-    match check {
-        check if is_alias(check) => "alias",
-        check if given(&check.grpc) => "grpc",
-        check if given(&check.http) => "http",
-        check if check.ttl > 0 => "ttl",
-        check if given(&check.tcp) => "tcp",
-        check if given(&check.udp) => "udp",
-        check if given(&check.h2ping) => "h2ping",
-        _ => "",
+        kind: check_type::of(&definition, OnHost::default()).to_owned(),
+        definition,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::net::IpAddr;
 
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue};
 use quorate_client::types;
 use quorate_client::types::agent::{AgentService, CheckSpecification, ServiceRegistration};
 use quorate_storage::command::{Command, Rejection};
@@ -12,14 +12,15 @@ use quorate_storage::record::{
     CheckRegistration, NodeKind, Service, ServiceAddress, ServiceDefinition, TextMap, Weights,
 };
 use quorate_storage::{State, Topic};
-use serde_json::Value;
 
 use super::agent_check;
 use super::blocking;
 use super::call::{Asked, Call};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
+use super::mesh;
 use super::params::Params;
+use super::path;
 use super::reply::Reply;
 use super::wire;
 
@@ -157,7 +158,9 @@ pub(super) fn registration(
     if is_unspecified(&body.address) {
         return Err(ApiError::bad_request("Invalid service address"));
     }
-    refuse_mesh(&body)?;
+    let kind = mesh::validate(&body.kind, body.connect.as_ref(), body.proxy.as_ref())?;
+    path::check_addressable("Service name", &body.name).map_err(ApiError::bad_request)?;
+    path::check_addressable("Service ID", &body.id).map_err(ApiError::bad_request)?;
     let weights = weights(body.weights)?;
     if let Some(meta) = &body.meta {
         check_meta(meta)
@@ -176,35 +179,14 @@ pub(super) fn registration(
         port: body.port,
         weights,
         enable_tag_override: body.enable_tag_override,
-        kind: body.kind,
+        kind,
     };
     Ok((service, checks))
 }
 
 /// Whether a text is the address that means "any".
-fn is_unspecified(address: &str) -> bool {
+pub(super) fn is_unspecified(address: &str) -> bool {
     address.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
-}
-
-/// Refuses what would need a service mesh; ignoring it would leave a service without the protection
-/// that its owner asked for.
-fn refuse_mesh(body: &ServiceRegistration) -> Result<(), ApiError> {
-    let connect = body.connect.as_ref().and_then(Value::as_object);
-    let wants = connect.is_some_and(|connect| {
-        connect.iter().any(|(name, value)| {
-            let given = !matches!(value, Value::Null | Value::Bool(false));
-            given
-                && (name.eq_ignore_ascii_case("native")
-                    || name.eq_ignore_ascii_case("sidecarservice"))
-        })
-    });
-    if wants || !body.kind.is_empty() {
-        return Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "Quorate has no service mesh: register the service without Kind and Connect",
-        ));
-    }
-    Ok(())
 }
 
 fn weights(given: Option<types::Weights>) -> Result<Weights, ApiError> {
@@ -419,6 +401,29 @@ mod tests {
         register(r#"{"Name":"w","Connect":null,"Proxy":null}"#).unwrap();
         register(r#"{"Name":"w","connect":{"sidecarservice":{}}}"#).unwrap_err();
         register(r#"{"Name":"w","Kind":"connect-proxy"}"#).unwrap_err();
+        register(r#"{"Name":"w","Connect":{"sidecar_service":{}}}"#).unwrap_err();
+        let (kept, _) = register(r#"{"Name":"w","Proxy":{"local_service_port":9}}"#).unwrap();
+        assert_eq!(kept.proxy_settings(), Some(r#"{"LocalServicePort":9}"#));
+    }
+
+    #[test]
+    fn an_id_that_no_path_can_carry_is_refused() {
+        for (text, words) in [
+            (r#"{"Name":"a\nb"}"#, "Service name \"a\\nb\" must not have control characters"),
+            (
+                r#"{"Name":"w","ID":"a\u0000"}"#,
+                "Service ID \"a\\0\" must not have control characters",
+            ),
+            (
+                r#"{"Name":"w","Check":{"TTL":"1s","CheckID":"a\u007f"}}"#,
+                "CheckID \"a\\u{7f}\" must not have control characters",
+            ),
+        ] {
+            assert_eq!(register(text).unwrap_err(), words, "{text}");
+        }
+        for id in ["http://x", "a//b", "..", "../x", "a\u{a0}b", "\u{2028}"] {
+            register(&format!(r#"{{"Name":"w","ID":"{id}"}}"#)).unwrap();
+        }
     }
 
     #[test]

@@ -11,18 +11,20 @@ use quorate_storage::command::{CatalogRegistration, Command};
 use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::{State, Topic};
 
-use super::agent_service::{check_meta, service_addresses};
+use super::agent_service::{check_meta, is_unspecified, service_addresses};
 use super::blocking;
 use super::call::Call;
+use super::check_type::{self, OnHost};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::filter::Filter;
+use super::mesh;
 use super::near;
 use super::params::Params;
-use super::wire;
-
 use super::path;
 use super::reply::CacheUse;
+use super::wire;
+
 /// Length of a UUID's text.
 pub(super) const UUID_CHARACTERS: usize = 36;
 
@@ -44,6 +46,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 // ---- reads -----------------------------------------------------------------------------------
 
+/// Known without a leader, so that with `?cached` only the headers differ.
 async fn datacenters(call: Call) -> Answer {
     let contact = call.node.contact();
     let cache = call.params.has("cached").then_some(match contact.known_leader {
@@ -52,7 +55,6 @@ async fn datacenters(call: Call) -> Answer {
     });
     let reply = call.json(&[call.node.info().datacenter])?;
     std::future::ready(Ok(reply.with_cache(cache, contact))).await
-/// Known without a leader, so that with `?cached` only the headers differ.
 }
 
 async fn nodes(call: Call) -> Answer {
@@ -248,11 +250,12 @@ fn registration(body: Registration, datacenter: &str) -> Result<CatalogRegistrat
         return Err(ApiError::internal("Must provide address if SkipNodeUpdate is not set"));
     }
     check_node_id(&body.id)?;
+    path::check_addressable("Node", &body.node).map_err(ApiError::internal)?;
     check_datacenter(&body.datacenter, datacenter)?;
     let service =
         body.service.map(|service| service_definition(service, &body.node)).transpose()?;
     let checks = body.check.into_iter().chain(body.checks);
-    let checks = checks.map(|check| check_registration(check, &body.node));
+    let checks = checks.map(|check| check_registration(with_type(check), &body.node));
     Ok(CatalogRegistration {
         checks: checks.collect::<Result<_, _>>()?,
         node: body.node.into(),
@@ -289,7 +292,13 @@ pub(super) fn service_definition(
     if given.service.is_empty() {
         return Err(ApiError::internal("Must provide service name with ID"));
     }
+    if is_unspecified(&given.address) {
+        return Err(ApiError::internal("Invalid service address"));
+    }
+    let kind = mesh::validate(&given.kind, given.connect.as_ref(), given.proxy.as_ref())?;
     let id = if given.id.is_empty() { given.service.clone() } else { given.id };
+    path::check_addressable("Service name", &given.service).map_err(ApiError::internal)?;
+    path::check_addressable("Service ID", &id).map_err(ApiError::internal)?;
     if let Some(meta) = &given.meta {
         check_meta(meta).map_err(|fault| {
             ApiError::internal(format!(
@@ -313,8 +322,23 @@ pub(super) fn service_definition(
             warning: weights.warning,
         }),
         enable_tag_override: given.enable_tag_override,
-        kind: given.kind,
+        kind,
     })
+}
+
+/// A check with the type that its definition implies, if it names none. Transactions leave it empty, as
+/// in Consul.
+fn with_type(mut check: CheckRegistration) -> CheckRegistration {
+    if check.kind.is_empty() {
+        let given = &check.definition;
+        let host = OnHost {
+            script_args: &given.script_args,
+            container: &given.docker_container_id,
+            os_service: &given.os_service,
+        };
+        check.kind = check_type::of(&definition(given.clone()), host).to_owned();
+    }
+    check
 }
 
 pub(super) fn check_registration(
@@ -328,10 +352,15 @@ pub(super) fn check_registration(
         )));
     }
     let id = if given.check_id.is_empty() { given.name.clone() } else { given.check_id };
-    let kind = if given.kind.is_empty() { kind_of(&given.definition) } else { &given.kind };
+    if id.is_empty() {
+        return Err(ApiError::internal(format!(
+            "failed inserting check: Must provide CheckID or Name on node {node:?}"
+        )));
+    }
+    path::check_addressable("CheckID", &id).map_err(ApiError::internal)?;
     Ok(record::CheckRegistration {
         id: id.into(),
-        kind: kind.to_owned(),
+        kind: given.kind,
         name: given.name,
         status: match given.status.as_str() {
             "" => CheckStatus::Critical,
@@ -342,24 +371,6 @@ pub(super) fn check_registration(
         service_id: given.service_id.into(),
         definition: definition(given.definition),
     })
-}
-
-/// The type that a definition implies.
-fn kind_of(definition: &DefinitionBody) -> &'static str {
-    match definition {
-        DefinitionBody { grpc, .. } if !grpc.is_empty() => "grpc",
-        DefinitionBody { http, .. } if !http.is_empty() => "http",
-        DefinitionBody { ttl: 1.., .. } => "ttl",
-        DefinitionBody { tcp, .. } if !tcp.is_empty() => "tcp",
-        DefinitionBody { udp, .. } if !udp.is_empty() => "udp",
-        DefinitionBody { alias_node, alias_service, .. }
-            if !alias_node.is_empty() || !alias_service.is_empty() =>
-        {
-            "alias"
-        }
-        DefinitionBody { h2ping, .. } if !h2ping.is_empty() => "h2ping",
-        _ => "",
-    }
 }
 
 fn definition(given: DefinitionBody) -> record::CheckDefinition {
@@ -414,6 +425,26 @@ mod tests {
             (
                 r#"{"Node":"n","Address":"a","Check":{"Node":"a","Name":"c"}}"#,
                 "500: check node \"a\" does not match node \"n\"",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"Service":"m","Address":"::"}}"#,
+                "500: Invalid service address",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Check":{"Status":"passing"}}"#,
+                "500: failed inserting check: Must provide CheckID or Name on node \"n\"",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"Service":"m","connect":{"sidecarservice":{}}}}"#,
+                "501: Quorate has no service mesh: register the service without Kind and Connect",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"Service":"m","Kind":"connect-proxy"}}"#,
+                "501: Quorate has no service mesh: register the service without Kind and Connect",
+            ),
+            (
+                r#"{"Node":"n\n","Address":"a"}"#,
+                "500: Node \"n\\n\" must not have control characters",
             ),
             (
                 r#"{"Node":"n","Address":"a","Service":{"Service":"m","Meta":{"a b":"x"}}}"#,

@@ -320,6 +320,14 @@ mod tests {
                 "Must provide service name with ID",
             ),
             (
+                r#"[{"Check":{"Verb":"set","Check":{"Node":"n","Status":"passing"}}}]"#,
+                "failed inserting check: Must provide CheckID or Name on node \"n\"",
+            ),
+            (
+                r#"[{"Service":{"Verb":"set","Node":"n","Service":{"Service":"w","Kind":"mesh-gateway"}}}]"#,
+                "Quorate has no service mesh: register the service without Kind and Connect",
+            ),
+            (
                 r#"[{"Check":{"Verb":"x","Check":{"Node":"n","CheckID":"c"}}}]"#,
                 "unknown Check verb \"x\"",
             ),
@@ -329,14 +337,6 @@ mod tests {
         assert_eq!(parse(r#"[{"KV":{"Verb":"delete-tree"}}]"#).unwrap().operations.len(), 1);
     }
 
-    #[test]
-    fn what_cannot_be_read_or_is_too_long_is_refused() {
-        for text in ["{bad", r#"{"KV":{}}"#, r#"[{"KV":{"Value":"!!"}}]"#, ""] {
-            assert!(parse(text).unwrap_err().starts_with("Failed to parse body: "), "{text}");
-        }
-        let many = format!("[{}]", vec!["{}"; MAX_OPERATIONS + 1].join(","));
-        assert_eq!(
-            parse(&many).unwrap_err(),
     #[test]
     fn a_get_needs_no_more_than_what_names_its_row() {
         for text in [
@@ -361,6 +361,14 @@ mod tests {
         assert!(what.starts_with("node lookup by ID failed, wrong UUID: "), "{what}");
     }
 
+    #[test]
+    fn what_cannot_be_read_or_is_too_long_is_refused() {
+        for text in ["{bad", r#"{"KV":{}}"#, r#"[{"KV":{"Value":"!!"}}]"#, ""] {
+            assert!(parse(text).unwrap_err().starts_with("Failed to parse body: "), "{text}");
+        }
+        let many = format!("[{}]", vec!["{}"; MAX_OPERATIONS + 1].join(","));
+        assert_eq!(
+            parse(&many).unwrap_err(),
             "Transaction contains too many operations (129 > 128)"
         );
     }

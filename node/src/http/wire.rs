@@ -11,9 +11,11 @@ use quorate_client::types::catalog::{CatalogService, Node, NodeService};
 use quorate_client::types::health::{CheckDefinition, HealthCheck, ServiceEntry};
 use quorate_client::types::kv::KvPair;
 use quorate_client::types::session::{ServiceCheck, Session};
-use quorate_client::types::{Empty, NoProxy, ServiceAddress, Weights};
+use quorate_client::types::{Empty, ServiceAddress, Weights};
 use quorate_storage::record::{self, NodeKind, SessionBehavior};
 use quorate_storage::{Millis, State};
+
+use super::mesh;
 
 /// Nanoseconds in a millisecond.
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -36,7 +38,7 @@ pub(super) fn node(node: &record::Node, datacenter: &str) -> Node {
 pub(super) fn node_service(service: &record::Service) -> NodeService {
     let definition = &service.definition;
     NodeService {
-        kind: definition.kind.clone(),
+        kind: definition.mesh_kind().to_owned(),
         id: definition.id.to_string(),
         service: definition.name.to_string(),
         tags: definition.tags.clone(),
@@ -47,7 +49,7 @@ pub(super) fn node_service(service: &record::Service) -> NodeService {
         port: definition.port,
         weights: weights(definition.weights),
         enable_tag_override: definition.enable_tag_override,
-        proxy: NoProxy::default(),
+        proxy: mesh::proxy(definition),
         connect: Empty {},
         create_index: service.indexes.create.0,
         modify_index: service.indexes.modify.0,
@@ -68,7 +70,7 @@ pub(super) fn catalog_service(
         datacenter: datacenter.to_owned(),
         tagged_addresses: node.tagged_addresses.clone(),
         node_meta: node.meta.clone(),
-        service_kind: definition.kind.clone(),
+        service_kind: definition.mesh_kind().to_owned(),
         service_id: definition.id.to_string(),
         service_name: definition.name.to_string(),
         service_tags: definition.tags.clone(),
@@ -78,7 +80,7 @@ pub(super) fn catalog_service(
         service_meta: definition.meta.clone().unwrap_or_default(),
         service_port: definition.port,
         service_enable_tag_override: definition.enable_tag_override,
-        service_proxy: NoProxy::default(),
+        service_proxy: mesh::proxy(definition),
         service_connect: Empty {},
         create_index: service.indexes.create.0,
         modify_index: service.indexes.modify.0,
@@ -89,7 +91,7 @@ pub(super) fn catalog_service(
 pub(super) fn agent_service(service: &record::Service, datacenter: &str) -> AgentService {
     let definition = &service.definition;
     AgentService {
-        kind: definition.kind.clone(),
+        kind: definition.mesh_kind().to_owned(),
         id: definition.id.to_string(),
         service: definition.name.to_string(),
         tags: definition.tags.clone(),
