@@ -173,6 +173,8 @@ pub struct AutopilotServer {
     pub healthy: bool,
     /// Always Go's zero time.
     pub stable_since: String,
+    /// Always false; typed clients insist on it.
+    pub read_replica: bool,
     /// `leader`, `voter` or `non-voter`.
     pub status: String,
     /// `voter` or `non-voter`: what it is meant to be.
@@ -199,6 +201,7 @@ impl From<ServerHealth> for AutopilotServer {
             last_index: server.last_index,
             healthy: server.healthy,
             stable_since: server.stable_since,
+            read_replica: false,
             status: status.to_owned(),
             // A server that does not vote yet is catching up.
             node_type: "voter".to_owned(),
@@ -221,6 +224,21 @@ pub struct LeaderTransferred {
 pub struct Usage {
     /// What there is, by datacenter.
     pub usage: BTreeMap<String, ServiceUsage>,
+    /// The newest index of the services.
+    pub index: u64,
+    /// Nanoseconds since the server heard of the leader.
+    pub last_contact: u64,
+    /// Whether it knows a leader.
+    pub known_leader: bool,
+    /// The consistency that was asked for.
+    pub consistency_level: String,
+    /// Always false.
+    pub not_modified: bool,
+    /// Always 0: blocking queries.
+    pub backend: u64,
+    /// Always false.
+    #[serde(rename = "ResultsFilteredByACLs")]
+    pub results_filtered_by_acls: bool,
 }
 
 /// How much there is in a datacenter.

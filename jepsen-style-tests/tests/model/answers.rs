@@ -8,6 +8,9 @@ use super::reads::{Read, Tags};
 use super::shapes;
 use super::state::{Check, Model, Node, Service, Topic, fold};
 
+/// Names of the nodes of the cluster's servers.
+const SERVERS: [&str; 3] = ["n1", "n2", "n3"];
+
 /// What an operation should be answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
@@ -126,12 +129,12 @@ impl Model {
             Read::Execute(name) => self.execute(name),
             Read::Events(name) => self.list_events(name),
             Read::Coordinates => {
-                let rows = self.coordinates.keys().map(|key| self.coordinate(key));
+                let rows = self.nodes.keys().filter_map(|key| self.coordinate(key));
                 Expected::json(rows.collect()).at(self.tables.coordinates)
             }
-            Read::Coordinate(node) => match self.coordinates.contains_key(&fold(node)) {
-                true => Expected::json(json!([self.coordinate(&fold(node))])),
-                false => Expected::new(404, Body::Empty),
+            Read::Coordinate(node) => match self.coordinate(&fold(node)) {
+                Some(entry) => Expected::json(json!([entry])),
+                None => Expected::new(404, Body::Empty),
             }
             .at(self.tables.coordinates),
             Read::AgentServices(_)
@@ -217,8 +220,16 @@ impl Model {
         expected
     }
 
-    fn coordinate(&self, key: &str) -> Value {
-        json!({ "Node": self.nodes[key].name, "Coord": { "Vec": self.coordinates[key] } })
+    /// Where a node is: a server is at the origin until it says otherwise.
+    fn coordinate(&self, key: &str) -> Option<Value> {
+        let node = self.nodes.get(key)?;
+        let is_server = SERVERS.contains(&key) && node.services.contains_key("consul");
+        let vector = match self.coordinates.get(key) {
+            Some(vector) => json!(vector),
+            None if is_server => json!([0, 0, 0, 0, 0, 0, 0, 0]),
+            None => return None,
+        };
+        Some(json!({ "Node": node.name, "Coord": { "Vec": vector } }))
     }
 
     // ---- the catalogue -----------------------------------------------------------------------

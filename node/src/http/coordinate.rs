@@ -28,17 +28,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The servers of this datacenter, which all are at the origin until they say otherwise.
+/// The servers of this datacenter by the names that `coordinate/node/` and the catalogue know them by
+/// (Consul's have their datacenter in their name here and nowhere else).
 fn datacenters(call: &Call) -> Answer {
     let published = call.node.published();
     let state = &published.state;
     let datacenter = &call.node.info().datacenter;
-    let servers =
-        state.nodes().filter(|node| node.kind == NodeKind::Server).map(|node| CoordinateEntry {
-            node: format!("{}.{datacenter}", node.name),
-            segment: String::new(),
-            coord: state.coordinate(&node.name).map_or_else(unknown, shown),
-        });
+    let servers = state.nodes().filter(|node| node.kind == NodeKind::Server);
+    let servers = servers.filter_map(|node| entry(state, &node.name));
     call.json(&[DatacenterMap {
         datacenter: datacenter.clone(),
         area_id: "wan".to_owned(),
@@ -81,10 +78,17 @@ async fn update(mut call: Call) -> Answer {
     Ok(Reply::empty())
 }
 
+/// Where a node is. A server is at the origin until it says otherwise, as in Consul; of other nodes
+/// nothing is known until then.
 fn entry(state: &State, name: &str) -> Option<CoordinateEntry> {
-    let coord = shown(state.coordinate(name)?);
-    let node = state.node(name)?.name.to_string();
-    Some(CoordinateEntry { node, segment: String::new(), coord })
+    // By its name only: an id is not looked for.
+    let node = state.node(name).filter(|node| node.name.eq_ignore_ascii_case(name))?;
+    let coord = match (state.coordinate(&node.name), node.kind) {
+        (Some(known), _) => shown(known),
+        (None, NodeKind::Server) => unknown(),
+        (None, NodeKind::Agent | NodeKind::ServerAgent | NodeKind::Registered) => return None,
+    };
+    Some(CoordinateEntry { node: node.name.to_string(), segment: String::new(), coord })
 }
 
 fn shown(coordinate: &record::Coordinate) -> Coordinate {

@@ -50,24 +50,22 @@ async fn fire(mut call: Call) -> Answer {
 }
 
 fn too_large() -> ApiError {
+    // As Consul tells it: every network segment is tried, and there is one, without a name
+    // (agent/consul/internal_endpoint.go, `EventFire`).
     ApiError::internal(format!(
-        "user event exceeds configured limit of {MAX_EVENT_BYTES} bytes before encoding"
+        "1 error occurred:\n\t* error broadcasting event to segment \"\": \
+         user event exceeds configured limit of {MAX_EVENT_BYTES} bytes before encoding\n\n"
     ))
 }
 
 async fn list(call: Call) -> Answer {
     let options = call.read_options()?;
     let asked = call.asked()?;
-    let filter = |name: &str| call.params.get(name).unwrap_or_default();
-    // The asker's own wishes are compared with the events' filters, as Consul does.
-    let (name, node, service, tag) =
-        (filter("name"), filter("node"), filter("service"), filter("tag"));
+    // Consul's list reads no other parameter: `node`, `service` and `tag` mean something only when an
+    // event is fired (agent/event_endpoint.go, `EventList`).
+    let name = call.params.get("name").unwrap_or_default();
     let suits = |state: &State, event: &Event| {
-        (name.is_empty() || event.name == name)
-            && (node.is_empty() || event.node_filter == node)
-            && (service.is_empty() || event.service_filter == service)
-            && (tag.is_empty() || event.tag_filter == tag)
-            && is_for(event, state, &asked)
+        (name.is_empty() || event.name == name) && is_for(event, state, &asked)
     };
     let mut published = blocking::at_barrier_or_own(&call.node, &options).await?;
     if options.index > 0 {

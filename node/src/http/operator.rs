@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use quorate_client::types::operator::{
     LeaderTransferred, RaftConfiguration, RaftServer, ServiceUsage, Usage,
 };
-use quorate_storage::State;
 use quorate_storage::raft::{NodeId, StoredMembership};
+use quorate_storage::{State, Topic};
 
 use super::blocking;
 use super::call::Call;
@@ -14,6 +14,7 @@ use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::params::Params;
 use super::reply::Reply;
+use super::wire;
 use crate::leader::SERVER_SERVICE;
 use crate::node::MembershipError;
 
@@ -80,7 +81,17 @@ async fn usage(call: Call) -> Answer {
     call.check_datacenter()?;
     let published = blocking::at_barrier(&call.node, &options).await?;
     let usage = service_usage(&published.state);
-    call.json(&Usage { usage: [(call.node.info().datacenter, usage)].into() })
+    let contact = call.node.contact();
+    let index = published.state.topic_index(&Topic::Services);
+    let answer = Usage {
+        usage: [(call.node.info().datacenter, usage)].into(),
+        index: index.0,
+        last_contact: wire::nanos(contact.last_contact).unsigned_abs(),
+        known_leader: contact.known_leader,
+        consistency_level: options.effective.to_owned(),
+        ..Usage::default()
+    };
+    Ok(call.json(&answer)?.with_read_headers(index, contact, options.effective))
 }
 
 fn service_usage(state: &State) -> ServiceUsage {
@@ -103,12 +114,13 @@ fn no_keyring() -> ApiError {
 
 /// The server that `id` or `address` names.
 fn named_server(params: &Params, membership: &StoredMembership) -> Result<NodeId, ApiError> {
-    match (params.filled("id"), params.filled("address")) {
+    // As in Consul, an empty value is one that no server has.
+    match (params.get("id"), params.get("address")) {
         (Some(_), Some(_)) => {
-            Err(ApiError::bad_request("Must specify only one of ?id or ?address"))
+            Err(ApiError::bad_request("Bad request: Must specify only one of ?id or ?address"))
         }
         (None, None) => Err(ApiError::bad_request(
-            "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove",
+            "Bad request: Must specify either ?id with the server's ID or ?address with IP:port of peer to remove",
         )),
         (Some(id), None) => {
             id.parse().map_err(|_| MembershipError::UnknownServer(id.to_owned()).into())
@@ -168,7 +180,9 @@ mod tests {
             named("address=x").unwrap_err(),
             "address \"x\" was not found in the Raft configuration"
         );
-        assert!(named("").unwrap_err().starts_with("Must specify either ?id"));
-        assert!(named("id=1&address=x").unwrap_err().starts_with("Must specify only one of"));
+        assert_eq!(named("id=").unwrap_err(), "id \"\" was not found in the Raft configuration");
+        assert!(named("").unwrap_err().starts_with("Bad request: Must specify either ?id"));
+        let both = named("id=1&address=x").unwrap_err();
+        assert_eq!(both, "Bad request: Must specify only one of ?id or ?address");
     }
 }

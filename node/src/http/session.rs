@@ -46,7 +46,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// A session's id, which must at least look like one.
+/// The session that a key is to be acquired by, whose id must at least look like one. Elsewhere an id
+/// that does not is one that nobody has, as in Consul since 1.11.
 pub(super) fn session_id(text: &str) -> Result<&str, ApiError> {
     if text.len() != UUID_CHARACTERS || uuid::Uuid::try_parse(text).is_err() {
         return Err(ApiError::internal(format!(
@@ -154,14 +155,14 @@ fn ttl(text: &str, min_nanos: i64) -> Result<Millis, ApiError> {
 
 async fn destroy(call: Call) -> Answer {
     call.check_datacenter()?;
-    let id = session_id(call.required(MISSING_SESSION)?)?.to_lowercase().into();
+    let id = call.required(MISSING_SESSION)?.to_lowercase().into();
     call.propose(Command::SessionDestroy { id }).await?;
     call.json(&true)
 }
 
 async fn renew(call: Call) -> Answer {
     call.check_datacenter()?;
-    let asked = session_id(call.required(MISSING_SESSION)?)?;
+    let asked = call.required(MISSING_SESSION)?;
     let id: Arc<str> = asked.to_lowercase().into();
     call.propose(Command::SessionRenew { id: Arc::clone(&id), seen: call.seen() }).await?;
     // This node has applied the renewal, so the session is in its state unless it ended since.
@@ -175,7 +176,7 @@ async fn renew(call: Call) -> Answer {
 // ---- reads -----------------------------------------------------------------------------------
 
 async fn info(call: Call) -> Answer {
-    let id = session_id(call.required(MISSING_SESSION)?)?.to_lowercase();
+    let id = call.required(MISSING_SESSION)?.to_lowercase();
     let options = call.read_options()?;
     let shown = |state: &State| {
         let session = state.session(&id).map(|session| wire::session(session));
