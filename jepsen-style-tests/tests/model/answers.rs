@@ -386,7 +386,7 @@ impl Model {
             Read::AgentChecks(agent) => {
                 let rows = self.nodes.get(&fold(agent)).into_iter().flat_map(|node| {
                     let own = node.checks.iter().filter(|(id, _)| *id != "serfHealth");
-                    own.map(move |(id, check)| (id.clone(), shapes::agent_check(node, check)))
+                    own.map(move |(id, check)| (id.clone(), shapes::agent_check(check)))
                 });
                 Expected::json(Value::Object(rows.collect()))
             }

@@ -106,7 +106,7 @@ impl Model {
         ))
     }
 
-    /// Writes a node's row, unless it is as before. A node that exists keeps its name's letters.
+    /// Writes a node's row, unless it is as before. The latest name counts, in its letter case.
     fn put_node(
         &mut self,
         name: &str,
@@ -119,9 +119,10 @@ impl Model {
         match self.nodes.get_mut(&key) {
             Some(node) => {
                 node.is_agent = is_agent.unwrap_or(node.is_agent);
-                if node.facts == *facts {
+                if node.facts == *facts && node.name == name {
                     return;
                 }
+                name.clone_into(&mut node.name);
                 node.facts = facts.clone();
                 node.at = at;
             }
@@ -182,7 +183,8 @@ impl Model {
         if old.as_ref().is_some_and(|old| old.facts == *facts) {
             return;
         }
-        let row = Service { facts: facts.clone(), at: self.at(old.as_ref().map(|old| old.at)) };
+        let at = self.at(old.as_ref().map(|old| old.at));
+        let row = Service { node: self.nodes[key].name.clone(), facts: facts.clone(), at };
         let node = self.nodes.get_mut(key).expect("the node was looked up");
         node.services.insert(facts.id.clone(), row);
         let now = self.now();
@@ -266,9 +268,10 @@ impl Model {
         let service_name = service.map_or_else(String::new, |service| service.name.clone());
         let service_tags = service.map_or_else(Vec::new, |service| service.tags.clone());
         let old = node.checks.get(&facts.id).cloned();
+        let node = node.name.clone();
         if let Some(old) = &old
-            && (&old.facts, &old.service_name, &old.service_tags)
-                == (&facts, &service_name, &service_tags)
+            && (&old.node, &old.facts, &old.service_name, &old.service_tags)
+                == (&node, &facts, &service_name, &service_tags)
         {
             return;
         }
@@ -276,8 +279,8 @@ impl Model {
         let is_critical = facts.status == "critical";
         let was_critical = old.as_ref().is_some_and(|old| old.facts.status == "critical");
         let at = self.at(old.as_ref().map(|old| old.at));
-        let node = self.nodes.get_mut(key).expect("the node was looked up");
-        node.checks.insert(id.clone(), Check { facts, service_name, service_tags, at });
+        let slot = self.nodes.get_mut(key).expect("the node was looked up");
+        slot.checks.insert(id.clone(), Check { node, facts, service_name, service_tags, at });
         self.touch_check(key, &now_of);
         if let Some(old) = old {
             self.touch_check(key, &old.facts.service_id);

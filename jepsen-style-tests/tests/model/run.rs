@@ -361,6 +361,7 @@ fn imported_node(
         serde_json::from_value(value.clone()).unwrap_or_default()
     };
     let name = text(&row["Node"]);
+    let node = &name;
     let services = services.iter().map(|row| {
         let weights = |member: &str| row["Weights"][member].as_i64().unwrap_or_default();
         let facts = ServiceFacts {
@@ -373,7 +374,7 @@ fn imported_node(
             weights: (weights("Passing"), weights("Warning")),
             ..ServiceFacts::default()
         };
-        (facts.id.clone(), Service { facts, at: at(row, ledger) })
+        (facts.id.clone(), Service { node: node.clone(), facts, at: at(row, ledger) })
     });
     let checks = checks.iter().map(|row| {
         let facts = CheckFacts {
@@ -385,7 +386,10 @@ fn imported_node(
             ..CheckFacts::default()
         };
         let (service_name, service_tags) = (String::new(), Vec::new());
-        (facts.id.clone(), Check { facts, service_name, service_tags, at: at(row, ledger) })
+        (
+            facts.id.clone(),
+            Check { node: node.clone(), facts, service_name, service_tags, at: at(row, ledger) },
+        )
     });
     Node {
         facts: NodeFacts {
@@ -395,7 +399,7 @@ fn imported_node(
             meta: map(&row["Meta"]),
         },
         is_agent: AGENTS.contains(&name.as_str()),
-        name,
+        name: name.clone(),
         at: at(row, ledger),
         touched: ledger.stamp_of(touched),
         services: services.collect(),

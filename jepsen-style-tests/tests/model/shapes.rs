@@ -110,7 +110,7 @@ pub(crate) fn catalog_service(node: &Node, row: &Service) -> Value {
     let facts = &row.facts;
     json!({
         "ID": node.facts.id,
-        "Node": node.name,
+        "Node": row.node,
         "Address": node.facts.address,
         "Datacenter": "dc1",
         "TaggedAddresses": node.facts.tagged_addresses,
@@ -130,7 +130,7 @@ pub(crate) fn catalog_service(node: &Node, row: &Service) -> Value {
 }
 
 pub(crate) fn check(node: &Node, row: &Check) -> Value {
-    let mut shown = agent_check(node, row);
+    let mut shown = agent_check(row);
     // Agents keep to themselves how they run a check.
     let definition = if node.is_agent { json!({}) } else { row.facts.definition.clone() };
     shown["Definition"] = definition;
@@ -140,10 +140,10 @@ pub(crate) fn check(node: &Node, row: &Check) -> Value {
 }
 
 /// A check as its agent shows it.
-pub(crate) fn agent_check(node: &Node, row: &Check) -> Value {
+pub(crate) fn agent_check(row: &Check) -> Value {
     let facts = &row.facts;
     json!({
-        "Node": node.name,
+        "Node": row.node,
         "CheckID": facts.id,
         "Name": facts.name,
         "Status": facts.status,

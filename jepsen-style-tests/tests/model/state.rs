@@ -72,6 +72,8 @@ pub(crate) struct NodeFacts {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
+    /// Its node's name as it was written when the instance was registered.
+    pub(crate) node: String,
     pub(crate) facts: ServiceFacts,
     pub(crate) at: At,
 }
@@ -92,6 +94,8 @@ pub(crate) struct ServiceFacts {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Check {
+    /// Its node's name as it was written when the check last changed.
+    pub(crate) node: String,
     pub(crate) facts: CheckFacts,
     pub(crate) service_name: String,
     pub(crate) service_tags: Vec<String>,

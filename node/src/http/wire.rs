@@ -65,7 +65,8 @@ pub(super) fn catalog_service(
     let definition = &service.definition;
     CatalogService {
         id: node.id.clone(),
-        node: node.name.to_string(),
+        // The name as it was when the instance was registered, as in Consul.
+        node: service.node.to_string(),
         address: node.address.clone(),
         datacenter: datacenter.to_owned(),
         tagged_addresses: node.tagged_addresses.clone(),

@@ -53,14 +53,14 @@ impl State {
             ensure!(slot.idle_since.is_some() == idle, "node {key} has a wrong idle time");
             for (id, row) in &slot.services {
                 ensure!(
-                    row.node == slot.node.name && row.definition.id == *id,
+                    fold_arc(&row.node) == *key && row.definition.id == *id,
                     "service {id} is misfiled"
                 );
                 self.check_indexes(&format!("service {id}"), row.indexes)?;
             }
             for (id, row) in &slot.checks {
                 ensure!(
-                    row.node == slot.node.name && row.registration.id == *id,
+                    fold_arc(&row.node) == *key && row.registration.id == *id,
                     "check {id} is misfiled"
                 );
                 self.check_check(slot, row)?;

@@ -89,8 +89,8 @@ impl Change<'_> {
         })
     }
 
-    /// Writes a node's row if it differs; returns its folded name. A node that exists keeps the
-    /// letter case of its name. `created` is the `CreateIndex` of a node that is new under this
+    /// Writes a node's row if it differs; returns its folded name. Its name is shown in the letter case
+    /// of its latest registration, as in Consul; what is on it keeps that of its own. `created` is the `CreateIndex` of a node that is new under this
     /// name only.
     pub(super) fn put_node(&mut self, mut node: Node, created: Option<Index>) -> Arc<str> {
         let key = fold_arc(&node.name);
@@ -98,7 +98,6 @@ impl Change<'_> {
         self.take_id_from_others(&key, &node.id);
         if let Some(slot) = self.state.catalog.nodes.get(&key) {
             let old = slot.node.clone();
-            node.name = old.name.clone();
             node.indexes = old.indexes;
             if *old == node {
                 return key;
