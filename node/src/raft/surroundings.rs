@@ -6,6 +6,9 @@ use quorate_storage::raft::NodeId;
 
 use super::protocol::{Greeting, Introduction};
 
+/// Said by a server that neither founds a cluster nor knows where to look for one.
+const NOBODY_NAMED: &str = "waiting: this server founds no cluster (bootstrap_expect is 0 or absent, bootstrap is not set) and is told of no other server (--join, retry_join)";
+
 /// The answers of one round of greetings.
 #[derive(Debug, Default)]
 pub(super) struct Round {
@@ -98,6 +101,9 @@ impl Round {
             [] => "every server of --join answers".to_owned(),
             silent => format!("there is no answer from {}", silent.join(", ")),
         };
+        if expected == 0 && self.greetings.is_empty() && self.silent.is_empty() {
+            return NOBODY_NAMED.to_owned();
+        }
         if expected == 0 {
             return format!(
                 "waiting for a cluster to join: no server of --join belongs to one, and {silent}"
@@ -231,5 +237,6 @@ mod tests {
             "{absent}"
         );
         assert!(round.waiting_for(0).contains("no server of --join belongs to one"));
+        assert!(Round::default().waiting_for(0).contains("is told of no other server"));
     }
 }
