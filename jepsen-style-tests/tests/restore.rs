@@ -123,16 +123,41 @@ async fn all_is_back(nodes: &[Http]) {
 async fn a_backup_of_one_cluster_is_restored_in_another() {
     let old = Cluster::start(3).await.unwrap();
     let nodes = old.https(&old.ids());
+    nodes[0].must_put("/v1/kv/moved", "there").await.unwrap();
     nodes[0].must_put("/v1/kv/moved", "here").await.unwrap();
+    let written = nodes[0].must_get("/v1/kv/moved").await.unwrap()[0]["ModifyIndex"].clone();
+    let written = written.as_u64().unwrap();
     nodes[1].must_put("/v1/agent/service/register", r#"{"Name":"moved"}"#).await.unwrap();
+    for number in 0..50 {
+        nodes[2].must_put("/v1/kv/counter", number.to_string()).await.unwrap();
+    }
+    let newest = nodes[1].get("/v1/kv/?keys").await.unwrap().require_index().unwrap();
+    assert!(newest > written + 50);
     let backup = save(&nodes[2]).await.unwrap();
     old.finish().await.unwrap();
 
     let new = Cluster::start(3).await.unwrap();
     let nodes = new.https(&new.ids());
     nodes[0].must_put("/v1/kv/lost", "1").await.unwrap();
+    // These were watching in the old cluster, and go on here with its indexes.
+    let watched = ["/v1/kv/moved", "/v1/kv/?keys", "/v1/health/service/moved"];
+    let waiting: Vec<_> = (watched.iter().zip(&nodes))
+        .map(|(path, node)| (path, tokio::spawn(blocked(node.clone(), path, newest))))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(waiting.iter().all(|(_, query)| !query.is_finished()), "woken by nothing");
     nodes[1].must_put("/v1/snapshot", backup).await.unwrap();
+    for (path, query) in waiting {
+        let index = query.await.unwrap().unwrap().require_index().unwrap();
+        assert!(index > newest, "{path}: {index} is not beyond {newest}");
+    }
+    for old in written..=newest {
+        let path = format!("/v1/kv/moved?cas={old}");
+        assert_eq!(nodes[0].must_put(&path, "lost update").await.unwrap(), "false");
+    }
     for node in &nodes {
+        let modified = node.must_get("/v1/kv/moved").await.unwrap()[0]["ModifyIndex"].clone();
+        assert!(modified.as_u64().unwrap() > newest, "{modified} is not beyond {newest}");
         assert_eq!(node.get("/v1/kv/moved?raw").await.unwrap().body, "here");
         assert_eq!(node.get("/v1/kv/lost").await.unwrap().status, 404);
         let services = node.must_get("/v1/health/service/moved?passing").await.unwrap();

@@ -15,6 +15,7 @@
 //! | `txn set a 1 ; cas b 2 index=5 ; node-set n1 address=1.2.3.4` | a transaction |
 //! | `query q1 name=q session=s1 service=web` (with `template`: one), `drop-query q1`, `event deploy`, `coordinate n1 0.5` | the later tables |
 //! | `backup`, `restore 100` | a backup is kept, and restored in pieces of 100 bytes |
+//! | `fresh` | another, empty cluster; the backup is kept |
 //! | `begin-restore r1`, `piece r1 0 abc`, `finish-restore r1` | the same step by step |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
@@ -184,6 +185,10 @@ impl Story {
             }
             "backup" => {
                 self.backup = self.written_backup();
+                String::new()
+            }
+            "fresh" => {
+                self.state = State::default();
                 String::new()
             }
             "restore" => self.restore(line.words.first().map_or(usize::MAX, |size| parse(size))),

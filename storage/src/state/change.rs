@@ -31,6 +31,11 @@ impl<'a> Change<'a> {
         self.index = self.state.index;
     }
 
+    /// Gives this change a larger index than the next one. Only before it touches anything.
+    pub(super) fn raise_index(&mut self, index: Index) {
+        self.index = self.index.max(index);
+    }
+
     /// The index of every row that this change writes.
     pub(super) fn index(&self) -> Index {
         self.index

@@ -6,8 +6,10 @@
 //!
 //! What is restored was true in another life of the cluster, so it is carried over into this one:
 //!
-//! * every row, and every topic, gets the index of the restore. No index ever falls, and every
-//!   blocked query wakes. `CreateIndex` is kept unless it is of the future;
+//! * every row, and every topic, gets the index of the restore, which is larger than every index of
+//!   this cluster and every index in the backup. So no index ever falls, neither for clients of this
+//!   cluster nor for those that bring indexes of the old one: every blocked query wakes, and a
+//!   compare-and-set with an index from before the restore fails. `CreateIndex` is kept;
 //! * times are kept as distances from now: a TTL that had ten seconds left has ten seconds left;
 //! * rows get new numbers, since numbers are never used again.
 //!
@@ -34,6 +36,10 @@ use crate::{ClusterTime, Index, Millis, Topic};
 
 /// A restore that nobody goes on with for this long is dropped.
 pub(super) const STAGED_IDLE_MAX: Millis = Millis::from_secs(60);
+
+/// The largest index of a backup. Clients that keep numbers as JavaScript does cannot tell larger
+/// ones apart, and the counter must never come to its end.
+const INDEX_MAX: Index = Index(1 << 53);
 
 /// A backup that is being handed over.
 #[derive(Debug, Clone)]
@@ -71,7 +77,7 @@ impl State {
     /// # Errors
     /// `InvalidData` with the first thing that is wrong with it.
     pub fn try_restore(&self, backup: Bytes) -> io::Result<()> {
-        carried_over(self, self.index.next(), &Vector::unit(backup)).map(|_| ())
+        carried_over(self, &Vector::unit(backup)).map(|_| ())
     }
 }
 
@@ -107,8 +113,9 @@ impl Change<'_> {
     pub(super) fn finish_restore(&mut self, id: &str) -> Result<Outcome, Rejection> {
         let staged = self.state.staged.as_ref().filter(|staged| &*staged.id == id);
         let pieces = staged.ok_or(Rejection::RestoreLost)?.pieces.clone();
-        let restored = carried_over(self.state, self.index(), &pieces)
+        let restored = carried_over(self.state, &pieces)
             .map_err(|fault| Rejection::InvalidBackup(fault.to_string()))?;
+        self.raise_index(restored.index);
         let running = std::mem::replace(self.state, restored);
         self.state.origins = running.origins.clone();
         self.touch(Topic::Everything);
@@ -183,8 +190,9 @@ impl Change<'_> {
     }
 }
 
-/// A state made of a backup, as if all of it had been written at `index`, now.
-fn carried_over(running: &State, index: Index, pieces: &Vector<Bytes>) -> io::Result<State> {
+/// A state made of a backup, as if all of it had been written now, by the next change of a cluster
+/// that had made all changes of both.
+fn carried_over(running: &State, pieces: &Vector<Bytes>) -> io::Result<State> {
     let open = || RecordReader::new(BufReader::new(Pieces(pieces.clone())));
     // Numbers are given before any row is built, because the header says how many there are.
     let mut numbers = Numbers { given: BTreeMap::new(), last: running.last_number };
@@ -193,11 +201,15 @@ fn carried_over(running: &State, index: Index, pieces: &Vector<Bytes>) -> io::Re
     while let Some(bytes) = records.next_record()? {
         let record = decode(&bytes)?;
         if let SnapshotRecord::Header(header) = &record {
-            then = Some(header.time);
+            then = Some((header.time, header.index));
         }
         numbers.give(&record);
     }
-    let then = then.ok_or_else(|| invalid("it has no header"))?;
+    let (then, newest) = then.ok_or_else(|| invalid("it has no header"))?;
+    if newest > INDEX_MAX {
+        return Err(invalid("its index is larger than any cluster's"));
+    }
+    let index = running.index.max(newest).next();
     let carry = Carry { running, index, then, numbers };
     let mut import = Import::default();
     let mut records = open()?;
