@@ -10,6 +10,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -137,8 +138,33 @@ impl Watches {
         if let Some(entry) = entry {
             entry.announce();
         }
-        if let Topic::Key(key) = topic {
-            self.announce_prefixes_of(key);
+        match topic {
+            Topic::Key(key) => self.announce_prefixes_of(key),
+            Topic::Prefix(prefix) => {
+                self.announce_prefixes_of(prefix);
+                self.announce_below(prefix);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything below a prefix was deleted: wakes who watches a key or a longer prefix there. Looks
+    /// at all that is watched, once, however many keys there were.
+    fn announce_below(&self, prefix: &str) {
+        let is_below = |topic: &Topic| matches!(topic, Topic::Key(key) if key.starts_with(prefix));
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let below = shard.iter().filter(|(topic, _)| is_below(topic));
+            let entries: Vec<_> = below.map(|(_, entry)| Arc::clone(entry)).collect();
+            drop(shard);
+            entries.iter().for_each(|entry| entry.announce());
+        }
+        let prefixes = self.prefixes.read().unwrap_or_else(PoisonError::into_inner);
+        let longer = prefixes.range((Bound::Excluded(prefix.len()), Bound::Unbounded));
+        for (watched, entry) in longer.flat_map(|(_, watched)| watched) {
+            if watched.starts_with(prefix) {
+                entry.announce();
+            }
         }
     }
 
@@ -298,6 +324,24 @@ mod tests {
         assert!(wakes(&mut whole).await);
         assert!(wakes(&mut below).await);
         assert!(!wakes(&mut beside).await);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_prefix_wakes_who_watches_below_it_and_around_it() {
+        let watches = running();
+        let topics = |prefixes: [&str; 4]| prefixes.map(|prefix| Topic::Prefix(prefix.into()));
+        let woken = [key("a/é"), key("a/é/1"), key("a/é2")].into_iter();
+        let woken: Vec<_> = woken.chain(topics(["", "a/", "a/é", "a/é/x"])).collect();
+        let asleep = [key("a/"), key("a/b"), key(""), Topic::Prefix("a/b".into()), Topic::Sessions];
+        let mut woken: Vec<_> = woken.iter().map(|topic| watches.subscribe(topic)).collect();
+        let mut asleep: Vec<_> = asleep.iter().map(|topic| watches.subscribe(topic)).collect();
+        watches.touch(BTreeSet::from([Topic::Prefix("a/é".into())]));
+        for subscription in &mut woken {
+            assert!(wakes(subscription).await, "{:?}", subscription.topic);
+        }
+        for subscription in &mut asleep {
+            assert!(!wakes(subscription).await, "{:?}", subscription.topic);
+        }
     }
 
     #[tokio::test]

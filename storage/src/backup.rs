@@ -22,8 +22,12 @@ pub fn write<W: Write>(version: &Published, out: W) -> io::Result<W> {
             record,
             SnapshotRecord::Origin { .. }
                 | SnapshotRecord::Outcome { .. }
+                | SnapshotRecord::Answered { .. }
                 | SnapshotRecord::Staged { .. }
                 | SnapshotRecord::StagedPiece(_)
+                | SnapshotRecord::StagedReservation { .. }
+                | SnapshotRecord::StagedNumber(_)
+                | SnapshotRecord::Restored(_)
         ) {
             return Ok(());
         }

@@ -41,14 +41,15 @@ impl fmt::Display for Index {
 /// One thing that a blocking query can wait for.
 ///
 /// A query takes its index ([`State::topic_index`](crate::State::topic_index)) and its wake-up from
-/// the *same* topic. `apply` reports the topics it touched; it reports single keys, never prefixes:
-/// who watches a prefix is found by the keys below it.
+/// the *same* topic. `apply` reports the topics it touched: single keys, and a prefix when everything
+/// below it was deleted. Who watches a prefix is found by the keys below it, and by the deleted
+/// prefixes below and around it; who watches a key, by the deleted prefixes around it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     /// One key of the key-value store.
     Key(Arc<str>),
-    /// All keys that begin with this string (an empty one: the whole store). Never reported by
-    /// `apply`.
+    /// All keys that begin with this string (an empty one: the whole store). Reported by `apply` when
+    /// all of them were deleted.
     Prefix(Arc<str>),
     /// All instances of one service, their checks, their nodes and their nodes' checks. The name is
     /// in lower case: service look-ups ignore case.

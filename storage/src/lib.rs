@@ -31,8 +31,8 @@
 //!
 //! # What is absent
 //!
-//! JSON and HTTP (the node's), sockets, clocks and tasks (the node's; this crate owns one thread, which
-//! writes the log), who waits for what, who leads.
+//! JSON and HTTP (the node's), sockets, clocks and tasks (the node's; this crate owns two threads: one
+//! writes the log, one frees what was deleted in bulk), who waits for what, who leads.
 //!
 //! # What must not change
 //!
@@ -53,6 +53,7 @@ pub mod mutant;
 pub mod raft;
 pub mod record;
 pub mod recovery;
+mod release;
 pub mod snapshot;
 pub mod state;
 pub mod time;

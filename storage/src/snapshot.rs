@@ -9,7 +9,7 @@ pub use self::format::{RECORD_BYTES_MAX, RecordReader, RecordWriter, verify};
 pub use self::memory::MemorySnapshots;
 
 mod file;
-mod format;
+pub(crate) mod format;
 mod memory;
 #[cfg(test)]
 mod tests;

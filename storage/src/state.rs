@@ -10,7 +10,7 @@
 //! hashing. Ids were made at the edge, time by the leader, and both travel in the entry. It cannot
 //! fail: a refusal is an outcome like any other, the same on every replica.
 //!
-//! All tables are persistent maps (`imbl`) of shared rows, so a clone costs next to nothing: readers
+//! All tables are persistent maps (`imbl`, and one of our own) of shared rows, so a clone costs next to nothing: readers
 //! keep an immutable version while the next entry is applied, and a snapshot is written from a clone.
 //!
 //! # How an entry is applied
@@ -33,6 +33,7 @@
 //! | `maintenance.rs` | maintenance of services and hosts; hosts that leave |
 //! | `autopilot.rs` | one row of settings |
 //! | `kv.rs` | keys, locks, tombstones |
+//! | `tree.rs` | the table of keys: one of which a whole range can be cut out |
 //! | `session.rs` | sessions and lock delays |
 //! | `events.rs`, `coordinates.rs`, `queries.rs` | users' events, network coordinates, prepared queries |
 //! | `txn.rs` | several operations as one change |
@@ -76,6 +77,7 @@ mod services;
 mod session;
 mod snapshot_record;
 mod topic;
+mod tree;
 mod txn;
 
 use std::collections::BTreeSet;
@@ -96,11 +98,12 @@ use self::deadline::Deadlines;
 use self::kv::Kv;
 use self::origin::{Origins, Verdict};
 use self::restore::Staged;
+use self::tree::Tree;
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
 };
 use crate::mutant::{self, Mutant};
-use crate::record::{Autopilot, Coordinate, Event, Query, Session};
+use crate::record::{Autopilot, Coordinate, Event, KvEntry, Query, Session};
 use crate::{ClusterTime, Index, Topic};
 
 /// What one entry did.
@@ -110,6 +113,53 @@ pub struct Effects {
     pub outcomes: Vec<(CommandId, Outcome)>,
     /// What visibly changed.
     pub touched: BTreeSet<Topic>,
+}
+
+/// What the state had and has no more, in bulk.
+#[derive(Debug)]
+pub(crate) enum Deleted {
+    /// Keys.
+    Keys(Tree<Arc<KvEntry>>),
+    /// Everything, in the place of which a backup was put.
+    All(Box<State>),
+    /// Everything but the keys, a while later.
+    Rest(Box<State>),
+}
+
+impl Deleted {
+    /// How many rows there are, roughly.
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Self::Keys(keys) => keys.len(),
+            Self::All(state) | Self::Rest(state) => state.kv.entries.len() + state.deadlines.len(),
+        }
+    }
+
+    /// Frees what nothing else shares; returns the rest.
+    pub(crate) fn free(self) -> Vec<Self> {
+        match self {
+            Self::Keys(keys) => keys.free().into_iter().map(Self::Keys).collect(),
+            Self::All(mut state) => {
+                let keys = std::mem::take(&mut state.kv.entries);
+                vec![Self::Keys(keys), Self::Rest(state)]
+            }
+            // The other tables cannot tell whether anything still shares them. When they come up again
+            // whoever was rendering an answer has most likely finished.
+            Self::Rest(_) => Vec::new(),
+        }
+    }
+}
+
+impl From<Tree<Arc<KvEntry>>> for Deleted {
+    fn from(keys: Tree<Arc<KvEntry>>) -> Self {
+        Self::Keys(keys)
+    }
+}
+
+impl From<State> for Deleted {
+    fn from(state: State) -> Self {
+        Self::All(Box::new(state))
+    }
 }
 
 /// Everything the cluster agrees on.
@@ -142,6 +192,8 @@ pub struct State {
     origins: Origins,
     /// A backup that is being handed over.
     staged: Option<Staged>,
+    /// The index of the last restore. No topic's is smaller.
+    restored: Option<Index>,
 }
 
 impl State {

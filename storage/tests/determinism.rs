@@ -44,12 +44,22 @@ struct Generator {
     origins: BTreeMap<u64, (u64, u64)>,
     sent: Vec<Part>,
     time: u64,
+    /// A backup of which the first bytes were staged.
+    backup: Bytes,
+    staged: usize,
 }
 
 impl Generator {
     fn new(seed: u64) -> Self {
         let origins = [(1, (1, 0)), (2, (1, 0)), (3, (1, 0))].into();
-        Self { random: ChaCha8Rng::seed_from_u64(seed), origins, sent: Vec::new(), time: 0 }
+        Self {
+            random: ChaCha8Rng::seed_from_u64(seed),
+            origins,
+            sent: Vec::new(),
+            time: 0,
+            backup: Bytes::new(),
+            staged: 0,
+        }
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -271,11 +281,19 @@ impl Generator {
                 is_new: self.chance(70),
             },
             13..15 => Command::DeleteQuery { id: self.pick(&["q1", "q2", "q3"]).into() },
-            15 | 16 => Command::RestoreBegin { id: "r1".into() },
-            17 | 18 => {
+            15 => {
                 let version = Published { state: state.clone(), ..Published::default() };
-                let piece = backup::write(&version, Vec::new()).unwrap().into();
-                Command::RestorePiece { id: "r1".into(), offset: 0, piece }
+                self.backup = backup::write(&version, Vec::new()).unwrap().into();
+                self.staged = 0;
+                Command::RestoreBegin { id: "r1".into() }
+            }
+            16..19 => {
+                // Three pieces or so make a backup; other commands come between them.
+                let rest = self.backup.slice(self.staged..);
+                let length = rest.len().min((self.backup.len() / 2).saturating_sub(1));
+                let offset = self.staged as u64;
+                self.staged += length;
+                Command::RestorePiece { id: "r1".into(), offset, piece: rest.slice(..length) }
             }
             _ => Command::RestoreFinish { id: "r1".into() },
         }
@@ -471,10 +489,16 @@ fn may_drift(topic: &Topic, state: &State, batch: &Batch) -> bool {
 
 fn was_touched(topic: &Topic, effects: &Effects) -> bool {
     let by_name = match topic {
-        Topic::Prefix(prefix) => effects
-            .touched
-            .iter()
-            .any(|touched| matches!(touched, Topic::Key(key) if key.starts_with(&**prefix))),
+        Topic::Prefix(prefix) => effects.touched.iter().any(|touched| match touched {
+            Topic::Key(key) => key.starts_with(&**prefix),
+            Topic::Prefix(cut) => cut.starts_with(&**prefix) || prefix.starts_with(&**cut),
+            _ => false,
+        }),
+        Topic::Key(key) => effects.touched.iter().any(|touched| match touched {
+            Topic::Key(touched) => touched == key,
+            Topic::Prefix(cut) => key.starts_with(&**cut),
+            _ => false,
+        }),
         other => effects.touched.contains(other),
     };
     by_name || effects.touched.contains(&Topic::Everything)

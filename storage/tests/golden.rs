@@ -467,6 +467,13 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         SnapshotRecord::Staged { id: "r1".into(), touched: ClusterTime(300) },
         SnapshotRecord::StagedPiece(Bytes::from_static(b"\x00v")),
         SnapshotRecord::Answered { id: 1, first: 302, last: 400 },
+        SnapshotRecord::Cut {
+            prefix: "k/".into(),
+            grave: Tombstone { index: Index(300), until: ClusterTime(900_000) },
+        },
+        SnapshotRecord::StagedReservation { index: Index(300), time: ClusterTime(123_456) },
+        SnapshotRecord::StagedNumber(300),
+        SnapshotRecord::Restored(Index(300)),
     ]
 }
 

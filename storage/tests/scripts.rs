@@ -9,12 +9,13 @@
 //! | `@h1 pass c1 output=fine age=3000` | a heartbeat that was read 3 s of cluster time ago; also `warn`, `fail` |
 //! | `probe 4 5 critical output=refused` | a run of check number 4, probe 5; a check with `tcp=` or `alias=` is run |
 //! | `catalog n1 address=1.2.3.4 id=x service=web sid=web-1 check=c1,service=web-1` | `catalog/register` |
-//! | `put a 1 cas=2`, `put a 1 acquire=s1`, `del a recurse` | keys |
+//! | `put a 1 cas=2`, `put a 1 acquire=s1`, `del a recurse` | keys (`del recurse`: all of them) |
 //! | `@h1 session s1 ttl=10000 delay=15000 behavior=delete checks=c1` | sessions |
 //! | `@h1 maintain web-1 reason=x`, `@h1 maintain`, `@h1 leave`, `autopilot min-quorum=3 cas=2` | operators |
 //! | `txn set a 1 ; cas b 2 index=5 ; node-set n1 address=1.2.3.4` | a transaction |
 //! | `query q1 name=q session=s1 service=web` (with `template`: one), `drop-query q1`, `event deploy`, `coordinate n1 0.5` | the later tables |
 //! | `backup`, `restore 100` | a backup is kept, and restored in pieces of 100 bytes |
+//! | `stage 100` | the same without the last step, as restore r1 |
 //! | `fresh` | another, empty cluster; the backup is kept |
 //! | `begin-restore r1`, `piece r1 0 abc`, `finish-restore r1` | the same step by step |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
@@ -191,6 +192,7 @@ impl Story {
                 self.state = State::default();
                 String::new()
             }
+            "stage" => self.stage(line.words.first().map_or(usize::MAX, |size| parse(size))),
             "restore" => self.restore(line.words.first().map_or(usize::MAX, |size| parse(size))),
             "show" => line.words.iter().map(|what| self.show(what)).collect(),
             "index" => line.words.iter().map(|what| self.topic_index(what)).collect(),
@@ -215,6 +217,14 @@ impl Story {
 
     /// Restores the backup, in pieces of a size.
     fn restore(&mut self, size: usize) -> String {
+        self.stage(size);
+        self.next += 1;
+        let finish = Command::RestoreFinish { id: "r1".into() };
+        self.apply_part(1, self.next - 1, vec![(self.next, finish)], ORIGIN)
+    }
+
+    /// Hands the backup over, in pieces of a size.
+    fn stage(&mut self, size: usize) -> String {
         let backup = self.backup.clone();
         let id: Arc<str> = "r1".into();
         let mut commands = vec![Command::RestoreBegin { id: id.clone() }];
@@ -223,7 +233,6 @@ impl Story {
             let offset = start as u64;
             commands.push(Command::RestorePiece { id: id.clone(), offset, piece });
         }
-        commands.push(Command::RestoreFinish { id });
         let mut trace = String::new();
         for command in commands {
             self.next += 1;
@@ -588,7 +597,8 @@ fn delete(line: &Line<'_>) -> Command {
         None if line.has("recurse") => KvDeleteMode::Recurse,
         None => KvDeleteMode::One,
     };
-    Command::KvDelete { key: line.word(0).into(), mode }
+    let key = if line.words == ["recurse"] { "" } else { line.word(0) };
+    Command::KvDelete { key: key.into(), mode }
 }
 
 fn catalog_command(line: &Line<'_>) -> Command {

@@ -110,7 +110,11 @@ impl Model {
             DeleteMode::One => self.bury(key),
             DeleteMode::Recurse => {
                 let keys: Vec<String> = self.keys_below(key).map(|(key, _)| key.clone()).collect();
-                keys.iter().for_each(|key| self.bury(key));
+                if !keys.is_empty() {
+                    keys.iter().for_each(|key| drop(self.keys.remove(key)));
+                    self.cuts.insert(key.to_owned(), self.now());
+                    self.touch(Topic::Prefix(key.to_owned()));
+                }
             }
         }
         true

@@ -177,6 +177,8 @@ pub(crate) struct Model {
     pub(crate) keys: BTreeMap<String, Key>,
     /// Keys that were deleted, and when.
     pub(crate) graves: BTreeMap<String, Stamp>,
+    /// Prefixes below which everything was deleted at once, and when.
+    pub(crate) cuts: BTreeMap<String, Stamp>,
     /// Keys that a session with a long lock delay lost, and since when.
     pub(crate) delays: BTreeMap<String, Instant>,
     pub(crate) sessions: BTreeMap<String, Session>,
@@ -258,7 +260,11 @@ impl Model {
             Topic::Prefix(prefix) => {
                 let keys = self.keys_below(prefix).map(|(_, row)| row.at.modify);
                 let graves = below(&self.graves, prefix).map(|(_, stamp)| *stamp);
-                keys.chain(graves).max().unwrap_or(tables.kv)
+                let cuts = self.cuts.iter().filter(|(cut, _)| {
+                    cut.starts_with(prefix.as_str()) || prefix.starts_with(cut.as_str())
+                });
+                let cuts = cuts.map(|(_, stamp)| *stamp);
+                keys.chain(graves).chain(cuts).max().unwrap_or(tables.kv)
             }
             Topic::Services => tables.services,
             Topic::Nodes => tables.nodes,

@@ -71,7 +71,7 @@ impl<W: Write> RecordWriter<W> {
 }
 
 /// Reads a snapshot, record by record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RecordReader<R: Read> {
     input: R,
     hasher: blake3::Hasher,
@@ -98,6 +98,11 @@ impl<R: Read> RecordReader<R> {
         reader.meta = postcard::from_bytes(&meta)
             .map_err(|e| invalid(format!("its head cannot be decoded: {e}")))?;
         Ok(reader)
+    }
+
+    /// Where the bytes come from.
+    pub(crate) fn input(&mut self) -> &mut R {
+        &mut self.input
     }
 
     /// What the snapshot says it covers; to be trusted only after the last record.
@@ -160,6 +165,37 @@ impl<R: Read> RecordReader<R> {
         self.hasher.update(&bytes);
         Ok(bytes)
     }
+}
+
+/// Bytes before the text of the head.
+const HEAD_BYTES: usize = MAGIC.len() + 1 + LENGTH_BYTES;
+/// Bytes of a length.
+const LENGTH_BYTES: usize = 4;
+/// Bytes behind the mark of the end.
+const END_BYTES: usize = 8 + blake3::OUT_LEN;
+
+/// Whether so many bytes that begin like this have a whole head, or none that could be read.
+pub(crate) fn has_head(first: Option<[u8; HEAD_BYTES]>, length: usize) -> bool {
+    first.is_some_and(|first| {
+        let (magic, rest) = first.split_at(MAGIC.len());
+        let [_, len @ ..] = rest else { return true };
+        magic != MAGIC || length - HEAD_BYTES >= whole(len)
+    })
+}
+
+/// Whether so many bytes that begin like this have a whole record or the end, or none that could be
+/// read.
+pub(crate) fn has_record(first: Option<[u8; LENGTH_BYTES]>, length: usize) -> bool {
+    first.is_some_and(|first| {
+        let is_end = u32::from_be_bytes(first) == END;
+        length - LENGTH_BYTES >= if is_end { END_BYTES } else { whole(&first) }
+    })
+}
+
+/// How many bytes must be there to read what has this length: none, if it is too large anyway.
+fn whole(length: &[u8]) -> usize {
+    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    if length > RECORD_BYTES_MAX { 0 } else { length }
 }
 
 /// Reads a snapshot to its end and says what it covers; an error of kind `InvalidData` says what is

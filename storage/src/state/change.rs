@@ -22,7 +22,7 @@ pub(super) struct Change<'a> {
 impl<'a> Change<'a> {
     /// Begins a change; `touched` is empty and collects what it touches.
     pub(super) fn new(state: &'a mut State, touched: &'a mut BTreeSet<Topic>) -> Self {
-        let index = state.index.next();
+        let index = state.next_index();
         Self { state, touched, index }
     }
 
@@ -31,9 +31,10 @@ impl<'a> Change<'a> {
         self.index = self.state.index;
     }
 
-    /// Gives this change a larger index than the next one. Only before it touches anything.
-    pub(super) fn raise_index(&mut self, index: Index) {
-        self.index = self.index.max(index);
+    /// Gives this change another index than the next one: a larger one than all before. Only before it
+    /// touches anything.
+    pub(super) fn set_index(&mut self, index: Index) {
+        self.index = index;
     }
 
     /// The index of every row that this change writes.

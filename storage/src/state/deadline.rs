@@ -75,6 +75,11 @@ impl Deadlines {
         self.move_to(number, None);
     }
 
+    /// How many numbers have an owner.
+    pub(super) fn len(&self) -> usize {
+        self.owners.len()
+    }
+
     /// All numbers with their owners.
     pub(super) fn owners(&self) -> impl Iterator<Item = (u64, &Owner)> {
         self.owners.iter().map(|(number, owner)| (*number, owner))

@@ -10,6 +10,7 @@ use super::State;
 use super::catalog::{SERF_HEALTH, Slot, fold_arc};
 use super::deadline::Owner;
 use super::events::EVENTS_MAX;
+use super::kv::Grave;
 use crate::index::fold;
 use crate::record::{Check, Indexes, NodeKind};
 
@@ -170,8 +171,10 @@ impl State {
 
     fn check_keys(&self) -> Result<(), String> {
         let mut held: OrdMap<Arc<str>, OrdSet<Arc<str>>> = OrdMap::new();
-        for (key, row) in &self.kv.entries {
-            ensure!(row.key == *key, "key {key} is misfiled");
+        let keys = self.kv.entries.iter().map(|row| &row.key);
+        ensure!(keys.is_sorted_by(|a, b| a < b), "keys are out of order");
+        for row in self.kv.entries.iter() {
+            let key = &row.key;
             self.check_indexes(&format!("key {key}"), row.indexes)?;
             ensure!(row.indexes.modify <= self.topics.kv, "key {key} is newer than its table");
             if let Some(holder) = &row.session {
@@ -185,12 +188,18 @@ impl State {
 
     fn check_graves(&self) -> Result<(), String> {
         let mut graves = OrdSet::new();
-        for (key, grave) in &self.kv.tombstones {
+        for Grave { key, tombstone: grave } in self.kv.tombstones.iter() {
             ensure!(!self.kv.entries.contains_key(key), "key {key} exists and has a tombstone");
             ensure!(grave.index <= self.topics.kv, "tombstone of {key} is newer than its table");
             graves.insert((grave.index, key.clone()));
         }
         ensure!(graves == self.kv.graves, "tombstones are queued wrongly");
+        let mut cut = OrdSet::new();
+        for Grave { key, tombstone: grave } in self.kv.cut.iter() {
+            ensure!(grave.index <= self.topics.kv, "the end of {key} is newer than its table");
+            cut.insert((grave.index, key.clone()));
+        }
+        ensure!(cut == self.kv.cut_graves, "deleted prefixes are queued wrongly");
         ensure!(self.topics.kv_floor <= self.topics.kv, "the floor is above the table");
         let ends: OrdSet<_> =
             self.kv.lock_delays.iter().map(|(key, until)| (*until, key.clone())).collect();

@@ -4,8 +4,11 @@
 //! back when its newest key goes. Tombstones are reaped after a while of cluster time; reaping
 //! raises a floor under the indexes of all prefixes, which therefore still never fall. The floor is
 //! the index of something that happened long ago, so it wakes nobody.
+//!
+//! A prefix is deleted in one step, however many keys are below it: they are cut out of the tree as
+//! they are, and one tombstone stands for all of them. Memory comes back behind the scenes
+//! ([`release`](crate::release)).
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,10 +16,12 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
+use super::read::ROW_BYTES;
+use super::tree::{Row, Tree};
 use crate::command::{KvDeleteMode, KvPutMode, Outcome, Rejection};
 use crate::mutant::{self, Mutant};
 use crate::record::{Indexes, KvEntry};
-use crate::{ClusterTime, Index, Millis, Topic};
+use crate::{ClusterTime, Index, Millis, Topic, release};
 
 /// How long a deleted key's index is kept, in cluster time (Consul's figure).
 pub(super) const TOMBSTONE_TTL: Millis = Millis::from_secs(15 * 60);
@@ -30,17 +35,62 @@ pub struct Tombstone {
     pub until: ClusterTime,
 }
 
+/// A tombstone, and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Grave {
+    /// The deleted key, or the prefix below which everything was deleted.
+    pub(super) key: Arc<str>,
+    /// What is left.
+    pub(super) tombstone: Tombstone,
+}
+
+impl Row for Grave {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn newest(&self) -> Index {
+        self.tombstone.index
+    }
+
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+impl Row for Arc<KvEntry> {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn newest(&self) -> Index {
+        self.indexes.modify
+    }
+
+    fn weight(&self) -> usize {
+        self.key.len() + self.value.len() + ROW_BYTES
+    }
+
+    fn is_marked(&self) -> bool {
+        self.session.is_some()
+    }
+}
+
 /// The store's tables.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kv {
-    /// Keys in byte order.
-    pub(super) entries: OrdMap<Arc<str>, Arc<KvEntry>>,
+    /// The keys. Those that a session holds are marked.
+    pub(super) entries: Tree<Arc<KvEntry>>,
     /// Deleted keys; none of them exists.
-    pub(super) tombstones: OrdMap<Arc<str>, Tombstone>,
+    pub(super) tombstones: Tree<Grave>,
+    /// Prefixes below which everything was deleted. What is there now was written since.
+    pub(super) cut: Tree<Grave>,
     /// Keys that no session can acquire before a time.
     pub(super) lock_delays: OrdMap<Arc<str>, ClusterTime>,
     /// Derived: tombstones, oldest first (later deletions have later deadlines).
     pub(super) graves: OrdSet<(Index, Arc<str>)>,
+    /// Derived: the same for those of prefixes.
+    pub(super) cut_graves: OrdSet<(Index, Arc<str>)>,
     /// Derived: lock delays, first to end first.
     pub(super) delay_ends: OrdSet<(ClusterTime, Arc<str>)>,
     /// Derived: keys by the session that holds them.
@@ -49,11 +99,8 @@ pub(super) struct Kv {
 
 impl Kv {
     /// All keys that begin with `prefix`, in byte order.
-    pub(super) fn below<'a>(
-        &'a self,
-        prefix: &'a str,
-    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<KvEntry>)> {
-        range_below(&self.entries, prefix)
+    pub(super) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<KvEntry>> {
+        self.entries.below(prefix)
     }
 
     /// The keys that a session holds.
@@ -61,22 +108,26 @@ impl Kv {
         self.held.get(session).cloned().unwrap_or_default()
     }
 
-    /// The newest index below a prefix, tombstones included; `newest` is the table's, at which the
-    /// search may end.
+    /// The newest index below a prefix, tombstones included; `newest` is the table's.
     pub(super) fn newest_below(&self, prefix: &str, newest: Index) -> Option<Index> {
         if prefix.is_empty() {
             return Some(newest);
         }
-        let mut found = None;
-        let entries = self.below(prefix).map(|(_, row)| row.indexes.modify);
-        let tombstones = range_below(&self.tombstones, prefix).map(|(_, grave)| grave.index);
-        for index in entries.chain(tombstones) {
-            found = found.max(Some(index));
-            if index == newest {
-                break;
-            }
+        self.entries
+            .sum_below(prefix)
+            .newest
+            .max(self.tombstones.sum_below(prefix).newest)
+            .max(self.cut.sum_below(prefix).newest)
+            .max(self.newest_cut_around(prefix))
+    }
+
+    /// The newest deletion of all that begins with a part of this prefix.
+    fn newest_cut_around(&self, prefix: &str) -> Option<Index> {
+        if self.cut.is_empty() {
+            return None;
         }
-        found
+        let ends = prefix.char_indices().map(|(at, _)| &prefix[..at]);
+        ends.filter_map(|part| self.cut.get(part)).map(Grave::newest).max()
     }
 
     /// Writes a row.
@@ -86,10 +137,10 @@ impl Kv {
             self.held.entry(holder.clone()).or_default().insert(key.clone());
         }
         if let Some(grave) = self.tombstones.remove(&key) {
-            self.graves.remove(&(grave.index, key.clone()));
+            self.graves.remove(&(grave.tombstone.index, key));
         }
         let holder = row.session.clone();
-        if let Some(old) = self.entries.insert(key.clone(), Arc::new(row))
+        if let Some(old) = self.entries.insert(Arc::new(row))
             && old.session != holder
         {
             self.let_go(&old);
@@ -105,9 +156,30 @@ impl Kv {
     }
 
     /// Writes a tombstone of a key that does not exist.
-    pub(super) fn put_tombstone(&mut self, key: Arc<str>, grave: Tombstone) {
-        self.graves.insert((grave.index, key.clone()));
-        self.tombstones.insert(key, grave);
+    pub(super) fn put_tombstone(&mut self, key: Arc<str>, tombstone: Tombstone) {
+        self.graves.insert((tombstone.index, key.clone()));
+        self.tombstones.insert(Grave { key, tombstone });
+    }
+
+    /// Removes everything below a prefix and leaves one tombstone. Returns whether anything was there.
+    fn cut_below(&mut self, prefix: &Arc<str>, tombstone: Tombstone) -> bool {
+        let gone = self.entries.cut_below(prefix);
+        if gone.is_empty() {
+            return false;
+        }
+        gone.marked().into_iter().for_each(|row| self.let_go(row));
+        release::later(gone);
+        self.put_cut(prefix.clone(), tombstone);
+        true
+    }
+
+    /// Writes the tombstone of all that was below a prefix.
+    pub(super) fn put_cut(&mut self, key: Arc<str>, tombstone: Tombstone) {
+        self.cut_graves.insert((tombstone.index, key.clone()));
+        let older = self.cut.insert(Grave { key: key.clone(), tombstone });
+        if let Some(older) = older.filter(|older| older.tombstone.index != tombstone.index) {
+            self.cut_graves.remove(&(older.tombstone.index, key));
+        }
     }
 
     /// The row's session no longer holds its key.
@@ -131,8 +203,12 @@ impl Kv {
     /// When the next lock delay ends or the next tombstone may be reaped.
     pub(super) fn next_housekeeping(&self) -> Option<ClusterTime> {
         let delay = self.delay_ends.get_min().map(|(until, _)| *until);
-        let grave = self.graves.get_min().and_then(|(_, key)| self.tombstones.get(key));
-        [delay, grave.map(|grave| grave.until)].into_iter().flatten().min()
+        let until = |graves: &OrdSet<(Index, Arc<str>)>, table: &Tree<Grave>| {
+            graves.get_min().and_then(|(_, key)| Some(table.get(key)?.tombstone.until))
+        };
+        let key = until(&self.graves, &self.tombstones);
+        let prefix = until(&self.cut_graves, &self.cut);
+        [delay, key, prefix].into_iter().flatten().min()
     }
 
     /// Forgets lock delays that are over, at most `left`.
@@ -149,28 +225,28 @@ impl Kv {
 
     /// Forgets tombstones that are old enough, at most `left`; returns the newest index forgotten.
     pub(super) fn reap(&mut self, limit: ClusterTime, left: &mut u32) -> Index {
-        let mut newest = Index::START;
-        while *left > 0
-            && let Some((index, key)) = self.graves.get_min().cloned()
-            && self.tombstones.get(&key).is_some_and(|grave| grave.until <= limit)
-        {
-            self.graves.remove(&(index, key.clone()));
-            self.tombstones.remove(&key);
-            newest = newest.max(index);
-            *left -= 1;
-        }
-        newest
+        let keys = reap_from(&mut self.graves, &mut self.tombstones, limit, left);
+        keys.max(reap_from(&mut self.cut_graves, &mut self.cut, limit, left))
     }
 }
 
-/// The entries of a table whose keys begin with `prefix`.
-fn range_below<'a, V: Clone>(
-    table: &'a OrdMap<Arc<str>, V>,
-    prefix: &'a str,
-) -> impl Iterator<Item = (&'a Arc<str>, &'a V)> {
-    table
-        .range::<_, str>((Bound::Included(prefix), Bound::Unbounded))
-        .take_while(move |(key, _)| key.starts_with(prefix))
+fn reap_from(
+    graves: &mut OrdSet<(Index, Arc<str>)>,
+    table: &mut Tree<Grave>,
+    limit: ClusterTime,
+    left: &mut u32,
+) -> Index {
+    let mut newest = Index::START;
+    while *left > 0
+        && let Some((index, key)) = graves.get_min().cloned()
+        && table.get(&key).is_some_and(|grave| grave.tombstone.until <= limit)
+    {
+        table.remove(&key);
+        graves.remove(&(index, key));
+        newest = newest.max(index);
+        *left -= 1;
+    }
+    newest
 }
 
 impl Change<'_> {
@@ -275,6 +351,15 @@ impl Change<'_> {
         self.touch(Topic::Key(key.clone()));
     }
 
+    /// Deletes everything below a prefix. One topic tells of it: those who watch a key or a prefix
+    /// below find themselves.
+    fn delete_below(&mut self, prefix: &Arc<str>) {
+        let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };
+        if self.state.kv.cut_below(prefix, grave) {
+            self.touch(Topic::Prefix(prefix.clone()));
+        }
+    }
+
     /// Deletes a key or a prefix if the condition holds.
     pub(super) fn delete_keys(&mut self, key: &Arc<str>, mode: &KvDeleteMode) -> Outcome {
         match mode {
@@ -286,13 +371,7 @@ impl Change<'_> {
                 }
                 self.delete_key(key);
             }
-            KvDeleteMode::Recurse => {
-                let keys: Vec<Arc<str>> =
-                    self.state.kv.below(key).map(|(key, _)| key.clone()).collect();
-                for key in &keys {
-                    self.delete_key(key);
-                }
-            }
+            KvDeleteMode::Recurse => self.delete_below(key),
         }
         Outcome::Held(true)
     }

@@ -10,7 +10,10 @@ use crate::command::{CommandId, Outcome, Rejection};
 use crate::index::fold;
 use crate::raft::NodeId;
 use crate::record::{Check, Coordinate, Event, KvEntry, Node, NodeKind, Query, Service, Session};
-use crate::{ClusterTime, Index};
+use crate::{ClusterTime, Index, Topic};
+
+/// About how many bytes of JSON one row makes, beside long values.
+pub(super) const ROW_BYTES: usize = 256;
 
 impl State {
     /// Cluster time.
@@ -175,6 +178,34 @@ impl State {
         self.locate_check(agent, id)
     }
 
+    /// About how many bytes an answer has that shows what a topic is about. It is found without
+    /// looking at the rows; whoever answers decides by it where to render.
+    #[must_use]
+    pub fn answer_bytes(&self, topic: &Topic) -> usize {
+        let rows = match topic {
+            Topic::Key(key) => return self.key(key).map_or(0, |row| row.value.len()),
+            Topic::Prefix(prefix) => return self.kv.entries.sum_below(prefix).weight,
+            Topic::Service(name) => {
+                // Each with its node and two or three checks.
+                let named = self.catalog.names.get(&*fold(name));
+                4 * named.map_or(0, |named| named.instances.len())
+            }
+            Topic::Node(name) => {
+                let slot = self.catalog.slot(name);
+                slot.map_or(0, |slot| slot.services.len() + slot.checks.len())
+            }
+            // Nodes, checks and sessions have numbers; services are about as many.
+            Topic::Services | Topic::Nodes | Topic::Checks | Topic::Sessions => {
+                self.deadlines.len() + self.catalog.service_ids.len()
+            }
+            Topic::Events => self.events.len(),
+            Topic::Coordinates => self.coordinates.len(),
+            Topic::Queries => self.queries.len(),
+            Topic::Everything | Topic::Autopilot => 1,
+        };
+        rows * ROW_BYTES
+    }
+
     /// One key.
     #[must_use]
     pub fn key(&self, key: &str) -> Option<&KvEntry> {
@@ -183,7 +214,7 @@ impl State {
 
     /// All keys that begin with `prefix`, in byte order.
     pub fn keys_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KvEntry> {
-        self.kv.below(prefix).map(|(_, row)| &**row)
+        self.kv.below(prefix).map(|row| &**row)
     }
 
     /// One session.

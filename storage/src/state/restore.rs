@@ -1,38 +1,42 @@
 //! Restoring a backup: everything that clients see is replaced, in one change.
 //!
-//! A backup is too large for one entry of the log. It comes in pieces that are staged in the state,
-//! one restore at a time, and takes effect with one last command. A restore that nobody goes on with
-//! is dropped after a while of cluster time.
+//! A backup is too large for one entry of the log. It comes in pieces, one restore at a time, and takes
+//! effect with one last command. A restore that nobody goes on with is dropped after a while of cluster
+//! time. Each piece becomes rows of the state-to-be when it comes ([`Progress`]), so no entry takes
+//! longer than a piece does, the last one included: what it still has to do grows with what has a
+//! deadline, not with what there is.
 //!
 //! What is restored was true in another life of the cluster, so it is carried over into this one:
 //!
-//! * every row, and every topic, gets the index of the restore, which is larger than every index of
-//!   this cluster and every index in the backup. So no index ever falls, neither for clients of this
-//!   cluster nor for those that bring indexes of the old one: every blocked query wakes, and a
-//!   compare-and-set with an index from before the restore fails. `CreateIndex` is kept;
+//! * every row gets an index that is larger than every index of the backup and of this cluster, and
+//!   that no other change gets: it is reserved when the head of the backup has come. Every topic gets
+//!   the index of the last command: the same one, if nothing else changed meanwhile. So no index ever
+//!   falls, neither for clients of this cluster nor for those that bring indexes of the old one: every
+//!   blocked query wakes, and a compare-and-set with an index from before the restore fails.
+//!   `CreateIndex` is kept;
 //! * times are kept as distances from now: a TTL that had ten seconds left has ten seconds left;
 //! * rows get new numbers, since numbers are never used again.
 //!
 //! Kept from the running cluster are its time, its counters, the origin records, and what it says of
 //! its own servers and their hosts.
 
-use std::collections::BTreeMap;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use imbl::Vector;
+use imbl::{OrdMap, Vector};
 
 use super::State;
 use super::agent::SERVER_SERVICE;
 use super::catalog::SERF_HEALTH;
 use super::change::Change;
 use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
-use super::topic::{TableIndexes, TopicIndexes};
+use super::topic::TopicIndexes;
 use crate::command::{Outcome, Rejection};
-use crate::record::{Autopilot, CheckRegistration, Indexes, NodeKind};
+use crate::record::{Autopilot, Check, CheckRegistration, Indexes, NodeKind};
 use crate::snapshot::RecordReader;
-use crate::{ClusterTime, Index, Millis, Topic};
+use crate::snapshot::format;
+use crate::{ClusterTime, Index, Millis, Topic, release};
 
 /// A restore that nobody goes on with for this long is dropped.
 pub(super) const STAGED_IDLE_MAX: Millis = Millis::from_secs(60);
@@ -48,15 +52,66 @@ pub(super) struct Staged {
     pub(super) id: Arc<str>,
     /// When the last piece came.
     pub(super) touched: ClusterTime,
-    /// The pieces so far.
-    pub(super) pieces: Vector<Bytes>,
+    /// The pieces so far, as they came: what a snapshot has of it.
+    pub(super) pieces: Vector<StagedPiece>,
+    /// How many bytes they are.
+    length: u64,
+    /// What was made of them.
+    progress: Arc<Progress>,
 }
 
 impl Staged {
-    /// How many bytes there are.
-    pub(super) fn len(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    /// A backup of which nothing has come.
+    pub(super) fn new(id: Arc<str>, touched: ClusterTime) -> Self {
+        Self { id, touched, pieces: Vector::new(), length: 0, progress: Arc::default() }
     }
+
+    /// What is reserved for the rows, once the head of the backup has come.
+    pub(super) fn reservation(&self) -> Option<Reservation> {
+        self.progress.carry.as_ref().map(|carry| carry.reservation)
+    }
+
+    /// Takes over the reservation from a snapshot. Call it before the first piece.
+    pub(super) fn set_reservation(&mut self, reservation: Reservation) {
+        Arc::make_mut(&mut self.progress).reservation = Some(reservation);
+    }
+
+    /// Adds a piece and makes rows of it.
+    pub(super) fn take_in(&mut self, piece: StagedPiece, running: &mut Running) {
+        self.length += piece.bytes.len() as u64;
+        Arc::make_mut(&mut self.progress).take_in(piece.bytes.clone(), running);
+        self.pieces.push_back(piece);
+    }
+
+    fn discard(self) {
+        let progress = Arc::unwrap_or_clone(self.progress);
+        release::later(progress.import.into_state());
+    }
+}
+
+/// What the cluster reserves for a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reservation {
+    /// The index of the rows. No other change gets it.
+    pub(super) index: Index,
+    /// The time of the cluster then.
+    pub(super) time: ClusterTime,
+}
+
+/// A piece of a backup.
+#[derive(Debug, Clone)]
+pub(super) struct StagedPiece {
+    pub(super) bytes: Bytes,
+    /// The last number that the cluster had given when it came: its rows got the next ones.
+    pub(super) last_number: u64,
+}
+
+/// Where the running cluster stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running {
+    pub(super) index: Index,
+    pub(super) time: ClusterTime,
+    pub(super) last_number: u64,
 }
 
 impl State {
@@ -68,8 +123,26 @@ impl State {
     /// Drops a restore that nobody goes on with; nobody sees it go.
     pub(super) fn drop_idle_restore(&mut self, limit: ClusterTime) {
         if self.restore_deadline().is_some_and(|deadline| deadline <= limit) {
-            self.staged = None;
+            self.drop_restore();
         }
+    }
+
+    fn drop_restore(&mut self) {
+        if let Some(staged) = self.staged.take() {
+            staged.discard();
+        }
+    }
+
+    /// The index of the next change. Skips the reserved one.
+    pub(super) fn next_index(&self) -> Index {
+        let next = self.index.next();
+        let reserved = self.staged.as_ref().and_then(Staged::reservation);
+        if reserved.is_some_and(|reserved| reserved.index == next) { next.next() } else { next }
+    }
+
+    /// Where the cluster stands, for a backup that is carried over into it.
+    pub(super) fn running(&self) -> Running {
+        Running { index: self.index, time: self.time, last_number: self.last_number }
     }
 
     /// Whether a backup could be restored here, all of it; nothing is changed.
@@ -77,7 +150,9 @@ impl State {
     /// # Errors
     /// `InvalidData` with the first thing that is wrong with it.
     pub fn try_restore(&self, backup: Bytes) -> io::Result<()> {
-        carried_over(self, &Vector::unit(backup)).map(|_| ())
+        let mut progress = Progress::default();
+        progress.take_in(backup, &mut self.running());
+        progress.finish().map(|_| ())
     }
 }
 
@@ -88,8 +163,8 @@ impl Change<'_> {
         if self.state.staged.as_ref().is_some_and(|staged| staged.id != *id) {
             return Err(Rejection::RestoreInProgress);
         }
-        let touched = self.time();
-        self.state.staged = Some(Staged { id: id.clone(), touched, pieces: Vector::new() });
+        self.state.drop_restore();
+        self.state.staged = Some(Staged::new(id.clone(), self.time()));
         Ok(())
     }
 
@@ -100,28 +175,47 @@ impl Change<'_> {
         offset: u64,
         piece: &Bytes,
     ) -> Result<(), Rejection> {
-        let time = self.time();
+        let mut running = self.state.running();
         let staged = self.state.staged.as_mut().filter(|staged| &*staged.id == id);
-        let staged = staged.filter(|staged| staged.len() == offset);
+        let staged = staged.filter(|staged| staged.length == offset);
         let staged = staged.ok_or(Rejection::RestoreLost)?;
-        staged.pieces.push_back(piece.clone());
-        staged.touched = time;
+        staged.touched = running.time;
+        let piece = StagedPiece { bytes: piece.clone(), last_number: running.last_number };
+        staged.take_in(piece, &mut running);
+        self.state.last_number = running.last_number;
         Ok(())
     }
 
     /// Puts a staged backup in the place of everything.
     pub(super) fn finish_restore(&mut self, id: &str) -> Result<Outcome, Rejection> {
         let staged = self.state.staged.as_ref().filter(|staged| &*staged.id == id);
-        let pieces = staged.ok_or(Rejection::RestoreLost)?.pieces.clone();
-        let restored = carried_over(self.state, &pieces)
-            .map_err(|fault| Rejection::InvalidBackup(fault.to_string()))?;
-        self.raise_index(restored.index);
-        let running = std::mem::replace(self.state, restored);
-        self.state.origins = running.origins.clone();
+        let progress = Progress::clone(&staged.ok_or(Rejection::RestoreLost)?.progress);
+        let (restored, reservation) =
+            progress.finish().map_err(|fault| Rejection::InvalidBackup(fault.to_string()))?;
+        // The rows' own index, unless the counter has passed it since it was reserved.
+        self.set_index(self.state.index.next().max(reservation.index));
+        let mut running = std::mem::replace(self.state, restored);
+        self.carry_on(&mut running, reservation);
         self.touch(Topic::Everything);
         self.keep_own_nodes(&running);
-        self.keep_autopilot(running.autopilot);
+        self.keep_autopilot(running.autopilot.take());
+        release::later(running);
         Ok(Outcome::Done)
+    }
+
+    /// Makes the restored state the running one's successor.
+    fn carry_on(&mut self, running: &mut State, reservation: Reservation) {
+        let (index, state) = (self.index(), &mut *self.state);
+        state.time = running.time;
+        state.last_number = running.last_number;
+        state.topics = topics(index);
+        state.tables.events = index;
+        state.tables.coordinates = index;
+        state.tables.queries = index;
+        state.tables.last_event = state.tables.last_event.max(running.tables.last_event);
+        state.restored = Some(index);
+        state.origins = std::mem::take(&mut running.origins);
+        state.postpone(running.time.since(reservation.time));
     }
 
     /// A backup from before autopilot was ever configured leaves its configuration alone.
@@ -190,38 +284,119 @@ impl Change<'_> {
     }
 }
 
-/// A state made of a backup, as if all of it had been written now, by the next change of a cluster
-/// that had made all changes of both.
-fn carried_over(running: &State, pieces: &Vector<Bytes>) -> io::Result<State> {
-    let open = || RecordReader::new(BufReader::new(Pieces(pieces.clone())));
-    // Numbers are given before any row is built, because the header says how many there are.
-    let mut numbers = Numbers { given: BTreeMap::new(), last: running.last_number };
-    let mut records = open()?;
-    let mut then = None;
-    while let Some(bytes) = records.next_record()? {
-        let record = decode(&bytes)?;
-        if let SnapshotRecord::Header(header) = &record {
-            then = Some((header.time, header.index));
+impl State {
+    /// Moves all times into the future: that is how long ago they were right. What comes up too early
+    /// in the queue of deadlines is looked at and put back.
+    fn postpone(&mut self, by: Millis) {
+        if by == Millis::ZERO {
+            return;
         }
-        numbers.give(&record);
-    }
-    let (then, newest) = then.ok_or_else(|| invalid("it has no header"))?;
-    if newest > INDEX_MAX {
-        return Err(invalid("its index is larger than any cluster's"));
-    }
-    let index = running.index.max(newest).next();
-    let carry = Carry { running, index, then, numbers };
-    let mut import = Import::default();
-    let mut records = open()?;
-    while let Some(bytes) = records.next_record()? {
-        if let Some(record) = carry.over(decode(&bytes)?)? {
-            import.add(record)?;
+        self.last_seen =
+            self.last_seen.iter().map(|(number, seen)| (*number, *seen + by)).collect();
+        let delays: Vec<_> =
+            self.kv.lock_delays.iter().map(|(key, until)| (key.clone(), *until + by)).collect();
+        for (key, until) in delays {
+            self.kv.delay_lock(&key, until);
+        }
+        let idle: Vec<(Arc<str>, ClusterTime)> = (self.catalog.nodes.iter())
+            .filter_map(|(key, slot)| Some((key.clone(), slot.idle_since? + by)))
+            .collect();
+        for (key, since) in idle {
+            if let Some(slot) = self.catalog.slot_mut(&key) {
+                slot.idle_since = Some(since);
+            }
+        }
+        let critical: Vec<(Arc<str>, Check)> = (self.catalog.nodes.iter())
+            .flat_map(|(key, slot)| slot.checks.values().map(move |row| (key, row)))
+            .filter_map(|(key, row)| {
+                let since = row.critical_since? + by;
+                Some((key.clone(), Check { critical_since: Some(since), ..Check::clone(row) }))
+            })
+            .collect();
+        for (key, row) in critical {
+            self.catalog.put_check_row(&key, Arc::new(row));
         }
     }
-    let mut state = import.finish()?;
-    // A backup of an older release may know less of these.
-    state.tables = carry.tables(state.tables.last_event);
-    Ok(state)
+}
+
+/// What was made of the pieces so far. A fault is kept until the end, where it is answered.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    pieces: Pieces,
+    /// Once the head has come; it has the pieces then.
+    records: Option<RecordReader<Pieces>>,
+    reservation: Option<Reservation>,
+    /// Once the header has come.
+    carry: Option<Carry>,
+    import: Import,
+    ended: bool,
+    fault: Option<Arc<io::Error>>,
+}
+
+impl Progress {
+    fn take_in(&mut self, piece: Bytes, running: &mut Running) {
+        if self.fault.is_some() {
+            return;
+        }
+        self.input().push(piece);
+        if let Err(fault) = self.read(running) {
+            self.fault = Some(Arc::new(fault));
+        }
+    }
+
+    fn input(&mut self) -> &mut Pieces {
+        self.records.as_mut().map_or(&mut self.pieces, RecordReader::input)
+    }
+
+    /// Makes rows of all records that are there as a whole.
+    fn read(&mut self, running: &mut Running) -> io::Result<()> {
+        if self.records.is_none() && format::has_head(self.pieces.peek(), self.pieces.len()) {
+            self.records = Some(RecordReader::new(std::mem::take(&mut self.pieces))?);
+        }
+        let Some(records) = &mut self.records else { return Ok(()) };
+        while !self.ended {
+            let (head, length) = (records.input().peek(), records.input().len());
+            if !format::has_record(head, length) {
+                return Ok(());
+            }
+            let Some(bytes) = records.next_record()? else {
+                self.ended = true;
+                break;
+            };
+            let record = decode(&bytes)?;
+            if let (SnapshotRecord::Header(header), None) = (&record, &self.carry) {
+                self.carry = Some(Carry::begin(header, self.reservation, running)?);
+            }
+            let carry = self.carry.as_mut().ok_or_else(|| invalid("it has no header"))?;
+            carry.give_number(&record, running);
+            if let Some(record) = carry.over(record)? {
+                self.import.set_last_number(running.last_number);
+                self.import.add(record)?;
+            }
+        }
+        if records.input().len() > 0 {
+            return Err(invalid("it goes on after its end"));
+        }
+        Ok(())
+    }
+
+    /// The restored state, and what was reserved for it.
+    fn finish(mut self) -> io::Result<(State, Reservation)> {
+        if let Some(fault) = self.fault {
+            return Err(io::Error::new(fault.kind(), fault.to_string()));
+        }
+        if !self.ended {
+            // Says what is missing.
+            let mut records = match self.records.take() {
+                Some(records) => records,
+                None => RecordReader::new(self.pieces)?,
+            };
+            while records.next_record()?.is_some() {}
+            return Err(invalid("it is cut off"));
+        }
+        let carry = self.carry.ok_or_else(|| invalid("it has no header"))?;
+        Ok((self.import.finish()?, carry.reservation))
+    }
 }
 
 fn decode(bytes: &[u8]) -> io::Result<SnapshotRecord<'_>> {
@@ -233,14 +408,47 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("backup: {what}"))
 }
 
-/// New numbers for old ones.
-struct Numbers {
-    given: BTreeMap<u64, u64>,
-    last: u64,
+fn topics(index: Index) -> TopicIndexes {
+    TopicIndexes {
+        nodes: index,
+        services: index,
+        checks: index,
+        sessions: index,
+        kv: index,
+        kv_floor: index,
+        extinction: Some(index),
+    }
 }
 
-impl Numbers {
-    fn give(&mut self, record: &SnapshotRecord<'_>) {
+/// How records of a backup are carried over into the running cluster.
+#[derive(Debug, Clone)]
+struct Carry {
+    reservation: Reservation,
+    /// Cluster time of the backup.
+    then: ClusterTime,
+    /// New numbers for old ones.
+    given: OrdMap<u64, u64>,
+}
+
+impl Carry {
+    /// Reserves what the backup needs, unless that was done before.
+    fn begin(
+        header: &StateHeader,
+        reservation: Option<Reservation>,
+        running: &Running,
+    ) -> io::Result<Self> {
+        if header.index > INDEX_MAX {
+            return Err(invalid("its index is larger than any cluster's"));
+        }
+        let reservation = reservation.unwrap_or_else(|| Reservation {
+            index: running.index.max(header.index).next(),
+            time: running.time,
+        });
+        Ok(Self { reservation, then: header.time, given: OrdMap::new() })
+    }
+
+    /// Gives a row that has a number the next one of the cluster.
+    fn give_number(&mut self, record: &SnapshotRecord<'_>, running: &mut Running) {
         let old = match record {
             SnapshotRecord::Node { number, .. } => *number,
             SnapshotRecord::Check { row, .. } => row.number,
@@ -248,26 +456,10 @@ impl Numbers {
             SnapshotRecord::Probe { probe, .. } => *probe,
             _ => return,
         };
-        // A number that comes twice is found when the rows are built.
-        self.last += 1;
-        self.given.insert(old, self.last);
+        running.last_number += 1;
+        self.given.insert(old, running.last_number);
     }
 
-    fn of(&self, old: u64) -> io::Result<u64> {
-        self.given.get(&old).copied().ok_or_else(|| invalid("a number that nothing has"))
-    }
-}
-
-/// How records of a backup are carried over into the running cluster.
-struct Carry<'a> {
-    running: &'a State,
-    index: Index,
-    /// Cluster time of the backup.
-    then: ClusterTime,
-    numbers: Numbers,
-}
-
-impl Carry<'_> {
     /// The record as it is from now on; `None` for what is not restored.
     fn over<'b>(&self, record: SnapshotRecord<'b>) -> io::Result<Option<SnapshotRecord<'b>>> {
         use std::borrow::Cow::Owned;
@@ -277,8 +469,13 @@ impl Carry<'_> {
                 let mut row = row.into_owned();
                 row.indexes = self.indexes(row.indexes);
                 let idle_since = idle_since.map(|since| self.time(since));
-                let number = self.numbers.of(number)?;
-                SnapshotRecord::Node { row: Owned(row), number, index: self.index, idle_since }
+                let number = self.number(number)?;
+                SnapshotRecord::Node {
+                    row: Owned(row),
+                    number,
+                    index: self.reservation.index,
+                    idle_since,
+                }
             }
             SnapshotRecord::Service(row) => {
                 let mut row = row.into_owned();
@@ -286,12 +483,12 @@ impl Carry<'_> {
                 SnapshotRecord::Service(Owned(row))
             }
             SnapshotRecord::ServiceIndex { name, .. } => {
-                SnapshotRecord::ServiceIndex { name, index: self.index }
+                SnapshotRecord::ServiceIndex { name, index: self.reservation.index }
             }
             SnapshotRecord::Check { row, last_seen } => {
                 let mut row = row.into_owned();
                 row.indexes = self.indexes(row.indexes);
-                row.number = self.numbers.of(row.number)?;
+                row.number = self.number(row.number)?;
                 row.critical_since = row.critical_since.map(|since| self.time(since));
                 let last_seen = last_seen.map(|seen| self.time(seen));
                 SnapshotRecord::Check { row: Owned(row), last_seen }
@@ -299,14 +496,13 @@ impl Carry<'_> {
             SnapshotRecord::Session { row, last_seen } => {
                 let mut row = row.into_owned();
                 row.indexes = self.indexes(row.indexes);
-                row.number = self.numbers.of(row.number)?;
+                row.number = self.number(row.number)?;
                 let last_seen = last_seen.map(|seen| self.time(seen));
                 SnapshotRecord::Session { row: Owned(row), last_seen }
             }
-            SnapshotRecord::Probe { check, probe } => SnapshotRecord::Probe {
-                check: self.numbers.of(check)?,
-                probe: self.numbers.of(probe)?,
-            },
+            SnapshotRecord::Probe { check, probe } => {
+                SnapshotRecord::Probe { check: self.number(check)?, probe: self.number(probe)? }
+            }
             other => return Ok(self.over_elsewhere(other)),
         }))
     }
@@ -321,9 +517,14 @@ impl Carry<'_> {
                 SnapshotRecord::Key(Owned(row))
             }
             SnapshotRecord::Tombstone { key, mut grave } => {
-                grave.index = self.index;
+                grave.index = self.reservation.index;
                 grave.until = self.time(grave.until);
                 SnapshotRecord::Tombstone { key, grave }
+            }
+            SnapshotRecord::Cut { prefix, mut grave } => {
+                grave.index = self.reservation.index;
+                grave.until = self.time(grave.until);
+                SnapshotRecord::Cut { prefix, grave }
             }
             SnapshotRecord::LockDelay { key, until } => {
                 SnapshotRecord::LockDelay { key, until: self.time(until) }
@@ -346,6 +547,9 @@ impl Carry<'_> {
             | SnapshotRecord::Outcome { .. }
             | SnapshotRecord::Staged { .. }
             | SnapshotRecord::StagedPiece(_)
+            | SnapshotRecord::StagedReservation { .. }
+            | SnapshotRecord::StagedNumber(_)
+            | SnapshotRecord::Restored(_)
             | SnapshotRecord::Header(_)
             | SnapshotRecord::Node { .. }
             | SnapshotRecord::Service(_)
@@ -358,56 +562,65 @@ impl Carry<'_> {
     }
 
     fn header(&self) -> StateHeader {
-        let index = self.index;
-        StateHeader {
-            time: self.running.time,
-            index,
-            last_number: self.numbers.last,
-            topics: TopicIndexes {
-                nodes: index,
-                services: index,
-                checks: index,
-                sessions: index,
-                kv: index,
-                kv_floor: index,
-                extinction: Some(index),
-            },
-        }
+        let Reservation { index, time } = self.reservation;
+        StateHeader { time, index, last_number: 0, topics: topics(index) }
     }
 
-    fn tables(&self, last_event: u64) -> TableIndexes {
-        TableIndexes {
-            events: self.index,
-            coordinates: self.index,
-            queries: self.index,
-            last_event: last_event.max(self.running.tables.last_event),
-        }
+    fn number(&self, old: u64) -> io::Result<u64> {
+        self.given.get(&old).copied().ok_or_else(|| invalid("a number that nothing has"))
     }
 
     fn indexes(&self, old: Indexes) -> Indexes {
-        Indexes { create: old.create.min(self.index), modify: self.index }
+        let index = self.reservation.index;
+        Indexes { create: old.create.min(index), modify: index }
     }
 
     /// The time that is as far from now as this one was from the time of the backup. In a cluster
     /// that is younger than that, the time it began.
     fn time(&self, time: ClusterTime) -> ClusterTime {
-        let now = self.running.time;
+        let now = self.reservation.time;
         if time >= self.then { now + time.since(self.then) } else { now - self.then.since(time) }
     }
 }
 
-/// Reads pieces one after the other.
-struct Pieces(Vector<Bytes>);
+/// Pieces that are read one after the other.
+#[derive(Debug, Clone, Default)]
+struct Pieces {
+    queue: Vector<Bytes>,
+    length: usize,
+}
+
+impl Pieces {
+    fn push(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        self.queue.push_back(piece);
+    }
+
+    fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The first bytes, without reading them.
+    fn peek<const N: usize>(&self) -> Option<[u8; N]> {
+        let mut bytes = self.queue.iter().flatten().copied();
+        let mut first = [0; N];
+        for place in &mut first {
+            *place = bytes.next()?;
+        }
+        Some(first)
+    }
+}
 
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(piece) = self.0.front_mut() {
+        while let Some(piece) = self.queue.front_mut() {
             if piece.is_empty() {
-                self.0.pop_front();
+                self.queue.pop_front();
                 continue;
             }
             let length = piece.len().min(buffer.len());
             piece.copy_to_slice(&mut buffer[..length]);
+            self.length -= length;
             return Ok(length);
         }
         Ok(0)

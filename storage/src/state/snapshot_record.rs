@@ -14,15 +14,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
-use super::kv::Tombstone;
+use super::kv::{Grave, Tombstone};
 use super::origin::OriginRecord;
-use super::restore::Staged;
+use super::restore::{Reservation, Staged, StagedPiece};
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::mutant::{self, Mutant};
@@ -157,6 +156,24 @@ pub enum SnapshotRecord<'a> {
         /// The last number of the run.
         last: u64,
     },
+    /// A prefix below which everything was deleted.
+    Cut {
+        /// The prefix.
+        prefix: Cow<'a, str>,
+        /// What is kept of it.
+        grave: Tombstone,
+    },
+    /// What is reserved for the backup that is being handed over; before its first piece.
+    StagedReservation {
+        /// The index of its rows.
+        index: Index,
+        /// The cluster's time then.
+        time: ClusterTime,
+    },
+    /// Before each of its pieces: the last number that the cluster had given when it came.
+    StagedNumber(u64),
+    /// The index of the last restore.
+    Restored(Index),
 }
 
 /// Where [`State::export`] puts records.
@@ -203,10 +220,18 @@ impl State {
         if let Some(row) = &self.autopilot {
             sink(SnapshotRecord::Autopilot(Cow::Borrowed(row)))?;
         }
-        let Some(Staged { id, touched, pieces }) = &self.staged else { return Ok(()) };
-        sink(SnapshotRecord::Staged { id: Cow::Borrowed(id), touched: *touched })?;
-        for piece in pieces {
-            sink(SnapshotRecord::StagedPiece(piece.clone()))?;
+        if let Some(index) = self.restored {
+            sink(SnapshotRecord::Restored(index))?;
+        }
+        let Some(staged) = &self.staged else { return Ok(()) };
+        let (id, touched) = (Cow::Borrowed(&*staged.id), staged.touched);
+        sink(SnapshotRecord::Staged { id, touched })?;
+        if let Some(Reservation { index, time }) = staged.reservation() {
+            sink(SnapshotRecord::StagedReservation { index, time })?;
+        }
+        for StagedPiece { bytes, last_number } in &staged.pieces {
+            sink(SnapshotRecord::StagedNumber(*last_number))?;
+            sink(SnapshotRecord::StagedPiece(bytes.clone()))?;
         }
         Ok(())
     }
@@ -239,11 +264,14 @@ impl State {
     }
 
     fn export_kv(&self, sink: &mut Sink<'_>) -> io::Result<()> {
-        for row in self.kv.entries.values() {
+        for row in self.kv.entries.iter() {
             sink(SnapshotRecord::Key(Cow::Borrowed(row)))?;
         }
-        for (key, grave) in &self.kv.tombstones {
-            sink(SnapshotRecord::Tombstone { key: Cow::Borrowed(key), grave: *grave })?;
+        for Grave { key, tombstone } in self.kv.tombstones.iter() {
+            sink(SnapshotRecord::Tombstone { key: Cow::Borrowed(key), grave: *tombstone })?;
+        }
+        for Grave { key, tombstone } in self.kv.cut.iter() {
+            sink(SnapshotRecord::Cut { prefix: Cow::Borrowed(key), grave: *tombstone })?;
         }
         for (key, until) in &self.kv.lock_delays {
             sink(SnapshotRecord::LockDelay { key: Cow::Borrowed(key), until: *until })?;
@@ -301,11 +329,13 @@ impl State {
 }
 
 /// A state that is being rebuilt, record by record.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Import {
     state: State,
     has_header: bool,
     has_tables: bool,
+    /// For the next staged piece.
+    staged_number: Option<u64>,
 }
 
 impl Import {
@@ -340,6 +370,7 @@ impl Import {
             SnapshotRecord::Tombstone { key, grave } => {
                 return self.add_tombstone(key.into(), grave);
             }
+            SnapshotRecord::Cut { prefix, grave } => return self.add_cut(prefix.into(), grave),
             SnapshotRecord::LockDelay { key, until } => {
                 self.state.kv.delay_lock(&key.into(), until);
             }
@@ -372,15 +403,13 @@ impl Import {
                 return unique(replaced, "two configurations of autopilot");
             }
             SnapshotRecord::Probe { check, probe } => return self.add_probe(check, probe),
-            SnapshotRecord::Staged { id, touched } => {
-                let staged = Staged { id: id.into(), touched, pieces: Vector::new() };
-                return unique(self.state.staged.replace(staged), "two restores at a time");
+            SnapshotRecord::Restored(index) => {
+                return unique(self.state.restored.replace(index), "two last restores");
             }
-            SnapshotRecord::StagedPiece(piece) => {
-                let staged = self.state.staged.as_mut();
-                let staged = staged.ok_or_else(|| invalid("a piece of no restore"))?;
-                staged.pieces.push_back(piece);
-            }
+            staged @ (SnapshotRecord::Staged { .. }
+            | SnapshotRecord::StagedReservation { .. }
+            | SnapshotRecord::StagedNumber(_)
+            | SnapshotRecord::StagedPiece(_)) => return self.add_staged(staged),
         }
         Ok(())
     }
@@ -394,6 +423,39 @@ impl Import {
             return Err(invalid("a snapshot without a header"));
         }
         Ok(self.state)
+    }
+
+    /// Numbers up to this one were given.
+    pub(super) fn set_last_number(&mut self, number: u64) {
+        self.state.last_number = number;
+    }
+
+    /// What there is so far.
+    pub(super) fn into_state(self) -> State {
+        self.state
+    }
+
+    fn add_staged(&mut self, record: SnapshotRecord<'_>) -> io::Result<()> {
+        let mut running = self.state.running();
+        let staged = self.state.staged.as_mut();
+        match (record, staged) {
+            (SnapshotRecord::Staged { id, touched }, None) => {
+                self.state.staged = Some(Staged::new(id.into(), touched));
+            }
+            (SnapshotRecord::StagedReservation { index, time }, Some(staged)) => {
+                staged.set_reservation(Reservation { index, time });
+            }
+            (SnapshotRecord::StagedNumber(number), Some(_)) => self.staged_number = Some(number),
+            (SnapshotRecord::StagedPiece(bytes), Some(staged)) => {
+                // A snapshot from before there was one: nobody has seen a row of that backup.
+                let last_number = self.staged_number.take().unwrap_or(running.last_number);
+                running.last_number = last_number;
+                staged.take_in(StagedPiece { bytes, last_number }, &mut running);
+                self.state.last_number = self.state.last_number.max(running.last_number);
+            }
+            _ => return Err(invalid("two restores at a time, or a part of none")),
+        }
+        Ok(())
     }
 
     fn add_header(&mut self, header: &StateHeader) {
@@ -497,6 +559,14 @@ impl Import {
             return Err(invalid("a tombstone of a key that exists"));
         }
         self.state.kv.put_tombstone(key, grave);
+        Ok(())
+    }
+
+    fn add_cut(&mut self, prefix: Arc<str>, grave: Tombstone) -> io::Result<()> {
+        if self.state.kv.cut.contains_key(&prefix) {
+            return Err(invalid("two ends of all below one prefix"));
+        }
+        self.state.kv.put_cut(prefix, grave);
         Ok(())
     }
 

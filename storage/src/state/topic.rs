@@ -48,6 +48,12 @@ impl State {
     /// that touches the topic, and never falls.
     #[must_use]
     pub fn topic_index(&self, topic: &Topic) -> Index {
+        let index = self.own_index(topic);
+        // Restored rows have the index that was reserved when the restore began.
+        self.restored.map_or(index, |restored| index.max(restored))
+    }
+
+    fn own_index(&self, topic: &Topic) -> Index {
         let topics = &self.topics;
         match topic {
             Topic::Key(key) => self.kv.entries.get(key).map_or(topics.kv, |row| row.indexes.modify),

@@ -133,7 +133,7 @@ impl Change<'_> {
                 None => Err(format!("key {key:?} doesn't exist")),
             },
             KeyVerb::GetTree => {
-                let rows = self.state.kv.below(key).map(|(_, row)| TxnResult::Key(row.clone()));
+                let rows = self.state.kv.below(key).map(|row| TxnResult::Key(row.clone()));
                 // One more than allowed, so that the caller sees that there are too many.
                 Ok(rows.take(RESULTS_MAX + 1).collect())
             }

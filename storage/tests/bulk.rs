@@ -1,0 +1,208 @@
+//! What one entry may be about, however much that is: how long its apply takes, and what comes back.
+//!
+//! `QUORATE_BULK=1300000 cargo test --release -p quorate-storage --test bulk -- --nocapture` prints the
+//! times for so many keys, and for fewer of everything else. Without it the numbers are small, and only
+//! what does not depend on the machine is judged.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![expect(clippy::disallowed_methods, reason = "it measures how long something takes")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_storage::command::{
+    Batch, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part, SessionRequest,
+};
+use quorate_storage::machine::Published;
+use quorate_storage::record::{CheckStatus, SessionBehavior};
+use quorate_storage::{Effects, Millis, State, Topic, backup};
+
+/// Keys when nothing is said.
+const KEYS: usize = 20_000;
+/// How much of a backup one command carries (as the node has it).
+const PIECE_BYTES: usize = 256 * 1024;
+
+fn keys() -> usize {
+    std::env::var("QUORATE_BULK").map_or(KEYS, |text| text.parse().unwrap())
+}
+
+#[derive(Default)]
+struct Bench {
+    state: State,
+    seq: u64,
+    /// A version that a reader holds, as the node publishes one after each entry.
+    published: State,
+}
+
+impl Bench {
+    fn apply(&mut self, command: Command) -> (Effects, Duration) {
+        self.seq += 1;
+        let commands = vec![(self.seq, command)];
+        let part = Part { origin: 1, incarnation: 1, answered_through: self.seq - 1, commands };
+        self.apply_batch(&Batch { stamp: self.state.time(), duty: None, parts: vec![part] })
+    }
+
+    fn apply_batch(&mut self, batch: &Batch) -> (Effects, Duration) {
+        let begin = Instant::now();
+        let effects = self.state.apply(batch);
+        self.published = self.state.clone();
+        let took = begin.elapsed();
+        for (_, outcome) in &effects.outcomes {
+            assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+        }
+        (effects, took)
+    }
+
+    fn put(&mut self, key: &str, mode: KvPutMode) {
+        let value = Bytes::from_static(b"sixteen bytes...");
+        self.apply(Command::KvPut { key: key.into(), value, flags: 0, mode });
+    }
+
+    fn filled(prefix: &str, keys: usize) -> Self {
+        let mut bench = Self::default();
+        (0..keys).for_each(|n| bench.put(&format!("{prefix}{n:08}"), KvPutMode::Set));
+        bench
+    }
+}
+
+fn print(what: &str, number: usize, took: Duration) {
+    println!("{number:>9} {what:<40} {:>9.3} ms", took.as_secs_f64() * 1e3);
+}
+
+/// Resident memory of this process, in MiB.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096 / (1 << 20)
+}
+
+#[test]
+fn a_prefix_is_deleted_in_one_step_that_leaves_next_to_nothing() {
+    let number = keys();
+    let empty = resident();
+    let mut bench = Bench::filled("a/", number);
+    bench.put("b", KvPutMode::Set);
+    let full = resident();
+    let before = bench.state.clone();
+    let command = Command::KvDelete { key: "a/".into(), mode: KvDeleteMode::Recurse };
+    let (effects, took) = bench.apply(command);
+    print("keys below a prefix deleted", number, took);
+    assert_eq!(effects.touched.into_iter().collect::<Vec<_>>(), [Topic::Prefix("a/".into())]);
+    // Who had the old version still has it.
+    assert_eq!(before.keys_below("a/").count(), number);
+    let begin = Instant::now();
+    assert_eq!(bench.state.keys_below("a/").count(), 0);
+    let index = bench.state.topic_index(&Topic::Prefix("a/".into()));
+    print("below it: list and index", number, begin.elapsed());
+    assert_eq!(index, bench.state.index());
+    bench.state.check_invariants().unwrap();
+    let records = common::export(&bench.state).len();
+    assert!(records < 10, "{records} records for one key");
+    drop(before);
+    let begin = Instant::now();
+    // Freed behind the scenes; judged by what an allocator kept only in the printed figures.
+    while begin.elapsed() < Duration::from_secs(2) && number > KEYS && resident() > full / 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!(
+        "MiB resident: {empty} empty, {full} full, {} after {:?}",
+        resident(),
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn a_restore_takes_no_longer_than_its_pieces() {
+    let number = keys();
+    let mut bench = Bench::filled("a/", number);
+    for n in 0..number / 100 {
+        register(&mut bench, n, 1);
+    }
+    let version = Published { state: bench.state.clone(), ..Published::default() };
+    let backup: Bytes = backup::write(&version, Vec::new()).unwrap().into();
+    bench.apply(Command::RestoreBegin { id: "r".into() });
+    let mut longest = Duration::ZERO;
+    for (at, piece) in backup.chunks(PIECE_BYTES).enumerate() {
+        let offset = (at * PIECE_BYTES) as u64;
+        let piece = Bytes::copy_from_slice(piece);
+        longest =
+            longest.max(bench.apply(Command::RestorePiece { id: "r".into(), offset, piece }).1);
+        bench.put("meanwhile", KvPutMode::Set);
+    }
+    print("pieces of a backup, the longest", backup.len().div_ceil(PIECE_BYTES), longest);
+    let stamp = bench.state.time() + Millis(5_000);
+    bench.apply_batch(&Batch { stamp, ..Batch::default() });
+    let (_, took) = bench.apply(Command::RestoreFinish { id: "r".into() });
+    print("keys restored, the last step", number, took);
+    assert_eq!(bench.state.keys_below("a/").count(), number);
+    assert!(bench.state.key("meanwhile").is_none());
+    assert_eq!(bench.state.services().count(), number / 100);
+    if number <= KEYS {
+        bench.state.check_invariants().unwrap();
+    }
+}
+
+fn register(bench: &mut Bench, n: usize, hosts: usize) {
+    let mut check = common::check(&format!("c{n}"), CheckStatus::Passing);
+    check.definition.ttl = Millis(30_000);
+    let service = common::service(&format!("web-{n}"), "web", "10.1.1.1", 80);
+    bench.apply(Command::AgentRegisterService {
+        agent: common::agent(&format!("h{}", n % hosts)),
+        service: Box::new(service),
+        checks: vec![check],
+        replace_existing_checks: false,
+    });
+}
+
+#[test]
+fn what_else_one_entry_may_be_about() {
+    let number = keys() / 20;
+    let mut bench = Bench::default();
+    (0..number).for_each(|n| register(&mut bench, n, 1));
+    let begin = Instant::now();
+    let _ = bench.state.hash();
+    print("services with a check: state hash", number, begin.elapsed());
+    let records = common::export(&bench.state);
+    let begin = Instant::now();
+    common::import(&records);
+    print("services with a check: import", number, begin.elapsed());
+    let stamp = bench.state.time() + Millis(60_000);
+    let duty = Some(Duty::Expire { up_to: stamp, max: 512 });
+    let (effects, took) = bench.apply_batch(&Batch { stamp, duty, parts: Vec::new() });
+    assert!(!effects.touched.is_empty());
+    print("TTL checks due: one entry of expiry", number, took);
+    let agent = common::agent("h0");
+    let (_, took) = bench.apply(Command::AgentLeave { agent });
+    print("services on a node that leaves", number, took);
+    assert_eq!(bench.state.services().count(), 0);
+
+    for behavior in [SessionBehavior::Release, SessionBehavior::Delete] {
+        let mut bench = Bench::default();
+        bench.apply(Command::SessionCreate(Box::new(SessionRequest {
+            agent: common::agent("h1"),
+            node: "".into(),
+            id: "s".into(),
+            name: String::new(),
+            lock_delay_nanos: 15_000_000_000,
+            behavior,
+            ttl_text: String::new(),
+            ttl: Millis::ZERO,
+            node_checks: Vec::new(),
+            service_checks: None,
+            checks: None,
+        })));
+        let lock = |bench: &mut Bench, prefix: &str| {
+            for n in 0..number {
+                bench.put(&format!("{prefix}{n}"), KvPutMode::Acquire("s".into()));
+            }
+        };
+        lock(&mut bench, "l/");
+        let command = Command::KvDelete { key: "l/".into(), mode: KvDeleteMode::Recurse };
+        print("locks below a prefix deleted", number, bench.apply(command).1);
+        lock(&mut bench, "m/");
+        let (_, took) = bench.apply(Command::SessionDestroy { id: "s".into() });
+        print(&format!("locks of a session that ends: {behavior:?}"), number, took);
+        bench.state.check_invariants().unwrap();
+    }
+}
