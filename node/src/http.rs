@@ -22,7 +22,7 @@
 //! area is a file and a line in [`endpoints`]. [`mesh`] and [`check_type`] are rules that all ways to
 //! register share. [`params`] reads query strings, [`cached`] what goes with `?cached`, and [`filter`]
 //! the expressions in them, [`near`] sorts by distance, [`blocking`] has the one loop of all blocking
-//! queries, [`wire`] turns records of the state into the shapes of the client crate.
+//! queries, [`heavy`] says where long answers are rendered, [`wire`] turns records of the state into the shapes of the client crate.
 //!
 //! # What it does not know
 //!
@@ -53,6 +53,7 @@ mod error;
 mod event;
 mod filter;
 mod health;
+mod heavy;
 mod kv;
 mod mesh;
 mod near;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use quorate_client::types::agent::{CheckRegistration as Body, CheckSpecification, CheckUpdate};
 use quorate_client::types::health::HealthCheck;
-use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome, Rejection};
 use quorate_storage::record::{Check, CheckDefinition, CheckRegistration, CheckStatus};
+use quorate_storage::{Millis, State, Topic};
 
 use super::agent_service::agents;
 use super::blocking;
@@ -14,7 +14,8 @@ use super::call::{Asked, Call};
 use super::check_type::{self, OnHost};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
-use super::filter::Fault;
+use super::filter::{Fault, Filter};
+use super::heavy;
 use super::path;
 use super::reply::Reply;
 use super::wire;
@@ -46,18 +47,26 @@ async fn list(call: Call) -> Answer {
     let asked = call.asked()?;
     let filter = call.filter().map_err(Fault::of_agent_checks)?;
     let published = blocking::at_barrier_or_own(&call.node, &options).await?;
-    let state = &published.state;
-    let listed = |check: &&std::sync::Arc<Check>| &*check.registration.id != SERF_HEALTH;
-    let mut checks: BTreeMap<String, HealthCheck> = match &asked {
+    let topic = match &asked {
+        Asked::One(agent) => Topic::node(&agent.name),
+        Asked::All => Topic::Checks,
+    };
+    let bytes = published.state.answer_bytes(&topic);
+    heavy::render(bytes, || listed(&call, &published.state, &asked, &filter)).await
+}
+
+fn listed(call: &Call, state: &State, asked: &Asked, filter: &Filter<HealthCheck>) -> Answer {
+    let is_shown = |check: &&std::sync::Arc<Check>| &*check.registration.id != SERF_HEALTH;
+    let mut checks: BTreeMap<String, HealthCheck> = match asked {
         Asked::One(agent) => state
             .checks_on(&agent.name)
-            .filter(listed)
+            .filter(is_shown)
             .map(|check| (check.registration.id.to_string(), wire::agent_check(check)))
             .collect(),
         // Two agents may have the same id, so here the key names the agent too.
         Asked::All => agents(state)
             .flat_map(|agent| state.checks_on(agent))
-            .filter(listed)
+            .filter(is_shown)
             .map(|check| {
                 (format!("{}/{}", check.node, check.registration.id), wire::agent_check(check))
             })

@@ -18,6 +18,8 @@ use super::blocking;
 use super::call::{Asked, Call};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
+use super::filter::Filter;
+use super::heavy;
 use super::mesh;
 use super::params::Params;
 use super::path;
@@ -51,10 +53,18 @@ async fn list(call: Call) -> Answer {
     let asked = call.asked()?;
     let filter = call.filter()?;
     let published = blocking::at_barrier_or_own(&call.node, &options).await?;
+    let topic = match &asked {
+        Asked::One(agent) => Topic::node(&agent.name),
+        Asked::All => Topic::Checks,
+    };
+    let bytes = published.state.answer_bytes(&topic);
+    heavy::render(bytes, || listed(&call, &published.state, &asked, &filter)).await
+}
+
+fn listed(call: &Call, state: &State, asked: &Asked, filter: &Filter<AgentService>) -> Answer {
     let datacenter = call.node.info().datacenter;
-    let state = &published.state;
     let shown = |service: &Service| wire::agent_service(service, &datacenter);
-    let mut services: BTreeMap<String, AgentService> = match &asked {
+    let mut services: BTreeMap<String, AgentService> = match asked {
         Asked::One(agent) => state
             .agent_services(&agent.name)
             .map(|service| (service.definition.id.to_string(), shown(service)))

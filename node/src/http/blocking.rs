@@ -18,6 +18,7 @@ use super::call::Call;
 use super::endpoint::Answer;
 use super::error::ApiError;
 use super::filter::Record;
+use super::heavy;
 use super::params::ReadOptions;
 use super::reply::CacheUse;
 use crate::node::{Consistency, Node, ReadError};
@@ -61,7 +62,9 @@ where
         _ => published.state.topic_index(&topic),
     };
     let contact = node.contact();
-    let reply = render(&published.state)?.with_read_headers(index, contact, options.effective);
+    let bytes = published.state.answer_bytes(&topic);
+    let reply = heavy::render(bytes, || render(&published.state)).await?;
+    let reply = reply.with_read_headers(index, contact, options.effective);
     Ok(reply.with_cache(cache, contact))
 }
 

@@ -10,11 +10,12 @@ use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
+
+use super::heavy;
 
 /// Shorter answers go out as they are (Consul's number): they fit into one packet anyway.
 const BYTES_MIN: u64 = 1_400;
@@ -50,7 +51,7 @@ pub(super) async fn compressed(response: Response) -> Response {
             return failed();
         }
     };
-    match beside_requests(plain.clone()).await {
+    match beside_requests(&plain).await {
         Ok(gzip) => {
             parts.headers.remove(CONTENT_LENGTH);
             parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -72,11 +73,11 @@ fn is_worth_it(response: &Response) -> bool {
     has_body && !is_gzip && !is_encoded && is_long
 }
 
-async fn beside_requests(plain: Bytes) -> io::Result<Vec<u8>> {
+async fn beside_requests(plain: &[u8]) -> io::Result<Vec<u8>> {
     if plain.len() <= INLINE_BYTES_MAX {
-        return gzip(&plain);
+        return gzip(plain);
     }
-    tokio::task::spawn_blocking(move || gzip(&plain)).await.map_err(io::Error::other)?
+    heavy::render(usize::MAX, || gzip(plain)).await
 }
 
 /// Level 1: JSON shrinks to a tenth with it as well, at a fraction of the time.

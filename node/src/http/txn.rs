@@ -11,16 +11,17 @@ use quorate_client::types::catalog::{Node, NodeService};
 use quorate_client::types::txn::{
     self, CheckOp, KvOp, NodeOp, ServiceOp, TxnAnswer, TxnOp, TxnReadMeta,
 };
-use quorate_storage::State;
 use quorate_storage::command::{CatalogRegistration, Command, Outcome, Rejection};
 use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
+use quorate_storage::{State, Topic};
 
 use super::blocking;
 use super::call::Call;
 use super::catalog::{check_node_id, check_registration, service_definition};
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
+use super::heavy;
 use super::wire;
 use axum::http::StatusCode;
 
@@ -44,14 +45,16 @@ async fn transact(mut call: Call) -> Answer {
         return written(&call, operations).await;
     }
     let published = blocking::at_barrier(&call.node, &options).await?;
-    let done = published.state.evaluate(&operations);
     let contact = call.node.contact();
     let read = TxnReadMeta {
         last_contact: wire::nanos(contact.last_contact).unsigned_abs(),
         known_leader: contact.known_leader,
         ..TxnReadMeta::default()
     };
-    Ok(answer(&call, &published.state, done, Some(read))?.with_contact(contact))
+    let state = &published.state;
+    let bytes = operations.iter().map(|operation| bytes_read(state, operation)).sum();
+    let shown = || answer(&call, state, state.evaluate(&operations), Some(read));
+    Ok(heavy::render(bytes, shown).await?.with_contact(contact))
 }
 
 async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
@@ -67,7 +70,31 @@ async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
         }
         Outcome::Done | Outcome::Held(_) | Outcome::Id(_) => Ok(Vec::new()),
     };
-    answer(call, &call.node.published().state, done, None)
+    let bytes = done.as_ref().map_or(0, |results| results.iter().map(bytes_shown).sum());
+    let published = call.node.published();
+    heavy::render(bytes, || answer(call, &published.state, done, None)).await
+}
+
+/// About how much an operation adds to an answer.
+fn bytes_read(state: &State, operation: &TxnOperation) -> usize {
+    match operation {
+        TxnOperation::Key { verb: KeyVerb::GetTree, key, .. } => {
+            state.answer_bytes(&Topic::Prefix(Arc::clone(key)))
+        }
+        TxnOperation::Key { verb: KeyVerb::Get, key, .. } => {
+            state.answer_bytes(&Topic::Key(Arc::clone(key)))
+        }
+        _ => 0,
+    }
+}
+
+/// The same for what it came to.
+fn bytes_shown(result: &TxnResult) -> usize {
+    const ROW_BYTES: usize = 256;
+    match result {
+        TxnResult::Key(row) => row.value.len() + ROW_BYTES,
+        TxnResult::Node(_) | TxnResult::Service(_) | TxnResult::Check(_) => ROW_BYTES,
+    }
 }
 
 fn answer(

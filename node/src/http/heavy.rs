@@ -1,0 +1,77 @@
+//! Where long answers are rendered: beside the runtime's own threads.
+//!
+//! A list of forty megabytes takes a few hundred milliseconds to render. Done like any other step of a
+//! request it would hold up a thread that also carries Raft: heartbeats, votes, elections. So a long
+//! answer is rendered where blocking is allowed, a few at a time; a short one, which is nearly every
+//! one, is rendered at once.
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
+use tokio::task;
+
+/// Answers that are estimated to be longer are rendered aside. Rendering so much takes a few
+/// milliseconds, the hand-over some tens of microseconds.
+pub(super) const INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// How many long answers are rendered or compressed at the same time. Each takes a processor, and
+/// memory for all of its text.
+const AT_ONCE_MAX: usize = 2;
+
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+
+/// Renders an answer of about so many bytes.
+pub(super) async fn render<T>(bytes: usize, render: impl FnOnce() -> T) -> T {
+    if bytes <= INLINE_BYTES_MAX || !can_step_aside() {
+        return render();
+    }
+    // Never closed: without a turn it would only be rendered a little sooner.
+    let _turn = TURNS.acquire().await;
+    task::block_in_place(render)
+}
+
+/// A runtime of one thread, as tests have it, has nowhere to step aside to.
+fn can_step_aside() -> bool {
+    Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn the_runtime_goes_on_while_a_long_answer_is_rendered() {
+        let (sender, receiver) = mpsc::channel();
+        // With its only thread taken, nothing would send.
+        tokio::spawn(async move { sender.send("somebody else's step") });
+        let long = tokio::spawn(render(INLINE_BYTES_MAX + 1, move || {
+            receiver.recv_timeout(Duration::from_secs(60))
+        }));
+        assert_eq!(long.await.unwrap(), Ok("somebody else's step"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn few_are_rendered_at_the_same_time() {
+        static RUNNING: AtomicUsize = AtomicUsize::new(0);
+        let answers = (0..20).map(|_| {
+            tokio::spawn(render(usize::MAX, || {
+                let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
+                std::thread::sleep(Duration::from_millis(2));
+                RUNNING.fetch_sub(1, Ordering::SeqCst);
+                running
+            }))
+        });
+        for answer in answers.collect::<Vec<_>>() {
+            let running = answer.await.unwrap();
+            assert!(running <= AT_ONCE_MAX, "{running} at once");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_thread_renders_everything_itself() {
+        assert_eq!(render(usize::MAX, || 1).await, 1);
+    }
+}
