@@ -85,6 +85,21 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// Whether an operation failed for want of something that may be there again: descriptors, room on the
+/// disk, memory, threads. The same operation may succeed later; a failing device is no shortage.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    /// `ENFILE` and `EMFILE`: the system's descriptors, the process' own. They have no kind.
+    const NO_DESCRIPTORS: [i32; 2] = [23, 24];
+    match error.kind() {
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::OutOfMemory
+        | io::ErrorKind::WouldBlock
+        | io::ErrorKind::Interrupted => true,
+        _ => error.raw_os_error().is_some_and(|number| NO_DESCRIPTORS.contains(&number)),
+    }
+}
+
 /// Makes the names in a directory durable: a file that was created, renamed or removed there.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -50,6 +50,7 @@ pub mod index;
 pub mod log_store;
 pub mod machine;
 pub mod mutant;
+pub mod panics;
 pub mod raft;
 pub mod record;
 pub mod recovery;

@@ -19,8 +19,10 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
+use crate::durable::is_shortage;
 use crate::log_store::cannot_be_written;
 use crate::mutant::{self, Mutant};
+use crate::panics;
 use crate::raft::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::record::KvEntry;
 use crate::snapshot::{RecordReader, RecordWriter, Snapshot, SnapshotStore};
@@ -31,6 +33,17 @@ mod tests;
 
 /// How much later than its waiters a mutant's state is there: long enough for them to look in vain.
 const PUBLISHED_LATE: Duration = Duration::from_millis(5);
+
+/// How long to wait before a snapshot is tried again that a shortage prevented.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
+/// How often one build is tried: the version that it writes is held in memory meanwhile. After that
+/// openraft asks for a newer one, when as many entries again have been applied.
+const BUILD_TRIES: u32 = 10;
+/// An installation that a shortage prevents says so with its first try, and then after so many.
+const TRIES_BETWEEN_WARNINGS: u32 = 10;
+
+/// What an operator has to know of an entry that cannot be applied.
+const POISON: &str = "This is a fault of this program, and every server that applies the entry ends like this one. Nothing is lost: keep the data directories, and start a version that can apply it (see \"An entry that no server can apply\" in the README)";
 
 /// One version of everything a reader may want: immutable once published.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +85,9 @@ pub struct Machine {
     published: Arc<ArcSwap<Published>>,
     observer: Arc<dyn Observer>,
     snapshots: Arc<Snapshots>,
+    /// Whether entries may be missing, as in openraft's own suite for stores.
+    #[cfg(test)]
+    takes_gaps: bool,
 }
 
 impl fmt::Debug for Machine {
@@ -103,7 +119,51 @@ impl Machine {
             Arc::new(Snapshots { store, current: Mutex::new(current), committing: Mutex::new(()) });
         let reader = StateReader(Arc::clone(&published));
         let restored = working.last_applied;
-        Ok((Self { working, restored, published, observer, snapshots }, reader))
+        let machine = Self {
+            working,
+            restored,
+            published,
+            observer,
+            snapshots,
+            #[cfg(test)]
+            takes_gaps: false,
+        };
+        Ok((machine, reader))
+    }
+
+    /// The same machine, for a suite whose logs have gaps.
+    #[cfg(test)]
+    pub(crate) fn taking_gaps(self) -> Self {
+        Self { takes_gaps: true, ..self }
+    }
+
+    /// Whether this entry is the next one.
+    fn follows(&self, id: &LogId) -> bool {
+        #[cfg(test)]
+        if self.takes_gaps {
+            return true;
+        }
+        self.working.last_applied.is_none_or(|last| id.index == last.index + 1)
+    }
+
+    /// Checks a snapshot to its end, then makes it durable and current.
+    async fn check_and_keep(
+        &self,
+        meta: &SnapshotMeta,
+        snapshot: &Snapshot,
+    ) -> io::Result<Published> {
+        let (snapshots, snapshot) = (Arc::clone(&self.snapshots), snapshot.clone());
+        let meta = meta.clone();
+        off_the_runtime(move || {
+            let version = read_snapshot(&snapshot)?;
+            if meta_of(&version) != meta {
+                let what = format!("the snapshot covers {}, not {meta}", meta_of(&version));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            snapshots.keep(&snapshot, meta)?;
+            Ok(version)
+        })
+        .await
     }
 
     fn publish(&self) -> Arc<Published> {
@@ -133,6 +193,15 @@ impl Machine {
 }
 
 impl Published {
+    /// Applies an entry and checks what it did. After an error nothing of it must be seen: the state is
+    /// in doubt.
+    fn apply_checked(&mut self, entry: Entry) -> io::Result<Effects> {
+        let (id, before) = (entry.log_id, self.state.before());
+        let effects = panics::contain(|| self.apply(entry)).map_err(|panic| poison(&id, &panic))?;
+        self.state.check_applied(before, &effects).map_err(|broken| poison(&id, &broken))?;
+        Ok(effects)
+    }
+
     /// The version of the current snapshot, or the empty one if there is none.
     pub(crate) fn from_snapshot(store: &dyn SnapshotStore) -> io::Result<Self> {
         store.current()?.map_or_else(|| Ok(Self::default()), |snapshot| read_snapshot(&snapshot))
@@ -155,6 +224,10 @@ impl Published {
             }
         }
     }
+}
+
+fn poison(id: &LogId, what: &str) -> io::Error {
+    io::Error::other(format!("log entry {id} cannot be applied: {what}. {POISON}"))
 }
 
 fn merge(all: &mut Effects, mut more: Effects) {
@@ -182,7 +255,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }
         while let Some((entry, responder)) = entries.try_next().await? {
             again.iter_mut().for_each(|again| again.push(entry.clone()));
-            merge(&mut effects, self.working.apply(entry));
+            if !self.follows(&entry.log_id) {
+                let last = self.working.last_applied.map(|last| last.index);
+                return Err(poison(&entry.log_id, &format!("it does not follow entry {last:?}")));
+            }
+            merge(&mut effects, self.working.apply_checked(entry)?);
             responders.extend(responder);
         }
         for entry in again.into_iter().flatten() {
@@ -205,20 +282,23 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &SnapshotMeta,
         snapshot: Snapshot,
     ) -> io::Result<()> {
-        let snapshots = Arc::clone(&self.snapshots);
-        let meta = meta.clone();
-        // Checked to its end, then durable, then in force.
-        self.working = off_the_runtime(move || {
-            let version = read_snapshot(&snapshot)?;
-            if meta_of(&version) != meta {
-                let what = format!("the snapshot covers {}, not {meta}", meta_of(&version));
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        // openraft has taken note of it, and an error would end the server: while there is a shortage,
+        // applying waits.
+        let mut tries = 0;
+        self.working = loop {
+            match self.check_and_keep(meta, &snapshot).await {
+                Err(error) if is_shortage(&error) => {
+                    if tries % TRIES_BETWEEN_WARNINGS == 0 {
+                        tracing::warn!(%error, "a snapshot cannot be installed now, and is tried again");
+                    }
+                    tries += 1;
+                    pause().await;
+                }
+                installed => {
+                    break installed.map_err(|error| cannot_be_written("a snapshot", &error))?;
+                }
             }
-            let kept = snapshots.keep(&snapshot, meta);
-            kept.map_err(|error| cannot_be_written("a snapshot", &error))?;
-            Ok(version)
-        })
-        .await?;
+        };
         self.observer.installed(&self.publish());
         Ok(())
     }
@@ -242,10 +322,24 @@ pub struct SnapshotBuilder {
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Snapshot;
 
+    /// Any error ends the server, so a shortage is none: the snapshot that there is stays the newest,
+    /// and the log behind it is kept.
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        let (version, snapshots) = (self.version.clone(), Arc::clone(&self.snapshots));
-        let built = off_the_runtime(move || snapshots.build(&version)).await;
-        let (meta, snapshot) = built.map_err(|error| cannot_be_written("a snapshot", &error))?;
+        for _ in 0..BUILD_TRIES {
+            let (version, snapshots) = (self.version.clone(), Arc::clone(&self.snapshots));
+            match off_the_runtime(move || snapshots.build(&version)).await {
+                Ok((meta, snapshot)) => return Ok(RaftSnapshot { meta, snapshot }),
+                Err(error) if is_shortage(&error) => {
+                    tracing::warn!(%error, "a snapshot cannot be written now, and is tried again");
+                }
+                Err(error) => return Err(cannot_be_written("a snapshot", &error)),
+            }
+            pause().await;
+        }
+        let (meta, snapshot) = self.snapshots.current().clone().unwrap_or_else(|| {
+            // Covers nothing, so openraft takes it for no progress.
+            (SnapshotMeta::default(), Snapshot::from_bytes(Vec::new()))
+        });
         Ok(RaftSnapshot { meta, snapshot })
     }
 }
@@ -314,6 +408,13 @@ async fn off_the_runtime<T: Send + 'static>(
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await.map_err(io::Error::other)?,
         Err(_) => work(),
+    }
+}
+
+/// Waits until a shortage may have passed. Where there is no tokio, there is no shortage either.
+async fn pause() {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        tokio::time::sleep(SHORTAGE_PAUSE).await;
     }
 }
 

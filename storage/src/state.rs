@@ -44,7 +44,7 @@
 //! | `topic.rs` | the index of each topic |
 //! | `read.rs` | what readers ask |
 //! | `snapshot_record.rs` | export, import and hash |
-//! | `invariants.rs` | the cross-check of all tables |
+//! | `invariants.rs`, `applied.rs` | the cross-check of all tables; the part of it that is cheap |
 //!
 //! # Stored and derived
 //!
@@ -57,6 +57,7 @@
 //! The Raft log, membership, JSON, HTTP, who is leader, who waits for what.
 
 mod agent;
+mod applied;
 mod autopilot;
 mod catalog;
 mod change;
@@ -86,6 +87,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
+pub use self::applied::Before;
 pub use self::kv::Tombstone;
 pub use self::origin::ANSWERED_PER_NOTE;
 pub use self::probe::{ProbeChange, Probes};

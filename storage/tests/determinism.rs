@@ -556,6 +556,9 @@ fn run(seed: u64, commands: usize) {
         let batch = generator.batch(&kept);
         let before = kept.clone();
         let effects = kept.apply(&batch);
+        kept.check_applied(before.before(), &effects).unwrap_or_else(|broken| {
+            panic!("seed {seed}, batch {batches}: {broken}: {batch:?}");
+        });
         assert_eq!(twin.apply(&batch), effects, "seed {seed}, batch {batches}");
         assert_eq!(
             rebuilt.apply(&batch),

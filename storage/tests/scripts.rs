@@ -268,7 +268,10 @@ impl Story {
 
     fn apply(&mut self, batch: &Batch) -> String {
         let before = self.state.index();
-        let Effects { outcomes, touched } = self.state.apply(batch);
+        let whole = self.state.before();
+        let effects = self.state.apply(batch);
+        self.state.check_applied(whole, &effects).unwrap();
+        let Effects { outcomes, touched } = effects;
         self.state.check_invariants().unwrap();
         let mut trace = String::new();
         for (id, outcome) in outcomes {

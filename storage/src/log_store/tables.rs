@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::codec::{self, Assembly, damaged};
 use crate::durable;
+use crate::panics;
 use crate::raft::Entry;
 
 /// Segments this large keep chunks of 64 KiB out of sled's blob files. Part of the file format: sled
@@ -176,11 +176,8 @@ fn open_db(dir: &Path) -> Result<sled::Db, sled::Error> {
 /// damaged files, or when the disk is full.
 pub(crate) fn guard<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     // Whoever gets the error stops using the store, so nothing half done is ever seen.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(io::Error::other(format!("sled panicked: {}", text.unwrap_or("without a message"))))
-    })
+    panics::contain(call)
+        .unwrap_or_else(|message| Err(io::Error::other(format!("sled panicked: {message}"))))
 }
 
 fn recovery_snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {

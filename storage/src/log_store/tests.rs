@@ -30,6 +30,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Stores {
         let dir = TempDir::new().unwrap();
         let (machine, _) =
             Machine::open(Arc::new(MemorySnapshots::default()), Arc::new(Nobody)).unwrap();
+        let machine = machine.taking_gaps();
         let store = open(&dir);
         Ok((dir, store, machine))
     }

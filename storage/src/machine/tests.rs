@@ -184,3 +184,93 @@ async fn the_outcomes_of_a_run_are_merged_in_order() {
     apply(&mut machine, vec![put(4)]).await;
     assert_eq!(*outcomes.0.lock().unwrap(), [vec![1, 3], vec![4]]);
 }
+
+/// A store without descriptors or room: so many times it cannot begin a snapshot.
+#[derive(Debug)]
+struct Short {
+    store: MemorySnapshots,
+    error: i32,
+    refusals: std::sync::atomic::AtomicU32,
+}
+
+impl Short {
+    const EIO: i32 = 5;
+    const EMFILE: i32 = 24;
+    const ENOSPC: i32 = 28;
+
+    fn machine(error: i32, refusals: u32) -> (Machine, StateReader) {
+        let refusals = refusals.into();
+        let store = Arc::new(Self { store: MemorySnapshots::default(), error, refusals });
+        Machine::open(store, Arc::new(Diary::default())).unwrap()
+    }
+}
+
+impl SnapshotStore for Short {
+    fn create(&self) -> io::Result<Box<dyn crate::snapshot::SnapshotSink>> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let refused = self.refusals.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        match refused {
+            Ok(_) => Err(io::Error::from_raw_os_error(self.error)),
+            Err(_) => self.store.create(),
+        }
+    }
+    fn spool(&self) -> io::Result<Box<dyn crate::snapshot::SnapshotSink>> {
+        self.store.spool()
+    }
+    fn current(&self) -> io::Result<Option<Snapshot>> {
+        self.store.current()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_a_shortage_prevents_is_written_when_it_has_passed() {
+    for error in [Short::EMFILE, Short::ENOSPC] {
+        let (mut machine, _) = Short::machine(error, 3);
+        apply(&mut machine, vec![blank(0), member(1, 9)]).await;
+        let built = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        assert_eq!(built.meta.last_log_id, Some(log_id::<TypeConfig>(1, 0, 1)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_gives_up_during_a_shortage_is_no_progress_and_no_error() {
+    let (mut machine, _) = Short::machine(Short::EMFILE, 2 * BUILD_TRIES);
+    apply(&mut machine, vec![blank(0)]).await;
+    let none = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert_eq!(none.meta, SnapshotMeta::default());
+    assert!(machine.get_current_snapshot().await.unwrap().is_none());
+    let none = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert_eq!(none.meta, SnapshotMeta::default());
+    let built = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id, Some(log_id::<TypeConfig>(1, 0, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_installation_waits_for_the_end_of_a_shortage() {
+    let (mut leader, _, _) = open(&MemorySnapshots::default());
+    apply(&mut leader, vec![blank(0), member(1, 9)]).await;
+    let built = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let (mut follower, reader) = Short::machine(Short::ENOSPC, 5 * BUILD_TRIES);
+    follower.install_snapshot(&built.meta, built.snapshot).await.unwrap();
+    assert_eq!(reader.load().last_applied, built.meta.last_log_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_device_is_no_shortage() {
+    let (mut machine, _) = Short::machine(Short::EIO, 1);
+    apply(&mut machine, vec![blank(0)]).await;
+    let failed = machine.get_snapshot_builder().await.build_snapshot().await;
+    assert!(failed.unwrap_err().to_string().contains("a snapshot cannot be written"));
+}
+
+#[tokio::test]
+async fn an_entry_that_does_not_follow_is_not_applied() {
+    let (mut machine, reader, diary) = open(&MemorySnapshots::default());
+    apply(&mut machine, vec![blank(0)]).await;
+    let entries = [blank(1), blank(3)].map(|entry| Ok((entry, None)));
+    let refused = machine.apply(futures_util::stream::iter(entries)).await.unwrap_err().to_string();
+    assert!(refused.contains("does not follow"), "{refused}");
+    assert!(refused.contains("keep the data directories"), "{refused}");
+    assert_eq!(reader.load().last_applied.map(|id| id.index), Some(0));
+    assert_eq!(diary.pages(), [("applied", Some(0))], "nothing of it is seen");
+}
