@@ -68,11 +68,16 @@ use self::schedule::{Run, Schedule};
 use self::under_way::UnderWay;
 use crate::clock::Clock;
 use crate::raft::propose::Proposer;
+use crate::resources::BUDGET;
 use crate::watch::Watches;
 
-/// Runs, with the writes of their results, that are under way at a time. Each run has a socket, and the
-/// writes share the proposer with clients. Beyond that, checks wait for their turn: late, never lost.
-const RUNS_AT_ONCE_MAX: usize = 512;
+/// Runs, with the writes of their results, that are under way at a time. Each run has a socket, so where
+/// descriptors are scarce there are fewer; and the writes share the proposer with clients. Beyond that,
+/// checks wait for their turn: late, never lost.
+fn runs_at_once_max() -> usize {
+    BUDGET.checks
+}
+
 /// The shortest interval (Consul's rule): shorter ones are taken for it.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a run may take unless its definition says otherwise.
@@ -234,7 +239,7 @@ impl Checks {
         lookups: &Arc<Lookups>,
     ) {
         let now = self.clock.now();
-        while under_way.len() < RUNS_AT_ONCE_MAX
+        while under_way.len() < runs_at_once_max()
             && let Some(run) = schedule.take_due(now)
         {
             let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
@@ -253,7 +258,7 @@ impl Checks {
     }
 
     fn pause(&self, schedule: &Schedule, under_way: usize) -> Duration {
-        let next = schedule.next_due().filter(|_| under_way < RUNS_AT_ONCE_MAX);
+        let next = schedule.next_due().filter(|_| under_way < runs_at_once_max());
         next.map_or(LOOK_EVERY, |next| next.since(self.clock.now()).min(LOOK_EVERY))
     }
 

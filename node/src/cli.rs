@@ -4,25 +4,27 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::consul_agent::client::{self, ClientSettings};
 use crate::consul_agent::flags::{AgentArgs, with_two_dashes};
 use crate::consul_agent::settings::{AgentSettings, LogSettings};
-use crate::log_stream::{LevelHandle, Logs};
+use crate::logging::{self, LogFormat};
 use crate::mutants;
 use crate::recover::{self, RecoverArgs};
+use crate::resources;
 use crate::server::{self, Surroundings};
 
 /// Exit code of a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
+
+/// Threads for what blocks: snapshots, look-ups of names (at most 32 at a time), compression, backups.
+const BLOCKING_THREADS_MAX: usize = 128;
+/// Longer than any process lives.
+const BLOCKING_THREADS_KEPT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Service discovery that survives its leader: a Raft-replicated cluster with Consul's HTTP API.
 #[derive(Debug, Parser)]
@@ -135,54 +137,11 @@ fn arguments() -> Vec<OsString> {
     with_two_dashes(std::env::args_os().collect())
 }
 
-/// Begins to log; the handle changes the level.
-fn begin_log(settings: &LogSettings) -> Result<(Logs, LevelHandle), Failure> {
-    let (stderr_filter, stderr_level) = reload::Layer::new(filter(settings.level));
-    let (file_filter, file_level) = reload::Layer::new(filter(settings.level));
-    let logs = Logs::default();
-    let to_stderr = log_lines(settings.json, std::io::stderr).with_filter(stderr_filter);
-    let to_file = match &settings.file {
-        None => None,
-        Some(path) => {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            let told =
-                |error| std::io::Error::other(format!("log_file {}: {error}", path.display()));
-            let file = std::sync::Mutex::new(file.map_err(told)?);
-            Some(log_lines(settings.json, file).with_filter(file_filter))
-        }
-    };
-    tracing_subscriber::registry().with(to_stderr).with(to_file).with(logs.layer()).init();
-    let set = move |level: &str| {
-        // They fail only if the layers are gone, and then there is no log.
-        let _ = stderr_level.reload(filter(level));
-        let _ = file_level.reload(filter(level));
-    };
-    Ok((logs, LevelHandle::new(set)))
-}
-
-/// `QUORATE_LOG`, else everything from this level on.
-fn filter(level: &str) -> EnvFilter {
-    EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| {
-        // openraft warns with every heartbeat that an absent peer does not answer; a line for each
-        // change of state is ours to write.
-        EnvFilter::new(format!("{level},openraft=error,sled=warn,hyper=warn"))
-    })
-}
-
-/// A layer that writes lines: of text, or each a JSON object.
-fn log_lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
-where
-    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
-    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
-{
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
-    if json { lines.json().boxed() } else { lines.boxed() }
-}
-
 fn server(args: ServerArgs) -> Result<(), Failure> {
     let mut config = args.resolve()?;
     config.remarks = remarks_on_environment();
-    let (logs, _) = begin_log(&LogSettings { level: "info", ..LogSettings::default() })?;
+    let json = config.log_format == LogFormat::Json;
+    let (logs, _) = logging::begin(&LogSettings { level: "info", json, ..LogSettings::default() })?;
     run(config, Surroundings { logs, ..Surroundings::default() })
 }
 
@@ -215,7 +174,7 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
         None => Some(tempfile::tempdir()?),
     };
     let config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
-    let (logs, level) = begin_log(&settings.log)?;
+    let (logs, level) = logging::begin(&settings.log)?;
     settings.notes.log();
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
     let surroundings = Surroundings {
@@ -232,7 +191,7 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
 
 fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
     let config = settings.server_config(None)?;
-    let (_, level) = begin_log(&settings.log)?;
+    let (_, level) = logging::begin(&settings.log)?;
     settings.notes.log();
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
     std::fs::create_dir_all(&config.data_dir)?;
@@ -245,8 +204,8 @@ fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
         connections_per_client: settings.limits.connections_per_client,
         level,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(client::run(settings))?)
+    raise_limits();
+    Ok(runtime()?.block_on(client::run(settings))?)
 }
 
 /// The file with this process's id, which is removed in the end.
@@ -271,6 +230,29 @@ impl Drop for PidFile {
 
 fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {
     mutants::prepare(&config.data_dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(server::run(config, surroundings))?)
+    raise_limits();
+    let ended = runtime()?.block_on(server::run(config, surroundings));
+    if let Err(error) = &ended {
+        tracing::error!(%error, "ended");
+    }
+    Ok(ended?)
+}
+
+fn raise_limits() {
+    if let Err(why) = resources::raise_limits() {
+        tracing::warn!("{why}");
+    }
+}
+
+/// The runtime. Threads that may block are kept once there are any: where the system gives no more, what
+/// needs one waits for one of these, and does not fail.
+#[expect(clippy::disallowed_methods, reason = "it does nothing, so it does not panic")]
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREADS_KEPT)
+        .build()?;
+    runtime.block_on(runtime.spawn_blocking(|| {})).map_err(std::io::Error::other)?;
+    Ok(runtime)
 }

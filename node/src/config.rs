@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::address::HostPort;
 use crate::agent;
+use crate::logging::LogFormat;
 use crate::raft::LogLimits;
 
 const HTTP_PORT: u16 = 8500;
@@ -77,6 +78,9 @@ pub struct ServerArgs {
     /// This many log entries are kept behind a snapshot, for servers that were briefly away [default: 5000]
     #[arg(long, env = "QUORATE_SERVER_RAFT_TRAILING_LOGS", value_name = "N")]
     pub raft_trailing_logs: Option<u64>,
+    /// How lines of the log look [default: text]
+    #[arg(long, env = "QUORATE_SERVER_LOG_FORMAT", value_enum, hide_default_value = true)]
+    pub log_format: Option<LogFormat>,
 }
 
 /// What a server runs with: complete and checked.
@@ -110,6 +114,8 @@ pub struct ServerConfig {
     pub hold_timeout: Duration,
     /// How many entries the log may hold.
     pub log_limits: LogLimits,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
     /// What is wrong and does not keep the server from running, in words.
     pub remarks: Vec<String>,
     /// Whether neither `--join` nor `--bootstrap-expect` was given.
@@ -177,6 +183,7 @@ impl ServerArgs {
             hold_timeout: self.hold_timeout.or(file.hold_timeout),
             raft_snapshot_threshold: self.raft_snapshot_threshold.or(file.raft_snapshot_threshold),
             raft_trailing_logs: self.raft_trailing_logs.or(file.raft_trailing_logs),
+            log_format: self.log_format.or(file.log_format),
         }
     }
 
@@ -219,6 +226,7 @@ impl ServerArgs {
             remarks: Vec::new(),
             is_alone_by_default,
             log_limits: log_limits(self.raft_snapshot_threshold, self.raft_trailing_logs)?,
+            log_format: self.log_format.unwrap_or_default(),
             hold_timeout: match self.hold_timeout {
                 Some(text) => parse_duration(&text)?,
                 None => HOLD_TIMEOUT,

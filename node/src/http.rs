@@ -46,6 +46,7 @@ mod call;
 mod catalog;
 mod check_type;
 mod compress;
+pub mod connections;
 mod coordinate;
 mod drain;
 mod endpoint;
@@ -91,6 +92,7 @@ pub(crate) use call::AGENT_HEADER;
 
 use crate::node::Node;
 use crate::process::Process;
+use crate::supervise;
 use endpoint::Endpoint;
 
 /// The version of Consul whose API this is, which clients compare with the least they need.
@@ -121,17 +123,32 @@ impl Api {
     /// [`SocketAddr`](std::net::SocketAddr).
     pub async fn answer(&self, request: Request) -> Response {
         let mut response = match self.paths.normalise(request) {
-            Ok(request) => {
-                let answered: Result<Response, Infallible> =
-                    self.router.clone().oneshot(request).await;
-                answered.unwrap_or_else(|never| match never {})
-            }
+            Ok(request) => self.route(request).await,
             Err(response) => *response,
         };
         for (name, value) in &self.process.response_headers {
             response.headers_mut().insert(name, value.clone());
         }
         response
+    }
+}
+
+impl Api {
+    /// Has a request answered; a handler's panic is a 500.
+    async fn route(&self, request: Request) -> Response {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        let routed = self.router.clone().oneshot(request);
+        match supervise::catch("the handler of a request", routed).await {
+            Ok(answered) => {
+                let answered: Result<Response, Infallible> = answered;
+                answered.unwrap_or_else(|never| match never {})
+            }
+            Err(panicked) => {
+                tracing::error!(request = what, %panicked, "answered with status 500");
+                let text = "this server failed to answer: its log says why";
+                error::ApiError::internal(text).into_response()
+            }
+        }
     }
 }
 

@@ -36,6 +36,7 @@ use crate::raft::intake::Intake;
 use crate::raft::leadership::Leadership;
 use crate::raft::membership::Membership;
 use crate::raft::propose::Proposer;
+use crate::supervise::spawn_on;
 
 /// A server that has not answered for this long is critical in the catalogue.
 const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
@@ -96,13 +97,13 @@ impl Leader {
         // Tasks of their own, which end with this one: thousands of checks must not delay the clock.
         let mut tasks = JoinSet::new();
         let checks = Arc::clone(&self.checks);
-        tasks.spawn(async move { checks.run().await });
+        spawn_on(&mut tasks, async move { checks.run().await });
         let servers = Arc::clone(self);
-        tasks.spawn(async move { servers.keep_servers().await });
+        spawn_on(&mut tasks, async move { servers.keep_servers().await });
         self.start_clock(term).await;
-        tasks.spawn(Arc::clone(self).tick());
-        tasks.spawn(Arc::clone(self).expire(term));
-        tasks.spawn(Arc::clone(self).reap(term));
+        spawn_on(&mut tasks, Arc::clone(self).tick());
+        spawn_on(&mut tasks, Arc::clone(self).expire(term));
+        spawn_on(&mut tasks, Arc::clone(self).reap(term));
         while let Some(ended) = tasks.join_next().await {
             // None of them ends by itself. A panic is passed on, or time would stand still unnoticed.
             if let Err(error) = ended

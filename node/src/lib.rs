@@ -105,11 +105,22 @@
 //! | [`http`] | Consul's API, one file for each area |
 //! | [`clock`], [`identity`] | time, and what a node remembers of itself, as parameters |
 //! | [`compaction`] | keeps the log small in bytes |
+//! | [`logging`], [`outages`], [`changes`] | the log: its form; servers and quorum lost; services and checks that change |
 //! | [`process`], [`log_stream`], [`host`] | what the API tells of the process and the machine |
+//! | [`supervise`] | who owns the tasks, and what becomes of one that panics |
 //! | [`metrics`] | `/metrics` |
+//! | [`disk`] | room on the disk: warnings, figures, the ballast |
+//! | [`resources`], [`log_rate`] | who gets how many descriptors; log lines that come in thousands |
 //! | [`mutants`] | servers that are broken on purpose; a shipped build has none |
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "a test's tasks end with it, and it may look at a clock"
+    )
+)]
 #![allow(
     rustdoc::private_intra_doc_links,
     reason = "these notes are for who works on the code, and name its private parts too"
@@ -117,6 +128,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod changes;
 pub mod checks;
 pub mod cli;
 pub mod clock;
@@ -124,18 +136,24 @@ pub mod cluster_clock;
 pub mod compaction;
 pub mod config;
 pub mod consul_agent;
+pub mod disk;
 pub mod host;
 pub mod http;
 pub mod identity;
 pub mod leader;
 pub mod listen;
+pub mod log_rate;
 pub mod log_stream;
+pub mod logging;
 pub mod metrics;
 pub mod mutants;
 pub mod node;
 pub mod observe;
+pub mod outages;
 pub mod process;
 pub mod raft;
 pub mod recover;
+pub mod resources;
 pub mod server;
+pub mod supervise;
 pub mod watch;

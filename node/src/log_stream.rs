@@ -17,7 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::clock;
+use crate::clock::{self, WallTime};
 
 /// Lines that are kept for a slow reader.
 const LINES_MAX: usize = 1_024;
@@ -29,14 +29,76 @@ pub struct Logs {
     readers: Arc<AtomicUsize>,
 }
 
-/// One log line.
+/// How a reader wants its lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineFormat {
+    /// As Consul writes them: `2026-01-31T23:59:59.000Z [INFO]  quorate::node: a message: key=value`.
+    Text,
+    /// An object with `@level`, `@message`, `@module`, `@timestamp` and the rest, as Consul's `logjson`.
+    Json,
+}
+
+/// One log line; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Line {
-    /// How important it is.
-    pub level: Level,
-    /// As Consul writes it, with a newline at the end:
-    /// `2026-01-31T23:59:59.000Z [INFO]  quorate::node: a message: key=value`.
-    pub text: Arc<str>,
+struct Line(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    level: Level,
+    time: WallTime,
+    target: &'static str,
+    fields: Fields,
+}
+
+impl Line {
+    /// With a newline at the end.
+    fn rendered(&self, format: LineFormat) -> String {
+        match format {
+            LineFormat::Text => self.text(),
+            LineFormat::Json => self.json(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let Parts { level, time, target, fields } = &*self.0;
+        let separator = if fields.others.is_empty() { "" } else { ":" };
+        let level = format!("[{level}]");
+        let mut text = format!("{time} {level:<7} {target}: {}{separator}", fields.message);
+        for (name, value) in &fields.others {
+            // Writing to a String cannot fail.
+            let _ = match value {
+                FieldValue::Shown(shown) => write!(text, " {name}={shown}"),
+                FieldValue::Json(value) => write!(text, " {name}={value}"),
+            };
+        }
+        text.push('\n');
+        text
+    }
+
+    fn json(&self) -> String {
+        let Parts { level, time, target, fields } = &*self.0;
+        let mut object = serde_json::Map::new();
+        object.insert("@level".to_owned(), level.as_str().to_ascii_lowercase().into());
+        object.insert("@message".to_owned(), fields.message.as_str().into());
+        object.insert("@module".to_owned(), (*target).into());
+        object.insert("@timestamp".to_owned(), time.to_string().into());
+        for (name, value) in &fields.others {
+            let value = match value {
+                FieldValue::Shown(shown) => shown.as_str().into(),
+                FieldValue::Json(value) => value.clone(),
+            };
+            object.insert((*name).to_owned(), value);
+        }
+        format!("{}\n", serde_json::Value::Object(object))
+    }
+
+    /// What a reader is told that was too slow.
+    fn of_loss(lost: u64) -> Self {
+        let message = format!("{lost} lines were lost: this reader is too slow");
+        let fields = Fields { message, others: Vec::new() };
+        let (level, time, target) = (Level::WARN, clock::wall_time(), module_path!());
+        Self(Arc::new(Parts { level, time, target, fields }))
+    }
 }
 
 /// Changes the least important line that goes to the log. Without a log it does nothing.
@@ -70,6 +132,7 @@ impl fmt::Debug for LevelHandle {
 pub struct Reader {
     lines: broadcast::Receiver<Line>,
     level: Level,
+    format: LineFormat,
     readers: Arc<AtomicUsize>,
 }
 
@@ -82,9 +145,9 @@ impl Default for Logs {
 impl Logs {
     /// Reads along from now on what is as important as this level, or more.
     #[must_use]
-    pub fn read(&self, level: Level) -> Reader {
+    pub fn read(&self, level: Level, format: LineFormat) -> Reader {
         self.readers.fetch_add(1, Ordering::Relaxed);
-        Reader { lines: self.lines.subscribe(), level, readers: Arc::clone(&self.readers) }
+        Reader { lines: self.lines.subscribe(), level, format, readers: Arc::clone(&self.readers) }
     }
 
     /// The layer that feeds the readers.
@@ -101,12 +164,10 @@ impl Reader {
     pub async fn next(&mut self) -> Option<String> {
         loop {
             match self.lines.recv().await {
-                Ok(line) if line.level <= self.level => return Some(line.text.to_string()),
+                Ok(line) if line.0.level <= self.level => return Some(line.rendered(self.format)),
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(lost)) => {
-                    return Some(format!(
-                        "[WARN]  {lost} lines were lost: this reader is too slow\n"
-                    ));
+                    return Some(Line::of_loss(lost).rendered(self.format));
                 }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
@@ -148,26 +209,18 @@ impl<S> Filter<S> for Wanted {
     }
 }
 
-/// Formats lines and hands them to the readers.
+/// Hands lines to the readers.
 #[derive(Debug)]
 struct Feed(Logs);
 
 impl<S: Subscriber> Layer<S> for Feed {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let about = event.metadata();
-        let level = *about.level();
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let Fields { message, others } = fields;
-        let separator = if others.is_empty() { "" } else { ":" };
-        let now = clock::wall_time();
-        let text = format!(
-            "{now} {:<7} {}: {message}{separator}{others}\n",
-            format!("[{level}]"),
-            about.target(),
-        );
+        let (level, time, target) = (*about.level(), clock::wall_time(), about.target());
         // That the last reader has gone is no error.
-        let _ = self.0.lines.send(Line { level, text: text.into() });
+        let _ = self.0.lines.send(Line(Arc::new(Parts { level, time, target, fields })));
     }
 }
 
@@ -175,17 +228,48 @@ impl<S: Subscriber> Layer<S> for Feed {
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
-    /// ` key=value` each.
-    others: String,
+    others: Vec<(&'static str, FieldValue)>,
+}
+
+#[derive(Debug)]
+enum FieldValue {
+    /// As its type shows itself.
+    Shown(String),
+    /// What JSON has a type for.
+    Json(serde_json::Value),
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: impl Into<serde_json::Value>) {
+        self.others.push((field.name(), FieldValue::Json(value.into())));
+    }
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a String cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.others, " {name}={value:?}"),
-        };
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.others.push((name, FieldValue::Shown(format!("{value:?}")))),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            _ => self.add(field, value),
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
     }
 }
 
@@ -206,7 +290,7 @@ mod tests {
         let mut reader = None;
         recorded(&logs, || {
             tracing::info!("before");
-            reader = Some(logs.read(Level::INFO));
+            reader = Some(logs.read(Level::INFO, LineFormat::Text));
             tracing::debug!("too little");
             tracing::info!(answer = 42, name = %"n1", "hello");
         });
@@ -218,9 +302,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_reader_that_wants_json_gets_an_object_on_each_line() {
+        let logs = Logs::default();
+        let mut reader = logs.read(Level::INFO, LineFormat::Json);
+        recorded(&logs, || tracing::info!(answer = 42, name = %"n1", text = "a \"b\"", "hello"));
+        let line = reader.next().await.unwrap();
+        assert!(line.ends_with("}\n"), "{line}");
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(object["@level"], "info");
+        assert_eq!(object["@message"], "hello");
+        assert_eq!(object["@module"], "quorate::log_stream::tests");
+        assert_eq!((&object["answer"], &object["name"]), (&42.into(), &"n1".into()));
+        assert_eq!(object["text"], "a \"b\"");
+        assert!(object["@timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[tokio::test]
     async fn a_slow_reader_is_told_what_it_lost() {
         let logs = Logs::default();
-        let mut reader = logs.read(Level::INFO);
+        let mut reader = logs.read(Level::INFO, LineFormat::Text);
         recorded(&logs, || {
             for number in 0..LINES_MAX + 3 {
                 tracing::info!(number, "line");
@@ -234,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn libraries_are_heard_when_something_is_wrong() {
         let logs = Logs::default();
-        let mut reader = logs.read(Level::TRACE);
+        let mut reader = logs.read(Level::TRACE, LineFormat::Text);
         recorded(&logs, || {
             tracing::info!(target: "hyper::proto", "nothing");
             tracing::warn!(target: "openraft::engine", "nothing");

@@ -34,31 +34,32 @@ pub enum FigureKind {
     Counter,
 }
 
-impl Node {
-    /// Metrics in Prometheus' text format (`text/plain; version=0.0.4` or OpenMetrics).
-    pub fn render_metrics(&self) -> String {
-        let mut registry = Registry::with_prefix("quorate");
-        for Figure { name, help, kind, value } in self.figures() {
-            match kind {
-                FigureKind::Gauge => {
-                    let gauge: Gauge = Gauge::default();
-                    gauge.set(value);
-                    registry.register(name, help, gauge);
-                }
-                FigureKind::Counter => {
-                    let counter: Counter = Counter::default();
-                    counter.inc_by(value.unsigned_abs());
-                    registry.register(name, help, counter);
-                }
+/// Figures in Prometheus' text format (`text/plain; version=0.0.4` or OpenMetrics).
+#[must_use]
+pub fn render(figures: Vec<Figure>) -> String {
+    let mut registry = Registry::with_prefix("quorate");
+    for Figure { name, help, kind, value } in figures {
+        match kind {
+            FigureKind::Gauge => {
+                let gauge: Gauge = Gauge::default();
+                gauge.set(value);
+                registry.register(name, help, gauge);
+            }
+            FigureKind::Counter => {
+                let counter: Counter = Counter::default();
+                counter.inc_by(value.unsigned_abs());
+                registry.register(name, help, counter);
             }
         }
-        let mut text = String::new();
-        // Writing into a String cannot fail.
-        let _ = encode(&mut text, &registry);
-        text
     }
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
 
-    /// All figures.
+impl Node {
+    /// All figures of the node.
     pub fn figures(&self) -> Vec<Figure> {
         let mut figures = self.raft_figures();
         figures.extend(self.state_figures());
@@ -68,17 +69,19 @@ impl Node {
     fn raft_figures(&self) -> Vec<Figure> {
         let quorum_silence_ms = leadership::quorum_silence(self.raft())
             .map_or(-1, |silence| i64::try_from(silence.as_millis()).unwrap_or(i64::MAX));
+        let has_quorum = leadership::leads_with_quorum(self.raft());
         let metrics = self.raft().metrics();
         // Role and term of one moment: together they must make sense.
         let metrics = metrics.borrow_watched();
-        let leads = metrics.state.is_leader();
+        // One that nobody answers leads nothing: somebody else may by now.
+        let leads = metrics.state.is_leader() && has_quorum;
         let snapshot = metrics.snapshot.as_ref().map_or(0, |covered| covered.index);
         let purged = metrics.purged.as_ref().map_or(0, |purged| purged.index);
         let voters = metrics.membership_config.voter_ids().count();
         let last = metrics.last_log_index.unwrap_or(0);
         vec![
             gauge("raft_term", "Current term", metrics.current_term),
-            gauge("raft_is_leader", "1 on the leader", u64::from(leads)),
+            gauge("raft_is_leader", "1 on the leader, while a quorum answers it", u64::from(leads)),
             gauge("raft_last_log_index", "Last entry in the log", last),
             gauge("raft_applied_index", "Last entry applied", self.applied_index()),
             gauge("raft_snapshot_index", "Last entry in the newest snapshot", snapshot),
@@ -122,11 +125,11 @@ impl Node {
     }
 }
 
-fn gauge(name: &'static str, help: &'static str, value: u64) -> Figure {
+pub(crate) fn gauge(name: &'static str, help: &'static str, value: u64) -> Figure {
     let value = i64::try_from(value).unwrap_or(i64::MAX);
     Figure { name, help, kind: FigureKind::Gauge, value }
 }
 
-fn counter(name: &'static str, help: &'static str, value: u64) -> Figure {
+pub(crate) fn counter(name: &'static str, help: &'static str, value: u64) -> Figure {
     Figure { kind: FigureKind::Counter, ..gauge(name, help, value) }
 }

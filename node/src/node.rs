@@ -27,17 +27,18 @@ use quorate_storage::snapshot::SnapshotStore;
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, OwnHost};
+use crate::changes;
 use crate::checks::{CheckOutput, Checks, ProbeCounts};
-use crate::clock::Clock;
+use crate::clock::{Clock, TimedOut};
 use crate::cluster_clock::ClusterClock;
 use crate::config::Advertised;
 use crate::identity::Identity;
 use crate::leader::Leader;
 use crate::mutants;
 use crate::observe::ApplyObserver;
+use crate::outages;
 use crate::raft::acknowledged::Acknowledged;
 use crate::raft::context::Context;
 use crate::raft::failure_detector::FailureDetector;
@@ -52,10 +53,14 @@ use crate::raft::service::Service;
 use crate::raft::transport::Transport;
 use crate::raft::warnings::Warnings;
 use crate::raft::{LogLimits, Raft, openraft_config};
+use crate::supervise::Supervisor;
 use crate::watch::Watches;
 
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.
 const STALE_AFTER_START: Duration = Duration::from_secs(3);
+
+/// How long consensus may take to end: it waits for applying, which may wait for room on the disk.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,8 +236,7 @@ pub struct Node {
     applied: watch::Receiver<u64>,
     gate: watch::Sender<Gate>,
     stopping: CancellationToken,
-    ended: CancellationToken,
-    tasks: TaskTracker,
+    supervisor: Supervisor,
 }
 
 impl Node {
@@ -289,8 +293,7 @@ impl Node {
             applied,
             gate: watch::Sender::new(Gate::Closed),
             stopping: CancellationToken::new(),
-            ended: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            supervisor: Supervisor::default(),
         });
         node.start_tasks(publish);
         let service = node.service(snapshots);
@@ -298,20 +301,27 @@ impl Node {
     }
 
     fn start_tasks(self: &Arc<Self>, publish: watch::Sender<Leadership>) {
-        self.spawn(leadership::follow(self.raft.clone(), publish));
+        let tasks = &self.supervisor;
+        tasks.vital("following the leadership", leadership::follow(self.raft.clone(), publish));
         let watches = Arc::clone(&self.watches);
-        self.spawn(async move { watches.run().await });
-        self.spawn(Arc::clone(&self.intake).run());
+        tasks.vital("waking queries", async move { watches.run().await });
+        tasks.vital("the leader's intake", Arc::clone(&self.intake).run());
         let proposer = Arc::clone(&self.proposer);
-        self.spawn(proposer.run(Arc::clone(&self.intake), self.leadership.clone()));
-        self.spawn(Arc::clone(&self.failure_detector).run(self.leadership.clone()));
+        let proposing = proposer.run(Arc::clone(&self.intake), self.leadership.clone());
+        tasks.vital("the proposer", proposing);
+        let detector = Arc::clone(&self.failure_detector);
+        tasks.vital("watching the leader's process", detector.run(self.leadership.clone()));
         let barrier = Arc::clone(&self.barrier);
-        self.spawn(barrier.run(self.leadership.clone(), self.applied.clone()));
-        self.spawn(self.duties().run(self.leadership.clone()));
+        let barrier = barrier.run(self.leadership.clone(), self.applied.clone());
+        tasks.vital("the read barrier", barrier);
+        tasks.vital("the leader's duties", self.duties().run(self.leadership.clone()));
         let membership = Arc::clone(&self.membership);
-        self.spawn(async move { membership.watch_surroundings().await });
+        let watching = async move { membership.watch_surroundings().await };
+        tasks.vital("watching the other servers", watching);
         let node = Arc::clone(self);
-        self.spawn(async move { node.open_gate().await });
+        tasks.vital("opening the gate", async move { node.open_gate().await });
+        tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
+        tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
     }
 
     fn duties(&self) -> Arc<Leader> {
@@ -346,17 +356,6 @@ impl Node {
         })
     }
 
-    /// A task that ends with the node.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let ended = self.ended.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = ended.cancelled() => {}
-                () = work => {}
-            }
-        });
-    }
-
     /// Returns once this node is a member of a cluster.
     ///
     /// # Errors
@@ -381,6 +380,21 @@ impl Node {
         }
         self.gate.send_replace(Gate::Open);
         tracing::info!("caught up with the cluster");
+    }
+
+    /// This node's Raft id.
+    pub fn id(&self) -> NodeId {
+        self.settings.id
+    }
+
+    /// This node's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.context.clock
+    }
+
+    /// Whether this node is the leader, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.leadership.borrow().is_held_by(self.settings.id)
     }
 
     /// What does not change while the node runs.
@@ -552,8 +566,23 @@ impl Node {
         &self.stopping
     }
 
-    /// Resolves when consensus has failed for good, with the reason: the process must end.
+    /// Owns the tasks of this node; those that are given to it end with the node.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// Resolves when consensus or a vital task has failed for good, with the reason: the process must
+    /// end.
     pub async fn failed(&self) -> String {
+        tokio::select! {
+            // What openraft says of a failure tells more than the panic of a task that comes with it.
+            biased;
+            reason = self.consensus_failed() => reason,
+            reason = self.supervisor.failed() => reason,
+        }
+    }
+
+    async fn consensus_failed(&self) -> String {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(fatal) = &metrics.borrow_and_update().running_state {
@@ -579,12 +608,12 @@ impl Node {
 
     /// Ends consensus and every task of this node.
     pub async fn end(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(%error, "consensus did not end in order");
+        match self.context.clock.timeout(SHUTDOWN_MAX, self.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "consensus did not end in order"),
+            Err(TimedOut) => tracing::warn!("consensus did not end in time"),
         }
-        self.ended.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.supervisor.end().await;
     }
 
     /// Consensus, for metrics and operators.

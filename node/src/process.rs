@@ -3,11 +3,15 @@
 //! A node in a simulation has no process, so everything here may be absent.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::disk::Disk;
+use crate::http::connections::Connections;
 use crate::log_stream::Logs;
+use crate::metrics::Figure;
 
 /// Reloads that may wait for each other; one more is refused.
 const RELOADS_MAX: usize = 4;
@@ -25,6 +29,20 @@ pub struct Process {
     pub response_headers: HeaderMap,
     /// What its operator allows.
     pub limits: ApiLimits,
+    /// The connections of its clients.
+    pub connections: Arc<Connections>,
+    /// The disk with its data.
+    pub disk: Arc<Disk>,
+}
+
+impl Process {
+    /// What `/metrics` tells of the process, beside the node's figures.
+    #[must_use]
+    pub fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.connections.figures();
+        figures.extend(self.disk.figures());
+        figures
+    }
 }
 
 /// What an operator allows clients; `None` is what Quorate allows otherwise.

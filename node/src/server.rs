@@ -10,11 +10,12 @@ use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use axum::routing::{MethodRouter, any};
+use futures_util::future::join_all;
+use nix::sys::stat::{Mode, umask};
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
 use quorate_storage::snapshot::FileSnapshots;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,6 +26,7 @@ use crate::config::ServerConfig;
 use crate::consul_agent::files::Sources;
 use crate::consul_agent::registrar::Registrar;
 use crate::consul_agent::registry::Registry;
+use crate::disk;
 use crate::http::per_client::PerClient;
 use crate::http::{self, Api};
 use crate::identity::Identity;
@@ -34,7 +36,11 @@ use crate::node::{Node, NodeParts, NodeSettings};
 use crate::process::{ApiLimits, Process, Reload};
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::rpc_server;
+use crate::resources::BUDGET;
+use crate::supervise::watch_panics;
 
+/// The permissions of everybody but the owner.
+const OTHERS: u32 = 0o077;
 /// After a stop was asked for, requests that are under way get this long.
 const DRAIN_MAX: Duration = Duration::from_secs(6);
 /// After a failure no write can complete any more: only answers that are being written are waited for.
@@ -68,6 +74,9 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let listeners = surroundings.listeners.clone().unwrap_or_else(|| Listeners::of(&config));
     let http_listeners = bind_all(&listeners.http, listeners.http_setting).await?;
     let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting).await?;
+    // What is written from here on is for its owner alone: it holds what clients stored. (Sockets in the
+    // file system have their own permissions.)
+    umask(Mode::from_bits_truncate(OTHERS));
     let fresh_store_id = Uuid::new_v4().to_string();
     let data_dir = DataDir::open(&config.data_dir, config.node_id, fresh_store_id);
     let data_dir = Arc::new(data_dir.map_err(io::Error::other)?);
@@ -82,40 +91,57 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
         identity: Arc::clone(&data_dir) as _,
     };
     let (node, service) = Node::start(settings(&config, surroundings.check_output), parts).await?;
-    tracing::info!(
-        name = %config.name,
-        http = %texts(&listeners.http),
-        rpc = %config.rpc_addr,
-        incarnation = data_dir.incarnation(),
-        "started"
-    );
+    log_start(&config, &listeners, &data_dir);
     let stop_serving = CancellationToken::new();
-    let compaction =
-        tokio::spawn(compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic()));
-    let (process, definitions) = process(&node, &config, surroundings);
+    let tasks = node.supervisor();
+    watch_panics(tasks);
+    let compacting = compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic());
+    tasks.vital("compaction", compacting);
+    let process = process(&node, &config, surroundings);
+    let disk = disk::watch(Arc::clone(&data_dir), Arc::clone(&process.disk), Clock::monotonic());
+    tasks.vital("watching the disk", disk);
     let api = Api::new(&node, Arc::clone(&process));
     let routes = rpc_server::router(service).fallback(for_client_agents(api.clone()));
-    let rpc = JoinSet::from_iter(
-        rpc_listeners.into_iter().map(|listener| serve_rpc(listener, routes.clone())),
-    );
-    let connections = PerClient::new(process.limits.connections_per_client);
-    let http = JoinSet::from_iter(http_listeners.into_iter().map(|listener| {
-        http::server::serve(api.clone(), listener, connections.clone(), stop_serving.clone())
-    }));
+    for listener in rpc_listeners {
+        tasks.vital("an RPC listener", serve_rpc(listener, routes.clone()));
+    }
+    let counts = PerClient::new(process.limits.connections_per_client);
+    let http = http_listeners.into_iter().map(|listener| {
+        let (counts, connections) = (counts.clone(), Arc::clone(&process.connections));
+        let stopping = stop_serving.clone();
+        let serving = http::server::serve(api.clone(), listener, counts, connections, stopping);
+        tasks.vital("an HTTP listener", serving)
+    });
+    let http = join_all(http.collect::<Vec<_>>());
     let ended = live(&node, process.reload.as_ref()).await;
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     node.begin_stop().await;
     stop_serving.cancel();
-    if tokio::time::timeout(drain_max, http.join_all()).await.is_err() {
+    if tokio::time::timeout(drain_max, http).await.is_err() {
         tracing::warn!("some requests were still under way");
     }
     node.end().await;
-    drop(rpc);
-    definitions.abort();
-    compaction.abort();
     let closed = monitor.close().await;
     tracing::info!("stopped");
     ended.and(closed)
+}
+
+/// Who this is, for whoever reads the log of a server that did not start as it was meant to.
+fn log_start(config: &ServerConfig, listeners: &Listeners, data_dir: &DataDir) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        id = config.node_id,
+        name = %config.name,
+        directory = %data_dir.path().display(),
+        cluster = data_dir.cluster_id().as_deref().unwrap_or("none yet"),
+        datacenter = %config.datacenter,
+        http = %texts(&listeners.http),
+        rpc = %config.rpc_addr,
+        rpc_listen = %texts(&listeners.rpc),
+        descriptors = BUDGET.descriptors,
+        incarnation = data_dir.incarnation(),
+        "started"
+    );
 }
 
 /// What a server is given beside its settings.
@@ -137,25 +163,21 @@ pub struct Surroundings {
     pub level: LevelHandle,
 }
 
-/// What the API sees of the process, and the task that keeps the definitions of files registered.
-fn process(
-    node: &Arc<Node>,
-    config: &ServerConfig,
-    surroundings: Surroundings,
-) -> (Arc<Process>, JoinHandle<()>) {
+/// What the API sees of the process. Also keeps the definitions of files registered from now on.
+fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) -> Arc<Process> {
     let Surroundings { logs, response_headers, sources, limits, level, .. } = surroundings;
     let (reload, requests) = Reload::new();
     let data_dir = config.data_dir.clone();
     let has_files = !sources.is_empty();
     let registry = Registry::Here(Arc::clone(node));
     let registrar = Registrar { registry, sources, data_dir: data_dir.clone(), level };
-    let kept = tokio::spawn(async move {
-        if has_files {
-            registrar.keep(requests).await;
-        }
-    });
-    let reload = has_files.then_some(reload);
-    (Arc::new(Process { logs, data_dir: Some(data_dir), reload, response_headers, limits }), kept)
+    if has_files {
+        let keeping = async move { registrar.keep(requests).await };
+        node.supervisor().vital("the definitions of files", keeping);
+    }
+    let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
+    let own = Process::default();
+    Arc::new(Process { logs, data_dir, reload, response_headers, limits, ..own })
 }
 
 /// Returns when the server is to end: told to, refused by the cluster, or failed.
@@ -167,12 +189,18 @@ async fn live(node: &Arc<Node>, reload: Option<&Reload>) -> io::Result<()> {
         std::future::pending::<io::Result<()>>().await
     };
     tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => asked_to_end("SIGINT"),
+        _ = terminate.recv() => asked_to_end("SIGTERM"),
         refused = entering => refused,
         failed = reload_on_hangup(reload) => failed,
         reason = node.failed() => Err(io::Error::other(reason)),
     }
+}
+
+/// Says who ended it.
+pub(crate) fn asked_to_end(signal: &str) -> io::Result<()> {
+    tracing::info!(signal, "asked to stop");
+    Ok(())
 }
 
 /// Reads the configuration files again at each SIGHUP.
@@ -255,11 +283,9 @@ async fn serve_rpc(listener: Listener, routes: Router) {
             tracing::debug!(%error, "cannot turn Nagle's algorithm off");
         }
     });
-    if let Err(error) =
-        axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>()).await
-    {
-        tracing::error!(%error, "the RPC listener ended");
-    }
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
+    let ended = axum::serve(listener, routes).await;
+    panic!("it ended: {ended:?}");
 }
 
 fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {

@@ -1,6 +1,8 @@
 //! Three nodes in one process, over a network, disks and clocks made of memory: what the node promises,
 //! without sockets.
 
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

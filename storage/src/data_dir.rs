@@ -19,6 +19,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,6 +33,9 @@ use crate::raft::NodeId;
 
 /// Size of the ballast file: enough room for sled to start, write its recovery snapshot and purge.
 pub const BALLAST_BYTES: usize = 8 << 20;
+
+/// The mode of the data directory.
+const PRIVATE: u32 = 0o700;
 
 const IDENTITY: Kind = Kind { magic: b"QRTIDENT", format: 1 };
 /// The identity of a directory that was recovered: the same, and which part of the directory is in use. A
@@ -137,6 +141,7 @@ impl DataDir {
     ) -> Result<Self, DataDirError> {
         let path = path.into();
         at(&path, fs::create_dir_all(&path))?;
+        keep_private(&path);
         at(&path, durable::sync_parent(&path))?;
         let lock = lock(&path)?;
         let mut identity = match read_identity(&path)? {
@@ -149,9 +154,6 @@ impl DataDir {
         }
         identity.incarnation = next_incarnation(identity.incarnation);
         write_identity(&path, &identity)?;
-        if let Err(error) = ensure_ballast(&path.join("ballast")) {
-            tracing::warn!(%error, "no ballast file: a full disk will leave no room to recover");
-        }
         Ok(Self(Arc::new(Owned { path, identity: Mutex::new(identity), _lock: lock })))
     }
 
@@ -222,6 +224,30 @@ impl DataDir {
     /// Where the log is kept.
     pub fn log_dir(&self) -> PathBuf {
         self.part().log_dir()
+    }
+
+    /// Whether the ballast is there: some space that an operator can free by deleting a file, so that a
+    /// server on a full disk can be started and made to purge.
+    pub fn has_ballast(&self) -> bool {
+        let data = fs::metadata(self.ballast());
+        data.is_ok_and(|data| data.len() == BALLAST_BYTES as u64)
+    }
+
+    /// Writes the ballast. To be called when everything is open and there is ample room: whoever deleted
+    /// it needs the room for the log.
+    pub fn write_ballast(&self) -> io::Result<()> {
+        let path = self.ballast();
+        let mut file = File::create(&path)?;
+        let written = file.write_all(&incompressible(BALLAST_BYTES)).and_then(|()| file.sync_all());
+        if written.is_err() {
+            // What was written takes the very room that is missing.
+            fs::remove_file(&path)?;
+        }
+        written
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.path.join("ballast")
     }
 
     /// Where the snapshots are kept.
@@ -310,6 +336,18 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, DataDirError> {
     result.map_err(|source| DataDirError::Io { path: path.to_owned(), source })
 }
 
+/// Everything that clients stored is in here: it is its owner's business. A directory of somebody else's,
+/// such as a mounted volume, is left as it is.
+fn keep_private(dir: &Path) {
+    let is_private = fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o077 == 0);
+    if is_private {
+        return;
+    }
+    if let Err(error) = fs::set_permissions(dir, fs::Permissions::from_mode(PRIVATE)) {
+        tracing::warn!(dir = %dir.display(), %error, "others may look into the data directory");
+    }
+}
+
 fn mark_path(dir: &Path) -> PathBuf {
     dir.join("mark")
 }
@@ -367,21 +405,6 @@ fn fresh_identity(dir: &Path, node_id: NodeId, store_id: String) -> Result<Ident
     let mark = mark_path(dir);
     at(&mark, MarkFile::create(&mark))?;
     Ok(Identity { store_id, node_id, cluster_id: None, incarnation: 0, recoveries: 0 })
-}
-
-/// Occupies some space that an operator can free by deleting the file, so that a server on a full
-/// disk can be started and made to purge. Deleted ballast comes back at the next start.
-fn ensure_ballast(path: &Path) -> io::Result<()> {
-    if fs::metadata(path).is_ok_and(|meta| meta.len() == BALLAST_BYTES as u64) {
-        return Ok(());
-    }
-    let mut file = File::create(path)?;
-    let written = file.write_all(&incompressible(BALLAST_BYTES)).and_then(|()| file.sync_all());
-    if written.is_err() {
-        // What was written takes the very room that is missing.
-        fs::remove_file(path)?;
-    }
-    written
 }
 
 /// Bytes that a compressing file system cannot make smaller (a xorshift sequence).

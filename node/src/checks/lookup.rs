@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::clock::{Clock, Moment};
+use crate::supervise;
 
 /// Look-ups that may run at a time. Each occupies a thread for as long as the resolver takes, whatever
 /// the check's timeout is; those beyond wait, where they can be given up.
@@ -108,7 +109,7 @@ impl Lookups {
         names.insert(host.clone(), name.clone());
         drop(names);
         let this = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
+        supervise::blocking_beside("looking up a name", move || {
             // Held by the look-up itself: it goes on when those who asked have given it up.
             let _permit = permit;
             let answer: Answer = (this.ask)(&host).map(Arc::from).map_err(Fault::from);

@@ -6,6 +6,7 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::Step;
 use super::schedule::Run;
+use crate::supervise;
 
 /// Tasks, each of them a step of a run. Dropped, it ends them all.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ impl UnderWay {
         run: Run,
         step: impl Future<Output = Step> + Send + 'static,
     ) -> AbortHandle {
-        let handle = self.tasks.spawn(step);
+        let handle = supervise::spawn_on(&mut self.tasks, step);
         self.runs.insert(handle.id(), run);
         handle
     }

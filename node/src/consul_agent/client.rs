@@ -13,19 +13,21 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use futures_util::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::files::Sources;
 use super::registrar::Registrar;
 use super::registry::Registry;
 use super::servers::Servers;
+use crate::http::connections::Connections;
 use crate::http::per_client::PerClient;
 use crate::http::server::{Answerer, serve};
 use crate::log_stream::LevelHandle;
 use crate::process::Reload;
-use crate::server::{Listeners, bind_all, reload_on_hangup, texts};
+use crate::server::{Listeners, asked_to_end, bind_all, reload_on_hangup, texts};
+use crate::supervise::{Supervisor, watch_panics};
 
 /// What a client agent runs with.
 #[derive(Debug)]
@@ -76,22 +78,26 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let registrar = Registrar { registry, sources, data_dir, level };
     let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
     let front = Front { servers, reload: reload.clone(), leaving: leaving.clone() };
-    let http = JoinSet::from_iter(
-        bound
-            .into_iter()
-            .map(|listener| serve(front.clone(), listener, counts.clone(), stopping.clone())),
-    );
+    let (supervisor, connections) = (Supervisor::default(), Arc::new(Connections::default()));
+    watch_panics(&supervisor);
+    let http = bound.into_iter().map(|listener| {
+        let (counts, connections) = (counts.clone(), Arc::clone(&connections));
+        let serving = serve(front.clone(), listener, counts, connections, stopping.clone());
+        supervisor.vital("an HTTP listener", serving)
+    });
+    let http = join_all(http.collect::<Vec<_>>());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let ended = tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => asked_to_end("SIGINT"),
+        _ = terminate.recv() => asked_to_end("SIGTERM"),
+        reason = supervisor.failed() => Err(io::Error::other(reason)),
         () = leaving.cancelled() => Ok(()),
         failed = reload_on_hangup(Some(&reload)) => failed,
         () = registrar.keep(requests) => Ok(()),
     };
     stopping.cancel();
-    http.join_all().await;
+    http.await;
     tracing::info!("stopped");
     ended
 }

@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::http::AGENT_HEADER;
+use crate::supervise::contained;
 
 /// Time to connect: a server on the same network answers in milliseconds or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -139,7 +140,7 @@ impl Servers {
             tracing::info!(server = %self.addresses[server], "requests go to this server now");
         }
         let idle = Arc::clone(&self.idle);
-        tokio::spawn(async move {
+        drop(contained("a connection to a server", async move {
             // Ready again when the answer has been read to its end.
             if sender.ready().await.is_ok() {
                 let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +149,7 @@ impl Servers {
                     idle.push(sender);
                 }
             }
-        });
+        }));
         let mut answer = answer.map(Body::new);
         end_hop(answer.headers_mut());
         answer
@@ -166,11 +167,11 @@ async fn connect(address: &str) -> io::Result<Sender> {
     stream.set_nodelay(true)?;
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    tokio::spawn(async move {
+    drop(contained("a connection to a server", async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to a server ended early");
         }
-    });
+    }));
     Ok(sender)
 }
 

@@ -10,7 +10,7 @@ use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
 use super::{CONSUL_VERSION, agent};
-use crate::{clock, host};
+use crate::{clock, host, metrics, supervise};
 
 /// The text format of Prometheus.
 const PROMETHEUS: HeaderValue =
@@ -19,7 +19,8 @@ const PROMETHEUS: HeaderValue =
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/agent/host").get(|call| Box::pin(machine(call))),
-        Endpoint::new("/v1/agent/metrics").get(|call| Box::pin(std::future::ready(metrics(&call)))),
+        Endpoint::new("/v1/agent/metrics")
+            .get(|call| Box::pin(std::future::ready(tell_metrics(&call)))),
         Endpoint::new("/v1/agent/version").get(|call| Box::pin(std::future::ready(version(&call)))),
     ]
 }
@@ -27,16 +28,17 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// Reads files, so it runs beside the requests.
 async fn machine(call: Call) -> Answer {
     let data_dir = call.process.data_dir.clone();
-    let read = tokio::task::spawn_blocking(move || host::describe(data_dir.as_deref()));
+    let describe = move || Ok(host::describe(data_dir.as_deref()));
+    let read = supervise::blocking("describing the machine", describe);
     call.json(&read.await.map_err(|error| ApiError::internal(error.to_string()))?)
 }
 
-fn metrics(call: &Call) -> Answer {
+fn tell_metrics(call: &Call) -> Answer {
     let accepted = call.header(&ACCEPT).unwrap_or("");
     if call.params.get("format") == Some("prometheus") || accepted.split(',').any(is_prometheus) {
-        return Ok(Reply::bytes(call.node.render_metrics().into(), PROMETHEUS));
+        return Ok(Reply::bytes(metrics::render(call.figures()).into(), PROMETHEUS));
     }
-    let gauges = call.node.figures().into_iter().map(|figure| Gauge {
+    let gauges = call.figures().into_iter().map(|figure| Gauge {
         name: format!("quorate.{}", figure.name),
         value: figure.value,
         labels: Default::default(),

@@ -11,6 +11,7 @@ use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
+use crate::log_stream::LineFormat;
 
 /// The type of log lines.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -23,7 +24,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 fn monitor(call: &Call) -> Answer {
     let level = level(call.params.filled("loglevel").unwrap_or("info"))?;
-    let reader = call.process.logs.read(level);
+    let format =
+        if call.params.get("logjson").is_some() { LineFormat::Json } else { LineFormat::Text };
+    let reader = call.process.logs.read(level, format);
     let stopping = call.node.stopping().clone();
     let lines = stream::unfold((reader, stopping), |(mut reader, stopping)| async move {
         let line = tokio::select! {

@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::filter::{self, Filter};
 use super::params::{Params, ReadOptions};
 use super::reply::{Layout, Reply};
+use crate::metrics::Figure;
 use crate::node::{Node, ProposeError};
 use crate::process::Process;
 
@@ -64,6 +65,13 @@ impl Call {
         body: Body,
     ) -> Self {
         Self { node, process, params, headers, caller, rest, body: Mutex::new(body) }
+    }
+
+    /// What the node and its process tell of themselves.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.node.figures();
+        figures.extend(self.process.figures());
+        figures
     }
 
     /// Where the request comes from.

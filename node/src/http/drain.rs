@@ -15,6 +15,8 @@ use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::EXPECT;
 
+use crate::supervise;
+
 /// How much is read in vain before the connection is closed.
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -70,8 +72,9 @@ impl Drop for Drained {
             return;
         }
         // A connection that ends with its runtime needs no draining.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(DRAIN_TIMEOUT, drain(body)));
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let drained = tokio::time::timeout(DRAIN_TIMEOUT, drain(body));
+            drop(supervise::contained("reading the rest of a request", drained));
         }
     }
 }

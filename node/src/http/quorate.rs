@@ -12,7 +12,9 @@ use super::error::ApiError;
 use super::reply::Reply;
 use super::wire;
 use crate::consul_agent::definitions::Description;
+use crate::metrics;
 use crate::node::Readiness;
+use crate::supervise;
 
 /// The text format of Prometheus.
 const METRICS_TYPE: HeaderValue =
@@ -27,7 +29,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("/readyz")
             .get(|call| Box::pin(std::future::ready(ready(&call))))
             .head(|call| Box::pin(std::future::ready(ready(&call)))),
-        Endpoint::new("/metrics").get(|call| Box::pin(std::future::ready(metrics(&call)))),
+        Endpoint::new("/metrics").get(|call| Box::pin(std::future::ready(tell_metrics(&call)))),
         Endpoint::new("/v1/quorate/agent").put(|call| Box::pin(describe_agent(call))),
         Endpoint::new("/v1/quorate/state-hash").get(|call| Box::pin(state_hash(call))),
     ]
@@ -58,8 +60,8 @@ fn ready(call: &Call) -> Answer {
     }
 }
 
-fn metrics(call: &Call) -> Answer {
-    Ok(Reply::bytes(call.node.render_metrics().into(), METRICS_TYPE))
+fn tell_metrics(call: &Call) -> Answer {
+    Ok(Reply::bytes(metrics::render(call.figures()).into(), METRICS_TYPE))
 }
 
 /// The hash of this node's own state, without a barrier. It reads everything, so it runs beside the
@@ -67,7 +69,7 @@ fn metrics(call: &Call) -> Answer {
 async fn state_hash(call: Call) -> Answer {
     let published = call.node.published();
     let applied_index = published.last_applied.as_ref().map_or(0, |log_id| log_id.index());
-    let hash = tokio::task::spawn_blocking(move || published.state.hash())
+    let hash = supervise::blocking("hashing the state", move || Ok(published.state.hash()))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
     call.json(&StateHash { applied_index, hash: wire::hexadecimal(&hash) })

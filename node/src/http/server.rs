@@ -6,26 +6,38 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode, Version};
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
+use super::connections::{Admission, Connections, Place, is_served_beyond_the_limit};
 use super::drain::Drained;
+use super::error::ApiError;
 use super::per_client::{Counted, PerClient};
+use crate::clock::Clock;
 use crate::listen::{Listener, Stream};
+use crate::log_rate::LogRate;
+use crate::supervise::contained;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a client is told that there is no room for.
+const NO_ROOM: &str =
+    "this server has as many connections as it can serve, try again later or at another server";
 
 /// How many requests one HTTP/2 connection may have open: long polls count.
 const MAX_STREAMS: u32 = 10_000;
@@ -33,8 +45,13 @@ const MAX_STREAMS: u32 = 10_000;
 /// How long requests that are being answered may go on once the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait when no connection can be accepted, as when there are no file descriptors left.
+/// How long a connection beyond the limit may live: enough for one request and its answer.
+const REFUSED_LIFE_MAX: Duration = Duration::from_secs(2);
+
+/// How long to wait when no connection can be accepted, as when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two lines that say so.
+const ACCEPT_LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// What answers requests; cheap to clone.
 pub trait Answerer: Clone + Send + Sync + 'static {
@@ -51,7 +68,7 @@ impl Answerer for Api {
     }
 }
 
-/// The answer to a connection too many.
+/// The answer to a client that has too many connections of its own.
 const TOO_MANY: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// How long that answer may take to be written.
@@ -63,75 +80,139 @@ pub async fn serve(
     api: impl Answerer,
     listener: Listener,
     counts: PerClient,
+    connections: Arc<Connections>,
     stopping: CancellationToken,
 ) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .title_case_headers(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    let graceful = GracefulShutdown::new();
+    let server = Server::new(api, counts, connections);
     loop {
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, caller)) => match counts.open(caller.ip()) {
-                Some(counted) => connection(&api, &builder, &graceful, stream, caller, counted),
-                None => refuse(stream, caller),
-            },
-            Err(error) => pause(&error).await,
+            Ok((stream, caller)) => server.admit(stream, caller),
+            Err(error) => server.pause(&error).await,
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN_TIMEOUT, server.graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still being answered when the server stopped");
     }
 }
 
-/// Serves one connection in a task of its own.
-fn connection(
-    api: &impl Answerer,
-    builder: &auto::Builder<TokioExecutor>,
-    graceful: &GracefulShutdown,
-    stream: Stream,
-    caller: SocketAddr,
-    counted: Option<Counted>,
-) {
-    let api = api.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let api = api.clone();
-        async move {
-            request.extensions_mut().insert(caller);
-            let request = Drained::wrap(request).map(Body::new);
-            api.answer(request).await
+/// Starts the tasks of HTTP/2 streams.
+#[derive(Debug, Clone, Copy)]
+struct Contained;
+
+impl<F> hyper::rt::Executor<F> for Contained
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        drop(contained("a stream", work));
+    }
+}
+
+/// What all connections share.
+struct Server<A> {
+    api: A,
+    builder: auto::Builder<Contained>,
+    graceful: GracefulShutdown,
+    counts: PerClient,
+    connections: Arc<Connections>,
+    accept_lines: LogRate,
+}
+
+impl<A: Answerer> Server<A> {
+    fn new(api: A, counts: PerClient, connections: Arc<Connections>) -> Self {
+        let mut builder = auto::Builder::new(Contained);
+        builder
+            .http1()
+            .title_case_headers(true)
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT);
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        let accept_lines = LogRate::new(Clock::monotonic(), ACCEPT_LINE_EVERY);
+        let graceful = GracefulShutdown::new();
+        Self { api, builder, graceful, counts, connections, accept_lines }
+    }
+
+    fn admit(&self, stream: Stream, caller: SocketAddr) {
+        let Some(counted) = self.counts.open(caller.ip()) else {
+            return refuse_client(stream, caller);
+        };
+        match self.connections.admit() {
+            Admission::Served(place) => self.serve(stream, caller, (place, counted)),
+            Admission::Refused(place) => self.refuse(stream, caller, place),
+            Admission::Dropped => {}
         }
-    });
-    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let served = graceful.watch(served);
-    tokio::spawn(async move {
-        let _counted = counted;
-        if let Err(error) = served.await {
-            // Clients hang up whenever they like.
-            tracing::debug!(%caller, %error, "connection ended early");
+    }
+
+    /// Serves one connection in a task of its own.
+    fn serve(&self, stream: Stream, caller: SocketAddr, place: (Place, Option<Counted>)) {
+        let api = self.api.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let api = api.clone();
+            async move {
+                request.extensions_mut().insert(caller);
+                let request = Drained::wrap(request).map(Body::new);
+                api.answer(request).await
+            }
+        });
+        let served = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let served = self.graceful.watch(served);
+        drop(contained("a connection", async move {
+            let _place = place;
+            if let Err(error) = served.await {
+                // Clients hang up whenever they like.
+                tracing::debug!(%caller, %error, "connection ended early");
+            }
+        }));
+    }
+
+    /// Answers one request of a connection that there is no room for.
+    fn refuse(&self, stream: Stream, caller: SocketAddr, place: Place) {
+        let api = self.api.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let api = api.clone();
+            async move {
+                request.extensions_mut().insert(caller);
+                let request = Drained::wrap(request).map(Body::new);
+                let mut response = if is_served_beyond_the_limit(request.uri().path()) {
+                    api.answer(request).await?
+                } else {
+                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_ROOM).into_response()
+                };
+                // HTTP/2 has no such header; there, the connection's time runs out.
+                if response.version() == Version::HTTP_11 {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let served = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let served = self.graceful.watch(served);
+        drop(contained("a connection", async move {
+            let _place = place;
+            // A client that takes its time is not waited for.
+            drop(tokio::time::timeout(REFUSED_LIFE_MAX, served).await);
+        }));
+    }
+
+    /// A failed accept is the peer's hanging up, or a shortage that may pass.
+    async fn pause(&self, error: &io::Error) {
+        if let Some(not_logged) = self.accept_lines.pass() {
+            tracing::warn!(%error, not_logged, "cannot accept a connection");
         }
-    });
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
 }
 
 /// Tells a client that it has too many connections.
-fn refuse(mut stream: Stream, caller: SocketAddr) {
+fn refuse_client(mut stream: Stream, caller: SocketAddr) {
     tracing::debug!(%caller, "this client has as many connections as limits.http_max_conns_per_client allows");
-    tokio::spawn(async move {
+    drop(contained("a connection", async move {
         // A client that hangs up instead of reading this knows enough.
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(TOO_MANY)).await;
-    });
-}
-
-/// A failed accept is the peer's hanging up, or a shortage that may pass.
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+    }));
 }

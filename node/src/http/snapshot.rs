@@ -24,6 +24,7 @@ use super::call::Call;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
+use crate::supervise;
 
 /// The largest backup, compressed.
 const MAX_ARCHIVE_BYTES: usize = 512 * 1024 * 1024;
@@ -83,7 +84,7 @@ fn blocks(
 ) -> impl stream::Stream<Item = io::Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
     let runtime = Handle::current();
-    tokio::task::spawn_blocking(move || {
+    supervise::blocking_beside("packing a snapshot", move || {
         let _turn = turn;
         let blocks = Blocks { sender: &sender, runtime };
         if let Err(error) = archive::pack(&version, blocks) {
@@ -118,10 +119,13 @@ async fn restore(mut call: Call) -> Answer {
     let _turn = RESTORES.try_acquire().map_err(|_| busy("another snapshot is being restored"))?;
     let body = call.body(MAX_ARCHIVE_BYTES).await?;
     let running = call.node.published();
-    let checked = tokio::task::spawn_blocking(move || {
-        let backup = archive::unpack(&body, MAX_BACKUP_BYTES)?;
-        running.state.try_restore(backup.clone()).map_err(|error| error.to_string())?;
-        Ok::<_, String>(backup)
+    let checked = supervise::blocking("checking a snapshot", move || {
+        let check = || {
+            let backup = archive::unpack(&body, MAX_BACKUP_BYTES)?;
+            running.state.try_restore(backup.clone()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(backup)
+        };
+        Ok(check())
     });
     let backup = checked
         .await

@@ -24,6 +24,7 @@ use super::lane::{ByLane, Lane};
 use super::protocol::Forwarded;
 use crate::clock::{Clock, Moment};
 use crate::cluster_clock::ClusterClock;
+use crate::supervise::contained;
 
 /// Commands in one entry.
 pub const ENTRY_COMMANDS_MAX: usize = 1_024;
@@ -171,7 +172,7 @@ impl Intake {
         };
         drop(proposing);
         // A task for each entry, about as many as there are permits.
-        tokio::spawn(async move {
+        drop(contained("an entry on its way", async move {
             let fate = match applied {
                 Some(applied) => applied.await,
                 None => Forwarded::NotLeader,
@@ -181,7 +182,7 @@ impl Intake {
                 // An origin that has gone asks the next leader.
                 let _ = reply.send(fate);
             }
-        });
+        }));
         taken
     }
 

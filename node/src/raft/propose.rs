@@ -33,6 +33,7 @@ use super::transport::{Purpose, TransportError};
 use crate::clock::Moment;
 use crate::mutants;
 use crate::node::ProposeError;
+use crate::supervise::{catch, contained};
 
 /// Batches of one lane on their way to the leader.
 const FORWARDS_IN_FLIGHT_MAX: usize = 4;
@@ -254,7 +255,9 @@ impl Proposer {
                 let (proposer, intake) = (Arc::clone(&self), Arc::clone(&intake));
                 let (to, changes) = (current.clone(), leadership.clone());
                 // At most FORWARDS_IN_FLIGHT_MAX of these at a time in each lane.
-                tokio::spawn(async move { proposer.ship(shipment, &intake, to, changes).await });
+                drop(contained("a batch on its way", async move {
+                    proposer.ship(shipment, &intake, to, changes).await;
+                }));
             }
             tokio::select! {
                 () = self.wake.notified() => {}
@@ -302,7 +305,7 @@ impl Proposer {
         shipment: Shipment,
         intake: &Intake,
         to: Leadership,
-        mut changes: watch::Receiver<Leadership>,
+        changes: watch::Receiver<Leadership>,
     ) {
         let seqs: Vec<u64> = shipment.part.commands.iter().map(|(seq, _)| *seq).collect();
         let (lane, epoch) = (shipment.lane, shipment.epoch);
@@ -311,20 +314,36 @@ impl Proposer {
         }
         let guessed =
             mutant::is_active(Mutant::AnswerBeforeOwnApply).then(|| shipment.part.commands.clone());
-        let superseded = changes.wait_for(|now| *now != to);
-        let fate = tokio::select! {
-            biased;
-            fate = self.hand_over(shipment, intake, &to) => fate,
-            // A newer leader: this one's answer no longer matters.
-            _ = superseded => Forwarded::Unknown,
-        };
-        self.table().resolve(lane, &seqs, fate);
+        let fate = self.fate(self.hand_over(shipment, intake, &to), &to, changes).await;
         if let (Some(commands), Forwarded::Committed) = (guessed, fate) {
             self.answer_with_guesses(&commands);
         }
+        self.conclude(lane, &seqs, epoch, fate).await;
+    }
+
+    /// What becomes of a batch that is handed over. A panic must not keep its lane: nobody knows then
+    /// what became of it, and it is sent again.
+    async fn fate(
+        &self,
+        handed: impl Future<Output = Forwarded> + Send,
+        to: &Leadership,
+        mut changes: watch::Receiver<Leadership>,
+    ) -> Forwarded {
+        let superseded = changes.wait_for(|now| now != to);
+        tokio::select! {
+            biased;
+            fate = catch("the hand-over of a batch", handed) => fate.unwrap_or(Forwarded::Unknown),
+            // A newer leader: this one's answer no longer matters.
+            _ = superseded => Forwarded::Unknown,
+        }
+    }
+
+    /// Gives the lane back, and has what was not committed sent again.
+    async fn conclude(&self, lane: Lane, seqs: &[u64], epoch: u64, fate: Forwarded) {
+        self.table().resolve(lane, seqs, fate);
         if fate != Forwarded::Committed {
             self.context.clock.sleep(RETRY_PAUSE).await;
-            self.table().make_due(&seqs, epoch);
+            self.table().make_due(seqs, epoch);
         }
         self.wake.notify_one();
     }

@@ -20,6 +20,7 @@ use super::leadership::Leadership;
 use super::protocol::{Request, Response};
 use super::transport::Purpose;
 use crate::node::ReadError;
+use crate::supervise::contained;
 
 /// Pause before a barrier that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);
@@ -149,10 +150,10 @@ fn release(readers: Vec<oneshot::Sender<()>>, index: u64, mut applied: watch::Re
         go(readers);
     } else {
         // Ends when the entry is applied, or with the node.
-        tokio::spawn(async move {
+        drop(contained("readers behind a barrier", async move {
             if applied.wait_for(|applied| *applied >= index).await.is_ok() {
                 go(readers);
             }
-        });
+        }));
     }
 }

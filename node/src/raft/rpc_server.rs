@@ -17,6 +17,7 @@ use quorate_storage::snapshot::Snapshot;
 
 use super::protocol::{Envelope, Response, SnapshotHeader};
 use super::service::Service;
+use crate::supervise;
 
 /// Where requests go. The number is the protocol's version.
 pub const CALL_PATH: &str = "/rpc/1/call";
@@ -44,8 +45,12 @@ pub fn router(service: Arc<Service>) -> Router {
 
 async fn call(State(service): State<Arc<Service>>, body: Bytes) -> Result<Vec<u8>, HttpError> {
     let envelope: Envelope = postcard::from_bytes(&body).map_err(bad_request)?;
-    let response = service.handle(envelope).await;
-    encode(&response)
+    let handled =
+        supervise::catch(
+            "a request of another server",
+            async move { service.handle(envelope).await },
+        );
+    encode(&handled.await.map_err(internal)?)
 }
 
 async fn snapshot(State(service): State<Arc<Service>>, body: Body) -> Result<Vec<u8>, HttpError> {
@@ -53,8 +58,10 @@ async fn snapshot(State(service): State<Arc<Service>>, body: Body) -> Result<Vec
     let (header, first) = read_header(&mut pieces).await?;
     let rest = pieces.map(|piece| piece.map_err(io::Error::other));
     let bytes = futures_util::stream::once(async move { Ok(first) }).chain(rest);
-    let response = service.receive_snapshot(header, Box::pin(bytes)).await;
-    encode(&response)
+    let received = supervise::catch("receiving a snapshot", async move {
+        service.receive_snapshot(header, Box::pin(bytes)).await
+    });
+    encode(&received.await.map_err(internal)?)
 }
 
 async fn read_header(
@@ -91,7 +98,7 @@ pub(super) fn snapshot_stream(
     let length = u32::try_from(header.len()).map_err(io::Error::other)?;
     let mut reader = snapshot.open()?;
     let (sender, receiver) = tokio::sync::mpsc::channel(SNAPSHOT_PIECES_IN_FLIGHT);
-    tokio::task::spawn_blocking(move || {
+    supervise::blocking_beside("reading a snapshot", move || {
         loop {
             let piece = read_piece(&mut reader);
             let last = !matches!(&piece, Ok(bytes) if !bytes.is_empty());
@@ -115,8 +122,11 @@ fn read_piece(reader: &mut impl Read) -> io::Result<Bytes> {
 }
 
 fn encode(response: &Response) -> Result<Vec<u8>, HttpError> {
-    postcard::to_stdvec(response)
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    postcard::to_stdvec(response).map_err(internal)
+}
+
+fn internal(error: impl std::fmt::Display) -> HttpError {
+    (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
 fn bad_request(error: impl std::fmt::Display) -> HttpError {

@@ -18,6 +18,10 @@ use super::leadership::LeaderContact;
 use super::membership::Membership;
 use super::protocol::{Envelope, Forwarded, Refusal, Request, Response, SnapshotHeader};
 use super::read::Barrier;
+use crate::supervise::blocking;
+
+/// What blocks here.
+const RECEIVING: &str = "writing a snapshot that another server sent";
 
 /// Answers the requests of other nodes.
 #[derive(Debug)]
@@ -199,17 +203,10 @@ impl Service {
         let mut sink = self.snapshots.spool()?;
         while let Some(piece) = bytes.next().await {
             let piece = piece?;
-            sink = blocking(move || sink.write_all(&piece).map(|()| sink)).await?;
+            sink = blocking(RECEIVING, move || sink.write_all(&piece).map(|()| sink)).await?;
         }
-        blocking(move || sink.commit()).await
+        blocking(RECEIVING, move || sink.commit()).await
     }
-}
-
-/// Disk work of a task that must not keep a worker thread.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn not_running(error: impl std::fmt::Display) -> Refusal {

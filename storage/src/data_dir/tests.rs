@@ -76,12 +76,27 @@ fn a_damaged_or_missing_identity_is_refused_with_the_files_name() {
 }
 
 #[test]
-fn ballast_that_was_deleted_comes_back() {
+fn the_ballast_is_written_when_it_is_asked_for_and_not_before() {
     let dir = TempDir::new().unwrap();
+    let opened = open(&dir, 7, "store").unwrap();
     let ballast = dir.path().join("deep/data/ballast");
-    for _ in 0..2 {
-        drop(open(&dir, 7, "store").unwrap());
-        assert_eq!(fs::metadata(&ballast).unwrap().len(), BALLAST_BYTES as u64);
-        fs::remove_file(&ballast).unwrap();
-    }
+    assert!(!opened.has_ballast() && !ballast.exists());
+    opened.write_ballast().unwrap();
+    assert!(opened.has_ballast());
+    assert_eq!(fs::metadata(&ballast).unwrap().len(), BALLAST_BYTES as u64);
+    fs::remove_file(&ballast).unwrap();
+    drop(opened);
+    assert!(!open(&dir, 7, "store").unwrap().has_ballast(), "a start takes none of the room");
+}
+
+#[test]
+fn a_data_directory_is_its_owners_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("deep/data");
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    drop(open(&dir, 7, "store").unwrap());
+    assert_eq!(mode(), 0o700);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(open(&dir, 7, "store").unwrap());
+    assert_eq!(mode(), 0o700, "one of an earlier version is closed");
 }

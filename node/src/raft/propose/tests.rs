@@ -257,6 +257,23 @@ fn no_more_than_a_few_batches_are_on_their_way() {
     assert!(proposer.next_shipment(&led()).is_some());
 }
 
+#[tokio::test]
+async fn a_panic_while_a_batch_is_handed_over_gives_its_lane_back_and_the_batch_is_sent_again() {
+    let proposer = proposer();
+    let _tickets: Vec<_> = (0..2).map(|_| enqueue(&proposer, command())).collect();
+    for _ in 0..=FORWARDS_IN_FLIGHT_MAX {
+        let shipment = proposer.next_shipment(&led()).expect("a lane is free");
+        assert_eq!(numbers(&shipment), [1, 2]);
+        let (_publish, changes) = watch::channel(led());
+        let handed = async { panic!("a fault of the transport") };
+        let (seqs, epoch, lane) = (numbers(&shipment), shipment.epoch, shipment.lane);
+        let fate = proposer.fate(handed, &led(), changes).await;
+        assert_eq!(fate, Forwarded::Unknown, "it may have been appended");
+        proposer.conclude(lane, &seqs, epoch, fate).await;
+    }
+    assert_eq!(proposer.table().lanes[Lane::Writes].forwards, 0);
+}
+
 #[test]
 fn beyond_its_limits_the_table_refuses_until_something_is_answered() {
     let proposer = proposer();

@@ -1,0 +1,100 @@
+//! Servers that may have few descriptors, and more clients than that.
+
+use std::time::Duration;
+
+use jepsen_style_tests::cluster::Options;
+use jepsen_style_tests::http::Http;
+use jepsen_style_tests::{Cluster, Failure, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// What a server may have: half of it is for clients.
+const DESCRIPTORS: usize = 512;
+const CLIENTS: usize = DESCRIPTORS / 2;
+/// Connections of the test's own that are open already, at most.
+const OTHER_CLIENTS: usize = 8;
+/// Long polls at each server.
+const POLLS: usize = CLIENTS + 60;
+/// Some snapshots' worth.
+const WRITES: usize = 240;
+
+/// A long poll: it is held, or was refused.
+async fn poll(address: &str, index: u64) -> Result<Option<TcpStream>> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request =
+        format!("GET /v1/kv/polled?index={index}&wait=9m HTTP/1.1\r\nHost: quorate\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    // Whoever is refused is told at once; some are only cut off.
+    let read = stream.read_to_string(&mut answer);
+    match tokio::time::timeout(Duration::from_millis(500), read).await {
+        Err(_) => Ok(Some(stream)),
+        Ok(Err(_)) => Ok(None),
+        Ok(Ok(_)) if answer.is_empty() => Ok(None),
+        Ok(Ok(_)) if answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After: 1") => {
+            Ok(None)
+        }
+        Ok(Ok(_)) => Err(Failure::new(format!("neither held nor refused: {answer}"))),
+    }
+}
+
+async fn figure(node: &Http, name: &str) -> Result<u64> {
+    // Its own connection, so one that is beyond the limit.
+    let fresh = Http::with_patience(node.base(), Duration::from_secs(10))?;
+    let figure = fresh.get("/metrics").await?.figure(name);
+    figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let options = Options {
+        // The soft limit is the one that a server raises.
+        before_start: vec![format!("ulimit -Sn 128; ulimit -Hn {DESCRIPTORS}")],
+        flags: ["--raft-snapshot-threshold", "60", "--raft-trailing-logs", "30"]
+            .map(str::to_owned)
+            .into(),
+        ..Options::default()
+    };
+    let cluster = Cluster::start_with(options).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    nodes[0].must_put("/v1/kv/polled", "once").await.unwrap();
+    let mut held = Vec::new();
+    for node in &nodes {
+        // Each has a connection from before.
+        let index = node.get("/v1/kv/polled").await.unwrap().require_index().unwrap();
+        let address = node.base().trim_start_matches("http://").to_owned();
+        let polls = (0..POLLS).map(|_| poll(&address, index));
+        let polls = futures_util::future::try_join_all(polls).await.unwrap();
+        let here = polls.iter().flatten().count();
+        assert!((CLIENTS - OTHER_CLIENTS..=CLIENTS).contains(&here), "{here} are held");
+        held.extend(polls.into_iter().flatten());
+    }
+    for number in 0..WRITES {
+        let node = &nodes[number % nodes.len()];
+        node.must_put(&format!("/v1/kv/written/{}", number % 50), "value").await.unwrap();
+    }
+    for node in &nodes {
+        let fresh = Http::with_patience(node.base(), Duration::from_secs(10)).unwrap();
+        assert_eq!(fresh.get("/readyz").await.unwrap().status, 200);
+        assert_eq!(figure(node, "quorate_descriptors_max").await.unwrap(), DESCRIPTORS as u64);
+        assert!(figure(node, "quorate_raft_snapshot_index").await.unwrap() >= 60);
+        let refused = figure(node, "quorate_client_connections_refused_total").await.unwrap();
+        assert!(refused >= (POLLS - CLIENTS) as u64, "{refused} were refused");
+    }
+    for id in cluster.ids() {
+        let log = cluster.log(id).unwrap();
+        let lines = log.lines().filter(|line| line.contains("refusing more")).count();
+        assert!((1..20).contains(&lines), "{lines} lines of n{id} tell of refused connections");
+    }
+    drop(held);
+    let fresh = Http::with_patience(nodes[0].base(), Duration::from_secs(10)).unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while fresh.get("/v1/kv/polled").await.unwrap().status != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "places are not given back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.finish().await.unwrap();
+}

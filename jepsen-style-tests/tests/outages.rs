@@ -1,0 +1,207 @@
+//! What an operator reads in the servers' logs, and what files others can read.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use jepsen_style_tests::cluster::Options;
+use jepsen_style_tests::disk;
+use jepsen_style_tests::http::Http;
+use jepsen_style_tests::{Cluster, Failure, Result, binary, skipped};
+use serde_json::{Value, json};
+
+/// Far longer than anything takes here that is waited for.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// Waits until a server's log has a line with all of these words, and returns it.
+async fn line(cluster: &Cluster, id: u64, words: &[&str]) -> Result<String> {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        let log = cluster.log(id)?;
+        let found = log.lines().find(|line| words.iter().all(|word| line.contains(word)));
+        if let Some(line) = found {
+            return Ok(line.to_owned());
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(Failure::new(format!("n{id}'s log never says {words:?}")));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn figure(cluster: &Cluster, id: u64, name: &str) -> Result<u64> {
+    let figure = cluster.http(id).get("/metrics").await?.figure(name);
+    figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
+}
+
+async fn wait_figure(cluster: &Cluster, id: u64, name: &str, value: u64) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while figure(cluster, id, name).await? != value {
+        if tokio::time::Instant::now() > deadline {
+            return Err(Failure::new(format!("{name} of n{id} never became {value}")));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Registers so many instances whose heartbeats nobody sends, in few requests.
+async fn register_silent(node: &Http, count: usize) -> Result<()> {
+    for number in 0..count {
+        let service = json!({"ID": format!("silent-{number}"), "Name": "silent", "Check": {"TTL": "1s", "Status": "passing"}});
+        let answer =
+            node.put("/v1/agent/service/register", service.to_string().into_bytes()).await?;
+        if answer.status != 200 {
+            return Err(Failure::new(format!("not registered: {answer:?}")));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_log_tells_of_an_outage() {
+    const SILENT: usize = 60;
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let leader = cluster.leader().await.unwrap();
+    let others = cluster.others(leader);
+    let (lost, follower) = (others[0], others[1]);
+    let started = line(&cluster, leader, &["started"]).await.unwrap();
+    for word in ["version=", "id=", "name=", "directory=", "cluster=", "http=", "rpc="] {
+        assert!(started.contains(word), "{started}");
+    }
+    register_silent(&cluster.http(leader), SILENT).await.unwrap();
+    let cause = ["a check changed", "to=\"critical\"", "no heartbeat came within its TTL"];
+    for id in cluster.ids() {
+        line(&cluster, id, &cause).await.unwrap();
+        line(&cluster, id, &["more checks and services changed", "critical"]).await.unwrap();
+        let log = cluster.log(id).unwrap();
+        let lines = log.lines().filter(|line| line.contains("a check changed")).count();
+        assert!(lines <= SILENT / 2, "{lines} lines for {SILENT} checks");
+    }
+
+    cluster.kill(lost).unwrap();
+    let name = format!("n{lost}");
+    for id in [leader, follower] {
+        let said = line(&cluster, id, &["WARN", "a server is lost", &name]).await.unwrap();
+        assert!(said.contains(&format!("{}:8300", cluster.ip(lost))), "{said}");
+        line(&cluster, id, &["WARN", "no failure is left to spare", &name]).await.unwrap();
+    }
+    assert_eq!(figure(&cluster, leader, "quorate_raft_is_leader").await.unwrap(), 1);
+    cluster.terminate(follower).unwrap();
+    cluster.wait_stopped(follower).unwrap();
+    line(&cluster, follower, &["asked to stop", "SIGTERM"]).await.unwrap();
+    line(&cluster, leader, &["WARN", "the quorum is lost"]).await.unwrap();
+    wait_figure(&cluster, leader, "quorate_raft_is_leader", 0).await.unwrap();
+    cluster.start_all().unwrap();
+    cluster.wait_all_ready().await.unwrap();
+    line(&cluster, leader, &["WARN", "the quorum is there again"]).await.unwrap();
+    line(&cluster, leader, &["WARN", "a server is back", &name]).await.unwrap();
+    line(&cluster, leader, &["failures can be spared again"]).await.unwrap();
+
+    for id in cluster.ids() {
+        require_private(cluster.data_dir(id)).unwrap();
+    }
+    cluster.finish().await.unwrap();
+}
+
+/// Neither group nor others may do anything with what is in here.
+fn require_private(path: &Path) -> Result<()> {
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Failure::new(format!("{} has mode {mode:o}", path.display())));
+    }
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            require_private(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// What a server that ends by itself says on its standard error, and its exit code.
+fn started_with(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let program = binary::quorate().expect("the binary is there");
+    let mut command = Command::new(program);
+    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
+    let output = command.output().expect("it starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn an_unknown_filter_is_refused_and_json_is_one_object_on_each_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let arguments = ["server", "--data-dir", data.to_str().unwrap(), "--http-addr", &taken];
+    let (code, said) = started_with(&[("QUORATE_LOG", "verbose")], &arguments);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("QUORATE_LOG: \"verbose\" is no level"), "{said}");
+    assert!(!data.exists(), "nothing was begun");
+
+    // It ends at once: its address is taken.
+    let arguments = [&arguments[..], &["--log-format", "json"]].concat();
+    let (code, said) = started_with(&[("QUORATE_LOG", "debug")], &arguments);
+    assert_eq!(code, Some(1), "{said}");
+    let objects: Vec<Value> = said
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let ended = objects.iter().find(|object| object["message"] == "ended").expect("it says why");
+    assert_eq!(ended["level"], "ERROR");
+    assert!(ended["error"].as_str().unwrap().contains("--http-addr"), "{ended}");
+}
+
+/// The remedy for a full disk is to remove the ballast: it must not come back before there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nearly_full_disk_is_announced_and_the_ballast_waits_for_room() {
+    const TEST: &str = "a_nearly_full_disk_is_announced_and_the_ballast_waits_for_room";
+    if let Err(why) = disk::require() {
+        skipped(TEST, &why.to_string());
+        return;
+    }
+    let options = Options { nodes: 1, disk_mib: Some(96), ..Options::default() };
+    let mut cluster = Cluster::start_with(options).await.unwrap();
+    let ballast = cluster.data_dir(1).join("ballast");
+    wait_exists(&ballast).await.unwrap();
+    let total = figure(&cluster, 1, "quorate_disk_total_bytes").await.unwrap();
+    assert!((64 << 20..=96 << 20).contains(&total), "{total}");
+
+    // All but 6 MiB, which is less than a tenth.
+    let root = cluster.disk(1).unwrap().root();
+    let filler = root.join("others");
+    let room = nix::sys::statvfs::statvfs(root).unwrap();
+    let free = room.blocks_available() * room.fragment_size();
+    let bytes = usize::try_from(free - (6 << 20)).unwrap();
+    std::fs::write(&filler, vec![7; bytes]).unwrap();
+    let said = line(&cluster, 1, &["WARN", "nearly full"]).await.unwrap();
+    assert!(said.contains("free_bytes="), "{said}");
+
+    // As an operator does on a full disk.
+    cluster.terminate(1).unwrap();
+    cluster.wait_stopped(1).unwrap();
+    std::fs::remove_file(&ballast).unwrap();
+    let before = cluster.log(1).unwrap().len();
+    cluster.start_node(1).unwrap();
+    cluster.wait_ready(1).await.unwrap();
+    line(&cluster, 1, &["WARN", "no ballast file"]).await.unwrap();
+    assert!(cluster.log(1).unwrap()[before..].contains("no ballast file"));
+    assert!(!ballast.exists(), "it took the room that was made");
+    cluster.http(1).must_put("/v1/kv/written", "with little room").await.unwrap();
+    std::fs::remove_file(&filler).unwrap();
+    wait_exists(&ballast).await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+async fn wait_exists(path: &Path) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !path.exists() {
+        if tokio::time::Instant::now() > deadline {
+            return Err(Failure::new(format!("{} is not there", path.display())));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}

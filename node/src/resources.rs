@@ -1,0 +1,84 @@
+//! What the operating system allows this process: descriptors and threads, and who may use how many.
+//!
+//! A server that runs out of descriptors cannot write a snapshot, reach its peers or be reached by them,
+//! so clients never get all of them ([`Budget`]). The limits of a process are its own: they are read
+//! once, after [`raise_limits`].
+
+use std::sync::LazyLock;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// What is kept for the log, snapshots, listeners, look-ups of names, and peers: up to eight of them, with
+/// some connections in each direction for each purpose.
+const OWN_MAX: u64 = 256;
+/// Each run of a check has a socket ([`crate::checks`]).
+const CHECKS_MAX: u64 = 512;
+/// Where descriptors are scarce, what is kept for either of these is at most this part of all.
+const PART: u64 = 4;
+/// Where the system does not tell its limit: the usual one of a shell.
+const UNKNOWN_LIMIT: u64 = 1_024;
+
+/// The budget of this process.
+pub static BUDGET: LazyLock<Budget> = LazyLock::new(|| {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(UNKNOWN_LIMIT, |(soft, _)| soft);
+    Budget::of(limit)
+});
+
+/// How many descriptors there are, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// How many the process may have.
+    pub descriptors: u64,
+    /// Connections of clients to the HTTP API.
+    pub clients: usize,
+    /// Runs of checks at a time.
+    pub checks: usize,
+}
+
+impl Budget {
+    /// Divides this many descriptors.
+    #[must_use]
+    pub fn of(descriptors: u64) -> Self {
+        let own = OWN_MAX.min(descriptors / PART);
+        let checks = CHECKS_MAX.min(descriptors / PART);
+        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let clients = count((descriptors - own - checks).max(1));
+        Self { descriptors, clients, checks: count(checks.max(1)) }
+    }
+}
+
+/// Raises the soft limits of descriptors and threads to the hard ones: shells and init systems keep the
+/// soft ones low for the sake of programs that use `select`. To be called before any thread is started.
+///
+/// # Errors
+/// A sentence when the system refuses; the server can run with what it has.
+pub fn raise_limits() -> Result<(), String> {
+    for (what, resource) in
+        [("descriptors", Resource::RLIMIT_NOFILE), ("threads", Resource::RLIMIT_NPROC)]
+    {
+        let raised = getrlimit(resource).and_then(|(soft, hard)| {
+            if soft < hard { setrlimit(resource, hard, hard) } else { Ok(()) }
+        });
+        raised.map_err(|error| format!("the limit of {what} cannot be raised: {error}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_never_get_all_descriptors() {
+        assert_eq!(Budget::of(1_000_000).clients, 1_000_000 - 768);
+        assert_eq!(Budget::of(1_024), Budget { descriptors: 1_024, clients: 512, checks: 256 });
+        assert_eq!(Budget::of(512), Budget { descriptors: 512, clients: 256, checks: 128 });
+        for descriptors in 0..5_000 {
+            let budget = Budget::of(descriptors);
+            let used = (budget.clients + budget.checks) as u64;
+            let own = OWN_MAX.min(descriptors / PART);
+            assert!(descriptors < 4 || used <= descriptors - own, "{budget:?}");
+            assert!(budget.clients > 0 && budget.checks > 0);
+        }
+    }
+}
