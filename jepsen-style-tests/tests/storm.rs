@@ -64,7 +64,7 @@ fn setting(name: &str, short: u64) -> u64 {
 async fn register_silent(nodes: &[Http], instances: u64, silent_at: Instant) -> Result<()> {
     let samples_every = (instances / SAMPLES).max(1);
     let work = futures_util::stream::iter(0..instances).map(|number| {
-        let node = nodes[usize::try_from(number).unwrap() % nodes.len()].clone();
+        let node = turn(nodes, number);
         async move {
             let is_sample = number % samples_every == 0 || number == instances - 1;
             let service =
@@ -80,6 +80,13 @@ async fn register_silent(nodes: &[Http], instances: u64, silent_at: Instant) -> 
     Ok(())
 }
 
+/// One node after the other.
+fn turn(nodes: &[Http], number: u64) -> Http {
+    let count = nodes.len() as u64;
+    let position = usize::try_from(number % count).expect("a cluster has few nodes");
+    nodes[position].clone()
+}
+
 /// Clients that write large values at a rate, until it is stopped. Returns how many were acknowledged.
 async fn stream_values(nodes: Vec<Http>, mib_per_s: u64, stop: Arc<AtomicBool>) -> u64 {
     let every = Duration::from_micros(1_000_000 * VALUE_BYTES as u64 / (mib_per_s << 20));
@@ -92,8 +99,8 @@ async fn stream_values(nodes: Vec<Http>, mib_per_s: u64, stop: Arc<AtomicBool>) 
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let permit = Arc::clone(&room).acquire_owned().await.unwrap();
-        let node = nodes[usize::try_from(number).unwrap() % nodes.len()].clone();
+        let permit = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
+        let node = turn(&nodes, number);
         let acknowledged = Arc::clone(&acknowledged);
         tokio::spawn(async move {
             let path = format!("/v1/kv/large/{}", number % KEYS);
@@ -109,8 +116,8 @@ async fn stream_values(nodes: Vec<Http>, mib_per_s: u64, stop: Arc<AtomicBool>) 
 }
 
 async fn cluster_time_ms(node: &Http) -> u128 {
-    let metrics = node.get("/metrics").await.unwrap();
-    u128::from(metrics.figure("quorate_state_time_ms").unwrap())
+    let metrics = node.get("/metrics").await.expect("the server is up");
+    u128::from(metrics.figure("quorate_state_time_ms").expect("it is among the metrics"))
 }
 
 /// How many checks of the samples are critical.

@@ -310,9 +310,21 @@ impl Model {
 
     // ---- agents ------------------------------------------------------------------------------
 
-    /// The agent's node exists and is alive from now on.
+    /// The agent's node exists and is alive from now on. Its address is the agent's; its id, metadata and
+    /// further addresses stay as they were said of it.
     pub(crate) fn ensure_agent(&mut self, agent: &str) {
-        let facts = self.agents[agent].clone();
+        let mut facts = self.agents[agent].clone();
+        if let Some(present) = self.nodes.get(&fold(agent)).map(|node| &node.facts) {
+            if !present.id.is_empty() {
+                facts.id.clone_from(&present.id);
+            }
+            let meta = facts.meta.get_or_insert_default();
+            meta.extend(present.meta.clone().unwrap_or_default());
+            let tagged = facts.tagged_addresses.get_or_insert_default();
+            let others = present.tagged_addresses.iter().flatten();
+            let others = others.filter(|(_, address)| **address != present.address);
+            tagged.extend(others.map(|(name, address)| (name.clone(), address.clone())));
+        }
         self.put_node(agent, &facts, Some(true), None);
         let alive = CheckFacts {
             id: SERF_HEALTH.to_owned(),
