@@ -120,7 +120,7 @@ mod tests {
         let effects = put(&mut state, 2);
         let row = state.kv.entries.get("k").map(|row| row.as_ref().clone()).expect("it was put");
         let held = crate::record::KvEntry { session: Some("nobody".into()), ..row };
-        state.kv.entries.insert("k".into(), Arc::new(held));
+        state.kv.entries.insert(Arc::new(held));
         let touched = BTreeSet::from([Topic::Key("k".into())]);
         let effects = Effects { touched, ..effects };
         assert!(state.check_applied(after, &effects).unwrap_err().contains("the tables differ"));
