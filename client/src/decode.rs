@@ -20,6 +20,10 @@ use thiserror::Error;
 
 use crate::duration;
 
+/// The most elements of a list, or members of an object with free names. A few bytes of text stand for
+/// an element whose type has hundreds; no endpoint takes nearly as many.
+const ELEMENTS_MAX: usize = 8_192;
+
 /// Why a body could not be read, in Go's words as far as clients and people look at them.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -278,6 +282,7 @@ impl<'de> Visitor<'de> for Place {
         let mut values = Vec::new();
         while let Some(value) = list.next_element_seed(place)? {
             values.push(if value.is_null() { place.zero() } else { value });
+            refuse_too_many(values.len())?;
         }
         Ok(Value::Array(values))
     }
@@ -319,8 +324,16 @@ fn read_map<'de, A: MapAccess<'de>>(place: Place, mut object: A) -> Result<Value
     while let Some(name) = object.next_key::<String>()? {
         let value = object.next_value_seed(place)?;
         members.insert(name, if value.is_null() { place.zero() } else { value });
+        refuse_too_many(members.len())?;
     }
     Ok(Value::Object(members))
+}
+
+fn refuse_too_many<E: serde::de::Error>(elements: usize) -> Result<(), E> {
+    match elements > ELEMENTS_MAX {
+        true => Err(E::custom(format!("json: more than {ELEMENTS_MAX} elements in a list or map"))),
+        false => Ok(()),
+    }
 }
 
 impl Shape {
@@ -395,6 +408,17 @@ mod tests {
         ] {
             assert_eq!(service(text).unwrap_err(), words, "{text}");
         }
+    }
+
+    #[test]
+    fn a_list_or_map_of_too_many_elements_is_refused_before_it_is_built() {
+        let words = "json: more than 8192 elements in a list or map";
+        let list = |count: usize| format!(r#"{{"Checks":[{}]}}"#, vec!["{}"; count].join(","));
+        assert_eq!(service(&list(ELEMENTS_MAX)).unwrap().checks.len(), ELEMENTS_MAX);
+        assert_eq!(service(&list(ELEMENTS_MAX + 1)).unwrap_err(), words);
+        let members = (0..=ELEMENTS_MAX).map(|n| format!(r#""{n}":"""#)).collect::<Vec<_>>();
+        let map = format!(r#"{{"Meta":{{{}}}}}"#, members.join(","));
+        assert_eq!(service(&map).unwrap_err(), words);
     }
 
     #[test]

@@ -1,9 +1,14 @@
-//! Requests with bodies: read whatever their framing.
+//! Requests with bodies: read whatever their framing, and bounded in what becomes of them.
 
 #[path = "bodies/framing.rs"]
 mod framing;
+#[path = "bodies/growth.rs"]
+mod growth;
+
+use std::path::Path;
 
 use framing::{FRAMINGS, Framing};
+use jepsen_style_tests::http::Http;
 use jepsen_style_tests::raw::Raw;
 use jepsen_style_tests::{Cluster, Failure, Result};
 
@@ -30,6 +35,7 @@ const CASES: &[Case] = &[
     ("POST", "/v1/query", r#"{"Name":"query-{n}","Service":{"Service":"first-{n}"}}"#, "/v1/query", "first-{n}"),
     ("PUT", "/v1/query/{query}", r#"{"Name":"query-{n}","Service":{"Service":"second-{n}"}}"#, "/v1/query/{query}", "second-{n}"),
     ("PUT", "/v1/operator/autopilot/configuration", r#"{"MinQuorum":{n}}"#, "/v1/operator/autopilot/configuration", r#""MinQuorum":{n}"#),
+    ("PUT", "/v1/quorate/agent?agent=host-{n}", r#"{"Meta":{"rack":"rack-{n}"}}"#, "/v1/catalog/node/host-{n}", "rack-{n}"),
     ("PUT", "/v1/catalog/deregister", r#"{"Node":"node-{n}"}"#, "/v1/catalog/node/node-{n}", "null"),
     ("PUT", "/v1/agent/check/pass/check-{n}?note=note-{n}", "ignored", "/v1/agent/checks", "note-{n}"),
     ("PUT", "/v1/agent/service/maintenance/web-{n}?enable=true&reason=reason-{n}", "ignored", "/v1/agent/checks", "reason-{n}"),
@@ -109,4 +115,97 @@ async fn what_has_no_body_or_too_long_a_one_is_answered_alike(raw: &Raw, base: &
         }
     }
     Ok(())
+}
+
+/// How much a server may grow by everything that the bodies below leave, and by answering it; a multiple
+/// of all of them together. A single one made it grow by 690 MB before commands were bounded.
+const GROWTH_KIB_MAX: u64 = 256 << 10;
+/// How much the log and snapshots may grow. The files are preallocated in steps of some megabytes.
+const DISK_BYTES_MAX: u64 = 96 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_body_grows_beyond_bounds_and_what_is_refused_says_which() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let ids = cluster.ids();
+    let before: Vec<u64> = ids.iter().map(|id| resident_kib(&cluster, *id).unwrap()).collect();
+    let disk: u64 = ids.iter().map(|id| bytes_below(cluster.data_dir(*id))).sum();
+    let mut wrong = Vec::new();
+    let cases = [growth::services(), growth::catalogue(), growth::agents(), growth::others()];
+    for (case, id) in cases.into_iter().flatten().zip(ids.iter().cycle()) {
+        let growth::Case { what, method, path, body, status, words } = case;
+        let method = method.parse().unwrap();
+        let sent = body.len();
+        let answer = cluster.http(*id).send(method, &path, body).await.unwrap();
+        if answer.status != status || !answer.body.contains(words) {
+            let shown: String = answer.body.chars().take(200).collect();
+            wrong.push(format!("{what} ({sent} bytes): {} {shown}", answer.status));
+        }
+        // Writes go on, through every server.
+        for id in &ids {
+            cluster.http(*id).must_put("/v1/kv/goes-on", what).await.unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for id in &ids {
+        read_it_all(&cluster.http(*id)).await.unwrap();
+    }
+    for (id, before) in ids.iter().zip(&before) {
+        let grown = resident_kib(&cluster, *id).unwrap().saturating_sub(*before);
+        println!("n{id}: {before} KiB, grown by {grown} KiB");
+        assert!(grown <= GROWTH_KIB_MAX, "n{id} grew from {before} KiB by {grown} KiB");
+    }
+    let grown: u64 = ids.iter().map(|id| bytes_below(cluster.data_dir(*id))).sum::<u64>() - disk;
+    println!("on disk: {disk} bytes, grown by {grown}");
+    assert!(grown <= 3 * DISK_BYTES_MAX, "{grown} bytes more on disk");
+
+    // What was taken is in the log, and comes back from it.
+    cluster.kill_all(&ids).unwrap();
+    cluster.start_all().unwrap();
+    cluster.wait_all_ready().await.unwrap();
+    cluster.converge().await.unwrap();
+    for (id, before) in ids.iter().zip(&before) {
+        cluster.http(*id).must_put("/v1/kv/goes-on", "again").await.unwrap();
+        let now = resident_kib(&cluster, *id).unwrap();
+        println!("n{id} after a restart: {now} KiB");
+        assert!(now <= before + GROWTH_KIB_MAX, "n{id} has {now} KiB after a restart");
+    }
+    cluster.finish().await.unwrap();
+}
+
+/// Asks for what is largest of what was taken.
+async fn read_it_all(node: &Http) -> Result<()> {
+    for path in ["/v1/health/service/fat", "/v1/health/state/any", "/v1/agent/checks"] {
+        let answer = node.get(path).await?;
+        if answer.status != 200 {
+            return Err(Failure::new(format!("{path}: {}", answer.status)));
+        }
+    }
+    let name = |bytes| format!("/v1/query/t-{}/execute", "x".repeat(bytes));
+    let (short, long) = (node.get(&name(1_000)).await?, node.get(&name(30_000)).await?);
+    if (short.status, long.status) != (200, 404) {
+        return Err(Failure::new(format!("a template: {} {}", short.status, long.status)));
+    }
+    Ok(())
+}
+
+/// Resident memory of a server.
+fn resident_kib(cluster: &Cluster, id: u64) -> Result<u64> {
+    let pid = cluster.pid(id).unwrap_or_default();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.ok_or_else(|| Failure::new(format!("no VmRSS of n{id}")))
+}
+
+/// Bytes that the files below a directory take on disk.
+fn bytes_below(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => 512 * meta.blocks(),
+        // Removed meanwhile.
+        Err(_) => 0,
+    });
+    sizes.sum()
 }

@@ -20,6 +20,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome};
+use quorate_storage::limits::Excess;
 use quorate_storage::machine::{Machine, Published, StateReader};
 use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer, TypeConfig};
@@ -116,6 +117,9 @@ pub enum ProposeError {
     /// The node is being stopped.
     #[error("this server is stopping")]
     Stopping,
+    /// It is larger than anything may be that is replicated.
+    #[error(transparent)]
+    TooLarge(#[from] Excess),
 }
 
 /// Why a read cannot be answered.

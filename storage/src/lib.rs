@@ -47,6 +47,7 @@ pub mod command;
 pub mod data_dir;
 mod durable;
 pub mod index;
+pub mod limits;
 pub mod log_store;
 pub mod machine;
 pub mod mutant;

@@ -24,6 +24,9 @@ use crate::{ClusterTime, Index, Millis};
 /// encodes it alike.
 pub type TextMap = BTreeMap<String, String>;
 
+/// An instance's tags in the client's order. Shared, because each of the instance's checks repeats them.
+pub type Tags = Arc<[String]>;
+
 /// When a row was made and last visibly changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Indexes {
@@ -99,7 +102,7 @@ pub struct ServiceDefinition {
     /// The service's name.
     pub name: Arc<str>,
     /// Tags in the client's order.
-    pub tags: Vec<String>,
+    pub tags: Tags,
     /// The instance's own address; empty means its node's.
     pub address: String,
     /// Addresses by purpose.
@@ -281,8 +284,8 @@ pub struct Check {
     pub registration: CheckRegistration,
     /// Name of the service it belongs to, or empty.
     pub service_name: Arc<str>,
-    /// Tags of that service.
-    pub service_tags: Vec<String>,
+    /// Tags of that service: the same allocation as its own.
+    pub service_tags: Tags,
     /// A small number that stands for this check in heartbeats and orders its expiry; never
     /// reused. [`State::last_seen`](crate::State::last_seen) knows its last heartbeat, which is
     /// kept apart so that a heartbeat does not copy this row.

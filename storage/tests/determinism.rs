@@ -15,7 +15,7 @@ use quorate_storage::command::{
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
-    ServiceDefinition, SessionBehavior, TextMap,
+    ServiceDefinition, SessionBehavior, Tags, TextMap,
 };
 use quorate_storage::state::SnapshotRecord;
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
@@ -364,7 +364,7 @@ impl Generator {
         let address = self.pick(&["", "10.1.1.1"]);
         let mut row =
             common::service(self.pick(&SERVICE_IDS), self.pick(&SERVICE_NAMES), address, 80);
-        row.tags = if self.chance(30) { vec!["blue".to_owned()] } else { Vec::new() };
+        row.tags = if self.chance(30) { ["blue".to_owned()].into() } else { Tags::default() };
         row
     }
 

@@ -23,7 +23,7 @@ use quorate_storage::command::{
 use quorate_storage::record::{
     Autopilot, AutopilotSettings, Check, CheckDefinition, CheckRegistration, CheckStatus,
     Coordinate, Event, Indexes, KvEntry, Node, NodeKind, Query, QueryDefinition, Service,
-    ServiceAddress, ServiceDefinition, Session, SessionBehavior, TextMap, Weights,
+    ServiceAddress, ServiceDefinition, Session, SessionBehavior, Tags, TextMap, Weights,
 };
 use quorate_storage::state::{SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
@@ -86,7 +86,7 @@ fn service() -> ServiceDefinition {
     ServiceDefinition {
         id: "web-1".into(),
         name: "web".into(),
-        tags: vec!["blue".to_owned()],
+        tags: ["blue".to_owned()].into(),
         address: "10.1.1.1".to_owned(),
         tagged_addresses: [("lan".to_owned(), lan)].into(),
         meta: Some(text_map()),
@@ -144,7 +144,7 @@ fn check_row() -> Check {
         node: "n".into(),
         registration: registration(),
         service_name: "web".into(),
-        service_tags: vec!["blue".to_owned()],
+        service_tags: ["blue".to_owned()].into(),
         number: 9,
         critical_since: Some(ClusterTime(5)),
         indexes: indexes(),
@@ -474,6 +474,14 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         SnapshotRecord::StagedReservation { index: Index(300), time: ClusterTime(123_456) },
         SnapshotRecord::StagedNumber(300),
         SnapshotRecord::Restored(Index(300)),
+        SnapshotRecord::CheckOfService {
+            row: Cow::Owned(Check {
+                service_name: "".into(),
+                service_tags: Tags::default(),
+                ..check_row()
+            }),
+            last_seen: Some(ClusterTime(6)),
+        },
     ]
 }
 

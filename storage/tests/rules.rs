@@ -4,15 +4,17 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use quorate_storage::command::{
-    Batch, Command, CommandId, Duty, KvDeleteMode, KvPutMode, Outcome, Part, Rejection,
-    SessionRequest,
+    Batch, CatalogRegistration, Command, CommandId, Duty, KvDeleteMode, KvPutMode, Outcome, Part,
+    Rejection, SessionRequest,
 };
+use quorate_storage::machine::Published;
 use quorate_storage::record::{CheckStatus, SessionBehavior};
 use quorate_storage::state::{ANSWERED_PER_NOTE, SnapshotRecord};
-use quorate_storage::{ClusterTime, Effects, Millis, State, Topic};
+use quorate_storage::{ClusterTime, Effects, Millis, State, Topic, backup};
 
 fn part(seq: u64, command: Command) -> Part {
     Part { origin: 1, incarnation: 1, answered_through: 0, commands: vec![(seq, command)] }
@@ -179,6 +181,86 @@ fn a_snapshot_whose_records_contradict_each_other_is_refused() {
         );
         assert!(is_harmless || State::import(doubled.map(decode)).is_err(), "record {twice}");
     }
+}
+
+/// An instance with many tags and many checks.
+fn with_many_checks() -> State {
+    let mut state = State::default();
+    let mut service = common::service("web-1", "web", "", 80);
+    service.tags = (0..1_000).map(|n| format!("{n:064}")).collect();
+    let checks = (0..250).map(|n| common::check(&format!("c{n}"), CheckStatus::Passing));
+    let register = Command::AgentRegisterService {
+        agent: common::agent("h1"),
+        service: Box::new(service),
+        checks: checks.collect(),
+        replace_existing_checks: false,
+    };
+    apply(&mut state, 1, register);
+    state
+}
+
+/// Whether all checks of the instance share its texts with it and with each other.
+fn are_shared(state: &State) -> bool {
+    let service = state.service("h1", "web-1").unwrap();
+    let node = state.node("h1").unwrap();
+    let mut checks = state.checks_of(service);
+    checks.all(|check| {
+        let is_nodes = check.registration.service_id.is_empty();
+        Arc::ptr_eq(&check.node, &node.name)
+            && (is_nodes
+                || (Arc::ptr_eq(&check.service_tags, &service.definition.tags)
+                    && Arc::ptr_eq(&check.service_name, &service.definition.name)
+                    && Arc::ptr_eq(&check.registration.service_id, &service.definition.id)))
+    })
+}
+
+#[test]
+fn the_checks_of_an_instance_cost_its_tags_once_in_memory_and_in_snapshots() {
+    const TAGS_BYTES: usize = 64 * 1_000;
+    let mut state = with_many_checks();
+    assert!(are_shared(&state));
+    let bytes = |state: &State| common::export(state).iter().map(Vec::len).sum::<usize>();
+    assert!(bytes(&state) < 2 * TAGS_BYTES, "{} bytes", bytes(&state));
+    let version = Published { state: state.clone(), ..Published::default() };
+    let written = backup::write(&version, Vec::new()).unwrap().len();
+    assert!(written < 2 * TAGS_BYTES, "a backup of {written} bytes");
+    let imported = common::import(&common::export(&state));
+    assert!(are_shared(&imported));
+    assert_eq!(imported.hash(), state.hash());
+    // So it stays when a check or the service is registered again, or a status comes in.
+    let mut service = common::service("web-1", "web", "", 80);
+    service.tags = ["new".to_owned()].into();
+    let mut check = common::check("c1", CheckStatus::Warning);
+    check.service_id = "web-1".into();
+    let catalog = CatalogRegistration {
+        node: "h1".into(),
+        skip_node_update: true,
+        service: Some(service),
+        checks: vec![check.clone()],
+        ..CatalogRegistration::default()
+    };
+    apply(&mut state, 2, Command::CatalogRegister(Box::new(catalog)));
+    check.id = "another".into();
+    let agent = common::agent("h1");
+    apply(&mut state, 3, Command::AgentRegisterCheck { agent, check: Box::new(check) });
+    assert!(are_shared(&state));
+    assert_eq!(*state.check("h1", "another").unwrap().service_tags, ["new".to_owned()]);
+    state.check_invariants().unwrap();
+}
+
+#[test]
+fn a_snapshot_that_repeats_a_services_tags_in_each_check_is_read_as_well() {
+    let state = with_many_checks();
+    let records = common::export(&state);
+    let repeated = records.iter().map(|bytes| {
+        let record: SnapshotRecord<'static> = postcard::from_bytes(bytes).unwrap();
+        let SnapshotRecord::CheckOfService { row, last_seen } = record else { return Ok(record) };
+        let row = state.check(&row.node, &row.registration.id).unwrap();
+        Ok(SnapshotRecord::Check { row: Cow::Owned(row.as_ref().clone()), last_seen })
+    });
+    let imported = State::import(repeated).unwrap();
+    assert!(are_shared(&imported));
+    assert_eq!(imported.hash(), state.hash());
 }
 
 #[test]

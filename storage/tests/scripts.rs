@@ -145,7 +145,7 @@ fn check(text: &str) -> CheckRegistration {
 fn service(line: &Line<'_>, name: &str, id_word: &str) -> ServiceDefinition {
     let id = line.get(id_word).unwrap_or(name);
     let mut row = common::service(id, name, line.text("addr"), line.number("port"));
-    row.tags = line.list("tags");
+    row.tags = line.list("tags").into();
     row
 }
 

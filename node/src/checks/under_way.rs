@@ -76,7 +76,7 @@ mod tests {
             node: "h1".into(),
             registration,
             service_name: "".into(),
-            service_tags: Vec::new(),
+            service_tags: [].into(),
             number: check,
             critical_since: None,
             indexes: Indexes::default(),

@@ -8,6 +8,7 @@ use axum::http::{HeaderName, HeaderValue};
 use quorate_client::types;
 use quorate_client::types::agent::{AgentService, CheckSpecification, ServiceRegistration};
 use quorate_storage::command::{Command, Rejection};
+use quorate_storage::limits::{META_KEY_BYTES_MAX, META_PAIRS_MAX, META_VALUE_BYTES_MAX};
 use quorate_storage::record::{
     CheckRegistration, NodeKind, Service, ServiceAddress, ServiceDefinition, TextMap, Weights,
 };
@@ -28,12 +29,6 @@ use super::wire;
 
 const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 
-/// The most pairs of metadata that an instance may have.
-const MAX_META_PAIRS: usize = 64;
-/// The longest key of metadata.
-const MAX_META_KEY_BYTES: usize = 128;
-/// The longest value of metadata.
-const MAX_META_VALUE_BYTES: usize = 512;
 /// The largest DNS weight.
 const MAX_WEIGHT: i64 = 65_535;
 
@@ -183,7 +178,7 @@ pub(super) fn registration(
         tagged_addresses: with_own_address(addresses, &body.address, body.port),
         id: id.into(),
         name: body.name.into(),
-        tags: body.tags,
+        tags: body.tags.into(),
         address: body.address,
         meta: body.meta,
         port: body.port,
@@ -214,9 +209,9 @@ fn weights(given: Option<types::Weights>) -> Result<Weights, ApiError> {
 
 /// Judges an instance's metadata.
 pub(crate) fn check_meta(meta: &TextMap) -> Result<(), String> {
-    if meta.len() > MAX_META_PAIRS {
+    if meta.len() > META_PAIRS_MAX {
         return Err(format!(
-            "Node metadata cannot contain more than {MAX_META_PAIRS} key/value pairs"
+            "Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
         ));
     }
     for (key, value) in meta {
@@ -233,10 +228,10 @@ fn meta_fault(key: &str, value: &str) -> Option<String> {
         Some("Key cannot be blank".to_owned())
     } else if !key.bytes().all(known) {
         Some("Key contains invalid characters".to_owned())
-    } else if key.len() > MAX_META_KEY_BYTES {
-        Some(format!("Key is too long (limit: {MAX_META_KEY_BYTES} characters)"))
-    } else if value.len() > MAX_META_VALUE_BYTES {
-        Some(format!("Value is too long (limit: {MAX_META_VALUE_BYTES} characters)"))
+    } else if key.len() > META_KEY_BYTES_MAX {
+        Some(format!("Key is too long (limit: {META_KEY_BYTES_MAX} characters)"))
+    } else if value.len() > META_VALUE_BYTES_MAX {
+        Some(format!("Value is too long (limit: {META_VALUE_BYTES_MAX} characters)"))
     } else {
         None
     }

@@ -312,7 +312,7 @@ pub(super) fn service_definition(
     Ok(record::ServiceDefinition {
         id: id.into(),
         name: given.service.into(),
-        tags: given.tags,
+        tags: given.tags.into(),
         address: given.address,
         tagged_addresses: service_addresses(given.tagged_addresses),
         meta: given.meta,

@@ -58,6 +58,10 @@ impl From<ProposeError> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             ProposeError::Overloaded | ProposeError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            ProposeError::TooLarge(excess) if excess.is_of_whole_command() => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            ProposeError::TooLarge(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, error.to_string())
     }

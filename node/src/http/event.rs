@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::http::HeaderValue;
 use quorate_client::types::event::UserEvent;
 use quorate_storage::command::Command;
+use quorate_storage::limits::EVENT_BYTES_MAX;
 use quorate_storage::record::Event;
 use quorate_storage::{State, Topic};
 use regex::Regex;
@@ -18,9 +19,6 @@ use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::regexp;
 use super::reply;
-
-/// The most bytes of an event's name, filters and payload (what Consul's gossip carries).
-const MAX_EVENT_BYTES: usize = 512;
 
 /// The version of the format that clients see.
 const VERSION: u64 = 1;
@@ -40,7 +38,7 @@ async fn fire(mut call: Call) -> Answer {
         (filter("node"), filter("service"), filter("tag"));
     Filters::new(&node_filter, &service_filter, &tag_filter)?;
     let fixed = name.len() + node_filter.len() + service_filter.len() + tag_filter.len();
-    let Some(left) = MAX_EVENT_BYTES.checked_sub(fixed) else { return Err(too_large()) };
+    let Some(left) = EVENT_BYTES_MAX.checked_sub(fixed) else { return Err(too_large()) };
     let payload = call.body(left).await.map_err(|_| too_large())?;
     let id = uuid::Uuid::new_v4().to_string().into();
     let event = Event { id, name, payload, node_filter, service_filter, tag_filter, time: 0 };
@@ -54,7 +52,7 @@ fn too_large() -> ApiError {
     // (agent/consul/internal_endpoint.go, `EventFire`).
     ApiError::internal(format!(
         "1 error occurred:\n\t* error broadcasting event to segment \"\": \
-         user event exceeds configured limit of {MAX_EVENT_BYTES} bytes before encoding\n\n"
+         user event exceeds configured limit of {EVENT_BYTES_MAX} bytes before encoding\n\n"
     ))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quorate_storage::command::{Command, KvDeleteMode, KvPutMode, Outcome};
+use quorate_storage::limits::VALUE_BYTES_MAX;
 use quorate_storage::{State, Topic};
 
 use super::blocking;
@@ -13,9 +14,6 @@ use super::params::Params;
 use super::reply::Reply;
 use super::session::session_id;
 use super::wire;
-
-/// The largest value.
-const MAX_VALUE_BYTES: usize = 512 * 1024;
 
 const MISSING_SESSION: &str = "missing session";
 
@@ -94,7 +92,7 @@ async fn put(mut call: Call) -> Answer {
     refuse_conflict(&call.params, &["cas", "acquire", "release"])?;
     let flags = call.params.unsigned("flags")?.unwrap_or(0);
     let mode = put_mode(&call.params)?;
-    let value = call.body(call.process.limits.value_bytes.unwrap_or(MAX_VALUE_BYTES)).await?;
+    let value = call.body(call.process.limits.value_bytes.unwrap_or(VALUE_BYTES_MAX)).await?;
     call.check_datacenter()?;
     written(&call, Command::KvPut { key, value, flags, mode }).await
 }

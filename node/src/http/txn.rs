@@ -12,6 +12,7 @@ use quorate_client::types::txn::{
     self, CheckOp, KvOp, NodeOp, ServiceOp, TxnAnswer, TxnOp, TxnReadMeta,
 };
 use quorate_storage::command::{CatalogRegistration, Command, Outcome, Rejection};
+use quorate_storage::limits::{TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
 use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{State, Topic};
@@ -25,11 +26,8 @@ use super::heavy;
 use super::wire;
 use axum::http::StatusCode;
 
-/// The most operations of a transaction (Consul's limit since 1.10).
-const MAX_OPERATIONS: usize = 128;
-
 /// The largest body; Consul's limit is that of a value.
-const MAX_BODY_BYTES: usize = 512 * 1024;
+const MAX_BODY_BYTES: usize = VALUE_BYTES_MAX;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint::new("/v1/txn").put(|call| Box::pin(transact(call)))]
@@ -146,11 +144,11 @@ fn operations(body: &[u8]) -> Result<Parsed, ApiError> {
     let unreadable =
         |fault: String| ApiError::bad_request(format!("Failed to parse body: {fault}"));
     let given = txn::operations(body).map_err(|error| unreadable(error.to_string()))?;
-    if given.len() > MAX_OPERATIONS {
+    if given.len() > TXN_OPERATIONS_MAX {
         return Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!(
-                "Transaction contains too many operations ({} > {MAX_OPERATIONS})",
+                "Transaction contains too many operations ({} > {TXN_OPERATIONS_MAX})",
                 given.len()
             ),
         ));
@@ -393,7 +391,7 @@ mod tests {
         for text in ["{bad", r#"{"KV":{}}"#, r#"[{"KV":{"Value":"!!"}}]"#, ""] {
             assert!(parse(text).unwrap_err().starts_with("Failed to parse body: "), "{text}");
         }
-        let many = format!("[{}]", vec!["{}"; MAX_OPERATIONS + 1].join(","));
+        let many = format!("[{}]", vec!["{}"; TXN_OPERATIONS_MAX + 1].join(","));
         assert_eq!(
             parse(&many).unwrap_err(),
             "Transaction contains too many operations (129 > 128)"

@@ -15,6 +15,7 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Batch, Duty, Part};
+use quorate_storage::limits::COMMAND_BYTES_MAX;
 use quorate_storage::machine::Machine;
 use quorate_storage::raft::TypeConfig;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
@@ -30,6 +31,10 @@ use crate::supervise::contained;
 pub const ENTRY_COMMANDS_MAX: usize = 1_024;
 /// Bytes of commands in one entry; a larger single command goes alone.
 pub const ENTRY_BYTES_MAX: usize = 512 << 10;
+/// Bytes of one part: a batch, or one command of the largest size alone, with what numbers and lengths
+/// add. The origin keeps to it; an older one may not, and an entry that followers do not take from the
+/// leader would end all writes.
+pub const PART_BYTES_MAX: usize = ENTRY_BYTES_MAX + COMMAND_BYTES_MAX;
 /// Entries of one lane proposed and not yet applied. Two, so that one is written while the other is
 /// replicated.
 const ENTRIES_IN_FLIGHT: usize = 2;
@@ -78,6 +83,10 @@ impl Intake {
 
     /// Proposes the commands and says what became of them.
     pub async fn submit(&self, part: Part, bytes: usize) -> Forwarded {
+        if bytes > PART_BYTES_MAX {
+            tracing::warn!(origin = part.origin, bytes, "commands too large to be proposed");
+            return Forwarded::NotLeader;
+        }
         let queue = &self.lanes[Lane::of_part(&part)];
         let (reply, answer) = oneshot::channel();
         {

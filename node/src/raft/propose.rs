@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::command::{Command, CommandId, Outcome, Part};
+use quorate_storage::limits::{self, Excess};
 use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::state::{ANSWERED_PER_NOTE, State};
@@ -171,6 +172,8 @@ impl Proposer {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        limits::validate(&command)?;
+        Excess::of_command(encoded_bytes(&command))?;
         let (reply, outcome) = oneshot::channel();
         let seq = Arc::new(AtomicU64::new(0));
         self.enqueue(command, reply, Arc::clone(&seq))?;

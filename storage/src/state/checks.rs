@@ -10,7 +10,7 @@ use super::catalog::fold_arc;
 use super::change::Change;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection};
-use crate::record::{Check, CheckRegistration, CheckStatus, Indexes, NodeKind};
+use crate::record::{Check, CheckRegistration, CheckStatus, Indexes, NodeKind, Tags};
 use crate::{ClusterTime, Millis, Topic};
 
 /// A heartbeat is not refused as too old before this much cluster time has passed, however short
@@ -85,14 +85,18 @@ impl Change<'_> {
     }
 
     /// Writes a check's row if it differs.
-    pub(super) fn put_check(&mut self, key: &Arc<str>, registration: CheckRegistration) {
+    pub(super) fn put_check(&mut self, key: &Arc<str>, mut registration: CheckRegistration) {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
         let old = slot.checks.get(&registration.id).cloned();
         let service = slot.services.get(&registration.service_id);
+        // All of a service's checks share its texts, so that they cost them once.
+        if let Some(service) = service {
+            registration.service_id = service.definition.id.clone();
+        }
         let mut row = Check {
             node: slot.node.name.clone(),
             service_name: service.map_or_else(|| "".into(), |row| row.definition.name.clone()),
-            service_tags: service.map_or_else(Vec::new, |row| row.definition.tags.clone()),
+            service_tags: service.map_or_else(Tags::default, |row| row.definition.tags.clone()),
             number: old.as_ref().map_or(0, |old| old.number),
             critical_since: critical_since(&registration, old.as_deref(), self.time()),
             indexes: old.as_ref().map_or_else(Indexes::default, |old| old.indexes),

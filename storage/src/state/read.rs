@@ -78,7 +78,7 @@ impl State {
         let mut merged = BTreeMap::new();
         for named in self.catalog.names.values() {
             let Some(first) = named.instances.values().next() else { continue };
-            let tags = named.instances.values().flat_map(|row| &row.definition.tags);
+            let tags = named.instances.values().flat_map(|row| row.definition.tags.iter());
             merged.insert(first.definition.name.clone(), tags.map(String::as_str).collect());
         }
         merged

@@ -400,8 +400,15 @@ impl Progress {
 }
 
 fn decode(bytes: &[u8]) -> io::Result<SnapshotRecord<'_>> {
-    postcard::from_bytes(bytes)
-        .map_err(|error| invalid(&format!("a record is unreadable: {error}")))
+    let record = postcard::from_bytes(bytes)
+        .map_err(|error| invalid(&format!("a record is unreadable: {error}")))?;
+    // Importing fills in what the service's record has, whichever of the two it is.
+    Ok(match record {
+        SnapshotRecord::CheckOfService { row, last_seen } => {
+            SnapshotRecord::Check { row, last_seen }
+        }
+        other => other,
+    })
 }
 
 fn invalid(what: &str) -> io::Error {
@@ -555,6 +562,7 @@ impl Carry {
             | SnapshotRecord::Service(_)
             | SnapshotRecord::ServiceIndex { .. }
             | SnapshotRecord::Check { .. }
+            | SnapshotRecord::CheckOfService { .. }
             | SnapshotRecord::Session { .. }
             | SnapshotRecord::Probe { .. }
             | SnapshotRecord::Answered { .. } => return None,

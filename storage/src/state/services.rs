@@ -17,9 +17,16 @@ impl Change<'_> {
             return;
         }
         let create = old.as_ref().map_or(index, |old| old.indexes.create);
+        let mut shared = definition.clone();
+        if let Some(old) = old.as_ref() {
+            // The checks share these, and are written only when one of them differs.
+            share(&mut shared.id, &old.definition.id);
+            share(&mut shared.name, &old.definition.name);
+            share(&mut shared.tags, &old.definition.tags);
+        }
         let row = Arc::new(Service {
             node: slot.node.name.clone(),
-            definition: definition.clone(),
+            definition: shared,
             indexes: Indexes { create, modify: index },
         });
         let name = fold_arc(&definition.name);
@@ -28,11 +35,11 @@ impl Change<'_> {
         {
             self.leave_name(key, old);
         }
-        self.state.catalog.put_service_row(key, row, index);
+        self.state.catalog.put_service_row(key, row.clone(), index);
         self.touch(Topic::Services);
         self.touch(Topic::Node(key.clone()));
         self.touch(Topic::Service(name));
-        self.refresh_check_names(key, definition);
+        self.refresh_check_names(key, &row.definition);
         self.refresh_idle(key);
     }
 
@@ -57,7 +64,7 @@ impl Change<'_> {
         for row in outdated {
             let mut row = Check::clone(&row);
             row.service_name = definition.name.clone();
-            row.service_tags.clone_from(&definition.tags);
+            row.service_tags = definition.tags.clone();
             row.indexes.modify = self.index();
             self.state.catalog.put_check_row(key, Arc::new(row));
             self.touch(Topic::Checks);
@@ -76,5 +83,12 @@ impl Change<'_> {
         self.touch(Topic::Services);
         self.touch(Topic::Node(key.clone()));
         self.refresh_idle(key);
+    }
+}
+
+/// Keeps the old allocation of a text that is the same.
+fn share<T: ?Sized + PartialEq>(text: &mut Arc<T>, old: &Arc<T>) {
+    if *text == *old {
+        *text = old.clone();
     }
 }

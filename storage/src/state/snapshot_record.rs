@@ -26,7 +26,9 @@ use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::mutant::{self, Mutant};
 use crate::raft::NodeId;
-use crate::record::{Autopilot, Check, Coordinate, Event, KvEntry, Node, Query, Service, Session};
+use crate::record::{
+    Autopilot, Check, Coordinate, Event, KvEntry, Node, Query, Service, Session, Tags,
+};
 use crate::{ClusterTime, Index};
 
 /// What is not a row of a table.
@@ -43,7 +45,6 @@ pub struct StateHeader {
 }
 
 /// One stored row.
-#[expect(clippy::large_enum_variant, reason = "records pass one at a time and are never collected")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotRecord<'a> {
     /// The first record, and only that.
@@ -174,6 +175,14 @@ pub enum SnapshotRecord<'a> {
     StagedNumber(u64),
     /// The index of the last restore.
     Restored(Index),
+    /// A check without the name and tags of its service, which the service's own record has: an
+    /// instance with many tags and many checks is written once, not once per check.
+    CheckOfService {
+        /// The row, with an empty service name and no tags.
+        row: Cow<'a, Check>,
+        /// When a TTL check was last heard of.
+        last_seen: Option<ClusterTime>,
+    },
 }
 
 /// Where [`State::export`] puts records.
@@ -252,10 +261,7 @@ impl State {
             sink(SnapshotRecord::ServiceIndex { name: Cow::Borrowed(name), index: named.index })?;
         }
         for row in self.checks() {
-            sink(SnapshotRecord::Check {
-                row: Cow::Borrowed(row),
-                last_seen: self.last_seen(row.number),
-            })?;
+            sink(check_record(row, self.last_seen(row.number)))?;
         }
         for (check, probe) in self.probes.iter() {
             sink(SnapshotRecord::Probe { check, probe })?;
@@ -328,6 +334,15 @@ impl State {
     }
 }
 
+/// A check, without what its service's record has.
+fn check_record(row: &Check, last_seen: Option<ClusterTime>) -> SnapshotRecord<'_> {
+    if row.registration.service_id.is_empty() {
+        return SnapshotRecord::Check { row: Cow::Borrowed(row), last_seen };
+    }
+    let row = Check { service_name: "".into(), service_tags: Tags::default(), ..row.clone() };
+    SnapshotRecord::CheckOfService { row: Cow::Owned(row), last_seen }
+}
+
 /// A state that is being rebuilt, record by record.
 #[derive(Debug, Clone, Default)]
 pub struct Import {
@@ -360,7 +375,9 @@ impl Import {
                 named.ok_or_else(|| invalid("an index of a service without instances"))?.index =
                     index;
             }
-            SnapshotRecord::Check { row, last_seen } => {
+            // Snapshots of older releases repeat the service's name and tags in each check.
+            SnapshotRecord::Check { row, last_seen }
+            | SnapshotRecord::CheckOfService { row, last_seen } => {
                 return self.add_check(row.into_owned(), last_seen);
             }
             SnapshotRecord::Session { row, last_seen } => {
@@ -485,24 +502,30 @@ impl Import {
         Ok(())
     }
 
-    fn add_service(&mut self, row: Service) -> io::Result<()> {
+    fn add_service(&mut self, mut row: Service) -> io::Result<()> {
         let key = fold_arc(&row.node);
         let slot = self.state.catalog.nodes.get(&key);
-        if slot.is_none_or(|slot| slot.services.contains_key(&row.definition.id)) {
-            return Err(invalid("a service without a node, or twice on one"));
-        }
+        let slot = slot.filter(|slot| !slot.services.contains_key(&row.definition.id));
+        let slot = slot.ok_or_else(|| invalid("a service without a node, or twice on one"))?;
+        // Rows share what they have in common, as they did when they were written.
+        row.node = slot.node.name.clone();
         let index = row.indexes.modify;
         self.state.catalog.put_service_row(&key, Arc::new(row), index);
         Ok(())
     }
 
-    fn add_check(&mut self, row: Check, last_seen: Option<ClusterTime>) -> io::Result<()> {
+    fn add_check(&mut self, mut row: Check, last_seen: Option<ClusterTime>) -> io::Result<()> {
         let key = fold_arc(&row.node);
-        let service = &row.registration.service_id;
         let slot =
             self.state.catalog.nodes.get(&key).ok_or_else(|| invalid("a check without a node"))?;
-        if !service.is_empty() && !slot.services.contains_key(service) {
-            return Err(invalid("a check of a service that is not on its node"));
+        row.node = slot.node.name.clone();
+        if !row.registration.service_id.is_empty() {
+            let service = slot.services.get(&row.registration.service_id);
+            let service =
+                service.ok_or_else(|| invalid("a check of a service that is not on its node"))?;
+            row.registration.service_id = service.definition.id.clone();
+            row.service_name = service.definition.name.clone();
+            row.service_tags = service.definition.tags.clone();
         }
         if slot.checks.contains_key(&row.registration.id) {
             return Err(invalid("two checks of one id on a node"));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use quorate_storage::State;
 use quorate_storage::index::fold;
+use quorate_storage::limits::NAME_BYTES_MAX;
 use quorate_storage::record::{Query, QueryDefinition};
 use regex::{Captures, Regex};
 
@@ -36,6 +37,10 @@ pub(super) fn resolve(state: &State, name: &str) -> Option<Result<Arc<Query>, St
     };
     if let Some(query) = state.queries().find(named) {
         return Some(Ok(Arc::clone(query)));
+    }
+    // A template repeats the name in each of its texts, so a long one would become much more.
+    if name.len() > NAME_BYTES_MAX {
+        return None;
     }
     let fits = |query: &&Arc<Query>| {
         let definition = &query.definition;

@@ -5,9 +5,11 @@ use std::io;
 use futures_util::future::BoxFuture;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Batch, KvDeleteMode, KvPutMode};
+use quorate_storage::limits::{COMMAND_BYTES_MAX, VALUE_BYTES_MAX};
 use quorate_storage::record::CheckStatus;
 use quorate_storage::snapshot::Snapshot;
 use quorate_storage::state::SnapshotRecord;
+use quorate_storage::txn::{KeyVerb, TxnOperation};
 
 use super::*;
 use crate::clock::Clock;
@@ -375,6 +377,28 @@ fn one_lost_forward_does_not_make_the_record_grow() {
     commit(&proposer, &mut state, lost);
     assert_eq!(state.index(), index, "it was a deletion of nothing");
     assert_eq!(proposer.unanswered(), 0, "and it was answered");
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_replicated_is_refused_before_it_is_numbered() {
+    let proposer = proposer();
+    let value = proposer.propose(large_command(VALUE_BYTES_MAX + 1)).await;
+    assert!(matches!(value, Err(ProposeError::TooLarge(excess)) if excess.what == "value"));
+    // Each operation is within its limits, and all of them together are not.
+    let set = TxnOperation::Key {
+        verb: KeyVerb::Set,
+        key: "k".into(),
+        value: vec![0; COMMAND_BYTES_MAX / 8].into(),
+        flags: 0,
+        index: 0,
+        session: "".into(),
+    };
+    let whole = proposer.propose(Command::Txn(vec![set; 8])).await;
+    assert!(matches!(whole, Err(ProposeError::TooLarge(excess)) if excess.is_of_whole_command()));
+    assert_eq!(proposer.unanswered(), 0);
+    // The largest value is held like any other command.
+    let largest = proposer.propose(large_command(VALUE_BYTES_MAX)).await;
+    assert_eq!(largest, Err(ProposeError::NoLeader));
 }
 
 #[tokio::test]
