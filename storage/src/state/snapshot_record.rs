@@ -334,6 +334,13 @@ impl State {
     }
 }
 
+/// Keeps one text instead of two equal ones.
+fn share(text: &mut Arc<str>, other: &Arc<str>) {
+    if *text == *other {
+        text.clone_from(other);
+    }
+}
+
 /// A check, without what its service's record has.
 fn check_record(row: &Check, last_seen: Option<ClusterTime>) -> SnapshotRecord<'_> {
     if row.registration.service_id.is_empty() {
@@ -507,8 +514,9 @@ impl Import {
         let slot = self.state.catalog.nodes.get(&key);
         let slot = slot.filter(|slot| !slot.services.contains_key(&row.definition.id));
         let slot = slot.ok_or_else(|| invalid("a service without a node, or twice on one"))?;
-        // Rows share what they have in common, as they did when they were written.
-        row.node = slot.node.name.clone();
+        // Rows share what they have in common, as they did when they were written. (A node's name may have
+        // changed its letter case since.)
+        share(&mut row.node, &slot.node.name);
         let index = row.indexes.modify;
         self.state.catalog.put_service_row(&key, Arc::new(row), index);
         Ok(())
@@ -518,7 +526,7 @@ impl Import {
         let key = fold_arc(&row.node);
         let slot =
             self.state.catalog.nodes.get(&key).ok_or_else(|| invalid("a check without a node"))?;
-        row.node = slot.node.name.clone();
+        share(&mut row.node, &slot.node.name);
         if !row.registration.service_id.is_empty() {
             let service = slot.services.get(&row.registration.service_id);
             let service =
