@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
 use quorate_storage::snapshot::FileSnapshots;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -91,6 +91,8 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
         identity: Arc::clone(&data_dir) as _,
     };
     let (node, service) = Node::start(settings(&config, surroundings.check_output), parts).await?;
+    // Before anybody can see it serve: whoever does may ask it to stop.
+    let mut signals = Signals::listen()?;
     log_start(&config, &listeners, &data_dir);
     let stop_serving = CancellationToken::new();
     let tasks = node.supervisor();
@@ -113,7 +115,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
         tasks.vital("an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
-    let ended = live(&node, process.reload.as_ref()).await;
+    let ended = live(&node, process.reload.as_ref(), &mut signals).await;
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     node.begin_stop().await;
     stop_serving.cancel();
@@ -181,32 +183,61 @@ fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) 
 }
 
 /// Returns when the server is to end: told to, refused by the cluster, or failed.
-async fn live(node: &Arc<Node>, reload: Option<&Reload>) -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn live(node: &Arc<Node>, reload: Option<&Reload>, signals: &mut Signals) -> io::Result<()> {
+    let Signals { stops, hangups } = signals;
     let entering = async {
         node.enter_cluster().await.map_err(io::Error::other)?;
         std::future::pending::<io::Result<()>>().await
     };
     tokio::select! {
-        _ = interrupt.recv() => asked_to_end("SIGINT"),
-        _ = terminate.recv() => asked_to_end("SIGTERM"),
+        () = stops.asked() => Ok(()),
         refused = entering => refused,
-        failed = reload_on_hangup(reload) => failed,
+        () = reload_on_hangup(reload, hangups) => Ok(()),
         reason = node.failed() => Err(io::Error::other(reason)),
     }
 }
 
-/// Says who ended it.
-pub(crate) fn asked_to_end(signal: &str) -> io::Result<()> {
-    tracing::info!(signal, "asked to stop");
-    Ok(())
+/// What a process is told by signals. They are kept from the moment this exists until somebody waits for
+/// them; before that, the system ends the process at once.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// That it is to end.
+    pub(crate) stops: Stops,
+    /// SIGHUP: that it is to read its configuration files again.
+    pub(crate) hangups: Signal,
 }
 
-/// Reads the configuration files again at each SIGHUP.
-pub(crate) async fn reload_on_hangup(reload: Option<&Reload>) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    while hangup.recv().await.is_some() {
+/// The signals that end a process in order.
+#[derive(Debug)]
+pub(crate) struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Must be called within a runtime.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        let hangups = signal(SignalKind::hangup())?;
+        Ok(Self { stops: Stops { interrupt, terminate }, hangups })
+    }
+}
+
+impl Stops {
+    /// Returns when it is to end, and logs the signal that said so.
+    pub(crate) async fn asked(&mut self) {
+        let signal = tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        };
+        tracing::info!(signal, "asked to stop");
+    }
+}
+
+/// Reads the configuration files again at each SIGHUP; does not return.
+pub(crate) async fn reload_on_hangup(reload: Option<&Reload>, hangups: &mut Signal) {
+    while hangups.recv().await.is_some() {
         match reload {
             // What became of it is in the log.
             Some(reload) => drop(reload.run().await),

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use futures_util::future::join_all;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::files::Sources;
@@ -26,7 +25,7 @@ use crate::http::per_client::PerClient;
 use crate::http::server::{Answerer, serve};
 use crate::log_stream::LevelHandle;
 use crate::process::Reload;
-use crate::server::{Listeners, asked_to_end, bind_all, reload_on_hangup, texts};
+use crate::server::{Listeners, Signals, bind_all, reload_on_hangup, texts};
 use crate::supervise::{Supervisor, watch_panics};
 
 /// What a client agent runs with.
@@ -63,6 +62,8 @@ struct Front {
 pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let ClientSettings { name, servers, listeners, sources, data_dir, level, .. } = settings;
     let counts = PerClient::new(settings.connections_per_client);
+    // Before anybody can see it serve: whoever does may ask it to stop.
+    let Signals { mut stops, mut hangups } = Signals::listen()?;
     let bound = bind_all(&listeners.http, listeners.http_setting).await?;
     tracing::info!(
         %name,
@@ -86,14 +87,11 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
         supervisor.vital("an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let ended = tokio::select! {
-        _ = interrupt.recv() => asked_to_end("SIGINT"),
-        _ = terminate.recv() => asked_to_end("SIGTERM"),
+        () = stops.asked() => Ok(()),
         reason = supervisor.failed() => Err(io::Error::other(reason)),
         () = leaving.cancelled() => Ok(()),
-        failed = reload_on_hangup(Some(&reload)) => failed,
+        () = reload_on_hangup(Some(&reload), &mut hangups) => Ok(()),
         () = registrar.keep(requests) => Ok(()),
     };
     stopping.cancel();
