@@ -1,9 +1,11 @@
 # Shared by the scripts beside it: where a cluster on this machine lives, and how its processes are
 # found, started and ended. Sourced, never run. Needs bash, curl and the quorate binary, nothing else.
 #
+# Exit codes of every script: 0 done, 1 failed, 2 the command line is wrong.
+#
 # A cluster is a directory:
 #   DIR/cluster   how it was brought up (number of nodes, ports)
-#   DIR/n1        data of node 1           DIR/n1.pid   its process id         DIR/n1.log   what it said
+#   DIR/n1        data of node 1           DIR/n1.pid   its process id         DIR/n1.log   its log
 #
 # A process id alone proves nothing: the machine may have been restarted and the id given to somebody
 # else. So no signal is sent before the process's command line names this very data directory.
@@ -14,12 +16,20 @@ PORT_STEP=10        # node i listens on port + PORT_STEP * (i - 1)
 READY_LIMIT_S=30    # how long `up` and `start` wait for a node to serve
 STOP_LIMIT_S=12     # a server promises to stop within 10 s of SIGTERM
 
-DIR=$ROOT/.quorate
+DEFAULT_DIR=$ROOT/.quorate
+DIR=$DEFAULT_DIR
 NODES=3 HTTP_PORT=8500 RPC_PORT=8300 DNS_PORT=8600
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 usage_error() { printf '%s: %s\n\n%s\n' "${0##*/}" "$1" "$USAGE" >&2; exit 2; }
+
+# A command to type next, as this user would: command_hint NAME-AND-ARGUMENTS. Called by the same path as this
+# script, and with the same --dir, because without it the command would be about another cluster.
+command_hint() {
+  printf '%s/%s' "$(dirname "$0")" "$1"
+  [ "$DIR" = "$DEFAULT_DIR" ] || printf ' --dir %q' "$DIR"
+}
 
 # The value of a flag: flag_value NAME VALUE-IF-ANY.
 flag_value() { [ -n "${2-}" ] || usage_error "$1 needs a value"; printf '%s' "$2"; }
@@ -36,7 +46,7 @@ load_cluster() {
   # shellcheck disable=SC1091
   . "$DIR/cluster"
 }
-need_cluster() { load_cluster || die "no cluster in $DIR. Bring one up with: cluster-scripts/up${1:-}"; }
+need_cluster() { load_cluster || die "no cluster in $DIR. Bring one up with: $(command_hint up)"; }
 save_cluster() {
   mkdir -p "$DIR"
   printf 'NODES=%s\nHTTP_PORT=%s\nRPC_PORT=%s\nDNS_PORT=%s\n' "$NODES" "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT" >"$DIR/cluster"
@@ -106,10 +116,10 @@ launch() {
   disown "$!"
 }
 
-# Waits until node $1 is ready; tells why not otherwise.
+# Waits until node $1 is ready; says why if it is not.
 wait_ready() {
   local deadline=$((SECONDS + READY_LIMIT_S))
-  until curl -fs -o /dev/null --max-time 2 "$(http_of "$1")/readyz" 2>/dev/null; do
+  until is_ready "$1"; do
     is_running "$1" || { log_tail "$1"; die "node $1 ended while starting; its log is $DIR/n$1.log"; }
     ((SECONDS < deadline)) || { log_tail "$1"; die "node $1 was not ready within $READY_LIMIT_S s; its log is $DIR/n$1.log"; }
     sleep 0.1
@@ -156,11 +166,13 @@ port_user() {
 
 # Stops with advice if a port that node $1 needs is taken: need_port NODE FLAG BASE-PORT WHAT.
 need_port() {
-  local port
+  local port fresh=
   port=$(port_of "$3" "$1")
   port_taken "$port" || return 0
+  # A cluster keeps its ports: its nodes know each other by them.
+  [ ! -f "$DIR/cluster" ] || fresh='--fresh '
   die "port $port, which node $1 needs for $4, is in use by $(port_user "$port").
-  End that program, or choose other ports with $2, for example: cluster-scripts/up $2 $(($3 + 1000))"
+  Stop that program, or choose other ports with $2${fresh:+ and start over without data}, for example: $(command_hint "up $fresh$2 $(($3 + 1000))")"
 }
 need_ports() {
   need_port "$1" --http-port "$HTTP_PORT" "its HTTP API"
@@ -189,6 +201,17 @@ leader_number() {
   done
 }
 
+is_ready() { curl -fs -o /dev/null --max-time 2 "$(http_of "$1")/readyz" 2>/dev/null; }
+
+# Prints the number of a node that serves clients; fails if there is none.
+serving_number() {
+  local i
+  for i in $(node_numbers); do
+    if is_running "$i" && ! is_paused "$i" && is_ready "$i"; then printf '%s' "$i"; return 0; fi
+  done
+  return 1
+}
+
 # Turns "2" or "leader" into a node's number.
 which_node() {
   case ${1-} in
@@ -208,7 +231,7 @@ table() {
       state=running role=follower ready=no
       [ "$i" = "$leader" ] && role=leader
       if is_paused "$i"; then state=paused role=-; else
-        curl -fs -o /dev/null --max-time 2 "$(http_of "$i")/readyz" && ready=yes
+        is_ready "$i" && ready=yes
         hash=$(curl -fs --max-time 2 "$(http_of "$i")/v1/quorate/state-hash") || hash=
       fi
     else

@@ -1,0 +1,76 @@
+# Each script of cluster-scripts once as it should be used, and with what people get wrong. The directory's
+# name has a blank in it, as names of directories do.
+S=cluster-scripts D="$PWD/a cluster"
+HINT="--dir $(printf %q "$D")"
+
+# Runs a command: its exit code must be $1, and its output must contain $2.
+check() {
+  local code=$1 part=$2 said status
+  shift 2
+  said=$("$@" 2>&1)
+  status=$?
+  printf -- '--- %s\n%s\n' "$*" "$said"
+  [ "$status" = "$code" ] || fail "exit code $status instead of $code: $*"
+  case $said in *"$part"*) ;; *) fail "does not say '$part': $*" ;; esac
+}
+
+# Nothing there yet.
+for script in status url "kill 1" "start 1" "pause 1" "resume 1"; do
+  # shellcheck disable=SC2086
+  check 1 "$S/up $HINT" $S/$script --dir "$D"
+done
+check 0 'No cluster' $S/down --dir "$D"
+check 2 'a cluster has 3 or 5 nodes' $S/up --nodes 4
+check 2 'is not a port' $S/up --http-port http
+for script in up status down kill start pause resume url demo; do
+  check 2 'needs a value' $S/$script --dir
+  check 0 'Usage:' $S/$script --help
+done
+check 2 'unknown' $S/status --verbose
+
+check 0 "$S/status $HINT, stop it with $S/down $HINT" $S/up --dir "$D"
+check 0 'QUORATE_HTTP_ADDR=http://127.0.0.1:8500,http://127.0.0.1:8510,http://127.0.0.1:8520' $S/up --dir "$D"
+check 0 'leader' $S/status --dir "$D"
+check 1 'Start over' $S/up --http-port 9500 --dir "$D"
+check 1 "up --http-port 9500 --dir $(printf %q "$PWD/other")" $S/up --dir other
+check 1 'has nodes 1 to 3' $S/kill 4 --dir "$D"
+check 2 'name a node' $S/kill --dir "$D"
+check 2 'one node at a time' $S/kill 1 2 --dir "$D"
+check 2 'name a node' $S/start leader --dir "$D"
+check 2 'name a node' $S/resume leader --dir "$D"
+check 1 'running already' $S/start 1 --dir "$D"
+
+# The leader is killed: what is printed works while it is down, and brings it back.
+leader=$($S/url leader --dir "$D") || fail "no leader"
+check 0 "$S/url $HINT" $S/kill leader --dir "$D"
+check 1 "$S/up $HINT" $S/status --dir "$D"
+url=$($S/url --dir "$D") || fail "no node serves"
+[ "$url" != "$leader" ] || fail "$url is the address of the node that was killed"
+check 0 true curl -X PUT "$url/v1/kv/written/after" -d it
+n=$(((${leader##*:} - 8500) / 10 + 1))
+check 0 "$leader" $S/url "$n" --dir "$D"
+check 1 'is not running' $S/kill "$n" --dir "$D"
+check 1 'is not running' $S/pause "$n" --dir "$D"
+check 0 'up and ready' $S/start "$n" --dir "$D"
+check 0 it curl "$leader/v1/kv/written/after?raw"
+
+check 0 "$S/resume 1 $HINT" $S/pause 1 --dir "$D"
+check 1 paused $S/status --dir "$D"
+check 0 'http://127.0.0.1:85' $S/url --dir "$D"
+[ "$($S/url --dir "$D")" != http://127.0.0.1:8500 ] || fail "a paused node does not serve"
+check 0 'Resumed' $S/resume 1 --dir "$D"
+wait_for $S/status --dir "$D"
+
+# Without a majority nothing serves; `up` starts what is down, with its data.
+for n in 1 2 3; do check 0 "start $n $HINT" $S/kill "$n" --dir "$D"; done
+check 0 'as soon as a majority' $S/start 1 --dir "$D"
+check 1 "$S/up $HINT" $S/url --dir "$D"
+check 0 'leader' $S/up --dir "$D"
+check 0 it curl 'http://127.0.0.1:8510/v1/kv/written/after?raw'
+
+check 0 "$S/down $HINT" $S/demo --dir "$D"
+check 0 'deleted its data' $S/up --fresh --dir "$D"
+check 22 404 curl 'http://127.0.0.1:8510/v1/kv/written/after?raw'
+check 0 "$S/up $HINT" $S/down --dir "$D"
+check 0 'is down' $S/down --dir "$D"
+check 1 "$S/up $HINT" $S/status --dir "$D"
