@@ -176,6 +176,11 @@ impl<'a> Call<'a> {
         Self { method: Method::PUT, path, body, accepts: &[200], is_held: false, is_write: true }
     }
 
+    /// A deletion: 200 is the answer.
+    pub fn delete(path: &'a str) -> Self {
+        Self { method: Method::DELETE, ..Self::write(path, "") }
+    }
+
     /// A question with a body: it changes nothing, 200 is the answer.
     pub fn question(path: &'a str, body: impl Into<Vec<u8>>) -> Self {
         Self { is_write: false, ..Self::write(path, body) }

@@ -2,13 +2,16 @@
 //!
 //! Every value written is written once, so compare-and-set by `ModifyIndex` is compare-and-set by
 //! value. Keys rotate, because the cost of the search grows with the operations on a key.
+//!
+//! Some of the keys are deleted, too, one by one and by prefix: a deletion writes "absent". What does not
+//! exist has no version, so the indexes of those keys are left out of the history.
 
 use async_trait::async_trait;
 use rand::Rng as _;
 
 use super::steps::{
-    self, Numbers, Stepping, Steps, UNREADABLE, ended, ended_by, note_write, readable_key,
-    rotating_key,
+    self, KEYS_AT_ONCE, Numbers, Stepping, Steps, UNREADABLE, ended, ended_by, note_write,
+    readable_key, rotating_key,
 };
 use super::{Judgement, Workload};
 use crate::Result;
@@ -19,6 +22,10 @@ use crate::load::register_in;
 use crate::record::Record;
 
 const NAME: &str = "kv-register";
+/// Of so many keys that are worked on at the same time, one is deleted now and then.
+const DELETED_ONE_OF: u64 = KEYS_AT_ONCE;
+/// And of so many writes of such a key, one is a deletion.
+const DELETION_ONE_OF: u32 = 3;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,7 +38,7 @@ impl Workload for KvRegister {
     }
 
     fn summary(&self) -> &'static str {
-        "reads, writes and compare-and-sets of keys are linearizable"
+        "reads, writes, compare-and-sets and deletions of keys are linearizable"
     }
 
     async fn work(&self, client: Client) -> Result<()> {
@@ -81,7 +88,11 @@ impl Steps for Registers {
             }
             2 => {
                 let key = rotating_key(client);
-                write(client, key, self.values.next()).await;
+                if is_deleted(key) && client.rng.random_range(0..DELETION_ONE_OF) == 0 {
+                    delete(client, key).await;
+                } else {
+                    write(client, key, self.values.next()).await;
+                }
             }
             _ => {
                 let key = rotating_key(client);
@@ -91,8 +102,23 @@ impl Steps for Registers {
     }
 }
 
+/// Whether clients delete this key.
+fn is_deleted(key: u64) -> bool {
+    key.is_multiple_of(DELETED_ONE_OF)
+}
+
+/// A key that is deleted lies alone in a folder of its own.
 fn path(key: u64) -> String {
-    format!("/v1/kv/register/{key}")
+    if is_deleted(key) {
+        format!("/v1/kv/deleted/{key}/value")
+    } else {
+        format!("/v1/kv/register/{key}")
+    }
+}
+
+/// The index that the history tells of a key.
+fn told(key: u64, index: u64) -> Option<u64> {
+    (!is_deleted(key)).then_some(index)
 }
 
 /// Reads a key; returns its `ModifyIndex` and value.
@@ -106,7 +132,8 @@ fn note_read(site: &Site, process: u64, key: u64, reply: &Reply) -> Option<(u64,
     let found = register_in(reply.answer()?);
     let val = found.map_or(Some(UNREADABLE), |(_, val)| val);
     let seen = ended_by(process, key, Function::Read, reply);
-    let seen = Operation { ok: Some(true), val, index: found.map(|(index, _)| index), ..seen };
+    let index = found.and_then(|(index, _)| told(key, index));
+    let seen = Operation { ok: Some(true), val, index, ..seen };
     site.journal.note(NAME, &seen);
     found
 }
@@ -117,6 +144,18 @@ async fn write(client: &mut Client, key: u64, value: u64) {
     note_write(NAME, client, &reply, Operation { arg: Some(value), ..written });
 }
 
+/// Deletes a key by its name, or with all that lies in its folder.
+async fn delete(client: &mut Client, key: u64) {
+    let path = if client.rng.random_bool(0.5) {
+        path(key)
+    } else {
+        format!("/v1/kv/deleted/{key}/?recurse")
+    };
+    let reply = client.send(Call::delete(&path)).await;
+    let deleted = ended(client, key, Function::Write, &reply);
+    note_write(NAME, client, &reply, deleted);
+}
+
 async fn cas(client: &mut Client, key: u64, value: u64) {
     let Some((index, from)) = read(client, key).await else { return };
     let path = format!("{}?cas={index}", path(key));
@@ -124,6 +163,18 @@ async fn cas(client: &mut Client, key: u64, value: u64) {
     let position = client.home() + client.rng.random_range(0..2);
     let reply = client.send_to(position, Call::write(&path, value.to_string())).await;
     let swapped = ended(client, key, Function::Cas, &reply);
-    let swapped = Operation { from, arg: Some(value), index: Some(index), ..swapped };
+    let swapped = Operation { from, arg: Some(value), index: told(key, index), ..swapped };
     note_write(NAME, client, &reply, swapped);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleting_one_folder_deletes_one_key_and_its_indexes_are_not_told() {
+        assert!(path(10).starts_with("/v1/kv/deleted/10/"));
+        assert!(!path(100).starts_with("/v1/kv/deleted/10/"));
+        assert_eq!((told(10, 7), told(11, 7)), (None, Some(7)));
+    }
 }
