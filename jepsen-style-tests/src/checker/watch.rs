@@ -19,16 +19,17 @@ use serde::{Deserialize, Serialize};
 use super::Verdict;
 use super::restarts::Restarts;
 use super::weather::{MILLISECOND, Weather};
+use crate::client::CLIENTS_MAX;
 
 /// Documented: an acknowledged write wakes every waiter on a connected server within this.
-const WAKE_MAX: u64 = 250 * MILLISECOND;
+pub(crate) const WAKE_MAX: u64 = 250 * MILLISECOND;
 /// A query that was sent only after the write did not wait yet: it must come in first, and pass its barrier.
 const COME_IN_MAX: u64 = 1_000 * MILLISECOND;
 /// While leaders change, a server that no fault is at may learn of a write as late as it would answer one:
 /// within the time for which requests are held.
 const STORM_MAX: u64 = 7_000 * MILLISECOND;
 /// A write of unknown outcome may still take effect for as long as servers hold requests, and a bit.
-const DOUBT: u64 = 8_000 * MILLISECOND;
+pub(crate) const DOUBT: u64 = 8_000 * MILLISECOND;
 /// A query waits this long for a change, if not for longer: longer than any write may need to wake it, so
 /// that one that sleeps on gives itself away.
 pub(crate) const QUERY_WAIT: u64 = 9_000 * MILLISECOND;
@@ -50,6 +51,8 @@ pub(crate) enum Family {
     Prefix,
     /// Instances of one service.
     Service,
+    /// Services with one writer and one instance each, which are watched one by one.
+    Own,
 }
 
 /// What the workload writes down.
@@ -153,6 +156,8 @@ pub(crate) struct Counts {
     /// Pairs of an acknowledged write and a query that waited for it at a server without a fault, and would
     /// have been seen to sleep on.
     pub(crate) awaited: u64,
+    /// The same of writes that emptied their slot.
+    pub(crate) awaited_ends: u64,
     /// The longest time between a write's acknowledgement and the answer of a query that waited, in ms; from the
     /// query on if that was sent later.
     pub(crate) slowest_ms: u64,
@@ -205,7 +210,8 @@ struct Answer {
 
 impl Watcher {
     fn covers(&self, family: Family, slot: u64) -> bool {
-        self.family == family && self.slot.is_none_or(|only| only == slot)
+        // A writer that gives a slot up goes on in one that is larger by a multiple of this.
+        self.family == family && self.slot.is_none_or(|only| only == slot % CLIENTS_MAX)
     }
 
     fn describe(&self, id: u64) -> String {
@@ -234,7 +240,7 @@ pub(crate) fn check(events: &[Event], weather: &Weather, restarts: &Restarts) ->
     let mut violations: Vec<_> = events.iter().filter_map(broken).collect();
     for (id, watcher) in &watchers {
         let name = watcher.describe(*id);
-        violations.extend(falling::falling(&name, watcher, restarts));
+        violations.extend(falling::falling(&name, watcher, &writes, restarts));
         if !watcher.stale {
             violations.extend(outdated(&name, watcher, &writes));
         }
@@ -265,6 +271,7 @@ pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
         writes: writes.iter().filter(|write| write.known).count() as u64,
         wakes: watchers.values().map(wakes).sum(),
         awaited: waits.len() as u64,
+        awaited_ends: waits.iter().filter(|wait| wait.write.gone).count() as u64,
         slowest_ms: slowest.unwrap_or_default() / MILLISECOND,
     }
 }

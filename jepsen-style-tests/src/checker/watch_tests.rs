@@ -138,6 +138,143 @@ fn good() -> Vec<(&'static str, Vec<Event>)> {
     ]
 }
 
+fn delete(slot: u64, value: u64, call: u64, known: bool) -> Event {
+    let (call, end) = (ms(call), ms(call + 5));
+    Event::Write { family: Family::Prefix, slot, value, gone: true, call, end, known }
+}
+
+/// Keys that are deleted.
+fn good_deletions() -> Vec<(&'static str, Vec<Event>)> {
+    let later = Query { given: 6, index: 7, ..KEY };
+    let next = Query { given: 7, index: 8, ..KEY };
+    vec![
+        (
+            "a key is deleted and comes back",
+            and(
+                woken(),
+                vec![
+                    delete(1, 2, 200, true),
+                    later.at(130, 215, &[]),
+                    write(1, 3, 300, true),
+                    next.at(220, 310, &[(1, 3)]),
+                    end(&[(1, 3)]),
+                ],
+            ),
+        ),
+        (
+            "a stale read shows a deletion before it is acknowledged",
+            and(
+                woken(),
+                vec![
+                    Query { stale: true, ..KEY }.at(130, 140, &[(1, 1)]),
+                    delete(1, 2, 200, true),
+                    Query { stale: true, ..later }.at(150, 202, &[]),
+                    end(&[]),
+                ],
+            ),
+        ),
+        (
+            "a deletion of unknown outcome may have happened",
+            and(woken(), vec![delete(1, 2, 200, false), later.at(130, 215, &[]), end(&[])]),
+        ),
+        (
+            "or not",
+            and(
+                woken(),
+                vec![
+                    delete(1, 2, 200, false),
+                    Query { index: 6, ..later }.at(130, 9_200, &[(1, 1)]),
+                    end(&[(1, 1)]),
+                ],
+            ),
+        ),
+    ]
+}
+
+/// A key is there, and what follows is wrong.
+fn bad_deletions() -> Vec<(&'static str, &'static str, Vec<Event>)> {
+    let later = Query { given: 6, index: 7, ..KEY };
+    let stale = Query { stale: true, ..KEY };
+    vec![
+        (
+            "a query sleeps through a deletion",
+            "2995 ms late",
+            and(woken(), vec![delete(1, 2, 200, true), later.at(130, 3_200, &[]), end(&[])]),
+        ),
+        (
+            "a deleted key is still there",
+            "where 2 was acknowledged",
+            and(woken(), vec![delete(1, 2, 200, true), later.at(210, 220, &[(1, 1)])]),
+        ),
+        (
+            "a deleted key comes back by itself",
+            "slot 1 came back with 1",
+            and(
+                woken(),
+                vec![
+                    delete(1, 2, 200, true),
+                    later.at(130, 203, &[]),
+                    later.at(204, 206, &[(1, 1)]),
+                ],
+            ),
+        ),
+        (
+            "a key vanishes before anybody deletes it",
+            "slot 1 vanished after 1",
+            vec![stale.at(10, 20, &[(1, 1)]), stale.at(30, 40, &[]), delete(1, 2, 200, true)],
+        ),
+        (
+            "an old deletion explains nothing",
+            "slot 1 vanished after 3",
+            vec![delete(1, 2, 5, true), stale.at(110, 120, &[(1, 3)]), stale.at(130, 140, &[])],
+        ),
+    ]
+}
+
+/// A service that has one writer and is watched by its own name.
+fn own(slot: u64, value: u64, call: u64, gone: bool) -> Event {
+    let (call, end) = (ms(call), ms(call + 5));
+    Event::Write { family: Family::Own, slot, value, gone, call, end, known: true }
+}
+
+fn of_own(given: u64, call: u64, ret: u64, seen: &[(u64, u64)]) -> Event {
+    Event::Answer {
+        watcher: 77,
+        node: 3,
+        stale: false,
+        family: Family::Own,
+        slot: Some(1),
+        given,
+        call: ms(call),
+        ret: ms(ret),
+        index: given + 1,
+        seen: seen.to_vec(),
+    }
+}
+
+#[test]
+fn a_watcher_of_one_service_follows_its_writer_to_the_next_instance_and_nobody_else() {
+    let second = CLIENTS_MAX + 1;
+    let judge_with = |ret, more: &[Event]| {
+        let mut events = vec![
+            own(1, 1, 100, false),
+            of_own(5, 10, 120, &[(1, 1)]),
+            own(second, 2, 200, false),
+            of_own(6, 130, 220, &[(1, 1), (second, 2)]),
+            own(second, 3, 300, true),
+            of_own(7, 230, ret, &[(1, 1)]),
+            Event::Final { family: Family::Own, seen: vec![(1, 1)] },
+        ];
+        events.extend_from_slice(more);
+        judge(&events)
+    };
+    assert!(judge_with(320, &[]).is_valid());
+    assert!(objects(&judge_with(9_300, &[]), "8995 ms late"));
+    // Somebody else's service wakes nobody here.
+    let other = [own(2, 1, 400, false), of_own(8, 330, 9_400, &[(1, 1)])];
+    assert!(judge_with(320, &other).is_valid());
+}
+
 /// The same of a service, and of queries that race with writes.
 fn more_good() -> Vec<(&'static str, Vec<Event>)> {
     vec![
@@ -202,7 +339,7 @@ fn more_good() -> Vec<(&'static str, Vec<Event>)> {
 
 #[test]
 fn good_histories_are_accepted() {
-    for (name, events) in good().into_iter().chain(more_good()) {
+    for (name, events) in good().into_iter().chain(more_good()).chain(good_deletions()) {
         let verdict = judge(&events);
         assert!(verdict.is_valid(), "{name}: {verdict}");
     }
@@ -384,7 +521,8 @@ fn bad_services() -> Vec<(&'static str, &'static str, Vec<Event>)> {
 
 #[test]
 fn bad_histories_are_rejected() {
-    for (name, word, events) in bad().into_iter().chain(bad_answers()).chain(bad_services()) {
+    let all = bad().into_iter().chain(bad_answers()).chain(bad_services()).chain(bad_deletions());
+    for (name, word, events) in all {
         let verdict = judge(&events);
         assert!(objects(&verdict, word), "{name}: {verdict}");
     }
@@ -493,5 +631,5 @@ fn a_run_in_which_nobody_waits_proves_nothing() {
 #[test]
 fn what_there_was_to_judge_is_counted() {
     let counts = count(&woken(), &Weather::default());
-    assert_eq!(counts, Counts { writes: 1, wakes: 1, awaited: 1, slowest_ms: 15 });
+    assert_eq!(counts, Counts { writes: 1, wakes: 1, awaited: 1, awaited_ends: 0, slowest_ms: 15 });
 }

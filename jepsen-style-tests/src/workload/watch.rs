@@ -1,8 +1,10 @@
-//! Writers, and watchers at every server that wait for keys, a prefix and a service by blocking queries.
+//! Writers, and watchers at every server that wait for keys, a prefix and services by blocking queries.
 //!
 //! Each client writes one slot, ever larger values, so what a watcher sees can be put in order. An unknown
 //! outcome must not spoil that: a key is written by compare-and-set, so that a late write cannot come
-//! after the next; and an instance of the service is given up for a new one. Each watcher goes on after
+//! after the next; and an instance of a service is given up for a new one. Now and then a writer empties its slot
+//! instead, which must wake its watchers just as well; after that it rests, so that its next write does not wake
+//! those that slept through it. For the same reason some services have one writer only. Each watcher goes on after
 //! the last write until a whole wait has brought nothing new: then it must hold what is there.
 
 use std::future::Future;
@@ -18,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::{Judgement, Workload, join};
 use crate::checker::restarts::Restarts;
-use crate::checker::watch::{self, Event, Family, QUERY_WAIT, QUERY_WAIT_MAX};
+use crate::checker::watch::{self, DOUBT, Event, Family, QUERY_WAIT, QUERY_WAIT_MAX, WAKE_MAX};
 use crate::checker::weather::Weather;
 use crate::client::{CLIENT_AT_THE_END, CLIENTS_MAX, Call, Client, Outcome, Reply, Site};
 use crate::http::{Answer, PATIENCE};
@@ -37,16 +39,20 @@ const NOTICE: Duration = Duration::from_millis(500);
 const EXCERPT: usize = 200;
 /// Between two questions that a server does not answer.
 const RETRY: Duration = Duration::from_millis(50);
-/// Of so many clients, one writes a key below the watched prefix and one an instance of the watched service; the
-/// others write keys that are watched one by one.
+/// Of so many clients, one writes a key below the watched prefix, one an instance of the watched service, and one
+/// a service of its own; the others write keys that are watched one by one.
 const KINDS: u64 = 5;
-/// A service instance is deregistered instead, one of so many times.
-const DEREGISTER_ONE_OF: u32 = 6;
+const FAMILIES: [Family; 4] = [Family::Key, Family::Prefix, Family::Service, Family::Own];
+/// A slot is emptied instead, one of so many times.
+const EMPTY_ONE_OF: u32 = 6;
+/// After that nothing is written there for longer than a wake-up may take, on a machine that is busy.
+const REST: Duration = Duration::from_millis(1_000);
 const NAME: &str = "watch";
 
 const _: () = {
     let longest = Duration::from_nanos(QUERY_WAIT_MAX).as_millis() + ELECTION.as_millis();
     assert!(longest < PATIENCE.as_millis(), "a client outwaits every query");
+    assert!(REST.as_nanos() > 2 * WAKE_MAX as u128, "the next write hides no lost wake-up");
     assert!(QUERY_WAIT.is_multiple_of(NANOS_PER_SECOND), "servers are told whole seconds");
 };
 
@@ -74,7 +80,9 @@ impl Workload for Watch {
         parts.spawn(async move {
             match family_of(client.number) {
                 family @ (Family::Key | Family::Prefix) => write_keys(client, family).await,
-                Family::Service => register_instances(client).await,
+                family @ (Family::Service | Family::Own) => {
+                    register_instances(client, family).await;
+                }
             }
             Ok(())
         });
@@ -82,17 +90,19 @@ impl Workload for Watch {
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
-        for family in [Family::Key, Family::Prefix, Family::Service] {
-            let path = path(family, None);
-            let reply = site.send(CLIENT_AT_THE_END, 0, Call::read(&path)).await;
-            let Some(answer) = reply.answer() else {
-                return Err(Failure::new(format!("no answer at the end: {:?}", reply.outcome)));
-            };
-            let event = match readable(family, answer) {
-                Ok((_, seen)) => Event::Final { family, seen },
-                Err(why) => unreadable(None, &reply, why),
-            };
-            site.journal.note(NAME, &event);
+        for family in FAMILIES {
+            let mut all = Vec::new();
+            for path in paths_of_all(site, family) {
+                let reply = site.send(CLIENT_AT_THE_END, 0, Call::read(&path)).await;
+                let Some(answer) = reply.answer() else {
+                    return Err(Failure::new(format!("no answer at the end: {:?}", reply.outcome)));
+                };
+                match readable(family, answer) {
+                    Ok((_, seen)) => all.extend(seen),
+                    Err(why) => site.journal.note(NAME, &unreadable(None, &reply, why)),
+                }
+            }
+            site.journal.note(NAME, &Event::Final { family, seen: all });
         }
         Ok(())
     }
@@ -111,6 +121,7 @@ impl Workload for Watch {
             ("writes", counts.writes),
             ("wake-ups", counts.wakes),
             ("watched changes", counts.awaited),
+            ("of them slots that were emptied", counts.awaited_ends),
             ("ms at most between acknowledgement and wake-up", counts.slowest_ms),
         ])
     }
@@ -120,6 +131,7 @@ fn family_of(client: u64) -> Family {
     match client % KINDS {
         0 => Family::Prefix,
         1 => Family::Service,
+        2 => Family::Own,
         _ => Family::Key,
     }
 }
@@ -142,16 +154,42 @@ fn views(site: &Site) -> Vec<View> {
                 views.push(View { position, family, slot: None, stale });
             }
         }
-        for slot in (0..site.plan.clients).filter(|client| family_of(*client) == Family::Key) {
-            views.push(View { position, family: Family::Key, slot: Some(slot), stale: false });
+        for family in [Family::Key, Family::Own] {
+            for slot in slots_of(site, family) {
+                views.push(View { position, family, slot: Some(slot), stale: false });
+            }
         }
     }
     views
 }
 
+/// The slots in which the clients begin that write this family.
+fn slots_of(site: &Site, family: Family) -> impl Iterator<Item = u64> + use<> {
+    (0..site.plan.clients).filter(move |client| family_of(*client) == family)
+}
+
+/// What shows all slots of a family.
+fn paths_of_all(site: &Site, family: Family) -> Vec<String> {
+    match family {
+        Family::Own => slots_of(site, family).map(|slot| path(family, Some(slot))).collect(),
+        Family::Key | Family::Prefix | Family::Service => vec![path(family, None)],
+    }
+}
+
+/// The service of an instance.
+fn service(family: Family, slot: u64) -> String {
+    match family {
+        Family::Own => format!("watched-{}", slot % CLIENTS_MAX),
+        Family::Key | Family::Prefix | Family::Service => "watched".to_owned(),
+    }
+}
+
 /// What shows a slot, or all slots of a family.
 fn path(family: Family, slot: Option<u64>) -> String {
     match (family, slot) {
+        (Family::Own, slot) => {
+            format!("/v1/health/service/{}?", service(family, slot.unwrap_or_default()))
+        }
         (Family::Service, _) => "/v1/health/service/watched?".to_owned(),
         (Family::Key, Some(slot)) => format!("/v1/kv/watch/key/{slot}?"),
         (Family::Prefix, Some(slot)) => format!("/v1/kv/watch/prefix/{slot}?"),
@@ -178,14 +216,12 @@ fn unreadable(watcher: Option<u64>, reply: &Reply, why: String) -> Event {
 /// Slots and values in an answer; none if it is not what was asked for.
 fn seen_in(family: Family, answer: &Answer) -> Option<Vec<(u64, u64)>> {
     // A service without instances is an empty list.
-    if answer.status == 404 && family != Family::Service {
+    let is_service = matches!(family, Family::Service | Family::Own);
+    if answer.status == 404 && !is_service {
         return Some(Vec::new());
     }
     let listed = answer.json().ok()?;
-    let seen = match family {
-        Family::Key | Family::Prefix => slot_of_key,
-        Family::Service => slot_of_instance,
-    };
+    let seen = if is_service { slot_of_instance } else { slot_of_key };
     listed.as_array()?.iter().map(seen).collect()
 }
 
@@ -286,6 +322,9 @@ fn note_write(client: &Client, reply: &Reply, write: (Family, u64, u64, bool)) -
 async fn write_keys(mut client: Client, family: Family) {
     let slot = client.number;
     let (mut value, mut index) = (0, None);
+    // No earlier write without an answer can come any more from then on. Before that, the key must not be
+    // deleted: an attempt to create it could take effect once more.
+    let mut settled = 0;
     while client.turn().await {
         let position = any_position(&mut client);
         let Some(expected) = index else {
@@ -294,7 +333,9 @@ async fn write_keys(mut client: Client, family: Family) {
             continue;
         };
         value += 1;
-        let body = swap(family, slot, expected, value);
+        let may_delete = expected > 0 && client.site.now() > settled;
+        let gone = may_delete && client.rng.random_range(0..EMPTY_ONE_OF) == 0;
+        let body = swap(family, slot, expected, (!gone).then_some(value));
         let call = Call::write("/v1/txn", body.to_string()).accepting(&[200, 409]);
         let reply = client.send_to(position, call).await;
         index = match &reply.outcome {
@@ -302,14 +343,18 @@ async fn write_keys(mut client: Client, family: Family) {
             // An earlier write without an answer has come after all.
             Outcome::Answered(answer) if answer.status == 409 => None,
             Outcome::Answered(answer) => {
-                note_write(&client, &reply, (family, slot, value, false));
-                swapped_index(answer)
+                note_write(&client, &reply, (family, slot, value, gone));
+                if gone { Some(0) } else { swapped_index(answer) }
             }
             Outcome::Unknown(_) => {
-                note_write(&client, &reply, (family, slot, value, false));
+                note_write(&client, &reply, (family, slot, value, gone));
+                settled = reply.end + DOUBT;
                 None
             }
         };
+        if gone {
+            tokio::time::sleep(REST).await;
+        }
     }
 }
 
@@ -321,10 +366,13 @@ fn modify_index(answer: &Answer) -> Option<u64> {
     answer.json().ok()?[0]["ModifyIndex"].as_u64()
 }
 
-/// A transaction, because it tells the new index.
-fn swap(family: Family, slot: u64, index: u64, value: u64) -> Value {
+/// A transaction, because it tells the new index. Without a value the key is deleted.
+fn swap(family: Family, slot: u64, index: u64, value: Option<u64>) -> Value {
     let path = path(family, Some(slot));
     let key = path.trim_start_matches("/v1/kv/").trim_end_matches('?');
+    let Some(value) = value else {
+        return json!([{"KV": {"Verb": "delete-cas", "Key": key, "Index": index}}]);
+    };
     let value = BASE64_STANDARD.encode(value.to_string());
     json!([{"KV": {"Verb": "cas", "Key": key, "Value": value, "Index": index}}])
 }
@@ -333,21 +381,22 @@ fn swapped_index(answer: &Answer) -> Option<u64> {
     answer.json().ok()?["Results"][0]["KV"]["ModifyIndex"].as_u64()
 }
 
-async fn register_instances(mut client: Client) {
+async fn register_instances(mut client: Client, family: Family) {
     let (mut slot, mut value) = (client.number, 0);
     // The value of the instance that is there for sure.
     let mut registered = None;
     while client.turn().await {
         value += 1;
         let position = any_position(&mut client);
-        let gone = value > 1 && client.rng.random_range(0..DEREGISTER_ONE_OF) == 0;
+        let gone = value > 1 && client.rng.random_range(0..EMPTY_ONE_OF) == 0;
         let id = format!("watched-{slot}");
         let reply = if gone {
             let path = format!("/v1/agent/service/deregister/{id}");
             client.send_to(position, Call::write(&path, "").accepting(&[200, 404])).await
         } else {
             let meta = json!({"value": value.to_string()});
-            let body = json!({"ID": id, "Name": "watched", "Port": 80, "Meta": meta});
+            let name = service(family, slot);
+            let body = json!({"ID": id, "Name": name, "Port": 80, "Meta": meta});
             let call = Call::write("/v1/agent/service/register", body.to_string());
             client.send_to(position, call).await
         };
@@ -359,11 +408,14 @@ async fn register_instances(mut client: Client) {
         if was_absent || matches!(reply.outcome, Outcome::NoEffect(_)) {
             continue;
         }
-        let known = note_write(&client, &reply, (Family::Service, slot, value, gone));
+        let known = note_write(&client, &reply, (family, slot, value, gone));
         registered = (known && !gone).then_some(value);
         if !known {
             // It may come later: nothing more is written there.
             slot += CLIENTS_MAX;
+        }
+        if gone && family == Family::Own {
+            tokio::time::sleep(REST).await;
         }
     }
 }

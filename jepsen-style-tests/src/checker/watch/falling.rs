@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Answer, Family, Watcher};
+use super::{Answer, Watcher, Write};
 use crate::checker::restarts::Restarts;
 
 /// What a watcher was shown so far.
@@ -20,8 +20,18 @@ struct Sight {
     gone: bool,
 }
 
-/// All that went back. Only a server that was restarted may forget, in stale reads.
-pub(super) fn falling(name: &str, watcher: &Watcher, restarts: &Restarts) -> Vec<String> {
+/// All that went back. Only a server that was restarted may forget, in stale reads, and only what was emptied
+/// (by a write that was sent, whatever became of it) may vanish.
+pub(super) fn falling(
+    name: &str,
+    watcher: &Watcher,
+    writes: &[Write],
+    restarts: &Restarts,
+) -> Vec<String> {
+    let emptied: Vec<_> = writes
+        .iter()
+        .filter(|write| write.gone && watcher.covers(write.family, write.slot))
+        .collect();
     let (mut shown, mut asked) = (Shown::default(), 0);
     let mut violations = Vec::new();
     for answer in &watcher.answers {
@@ -29,7 +39,7 @@ pub(super) fn falling(name: &str, watcher: &Watcher, restarts: &Restarts) -> Vec
             shown = Shown::default();
         }
         asked = answer.call;
-        let falls = shown.go_on(watcher.family, answer);
+        let falls = shown.go_on(&emptied, answer);
         violations.extend(
             falls.iter().map(|fall| format!("{name}: {fall} in an answer at {} ns", answer.ret)),
         );
@@ -39,7 +49,7 @@ pub(super) fn falling(name: &str, watcher: &Watcher, restarts: &Restarts) -> Vec
 
 impl Shown {
     /// Goes on to an answer; returns what went back in it, each only once.
-    fn go_on(&mut self, family: Family, answer: &Answer) -> Vec<String> {
+    fn go_on(&mut self, emptied: &[&Write], answer: &Answer) -> Vec<String> {
         let mut falls = Vec::new();
         if answer.index < self.index {
             falls.push(format!("the index fell from {} to {}", self.index, answer.index));
@@ -50,11 +60,11 @@ impl Shown {
                 continue;
             }
             sight.gone = true;
-            match family {
-                Family::Key | Family::Prefix => {
-                    falls.push(format!("slot {slot} vanished after {}", sight.value));
-                }
-                Family::Service => {}
+            let explains = |write: &&&Write| {
+                write.slot == *slot && write.value > sight.value && write.call < answer.ret
+            };
+            if emptied.iter().find(explains).is_none() {
+                falls.push(format!("slot {slot} vanished after {}", sight.value));
             }
         }
         for (slot, value) in &answer.seen {
