@@ -8,6 +8,10 @@
 //! The fencing token of a hold is the key's `LockIndex`. It is written along with the guarded data, by a
 //! transaction that checks the session, so in the order of the data's `ModifyIndex` no token may be
 //! smaller than the one before.
+//!
+//! A session's end releases its locks, or deletes them, as its behaviour says. A lock is taken by sessions of one
+//! behaviour only. One that is deleted with its holder is never there without one, and its token is the key's
+//! `CreateIndex`; any other stays, and is not held by a session that was destroyed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +42,9 @@ pub(crate) enum Event {
         life_ms: u64,
         /// How long its locks stay closed after it ended.
         delay_ms: u64,
+        /// Whether its end deletes its locks, instead of releasing them.
+        #[serde(default)]
+        deletes: bool,
         /// When its creation was sent.
         call: u64,
     },
@@ -64,7 +71,7 @@ pub(crate) enum Event {
         ret: u64,
         /// The holder's session; what cannot be read is a holder that no session has.
         holder: Option<String>,
-        /// The token; 0: nobody has ever acquired the lock.
+        /// The token; 0: the lock is not there.
         lock_index: u64,
     },
     /// Guarded data, written under the condition that the session holds the lock.
@@ -101,6 +108,9 @@ pub(crate) enum Event {
         session: String,
         /// When it was sent.
         call: u64,
+        /// When it was acknowledged; null: its outcome is unknown.
+        #[serde(default)]
+        ret: Option<u64>,
     },
     /// What was there at the end.
     End {
@@ -128,6 +138,8 @@ pub(crate) struct Counts {
     pub(crate) handed_over: u64,
     /// Holds that ended with their session and whose lock-delay refused somebody.
     pub(crate) delayed: u64,
+    /// Reads that showed a lock gone that an ended session deletes.
+    pub(crate) deleted: u64,
 }
 
 /// A granted acquisition.
@@ -149,6 +161,7 @@ pub(crate) fn check(events: &[Event]) -> Verdict {
     let mut violations = two_holders(&holds);
     violations.extend(holders_from_nowhere(events));
     violations.extend(contradicting_reads(events, &holds));
+    violations.extend(ends_of_sessions(events));
     violations.extend(shared_tokens(events));
     violations.extend(tokens_that_fall(events));
     violations.extend(unguarded_writes(events, &holds));
@@ -196,6 +209,7 @@ pub(crate) fn count(events: &[Event]) -> Counts {
     }
     let holds = holds(events);
     counts.handed_over = handed_over(&holds);
+    counts.deleted = deleted(events);
     counts.delayed = holds.iter().filter(|hold| has_refused_by_delay(hold, events)).count() as u64;
     counts
 }
@@ -253,7 +267,7 @@ fn lifetimes(events: &[Event]) -> BTreeMap<&str, Lifetime> {
     let mut lifetimes: BTreeMap<&str, Lifetime> = BTreeMap::new();
     for event in events {
         match event {
-            Event::Session { session, life_ms, delay_ms, call } => {
+            Event::Session { session, life_ms, delay_ms, call, .. } => {
                 let lifetime = lifetimes.entry(session).or_default();
                 lifetime.ends = call.saturating_add(life_ms.saturating_mul(MILLISECOND));
                 lifetime.delay = delay_ms.saturating_mul(MILLISECOND);
@@ -261,7 +275,7 @@ fn lifetimes(events: &[Event]) -> BTreeMap<&str, Lifetime> {
             Event::Release { lock, session, call } => {
                 lifetimes.entry(session).or_default().releases.push((*lock, *call));
             }
-            Event::Destroy { session, call } => {
+            Event::Destroy { session, call, .. } => {
                 // It may be tried more than once; the first may be the one that did it.
                 let destroyed = &mut lifetimes.entry(session).or_default().destroyed;
                 *destroyed = Some(destroyed.unwrap_or(u64::MAX).min(*call));
@@ -299,6 +313,82 @@ fn two_holders(holds: &[Hold<'_>]) -> Vec<String> {
         }
         if hold.closed_until > last.closed_until {
             *last = hold;
+        }
+    }
+    violations
+}
+
+/// The locks that are deleted with their holders.
+fn deleted_locks(events: &[Event]) -> BTreeSet<u64> {
+    let mut deleting = BTreeSet::new();
+    for event in events {
+        if let Event::Session { session, deletes: true, .. } = event {
+            deleting.insert(session.as_str());
+        }
+    }
+    let mut locks = BTreeSet::new();
+    for event in events {
+        if let Event::Acquire { lock, session, .. } = event
+            && deleting.contains(session.as_str())
+        {
+            locks.insert(*lock);
+        }
+    }
+    locks
+}
+
+/// Reads that found nothing where a lock had been granted before that is deleted with its holder.
+fn deleted(events: &[Event]) -> u64 {
+    let (locks, granted) = (deleted_locks(events), first_grants(events));
+    let is_deletion = |event: &&Event| match event {
+        Event::Read { lock, call, lock_index: 0, .. } => {
+            locks.contains(lock) && granted.get(lock).is_some_and(|first| first < call)
+        }
+        _ => false,
+    };
+    events.iter().filter(is_deletion).count() as u64
+}
+
+/// When each lock was first granted to somebody.
+fn first_grants(events: &[Event]) -> BTreeMap<u64, u64> {
+    let mut granted: BTreeMap<u64, u64> = BTreeMap::new();
+    for event in events {
+        if let Event::Acquire { lock, ret: Some(ret), ok: true, .. } = event {
+            let first = granted.entry(*lock).or_insert(*ret);
+            *first = (*first).min(*ret);
+        }
+    }
+    granted
+}
+
+/// What the end of a session leaves of its locks: nothing, or a lock without a holder.
+fn ends_of_sessions(events: &[Event]) -> Vec<String> {
+    let (deleted, granted) = (deleted_locks(events), first_grants(events));
+    let mut destroyed = BTreeMap::new();
+    for event in events {
+        if let Event::Destroy { session, ret: Some(ret), .. } = event {
+            destroyed.entry(session.as_str()).or_insert(*ret);
+        }
+    }
+    let mut violations = Vec::new();
+    for event in events {
+        let Event::Read { lock, call, ret, holder, lock_index } = event else { continue };
+        let is_there = *lock_index > 0;
+        let wrong = match holder {
+            Some(holder) => destroyed.get(holder.as_str()).filter(|end| *end < call).map(|end| {
+                format!("is held by {holder}, whose destruction was acknowledged at {end} ns")
+            }),
+            None if is_there && deleted.contains(lock) => {
+                Some("is there without a holder, and should be gone with it".to_owned())
+            }
+            None => {
+                let first = granted.get(lock).filter(|first| *first < call);
+                let vanished = first.filter(|_| !is_there && !deleted.contains(lock));
+                vanished.map(|first| format!("is gone, though it was granted at {first} ns"))
+            }
+        };
+        if let Some(wrong) = wrong {
+            violations.push(format!("lock {lock} {wrong}: a read from {call} to {ret} ns"));
         }
     }
     violations
@@ -358,11 +448,14 @@ fn shared_tokens(events: &[Event]) -> Vec<String> {
     violations
 }
 
-/// A read that began after another one returned does not see a smaller token.
+/// A read that began after another one returned does not see a smaller token. A lock that was deleted has none.
 fn tokens_that_fall(events: &[Event]) -> Vec<String> {
+    let deleted = deleted_locks(events);
     let mut reads: BTreeMap<u64, Vec<Sight>> = BTreeMap::new();
     for event in events {
-        if let Event::Read { lock, call, ret, lock_index, .. } = event {
+        if let Event::Read { lock, call, ret, lock_index, .. } = event
+            && (*lock_index > 0 || !deleted.contains(lock))
+        {
             let (call, ret, position) = (*call, Some(*ret), *lock_index);
             reads.entry(*lock).or_default().push(Sight { call, ret, position, is_new: false });
         }
@@ -429,8 +522,10 @@ fn fencing(events: &[Event]) -> Vec<String> {
     violations
 }
 
-/// What was acknowledged is there at the end, what was refused is not, and each grant raised the token by one.
+/// What was acknowledged is there at the end, what was refused is not, and each grant raised the token by one
+/// (unless the lock is deleted with its holder).
 fn ends(events: &[Event]) -> Vec<String> {
+    let deleted = deleted_locks(events);
     let mut violations = Vec::new();
     for event in events {
         let Event::End { lock: which, lock_index, values } = event else { continue };
@@ -458,7 +553,7 @@ fn ends(events: &[Event]) -> Vec<String> {
                 | Event::End { .. } => {}
             }
         }
-        if !(granted..=granted + unknown).contains(lock_index) {
+        if !deleted.contains(which) && !(granted..=granted + unknown).contains(lock_index) {
             violations.push(format!(
                 "the token of lock {which} is {lock_index} at the end, after {granted} grants and {unknown} acquisitions of unknown outcome"
             ));

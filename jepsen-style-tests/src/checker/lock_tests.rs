@@ -6,7 +6,14 @@ fn ms(moment: u64) -> u64 {
 
 /// A session that lives for 20 s and leaves a delay of 1 s.
 fn session(id: &str, call: u64) -> Event {
-    Event::Session { session: id.to_owned(), life_ms: 20_000, delay_ms: 1_000, call: ms(call) }
+    let (session, call) = (id.to_owned(), ms(call));
+    Event::Session { session, life_ms: 20_000, delay_ms: 1_000, deletes: false, call }
+}
+
+/// One whose end deletes its locks.
+fn deleting(id: &str, call: u64) -> Event {
+    let (session, call) = (id.to_owned(), ms(call));
+    Event::Session { session, life_ms: 20_000, delay_ms: 1_000, deletes: true, call }
 }
 
 fn acquire(id: &str, call: u64, ret: impl Into<Option<u64>>, ok: bool) -> Event {
@@ -45,7 +52,7 @@ fn release(id: &str, call: u64) -> Event {
 }
 
 fn destroy(id: &str, call: u64) -> Event {
-    Event::Destroy { session: id.to_owned(), call: ms(call) }
+    Event::Destroy { session: id.to_owned(), call: ms(call), ret: Some(ms(call + 5)) }
 }
 
 fn end(lock_index: u64, values: &[u64]) -> Event {
@@ -374,6 +381,103 @@ fn bad_reads_are_rejected() {
     ]);
 }
 
+/// A session that deletes holds from 110 until it is destroyed at 200; its lock was made at index 40.
+fn after_deletion(more: Vec<Event>) -> Vec<Event> {
+    let mut events = vec![
+        deleting("a", 0),
+        deleting("b", 0),
+        acquire("a", 100, 110, true),
+        read(112, Some("a"), 40),
+        write("a", 40, 120, true),
+        destroy("a", 200),
+    ];
+    events.extend(more);
+    events
+}
+
+#[test]
+fn a_lock_that_is_deleted_with_its_holder_may_be_gone_and_is_made_anew() {
+    accept([
+        ("it is gone", after_deletion(vec![read(300, None, 0), end(0, &[120])])),
+        (
+            "it is made anew, with a larger token",
+            after_deletion(vec![
+                read(300, None, 0),
+                acquire("b", 1_300, 1_310, true),
+                read(1_320, Some("b"), 50),
+                write("b", 50, 1_330, true),
+                end(50, &[120, 1_330]),
+            ]),
+        ),
+        (
+            "it is still there while it is being destroyed",
+            after_deletion(vec![read(203, Some("a"), 40), end(0, &[120])]),
+        ),
+    ]);
+    let gone = after_deletion(vec![read(300, None, 0), read(400, None, 0)]);
+    assert_eq!(count(&gone).deleted, 2);
+    assert_eq!(count(&after_first_hold(vec![read(300, None, 0)])).deleted, 0);
+}
+
+#[test]
+fn what_the_end_of_a_session_should_have_left_otherwise_is_rejected() {
+    reject([
+        (
+            "it was only released",
+            "is there without a holder",
+            after_deletion(vec![read(300, None, 40), end(40, &[120])]),
+        ),
+        (
+            "the next holder found the same lock",
+            "belongs to a and to b",
+            after_deletion(vec![
+                acquire("b", 1_300, 1_310, true),
+                read(1_320, Some("b"), 40),
+                end(40, &[120]),
+            ]),
+        ),
+        (
+            "it was made anew with a smaller token",
+            "fell from 40 to 30",
+            after_deletion(vec![
+                acquire("b", 1_300, 1_310, true),
+                read(1_320, Some("b"), 30),
+                end(30, &[120]),
+            ]),
+        ),
+        (
+            "its lock-delay was forgotten with it",
+            "its lock-delay went on",
+            after_deletion(vec![acquire("b", 300, 310, true), end(0, &[120])]),
+        ),
+        (
+            "a session that deletes holds on after its end",
+            "whose destruction was acknowledged",
+            after_deletion(vec![read(300, Some("a"), 40), end(0, &[120])]),
+        ),
+        (
+            "a session that releases holds on after its end",
+            "whose destruction was acknowledged",
+            after_destruction(vec![read(300, Some("a"), 1), end(1, &[120])]),
+        ),
+        (
+            "a lock that should be released is deleted",
+            "is gone, though it was granted",
+            after_destruction(vec![read(300, None, 0), end(1, &[120])]),
+        ),
+    ]);
+}
+
+#[test]
+fn lines_of_older_files_are_read() {
+    let session = r#"{"f":"session","session":"a","life_ms":1,"delay_ms":2,"call":3}"#;
+    let event: Event = serde_json::from_str(session).unwrap();
+    assert!(matches!(event, Event::Session { deletes: false, .. }));
+    let destroy = r#"{"f":"destroy","session":"a","call":3}"#;
+    let event: Event = serde_json::from_str(destroy).unwrap();
+    assert!(matches!(event, Event::Destroy { ret: None, .. }));
+}
+
 /// What the checker says is lacking.
 fn lacking(events: &[Event]) -> String {
     match check(events) {
@@ -428,6 +532,7 @@ fn lives_without_end_are_no_overflow() {
         session: "a".to_owned(),
         life_ms: u64::MAX,
         delay_ms: u64::MAX,
+        deletes: false,
         call: ms(1),
     };
     let events = [endless, acquire("a", 100, 110, true), session("b", 0)];

@@ -4,6 +4,9 @@
 //! then releases the lock, destroys the session, or sleeps until the session has expired and tries to
 //! write all the same, as a client does that was paused for too long.
 //!
+//! The end of some sessions deletes what they hold; they contend for locks of their own, because the token of
+//! a key that is made anew is another one.
+//!
 //! A session cannot end before 20 s, twice the shortest TTL that the API allows. Some clients let the first
 //! hold they get expire, so a run of 30 s shows several expiries; a run that is hardly longer than a life, such
 //! as a cell of the quick matrix, shows none and keeps those clients busy instead.
@@ -26,6 +29,8 @@ use crate::{Failure, Result};
 
 /// Locks that are contended for.
 const LOCKS: u64 = 12;
+/// One of so many locks is deleted with its holder, and one of so many sessions is one that does.
+const DELETED_ONE_OF: u64 = 4;
 /// The shortest that the API allows.
 const TTL: Duration = Duration::from_secs(10);
 /// Documented: a session lives for twice its TTL.
@@ -66,7 +71,7 @@ impl Workload for Lock {
     }
 
     fn summary(&self) -> &'static str {
-        "locks have one holder, fencing tokens never go back, lock-delays hold"
+        "locks have one holder, fencing tokens never go back, lock-delays and behaviours hold"
     }
 
     async fn work(&self, mut client: Client) -> Result<()> {
@@ -83,7 +88,7 @@ impl Workload for Lock {
         for lock in 0..LOCKS {
             let reply = site.send(CLIENT_AT_THE_END, 0, Call::read(&lock_path(lock))).await;
             let Some(answer) = reply.answer() else { continue };
-            let (_, lock_index) = seen_in(answer);
+            let (_, lock_index) = seen_in(lock, answer);
             let path = format!("/v1/kv/guarded/{lock}/log/?keys");
             let answer = site.http(1).get(&path).await?;
             let values = values_in(&answer)?;
@@ -107,6 +112,7 @@ impl Workload for Lock {
             ("guarded writes", counts.written),
             ("fenced off", counts.fenced),
             ("lock-delays that refused", counts.delayed),
+            ("looks at locks that were deleted", counts.deleted),
         ])
     }
 }
@@ -115,6 +121,8 @@ impl Workload for Lock {
 struct Session {
     id: String,
     expires: u64,
+    /// Whether its end deletes what it holds.
+    deletes: bool,
 }
 
 /// What a client remembers from one session to the next.
@@ -139,6 +147,21 @@ impl Habits {
     }
 }
 
+/// Whether sessions that delete contend for this lock.
+fn is_deleted(lock: u64) -> bool {
+    lock.is_multiple_of(DELETED_ONE_OF)
+}
+
+/// One of the locks for sessions of a kind.
+fn any_lock(client: &mut Client, deletes: bool) -> u64 {
+    loop {
+        let lock = client.rng.random_range(0..LOCKS);
+        if is_deleted(lock) == deletes {
+            return lock;
+        }
+    }
+}
+
 fn lock_path(lock: u64) -> String {
     format!("/v1/kv/locks/{lock}")
 }
@@ -157,15 +180,17 @@ async fn create(client: &mut Client) -> Option<Session> {
     let delay_ms = DELAYS_MS[client.rng.random_range(0..DELAYS_MS.len())];
     let ttl = format!("{}s", TTL.as_secs());
     let delay = format!("{delay_ms}ms");
-    let body = json!({"TTL": ttl, "LockDelay": delay, "Behavior": "release"});
+    let deletes = client.rng.random_range(0..DELETED_ONE_OF) == 0;
+    let behavior = if deletes { "delete" } else { "release" };
+    let body = json!({"TTL": ttl, "LockDelay": delay, "Behavior": behavior});
     let reply = send(client, Call::write("/v1/session/create", body.to_string())).await;
     let id = reply.answer()?.json().ok()?["ID"].as_str()?.to_owned();
     let life_ms = LIFE.as_secs() * 1_000;
     let session = id.clone();
-    let created = Event::Session { session, life_ms, delay_ms, call: reply.call };
+    let created = Event::Session { session, life_ms, delay_ms, deletes, call: reply.call };
     client.site.journal.note(NAME, &created);
     let expires = reply.end + u64::try_from((LIFE + OVERSLEPT).as_nanos()).unwrap_or(u64::MAX);
-    Some(Session { id, expires })
+    Some(Session { id, expires, deletes })
 }
 
 /// Contends for locks until one is granted or nothing can be won any more.
@@ -174,7 +199,7 @@ async fn with_session(client: &mut Client, session: &Session, habits: &mut Habit
         if !client.turn().await {
             return;
         }
-        let lock = client.rng.random_range(0..LOCKS);
+        let lock = any_lock(client, session.deletes);
         match acquire(client, lock, &session.id).await {
             Some(true) => {
                 hold(client, lock, session, habits).await;
@@ -215,29 +240,30 @@ async fn acquire(client: &mut Client, lock: u64, session: &str) -> Option<bool> 
 /// The holder and the token that a read shows; none if there is no answer.
 async fn read(client: &mut Client, lock: u64) -> Option<(Option<String>, u64)> {
     let reply = send(client, Call::read(&lock_path(lock))).await;
-    let (holder, lock_index) = seen_in(reply.answer()?);
+    let (holder, lock_index) = seen_in(lock, reply.answer()?);
     let (call, ret) = (reply.call, reply.end);
     let seen = Event::Read { lock, call, ret, holder: holder.clone(), lock_index };
     client.site.journal.note(NAME, &seen);
     Some((holder, lock_index))
 }
 
-/// The holder and the token in an answer. Nobody deletes a lock, so one that is not there was never acquired,
-/// or is lost. What cannot be read is not passed over: it is a holder from nowhere.
-fn seen_in(answer: &Answer) -> (Option<String>, u64) {
+/// The holder and the token in an answer. A lock that is not there was never acquired, or was deleted with its
+/// holder, or is lost. What cannot be read is not passed over: it is a holder from nowhere.
+fn seen_in(lock: u64, answer: &Answer) -> (Option<String>, u64) {
     if answer.status == 404 {
         return (None, 0);
     }
     let listed = answer.json().unwrap_or_default();
-    entry_of(&listed[0]).unwrap_or_else(|| (Some(UNREADABLE_HOLDER.to_owned()), UNREADABLE))
+    entry_of(lock, &listed[0]).unwrap_or_else(|| (Some(UNREADABLE_HOLDER.to_owned()), UNREADABLE))
 }
 
-fn entry_of(entry: &Value) -> Option<(Option<String>, u64)> {
+fn entry_of(lock: u64, entry: &Value) -> Option<(Option<String>, u64)> {
     let holder = match &entry["Session"] {
         Value::Null => None,
         session => Some(session.as_str()?.to_owned()),
     };
-    Some((holder, entry["LockIndex"].as_u64()?))
+    let token = if is_deleted(lock) { "CreateIndex" } else { "LockIndex" };
+    Some((holder, entry[token].as_u64()?))
 }
 
 /// The guarded values that were ever written: the ends of the keys in their log.
@@ -269,8 +295,10 @@ async fn hold(client: &mut Client, lock: u64, session: &Session, habits: &mut Ha
             }
         }
         write_some(client, lock, &session.id, token, habits).await;
-    } else if end < EXPIRIES_OF_100 + DESTROYS_OF_100 {
+        read(client, lock).await;
+    } else if session.deletes || end < EXPIRIES_OF_100 + DESTROYS_OF_100 {
         destroy(client, &session.id).await;
+        read(client, lock).await;
         // It does not know yet that it has lost the lock.
         write(client, lock, &session.id, token, habits.next_value()).await;
     } else {
@@ -346,8 +374,9 @@ async fn destroy(client: &mut Client, session: &str) {
     for position in first.. {
         let reply = client.send_to(position, Call::write(&path, "")).await;
         if !matches!(reply.outcome, Outcome::NoEffect(_)) {
-            let session = session.to_owned();
-            client.site.journal.note(NAME, &Event::Destroy { session, call: reply.call });
+            let (session, call) = (session.to_owned(), reply.call);
+            let ret = reply.answer().map(|_| reply.end);
+            client.site.journal.note(NAME, &Event::Destroy { session, call, ret });
         }
         if reply.answer().is_some() || !client.turn().await {
             break;
@@ -365,14 +394,15 @@ mod tests {
 
     #[test]
     fn a_lock_is_read_or_said_to_be_unreadable() {
-        let held = answer(200, r#"[{"Session": "a", "LockIndex": 3}]"#);
-        assert_eq!(seen_in(&held), (Some("a".to_owned()), 3));
-        assert_eq!(seen_in(&answer(200, r#"[{"LockIndex": 3}]"#)), (None, 3));
-        assert_eq!(seen_in(&answer(404, "")), (None, 0));
+        let held = answer(200, r#"[{"Session": "a", "LockIndex": 3, "CreateIndex": 7}]"#);
+        assert_eq!(seen_in(1, &held), (Some("a".to_owned()), 3));
+        assert_eq!(seen_in(0, &held), (Some("a".to_owned()), 7), "it is deleted with its holder");
+        assert_eq!(seen_in(1, &answer(200, r#"[{"LockIndex": 3}]"#)), (None, 3));
+        assert_eq!(seen_in(1, &answer(404, "")), (None, 0));
         let unreadable = (Some(UNREADABLE_HOLDER.to_owned()), UNREADABLE);
         for body in ["", "[]", "{}", r#"[{"Session": 7, "LockIndex": 3}]"#, r#"[{"Session": "a"}]"#]
         {
-            assert_eq!(seen_in(&answer(200, body)), unreadable, "{body}");
+            assert_eq!(seen_in(1, &answer(200, body)), unreadable, "{body}");
         }
     }
 }
