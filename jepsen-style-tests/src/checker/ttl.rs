@@ -1,10 +1,11 @@
 //! A service with a TTL check is never critical before its time, and critical soon after it.
 //!
-//! A life is one registration under an id that nobody else uses: it heartbeats, falls silent, and is
-//! deregistered. Heartbeats may overlap (one that hangs at a dead node does not keep the next from being
+//! A life is one registration under an id that nobody else uses: it heartbeats, may be registered again with
+//! another TTL or the same, falls silent, and is deregistered. A TTL runs from the newest heartbeat or
+//! registration, and is that of the newest registration. Heartbeats may overlap (one that hangs at a dead node does not keep the next from being
 //! sent), so only what surely happened counts: an acknowledged heartbeat took effect at some moment
 //! between its call and its return; one with an unknown outcome may have made the life longer, never
-//! shorter.
+//! shorter. A registration with an unknown outcome may have brought its own TTL; nothing is sent after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,12 +28,16 @@ const JUDGED_MIN: u64 = 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "f", rename_all = "kebab-case")]
 pub(crate) enum Event {
-    /// A registration as passing (the first of a life) or a heartbeat.
+    /// A registration (the first, as passing, begins a life) or a heartbeat. No heartbeat is under way when a
+    /// later registration is sent, and none is sent before it was answered.
     Beat {
         /// Whose.
         life: u64,
-        /// The check's TTL.
+        /// The check's TTL, by the newest registration.
         ttl_ms: u64,
+        /// Whether it is a later registration.
+        #[serde(default)]
+        again: bool,
         /// When it was sent.
         call: u64,
         /// When it was acknowledged; null: its outcome is unknown.
@@ -44,6 +49,13 @@ pub(crate) enum Event {
         life: u64,
         /// Before the deregistration was sent.
         call: u64,
+    },
+    /// Its deregistration was acknowledged.
+    Gone {
+        /// Whose.
+        life: u64,
+        /// When it was acknowledged.
+        ret: u64,
     },
     /// All that is critical, according to one server.
     Look {
@@ -80,13 +92,25 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
     /// Lives whose lateness could be judged.
     pub(crate) judged_late: u64,
+    /// Acknowledged registrations of what was registered before.
+    pub(crate) again: u64,
 }
 
 #[derive(Debug, Default)]
 struct Life {
-    ttl: u64,
-    beats: Vec<(u64, Option<u64>)>,
+    beats: Vec<Beat>,
     end: Option<u64>,
+    gone: Option<u64>,
+}
+
+/// A registration or heartbeat.
+#[derive(Debug, Clone, Copy)]
+struct Beat {
+    call: u64,
+    ret: Option<u64>,
+    /// The TTL that runs from it.
+    ttl: u64,
+    again: bool,
 }
 
 struct Look<'a> {
@@ -98,28 +122,34 @@ struct Look<'a> {
 }
 
 impl Life {
-    fn acknowledged(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.beats.iter().filter_map(|(call, ret)| Some((*call, (*ret)?)))
+    /// The acknowledged ones, with when that was.
+    fn acknowledged(&self) -> impl Iterator<Item = (Beat, u64)> + '_ {
+        self.beats.iter().filter_map(|beat| Some((*beat, beat.ret?)))
     }
 
-    /// The first moment at which it may be critical: a whole TTL in which no acknowledged heartbeat lies.
+    /// The first moment at which it may be critical: a whole TTL in which no acknowledged heartbeat or
+    /// registration lies. A registration that may have come lets its own TTL run, at the earliest from its call.
     fn may_be_critical_from(&self) -> Option<u64> {
-        let is_silence = |from: u64| {
-            !self
-                .acknowledged()
-                .any(|(call, ret)| call > from && ret <= from.saturating_add(self.ttl))
+        let over = |beat: &Beat| beat.call.saturating_add(beat.ttl);
+        let is_silence = |beat: &Beat| {
+            let is_within = |(next, ret): (Beat, u64)| next.call > beat.call && ret <= over(beat);
+            !self.acknowledged().any(is_within)
         };
-        let silences = self.acknowledged().map(|(call, _)| call).filter(|call| is_silence(*call));
-        silences.min().map(|from| from.saturating_add(self.ttl))
+        let known = self.acknowledged().map(|(beat, _)| beat);
+        let in_doubt = self.beats.iter().copied().filter(|beat| beat.again && beat.ret.is_none());
+        known.chain(in_doubt).filter(is_silence).map(|beat| over(&beat)).min()
+    }
+
+    /// The newest registration or heartbeat, and when it was acknowledged, if nothing is in doubt.
+    fn last(&self) -> Option<(Beat, u64)> {
+        let is_known = self.beats.iter().all(|beat| beat.ret.is_some());
+        self.acknowledged().filter(|_| is_known).max_by_key(|(_, ret)| *ret)
     }
 
     /// The moment by which it must be critical, if it is known when its last heartbeat took effect.
     fn must_be_critical_from(&self, weather: &Weather) -> Option<u64> {
-        if self.beats.iter().any(|(_, ret)| ret.is_none()) {
-            return None;
-        }
-        let last = self.acknowledged().map(|(_, ret)| ret).max()?;
-        Some(weather.due(last, self.ttl.saturating_add(LATE_MAX)))
+        let (last, ret) = self.last()?;
+        Some(weather.due(ret, last.ttl.saturating_add(LATE_MAX)))
     }
 }
 
@@ -169,7 +199,8 @@ fn kind(stale: bool) -> &'static str {
     if stale { "stale" } else { "default" }
 }
 
-/// Every default read, at every server, shows a silent life as critical once it must be.
+/// Every default read, at every server, shows a silent life as critical once it must be, and not any more once it
+/// is deregistered.
 pub(crate) fn check_late(events: &[Event], weather: &Weather) -> Verdict {
     let looks = default_looks(events);
     let mut judged = 0_u64;
@@ -182,9 +213,10 @@ pub(crate) fn check_late(events: &[Event], weather: &Weather) -> Verdict {
             let late = (look.call - due) / MILLISECOND;
             violations.push(format!(
                 "life {id} was not critical {late} ms after its TTL of {} ms, the documented bound and every allowance for leader changes, in a default read of n{} that began at {} ns",
-                life.ttl / MILLISECOND, look.node, look.call
+                life.last().map_or(0, |(last, _)| last.ttl) / MILLISECOND, look.node, look.call
             ));
         }
+        violations.extend(there_after_its_end(id, &life, &looks));
     }
     if violations.is_empty() && judged < JUDGED_MIN {
         return Verdict::Vacuous(format!(
@@ -192,6 +224,17 @@ pub(crate) fn check_late(events: &[Event], weather: &Weather) -> Verdict {
         ));
     }
     Verdict::from_violations(violations)
+}
+
+/// A registration that may yet come brings a life back, so nothing is held against such a one.
+fn there_after_its_end(id: u64, life: &Life, looks: &[Look<'_>]) -> Option<String> {
+    let gone = life.gone.filter(|_| life.last().is_some())?;
+    let first = looks.partition_point(|look| look.call <= gone);
+    let look = looks[first..].iter().find(|look| look.critical.contains(&id))?;
+    Some(format!(
+        "life {id} was critical after its deregistration was acknowledged at {gone} ns, in a default read of n{} that began at {} ns",
+        look.node, look.call
+    ))
 }
 
 /// How much there was to judge.
@@ -205,6 +248,8 @@ pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
         lifetimes: lives.len() as u64,
         expired: lives.keys().filter(|id| critical.contains(id)).count() as u64,
         judged_late: lives.values().filter(judged).count() as u64,
+        again: lives.values().flat_map(Life::acknowledged).filter(|(beat, _)| beat.again).count()
+            as u64,
     }
 }
 
@@ -226,18 +271,19 @@ fn lives(events: &[Event]) -> BTreeMap<u64, Life> {
     let mut lives: BTreeMap<u64, Life> = BTreeMap::new();
     for event in events {
         match event {
-            Event::Beat { life, ttl_ms, call, ret } => {
-                let life = lives.entry(*life).or_default();
-                life.ttl = ttl_ms.saturating_mul(MILLISECOND);
-                life.beats.push((*call, *ret));
+            Event::Beat { life, ttl_ms, again, call, ret } => {
+                let ttl = ttl_ms.saturating_mul(MILLISECOND);
+                let beat = Beat { call: *call, ret: *ret, ttl, again: *again };
+                lives.entry(*life).or_default().beats.push(beat);
             }
             Event::End { life, call } => lives.entry(*life).or_default().end = Some(*call),
+            Event::Gone { life, ret } => lives.entry(*life).or_default().gone = Some(*ret),
             Event::Look { .. } | Event::Unreadable { .. } => {}
         }
     }
     lives.retain(|_, life| {
-        let first = life.beats.iter().min_by_key(|(call, _)| *call);
-        first.is_some_and(|(_, ret)| ret.is_some())
+        let first = life.beats.iter().min_by_key(|beat| beat.call);
+        first.is_some_and(|beat| beat.ret.is_some())
     });
     lives
 }
@@ -249,7 +295,10 @@ fn looks(events: &[Event]) -> Vec<Look<'_>> {
             Event::Look { node, stale, call, ret, critical } => {
                 Some(Look { node: *node, stale: *stale, call: *call, ret: *ret, critical })
             }
-            Event::Beat { .. } | Event::End { .. } | Event::Unreadable { .. } => None,
+            Event::Beat { .. }
+            | Event::End { .. }
+            | Event::Gone { .. }
+            | Event::Unreadable { .. } => None,
         })
         .collect();
     looks.sort_by_key(|look| look.call);
@@ -268,7 +317,17 @@ mod tests {
     /// A TTL of one second; moments are milliseconds.
     fn beat(life: u64, call: u64, ret: impl Into<Option<u64>>) -> Event {
         let ret = ret.into().map(|ret: u64| ret * MILLISECOND);
-        Event::Beat { life, ttl_ms: 1_000, call: call * MILLISECOND, ret }
+        Event::Beat { life, ttl_ms: 1_000, again: false, call: call * MILLISECOND, ret }
+    }
+
+    /// A registration of what was registered before, with this TTL.
+    fn again(life: u64, ttl_ms: u64, call: u64, ret: impl Into<Option<u64>>) -> Event {
+        let ret = ret.into().map(|ret: u64| ret * MILLISECOND);
+        Event::Beat { life, ttl_ms, again: true, call: call * MILLISECOND, ret }
+    }
+
+    fn gone(life: u64, ret: u64) -> Event {
+        Event::Gone { life, ret: ret * MILLISECOND }
     }
 
     fn look(stale: bool, call: u64, ret: u64, critical: &[u64]) -> Event {
@@ -492,6 +551,118 @@ mod tests {
     }
 
     #[test]
+    fn a_registration_lets_its_own_ttl_run_from_then_on() {
+        let early = [
+            (
+                "with a longer TTL it has more time",
+                vec![beat(1, 0, 10), again(1, 3_000, 900, 910), look(false, 3_895, 3_901, &[1])],
+            ),
+            (
+                "with a shorter TTL it has less",
+                vec![beat(1, 0, 10), again(1, 200, 500, 510), look(false, 690, 701, &[1])],
+            ),
+            (
+                "and it may have less if nobody knows",
+                vec![beat(1, 0, 10), again(1, 200, 500, None), look(false, 690, 701, &[1])],
+            ),
+            (
+                "it was critical before",
+                vec![
+                    beat(1, 0, 10),
+                    again(1, 3_000, 1_200, 1_210),
+                    look(false, 1_300, 1_310, &[1]),
+                ],
+            ),
+        ];
+        for (name, events) in early {
+            let verdict = check_early(&with_others(events));
+            assert!(verdict.is_valid(), "{name}: {verdict}");
+        }
+        let calm = Weather::default();
+        let late = [
+            (
+                "with a longer TTL it may take its time",
+                vec![beat(1, 0, 10), again(1, 3_000, 900, 910), look(false, 4_400, 4_405, &[])],
+            ),
+            (
+                "whether it has a shorter TTL is not known",
+                vec![beat(1, 0, 10), again(1, 200, 500, None), look(false, 1_400, 1_410, &[])],
+            ),
+        ];
+        for (name, events) in late {
+            let verdict = check_late(&with_others(events), &calm);
+            assert!(verdict.is_valid(), "{name}: {verdict}");
+        }
+        let counts = count(&[beat(1, 0, 10), again(1, 200, 500, 510)], &calm);
+        assert_eq!(counts.again, 1);
+    }
+
+    #[test]
+    fn a_registration_that_does_not_let_its_ttl_run_is_rejected() {
+        let early = vec![
+            (
+                "the old time goes on",
+                "life 1 was critical",
+                vec![beat(1, 0, 10), again(1, 1_000, 700, 710), look(false, 1_100, 1_110, &[1])],
+            ),
+            (
+                "the old TTL goes on",
+                "life 1 was critical",
+                vec![beat(1, 0, 10), again(1, 3_000, 700, 710), look(false, 1_800, 1_810, &[1])],
+            ),
+            (
+                "an unknown one with a longer TTL takes nothing away",
+                "life 1 was critical",
+                vec![beat(1, 0, 10), again(1, 3_000, 700, None), look(false, 900, 910, &[1])],
+            ),
+        ];
+        reject(check_early, early);
+        let late = vec![(
+            "the old, longer TTL goes on",
+            "1 ms after its TTL of 200 ms",
+            vec![beat(1, 0, 10), again(1, 200, 500, 510), look(false, 1_211, 1_220, &[])],
+        )];
+        reject(|events| check_late(events, &Weather::default()), late);
+    }
+
+    #[test]
+    fn what_is_deregistered_is_not_critical_any_more() {
+        let calm = Weather::default();
+        let ended = |more: Vec<Event>| {
+            let life = vec![
+                beat(1, 0, 10),
+                look(false, 1_600, 1_610, &[1]),
+                end(1, 1_700),
+                gone(1, 1_710),
+            ];
+            [life, more].concat()
+        };
+        let others = |events: Vec<Event>| {
+            // Life 1 does not come back at the end, as those do that nobody deregistered.
+            let events = with_others(events);
+            let without = |event: Event| match event {
+                Event::Look { node, stale, call, ret, mut critical }
+                    if call > 80_000 * MILLISECOND =>
+                {
+                    critical.retain(|life| *life != 1);
+                    Event::Look { node, stale, call, ret, critical }
+                }
+                other => other,
+            };
+            events.into_iter().map(without).collect::<Vec<_>>()
+        };
+        let good =
+            others(ended(vec![look(false, 1_705, 1_720, &[1]), look(true, 1_800, 1_810, &[1])]));
+        assert!(check_late(&good, &calm).is_valid(), "{}", check_late(&good, &calm));
+        let bad = others(ended(vec![look(false, 1_720, 1_730, &[1])]));
+        let Verdict::Invalid(said) = check_late(&bad, &calm) else { panic!("it is still there") };
+        assert!(said[0].contains("after its deregistration"), "{said:?}");
+        let doubt =
+            others(ended(vec![again(1, 1_000, 500, None), look(false, 1_720, 1_730, &[1])]));
+        assert!(check_late(&doubt, &calm).is_valid(), "it may have come back");
+    }
+
+    #[test]
     fn a_leader_change_makes_the_bound_longer_and_not_endless() {
         let reign = |term, at_ms: u64| Sample {
             at: at_ms * MILLISECOND,
@@ -527,6 +698,7 @@ mod tests {
         let beat = Event::Beat {
             life: 1,
             ttl_ms: u64::MAX,
+            again: false,
             call: MILLISECOND,
             ret: Some(2 * MILLISECOND),
         };
@@ -549,7 +721,7 @@ mod tests {
         assert!(matches!(check_late(&events, &calm), Verdict::Vacuous(_)));
         assert!(matches!(check_early(&[beat(1, 0, 10)]), Verdict::Vacuous(_)));
         let counts = count(&events, &calm);
-        assert_eq!(counts, Counts { lifetimes: 1, expired: 0, judged_late: 0 });
+        assert_eq!(counts, Counts { lifetimes: 1, expired: 0, judged_late: 0, again: 0 });
         let one = [beat(1, 0, 10), look(false, 1_600, 1_610, &[1])];
         assert!(matches!(check_late(&one, &calm), Verdict::Vacuous(_)));
         assert!(matches!(check_early(&one), Verdict::Vacuous(_)));

@@ -1,6 +1,8 @@
 //! Services with short TTL checks that heartbeat through any server, and fall silent at random.
 //!
-//! Each life has an id of its own. A heartbeat is sent every third of the TTL to a random server, whether the
+//! Each life has an id of its own. Some are registered again when they have been silent for most of their TTL, with
+//! a longer, a shorter or the same one, and are silent for most of that, so that nothing but the registration keeps
+//! them alive. They end with the deregistration of their service, or of their check alone. A heartbeat is sent every third of the TTL to a random server, whether the
 //! one before was answered or not: one that hangs at a dead server must not silence the service. Meanwhile
 //! observers ask every server, by default and stale reads, for all that is critical.
 
@@ -33,6 +35,10 @@ const TTL_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
 const BEATS_PER_TTL: u32 = 3;
 /// A service falls silent after at most this many heartbeats.
 const BEATS_MAX: u32 = 9;
+/// One of so many lives is registered again.
+const AGAIN_ONE_OF: u32 = 3;
+/// Silence before and after that, in thirds of the TTL: enough that the old one would run out in the new one.
+const SILENT_THIRDS: u32 = 2;
 /// A silent service is left alone for its TTL, its bound and this long, so that observers see it critical.
 const LINGER: Duration = Duration::from_millis(1_500);
 /// And one of so many for this long: under faults the cluster's time goes on only now and then, so it takes
@@ -102,6 +108,7 @@ impl Workload for Ttl {
             ("lifetimes", counts.lifetimes),
             ("seen critical", counts.expired),
             ("with a judged lateness", counts.judged_late),
+            ("registrations of what was there", counts.again),
         ])
     }
 }
@@ -152,7 +159,7 @@ async fn live(client: Client) -> Result<()> {
     join(ends).await
 }
 
-/// Registers a service and lets it heartbeat until it falls silent; returns its TTL.
+/// Registers a service and lets it heartbeat until it falls silent; returns its TTL at the end.
 async fn one_life(
     client: &Arc<Client>,
     rng: &mut ChaCha8Rng,
@@ -161,23 +168,44 @@ async fn one_life(
     let ttl_ms = rng.random_range(TTL_MS);
     let ttl = Duration::from_millis(ttl_ms);
     let position = rng.random_range(0..client.site.nodes.len());
-    if !register(client, position, life, ttl_ms).await {
+    if !register(client, position, life, ttl_ms, false).await {
         // Whether it is there or not, it is of no use; do not flood a server that refuses.
         tokio::time::sleep(NAP).await;
         deregister(client, position + 1, life).await;
         return Ok(None);
     }
+    beat_for_a_while(client, rng, life, ttl_ms).await?;
+    if rng.random_range(0..AGAIN_ONE_OF) > 0 {
+        return Ok(Some(ttl));
+    }
+    tokio::time::sleep(ttl * SILENT_THIRDS / BEATS_PER_TTL).await;
+    let again_ms = if rng.random_bool(0.3) { ttl_ms } else { rng.random_range(TTL_MS) };
+    let again = Duration::from_millis(again_ms);
+    let position = rng.random_range(0..client.site.nodes.len());
+    if !client.site.is_over() && register(client, position, life, again_ms, true).await {
+        tokio::time::sleep(again * SILENT_THIRDS / BEATS_PER_TTL).await;
+        beat_for_a_while(client, rng, life, again_ms).await?;
+    }
+    Ok(Some(ttl.max(again)))
+}
+
+/// Heartbeats, until all are answered.
+async fn beat_for_a_while(
+    client: &Arc<Client>,
+    rng: &mut ChaCha8Rng,
+    life: u64,
+    ttl_ms: u64,
+) -> Result<()> {
     let mut beats = JoinSet::new();
     for _ in 0..rng.random_range(0..=BEATS_MAX) {
-        tokio::time::sleep(ttl / BEATS_PER_TTL).await;
+        tokio::time::sleep(Duration::from_millis(ttl_ms) / BEATS_PER_TTL).await;
         if client.site.is_over() {
             break;
         }
         let position = rng.random_range(0..client.site.nodes.len());
         beats.spawn(beat(Arc::clone(client), position, life, ttl_ms));
     }
-    join(beats).await?;
-    Ok(Some(ttl))
+    join(beats).await
 }
 
 /// Leaves a silent service alone for a while, and deregisters it.
@@ -188,6 +216,12 @@ async fn end(client: Arc<Client>, position: usize, life: u64, after: Duration) -
         return Ok(());
     }
     client.site.journal.note(NAME, &Event::End { life, call: client.site.now() });
+    if life.is_multiple_of(2) {
+        let path = format!("/v1/agent/check/deregister/service:ttl-{life}");
+        if let Some(ret) = remove(&client, position, &path).await {
+            client.site.journal.note(NAME, &Event::Gone { life, ret });
+        }
+    }
     deregister(&client, position, life).await;
     Ok(())
 }
@@ -200,8 +234,9 @@ async fn rest(site: &Site, span: Duration) {
     }
 }
 
-/// Registers a service as passing; true if that is known.
-async fn register(client: &Client, position: usize, life: u64, ttl_ms: u64) -> bool {
+/// Registers a service as passing, for the first time or again (then its check keeps its status); true if that
+/// is known.
+async fn register(client: &Client, position: usize, life: u64, ttl_ms: u64, again: bool) -> bool {
     let body = json!({
         "ID": format!("ttl-{life}"), "Name": "ttl", "Address": "10.0.0.1", "Port": 80,
         "Check": {
@@ -213,8 +248,10 @@ async fn register(client: &Client, position: usize, life: u64, ttl_ms: u64) -> b
     let call = Call::write("/v1/agent/service/register", body.to_string());
     let reply = client.send_to(position, call).await;
     let is_known = reply.answer().is_some();
-    if is_known {
-        let beat = Event::Beat { life, ttl_ms, call: reply.call, ret: Some(reply.end) };
+    let may_have_come = again && !matches!(reply.outcome, Outcome::NoEffect(_));
+    if is_known || may_have_come {
+        let ret = is_known.then_some(reply.end);
+        let beat = Event::Beat { life, ttl_ms, again, call: reply.call, ret };
         client.site.journal.note(NAME, &beat);
     }
     is_known
@@ -230,7 +267,8 @@ async fn beat(client: Arc<Client>, position: usize, life: u64, ttl_ms: u64) -> R
             Outcome::NoEffect(_) => continue,
             Outcome::Unknown(_) => None,
         };
-        client.site.journal.note(NAME, &Event::Beat { life, ttl_ms, call: reply.call, ret });
+        let beat = Event::Beat { life, ttl_ms, again: false, call: reply.call, ret };
+        client.site.journal.note(NAME, &beat);
         if ret.is_some() {
             break;
         }
@@ -241,12 +279,21 @@ async fn beat(client: Arc<Client>, position: usize, life: u64, ttl_ms: u64) -> R
 /// It may be unknown: an attempt without an answer took effect, or its registration did not.
 async fn deregister(client: &Client, position: usize, life: u64) {
     let path = format!("/v1/agent/service/deregister/ttl-{life}");
+    if let Some(ret) = remove(client, position, &path).await {
+        client.site.journal.note(NAME, &Event::Gone { life, ret });
+    }
+}
+
+/// Sends a deregistration to one server after the other until one acknowledges it; when that was.
+async fn remove(client: &Client, position: usize, path: &str) -> Option<u64> {
     for position in position..position + client.site.nodes.len() {
-        let call = Call::write(&path, "").accepting(&[200, 404]);
-        if client.send_to(position, call).await.answer().is_some() {
-            break;
+        let call = Call::write(path, "").accepting(&[200, 404]);
+        let reply = client.send_to(position, call).await;
+        if reply.answer().is_some() {
+            return Some(reply.end);
         }
     }
+    None
 }
 
 #[cfg(test)]
