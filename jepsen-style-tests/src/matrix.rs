@@ -133,6 +133,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("mixed", "disk-hung"),
     ("mixed", "corrupt"),
     ("mixed", "wiped-node"),
+    ("set", "pause-follower"),
     ("ttl", "clock-jump-wall"),
     ("kv-register", "clock-rate"),
     ("mixed", "memory-starvation"),

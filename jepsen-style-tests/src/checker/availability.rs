@@ -4,6 +4,9 @@
 //! longer than its hold time, and it must not refuse it. Only a request that overlaps a fault of its own server
 //! is excused, from just before the injection until every server had recovered. A blocking query must not
 //! fail either; how long it took says nothing.
+//!
+//! A pause loses nothing. What a server held when it was paused it answers soon after it has caught up: the
+//! outcome of a command that was committed meanwhile, too, even if its entry came within a snapshot.
 
 use std::time::Duration;
 
@@ -23,6 +26,12 @@ const HEARTBEAT_DELAY: Duration = Duration::from_secs(2);
 const HEARTBEAT_DELAYED: &str = "503 heartbeat was delayed too long to count";
 /// The only fault that delays one so without stopping the cluster's time: TCP repeats what is lost later and later.
 const DELAYING: &str = "loss";
+
+/// Faults that stop a server for a while and take nothing from it, no message either.
+const PAUSING: [&str; 2] = ["pause", "pause-follower"];
+/// So long after everybody had caught up, whatever a paused server held is answered: it has sent again what it
+/// had to. Shorter than what is left of the hold time then, on a busy machine too.
+const AFTER_A_PAUSE: Duration = Duration::from_millis(1_500);
 
 /// Judges all requests of a run.
 pub fn check(record: &Record) -> Verdict {
@@ -58,7 +67,19 @@ fn judge(nodes: &[u64], requests: &[RequestLine], faults: &[Fault]) -> Verdict {
 /// Whether `request` was under way at an affected server while `fault` lasted. One that was never recovered
 /// from lasts to the end.
 fn excuses(fault: &Fault, request: &RequestLine) -> bool {
-    fault.affected.contains(&request.node) && is_under_way_during(request, fault)
+    fault.affected.contains(&request.node)
+        && is_under_way_during(request, fault)
+        && !is_forgotten(fault, request)
+}
+
+/// Whether `request` was left open long after a mere pause of its server.
+fn is_forgotten(fault: &Fault, request: &RequestLine) -> bool {
+    let grace = u64::try_from(AFTER_A_PAUSE.as_nanos()).unwrap_or(u64::MAX);
+    let by = fault.recovered.map_or(u64::MAX, |recovered| recovered.saturating_add(grace));
+    PAUSING.contains(&fault.nemesis.as_str())
+        && request.sent < fault.began
+        && request.end == Ending::Unknown
+        && request.ended > by
 }
 
 /// Whether `request` is a heartbeat that `fault` kept from its server for too long.
@@ -234,6 +255,31 @@ mod tests {
         assert!(judge(&[late(17)], &[]).is_invalid());
         let other = request(2, 12, 17, Ending::Refused);
         assert!(judge(&[other], &of("loss")).is_invalid(), "it was refused for another reason");
+    }
+
+    #[test]
+    fn what_a_paused_server_held_is_answered_soon_after() {
+        let of = |name: &str| {
+            // Paused from 10 to 13, and everybody had caught up at 13.
+            let recovered = Some(13 * SECOND);
+            [Fault { nemesis: name.to_owned(), healed: recovered, recovered, ..fault(&[1]) }]
+        };
+        let judge_with = |name: &str, sent_s, ended_s, end| {
+            judge(&[answered(2, 11, 12), request(1, sent_s, ended_s, end)], &of(name))
+        };
+        for name in PAUSING {
+            let verdict = judge_with(name, 9, 16, Ending::Unknown);
+            let Verdict::Invalid(said) = verdict else { panic!("{name}: {verdict}") };
+            assert!(said[0].contains("left open after 7s"), "{said:?}");
+        }
+        assert!(judge_with("pause", 9, 14, Ending::Unknown).is_valid(), "it is soon enough");
+        assert!(judge_with("pause", 9, 16, Ending::Answered).is_valid(), "it is answered");
+        assert!(judge_with("pause", 11, 17, Ending::Unknown).is_valid(), "it came in late");
+        assert!(judge_with("loss", 9, 16, Ending::Unknown).is_valid(), "a message may be lost");
+        assert!(judge_with("loss+pause", 9, 16, Ending::Unknown).is_valid(), "the same");
+        let lasting = [Fault { recovered: None, ..of("pause")[0].clone() }];
+        let open = request(1, 9, 16, Ending::Unknown);
+        assert!(judge(&[answered(2, 11, 12), open], &lasting).is_valid(), "it never caught up");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Ground, Injection, Nemesis};
-use crate::cluster::Condition;
+use super::{Ground, HOLD, Injection, Nemesis};
+use crate::cluster::{Condition, Options};
 use crate::http::Http;
 use crate::{Failure, Result};
 
@@ -16,24 +16,85 @@ const SILENCE: Duration = Duration::from_millis(700);
 const STOPPED_LIMIT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 
+/// A follower is paused for longer than usual: the log that it lacks then is purged, and it gets a snapshot. Shorter
+/// than a request is held, so that those it held are answered.
+const FOLLOWER_HOLD: Duration = Duration::from_millis(4_000);
+
+/// With these the leader purges what a paused follower lacks even on a machine that is so busy that it appends a dozen
+/// entries in a second.
+const FOLLOWER_FLAGS: [(&str, u64); 2] =
+    [("--raft-snapshot-threshold=", 20), ("--raft-trailing-logs=", 5)];
+
+/// Whom to pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Anyone, mostly the leader.
+    MostlyLeader,
+    /// One that does not lead: nothing changes but that it lags behind.
+    Follower,
+}
+
 /// Pauses one server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pause {
+    aim: Aim,
     victim: Option<u64>,
+}
+
+impl Pause {
+    pub(super) fn new(aim: Aim) -> Self {
+        Self { aim, victim: None }
+    }
+
+    /// The victim, and the leader.
+    async fn choose(&self, ground: &mut Ground) -> Result<(u64, u64)> {
+        match self.aim {
+            Aim::MostlyLeader => ground.mostly_leader().await,
+            Aim::Follower => {
+                let leader = ground.cluster.leader().await?;
+                Ok((ground.another_running(leader)?, leader))
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Nemesis for Pause {
     fn name(&self) -> &'static str {
-        "pause"
+        match self.aim {
+            Aim::MostlyLeader => "pause",
+            Aim::Follower => "pause-follower",
+        }
     }
 
     fn summary(&self) -> &'static str {
-        "SIGSTOP of one server, mostly the leader, SIGCONT afterwards"
+        match self.aim {
+            Aim::MostlyLeader => "SIGSTOP of one server, mostly the leader, SIGCONT afterwards",
+            Aim::Follower => {
+                "SIGSTOP of one follower until it needs a snapshot, SIGCONT afterwards"
+            }
+        }
+    }
+
+    fn prepare(&mut self, options: &mut Options) -> Result<()> {
+        if self.aim == Aim::Follower {
+            for (flag, value) in FOLLOWER_FLAGS {
+                options.flags.retain(|given| !given.starts_with(flag));
+                options.flags.push(format!("{flag}{value}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&self) -> Duration {
+        match self.aim {
+            Aim::MostlyLeader => HOLD,
+            Aim::Follower => FOLLOWER_HOLD,
+        }
     }
 
     async fn inject(&mut self, ground: &mut Ground) -> Result<Injection> {
-        let (victim, leader) = ground.mostly_leader().await?;
+        let (victim, leader) = self.choose(ground).await?;
         self.victim = Some(victim);
         ground.cluster.pause(victim)?;
         let what = format!("paused {}", ground.describe(victim, Some(leader)));
@@ -87,4 +148,22 @@ fn running_threads(pid: u32) -> Result<usize> {
         running += usize::from(!matches!(state, None | Some('T')));
     }
     Ok(running)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_follower_needs_other_snapshots() {
+        let flags = |aim| {
+            let usual = vec!["--raft-snapshot-threshold=400".to_owned(), "--other".to_owned()];
+            let mut options = Options { flags: usual, ..Options::default() };
+            Pause::new(aim).prepare(&mut options).unwrap();
+            options.flags
+        };
+        assert_eq!(flags(Aim::MostlyLeader), ["--raft-snapshot-threshold=400", "--other"]);
+        let own = ["--other", "--raft-snapshot-threshold=20", "--raft-trailing-logs=5"];
+        assert_eq!(flags(Aim::Follower), own);
+    }
 }
