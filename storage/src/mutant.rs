@@ -248,6 +248,40 @@ mutants! {
     /// linearizable. catalog: checker catalog.
     RefusalFromLocalState = "refusal-from-local-state":
         "commands are refused because of a server's own, perhaps old, state";
+
+    /// Rule: a session with behaviour `delete` deletes the keys that it held. It releases them.
+    ///
+    /// Shown by: lock, no fault; checker lock.
+    SessionDeleteOnlyReleases = "session-delete-only-releases":
+        "a session with the behaviour delete only releases its keys";
+
+    /// Rule: the removal of an instance wakes whoever waits for its service.
+    ///
+    /// Shown by: watch of a service without other writers, no fault; checker watch. (The next change of the
+    /// service wakes them after all.)
+    DeregistrationWakesNobody = "deregistration-wakes-nobody":
+        "nobody who waits for a service is woken by a deregistration";
+
+    /// Rule: the deletion of a key wakes whoever waits for it.
+    ///
+    /// Shown by: watch of a key without other writers, no fault; checker watch. (The next write of the key
+    /// wakes them after all.)
+    KeyDeletionWakesNobody = "key-deletion-wakes-nobody":
+        "nobody who waits for a key is woken by its deletion";
+
+    /// Rule: a TTL runs from the registration of its check, the first as every later one.
+    ///
+    /// Shown by: ttl with checks that are registered again between two heartbeats, no fault; checker
+    /// ttl-early.
+    ReRegisteredCheckKeepsItsOldTime = "re-registered-check-keeps-its-old-time":
+        "the TTL of a check that is registered again runs on from before";
+
+    /// Rule: a snapshot that replaces the state answers the commands whose entries it stands for.
+    ///
+    /// Shown by: no run, so far. A test of the node keeps everything but the snapshot from a server whose command
+    /// was committed (`a_command_whose_entry_came_in_a_snapshot_is_answered_from_the_origin_record`).
+    OutcomesNotLookedUpAfterASnapshot = "outcomes-not-looked-up-after-a-snapshot":
+        "commands whose entries came within a snapshot are never answered";
 }
 
 impl Mutant {

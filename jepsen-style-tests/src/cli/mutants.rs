@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::run::{CLIENTS, new_directory};
 use super::table::with_header;
 use crate::judge::{Overall, judge_and_write};
-use crate::mutants::{ALL, Mutant};
+use crate::mutants::{ALL, Mutant, SHOWN_BY_TESTS};
 use crate::plan::Plan;
 use crate::run::{Surroundings, run};
 use crate::{Failure, Result, binary, report};
@@ -81,6 +81,9 @@ pub(super) async fn mutants(args: &Args) -> Result<Overall> {
         outcomes.push(outcome);
     }
     println!("{}", table(&outcomes));
+    for (name, test) in SHOWN_BY_TESTS {
+        println!("not tried by runs: {name}, shown by the test {test}");
+    }
     let killed = outcomes.iter().filter(|outcome| outcome.killed.is_some()).count();
     println!("killed / listed: {killed} / {}; written to {}", outcomes.len(), dir.display());
     Ok(overall(&outcomes))
@@ -107,9 +110,16 @@ fn choose(names: &[String]) -> Result<Vec<Mutant>> {
         .iter()
         .map(|name| {
             let found = ALL.iter().find(|mutant| mutant.name == name);
-            found.copied().ok_or_else(|| Failure::new(format!("no mutant is called {name:?}")))
+            found.copied().ok_or_else(|| Failure::new(unknown(name)))
         })
         .collect()
+}
+
+fn unknown(name: &str) -> String {
+    match SHOWN_BY_TESTS.iter().find(|(shown, _)| *shown == name) {
+        Some((_, test)) => format!("no run finds {name}; it is shown by the test {test}"),
+        None => format!("no mutant is called {name:?}"),
+    }
 }
 
 /// The table here and the broken build must speak of the same mutants.
@@ -121,7 +131,9 @@ fn require_same_names(binary: &Path) -> Result<()> {
         Ok(line["name"].as_str().unwrap_or_default().to_owned())
     };
     let built = text.lines().map(name).collect::<Result<BTreeSet<_>>>()?;
-    let listed: BTreeSet<_> = ALL.iter().map(|mutant| mutant.name.to_owned()).collect();
+    let by_runs = ALL.iter().map(|mutant| mutant.name);
+    let by_tests = SHOWN_BY_TESTS.iter().map(|(name, _)| *name);
+    let listed: BTreeSet<_> = by_runs.chain(by_tests).map(str::to_owned).collect();
     if built == listed {
         return Ok(());
     }

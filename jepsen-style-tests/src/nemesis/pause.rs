@@ -17,7 +17,7 @@ const STOPPED_LIMIT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A follower is paused for longer than usual: the log that it lacks then is purged, and it gets a snapshot. Shorter
-/// than a request is held, so that those it held are answered.
+/// than a request is held, so that what it held is answered.
 const FOLLOWER_HOLD: Duration = Duration::from_millis(4_000);
 
 /// With these the leader purges what a paused follower lacks even on a machine that is so busy that it appends a dozen

@@ -236,6 +236,9 @@ impl Proposer {
 
     /// Looks up the outcomes of open commands after a snapshot replaced the state.
     pub fn installed(&self, state: &State) {
+        if mutant::is_active(Mutant::OutcomesNotLookedUpAfterASnapshot) {
+            return;
+        }
         let mut table = self.table();
         let open: Vec<u64> = table.open.keys().copied().collect();
         for seq in open {

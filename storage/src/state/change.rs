@@ -83,6 +83,11 @@ impl<'a> Change<'a> {
         self.touched.insert(topic);
     }
 
+    /// Lets whoever waits for `topic` sleep on: mutants' doing.
+    pub(super) fn wake_nobody(&mut self, topic: &Topic) {
+        self.touched.remove(topic);
+    }
+
     /// Touches every service with an instance on this node.
     pub(super) fn touch_services_on(&mut self, node: &str) {
         let Some(slot) = self.state.catalog.nodes.get(node) else { return };

@@ -10,6 +10,7 @@ use super::catalog::fold_arc;
 use super::change::Change;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection};
+use crate::mutant::{self, Mutant};
 use crate::record::{Check, CheckRegistration, CheckStatus, Indexes, NodeKind, Tags};
 use crate::{ClusterTime, Millis, Topic};
 
@@ -28,10 +29,11 @@ impl Change<'_> {
             return;
         };
         let (number, is_ttl) = (row.number, !row.registration.definition.ttl.is_zero());
-        if is_ttl {
-            self.state.last_seen.insert(number, self.state.time);
-        } else {
+        let keeps_time = mutant::is_active(Mutant::ReRegisteredCheckKeepsItsOldTime);
+        if !is_ttl {
             self.state.last_seen.remove(&number);
+        } else if !(keeps_time && self.state.last_seen.contains_key(&number)) {
+            self.state.last_seen.insert(number, self.state.time);
         }
         self.state.probes.remove(number);
         self.state.schedule(number);

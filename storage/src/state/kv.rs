@@ -349,6 +349,9 @@ impl Change<'_> {
         let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };
         self.state.kv.bury(key, grave);
         self.touch(Topic::Key(key.clone()));
+        if mutant::is_active(Mutant::KeyDeletionWakesNobody) {
+            self.wake_nobody(&Topic::Key(key.clone()));
+        }
     }
 
     /// Deletes everything below a prefix. One topic tells of it: those who watch a key or a prefix
