@@ -47,6 +47,7 @@ pub mod run;
 pub mod script;
 pub mod skip;
 pub mod turn;
+pub mod verbs;
 pub mod workload;
 
 pub use cluster::{Cluster, Options};

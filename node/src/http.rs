@@ -209,7 +209,39 @@ async fn unknown_path() -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use quorate_storage::txn::{KeyVerb, RowVerb};
+
     use super::*;
+
+    /// The harness knows which verbs its workloads use, so it has to know all there are. New ones go into
+    /// its file, with the workloads that use them, if any do.
+    #[test]
+    fn the_harness_lists_every_verb() {
+        let listed = include_str!("../../jepsen-style-tests/src/verbs.txt");
+        let listed = listed.lines().filter(|line| !line.starts_with('#'));
+        let listed = listed.map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
+        let (operations, listed): (BTreeSet<_>, BTreeSet<_>) =
+            listed.partition(|verb| verb.starts_with("TXN "));
+        let refused: BTreeSet<_> = out_of_scope::endpoints().iter().map(Endpoint::path).collect();
+        let served = endpoints();
+        let served = served.iter().filter(|endpoint| !refused.contains(endpoint.path()));
+        let served: BTreeSet<_> = served
+            .flat_map(|endpoint| {
+                endpoint.methods().map(move |method| format!("{method} {}", endpoint.path()))
+            })
+            .collect();
+        assert_eq!(listed, served);
+        for operation in operations {
+            let (table, word) = operation["TXN ".len()..].split_once('/').unwrap();
+            let is_known = match table {
+                "KV" => KeyVerb::from_word(word).is_some(),
+                _ => RowVerb::from_word(word).is_some(),
+            };
+            assert!(is_known, "{operation}");
+        }
+    }
 
     #[test]
     fn every_path_is_routed_once() {

@@ -1,11 +1,11 @@
-//! `list`: what there is to choose from.
+//! `list`: what there is to choose from, and what no workload tries.
 
 use super::table::with_header;
 use crate::judge::Overall;
 use crate::matrix::{REGRESSIONS, Regression};
-use crate::{nemesis, workload};
+use crate::{nemesis, verbs, workload};
 
-/// Prints the workloads, the nemeses, and what was found.
+/// Prints the workloads, the nemeses, what was found, and the verbs that no workload uses.
 pub(super) fn list() -> Overall {
     let mut workloads = with_header(&["workload", "what must hold"]);
     for workload in workload::all() {
@@ -19,6 +19,10 @@ pub(super) fn list() -> Overall {
     for Regression { workload, nemesis, seed, found, .. } in REGRESSIONS {
         regressions.add_row([&format!("{workload} x {nemesis}, seed {seed}"), *found]);
     }
-    println!("{workloads}\n{nemeses}\n{regressions}");
+    let mut unused = with_header(&["area", "verbs of the API that no workload uses"]);
+    for (area, verbs) in verbs::unused() {
+        unused.add_row([area, &verbs.join(", ")]);
+    }
+    println!("{workloads}\n{nemeses}\n{regressions}\n{unused}");
     Overall::Valid
 }

@@ -28,7 +28,7 @@ const NODE: &str = "client-nodes";
 const ADDRESS: &str = "192.0.2.1";
 const PORT: u64 = 8080;
 /// Where a service can be looked up.
-const AREAS: [&str; 2] = ["health", "catalog"];
+const LOOK_UPS: [&str; 2] = ["/v1/health/service/", "/v1/catalog/service/"];
 
 /// See the module.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ impl Workload for Catalog {
     /// Looks every instance up everywhere: what was acknowledged is still there when everything is healed.
     async fn conclude(&self, site: &Site) -> Result<()> {
         for key in steps::keys_so_far(site) {
-            for area in AREAS {
-                for reply in site.read_everywhere(&path(area, key)).await {
+            for look_up in LOOK_UPS {
+                for reply in site.read_everywhere(&path(look_up, key)).await {
                     note_read(site, CLIENT_AT_THE_END, key, &reply);
                 }
             }
@@ -135,14 +135,14 @@ async fn write(client: &mut Client, path: &str, body: &Value, key: u64, version:
 }
 
 async fn read(client: &mut Client, key: u64) {
-    let area = AREAS[client.rng.random_range(0..AREAS.len())];
-    let reply = client.send(Call::read(&path(area, key))).await;
+    let look_up = LOOK_UPS[client.rng.random_range(0..LOOK_UPS.len())];
+    let reply = client.send(Call::read(&path(look_up, key))).await;
     note_read(&client.site, client.process(), key, &reply);
 }
 
 /// Looks up the service that an instance belongs to.
-fn path(area: &str, key: u64) -> String {
-    format!("/v1/{area}/service/{}", service(key))
+fn path(look_up: &str, key: u64) -> String {
+    format!("{look_up}{}", service(key))
 }
 
 /// Writes a look-up of an instance down, if it was answered.

@@ -70,6 +70,12 @@ impl Endpoint {
         self.path
     }
 
+    /// The methods that it has.
+    #[cfg(test)]
+    pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.handlers.iter().map(|(method, _)| method)
+    }
+
     /// Answers a request to this path.
     pub(super) async fn answer(
         &self,
