@@ -8,6 +8,7 @@
 //! their target, so sending them again is harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -15,7 +16,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use quorate_storage::machine::StateReader;
 use quorate_storage::mutant::{self, Mutant};
-use quorate_storage::raft::{NodeId, Peer, TypeConfig};
+use quorate_storage::raft::{NodeId, Peer, StoredMembership, TypeConfig};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 
@@ -121,6 +122,15 @@ impl Membership {
         metrics.membership_config.voter_ids().collect()
     }
 
+    /// The membership in force, as consensus itself holds it. The metrics follow it at some distance:
+    /// in the first moments after a start they still show nothing, and who decided by them would found
+    /// a cluster, or ask to join one, that is on the disk already.
+    async fn in_force(&self) -> Result<Arc<StoredMembership>, StartError> {
+        let read =
+            self.raft.with_raft_state(|state| Arc::clone(state.membership_state.effective()));
+        read.await.map_err(|fatal| StartError::Failed(fatal.to_string()))
+    }
+
     /// Returns once this node is a member of a cluster: at once after a restart, else when one was
     /// founded or joined.
     ///
@@ -130,9 +140,10 @@ impl Membership {
         let began = self.context.clock.now();
         let mut told = false;
         loop {
+            let membership = self.in_force().await?;
             // An entry from a leader, or a membership from an earlier life. A learner is a server
             // whose joining was cut short, by the death of its leader perhaps: it asks again.
-            if self.voters().contains(&self.introduction.id) {
+            if membership.voter_ids().any(|id| id == self.introduction.id) {
                 return Ok(());
             }
             let round = self.greet_everybody().await;
@@ -143,7 +154,7 @@ impl Membership {
                 self.ask_to_join(member).await?;
             } else if let Some(obstacle) = obstacle {
                 self.context.warnings.warn(&obstacle);
-            } else if self.may_found(&round.greetings) {
+            } else if self.may_found(&membership, &round.greetings) {
                 return self.found(&round.greetings).await;
             } else if self.context.clock.now().since(began) >= WARN_EVERY {
                 self.context.warnings.warn(&round.waiting_for(self.bootstrap_expect));
@@ -226,10 +237,10 @@ impl Membership {
     /// Only the lowest id founds, only with everybody present, and only if nobody belongs anywhere. (A
     /// founder that crashed before it had written the first membership has a cluster's id already, and
     /// founds that one.)
-    fn may_found(&self, greetings: &[Greeting]) -> bool {
+    fn may_found(&self, membership: &StoredMembership, greetings: &[Greeting]) -> bool {
         let alone = self.bootstrap_expect == 1 && self.join.is_empty();
         let everybody = greetings.len() + 1 == self.bootstrap_expect;
-        let unattached = self.members().is_empty()
+        let unattached = membership.nodes().next().is_none()
             && greetings.iter().all(|greeting| greeting.cluster.is_none());
         let lowest =
             greetings.iter().all(|greeting| greeting.introduction.id > self.introduction.id);
