@@ -7,8 +7,9 @@ use std::io;
 pub trait Identity: Debug + Send + Sync + 'static {
     /// Random id of the data directory, made with it.
     fn store_id(&self) -> String;
-    /// Which life this is: grows by one with every start, durable before the first command.
-    fn incarnation(&self) -> u64;
+    /// How often the data directory was opened. It names no life: a copy of the directory counts on
+    /// its own.
+    fn boots(&self) -> u64;
     /// The cluster it belongs to, once it does.
     fn cluster_id(&self) -> Option<String>;
     /// Joins a cluster; durable when it returns.

@@ -36,6 +36,7 @@ use crate::raft::intake::Intake;
 use crate::raft::leadership::Leadership;
 use crate::raft::membership::Membership;
 use crate::raft::propose::Proposer;
+use crate::raft::starting::Noted;
 use crate::supervise::spawn_on;
 
 /// A server that has not answered for this long is critical in the catalogue.
@@ -129,6 +130,7 @@ impl Leader {
 
     async fn keep_servers(&self) {
         let began = self.context.clock.now();
+        let mut noted = Noted::default();
         loop {
             let led_for = self.context.clock.now().since(began);
             for command in self.server_commands(led_for) {
@@ -137,6 +139,8 @@ impl Leader {
                 }
             }
             self.membership.complete_change().await;
+            self.membership.follow_addresses().await;
+            self.membership.note_held(&mut noted).await;
             self.context.clock.sleep(SERVERS_EVERY).await;
         }
     }
@@ -157,6 +161,9 @@ impl Leader {
                         .extend(server_record(&cluster, *id, peer).map(Command::RegisterServer));
                 }
                 Some(name) => {
+                    let record = server_record(&cluster, *id, peer);
+                    let moved = record.filter(|record| !is_shown(&published, name, record));
+                    commands.extend(moved.map(Command::RegisterServer));
                     let alive = alive.get(id).copied().unwrap_or(true);
                     commands.extend(health_command(&published, name, alive));
                 }
@@ -213,6 +220,19 @@ fn server_record(cluster: &str, id: NodeId, peer: &Peer) -> Option<Box<ServerRec
         agent: host,
         meta: meta.into(),
     }))
+}
+
+/// Whether the catalogue shows a server where it is.
+fn is_shown(published: &Published, name: &Arc<str>, record: &ServerRecord) -> bool {
+    let state = &published.state;
+    let mut instances = state.instances(SERVER_SERVICE);
+    let row = instances.find(|row| row.node == *name && &*row.definition.id == SERVER_SERVICE);
+    let port = i64::from(record.port);
+    // A node of another name is not this one to move.
+    *record.name != **name
+        || row.is_some_and(|row| {
+            row.definition.port == port && row.definition.meta.as_ref() == Some(&record.meta)
+        }) && state.node(name).is_some_and(|node| node.address == record.address)
 }
 
 fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option<Command> {

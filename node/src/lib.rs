@@ -64,6 +64,15 @@
 //! heartbeats wait. What that costs is that something silent lives a little longer; what it saves is that
 //! nothing living dies.
 //!
+//! # Who speaks for a server
+//!
+//! A server is its id, its data directory and its *life*, random bytes made at each boot. Every boot is
+//! entered into the log before its first command ([`raft::starting`]): that is where its incarnation
+//! comes from, and what ends earlier boots, a copy of the directory included. Every message names the
+//! lives of both ends ([`raft::lives`]). A server's address is that of its newest life, and the membership
+//! and the catalogue follow it. The log also notes how far each server's disk had come, so that one
+//! that comes back with less is refused.
+//!
 //! # Where it differs from the usual
 //!
 //! * **A forward is answered after the commit, with no outcome in it.** The leader says what became of

@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::RaftLogReader as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use quorate_storage::Millis;
@@ -23,7 +24,7 @@ use quorate_storage::command::{Agent, Command, Outcome};
 use quorate_storage::limits::Excess;
 use quorate_storage::machine::{Machine, Published, StateReader};
 use quorate_storage::mutant::{self, Mutant};
-use quorate_storage::raft::{NodeId, Peer, TypeConfig};
+use quorate_storage::raft::{Life, NodeId, Peer, Position, TypeConfig};
 use quorate_storage::snapshot::SnapshotStore;
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
@@ -40,15 +41,15 @@ use crate::leader::Leader;
 use crate::mutants;
 use crate::observe::ApplyObserver;
 use crate::outages;
-use crate::raft::acknowledged::Acknowledged;
 use crate::raft::context::Context;
 use crate::raft::failure_detector::FailureDetector;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{self, LeaderContact, Leadership};
+use crate::raft::lives::Lives;
 use crate::raft::membership::{Membership, StartError};
 use crate::raft::network::NetworkFactory;
 use crate::raft::propose::Proposer;
-use crate::raft::protocol::{Introduction, Progress};
+use crate::raft::protocol::{Boot, Introduction, Progress};
 use crate::raft::read::Barrier;
 use crate::raft::service::Service;
 use crate::raft::transport::Transport;
@@ -203,6 +204,8 @@ pub struct NodeSettings {
     pub remarks: Vec<String>,
     /// Whether nothing was said of other servers, so that a cluster of one may be a mistake.
     pub is_alone_by_default: bool,
+    /// This boot: random bytes.
+    pub life: Life,
 }
 
 /// The parts of a node that differ between a real process and a simulation.
@@ -256,11 +259,13 @@ impl Node {
     where
         L: RaftLogStorage<TypeConfig>,
     {
-        let NodeParts { log, snapshots, transport, clock, identity } = parts;
+        let NodeParts { mut log, snapshots, transport, clock, identity } = parts;
         let warnings = Arc::new(Warnings::new(clock.clone()));
+        let peer = own_peer(&settings, &*identity);
         let context = Context {
             id: settings.id,
             identity,
+            lives: Arc::new(Lives::new(settings.id, settings.life, &peer, clock.clone())),
             clock,
             transport,
             hold_timeout: settings.hold_timeout,
@@ -268,22 +273,39 @@ impl Node {
         };
         let watches = Arc::new(Watches::default());
         let proposer = Arc::new(Proposer::new(context.clone()));
-        let observer = Arc::new(ApplyObserver::new(Arc::clone(&proposer), Arc::clone(&watches)));
+        let observer = Arc::new(ApplyObserver::new(
+            Arc::clone(&context.lives),
+            Arc::clone(&proposer),
+            Arc::clone(&watches),
+        ));
         let applied = observer.applied_index();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
+        context.lives.follow(state.clone());
         observer.recovered(&state.load());
-        let acknowledged = Acknowledged::default();
-        let network = NetworkFactory::new(context.clone(), acknowledged.clone());
+        let mut boot = on_disk(&mut log, &state.load()).await?;
+        boot.counted = context.identity.boots();
+        let network = NetworkFactory::new(context.clone());
         let raft = start_raft(&context, network, settings.log_limits, log, machine).await?;
+        boot.member_since = member_since(&raft, settings.id).await?;
+        let datacenter = settings.datacenter.clone();
+        let introduction = Introduction { id: settings.id, peer, boot, datacenter };
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
         let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
-        let known = (state.clone(), acknowledged);
+        let intake = Arc::new(intake);
         let node = Arc::new(Self {
-            intake: Arc::new(intake),
             barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
-            membership: Arc::new(membership(&settings, &context, &raft, &leadership, known)),
+            membership: Arc::new(membership(
+                state.clone(),
+                &settings,
+                &context,
+                &raft,
+                &intake,
+                &leadership,
+                introduction,
+            )),
             failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
+            intake,
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
             settings,
             context,
@@ -322,6 +344,8 @@ impl Node {
         let membership = Arc::clone(&self.membership);
         let watching = async move { membership.watch_surroundings().await };
         tasks.vital("watching the other servers", watching);
+        let membership = Arc::clone(&self.membership);
+        tasks.vital("announcing this start", async move { membership.announce().await });
         let node = Arc::clone(self);
         tasks.vital("opening the gate", async move { node.open_gate().await });
         tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
@@ -575,13 +599,14 @@ impl Node {
         &self.supervisor
     }
 
-    /// Resolves when consensus or a vital task has failed for good, with the reason: the process must
-    /// end.
+    /// Resolves when the process must end, with the reason: consensus or a vital task has failed for good,
+    /// or the cluster does not know this server any more.
     pub async fn failed(&self) -> String {
         tokio::select! {
             // What openraft says of a failure tells more than the panic of a task that comes with it.
             biased;
             reason = self.consensus_failed() => reason,
+            refusal = self.context.lives.ended() => refusal.to_string(),
             reason = self.supervisor.failed() => reason,
         }
     }
@@ -620,6 +645,11 @@ impl Node {
         self.supervisor.end().await;
     }
 
+    /// Which processes speak for which servers.
+    pub fn lives(&self) -> &Lives {
+        &self.context.lives
+    }
+
     /// Consensus, for metrics and operators.
     pub fn raft(&self) -> &Raft {
         &self.raft
@@ -651,22 +681,21 @@ where
 }
 
 fn membership(
+    state: StateReader,
     settings: &NodeSettings,
     context: &Context,
     raft: &Raft,
+    intake: &Arc<Intake>,
     leadership: &watch::Receiver<Leadership>,
-    (state, acknowledged): (StateReader, Acknowledged),
+    introduction: Introduction,
 ) -> Membership {
     Membership {
         state,
-        acknowledged,
-        introduction: Introduction {
-            id: settings.id,
-            peer: own_peer(settings, &*context.identity),
-            datacenter: settings.datacenter.clone(),
-        },
+        acknowledged: context.lives.acknowledged.clone(),
+        introduction,
         context: context.clone(),
         raft: raft.clone(),
+        intake: Arc::clone(intake),
         leadership: leadership.clone(),
         bootstrap_expect: settings.bootstrap_expect,
         join: settings.join.clone(),
@@ -675,6 +704,30 @@ fn membership(
         remarks: settings.remarks.clone(),
         is_alone_by_default: settings.is_alone_by_default,
     }
+}
+
+/// What log and snapshot hold, before consensus begins to change it.
+async fn on_disk<L>(log: &mut L, recovered: &Published) -> io::Result<Boot>
+where
+    L: RaftLogStorage<TypeConfig>,
+{
+    let end_of_log = log.get_log_state().await?.last_log_id;
+    let vote = log.get_log_reader().await.read_vote().await?;
+    Ok(Boot {
+        last: end_of_log.max(recovered.last_applied).map(Into::into),
+        term: vote.map_or(0, |vote| vote.leader_id.term),
+        ..Boot::default()
+    })
+}
+
+/// Position of the committed membership, if this server is in it.
+async fn member_since(raft: &Raft, id: NodeId) -> io::Result<Option<Position>> {
+    let read = raft.with_raft_state(move |state| {
+        let membership = state.membership_state.committed();
+        let position = membership.log_id().map(Position::from);
+        position.filter(|_| membership.membership().get_node(&id).is_some())
+    });
+    read.await.map_err(io::Error::other)
 }
 
 fn own_peer(settings: &NodeSettings, identity: &dyn Identity) -> Peer {

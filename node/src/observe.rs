@@ -10,12 +10,14 @@ use quorate_storage::Effects;
 use quorate_storage::machine::{Observer, Published};
 use tokio::sync::watch;
 
+use crate::raft::lives::Lives;
 use crate::raft::propose::Proposer;
 use crate::watch::Watches;
 
 /// Passes on what was applied.
 #[derive(Debug)]
 pub struct ApplyObserver {
+    lives: Arc<Lives>,
     proposer: Arc<Proposer>,
     watches: Arc<Watches>,
     applied: watch::Sender<u64>,
@@ -24,8 +26,8 @@ pub struct ApplyObserver {
 impl ApplyObserver {
     /// An observer that answers the clients of this proposer and wakes these watches.
     #[must_use]
-    pub fn new(proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
-        Self { proposer, watches, applied: watch::Sender::new(0) }
+    pub fn new(lives: Arc<Lives>, proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
+        Self { lives, proposer, watches, applied: watch::Sender::new(0) }
     }
 
     /// The index of the last applied log entry.
@@ -37,6 +39,7 @@ impl ApplyObserver {
     /// Takes note of what a restarted node recovered from its snapshot. Without it, a node that finds
     /// nothing behind its snapshot would hold every read until the next write.
     pub fn recovered(&self, published: &Published) {
+        self.lives.observe(published);
         self.advance(published);
     }
 
@@ -49,12 +52,14 @@ impl ApplyObserver {
 
 impl Observer for ApplyObserver {
     fn applied(&self, published: &Arc<Published>, effects: Effects) {
+        self.lives.observe(published);
         self.proposer.applied(effects.outcomes);
         self.advance(published);
         self.watches.touch(effects.touched);
     }
 
     fn installed(&self, published: &Arc<Published>) {
+        self.lives.observe(published);
         self.proposer.installed(&published.state);
         self.advance(published);
         self.watches.touch_everything();

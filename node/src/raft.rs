@@ -9,7 +9,8 @@
 //! * [`read`] is the barrier that makes a read linearizable on any node.
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
 //! * [`membership`] founds a cluster, joins one, and removes servers. [`surroundings`] and [`warnings`] tell
-//!   the operator what stands in the way.
+//!   the operator what stands in the way. [`lives`] knows which process speaks for a server, and where it
+//!   is; [`starting`] is how a process becomes that.
 
 pub mod acknowledged;
 pub mod context;
@@ -19,6 +20,7 @@ pub mod http_transport;
 pub mod intake;
 pub mod lane;
 pub mod leadership;
+pub mod lives;
 pub mod membership;
 pub mod network;
 pub mod propose;
@@ -26,6 +28,7 @@ pub mod protocol;
 pub mod read;
 pub mod rpc_server;
 pub mod service;
+pub mod starting;
 mod surroundings;
 pub mod transport;
 pub mod warnings;

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use nix::sys::stat::{Mode, umask};
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
+use quorate_storage::raft::Life;
 use quorate_storage::snapshot::FileSnapshots;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -51,8 +52,8 @@ impl Identity for DataDir {
         Self::store_id(self)
     }
 
-    fn incarnation(&self) -> u64 {
-        Self::incarnation(self)
+    fn boots(&self) -> u64 {
+        Self::boots(self)
     }
 
     fn cluster_id(&self) -> Option<String> {
@@ -141,7 +142,7 @@ fn log_start(config: &ServerConfig, listeners: &Listeners, data_dir: &DataDir) {
         rpc = %config.rpc_addr,
         rpc_listen = %texts(&listeners.rpc),
         descriptors = BUDGET.descriptors,
-        incarnation = data_dir.incarnation(),
+        boots = data_dir.boots(),
         "started"
     );
 }
@@ -336,5 +337,6 @@ fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {
         check_output,
         remarks: config.remarks.clone(),
         is_alone_by_default: config.is_alone_by_default,
+        life: Life(Uuid::new_v4().into_bytes()),
     }
 }

@@ -208,6 +208,8 @@ async fn hand_over(cluster: &Cluster, part: Part) -> Response {
         from: part.origin,
         to: Some(leader),
         store: Some(cluster.peer(leader).store_id),
+        sender: cluster.node(part.origin).lives().sender(),
+        addressee: None,
         request: Request::Forward(part),
     };
     let transport = cluster.network.transport_of("a test");
@@ -276,6 +278,8 @@ async fn a_server_that_lost_its_disk_is_refused_and_cannot_vote() {
             to: Some(wiped),
             store: Some(old_peer.store_id.clone()),
             request: request.clone(),
+            sender: cluster.node(stopped).lives().sender(),
+            addressee: None,
         };
         let unaddressed = Envelope { to: None, store: None, ..envelope.clone() };
         let transport = cluster.network.transport_of("a test");

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::raft::NodeId;
+use crate::raft::{Life, NodeId, Position};
 use crate::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
     ServiceDefinition, SessionBehavior, TextMap,
@@ -61,6 +61,47 @@ pub enum Duty {
         /// How many may be forgotten in this entry.
         max: u32,
     },
+    /// A server has booted: gives it the incarnation under which it numbers its commands, and ends its
+    /// earlier lives.
+    Started(Box<Start>),
+    /// How much of the log servers hold, as the leader knows it.
+    Held(Vec<Held>),
+}
+
+/// A boot of a server, see [`Duty::Started`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The server.
+    pub id: NodeId,
+    /// The boot.
+    pub life: Life,
+    /// The newest life that was known when this was proposed. If it is another one by then, nothing
+    /// happens.
+    pub replaces: Option<Life>,
+    /// How many boots the server's data directory has counted. Incarnations were these counts once;
+    /// none is given again.
+    pub counted: u64,
+    /// Random id of its data directory.
+    pub store_id: String,
+    /// `IP:PORT` of its RPC listener.
+    pub rpc_addr: String,
+    /// `IP:PORT` of its HTTP listener.
+    pub http_addr: String,
+    /// Name of the agent of its own host.
+    pub agent_name: String,
+}
+
+/// What a server holds, see [`Duty::Held`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The server.
+    pub id: NodeId,
+    /// The life that acknowledged it.
+    pub life: Life,
+    /// A committed entry that is on its disk.
+    pub upto: Position,
+    /// The term of the leader that knows: the server has saved a vote of this term.
+    pub term: u64,
 }
 
 /// The commands of one batch that one node took from its clients.
@@ -68,7 +109,7 @@ pub enum Duty {
 pub struct Part {
     /// The node that numbered the commands.
     pub origin: NodeId,
-    /// Which life of that node: its boot counter.
+    /// Which life of that node, as [`Duty::Started`] numbered it.
     pub incarnation: u64,
     /// The origin has answered its clients for every number up to and including this one, so their
     /// outcomes need no longer be remembered, and they must never be applied from now on.

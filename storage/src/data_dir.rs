@@ -1,4 +1,4 @@
-//! The identity of a data directory: whose it is, and which life of the server this is.
+//! The identity of a data directory: whose it is, and how often it was opened.
 //!
 //! ```text
 //! DIR/lock        held while a process uses the directory
@@ -28,7 +28,6 @@ use thiserror::Error;
 
 use crate::durable::{self, Kind};
 use crate::log_store::mark::MarkFile;
-use crate::mutant::{self, Mutant};
 use crate::raft::NodeId;
 
 /// Size of the ballast file: enough room for sled to start, write its recovery snapshot and purge.
@@ -152,7 +151,7 @@ impl DataDir {
             let found = identity.node_id;
             return Err(DataDirError::OtherNode { dir: path, found, wanted: node_id });
         }
-        identity.incarnation = next_incarnation(identity.incarnation);
+        identity.incarnation += 1;
         write_identity(&path, &identity)?;
         Ok(Self(Arc::new(Owned { path, identity: Mutex::new(identity), _lock: lock })))
     }
@@ -185,8 +184,9 @@ impl DataDir {
         self.identity().node_id
     }
 
-    /// Which life of the server this is: 1, 2, 3, ...
-    pub fn incarnation(&self) -> u64 {
+    /// How often this directory was opened: 1, 2, 3, ... A copy of the directory counts on its own, so
+    /// this names no life of the server; the log does.
+    pub fn boots(&self) -> u64 {
         self.identity().incarnation
     }
 
@@ -322,14 +322,6 @@ impl PartOfDir {
     pub(crate) fn mark_file(&self) -> PathBuf {
         mark_path(&self.0)
     }
-}
-
-/// Lives are counted upwards: what belongs to an earlier one is recognised by its lower number.
-fn next_incarnation(last: u64) -> u64 {
-    if mutant::is_active(Mutant::LowerIncarnationApplied) {
-        return if last == 0 { u64::from(u32::MAX) } else { last - 1 };
-    }
-    last + 1
 }
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, DataDirError> {

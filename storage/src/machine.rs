@@ -76,6 +76,13 @@ impl StateReader {
     }
 }
 
+impl From<Published> for StateReader {
+    /// A reader of one version, which never changes.
+    fn from(version: Published) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(version)))
+    }
+}
+
 /// openraft's state machine.
 pub struct Machine {
     /// The version that apply works on; a published one is never touched again.
@@ -439,7 +446,10 @@ fn kept(record: SnapshotRecord<'_>) -> Option<SnapshotRecord<'_>> {
         SnapshotRecord::Key(row) if loses_sessions => {
             Some(SnapshotRecord::Key(Cow::Owned(KvEntry { session: None, ..row.into_owned() })))
         }
-        SnapshotRecord::Origin { .. } | SnapshotRecord::Outcome { .. } if loses_origins => None,
+        SnapshotRecord::Outcome { .. } if loses_origins => None,
+        SnapshotRecord::Origin { id, incarnation, .. } if loses_origins => {
+            Some(SnapshotRecord::Origin { id, incarnation: incarnation.min(1), floor: 0 })
+        }
         whole => Some(whole),
     }
 }

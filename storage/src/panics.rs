@@ -9,7 +9,7 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether what this thread does at present runs in [`contain`]: for a panic hook, which sees every panic.
+/// Whether what this thread does at present runs in `contain`: for a panic hook, which sees every panic.
 #[must_use]
 pub fn is_contained() -> bool {
     CONTAINED.get()

@@ -41,6 +41,7 @@
 //! | `restore.rs` | a backup in the place of everything |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
+//! | `lives.rs` | which process speaks for a server |
 //! | `topic.rs` | the index of each topic |
 //! | `read.rs` | what readers ask |
 //! | `snapshot_record.rs` | export, import and hash |
@@ -67,6 +68,7 @@ mod deadline;
 mod events;
 mod invariants;
 mod kv;
+mod lives;
 mod maintenance;
 mod nodes;
 mod origin;
@@ -89,6 +91,7 @@ use imbl::{OrdMap, Vector};
 
 pub use self::applied::Before;
 pub use self::kv::Tombstone;
+pub use self::lives::ServerLife;
 pub use self::origin::ANSWERED_PER_NOTE;
 pub use self::probe::{ProbeChange, Probes};
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
@@ -98,6 +101,7 @@ use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
 use self::deadline::Deadlines;
 use self::kv::Kv;
+use self::lives::Lives;
 use self::origin::{Origins, Verdict};
 use self::restore::Staged;
 use self::tree::Tree;
@@ -192,6 +196,8 @@ pub struct State {
     /// Derived.
     deadlines: Deadlines,
     origins: Origins,
+    /// By server.
+    lives: Lives,
     /// A backup that is being handed over.
     staged: Option<Staged>,
     /// The index of the last restore. No topic's is smaller.
@@ -212,6 +218,8 @@ impl State {
                 self.expire_due(*up_to, *max, &mut effects);
             }
             Some(Duty::Reap { up_to, max }) => self.reap(*up_to, *max),
+            Some(Duty::Started(start)) => self.start_life(start),
+            Some(Duty::Held(all)) => self.note_held(all),
             None => {}
         }
         if mutant::is_active(Mutant::HashMapOrderInApply) {

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Agent, Batch, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part,
-    ServerRecord, SessionRequest,
+    Agent, Batch, CatalogRegistration, Command, Duty, Held, KvDeleteMode, KvPutMode, Outcome, Part,
+    ServerRecord, SessionRequest, Start,
 };
 use quorate_storage::machine::Published;
+use quorate_storage::raft::{Life, Position};
 use quorate_storage::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
     ServiceDefinition, SessionBehavior, Tags, TextMap,
@@ -78,6 +79,7 @@ impl Generator {
         };
         let behind = if self.chance(5) { 500 } else { 0 };
         let duty = self.chance(30).then(|| self.duty());
+        let duty = if self.random.random_ratio(1, 200) { Some(self.life(state)) } else { duty };
         let parts = (0..self.random.random_range(0..3)).map(|_| self.part(state)).collect();
         Batch { stamp: ClusterTime(self.time.saturating_sub(behind)), duty, parts }
     }
@@ -92,7 +94,38 @@ impl Generator {
         }
     }
 
+    /// A boot, of which some come too late, or what a server holds.
+    fn life(&mut self, state: &State) -> Duty {
+        let id = self.random.random_range(1..4);
+        let known = state.life(id).map(|row| row.life);
+        if let Some(life) = known.filter(|_| self.chance(40)) {
+            let upto = Position { term: 1, index: self.random.random_range(0..1_000) };
+            return Duty::Held(vec![Held { id, life, upto, term: self.random.random_range(1..4) }]);
+        }
+        let replaces = if self.chance(80) { known } else { Some(Life([0; 16])) };
+        Duty::Started(Box::new(Start {
+            id,
+            life: Life([self.random.random_range(1..=255); 16]),
+            replaces,
+            counted: self.random.random_range(0..5),
+            store_id: self.pick(&["s1", "s2"]).to_owned(),
+            rpc_addr: self.pick(&["a:1", "b:2"]).to_owned(),
+            ..Start::default()
+        }))
+    }
+
+    /// Numbers commands under the incarnation that the log gave.
+    fn note_lives(&mut self, state: &State) {
+        for (id, row) in state.lives() {
+            let numbered = self.origins.get_mut(&id).unwrap();
+            if row.incarnation > numbered.0 {
+                *numbered = (row.incarnation, 0);
+            }
+        }
+    }
+
     fn part(&mut self, state: &State) -> Part {
+        self.note_lives(state);
         if self.chance(5)
             && let Some(old) = self.sent.choose(&mut self.random)
         {

@@ -17,15 +17,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Batch, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part, Rejection,
-    ServerRecord, SessionRequest,
+    Batch, CatalogRegistration, Command, Duty, Held, KvDeleteMode, KvPutMode, Outcome, Part,
+    Rejection, ServerRecord, SessionRequest, Start,
 };
+use quorate_storage::raft::{Life, Position};
 use quorate_storage::record::{
     Autopilot, AutopilotSettings, Check, CheckDefinition, CheckRegistration, CheckStatus,
     Coordinate, Event, Indexes, KvEntry, Node, NodeKind, Query, QueryDefinition, Service,
     ServiceAddress, ServiceDefinition, Session, SessionBehavior, Tags, TextMap, Weights,
 };
-use quorate_storage::state::{SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes};
+use quorate_storage::state::{
+    ServerLife, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
+};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{ClusterTime, Index, Millis};
 use serde::Serialize;
@@ -423,6 +426,21 @@ fn catalog_records() -> Vec<SnapshotRecord<'static>> {
     ]
 }
 
+fn life_record() -> SnapshotRecord<'static> {
+    SnapshotRecord::Life {
+        id: 3,
+        row: Cow::Owned(ServerLife {
+            life: Life([7; 16]),
+            incarnation: 300,
+            store_id: "store".to_owned(),
+            rpc_addr: "10.0.0.1:8300".to_owned(),
+            http_addr: "10.0.0.1:8500".to_owned(),
+            agent_name: "quorate".to_owned(),
+            held: Some((Position { term: 4, index: 300 }, 5)),
+        }),
+    }
+}
+
 fn other_records() -> Vec<SnapshotRecord<'static>> {
     vec![
         SnapshotRecord::Session {
@@ -482,6 +500,7 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
             }),
             last_seen: Some(ClusterTime(6)),
         },
+        life_record(),
     ]
 }
 
@@ -497,8 +516,24 @@ fn batches() -> Vec<Batch> {
 }
 
 fn duties() -> Vec<Duty> {
+    let held = Held { id: 3, life: Life([7; 16]), upto: Position { term: 4, index: 300 }, term: 5 };
     let (up_to, max) = (ClusterTime(300), 512);
-    vec![Duty::Expire { up_to, max }, Duty::ExpireDue { up_to, max }, Duty::Reap { up_to, max }]
+    vec![
+        Duty::Expire { up_to, max },
+        Duty::ExpireDue { up_to, max },
+        Duty::Reap { up_to, max },
+        Duty::Started(Box::new(Start {
+            id: 3,
+            life: Life([7; 16]),
+            replaces: Some(Life([6; 16])),
+            counted: 300,
+            store_id: "store".to_owned(),
+            rpc_addr: "10.0.0.1:8300".to_owned(),
+            http_addr: "10.0.0.1:8500".to_owned(),
+            agent_name: "quorate".to_owned(),
+        })),
+        Duty::Held(vec![held]),
+    ]
 }
 
 /// How many variants an enum has, says its decoder: no data begins with a variant that it does not

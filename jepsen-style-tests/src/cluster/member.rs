@@ -76,6 +76,15 @@ impl Member {
         Ok(())
     }
 
+    /// Gives it another address, from its next start on.
+    pub(super) fn move_to(&mut self, ip: Ipv4Addr) -> Result<()> {
+        let base = format!("http://{ip}:{HTTP_PORT}");
+        self.http = Http::new(&base)?;
+        self.probe = Http::with_patience(&base, PROBE_PATIENCE)?;
+        self.ip = ip;
+        Ok(())
+    }
+
     pub(super) fn rpc(&self) -> String {
         format!("{}:{RPC_PORT}", self.ip)
     }

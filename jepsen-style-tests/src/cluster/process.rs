@@ -184,6 +184,18 @@ impl Cluster {
         self.start_node(id)
     }
 
+    /// Gives a node that is down another address, from its next start on: the last byte of its IP address
+    /// is raised by 100. The links of [`Self::network`] still lead to the old one.
+    pub fn move_node(&mut self, id: u64) -> Result<()> {
+        let member = self.member_mut(id);
+        if member.child.is_some() {
+            return Err(Failure::new(format!("node {id} runs: it cannot be moved")));
+        }
+        let [a, b, c, d] = member.ip.octets();
+        let moved = d.checked_add(100).ok_or_else(|| Failure::new("moved too often"))?;
+        member.move_to(std::net::Ipv4Addr::new(a, b, c, moved))
+    }
+
     /// Removes the data of a node that is down.
     pub fn wipe(&mut self, id: u64) -> Result<()> {
         let member = self.member(id);

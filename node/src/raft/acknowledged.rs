@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use quorate_storage::mutant::{self, Mutant};
-use quorate_storage::raft::{LogId, NodeId, TypeConfig, Vote};
+use quorate_storage::raft::{Life, LogId, NodeId, Position, TypeConfig, Vote};
+
+use super::protocol::Boot;
 
 /// Shared by the ways to all members; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +22,8 @@ pub struct Acknowledged(Arc<Mutex<BTreeMap<NodeId, Mark>>>);
 #[derive(Debug)]
 struct Mark {
     vote: Vote,
-    entry: Option<LogId>,
+    /// What each of its lives has acknowledged; `None`: one that was not known.
+    entries: BTreeMap<Option<Life>, LogId>,
     is_reported: bool,
 }
 
@@ -41,23 +44,24 @@ impl Sent {
 }
 
 impl Acknowledged {
-    /// Notes an answer of `member`. Fails if it shows that the member has lost what it acknowledged, with a
+    /// Notes an answer of `member` in one of its lives. Fails if it shows that the member has lost what it acknowledged, with a
     /// sentence about it.
     pub(super) fn note(
         &self,
         member: NodeId,
+        life: Option<Life>,
         sent: Sent,
         answer: &AppendEntriesResponse<TypeConfig>,
     ) -> Result<(), String> {
         let mut marks = self.marks();
-        let fresh = || Mark { vote: sent.vote, entry: None, is_reported: false };
+        let fresh = || Mark { vote: sent.vote, entries: BTreeMap::new(), is_reported: false };
         let mark = marks.entry(member).or_insert_with(fresh);
         if mark.vote != sent.vote {
             *mark = fresh();
         }
         match answer {
-            AppendEntriesResponse::Success => mark.entry = mark.entry.max(sent.last),
-            AppendEntriesResponse::PartialSuccess(upto) => mark.entry = mark.entry.max(*upto),
+            AppendEntriesResponse::Success => mark.raise(life, sent.last),
+            AppendEntriesResponse::PartialSuccess(upto) => mark.raise(life, *upto),
             AppendEntriesResponse::HigherVote(_) => {}
             AppendEntriesResponse::Conflict => return mark.conflict(member, sent),
         }
@@ -75,30 +79,89 @@ impl Acknowledged {
         marks.get(&member).is_some_and(|mark| mark.is_reported && mark.vote.leader_id.term == term)
     }
 
+    /// What earlier lives of `member` have acknowledged to the leader of this term, and the server that
+    /// comes back does not have, in words.
+    pub(super) fn lacks(
+        &self,
+        member: NodeId,
+        life: Life,
+        term: u64,
+        boot: &Boot,
+    ) -> Option<String> {
+        let mut marks = self.marks();
+        let mark = marks.get_mut(&member).filter(|mark| mark.vote.leader_id.term == term)?;
+        // What a process acknowledged that was not known may have been this one's.
+        let is_earlier = |other: &Option<Life>| other.is_some_and(|other| other != life);
+        let earlier = mark.entries.iter().filter(|(other, _)| is_earlier(other));
+        let entry = earlier.map(|(_, entry)| *entry).max()?;
+        let lacks = boot.lacks(entry.into(), term)?;
+        mark.report(member, entry.index);
+        Some(lacks)
+    }
+
+    /// What each process has acknowledged to the leader of this term.
+    pub(super) fn all(&self, term: u64) -> Vec<(NodeId, Life, LogId)> {
+        let marks = self.marks();
+        let marks = marks.iter().filter(|(_, mark)| mark.vote.leader_id.term == term);
+        let known = marks.flat_map(|(id, mark)| {
+            mark.entries.iter().filter_map(|(life, entry)| Some((*id, (*life)?, *entry)))
+        });
+        known.collect()
+    }
+
     // A std lock: held to compare and set a few numbers.
     fn marks(&self) -> MutexGuard<'_, BTreeMap<NodeId, Mark>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Boot {
+    /// What a server that had acknowledged all this does not have any more, in words.
+    pub(super) fn lacks(&self, held: Position, term: u64) -> Option<String> {
+        if mutant::is_active(Mutant::WipedNodeUnderItsOldId) {
+            return None;
+        }
+        if self.last < Some(held) {
+            let end =
+                self.last.map_or_else(|| "is empty".to_owned(), |end| format!("ends at {end}"));
+            return Some(format!("it held {held}, and its log {end}"));
+        }
+        let vote = self.term;
+        (vote < term)
+            .then(|| format!("it had voted in term {term}, and its last vote is of term {vote}"))
+    }
+}
+
 impl Mark {
+    fn raise(&mut self, life: Option<Life>, upto: Option<LogId>) {
+        if let Some(upto) = upto {
+            let entry = self.entries.entry(life).or_insert(upto);
+            *entry = upto.max(*entry);
+        }
+    }
+
     fn conflict(&mut self, member: NodeId, sent: Sent) -> Result<(), String> {
-        let has_lost = sent.previous.is_some() && sent.previous <= self.entry;
+        let acknowledged = self.entries.values().copied().max();
+        let has_lost = sent.previous.is_some() && sent.previous <= acknowledged;
         if !has_lost || mutant::is_active(Mutant::WipedNodeUnderItsOldId) {
             return Ok(());
         }
         let lost = sent.previous.map_or(0, |entry| entry.index);
         let sentence = format!("server {member} has lost entry {lost}, which it had acknowledged");
+        self.report(member, lost);
+        Err(sentence)
+    }
+
+    fn report(&mut self, member: NodeId, entry: u64) {
         if !self.is_reported {
             self.is_reported = true;
             tracing::error!(
                 member,
-                entry = lost,
+                entry,
                 "a server has lost entries that it had acknowledged: its disk is damaged; remove it \
                  and add it again, empty, under a new id"
             );
         }
-        Err(sentence)
     }
 }
 
@@ -123,6 +186,9 @@ mod tests {
         })
     }
 
+    const OLD: Option<Life> = Some(Life([1; 16]));
+    const NEW: Life = Life([2; 16]);
+
     const SUCCESS: AppendEntriesResponse<TypeConfig> = AppendEntriesResponse::Success;
     const CONFLICT: AppendEntriesResponse<TypeConfig> = AppendEntriesResponse::Conflict;
 
@@ -130,46 +196,75 @@ mod tests {
     fn a_search_for_the_common_entry_is_no_loss() {
         let acknowledged = Acknowledged::default();
         for previous in [9, 4, 2] {
-            acknowledged.note(2, sent(3, previous, previous), &CONFLICT).unwrap();
+            acknowledged.note(2, OLD, sent(3, previous, previous), &CONFLICT).unwrap();
         }
-        acknowledged.note(2, sent(3, 1, 5), &SUCCESS).unwrap();
-        acknowledged.note(2, sent(3, 7, 9), &CONFLICT).unwrap();
+        acknowledged.note(2, OLD, sent(3, 1, 5), &SUCCESS).unwrap();
+        acknowledged.note(2, OLD, sent(3, 7, 9), &CONFLICT).unwrap();
     }
 
     #[test]
     fn what_was_acknowledged_and_is_not_there_is_lost() {
         let acknowledged = Acknowledged::default();
-        acknowledged.note(2, sent(3, 0, 5), &SUCCESS).unwrap();
-        acknowledged.note(3, sent(3, 5, 5), &CONFLICT).unwrap();
-        let said = acknowledged.note(2, sent(3, 5, 6), &CONFLICT).unwrap_err();
+        acknowledged.note(2, OLD, sent(3, 0, 5), &SUCCESS).unwrap();
+        acknowledged.note(3, OLD, sent(3, 5, 5), &CONFLICT).unwrap();
+        let said = acknowledged.note(2, OLD, sent(3, 5, 6), &CONFLICT).unwrap_err();
         assert!(said.contains("server 2") && said.contains("entry 5"), "{said}");
     }
 
     #[test]
     fn a_new_server_under_the_id_of_a_removed_one_has_lost_nothing() {
         let acknowledged = Acknowledged::default();
-        acknowledged.note(2, sent(3, 0, 5), &SUCCESS).unwrap();
-        acknowledged.note(2, sent(3, 5, 6), &CONFLICT).unwrap_err();
+        acknowledged.note(2, OLD, sent(3, 0, 5), &SUCCESS).unwrap();
+        acknowledged.note(2, OLD, sent(3, 5, 6), &CONFLICT).unwrap_err();
         assert!(acknowledged.is_damaged(2, 3) && !acknowledged.is_damaged(2, 4));
         acknowledged.forget(2);
         assert!(!acknowledged.is_damaged(2, 3));
-        acknowledged.note(2, sent(3, 5, 6), &CONFLICT).unwrap();
+        acknowledged.note(2, OLD, sent(3, 5, 6), &CONFLICT).unwrap();
     }
 
     #[test]
     fn a_part_counts_as_far_as_it_goes() {
         let acknowledged = Acknowledged::default();
         let part = AppendEntriesResponse::PartialSuccess(Some(id(3, 4)));
-        acknowledged.note(2, sent(3, 2, 9), &part).unwrap();
-        acknowledged.note(2, sent(3, 5, 9), &CONFLICT).unwrap();
-        assert!(acknowledged.note(2, sent(3, 4, 9), &CONFLICT).is_err());
+        acknowledged.note(2, OLD, sent(3, 2, 9), &part).unwrap();
+        acknowledged.note(2, OLD, sent(3, 5, 9), &CONFLICT).unwrap();
+        assert!(acknowledged.note(2, OLD, sent(3, 4, 9), &CONFLICT).is_err());
     }
 
     #[test]
     fn another_leadership_begins_anew() {
         let acknowledged = Acknowledged::default();
-        acknowledged.note(2, sent(3, 0, 5), &SUCCESS).unwrap();
+        acknowledged.note(2, OLD, sent(3, 0, 5), &SUCCESS).unwrap();
         // Another leader may have truncated it in between.
-        acknowledged.note(2, sent(5, 5, 6), &CONFLICT).unwrap();
+        acknowledged.note(2, OLD, sent(5, 5, 6), &CONFLICT).unwrap();
+    }
+
+    fn boot(term: u64, last: u64) -> Boot {
+        Boot { last: Some(Position { term, index: last }), term, ..Boot::default() }
+    }
+
+    #[test]
+    fn a_server_that_comes_back_with_less_than_an_earlier_life_acknowledged_is_told() {
+        let acknowledged = Acknowledged::default();
+        acknowledged.note(2, OLD, sent(3, 0, 5), &SUCCESS).unwrap();
+        let lacks = acknowledged.lacks(2, NEW, 3, &boot(3, 4)).unwrap();
+        assert_eq!(lacks, "it held entry 5 of term 3, and its log ends at entry 4 of term 3");
+        let lacks = acknowledged.lacks(2, NEW, 3, &Boot { term: 3, ..Boot::default() }).unwrap();
+        assert_eq!(lacks, "it held entry 5 of term 3, and its log is empty");
+        let older = Boot { term: 2, ..boot(3, 5) };
+        let lacks = acknowledged.lacks(2, NEW, 3, &older).unwrap();
+        assert_eq!(lacks, "it had voted in term 3, and its last vote is of term 2");
+        assert_eq!(acknowledged.lacks(2, NEW, 3, &boot(3, 5)), None);
+        assert_eq!(acknowledged.lacks(2, NEW, 4, &boot(3, 4)), None, "another leadership");
+        assert_eq!(acknowledged.lacks(1, NEW, 3, &boot(3, 4)), None, "another server");
+    }
+
+    #[test]
+    fn what_a_life_acknowledged_itself_after_it_had_started_is_no_loss() {
+        let acknowledged = Acknowledged::default();
+        acknowledged.note(2, OLD, sent(3, 0, 5), &SUCCESS).unwrap();
+        acknowledged.note(2, Some(NEW), sent(3, 5, 9), &SUCCESS).unwrap();
+        assert_eq!(acknowledged.lacks(2, NEW, 3, &boot(3, 5)), None);
+        assert!(acknowledged.lacks(2, Life([3; 16]), 3, &boot(3, 8)).is_some());
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use quorate_storage::raft::{NodeId, Peer};
 
-use super::protocol::{Envelope, Request, Response};
+use super::lives::Lives;
+use super::protocol::{Envelope, Request, Response, Sender};
 use super::transport::{Purpose, Transport, TransportError};
 use super::warnings::{Warnings, refusal_text};
 use crate::clock::Clock;
@@ -24,12 +25,22 @@ pub struct Context {
     pub transport: Arc<dyn Transport>,
     /// How long requests are held while there is no leader.
     pub hold_timeout: Duration,
+    /// Which processes speak for which servers, and where they are.
+    pub lives: Arc<Lives>,
     /// What the operator has to mend.
     pub warnings: Arc<Warnings>,
 }
 
 impl Context {
-    /// Asks a member. The request names the member's id and store, so that nobody else answers it.
+    /// Where a member listens: where its newest life said, else where the membership says.
+    #[must_use]
+    pub fn address_of(&self, member: NodeId, peer: &Peer) -> String {
+        let current = self.lives.current(member, &peer.store_id);
+        current.map_or_else(|| peer.rpc_addr.clone(), |process| process.rpc_addr)
+    }
+
+    /// Asks a member, at the newest address that is known of it. The request names the member's id,
+    /// store and life, so that nobody else answers it.
     ///
     /// # Errors
     /// See [`TransportError`].
@@ -41,15 +52,35 @@ impl Context {
         request: Request,
         timeout: Duration,
     ) -> Result<Response, TransportError> {
+        let current = self.lives.current(member, &peer.store_id);
+        self.call_process(member, peer, current.as_ref(), purpose, request, timeout).await
+    }
+
+    /// The same of one process: an answer is certainly that process's.
+    pub(super) async fn call_process(
+        &self,
+        member: NodeId,
+        peer: &Peer,
+        process: Option<&Sender>,
+        purpose: Purpose,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, TransportError> {
         let envelope = Envelope {
             cluster: self.identity.cluster_id(),
             from: self.id,
             to: Some(member),
             store: Some(peer.store_id.clone()),
             request,
+            sender: self.lives.sender(),
+            addressee: process.map(|process| process.life),
         };
-        let answer = self.transport.call(&peer.rpc_addr, purpose, envelope, timeout).await;
-        self.explain_refusal(&answer, Some(member), &peer.rpc_addr);
+        let address = process.map_or(&peer.rpc_addr, |process| &process.rpc_addr);
+        let answer = self.transport.call(address, purpose, envelope, timeout).await;
+        self.explain_refusal(&answer, Some(member), address);
+        if let Ok(Response::Refused(refusal)) = &answer {
+            self.note_refusal(member, refusal).await;
+        }
         answer
     }
 
@@ -63,10 +94,20 @@ impl Context {
         request: Request,
         timeout: Duration,
     ) -> Result<Response, TransportError> {
-        let cluster = self.identity.cluster_id();
-        let envelope = Envelope { cluster, from: self.id, to: None, store: None, request };
+        let envelope = Envelope {
+            cluster: self.identity.cluster_id(),
+            from: self.id,
+            to: None,
+            store: None,
+            request,
+            sender: self.lives.sender(),
+            addressee: None,
+        };
         let answer = self.transport.call(address, Purpose::Control, envelope, timeout).await;
         self.explain_refusal(&answer, None, address);
+        if let Ok(Response::Refused(refusal)) = &answer {
+            self.lives.told(refusal);
+        }
         answer
     }
 

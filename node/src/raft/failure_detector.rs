@@ -91,7 +91,8 @@ impl FailureDetector {
     async fn leader_ended(&self, current: &Leadership) {
         match &current.leader {
             Some((id, peer)) if *id != self.context.id => {
-                self.context.transport.process_ended(&peer.rpc_addr).await;
+                let address = self.context.address_of(*id, peer);
+                self.context.transport.process_ended(&address).await;
                 tracing::warn!(leader = id, name = %peer.name, "the leader's process has ended");
             }
             Some(_) | None => std::future::pending().await,

@@ -119,6 +119,18 @@ impl Intake {
         }
     }
 
+    /// Proposes something of the leader's own accord, in whatever term it leads.
+    pub async fn submit_at_once(&self, duty: Duty) -> Forwarded {
+        match self.raft.as_leader() {
+            Ok(leader) => {
+                let stamp = self.cluster_clock.stamp(leader.leader_id().term);
+                let batch = Batch { stamp, duty: Some(duty), parts: Vec::new() };
+                self.propose(&leader, batch).await.await
+            }
+            Err(_) => Forwarded::NotLeader,
+        }
+    }
+
     /// Proposes the heartbeats that have arrived, whatever else is on its way: the log shall have them
     /// before the expiry that is proposed next.
     async fn propose_waiting_heartbeats(&self) {

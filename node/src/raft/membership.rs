@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::acknowledged::Acknowledged;
 use super::context::Context;
+use super::intake::Intake;
 use super::leadership::Leadership;
 use super::protocol::{ChangeRefusal, Greeting, Introduction, Request, Response};
 use super::surroundings::Round;
@@ -56,6 +57,8 @@ pub struct Membership {
     pub context: Context,
     /// Consensus.
     pub raft: Raft,
+    /// Where entries are proposed.
+    pub intake: Arc<Intake>,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
     /// The applied state.
@@ -100,6 +103,7 @@ impl Membership {
             bootstrap_expect: self.bootstrap_expect,
             members: self.members(),
             leader: self.leadership.borrow().leader.as_ref().map(|(id, _)| *id),
+            sender: self.context.lives.sender(),
         }
     }
 
@@ -110,7 +114,7 @@ impl Membership {
     }
 
     /// Whether a membership change is half done.
-    fn is_joint(&self) -> bool {
+    pub(super) fn is_joint(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.membership().get_joint_config().len() > 1
@@ -147,6 +151,7 @@ impl Membership {
                 return Ok(());
             }
             let round = self.greet_everybody().await;
+            self.context.lives.clear();
             self.refuse_lost_disk(&round.greetings)?;
             let member = round.greetings.iter().find(|greeting| !greeting.members.is_empty());
             let obstacle = round.obstacle(&self.introduction, self.bootstrap_expect);
@@ -171,16 +176,24 @@ impl Membership {
         }
     }
 
-    async fn greet_everybody(&self) -> Round {
-        // Who is known from the flags, and from a membership of an earlier life.
-        let mut addresses: BTreeSet<String> = self.join.iter().cloned().collect();
-        addresses.extend(self.members().into_values().map(|peer| peer.rpc_addr));
-        self.greet_at(addresses).await
+    pub(super) async fn greet_everybody(&self) -> Round {
+        self.greet_everybody_within(HELLO_TIMEOUT).await
     }
 
-    async fn greet_at(&self, mut addresses: BTreeSet<String>) -> Round {
+    pub(super) async fn greet_everybody_within(&self, timeout: Duration) -> Round {
+        // Who is known from the flags, and from a membership of an earlier life.
+        let mut addresses: BTreeSet<String> = self.join.iter().cloned().collect();
+        for (id, peer) in self.members() {
+            let current = self.context.lives.current(id, &peer.store_id);
+            addresses.extend(current.map(|contact| contact.rpc_addr));
+            addresses.insert(peer.rpc_addr);
+        }
+        self.greet_at(addresses, timeout).await
+    }
+
+    async fn greet_at(&self, mut addresses: BTreeSet<String>, timeout: Duration) -> Round {
         addresses.remove(&self.introduction.peer.rpc_addr);
-        let greetings = addresses.iter().map(|address| self.hello(address));
+        let greetings = addresses.iter().map(|address| self.hello(address, timeout));
         let answers = futures_util::future::join_all(greetings).await;
         let mut round = Round::default();
         for (address, answer) in addresses.iter().zip(answers) {
@@ -206,17 +219,25 @@ impl Membership {
                 }
                 // The answers of those who belong to another cluster are refusals, which are explained
                 // where they are received.
-                let round = self.greet_at(self.join.iter().cloned().collect()).await;
+                let round = self.greet_at(self.join.iter().cloned().collect(), HELLO_TIMEOUT).await;
                 round.clashes.iter().for_each(|clash| warnings.warn(clash));
             }
             self.context.clock.sleep(WARN_EVERY).await;
         }
     }
 
-    async fn hello(&self, address: &str) -> Option<Greeting> {
+    async fn hello(&self, address: &str, timeout: Duration) -> Option<Greeting> {
         let request = Request::Hello(self.introduction.clone());
-        match self.context.call_address(address, request, HELLO_TIMEOUT).await {
-            Ok(Response::Hello(greeting)) => Some(greeting),
+        match self.context.call_address(address, request, timeout).await {
+            Ok(Response::Hello(greeting)) => {
+                let Greeting { introduction, sender, .. } = &*greeting;
+                if introduction.id != self.introduction.id {
+                    // Learns where it is, too.
+                    let admitted = self.context.admit_life(introduction.id, sender, false).await;
+                    admitted.ok()?;
+                }
+                Some(*greeting)
+            }
             Ok(_) | Err(_) => None,
         }
     }
@@ -501,7 +522,7 @@ impl Membership {
 }
 
 /// Whether a server that the cluster knows has come with another data directory.
-fn is_another_store(known: &Peer, comes: &Peer) -> bool {
+pub(super) fn is_another_store(known: &Peer, comes: &Peer) -> bool {
     known.store_id != comes.store_id && !mutant::is_active(Mutant::WipedNodeUnderItsOldId)
 }
 

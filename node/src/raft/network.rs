@@ -14,9 +14,9 @@ use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::raft::{NodeId, Peer, TypeConfig, Vote};
 use quorate_storage::snapshot::Snapshot;
 
-use super::acknowledged::{Acknowledged, Sent};
+use super::acknowledged::Sent;
 use super::context::Context;
-use super::protocol::{Request, Response, SnapshotHeader};
+use super::protocol::{Request, Response, Sender, SnapshotHeader};
 use super::transport::{Purpose, TransportError};
 use super::{ELECTION_MS_MAX, SNAPSHOT_SEND_MS_MAX};
 
@@ -31,19 +31,17 @@ const VOTE_TIMEOUT: Duration = Duration::from_millis(ELECTION_MS_MAX);
 #[derive(Debug, Clone)]
 pub struct NetworkFactory {
     context: Context,
-    acknowledged: Acknowledged,
 }
 
 impl NetworkFactory {
     /// The ways of one node to all members.
     #[must_use]
-    pub fn new(context: Context, acknowledged: Acknowledged) -> Self {
-        Self { context, acknowledged }
+    pub fn new(context: Context) -> Self {
+        Self { context }
     }
 
     fn connect(&self, target: NodeId, peer: &Peer, purpose: Purpose) -> PeerNetwork {
-        let Self { context, acknowledged } = self.clone();
-        PeerNetwork { context, acknowledged, target, peer: peer.clone(), purpose }
+        PeerNetwork { context: self.context.clone(), target, peer: peer.clone(), purpose }
     }
 }
 
@@ -67,7 +65,6 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 #[derive(Debug)]
 pub struct PeerNetwork {
     context: Context,
-    acknowledged: Acknowledged,
     target: NodeId,
     peer: Peer,
     purpose: Purpose,
@@ -82,6 +79,20 @@ impl PeerNetwork {
     ) -> Result<Response, RPCError<TypeConfig>> {
         let answer = self.context.call(self.target, &self.peer, purpose, request, timeout).await;
         answer.map_err(rpc_error).and_then(unless_refused)
+    }
+
+    /// Which life of the target is meant, as far as that is known, and where it listens.
+    fn current(&self) -> Option<Sender> {
+        self.context.lives.current(self.target, &self.peer.store_id)
+    }
+
+    /// A server asks for votes once it has asked whether its identity is free.
+    #[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
+    fn may_ask_for_votes(&self) -> Result<(), RPCError<TypeConfig>> {
+        if self.context.lives.is_cleared() {
+            return Ok(());
+        }
+        Err(RPCError::Unreachable(Unreachable::from_string("this server is starting")))
     }
 }
 
@@ -121,9 +132,16 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             }
         };
         let sent = Sent::of(&rpc);
-        match self.call(self.purpose, Request::Append(rpc), timeout).await? {
+        let process = self.current();
+        let life = process.as_ref().map(|process| process.life);
+        let (context, purpose, request) = (&self.context, self.purpose, Request::Append(rpc));
+        let answer = context
+            .call_process(self.target, &self.peer, process.as_ref(), purpose, request, timeout)
+            .await;
+        match answer.map_err(rpc_error).and_then(unless_refused)? {
             Response::Append(answer) => {
-                let noted = self.acknowledged.note(self.target, sent, &answer);
+                let acknowledged = &self.context.lives.acknowledged;
+                let noted = acknowledged.note(self.target, life, sent, &answer);
                 noted.map_err(|lost| RPCError::Unreachable(Unreachable::from_string(lost)))?;
                 Ok(answer)
             }
@@ -136,6 +154,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.may_ask_for_votes()?;
         match self.call(Purpose::Control, Request::Vote(rpc), VOTE_TIMEOUT).await? {
             Response::Vote(answer) => Ok(answer),
             _ => Err(wrong_answer()),
@@ -147,6 +166,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.may_ask_for_votes()?;
         match self.call(Purpose::Control, Request::PreVote(rpc), VOTE_TIMEOUT).await? {
             Response::Vote(answer) => Ok(answer),
             _ => Err(wrong_answer()),
@@ -160,6 +180,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let current = self.current();
         let header = SnapshotHeader {
             cluster: self.context.identity.cluster_id(),
             from: self.context.id,
@@ -167,14 +188,13 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             store: self.peer.store_id.clone(),
             vote,
             meta: snapshot.meta,
+            sender: self.context.lives.sender(),
+            addressee: current.as_ref().map(|contact| contact.life),
         };
+        let address = current.as_ref().map_or(&self.peer.rpc_addr, |contact| &contact.rpc_addr);
         let timeout = Duration::from_millis(SNAPSHOT_SEND_MS_MAX);
-        let sent = self.context.transport.send_snapshot(
-            &self.peer.rpc_addr,
-            header,
-            snapshot.snapshot,
-            timeout,
-        );
+        let transport = &self.context.transport;
+        let sent = transport.send_snapshot(address, header, snapshot.snapshot, timeout);
         let answer = tokio::select! {
             answer = sent => answer,
             closed = cancel => return Err(StreamingError::Closed(closed)),

@@ -1,6 +1,7 @@
 //! A node's own commands, from the request that brought them to the answer.
 //!
-//! Every command gets a number `(node, incarnation, seq)` when it is first sent. It stays in this
+//! Every command gets a number `(node, incarnation, seq)` when it is first sent; the log has given the
+//! incarnation before ([`super::lives`]), and what comes earlier waits. It stays in this
 //! table until *this node* has applied an entry that holds its number; that is where its outcome comes
 //! from, so what a client was told it can read here, `?stale` included, and a lost reply costs
 //! nothing. When the leader changes, whatever is still open goes to the next leader under the same
@@ -55,7 +56,6 @@ mod tests;
 #[derive(Debug)]
 pub struct Proposer {
     context: Context,
-    incarnation: u64,
     /// A std lock: held for map operations, never across an await.
     table: Mutex<Table>,
     wake: Notify,
@@ -163,8 +163,7 @@ impl Proposer {
     /// A proposer for this life of this node.
     #[must_use]
     pub fn new(context: Context) -> Self {
-        let incarnation = context.identity.incarnation();
-        Self { context, incarnation, table: Mutex::default(), wake: Notify::new() }
+        Self { context, table: Mutex::default(), wake: Notify::new() }
     }
 
     /// Replicates a command and returns its outcome once this node has applied it.
@@ -226,9 +225,10 @@ impl Proposer {
     /// Answers the clients whose commands were applied. Called from the apply path: it costs a map
     /// operation for each of this node's own commands.
     pub fn applied(&self, outcomes: impl IntoIterator<Item = (CommandId, Outcome)>) {
+        let Some(incarnation) = self.context.lives.incarnation() else { return };
         let mut table = self.table();
         for (id, outcome) in outcomes {
-            if id.origin == self.context.id && id.incarnation == self.incarnation {
+            if id.origin == self.context.id && id.incarnation == incarnation {
                 table.answer(id.seq, outcome);
             }
         }
@@ -239,10 +239,11 @@ impl Proposer {
         if mutant::is_active(Mutant::OutcomesNotLookedUpAfterASnapshot) {
             return;
         }
+        let Some(incarnation) = self.context.lives.incarnation() else { return };
         let mut table = self.table();
         let open: Vec<u64> = table.open.keys().copied().collect();
         for seq in open {
-            let id = CommandId { origin: self.context.id, incarnation: self.incarnation, seq };
+            let id = CommandId { origin: self.context.id, incarnation, seq };
             if let Some(outcome) = state.remembered(id) {
                 table.answer(seq, outcome);
             }
@@ -256,6 +257,7 @@ impl Proposer {
         mut leadership: watch::Receiver<Leadership>,
     ) {
         let mut current = leadership.borrow_and_update().clone();
+        let mut begun = self.context.lives.begun();
         loop {
             while let Some(shipment) = self.next_shipment(&current) {
                 let (proposer, intake) = (Arc::clone(&self), Arc::clone(&intake));
@@ -267,6 +269,8 @@ impl Proposer {
             }
             tokio::select! {
                 () = self.wake.notified() => {}
+                // What was waiting for this life's incarnation can go.
+                Ok(()) = begun.changed() => {}
                 changed = leadership.changed() => {
                     if changed.is_err() {
                         return;
@@ -281,11 +285,13 @@ impl Proposer {
     /// The next batch, if there is a leader, something to send, and room on the way.
     fn next_shipment(&self, leadership: &Leadership) -> Option<Shipment> {
         leadership.leader.as_ref()?;
+        // Until the log has given this life its incarnation, its commands have no numbers.
+        let incarnation = self.context.lives.incarnation()?;
         let mut table = self.table();
-        Lane::ALL.into_iter().find_map(|lane| self.next_of_lane(lane, &mut table))
+        Lane::ALL.into_iter().find_map(|lane| self.next_of_lane(lane, incarnation, &mut table))
     }
 
-    fn next_of_lane(&self, lane: Lane, table: &mut Table) -> Option<Shipment> {
+    fn next_of_lane(&self, lane: Lane, incarnation: u64, table: &mut Table) -> Option<Shipment> {
         if table.lanes[lane].forwards >= FORWARDS_IN_FLIGHT_MAX {
             return None;
         }
@@ -299,7 +305,7 @@ impl Proposer {
         }
         let part = Part {
             origin: self.context.id,
-            incarnation: self.incarnation,
+            incarnation,
             answered_through: table.answered_through(),
             commands,
         };

@@ -11,7 +11,7 @@ use openraft::raft::{
 };
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use quorate_storage::command::Part;
-use quorate_storage::raft::{LogId, NodeId, Peer, SnapshotMeta, TypeConfig, Vote};
+use quorate_storage::raft::{Life, LogId, NodeId, Peer, Position, SnapshotMeta, TypeConfig, Vote};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -30,6 +30,24 @@ pub struct Envelope {
     pub store: Option<String>,
     /// What is asked.
     pub request: Request,
+    /// The process that sends it.
+    pub sender: Sender,
+    /// The life of the addressee that is meant, where the sender knows one: an answer of another
+    /// process under the same id is none.
+    pub addressee: Option<Life>,
+}
+
+/// The process that speaks for a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// Its boot.
+    pub life: Life,
+    /// The number that the log gave that boot, once it has.
+    pub incarnation: Option<u64>,
+    /// Random id of its data directory.
+    pub store_id: String,
+    /// `IP:PORT` where it listens.
+    pub rpc_addr: String,
 }
 
 /// What one node asks of another.
@@ -57,6 +75,30 @@ pub enum Request {
     HandOver(Option<NodeId>),
     /// Asks the leader how far its followers are.
     Progress,
+    /// Asks the leader to enter the sender's boot into the log.
+    Start(Introduction),
+    /// Asks which process listens here. Answered without a look at who asks, so that two servers can
+    /// ask about each other at the same time.
+    WhoAreYou,
+}
+
+impl Request {
+    /// Whether it is Raft's own, which a server answers once it knows that its identity is free.
+    #[must_use]
+    pub fn is_consensus(&self) -> bool {
+        match self {
+            Self::Append(_) | Self::Vote(_) | Self::PreVote(_) | Self::TransferLeader(_) => true,
+            Self::Forward(_)
+            | Self::ReadIndex
+            | Self::Hello(_)
+            | Self::Join(_)
+            | Self::Remove(_)
+            | Self::HandOver(_)
+            | Self::Progress
+            | Self::Start(_)
+            | Self::WhoAreYou => false,
+        }
+    }
 }
 
 /// How a node introduces itself.
@@ -66,8 +108,23 @@ pub struct Introduction {
     pub id: NodeId,
     /// Its addresses and store.
     pub peer: Peer,
+    /// What it found on its disk when it started.
+    pub boot: Boot,
     /// Name of its datacenter.
     pub datacenter: String,
+}
+
+/// What a server found on its disk when it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// How often its data directory was opened.
+    pub counted: u64,
+    /// The end of its log.
+    pub last: Option<Position>,
+    /// The term of its vote.
+    pub term: u64,
+    /// Position of the committed membership, if that has the server in it.
+    pub member_since: Option<Position>,
 }
 
 /// The answer to a [`Request`].
@@ -84,8 +141,8 @@ pub enum Response {
     /// To `ReadIndex`: `None` when the addressee cannot say, because it does not lead.
     ReadIndex(Option<LogId>),
     /// To `Hello`.
-    Hello(Greeting),
-    /// To `Join`, `Remove` and `HandOver`.
+    Hello(Box<Greeting>),
+    /// To `Join`, `Remove`, `HandOver` and `Start`.
     Changed(Result<(), ChangeRefusal>),
     /// To a snapshot.
     Snapshot(SnapshotResponse<TypeConfig>),
@@ -93,6 +150,8 @@ pub enum Response {
     Refused(Refusal),
     /// To `Progress`: `None` when the addressee does not lead.
     Progress(Option<BTreeMap<NodeId, Progress>>),
+    /// To `WhoAreYou`.
+    Identity(Sender),
 }
 
 /// How far a member is, as the leader knows it.
@@ -131,6 +190,8 @@ pub struct Greeting {
     pub members: BTreeMap<NodeId, Peer>,
     /// Who leads, as far as it knows.
     pub leader: Option<NodeId>,
+    /// The process that answers.
+    pub sender: Sender,
 }
 
 /// Why a membership was not changed.
@@ -235,6 +296,31 @@ pub enum Refusal {
     /// It did not say whom it was meant for.
     #[error("the request names no server and data directory")]
     NoAddressee,
+    /// The sender has just booted, and another process of its identity answers at this address.
+    #[error("this server's identity is in use at {0}")]
+    InUse(String),
+    /// A later boot of the sender's identity was entered into the log, from this address.
+    #[error("this server's identity is in use at {0}")]
+    Superseded(String),
+    /// The sender is no member any more.
+    #[error(
+        "this server was removed from the cluster; to add it again, start it with an empty data directory and a \
+         --node-id that was never used"
+    )]
+    Removed,
+    /// The sender's disk has lost what the sender had acknowledged.
+    #[error(
+        "this server's data directory has lost data: {0}. It must not take part again, because it may have \
+         promised what it no longer knows: remove it from the cluster (DELETE /v1/operator/raft/peer?id=ID at \
+         another server), and add it again with an empty data directory under a new --node-id"
+    )]
+    Lost(String),
+    /// It was meant for another boot of this server; this is the one that answers.
+    #[error("this server was started anew")]
+    OtherLife(Sender),
+    /// The server has not asked the others yet whether its identity is free.
+    #[error("this server is starting")]
+    Starting,
 }
 
 /// What goes before the bytes of a snapshot.
@@ -252,4 +338,8 @@ pub struct SnapshotHeader {
     pub vote: Vote,
     /// What the snapshot covers.
     pub meta: SnapshotMeta,
+    /// The process that sends it.
+    pub sender: Sender,
+    /// The life of the addressee that is meant, where it is known.
+    pub addressee: Option<Life>,
 }

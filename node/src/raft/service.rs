@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::command::Part;
 use quorate_storage::mutant::{self, Mutant};
-use quorate_storage::raft::{NodeId, TypeConfig};
+use quorate_storage::raft::{Life, NodeId, TypeConfig};
 use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 
 use super::Raft;
@@ -16,7 +16,9 @@ use super::context::Context;
 use super::intake::Intake;
 use super::leadership::LeaderContact;
 use super::membership::Membership;
-use super::protocol::{Envelope, Forwarded, Refusal, Request, Response, SnapshotHeader};
+use super::protocol::{
+    Envelope, Forwarded, Introduction, Refusal, Request, Response, Sender, SnapshotHeader,
+};
 use super::read::Barrier;
 use crate::supervise::blocking;
 
@@ -45,14 +47,56 @@ pub struct Service {
 impl Service {
     /// Answers one request.
     pub async fn handle(&self, envelope: Envelope) -> Response {
-        let answer = match self.admit(&envelope) {
-            Ok(()) => self.answer(envelope.request).await,
-            Err(refusal) => Err(refusal),
-        };
+        let from = envelope.from;
+        let answer = self.admit_and_answer(envelope).await;
         answer.unwrap_or_else(|refusal| {
-            tracing::debug!(from = envelope.from, %refusal, "refused a request of another server");
+            tracing::debug!(from, %refusal, "refused a request of another server");
             Response::Refused(refusal)
         })
+    }
+
+    async fn admit_and_answer(&self, envelope: Envelope) -> Result<Response, Refusal> {
+        self.admit(&envelope)?;
+        let Envelope { from, request, sender, addressee, .. } = envelope;
+        if matches!(request, Request::WhoAreYou) {
+            return Ok(Response::Identity(self.context.lives.sender()));
+        }
+        let introduction = match &request {
+            Request::Hello(introduction)
+            | Request::Join(introduction)
+            | Request::Start(introduction) => Some(introduction),
+            _ => None,
+        };
+        self.admit_process(from, &sender, addressee, introduction).await?;
+        if request.is_consensus() && !self.context.lives.is_cleared() {
+            return Err(Refusal::Starting);
+        }
+        self.answer(request, &sender).await
+    }
+
+    /// Whether a request comes from the process that speaks for its server, and is meant for this one.
+    async fn admit_process(
+        &self,
+        from: NodeId,
+        sender: &Sender,
+        addressee: Option<Life>,
+        introduction: Option<&Introduction>,
+    ) -> Result<(), Refusal> {
+        let lives = &self.context.lives;
+        if addressee.is_some_and(|life| life != lives.own()) {
+            return Err(Refusal::OtherLife(lives.sender()));
+        }
+        let (own, is_own_id) = (lives.sender(), from == self.context.id);
+        if introduction.is_some() && is_own_id && sender.store_id != own.store_id {
+            // Two servers were given one id: the greeting tells them.
+            return Ok(());
+        }
+        lives.refuse_removed(from, sender, introduction)?;
+        self.context.admit_life(from, sender, introduction.is_some()).await?;
+        match introduction {
+            Some(introduction) => lives.refuse_lost(introduction, sender),
+            None => Ok(()),
+        }
     }
 
     /// Only what is meant for this very server is looked at.
@@ -65,7 +109,9 @@ impl Service {
         }
         match envelope.request {
             // Asked before the two know each other.
-            Request::Hello(_) | Request::Join(_) => self.no_other_cluster(envelope),
+            Request::Hello(_) | Request::Join(_) | Request::WhoAreYou => {
+                self.no_other_cluster(envelope)
+            }
             Request::Append(_)
             | Request::Vote(_)
             | Request::PreVote(_)
@@ -74,6 +120,7 @@ impl Service {
             | Request::ReadIndex
             | Request::Remove(_)
             | Request::HandOver(_)
+            | Request::Start(_)
             | Request::Progress => {
                 if envelope.to.is_none() || envelope.store.is_none() {
                     return Err(Refusal::NoAddressee);
@@ -123,7 +170,7 @@ impl Service {
         }
     }
 
-    async fn answer(&self, request: Request) -> Result<Response, Refusal> {
+    async fn answer(&self, request: Request, sender: &Sender) -> Result<Response, Refusal> {
         match request {
             Request::Append(rpc) => {
                 let answer = self.raft.append_entries(rpc).await.map_err(not_running)?;
@@ -145,7 +192,7 @@ impl Service {
             Request::Forward(part) => Ok(Response::Forward(self.forwarded(part).await)),
             Request::ReadIndex => Ok(Response::ReadIndex(self.barrier.local_read_index().await)),
             Request::Hello(introduction) => {
-                Ok(Response::Hello(self.membership.greet(&introduction)))
+                Ok(Response::Hello(Box::new(self.membership.greet(&introduction))))
             }
             Request::Join(introduction) => {
                 Ok(Response::Changed(self.membership.admit(introduction).await))
@@ -155,6 +202,11 @@ impl Service {
                 Ok(Response::Changed(self.membership.hand_over_here(to).await))
             }
             Request::Progress => Ok(Response::Progress(self.membership.progress_here())),
+            Request::Start(introduction) => {
+                let answer = self.membership.start_here(&introduction, sender).await?;
+                Ok(Response::Changed(answer))
+            }
+            Request::WhoAreYou => Ok(Response::Identity(self.context.lives.sender())),
         }
     }
 
@@ -188,6 +240,10 @@ impl Service {
             return Err(Refusal::WrongStore);
         }
         self.same_cluster(header.from, header.cluster.as_deref())?;
+        self.admit_process(header.from, &header.sender, header.addressee, None).await?;
+        if !self.context.lives.is_cleared() {
+            return Err(Refusal::Starting);
+        }
         let snapshot = self.store(bytes).await.map_err(not_running)?;
         tracing::info!(from = header.from, bytes = snapshot.len(), "received a snapshot");
         let snapshot = SnapshotOf::<TypeConfig, Snapshot> { meta: header.meta, snapshot };

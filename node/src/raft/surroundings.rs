@@ -143,9 +143,10 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::raft::Peer;
+    use quorate_storage::raft::{Life, Peer};
 
     use super::*;
+    use crate::raft::protocol::{Boot, Sender};
 
     fn server(id: NodeId) -> Introduction {
         let peer = Peer {
@@ -154,11 +155,18 @@ mod tests {
             store_id: format!("store-{id}"),
             ..Peer::default()
         };
-        Introduction { id, peer, datacenter: "dc1".to_owned() }
+        Introduction { id, peer, boot: Boot::default(), datacenter: "dc1".to_owned() }
     }
 
     fn greeting(introduction: Introduction) -> Greeting {
+        let sender = Sender {
+            life: Life::default(),
+            incarnation: None,
+            store_id: introduction.peer.store_id.clone(),
+            rpc_addr: introduction.peer.rpc_addr.clone(),
+        };
         Greeting {
+            sender,
             introduction,
             cluster: None,
             bootstrap_expect: 3,

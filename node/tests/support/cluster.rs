@@ -126,6 +126,7 @@ impl Cluster {
             check_output: Default::default(),
             remarks: Vec::new(),
             is_alone_by_default: false,
+            life: Disk::fresh_life(),
         }
     }
 

@@ -1,9 +1,11 @@
 //! What a server keeps across restarts.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate::identity::Identity;
+use quorate_storage::raft::Life;
 use quorate_storage::snapshot::MemorySnapshots;
 
 use super::log::MemoryLog;
@@ -30,12 +32,18 @@ impl Disk {
         }
     }
 
+    /// A life that no server has had.
+    pub(crate) fn fresh_life() -> Life {
+        static LIVES: AtomicU64 = AtomicU64::new(1);
+        Life(u128::from(LIVES.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
+    }
+
     /// Begins another life of the server.
     pub(crate) fn boot(&mut self) -> Arc<MemoryIdentity> {
         self.lives += 1;
         Arc::new(MemoryIdentity {
             store_id: self.store_id.clone(),
-            incarnation: self.lives,
+            boots: self.lives,
             cluster: Arc::clone(&self.cluster),
         })
     }
@@ -45,7 +53,7 @@ impl Disk {
 #[derive(Debug)]
 pub(crate) struct MemoryIdentity {
     store_id: String,
-    incarnation: u64,
+    boots: u64,
     cluster: Arc<Mutex<Option<String>>>,
 }
 
@@ -54,8 +62,8 @@ impl Identity for MemoryIdentity {
         self.store_id.clone()
     }
 
-    fn incarnation(&self) -> u64 {
-        self.incarnation
+    fn boots(&self) -> u64 {
+        self.boots
     }
 
     fn cluster_id(&self) -> Option<String> {

@@ -7,11 +7,11 @@ fn open(dir: &TempDir, node_id: NodeId, store_id: &str) -> Result<DataDir, DataD
 }
 
 #[test]
-fn every_start_is_a_new_incarnation_of_the_same_store() {
+fn every_start_of_the_same_store_is_counted() {
     let dir = TempDir::new().unwrap();
-    for incarnation in 1..=3 {
-        let data = open(&dir, 7, &format!("store-{incarnation}")).unwrap();
-        assert_eq!(data.incarnation(), incarnation);
+    for boots in 1..=3 {
+        let data = open(&dir, 7, &format!("store-{boots}")).unwrap();
+        assert_eq!(data.boots(), boots);
         assert_eq!(data.store_id(), "store-1");
         assert_eq!((data.node_id(), data.cluster_id()), (7, None));
     }
@@ -23,7 +23,7 @@ fn another_servers_directory_is_refused() {
     drop(open(&dir, 7, "store").unwrap());
     let error = open(&dir, 8, "store").unwrap_err();
     assert!(matches!(error, DataDirError::OtherNode { found: 7, wanted: 8, .. }), "{error}");
-    assert_eq!(open(&dir, 7, "store").unwrap().incarnation(), 2, "a refused start counts as none");
+    assert_eq!(open(&dir, 7, "store").unwrap().boots(), 2, "a refused start counts as none");
 }
 
 #[test]

@@ -105,7 +105,7 @@ async fn a_report_tells_what_is_in_the_directory_and_changes_nothing() {
         }
         let (data, version, last, _) = started(&dir).await;
         assert_eq!((data.cluster_id().as_deref(), last), (Some("old"), Some(id(3, 20))));
-        assert_eq!(data.incarnation(), 2, "looking is no life");
+        assert_eq!(data.boots(), 2, "looking is no life");
         assert_eq!(version.membership.voter_ids().count(), 3);
     }
 }
@@ -121,7 +121,7 @@ async fn the_whole_log_is_in_the_new_cluster_and_its_only_member_is_the_survivor
 
         let (data, version, last, vote) = started(&dir).await;
         assert_eq!(data.cluster_id().as_deref(), Some("new-cluster"));
-        assert_eq!((data.store_id().as_str(), data.incarnation()), ("new-store", 3));
+        assert_eq!((data.store_id().as_str(), data.boots()), ("new-store", 3));
         assert_eq!(last, Some(id(5, 21)), "above every term that was seen");
         assert_eq!(vote, Some(Vote::new(5, NODE)));
         assert_eq!(version.state.hash(), before.state.hash());

@@ -271,6 +271,14 @@ impl State {
                 before = *last;
             }
         }
+        for (id, row) in self.lives() {
+            let given = self.origins.records.get(&id).map_or(0, |record| record.incarnation);
+            ensure!(
+                row.incarnation <= given,
+                "server {id} lives as {}, which was never given",
+                row.incarnation
+            );
+        }
         Ok(())
     }
 

@@ -126,6 +126,22 @@ pub(super) enum Verdict {
 }
 
 impl Origins {
+    /// Gives a server that has booted its incarnation: one that was never given, to this id or by its
+    /// data directory, which counted them itself once.
+    pub(super) fn begin_life(&mut self, id: NodeId, counted: u64, newest: Option<u64>) -> u64 {
+        let record = self.records.entry(id).or_default();
+        if mutant::is_active(Mutant::LowerIncarnationApplied)
+            && let Some(newest) = newest
+        {
+            return newest - 1;
+        }
+        let first = mutant::is_active(Mutant::LowerIncarnationApplied);
+        let last = record.incarnation.max(newest.unwrap_or(0)).max(counted.saturating_sub(1));
+        let incarnation = if first { u64::from(u32::MAX) } else { last + 1 };
+        *record = OriginRecord { incarnation, ..OriginRecord::default() };
+        incarnation
+    }
+
     /// Takes note of a part's incarnation and of what its origin has answered.
     pub(super) fn begin(&mut self, part: &Part) {
         let record = self.records.entry(part.origin).or_default();

@@ -18,7 +18,7 @@
 //! * rows get new numbers, since numbers are never used again.
 //!
 //! Kept from the running cluster are its time, its counters, the origin records, and what it says of
-//! its own servers and their hosts.
+//! its own servers (their lives included) and their hosts.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -215,6 +215,7 @@ impl Change<'_> {
         state.tables.last_event = state.tables.last_event.max(running.tables.last_event);
         state.restored = Some(index);
         state.origins = std::mem::take(&mut running.origins);
+        state.lives = std::mem::take(&mut running.lives);
         state.postpone(running.time.since(reservation.time));
     }
 
@@ -552,6 +553,7 @@ impl Carry {
             // Another cluster's, or another life's. Those of the catalogue were carried over above.
             SnapshotRecord::Origin { .. }
             | SnapshotRecord::Outcome { .. }
+            | SnapshotRecord::Life { .. }
             | SnapshotRecord::Staged { .. }
             | SnapshotRecord::StagedPiece(_)
             | SnapshotRecord::StagedReservation { .. }

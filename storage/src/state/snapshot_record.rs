@@ -20,6 +20,7 @@ use super::State;
 use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
 use super::kv::{Grave, Tombstone};
+use super::lives::ServerLife;
 use super::origin::OriginRecord;
 use super::restore::{Reservation, Staged, StagedPiece};
 use super::topic::{TableIndexes, TopicIndexes};
@@ -183,6 +184,13 @@ pub enum SnapshotRecord<'a> {
         /// When a TTL check was last heard of.
         last_seen: Option<ClusterTime>,
     },
+    /// The newest life of a server.
+    Life {
+        /// The server.
+        id: NodeId,
+        /// The row.
+        row: Cow<'a, ServerLife>,
+    },
 }
 
 /// Where [`State::export`] puts records.
@@ -299,6 +307,9 @@ impl State {
             for (first, last) in answered {
                 sink(SnapshotRecord::Answered { id: *id, first: *first, last: *last })?;
             }
+        }
+        for (id, row) in self.lives() {
+            sink(SnapshotRecord::Life { id, row: Cow::Borrowed(row) })?;
         }
         Ok(())
     }
@@ -434,6 +445,7 @@ impl Import {
             | SnapshotRecord::StagedReservation { .. }
             | SnapshotRecord::StagedNumber(_)
             | SnapshotRecord::StagedPiece(_)) => return self.add_staged(staged),
+            SnapshotRecord::Life { id, row } => return self.add_life(id, row.into_owned()),
         }
         Ok(())
     }
@@ -599,6 +611,13 @@ impl Import {
         }
         self.state.kv.put_cut(prefix, grave);
         Ok(())
+    }
+
+    fn add_life(&mut self, id: NodeId, row: ServerLife) -> io::Result<()> {
+        if !self.state.origins.records.contains_key(&id) {
+            return Err(invalid("a life of a server without commands"));
+        }
+        unique(self.state.lives.0.insert(id, Arc::new(row)), "two lives of one server")
     }
 
     fn add_event(&mut self, row: Event) -> io::Result<()> {

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Batch, KvDeleteMode, KvPutMode};
 use quorate_storage::limits::{COMMAND_BYTES_MAX, VALUE_BYTES_MAX};
+use quorate_storage::raft::Life;
 use quorate_storage::record::CheckStatus;
 use quorate_storage::snapshot::Snapshot;
 use quorate_storage::state::SnapshotRecord;
@@ -14,6 +15,7 @@ use quorate_storage::txn::{KeyVerb, TxnOperation};
 use super::*;
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::raft::lives::Lives;
 use crate::raft::protocol::{Envelope, SnapshotHeader};
 use crate::raft::transport::Transport;
 use crate::raft::warnings::Warnings;
@@ -28,8 +30,8 @@ impl Identity for Nobody {
     fn store_id(&self) -> String {
         "store".to_owned()
     }
-    fn incarnation(&self) -> u64 {
-        INCARNATION
+    fn boots(&self) -> u64 {
+        0
     }
     fn cluster_id(&self) -> Option<String> {
         None
@@ -58,13 +60,21 @@ impl Transport for Nowhere {
 }
 
 fn proposer() -> Proposer {
+    let proposer = proposer_without_incarnation();
+    proposer.context.lives.begin(INCARNATION);
+    proposer
+}
+
+fn proposer_without_incarnation() -> Proposer {
+    let clock = Clock::monotonic();
     Proposer::new(Context {
         id: ORIGIN,
         identity: Arc::new(Nobody),
-        clock: Clock::monotonic(),
+        clock: clock.clone(),
         transport: Arc::new(Nowhere),
         hold_timeout: Duration::from_millis(50),
         warnings: Arc::new(Warnings::new(Clock::monotonic())),
+        lives: Arc::new(Lives::new(ORIGIN, Life::default(), &Peer::default(), clock)),
     })
 }
 
@@ -108,6 +118,15 @@ fn a_command_gets_its_number_when_it_is_first_sent() {
     assert_eq!(numbers(&shipment), [1, 2]);
     assert_eq!((shipment.part.origin, shipment.part.incarnation), (ORIGIN, INCARNATION));
     assert!(proposer.next_shipment(&led()).is_none(), "what is on its way is not sent twice");
+}
+
+#[test]
+fn nothing_is_numbered_before_the_log_has_given_an_incarnation() {
+    let proposer = proposer_without_incarnation();
+    let _waits = enqueue(&proposer, command());
+    assert!(proposer.next_shipment(&led()).is_none());
+    proposer.context.lives.begin(INCARNATION);
+    assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [1]);
 }
 
 #[test]

@@ -1,0 +1,445 @@
+//! Which process speaks for a server, and where it is.
+//!
+//! A server is its id, its data directory and its *life*: random bytes made at each boot. Two processes
+//! may claim one id, because a data directory was copied, because a virtual machine was cloned, or only
+//! because a restarted server comes from another address. Raft is safe only if each server listens to one
+//! of them at a time. These are the rules:
+//!
+//! * The log decides. A server has each boot entered into it ([`super::starting`]), which gives the boot a
+//!   higher incarnation and ends the earlier ones: their requests are refused, and they end when they
+//!   hear of it.
+//! * Before that, and while there is no leader, a server answers the process that it knows. Another one
+//!   takes its place only when that one does not answer at its address any more.
+//! * A process that has just booted takes part in Raft once it has asked everybody it can reach
+//!   ([`Lives::clear`]), and ends if it hears that its identity is in use.
+//!
+//! The same table tells where a server is: at the address that its newest life has given, whatever the
+//! membership still says. That is how a cluster whose servers all have moved finds itself again.
+//!
+//! What it cannot know: whether a process that does not answer is gone or cut off. If a copy of a
+//! directory is started while the original is cut off from its peers, the copy becomes the server.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use quorate_storage::machine::{Published, StateReader};
+use quorate_storage::mutant::{self, Mutant};
+use quorate_storage::raft::{Life, NodeId, Peer};
+use tokio::sync::watch;
+
+use super::acknowledged::Acknowledged;
+use super::context::Context;
+use super::protocol::{Introduction, Refusal, Request, Response, Sender};
+use crate::clock::{Clock, Moment};
+
+/// How long a process may take to say who it is before it counts as gone. Where nothing listens, the
+/// answer comes at once.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// A process that has just said who it is counts as there for so long, so that a newcomer's votes do
+/// not make everybody ask again and again.
+const PROBE_VALID: Duration = Duration::from_millis(250);
+/// A process that has just booted ends when it hears that its identity is in use, and still hears it
+/// after this time: the other one may be about to end.
+const IN_USE_CONFIRMED_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
+
+/// What this server knows of itself and of the processes that speak for others.
+#[derive(Debug)]
+pub struct Lives {
+    id: NodeId,
+    own: Life,
+    store_id: String,
+    rpc_addr: String,
+    clock: Clock,
+    state: OnceLock<StateReader>,
+    incarnation: watch::Sender<Option<u64>>,
+    is_cleared: AtomicBool,
+    /// Whether this process has applied a membership with its server in it.
+    was_member: AtomicBool,
+    end: watch::Sender<Option<Refusal>>,
+    /// A std lock: held for map operations, never across an await.
+    table: Mutex<Table>,
+    /// What others have acknowledged to this leader.
+    pub(crate) acknowledged: Acknowledged,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Those that took the place of what the log says, by server.
+    accepted: BTreeMap<NodeId, Accepted>,
+    /// Those that were found to be there, and when.
+    present: BTreeMap<NodeId, (Life, Moment)>,
+    /// One question at a time about each server.
+    asking: BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
+    /// Since when this process hears that its identity is in use.
+    in_use_since: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    sender: Sender,
+    /// What the log said then. When it says something else, that counts.
+    instead_of: Option<Life>,
+}
+
+impl Lives {
+    /// For a server that begins its life `own`.
+    #[must_use]
+    pub fn new(id: NodeId, own: Life, peer: &Peer, clock: Clock) -> Self {
+        Self {
+            id,
+            own,
+            store_id: peer.store_id.clone(),
+            rpc_addr: peer.rpc_addr.clone(),
+            clock,
+            state: OnceLock::new(),
+            incarnation: watch::Sender::new(None),
+            is_cleared: AtomicBool::new(false),
+            was_member: AtomicBool::new(false),
+            end: watch::Sender::new(None),
+            table: Mutex::default(),
+            acknowledged: Acknowledged::default(),
+        }
+    }
+
+    /// From now on, what the log says is read from this state.
+    pub fn follow(&self, state: StateReader) {
+        // Once, at the start.
+        drop(self.state.set(state));
+    }
+
+    /// The newest applied state.
+    pub(super) fn published(&self) -> Option<Arc<Published>> {
+        self.state.get().map(StateReader::load)
+    }
+
+    /// This process, as it signs its messages.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        Sender {
+            life: self.own,
+            incarnation: self.incarnation(),
+            store_id: self.store_id.clone(),
+            rpc_addr: self.rpc_addr.clone(),
+        }
+    }
+
+    /// This boot.
+    #[must_use]
+    pub fn own(&self) -> Life {
+        self.own
+    }
+
+    /// The number that the log has given to this boot.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<u64> {
+        *self.incarnation.borrow()
+    }
+
+    /// Changes when the log gives this boot its number.
+    #[must_use]
+    pub fn begun(&self) -> watch::Receiver<Option<u64>> {
+        self.incarnation.subscribe()
+    }
+
+    pub(super) fn begin(&self, incarnation: u64) {
+        self.incarnation.send_replace(Some(incarnation));
+        self.table().in_use_since = None;
+    }
+
+    /// Everybody was asked whether this identity is free: this process may vote, and take entries.
+    pub fn clear(&self) {
+        self.is_cleared.store(true, Ordering::SeqCst);
+    }
+
+    /// See [`Lives::clear`].
+    #[must_use]
+    pub fn is_cleared(&self) -> bool {
+        self.is_cleared.load(Ordering::SeqCst)
+    }
+
+    /// Takes note of what was applied.
+    pub fn observe(&self, published: &Published) {
+        let is_member = published.membership.membership().get_node(&self.id).is_some();
+        let was_member = self.was_member.fetch_or(is_member, Ordering::SeqCst);
+        if was_member && lacks_member(published, self.id) {
+            self.end(&Refusal::Removed);
+        }
+        let Some(row) = published.state.life(self.id) else { return };
+        let began = self.incarnation();
+        if row.life == self.own {
+            if began.is_none() {
+                tracing::info!(incarnation = row.incarnation, "the cluster knows this start");
+                self.begin(row.incarnation);
+            }
+        } else if began.is_some_and(|own| is_later(row.incarnation, own)) {
+            self.end(&Refusal::Superseded(row.rpc_addr.clone()));
+        }
+        // The same in a later boot. A boot comes into the log after the joining: a server that is known
+        // there and is no member was one.
+        if row.store_id == self.store_id && lacks_member(published, self.id) {
+            self.end(&Refusal::Removed);
+        }
+    }
+
+    /// Who speaks for a server with this data directory, as far as is known.
+    #[must_use]
+    pub fn current(&self, id: NodeId, store_id: &str) -> Option<Sender> {
+        let published = self.published();
+        let row = published.as_ref().and_then(|published| published.state.life(id));
+        let row = row.filter(|row| is_same_store(&row.store_id, store_id));
+        let recorded = row.map(|row| row.life);
+        let table = self.table();
+        let accepted = table.accepted.get(&id).filter(|accepted| {
+            accepted.instead_of == recorded && is_same_store(&accepted.sender.store_id, store_id)
+        });
+        accepted.map(|accepted| accepted.sender.clone()).or_else(|| {
+            row.map(|row| Sender {
+                life: row.life,
+                incarnation: Some(row.incarnation),
+                store_id: row.store_id.clone(),
+                rpc_addr: row.rpc_addr.clone(),
+            })
+        })
+    }
+
+    /// What the log says of a server with this data directory: life and incarnation.
+    fn recorded(&self, id: NodeId, store_id: &str) -> Option<(Life, u64)> {
+        let published = self.published()?;
+        let row = published.state.life(id);
+        let row = row.filter(|row| is_same_store(&row.store_id, store_id))?;
+        Some((row.life, row.incarnation))
+    }
+
+    fn accept(&self, id: NodeId, sender: &Sender) {
+        let instead_of = self.recorded(id, &sender.store_id).map(|(life, _)| life);
+        tracing::debug!(server = id, life = %sender.life, at = %sender.rpc_addr, "a server has started");
+        let accepted = Accepted { sender: sender.clone(), instead_of };
+        self.table().accepted.insert(id, accepted);
+    }
+
+    /// Whether the sender of a request is known to have been removed from the cluster.
+    pub(super) fn refuse_removed(
+        &self,
+        from: NodeId,
+        sender: &Sender,
+        introduction: Option<&Introduction>,
+    ) -> Result<(), Refusal> {
+        let Some(published) = self.published() else { return Ok(()) };
+        if !lacks_member(&published, from) {
+            return Ok(());
+        }
+        let row = published.state.life(from);
+        let was_member = row.is_some_and(|row| row.store_id == sender.store_id);
+        // The same for a server that was removed before lives were recorded.
+        let newest = published.membership.log_id().map(Into::into);
+        let since = introduction.and_then(|introduction| introduction.boot.member_since);
+        if was_member || since.is_some_and(|since| Some(since) < newest) {
+            return Err(Refusal::Removed);
+        }
+        Ok(())
+    }
+
+    /// Whether a server that has just booted lacks what an earlier life of it is known to have held.
+    pub(super) fn refuse_lost(
+        &self,
+        introduction: &Introduction,
+        sender: &Sender,
+    ) -> Result<(), Refusal> {
+        let Some(published) = self.published() else { return Ok(()) };
+        let row = published.state.life(introduction.id);
+        let earlier = row.filter(|row| row.store_id == sender.store_id && row.life != sender.life);
+        let held = earlier.filter(|_| sender.incarnation.is_none()).and_then(|row| row.held);
+        match held.and_then(|(held, term)| introduction.boot.lacks(held, term)) {
+            Some(what) => Err(Refusal::Lost(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of what another server says of this one.
+    pub(super) fn told(&self, refusal: &Refusal) {
+        match refusal {
+            Refusal::Superseded(_) | Refusal::Removed | Refusal::Lost(_) => self.end(refusal),
+            Refusal::InUse(address) if self.incarnation().is_none() => {
+                let now = self.clock.now();
+                let since = *self.table().in_use_since.get_or_insert(now);
+                if now.since(since) >= IN_USE_CONFIRMED_AFTER {
+                    self.end(refusal);
+                } else {
+                    tracing::debug!(%address, "the identity of this server is still in use");
+                }
+            }
+            Refusal::InUse(_)
+            | Refusal::WrongServer(_)
+            | Refusal::WrongStore
+            | Refusal::WrongCluster
+            | Refusal::NotRunning(_)
+            | Refusal::NoAddressee
+            | Refusal::OtherLife(_)
+            | Refusal::Starting => {}
+        }
+    }
+
+    /// This process must end.
+    fn end(&self, why: &Refusal) {
+        self.end.send_if_modified(|end| {
+            let is_first = end.is_none();
+            if is_first {
+                tracing::error!("{why}");
+                *end = Some(why.clone());
+            }
+            is_first
+        });
+    }
+
+    /// Resolves when this process must end, because it is not the one that the cluster knows.
+    pub async fn ended(&self) -> Refusal {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
+            Ok(Some(why)) => why,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn is_present(&self, id: NodeId, life: Life) -> bool {
+        let now = self.clock.now();
+        let table = self.table();
+        let seen = table.present.get(&id).filter(|(known, _)| *known == life);
+        seen.is_some_and(|(_, seen)| now.since(*seen) < PROBE_VALID)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the applied membership is one, and has no such member.
+fn lacks_member(published: &Published, id: NodeId) -> bool {
+    let membership = published.membership.membership();
+    membership.nodes().next().is_some() && membership.get_node(&id).is_none()
+}
+
+fn is_same_store(one: &str, other: &str) -> bool {
+    one == other || mutant::is_active(Mutant::WipedNodeUnderItsOldId)
+}
+
+/// Whether a boot came after another, by their incarnations.
+fn is_later(one: u64, other: u64) -> bool {
+    if mutant::is_active(Mutant::LowerIncarnationApplied) { one < other } else { one > other }
+}
+
+/// What becomes of a request by who sent it.
+enum Claim {
+    /// It comes from the process that is known.
+    Known,
+    /// It comes from a later one.
+    Later,
+    /// It comes from an earlier one.
+    Earlier(String),
+    /// Only the process that is known can tell.
+    Disputed(Sender),
+}
+
+impl Context {
+    /// Whether a request is one of the process that speaks for its server; a newcomer becomes that if
+    /// the one before does not answer any more. `afresh`: the answer must be of this moment.
+    pub(super) async fn admit_life(
+        &self,
+        from: NodeId,
+        sender: &Sender,
+        afresh: bool,
+    ) -> Result<(), Refusal> {
+        let lives = &self.lives;
+        if from == self.id {
+            return self.admit_own(sender);
+        }
+        let current = match self.claim(from, sender) {
+            Claim::Known => return Ok(()),
+            Claim::Later => {
+                lives.accept(from, sender);
+                return Ok(());
+            }
+            Claim::Earlier(address) => return Err(Refusal::Superseded(address)),
+            Claim::Disputed(current) => current,
+        };
+        let asking = Arc::clone(lives.table().asking.entry(from).or_default());
+        let _one_at_a_time = asking.lock().await;
+        // Somebody else may have asked meanwhile.
+        if matches!(self.claim(from, sender), Claim::Known) {
+            return Ok(());
+        }
+        let is_there =
+            (!afresh && lives.is_present(from, current.life)) || self.answers(&current).await;
+        if !is_there {
+            tracing::info!(
+                server = from,
+                was = %current.rpc_addr,
+                is = %sender.rpc_addr,
+                "a server has started again"
+            );
+            lives.accept(from, sender);
+            return Ok(());
+        }
+        let now = lives.clock.now();
+        lives.table().present.insert(from, (current.life, now));
+        // Where the log does not know the process that is there, it does not decide for it either.
+        let recorded = lives.recorded(from, &sender.store_id).map(|(life, _)| life);
+        Err(if recorded == Some(current.life) {
+            Refusal::InUse(current.rpc_addr)
+        } else {
+            Refusal::OtherLife(lives.sender())
+        })
+    }
+
+    /// Another process with this server's own id.
+    fn admit_own(&self, sender: &Sender) -> Result<(), Refusal> {
+        let own = self.lives.sender();
+        if sender.life == own.life {
+            return Ok(());
+        }
+        let is_copy = sender.store_id == own.store_id;
+        Err(match (own.incarnation, sender.incarnation) {
+            (Some(_), None) if is_copy => Refusal::InUse(own.rpc_addr),
+            // The log tells, or will.
+            (Some(_) | None, _) => Refusal::OtherLife(own),
+        })
+    }
+
+    fn claim(&self, from: NodeId, sender: &Sender) -> Claim {
+        let Some(current) = self.lives.current(from, &sender.store_id) else { return Claim::Later };
+        if current.life == sender.life {
+            return Claim::Known;
+        }
+        let recorded = self.lives.recorded(from, &sender.store_id);
+        match (sender.incarnation, recorded) {
+            // Only the log gives incarnations: what it says here is older.
+            (Some(theirs), Some((_, newest))) if is_later(theirs, newest) => Claim::Later,
+            (Some(_), Some((life, _))) if life != sender.life => Claim::Earlier(current.rpc_addr),
+            (Some(_) | None, _) => Claim::Disputed(current),
+        }
+    }
+
+    /// Whether this very process still answers at its address.
+    pub(super) async fn answers(&self, process: &Sender) -> bool {
+        if process.life == self.lives.own {
+            return true;
+        }
+        let answer = self.call_address(&process.rpc_addr, Request::WhoAreYou, PROBE_TIMEOUT).await;
+        matches!(answer, Ok(Response::Identity(there)) if there.life == process.life)
+    }
+
+    /// Takes note of why a member did not look at a request.
+    pub(super) async fn note_refusal(&self, member: NodeId, refusal: &Refusal) {
+        if let Refusal::OtherLife(sender) = refusal {
+            // If it may speak for the member, the next request is meant for it.
+            if let Err(refusal) = self.admit_life(member, sender, false).await {
+                tracing::debug!(member, %refusal, "another process answers for a server");
+            }
+        }
+        self.lives.told(refusal);
+    }
+}

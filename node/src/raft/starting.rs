@@ -1,0 +1,240 @@
+//! How a process becomes the one that speaks for its server.
+//!
+//! A process that has booted asks every server it knows of whether its identity is free, and only then
+//! votes and takes entries. As soon as there is a leader it asks that to enter its boot into the log.
+//! When this node has applied the entry, it has its incarnation, and the commands that were waiting go.
+//! None of it is asked of a server that is known already, so a change of leaders does not wait for it.
+//!
+//! What the log says then is what the leader makes the membership say: a server that came from another
+//! address is a member at that address.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use quorate_storage::command::{Duty, Held, Start};
+use quorate_storage::raft::{Life, NodeId, Peer, Position};
+use quorate_storage::state::ServerLife;
+
+use super::membership::{Membership, is_another_store};
+use super::protocol::{ChangeRefusal, Forwarded, Introduction, Refusal, Request, Response, Sender};
+use super::transport::Purpose;
+
+/// Pause between two attempts to be entered into the log.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// The same after [`HURRIED_ROUNDS`].
+const LONG_PAUSE: Duration = Duration::from_secs(1);
+/// Rounds with the short pause: five seconds, in which a cluster that starts elects a leader.
+const HURRIED_ROUNDS: u32 = 50;
+/// The first round of greetings holds up what a restarted server does for the others: whoever does not
+/// answer within this time is not waited for.
+const FIRST_GREETING_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the leader may take: it asks the process before, twice, and waits for the log.
+const START_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a process that does not answer is asked again before another one ends it for good.
+const PROBES: u32 = 2;
+/// What servers hold is entered into the log this often, while there is something new.
+const HELD_EVERY: Duration = Duration::from_secs(10);
+
+impl Membership {
+    /// Asks everybody whether this identity is free, then has this boot entered into the log. Returns
+    /// once it is.
+    pub async fn announce(&self) {
+        let lives = &self.context.lives;
+        let mut leadership = self.leadership.clone();
+        let mut begun = lives.begun();
+        self.greet_everybody_within(FIRST_GREETING_TIMEOUT).await;
+        lives.clear();
+        let mut round = 0;
+        while lives.incarnation().is_none() {
+            leadership.mark_unchanged();
+            self.ask_to_start().await;
+            let pause = if round < HURRIED_ROUNDS { ROUND_PAUSE } else { LONG_PAUSE };
+            tokio::select! {
+                _ = begun.changed() => {}
+                changed = leadership.changed() => if changed.is_err() { return },
+                () = self.context.clock.sleep(pause) => {
+                    // Somebody may have moved, or may have to tell this server something.
+                    self.greet_everybody().await;
+                }
+            }
+            round += 1;
+        }
+    }
+
+    async fn ask_to_start(&self) {
+        let leader = self.leadership.borrow().leader.clone();
+        let Some((id, peer)) = leader else { return };
+        let own = self.introduction.clone();
+        let answer = if id == own.id {
+            let answer = self.start_here(&own, &self.context.lives.sender()).await;
+            answer.inspect_err(|refusal| self.context.lives.told(refusal)).ok()
+        } else {
+            let (purpose, request) = (Purpose::Control, Request::Start(own));
+            match self.context.call(id, &peer, purpose, request, START_TIMEOUT).await {
+                Ok(Response::Changed(answer)) => Some(answer),
+                Ok(_) | Err(_) => None,
+            }
+        };
+        match answer {
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => tracing::debug!(%refusal, "this start is not in the log yet"),
+            None => tracing::debug!("the leader does not enter this start into the log yet"),
+        }
+    }
+
+    /// Enters a server's boot into the log, as the leader.
+    ///
+    /// # Errors
+    /// A [`ChangeRefusal`] where the server is to ask again, a [`Refusal`] where it must end.
+    pub async fn start_here(
+        &self,
+        newcomer: &Introduction,
+        sender: &Sender,
+    ) -> Result<Result<(), ChangeRefusal>, Refusal> {
+        let (lives, id) = (&self.context.lives, newcomer.id);
+        let term = self.leadership.borrow().term;
+        let published = lives.published().filter(|published| {
+            // What earlier leaders committed is applied once an entry of this term is.
+            published.last_applied.is_some_and(|applied| applied.leader_id.term == term)
+        });
+        let (Ok(()), Some(published)) = (self.must_lead(), published) else {
+            return Ok(Err(ChangeRefusal::NotLeader(None)));
+        };
+        match self.members().get(&id) {
+            None => return Ok(Err(ChangeRefusal::Unknown)),
+            Some(peer) if is_another_store(peer, &newcomer.peer) => {
+                return Ok(Err(ChangeRefusal::IdTaken(id)));
+            }
+            Some(_) => {}
+        }
+        let known = published.state.life(id);
+        if known.is_some_and(|known| known.life == sender.life) {
+            return Ok(Ok(()));
+        }
+        lives.refuse_lost(newcomer, sender)?;
+        if let Some(lacks) = lives.acknowledged.lacks(id, sender.life, term, &newcomer.boot) {
+            return Err(Refusal::Lost(lacks));
+        }
+        if let Some(known) = known
+            && self.still_answers(known).await
+        {
+            return Err(Refusal::InUse(known.rpc_addr.clone()));
+        }
+        let start = start_of(newcomer, sender, known.map(|known| known.life));
+        tracing::info!(server = id, at = %start.rpc_addr, "a server has started");
+        let fate = self.intake.submit_at_once(Duty::Started(Box::new(start))).await;
+        Ok(if fate == Forwarded::Committed { Ok(()) } else { Err(ChangeRefusal::Interrupted) })
+    }
+
+    async fn still_answers(&self, known: &ServerLife) -> bool {
+        let process = Sender {
+            life: known.life,
+            incarnation: Some(known.incarnation),
+            store_id: known.store_id.clone(),
+            rpc_addr: known.rpc_addr.clone(),
+        };
+        for _ in 0..PROBES {
+            if self.context.answers(&process).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Lets the membership say, as the leader, what the log says of its servers' addresses.
+    pub async fn follow_addresses(&self) {
+        let Ok(_one_at_a_time) = self.changing.try_lock() else { return };
+        let Some(published) = self.context.lives.published() else { return };
+        if self.is_joint() {
+            return;
+        }
+        let members = self.members().into_iter();
+        let moved: BTreeMap<NodeId, Peer> = members
+            .filter_map(|(id, peer)| {
+                let row = published.state.life(id).filter(|row| row.store_id == peer.store_id)?;
+                let now = Peer {
+                    rpc_addr: row.rpc_addr.clone(),
+                    http_addr: row.http_addr.clone(),
+                    agent_name: row.agent_name.clone(),
+                    ..peer.clone()
+                };
+                (now != peer).then_some((id, now))
+            })
+            .collect();
+        if moved.is_empty() {
+            return;
+        }
+        for (id, peer) in &moved {
+            tracing::info!(server = id, %peer, "a server has moved");
+        }
+        // The voters stay the same, so this is no joint change. The ids keep their data directories: no
+        // address can lead to a server that could vote a second time.
+        let change = ChangeMembers::SetNodes(moved);
+        if let Err(error) = self.raft.change_membership(change, true).await {
+            tracing::info!(%error, "the membership does not show new addresses yet");
+        }
+    }
+
+    /// Enters into the log what servers hold, as the leader.
+    pub async fn note_held(&self, noted: &mut Noted) {
+        let term = self.leadership.borrow().term;
+        let Some(published) = self.context.lives.published() else { return };
+        let Some(applied) = published.last_applied.map(Position::from) else { return };
+        let lives: BTreeMap<NodeId, Life> =
+            published.state.lives().map(|(id, row)| (id, row.life)).collect();
+        let now = self.context.clock.now();
+        let is_due = noted.at.is_none_or(|at| now.since(at) >= HELD_EVERY) || noted.lives != lives;
+        if !is_due {
+            return;
+        }
+        let own = (self.introduction.id, self.context.lives.own());
+        let own_log = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.replication.as_ref().and_then(|matched| *matched.get(&own.0)?)
+        };
+        // Who has acknowledged something is known exactly: a server that has just started must not be
+        // held to what it acknowledged itself since.
+        let acknowledged = self.context.lives.acknowledged.all(term).into_iter();
+        let all = acknowledged.chain(own_log.map(|entry| (own.0, own.1, entry)));
+        let news = all.filter_map(|(id, life, entry)| {
+            let upto = Position::from(entry).min(applied);
+            // What this very entry adds is no news, or a quiet cluster would write for ever.
+            let is_news = upto.index > noted.upto && lives.get(&id) == Some(&life);
+            is_news.then_some(Held { id, life, upto, term })
+        });
+        let news: Vec<Held> = news.collect();
+        if news.is_empty() {
+            return;
+        }
+        if self.intake.submit_at_once(Duty::Held(news)).await == Forwarded::Committed {
+            let applied = self.context.lives.published().and_then(|version| version.last_applied);
+            *noted = Noted { at: Some(now), upto: applied.map_or(0, |id| id.index), lives };
+        }
+    }
+}
+
+/// What a leader has entered into the log of what servers hold.
+#[derive(Debug, Default)]
+pub struct Noted {
+    at: Option<crate::clock::Moment>,
+    /// Index of the entry that says so.
+    upto: u64,
+    lives: BTreeMap<NodeId, Life>,
+}
+
+fn start_of(newcomer: &Introduction, sender: &Sender, replaces: Option<Life>) -> Start {
+    let Introduction { id, peer, boot, .. } = newcomer;
+    Start {
+        id: *id,
+        life: sender.life,
+        replaces,
+        counted: boot.counted,
+        store_id: peer.store_id.clone(),
+        rpc_addr: peer.rpc_addr.clone(),
+        http_addr: peer.http_addr.clone(),
+        agent_name: peer.agent_name.clone(),
+    }
+}
