@@ -15,9 +15,9 @@ const DATAGRAM_LIMIT: Duration = Duration::from_millis(400);
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(800);
 /// The same where there is no doubt that the link is whole.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// The RPC port speaks HTTP/1.1, and answers this with a status and nothing else.
-const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n";
-/// How its answers end: they have no body.
+/// The RPC port speaks HTTP/1.1, and answers this with a status and headers.
+const QUESTION: &[u8] = b"HEAD / HTTP/1.1\r\nHost: probe\r\n\r\n";
+/// How its answers end: those to HEAD have no body.
 const ANSWER_END: &[u8] = b"\r\n\r\n";
 
 /// Whether a datagram from one address arrives at the other.
