@@ -28,6 +28,9 @@ const MEMBERS_PER_CLIENT: u64 = 1_000_000;
 /// More clients than any load has.
 const CLIENTS_MAX: u64 = 10_000;
 
+/// The fractions of its multiples are spread evenly, wherever one begins and ends.
+const GOLDEN_RATIO: f64 = 0.618_033_988_75;
+
 /// Who does what, where and how often.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -155,8 +158,9 @@ impl Load {
                 prefix: plan.prefix.clone(),
                 shared: Arc::clone(&shared),
             };
-            // Spread the first requests over one pace, so that they do not come in waves.
-            let begin = plan.pace.mul_f64(number as f64 / total as f64);
+            // Spread the first requests of each kind over one pace: writes that came in waves would leave
+            // pauses that are longer than an election.
+            let begin = plan.pace.mul_f64((number as f64 * GOLDEN_RATIO).fract());
             let (setters, raisers) = (plan.setters, plan.setters + plan.raisers);
             let (pace, counters) = (plan.pace, plan.counters);
             clients.spawn(async move {
