@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use quorate_storage::command::Agent;
 use uuid::Uuid;
 
-use crate::address::HostPort;
+use crate::host::address::HostPort;
 
 /// Id of the check that says whether a node is alive.
 pub const SERF_HEALTH: &str = "serfHealth";

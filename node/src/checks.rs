@@ -66,9 +66,9 @@ use quorate_storage::state::{Probes, State};
 use self::lookup::{Lookups, Resolver};
 use self::schedule::{Run, Schedule};
 use self::under_way::UnderWay;
-use crate::clock::Clock;
+use crate::host::clock::Clock;
+use crate::host::resources::BUDGET;
 use crate::raft::propose::Proposer;
-use crate::resources::BUDGET;
 use crate::watch::Watches;
 
 /// Runs, with the writes of their results, that are under way at a time. Each run has a socket, so where

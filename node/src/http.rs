@@ -15,14 +15,16 @@
 //!
 //! # The map
 //!
-//! One file per area: [`agent`], [`agent_service`], [`agent_check`], [`agent_health`],
-//! [`agent_host`], [`agent_maintenance`], [`agent_member`], [`agent_monitor`], [`agent_stats`],
-//! [`catalog`], [`health`], [`kv`], [`session`], [`txn`], [`event`], [`coordinate`], [`query`],
-//! [`snapshot`], [`status`], [`operator`], [`operator_autopilot`], [`out_of_scope`], [`quorate`]; a new
-//! area is a file and a line in [`endpoints`]. [`mesh`] and [`check_type`] are rules that all ways to
-//! register share. [`params`] reads query strings, [`cached`] what goes with `?cached`, and [`filter`]
-//! the expressions in them, [`near`] sorts by distance, [`blocking`] has the one loop of all blocking
-//! queries, [`heavy`] says where long answers are rendered, [`wire`] turns records of the state into the shapes of the client crate.
+//! | | |
+//! | --- | --- |
+//! | [`api`] | the endpoints, one file for each area |
+//! | [`definition`] | the rules for services and checks that all ways to register share |
+//! | [`server`], [`connections`], [`per_client`], [`drain`] | sockets: how many, whose, and how they end |
+//! | [`path`], [`endpoint`], [`call`], [`params`], [`cached`] | a request: path, method, caller, body, query string, `?cached` |
+//! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
+//! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
+//! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
+//! | [`process`] | what the API may ask of the process around the node |
 //!
 //! # What it does not know
 //!
@@ -31,49 +33,26 @@
 //!
 //! [`Command`]: quorate_storage::command::Command
 
-mod agent;
-mod agent_check;
-mod agent_health;
-mod agent_host;
-mod agent_maintenance;
-mod agent_member;
-mod agent_monitor;
-mod agent_service;
-mod agent_stats;
+mod api;
 mod blocking;
 mod cached;
 mod call;
-mod catalog;
-mod check_type;
 mod compress;
 pub mod connections;
-mod coordinate;
+pub(crate) mod definition;
 mod drain;
 mod endpoint;
 mod error;
-mod event;
 mod filter;
-mod health;
 mod heavy;
-mod kv;
-mod mesh;
 mod near;
-mod operator;
-mod operator_autopilot;
-mod out_of_scope;
 mod params;
-pub(crate) mod parse_definition;
 mod path;
 pub mod per_client;
-mod query;
-mod quorate;
+pub mod process;
 mod regexp;
 mod reply;
 pub mod server;
-mod session;
-mod snapshot;
-mod status;
-mod txn;
 mod wire;
 
 use std::convert::Infallible;
@@ -87,13 +66,13 @@ use axum::response::Response;
 use axum::routing::any;
 use tower::ServiceExt as _;
 
-pub(crate) use agent_service::check_meta;
+pub(crate) use api::check_meta;
 pub(crate) use call::AGENT_HEADER;
 
+use crate::host::supervise;
 use crate::node::Node;
-use crate::process::Process;
-use crate::supervise;
 use endpoint::Endpoint;
+use process::Process;
 
 /// The version of Consul whose API this is, which clients compare with the least they need.
 pub const CONSUL_VERSION: &str = "1.21.4";
@@ -110,7 +89,7 @@ impl Api {
     /// The API of `node`, in this process.
     #[must_use]
     pub fn new(node: &Arc<Node>, process: Arc<Process>) -> Self {
-        let endpoints = endpoints();
+        let endpoints = api::endpoints();
         let paths = path::Paths::new(endpoints.iter().map(Endpoint::path));
         let mut router = Router::new();
         for endpoint in endpoints {
@@ -152,37 +131,6 @@ impl Api {
     }
 }
 
-/// Every endpoint there is.
-fn endpoints() -> Vec<Endpoint> {
-    [
-        agent::endpoints(),
-        agent_service::endpoints(),
-        agent_check::endpoints(),
-        agent_health::endpoints(),
-        agent_host::endpoints(),
-        agent_maintenance::endpoints(),
-        agent_member::endpoints(),
-        agent_monitor::endpoints(),
-        catalog::endpoints(),
-        health::endpoints(),
-        kv::endpoints(),
-        session::endpoints(),
-        txn::endpoints(),
-        event::endpoints(),
-        coordinate::endpoints(),
-        query::endpoints(),
-        snapshot::endpoints(),
-        status::endpoints(),
-        operator::endpoints(),
-        operator_autopilot::endpoints(),
-        out_of_scope::endpoints(),
-        quorate::endpoints(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
 /// Routes an endpoint's path to it; a path that ends with a slash also routes all that begins with
 /// it.
 fn mount(router: Router, node: &Arc<Node>, process: &Arc<Process>, endpoint: Endpoint) -> Router {
@@ -205,50 +153,4 @@ async fn unknown_path() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_FOUND;
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use quorate_storage::txn::{KeyVerb, RowVerb};
-
-    use super::*;
-
-    /// The harness knows which verbs its workloads use, so it has to know all there are. New ones go into
-    /// its file, with the workloads that use them, if any do.
-    #[test]
-    fn the_harness_lists_every_verb() {
-        let listed = include_str!("../../jepsen-style-tests/src/verbs.txt");
-        let listed = listed.lines().filter(|line| !line.starts_with('#'));
-        let listed = listed.map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
-        let (operations, listed): (BTreeSet<_>, BTreeSet<_>) =
-            listed.partition(|verb| verb.starts_with("TXN "));
-        let refused: BTreeSet<_> = out_of_scope::endpoints().iter().map(Endpoint::path).collect();
-        let served = endpoints();
-        let served = served.iter().filter(|endpoint| !refused.contains(endpoint.path()));
-        let served: BTreeSet<_> = served
-            .flat_map(|endpoint| {
-                endpoint.methods().map(move |method| format!("{method} {}", endpoint.path()))
-            })
-            .collect();
-        assert_eq!(listed, served);
-        for operation in operations {
-            let (table, word) = operation["TXN ".len()..].split_once('/').unwrap();
-            let is_known = match table {
-                "KV" => KeyVerb::from_word(word).is_some(),
-                _ => RowVerb::from_word(word).is_some(),
-            };
-            assert!(is_known, "{operation}");
-        }
-    }
-
-    #[test]
-    fn every_path_is_routed_once() {
-        let mut paths: Vec<_> = endpoints().iter().map(Endpoint::path).collect();
-        paths.sort_unstable();
-        let count = paths.len();
-        paths.dedup();
-        assert_eq!(paths.len(), count);
-    }
 }

@@ -26,18 +26,18 @@ use quorate_storage::record::{CheckStatus, NodeKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::address::HostPort;
 use crate::agent;
 use crate::checks::Checks;
-use crate::cluster_clock::ClusterClock;
+use crate::host::address::HostPort;
+use crate::host::supervise::spawn_on;
 use crate::raft::Raft;
+use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::Leadership;
 use crate::raft::membership::Membership;
 use crate::raft::propose::Proposer;
 use crate::raft::starting::Noted;
-use crate::supervise::spawn_on;
 
 /// A server that has not answered for this long is critical in the catalogue.
 const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);

@@ -25,7 +25,8 @@
 //!
 //! [`node::Node`] owns every task and wires the rest. It is handed what differs between a process and a
 //! simulation ([`node::NodeParts`]): the log, the snapshots, a [`raft::transport::Transport`], a
-//! [`clock::Clock`] and an [`identity::Identity`]. [`server`] hands it sled, files, HTTP and the
+//! [`Clock`](host::clock::Clock) and an
+//! [`Identity`](raft::identity::Identity). [`process::server`] hands it sled, files, HTTP and the
 //! machine's clock; `tests/in_process.rs` hands it memory and a seed.
 //!
 //! # How a write passes
@@ -39,7 +40,7 @@
 //!    comes meanwhile becomes the next one. That is the group commit. Heartbeats go a way of their own
 //!    ([`raft::lane`]), so that large values do not delay them.
 //! 4. The entry is durable on a majority, then committed, then applied *on the node that took the
-//!    request*, and **that apply answers the client** ([`observe`]). So what a client was told it can
+//!    request*, and **that apply answers the client** ([`node::observe`]). So what a client was told it can
 //!    read here at once, `?stale` included, and no reply between nodes has to arrive for it.
 //! 5. Touched topics go to a set; a task of its own wakes the blocking queries ([`watch`]).
 //!
@@ -58,7 +59,7 @@
 //!
 //! # How time passes
 //!
-//! Only [`clock`] reads a clock, and it tells how long, never what time it is. Only [`leader`] makes
+//! Only [`host::clock`] reads a clock, and it tells how long, never what time it is. Only [`leader`] makes
 //! cluster time of it, stamped on the entries of its own term, and only it proposes expiry. It stands
 //! still in doubt: in the first two seconds of a leadership, without a quorum, after a pause, while
 //! heartbeats wait. What that costs is that something silent lives a little longer; what it saves is that
@@ -98,29 +99,38 @@
 //!
 //! # Where to find what
 //!
-//! | file | what |
+//! ```text
+//!   process    the command line, settings, start and stop
+//!      │
+//!     http     Consul's API
+//!      │
+//!     node     one running node, put together from everything below
+//!      │
+//!    leader    what a node does because it leads
+//!      │
+//!    checks    HTTP, TCP, gRPC and other checks, run by the leader
+//!      │
+//!  raft, watch     consensus; who waits for which change
+//!      │
+//!     host     what the machine gives: time, tasks, sockets, disk, log
+//! ```
+//!
+//! | room | what to look for there |
 //! | --- | --- |
-//! | [`cli`], [`config`], [`server`] | the process: flags, directories, listeners, signals |
-//! | [`consul_agent`] | `quorate agent`: Consul's flags and files, and the services that they define |
-//! | [`listen`] | TCP addresses and sockets in the file system |
-//! | [`recover`] | `quorate recover`, for a cluster that has lost its quorum for good |
-//! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls |
-//! | [`raft`] | consensus: transport, forwarding, barrier, membership |
-//! | [`leader`] | what a node does because it leads: time, expiry, the catalogue of servers |
-//! | [`checks`] | HTTP, TCP, gRPC and other checks that the leader runs |
+//! | [`process`] | flags and settings ([`process::cli`], [`process::config`]), starting and stopping a server ([`process::server`]), `quorate agent` with Consul's flags and files ([`process::consul_agent`]), `quorate recover` ([`process::recover`]) |
+//! | [`http`] | the API: connections, requests, answers; in `http/api/` one file for each area, in `http/definition/` the rules for what clients register |
+//! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls; its metrics; what it logs about lost servers ([`node::outages`]) and changed services ([`node::changes`]); what it does when something was applied ([`node::observe`]) |
+//! | [`leader`] | what a node does because it leads: time, expiry, the catalogue's picture of the servers |
+//! | [`checks`] | the checks that the leader runs, one file for each kind |
+//! | [`raft`] | consensus: transport, forwarding, barrier, membership, cluster time ([`raft::cluster_clock`]), log size ([`raft::compaction`]), what a node remembers of itself ([`raft::identity`]) |
 //! | [`watch`] | topics and who waits for them |
-//! | [`observe`] | what happens in a node when something was applied |
 //! | [`agent`] | who is asking: the agent of each client host |
-//! | [`http`] | Consul's API, one file for each area |
-//! | [`clock`], [`identity`] | time, and what a node remembers of itself, as parameters |
-//! | [`compaction`] | keeps the log small in bytes |
-//! | [`logging`], [`outages`], [`changes`] | the log: its form; servers and quorum lost; services and checks that change |
-//! | [`process`], [`log_stream`], [`host`] | what the API tells of the process and the machine |
-//! | [`supervise`] | who owns the tasks, and what becomes of one that panics |
-//! | [`metrics`] | `/metrics` |
-//! | [`disk`] | room on the disk: warnings, figures, the ballast |
-//! | [`resources`], [`log_rate`] | who gets how many descriptors; log lines that come in thousands |
+//! | [`host`] | clock, tasks and their panics, listeners and addresses, descriptors, the disk, the process's own log |
 //! | [`mutants`] | servers that are broken on purpose; a shipped build has none |
+//!
+//! A new endpoint is a file in `http/api/`, a new kind of check a file in `checks/`, a new duty of the
+//! leader a file in `leader/`. What other protocols will serve (DNS, the dashboard) belongs beside
+//! [`http`] and asks [`node`] as it does.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -135,34 +145,13 @@
     reason = "these notes are for who works on the code, and name its private parts too"
 )]
 
-pub mod address;
 pub mod agent;
-pub mod changes;
 pub mod checks;
-pub mod cli;
-pub mod clock;
-pub mod cluster_clock;
-pub mod compaction;
-pub mod config;
-pub mod consul_agent;
-pub mod disk;
 pub mod host;
 pub mod http;
-pub mod identity;
 pub mod leader;
-pub mod listen;
-pub mod log_rate;
-pub mod log_stream;
-pub mod logging;
-pub mod metrics;
 pub mod mutants;
 pub mod node;
-pub mod observe;
-pub mod outages;
 pub mod process;
 pub mod raft;
-pub mod recover;
-pub mod resources;
-pub mod server;
-pub mod supervise;
 pub mod watch;

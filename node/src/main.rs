@@ -3,5 +3,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    quorate::cli::main()
+    quorate::process::cli::main()
 }

@@ -12,7 +12,7 @@ use quorate_storage::State;
 use quorate_storage::command::{Command, KvDeleteMode, KvPutMode, Outcome, Rejection};
 use quorate_storage::record::KvEntry;
 
-use crate::config::ConfigError;
+use crate::process::config::ConfigError;
 
 /// The environment variable that names the mutant to be.
 pub const CHOOSES: &str = "QUORATE_MUTANT";

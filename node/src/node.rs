@@ -10,6 +10,11 @@
 //!                                            └── topics ──> Watches ──> blocking queries
 //! ```
 
+pub mod changes;
+pub mod metrics;
+pub mod observe;
+pub mod outages;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,19 +35,18 @@ use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::observe::ApplyObserver;
 use crate::agent::{self, OwnHost};
-use crate::changes;
 use crate::checks::{CheckOutput, Checks, ProbeCounts};
-use crate::clock::{Clock, TimedOut};
-use crate::cluster_clock::ClusterClock;
-use crate::config::Advertised;
-use crate::identity::Identity;
+use crate::host::clock::{Clock, TimedOut};
+use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
 use crate::mutants;
-use crate::observe::ApplyObserver;
-use crate::outages;
+use crate::process::config::Advertised;
+use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::context::Context;
 use crate::raft::failure_detector::FailureDetector;
+use crate::raft::identity::Identity;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{self, LeaderContact, Leadership};
 use crate::raft::lives::Lives;
@@ -55,7 +59,6 @@ use crate::raft::service::Service;
 use crate::raft::transport::Transport;
 use crate::raft::warnings::Warnings;
 use crate::raft::{LogLimits, Raft, openraft_config};
-use crate::supervise::Supervisor;
 use crate::watch::Watches;
 
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.

@@ -1,85 +1,10 @@
-//! What the API may ask of the process around the node.
+//! The process around a node: the command line, settings, start and stop.
 //!
-//! A node in a simulation has no process, so everything here may be absent.
+//! [`cli`] reads the command line and hands over to one of: [`server`], a server of Quorate's own
+//! settings ([`config`]); [`consul_agent`], a server or client agent of Consul's; [`recover`].
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use axum::http::HeaderMap;
-use tokio::sync::{mpsc, oneshot};
-
-use crate::disk::Disk;
-use crate::http::connections::Connections;
-use crate::log_stream::Logs;
-use crate::metrics::Figure;
-
-/// Reloads that may wait for each other; one more is refused.
-const RELOADS_MAX: usize = 4;
-
-/// The process around a node.
-#[derive(Debug, Default)]
-pub struct Process {
-    /// Its log.
-    pub logs: Logs,
-    /// Where its data is kept.
-    pub data_dir: Option<PathBuf>,
-    /// Its configuration files, if there are any to read again.
-    pub reload: Option<Reload>,
-    /// Headers that its operator wants in every answer.
-    pub response_headers: HeaderMap,
-    /// What its operator allows.
-    pub limits: ApiLimits,
-    /// The connections of its clients.
-    pub connections: Arc<Connections>,
-    /// The disk with its data.
-    pub disk: Arc<Disk>,
-}
-
-impl Process {
-    /// What `/metrics` tells of the process, beside the node's figures.
-    #[must_use]
-    pub fn figures(&self) -> Vec<Figure> {
-        let mut figures = self.connections.figures();
-        figures.extend(self.disk.figures());
-        figures
-    }
-}
-
-/// What an operator allows clients; `None` is what Quorate allows otherwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ApiLimits {
-    /// The shortest TTL of a session, in nanoseconds.
-    pub session_ttl_min_nanos: Option<i64>,
-    /// The largest value of a key, in bytes.
-    pub value_bytes: Option<usize>,
-    /// The largest body of a transaction, in bytes.
-    pub txn_bytes: Option<usize>,
-    /// Connections from one IP address.
-    pub connections_per_client: Option<usize>,
-}
-
-/// Asks for the configuration files to be read again.
-#[derive(Debug, Clone)]
-pub struct Reload(mpsc::Sender<ReloadRequest>);
-
-/// A reload that was asked for: the sender waits for what became of it.
-pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
-
-impl Reload {
-    /// A handle, and where its requests arrive.
-    #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
-        let (sender, receiver) = mpsc::channel(RELOADS_MAX);
-        (Self(sender), receiver)
-    }
-
-    /// Reads the files again, and returns when what they say holds.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with them, or that nobody carried it out.
-    pub async fn run(&self) -> Result<(), String> {
-        let (sender, done) = oneshot::channel();
-        self.0.try_send(sender).map_err(|_| "a reload is under way already".to_owned())?;
-        done.await.unwrap_or_else(|_| Err("this server is stopping".to_owned()))
-    }
-}
+pub mod cli;
+pub mod config;
+pub mod consul_agent;
+pub mod recover;
+pub mod server;

@@ -13,10 +13,13 @@
 //!   is; [`starting`] is how a process becomes that.
 
 pub mod acknowledged;
+pub mod cluster_clock;
+pub mod compaction;
 pub mod context;
 pub mod failure_detector;
 pub mod handover;
 pub mod http_transport;
+pub mod identity;
 pub mod intake;
 pub mod lane;
 pub mod leadership;
@@ -58,7 +61,7 @@ const APPEND_ENTRIES_MAX: u64 = 256;
 /// A new server may vote once it is at most this far behind. (In this version, openraft uses its
 /// "replication lag threshold" for nothing else.)
 const CAUGHT_UP_ENTRIES: u64 = 500;
-/// How many entries the log may hold. (In bytes it is bounded as well, see [`crate::compaction`].)
+/// How many entries the log may hold. (In bytes it is bounded as well, see [`crate::raft::compaction`].)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimits {
     /// A snapshot is built after this many entries.

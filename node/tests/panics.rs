@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use quorate::supervise::{Supervisor, contained, watch_panics};
+use quorate::host::supervise::{Supervisor, contained, watch_panics};
 
 #[tokio::test]
 async fn a_panic_that_nobody_contains_is_a_failure_and_a_contained_one_is_not() {

@@ -3,5 +3,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    quorate::cli::main_of_mutants()
+    quorate::process::cli::main_of_mutants()
 }

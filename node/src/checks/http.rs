@@ -20,7 +20,7 @@ use url::Url;
 use super::Finding;
 use super::connect::{Tls, beside, connect};
 use super::lookup::Resolver;
-use crate::clock::Clock;
+use crate::host::clock::Clock;
 
 /// How many redirects are followed (Go's limit).
 const REDIRECTS_MAX: usize = 10;

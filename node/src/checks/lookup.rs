@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::clock::{Clock, Moment};
-use crate::supervise;
+use crate::host::clock::{Clock, Moment};
+use crate::host::supervise;
 
 /// Look-ups that may run at a time. Each occupies a thread for as long as the resolver takes, whatever
 /// the check's timeout is; those beyond wait, where they can be given up.

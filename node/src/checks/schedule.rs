@@ -8,7 +8,7 @@ use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
 use tokio::task::AbortHandle;
 
 use super::{Finding, OUTPUT_EVERY};
-use crate::clock::Moment;
+use crate::host::clock::Moment;
 
 /// One run of one check.
 #[derive(Debug, Clone)]

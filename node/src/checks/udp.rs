@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 use super::Finding;
 use super::connect::words;
 use super::lookup::Resolver;
-use crate::clock::Clock;
+use crate::host::clock::Clock;
 
 /// Sends the datagram and listens until the time is over.
 pub(super) async fn probe(

@@ -6,7 +6,7 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::Step;
 use super::schedule::Run;
-use crate::supervise;
+use crate::host::supervise;
 
 /// Tasks, each of them a step of a run. Dropped, it ends them all.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_that_panics_or_is_ended_is_over_and_its_check_runs_again() {
-        let clock = crate::clock::Clock::monotonic();
+        let clock = crate::host::clock::Clock::monotonic();
         let mut schedule = super::super::schedule::Schedule::default();
         let mut under_way = UnderWay::default();
         assert!(under_way.next().await.is_none());

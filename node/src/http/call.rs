@@ -17,9 +17,9 @@ use super::error::ApiError;
 use super::filter::{self, Filter};
 use super::params::{Params, ReadOptions};
 use super::reply::{Layout, Reply};
-use crate::metrics::Figure;
+use crate::http::process::Process;
+use crate::node::metrics::Figure;
 use crate::node::{Node, ProposeError};
-use crate::process::Process;
 
 /// The largest JSON body.
 pub(super) const MAX_JSON_BYTES: usize = 1024 * 1024;

@@ -1,7 +1,7 @@
 //! How many clients are connected, and how many may be.
 //!
 //! Connections take descriptors, requests and HTTP/2 streams do not. What the process needs for its log,
-//! its snapshots and its peers is not given to clients ([`crate::resources`]). One connection more is
+//! its snapshots and its peers is not given to clients ([`crate::host::resources`]). One connection more is
 //! accepted only to be told so: it gets an answer to one request, which is 503 unless it asks how the
 //! server is ([`is_served_beyond_the_limit`]), so that a probe does not take a busy server for a dead one.
 
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::log_rate::LogRate;
-use crate::metrics::{Figure, counter, gauge};
-use crate::resources::BUDGET;
+use crate::host::clock::Clock;
+use crate::host::log_rate::LogRate;
+use crate::host::resources::BUDGET;
+use crate::node::metrics::{Figure, counter, gauge};
 
 /// Connections beyond the limit that are told so at a time; what the process keeps for itself has room
 /// for them. One more is closed at once.

@@ -15,7 +15,7 @@ use hyper::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::EXPECT;
 
-use crate::supervise;
+use crate::host::supervise;
 
 /// How much is read in vain before the connection is closed.
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;

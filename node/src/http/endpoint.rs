@@ -16,8 +16,8 @@ use super::error::ApiError;
 use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
 use super::reply::Reply;
+use crate::http::process::Process;
 use crate::node::Node;
-use crate::process::Process;
 
 const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 

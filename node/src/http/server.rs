@@ -27,10 +27,10 @@ use super::connections::{Admission, Connections, Place, is_served_beyond_the_lim
 use super::drain::Drained;
 use super::error::ApiError;
 use super::per_client::{Counted, PerClient};
-use crate::clock::Clock;
-use crate::listen::{Listener, Stream};
-use crate::log_rate::LogRate;
-use crate::supervise::contained;
+use crate::host::clock::Clock;
+use crate::host::listen::{Listener, Stream};
+use crate::host::log_rate::LogRate;
+use crate::host::supervise::contained;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use quorate_client::types::{Empty, ServiceAddress, Weights};
 use quorate_storage::record::{self, NodeKind, SessionBehavior};
 use quorate_storage::{Millis, State};
 
-use super::mesh;
+use super::definition::mesh;
 
 /// Nanoseconds in a millisecond.
 const NANOS_PER_MILLI: u64 = 1_000_000;

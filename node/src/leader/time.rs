@@ -16,7 +16,7 @@ use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::{ClusterTime, Millis};
 
 use super::Leader;
-use crate::clock;
+use crate::host::clock;
 use crate::raft::leadership::has_quorum;
 use crate::raft::protocol::Forwarded;
 

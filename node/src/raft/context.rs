@@ -9,8 +9,8 @@ use super::lives::Lives;
 use super::protocol::{Envelope, Request, Response, Sender};
 use super::transport::{Purpose, Transport, TransportError};
 use super::warnings::{Warnings, refusal_text};
-use crate::clock::Clock;
-use crate::identity::Identity;
+use crate::host::clock::Clock;
+use crate::raft::identity::Identity;
 
 /// Shared by the parts of a node; cheap to clone.
 #[derive(Debug, Clone)]

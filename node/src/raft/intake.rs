@@ -23,9 +23,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use super::Raft;
 use super::lane::{ByLane, Lane};
 use super::protocol::Forwarded;
-use crate::clock::{Clock, Moment};
-use crate::cluster_clock::ClusterClock;
-use crate::supervise::contained;
+use crate::host::clock::{Clock, Moment};
+use crate::host::supervise::contained;
+use crate::raft::cluster_clock::ClusterClock;
 
 /// Commands in one entry.
 pub const ENTRY_COMMANDS_MAX: usize = 1_024;

@@ -12,7 +12,7 @@ use quorate_storage::raft::{NodeId, Peer};
 use tokio::sync::watch;
 
 use super::{ELECTION_MS_MAX, Raft};
-use crate::clock::{Clock, Moment};
+use crate::host::clock::{Clock, Moment};
 
 /// A leader counts as known for so long after it was last heard: two election timeouts.
 const LEADER_HEARD_WITHIN: Duration = Duration::from_millis(2 * ELECTION_MS_MAX);

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use super::acknowledged::Acknowledged;
 use super::context::Context;
 use super::protocol::{Introduction, Refusal, Request, Response, Sender};
-use crate::clock::{Clock, Moment};
+use crate::host::clock::{Clock, Moment};
 
 /// How long a process may take to say who it is before it counts as gone. Where nothing listens, the
 /// answer comes at once.

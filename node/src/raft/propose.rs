@@ -32,10 +32,10 @@ use super::lane::{ByLane, Lane};
 use super::leadership::Leadership;
 use super::protocol::{Forwarded, Request, Response};
 use super::transport::{Purpose, TransportError};
-use crate::clock::Moment;
+use crate::host::clock::Moment;
+use crate::host::supervise::{catch, contained};
 use crate::mutants;
 use crate::node::ProposeError;
-use crate::supervise::{catch, contained};
 
 /// Batches of one lane on their way to the leader.
 const FORWARDS_IN_FLIGHT_MAX: usize = 4;

@@ -19,8 +19,8 @@ use super::context::Context;
 use super::leadership::Leadership;
 use super::protocol::{Request, Response};
 use super::transport::Purpose;
+use crate::host::supervise::contained;
 use crate::node::ReadError;
-use crate::supervise::contained;
 
 /// Pause before a barrier that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);

@@ -17,7 +17,7 @@ use quorate_storage::snapshot::Snapshot;
 
 use super::protocol::{Envelope, Response, SnapshotHeader};
 use super::service::Service;
-use crate::supervise;
+use crate::host::supervise;
 
 /// Where requests go. The number is the protocol's version.
 pub const CALL_PATH: &str = "/rpc/1/call";

@@ -20,7 +20,7 @@ use super::protocol::{
     Envelope, Forwarded, Introduction, Refusal, Request, Response, Sender, SnapshotHeader,
 };
 use super::read::Barrier;
-use crate::supervise::blocking;
+use crate::host::supervise::blocking;
 
 /// What blocks here.
 const RECEIVING: &str = "writing a snapshot that another server sent";

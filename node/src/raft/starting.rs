@@ -219,7 +219,7 @@ impl Membership {
 /// What a leader has entered into the log of what servers hold.
 #[derive(Debug, Default)]
 pub struct Noted {
-    at: Option<crate::clock::Moment>,
+    at: Option<crate::host::clock::Moment>,
     /// Index of the entry that says so.
     upto: u64,
     lives: BTreeMap<NodeId, Life>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_storage::raft::NodeId;
 
 use super::protocol::Refusal;
-use crate::clock::{Clock, Moment};
+use crate::host::clock::{Clock, Moment};
 
 /// Time between two lines about one thing: often enough to be seen by whoever looks at the log now.
 pub const WARN_EVERY: Duration = Duration::from_secs(10);

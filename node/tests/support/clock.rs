@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use quorate::clock::{Clock, ClockSource, Moment};
+use quorate::host::clock::{Clock, ClockSource, Moment};
 
 /// So many milliseconds of it are a second of the machine's.
 #[derive(Debug)]

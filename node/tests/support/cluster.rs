@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use quorate::config::Advertised;
 use quorate::node::{Consistency, Node, NodeParts, NodeSettings, ProposeError};
+use quorate::process::config::Advertised;
 use quorate::raft::LogLimits;
 use quorate_storage::command::{Command, KvPutMode, Outcome};
 use quorate_storage::raft::{NodeId, Peer};

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use quorate::identity::Identity;
+use quorate::raft::identity::Identity;
 use quorate_storage::raft::Life;
 use quorate_storage::snapshot::MemorySnapshots;
 

@@ -11,8 +11,8 @@ use quorate_storage::raft::{Position, StoredMembership};
 use quorate_storage::snapshot::Snapshot;
 
 use super::*;
-use crate::clock::ClockSource;
-use crate::identity::Identity;
+use crate::host::clock::ClockSource;
+use crate::raft::identity::Identity;
 use crate::raft::protocol::{Boot, Envelope, SnapshotHeader};
 use crate::raft::transport::{Purpose, Transport, TransportError};
 use crate::raft::warnings::Warnings;

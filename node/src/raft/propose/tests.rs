@@ -13,8 +13,8 @@ use quorate_storage::state::SnapshotRecord;
 use quorate_storage::txn::{KeyVerb, TxnOperation};
 
 use super::*;
-use crate::clock::Clock;
-use crate::identity::Identity;
+use crate::host::clock::Clock;
+use crate::raft::identity::Identity;
 use crate::raft::lives::Lives;
 use crate::raft::protocol::{Envelope, SnapshotHeader};
 use crate::raft::transport::Transport;

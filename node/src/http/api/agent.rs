@@ -1,0 +1,263 @@
+//! `/v1/agent/self` and `/v1/agent/members`: what a server says of itself, of the asking host's
+//! agent and of the other members. Answered from what this node knows, without a barrier.
+//!
+//! Members are the servers (role `consul`) and the agents of clients' hosts (role `node`): every node of
+//! the catalogue that an agent made, because scripts deregister the nodes that are no members. The asking
+//! host's agent is always among them, also before its first registration makes its node.
+
+pub(in crate::http) mod check;
+mod health;
+mod host;
+mod maintenance;
+mod member;
+mod monitor;
+pub(in crate::http) mod service;
+mod stats;
+
+pub(crate) use service::check_meta;
+
+use quorate_client::duration;
+use quorate_client::types::TextMap;
+use quorate_client::types::agent::{AgentConfig, AgentSelf, Member};
+use quorate_storage::State;
+use quorate_storage::command::Agent;
+use quorate_storage::raft::Peer;
+use quorate_storage::record::{CheckStatus, Node, NodeKind};
+use serde_json::{Value, json};
+
+use super::session::TTL_MIN_NANOS;
+use crate::agent::SERF_HEALTH;
+use crate::http::CONSUL_VERSION;
+use crate::http::call::{Asked, Call};
+use crate::http::endpoint::{Answer, Endpoint};
+use crate::node::NodeInfo;
+
+/// The revision in a member's `build` tag, which must be `x.y.z:revision`.
+pub(super) const REVISION: &str = "quorate";
+
+/// When this was built, for clients that read a date there.
+pub(super) const BUILD_DATE: &str = "2025-01-01T00:00:00Z";
+
+/// A member's status: alive.
+const ALIVE: u8 = 1;
+/// A member's status: failed.
+const FAILED: u8 = 4;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let own = vec![
+        Endpoint::new("/v1/agent/self").get(|call| Box::pin(std::future::ready(about(&call)))),
+        Endpoint::new("/v1/agent/members").get(|call| Box::pin(std::future::ready(members(&call)))),
+    ];
+    [
+        own,
+        service::endpoints(),
+        check::endpoints(),
+        health::endpoints(),
+        host::endpoints(),
+        maintenance::endpoints(),
+        member::endpoints(),
+        monitor::endpoints(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The agent that asks. A server that does not know its cluster yet answers as its own host's agent:
+/// clients look here first, and wait for an answer.
+fn asking_agent(call: &Call, info: &NodeInfo) -> Agent {
+    match call.asked() {
+        Ok(Asked::One(agent)) => agent,
+        Ok(Asked::All) | Err(_) => Agent {
+            name: info.agent_name.as_str().into(),
+            id: String::new(),
+            address: info.rpc_addr.ip().to_string(),
+        },
+    }
+}
+
+fn about(call: &Call) -> Answer {
+    let info = call.node.info();
+    let ttl_min = call.process.limits.session_ttl_min_nanos.unwrap_or(TTL_MIN_NANOS);
+    let agent = asking_agent(call, &info);
+    let tags = tags(&info.datacenter, &agent.id, info.rpc_addr.port());
+    call.json(&AgentSelf {
+        config: AgentConfig {
+            datacenter: info.datacenter.clone(),
+            node_name: agent.name.to_string(),
+            node_id: agent.id.clone(),
+            revision: REVISION.to_owned(),
+            server: true,
+            version: CONSUL_VERSION.to_owned(),
+            build_date: BUILD_DATE.to_owned(),
+            session_ttl_min: ttl_min,
+        },
+        debug_config: debug_config(&info, &agent, ttl_min),
+        coord: json!({ "Adjustment": 0, "Error": 1.5, "Height": 0.00001, "Vec": [0, 0, 0, 0, 0, 0, 0, 0] }),
+        member: Member {
+            name: agent.name.to_string(),
+            addr: agent.address,
+            port: info.rpc_addr.port(),
+            tags,
+            status: ALIVE,
+            ..protocols()
+        },
+        stats: stats::stats(call, &agent.name),
+        meta: texts([("quorate-version", env!("CARGO_PKG_VERSION"))]),
+    })
+}
+
+/// What people look at: addresses and ports under Consul's names. Ports of what Quorate does not have
+/// are -1, as in a Consul that has them switched off.
+fn debug_config(info: &NodeInfo, agent: &Agent, session_ttl_min_nanos: i64) -> Value {
+    let (rpc, http) = (info.rpc_addr, info.http_addr);
+    let ip = rpc.ip().to_string();
+    let family = if rpc.is_ipv4() { "ipv4" } else { "ipv6" };
+    let rpc_url = format!("tcp://{rpc}");
+    json!({
+        "AdvertiseAddrLAN": ip,
+        "AdvertiseAddrWAN": ip,
+        "BindAddr": ip,
+        "ClientAddrs": [http.ip().to_string()],
+        "ConnectEnabled": false,
+        "DNSAddrs": [],
+        "DNSPort": -1,
+        "Datacenter": info.datacenter,
+        "DevMode": false,
+        "GRPCAddrs": [],
+        "GRPCPort": -1,
+        "GRPCTLSAddrs": [],
+        "GRPCTLSPort": -1,
+        "HTTPAddrs": [format!("tcp://{http}")],
+        "HTTPPort": http.port(),
+        "HTTPSAddrs": [],
+        "HTTPSPort": -1,
+        "NodeID": agent.id,
+        "NodeName": &*agent.name,
+        "PrimaryDatacenter": info.datacenter,
+        "RPCAdvertiseAddr": rpc_url,
+        "RPCBindAddr": rpc_url,
+        "Revision": REVISION,
+        "SerfPortLAN": -1,
+        "SerfPortWAN": -1,
+        "ServerMode": true,
+        "ServerName": info.name,
+        "ServerPort": rpc.port(),
+        "SessionTTLMin": duration::format(session_ttl_min_nanos),
+        "TaggedAddresses": {
+            "lan": ip, (format!("lan_{family}")): ip, "wan": ip, (format!("wan_{family}")): ip,
+        },
+        "Version": CONSUL_VERSION,
+    })
+}
+
+fn members(call: &Call) -> Answer {
+    let info = call.node.info();
+    let filter = call.filter::<Member>()?;
+    let published = call.node.published();
+    let (state, datacenter) = (&published.state, &info.datacenter);
+    let is_wan = call.params.switch("wan")?;
+    let servers = published.membership.nodes().map(|(_, peer)| server(state, peer, datacenter));
+    let mut members: Vec<Member> = servers.collect();
+    if is_wan {
+        // In the list of all datacenters there are servers only, and they carry theirs in their name.
+        for member in &mut members {
+            member.name = format!("{}.{datacenter}", member.name);
+        }
+    } else {
+        members.extend(state.nodes().filter(|node| is_agent(node)).map(|node| {
+            let failed = has_failed(state, &node.name);
+            client(&node.name, &node.id, &node.address, datacenter, failed)
+        }));
+        let own = asking_agent(call, &info);
+        if !members.iter().any(|member| member.name.eq_ignore_ascii_case(&own.name)) {
+            members.push(client(&own.name, &own.id, &own.address, datacenter, false));
+        }
+    }
+    members.retain(|member| filter.keeps(member));
+    call.json(&members)
+}
+
+/// Whether a node is that of a client host's agent, or of a server's host beside the server's own.
+pub(super) fn is_agent(node: &Node) -> bool {
+    match node.kind {
+        NodeKind::Agent | NodeKind::ServerAgent => true,
+        NodeKind::Server | NodeKind::Registered => false,
+    }
+}
+
+/// The agent of a client's host as a member. It listens nowhere.
+fn client(name: &str, id: &str, address: &str, datacenter: &str, failed: bool) -> Member {
+    Member {
+        name: name.to_owned(),
+        addr: address.to_owned(),
+        port: 0,
+        tags: texts([
+            ("build", &format!("{CONSUL_VERSION}:{REVISION}")),
+            ("dc", datacenter),
+            ("id", id),
+            ("role", "node"),
+            ("segment", ""),
+            ("vsn", "2"),
+            ("vsn_max", "3"),
+            ("vsn_min", "2"),
+        ]),
+        status: if failed { FAILED } else { ALIVE },
+        ..protocols()
+    }
+}
+
+/// Whether the cluster has lost a node.
+pub(super) fn has_failed(state: &State, node: &str) -> bool {
+    let health = state.check(node, SERF_HEALTH);
+    health.is_some_and(|check| check.registration.status != CheckStatus::Passing)
+}
+
+/// A server as a member; whether it is alive says the `serfHealth` of its node.
+fn server(state: &State, peer: &Peer, datacenter: &str) -> Member {
+    let (addr, port) = peer.rpc_addr.rsplit_once(':').unwrap_or((&peer.rpc_addr, ""));
+    let port = port.parse().unwrap_or(0);
+    let id = state.node(&peer.name).map_or("", |node| node.id.as_str());
+    let failed = has_failed(state, &peer.name);
+    Member {
+        name: peer.name.clone(),
+        addr: addr.trim_matches(['[', ']']).to_owned(),
+        port,
+        tags: tags(datacenter, id, port),
+        status: if failed { FAILED } else { ALIVE },
+        ..protocols()
+    }
+}
+
+/// The versions of the gossip protocol that Consul's members show; nothing here speaks it.
+fn protocols() -> Member {
+    Member {
+        protocol_min: 1,
+        protocol_max: 5,
+        protocol_cur: 2,
+        delegate_min: 2,
+        delegate_max: 5,
+        delegate_cur: 4,
+        ..Member::default()
+    }
+}
+
+fn tags(datacenter: &str, id: &str, port: u16) -> TextMap {
+    texts([
+        ("acls", "0"),
+        ("build", &format!("{CONSUL_VERSION}:{REVISION}")),
+        ("dc", datacenter),
+        ("id", id),
+        ("port", &port.to_string()),
+        ("raft_vsn", "3"),
+        ("role", "consul"),
+        ("segment", ""),
+        ("vsn", "2"),
+        ("vsn_max", "3"),
+        ("vsn_min", "2"),
+    ])
+}
+
+pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> TextMap {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}

@@ -1,0 +1,258 @@
+//! The command line: what the binaries do with their arguments.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::host::logging::{self, LogFormat};
+use crate::host::resources;
+use crate::mutants;
+use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
+use crate::process::consul_agent::client::{self, ClientSettings};
+use crate::process::consul_agent::flags::{AgentArgs, with_two_dashes};
+use crate::process::consul_agent::settings::{AgentSettings, LogSettings};
+use crate::process::recover::{self, RecoverArgs};
+use crate::process::server::{self, Surroundings};
+
+/// Exit code of a command line that makes no sense.
+const EXIT_USAGE: u8 = 2;
+
+/// Threads for what blocks: snapshots, look-ups of names (at most 32 at a time), compression, backups.
+const BLOCKING_THREADS_MAX: usize = 128;
+/// Longer than any process lives.
+const BLOCKING_THREADS_KEPT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Service discovery that survives its leader: a Raft-replicated cluster with Consul's HTTP API.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs a server of a cluster
+    Server(Box<ServerArgs>),
+    /// Runs a single throw-away server, with its data in a temporary directory
+    Dev(DevArgs),
+    /// Runs a server with the flags and files of a Consul agent
+    Agent(Box<AgentArgs>),
+    /// Founds a new cluster from the data directory of a stopped server, when a majority is lost for good
+    Recover(RecoverArgs),
+}
+
+/// Flags of `quorate dev`.
+#[derive(Debug, Args)]
+struct DevArgs {
+    /// Where clients are served
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8500")]
+    http_addr: SocketAddr,
+}
+
+/// Why a command ended.
+#[derive(Debug)]
+enum Failure {
+    /// Its settings make no sense.
+    Usage(ConfigError),
+    /// It failed.
+    Failed(std::io::Error),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The `quorate` binary: carries out the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    exit_code(carry_out(Cli::parse_from(arguments()).command))
+}
+
+/// What `quorate-mutants` can do beside what `quorate` can.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Parser)]
+#[command(version, about = "Deliberately broken servers, for the fault-injection suite to find")]
+struct MutantsCli {
+    #[command(subcommand)]
+    command: MutantsVerb,
+}
+
+#[cfg(feature = "mutants")]
+#[derive(Debug, Subcommand)]
+enum MutantsVerb {
+    /// Lists the mutants, one on each line, as JSON; QUORATE_MUTANT chooses one
+    Mutants,
+    #[command(flatten)]
+    Quorate(Verb),
+}
+
+/// The `quorate-mutants` binary: the same, and the list of mutants.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn main_of_mutants() -> ExitCode {
+    match MutantsCli::parse_from(arguments()).command {
+        MutantsVerb::Quorate(verb) => exit_code(carry_out(verb)),
+        MutantsVerb::Mutants => {
+            print!("{}", mutants::list());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn carry_out(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Server(args) => server(*args),
+        Verb::Dev(args) => dev(&args),
+        Verb::Agent(args) => agent(*args),
+        Verb::Recover(args) => Ok(recover::run(&args)?),
+    }
+}
+
+/// Says why a command failed, if it did.
+fn exit_code(ended: Result<(), Failure>) -> ExitCode {
+    let (code, error) = match ended {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => (ExitCode::from(EXIT_USAGE), error.to_string()),
+        Err(Failure::Failed(error)) => (ExitCode::FAILURE, error.to_string()),
+    };
+    eprintln!("quorate: {error}");
+    code
+}
+
+/// The command line. `agent` takes Consul's flags, which may have one dash.
+fn arguments() -> Vec<OsString> {
+    with_two_dashes(std::env::args_os().collect())
+}
+
+fn server(args: ServerArgs) -> Result<(), Failure> {
+    let mut config = args.resolve()?;
+    config.remarks = remarks_on_environment();
+    let json = config.log_format == LogFormat::Json;
+    let (logs, _) = logging::begin(&LogSettings { level: "info", json, ..LogSettings::default() })?;
+    run(config, Surroundings { logs, ..Surroundings::default() })
+}
+
+fn dev(args: &DevArgs) -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    server(ServerArgs {
+        data_dir: Some(directory.path().join("data")),
+        name: Some("dev".to_owned()),
+        http_addr: Some(args.http_addr.into()),
+        // Nobody else needs to know it, so it must not be in the way of a cluster on this machine.
+        rpc_addr: Some(free_loopback_address()?.into()),
+        // A server of its own is what was asked for.
+        bootstrap_expect: Some(1),
+        ..ServerArgs::default()
+    })
+}
+
+/// An address at which nobody listens now.
+fn free_loopback_address() -> std::io::Result<SocketAddr> {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn agent(args: AgentArgs) -> Result<(), Failure> {
+    let settings = args.resolve()?;
+    if settings.client_of.is_some() {
+        return client_agent(settings);
+    }
+    let temporary = match settings.server.data_dir {
+        Some(_) => None,
+        None => Some(tempfile::tempdir()?),
+    };
+    let config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
+    let (logs, level) = logging::begin(&settings.log)?;
+    settings.notes.log();
+    let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
+    let surroundings = Surroundings {
+        logs,
+        level,
+        response_headers: settings.response_headers,
+        sources: settings.sources,
+        listeners: Some(settings.listeners),
+        limits: settings.limits,
+        check_output: settings.check_output,
+    };
+    run(config, surroundings)
+}
+
+fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
+    let config = settings.server_config(None)?;
+    let (_, level) = logging::begin(&settings.log)?;
+    settings.notes.log();
+    let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
+    std::fs::create_dir_all(&config.data_dir)?;
+    let settings = ClientSettings {
+        name: config.agent_name,
+        servers: settings.client_of.unwrap_or_default(),
+        listeners: settings.listeners,
+        sources: settings.sources,
+        data_dir: config.data_dir,
+        connections_per_client: settings.limits.connections_per_client,
+        level,
+    };
+    raise_limits();
+    Ok(runtime()?.block_on(client::run(settings))?)
+}
+
+/// The file with this process's id, which is removed in the end.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: PathBuf) -> std::io::Result<Self> {
+        std::fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| {
+            std::io::Error::new(error.kind(), format!("pid_file {}: {error}", path.display()))
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "the file of the process id is left behind");
+        }
+    }
+}
+
+fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {
+    mutants::prepare(&config.data_dir)?;
+    raise_limits();
+    let ended = runtime()?.block_on(server::run(config, surroundings));
+    if let Err(error) = &ended {
+        tracing::error!(%error, "ended");
+    }
+    Ok(ended?)
+}
+
+fn raise_limits() {
+    if let Err(why) = resources::raise_limits() {
+        tracing::warn!("{why}");
+    }
+}
+
+/// The runtime. Threads that may block are kept once there are any: where the system gives no more, what
+/// needs one waits for one of these, and does not fail.
+#[expect(clippy::disallowed_methods, reason = "it does nothing, so it does not panic")]
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREADS_KEPT)
+        .build()?;
+    runtime.block_on(runtime.spawn_blocking(|| {})).map_err(std::io::Error::other)?;
+    Ok(runtime)
+}

@@ -1,0 +1,458 @@
+//! The server's settings: flags win over environment variables, those over the TOML file.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::agent;
+use crate::host::address::HostPort;
+use crate::host::logging::LogFormat;
+use crate::raft::LogLimits;
+
+const HTTP_PORT: u16 = 8500;
+const RPC_PORT: u16 = 8300;
+const DNS_PORT: u16 = 8600;
+/// How long a request is held while there is no leader, as Consul's `rpc_hold_timeout`.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(7);
+/// A server's or agent's name is a label of DNS names.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Flags of `quorate server`. Each can also be set as `QUORATE_SERVER_...` in the environment, or as a
+/// key of the file given by `--config`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServerArgs {
+    /// TOML file with the same keys as the long flags, without the dashes in front.
+    #[arg(long, env = "QUORATE_SERVER_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Raft id of this server: 1 or more, never used again by another server [default: 1]
+    #[arg(long, env = "QUORATE_SERVER_NODE_ID", value_name = "N")]
+    pub node_id: Option<u64>,
+    /// Name of this server in the catalogue [default: n and the node id]
+    #[arg(long, env = "QUORATE_SERVER_NAME")]
+    pub name: Option<String>,
+    /// Where the log and the snapshots are kept [default: quorate-data]
+    #[arg(long, env = "QUORATE_SERVER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where clients are served [default: 127.0.0.1:8500]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_ADDR", value_name = "HOST:PORT")]
+    pub http_addr: Option<HostPort>,
+    /// Where other servers are served, and what they are told to connect to; they resolve a host name at each
+    /// connection [default: 127.0.0.1:8300]
+    #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "HOST:PORT")]
+    pub rpc_addr: Option<HostPort>,
+    /// Where the RPC port is bound, and from which IP other servers are dialled, if they reach
+    /// --rpc-addr through a proxy or translated addresses [default: --rpc-addr]
+    #[arg(long, env = "QUORATE_SERVER_RPC_LISTEN_ADDR", value_name = "HOST:PORT")]
+    pub rpc_listen_addr: Option<HostPort>,
+    /// Accepted, for the day when there is DNS: nothing is served there yet [default: 127.0.0.1:8600]
+    #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "HOST:PORT")]
+    pub dns_addr: Option<HostPort>,
+    /// How many servers found a new cluster together; 0: only join an existing one [default: 1, or 0
+    /// with --join]
+    #[arg(long, env = "QUORATE_SERVER_BOOTSTRAP_EXPECT", value_name = "N")]
+    pub bootstrap_expect: Option<usize>,
+    /// RPC addresses of the other servers; host names are resolved at each connection
+    #[arg(long, env = "QUORATE_SERVER_JOIN", value_delimiter = ',', value_name = "HOST:PORT,...")]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub join: Vec<String>,
+    /// Name of the datacenter [default: dc1]
+    #[arg(long, env = "QUORATE_SERVER_DATACENTER")]
+    pub datacenter: Option<String>,
+    /// Name of the agent of this server's own host [default: quorate on loopback, else host- and the address]
+    #[arg(long, env = "QUORATE_SERVER_AGENT_NAME")]
+    pub agent_name: Option<String>,
+    /// How long requests are held while there is no leader, such as 7s or 500ms [default: 7s]
+    #[arg(long, env = "QUORATE_SERVER_HOLD_TIMEOUT", value_name = "DURATION")]
+    pub hold_timeout: Option<String>,
+    /// A snapshot is built after this many log entries [default: 10000]
+    #[arg(long, env = "QUORATE_SERVER_RAFT_SNAPSHOT_THRESHOLD", value_name = "N")]
+    pub raft_snapshot_threshold: Option<u64>,
+    /// This many log entries are kept behind a snapshot, for servers that were briefly away [default: 5000]
+    #[arg(long, env = "QUORATE_SERVER_RAFT_TRAILING_LOGS", value_name = "N")]
+    pub raft_trailing_logs: Option<u64>,
+    /// How lines of the log look [default: text]
+    #[arg(long, env = "QUORATE_SERVER_LOG_FORMAT", value_enum, hide_default_value = true)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// What a server runs with: complete and checked.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Raft id.
+    pub node_id: u64,
+    /// The server's name.
+    pub name: String,
+    /// Log and snapshots.
+    pub data_dir: PathBuf,
+    /// HTTP listener.
+    pub http_addr: SocketAddr,
+    /// The advertised RPC address, as it was at the start.
+    pub rpc_addr: SocketAddr,
+    /// The same two as they were given, perhaps with names: what the other servers are told.
+    pub advertised: Advertised,
+    /// RPC listener, and the IP from which other servers are dialled.
+    pub rpc_listen_addr: SocketAddr,
+    /// DNS listener.
+    pub dns_addr: SocketAddr,
+    /// How many servers found a new cluster.
+    pub bootstrap_expect: usize,
+    /// RPC addresses of other servers, `HOST:PORT`.
+    pub join: Vec<String>,
+    /// The datacenter's name.
+    pub datacenter: String,
+    /// Name of the agent of this server's own host.
+    pub agent_name: String,
+    /// How long requests are held without a leader.
+    pub hold_timeout: Duration,
+    /// How many entries the log may hold.
+    pub log_limits: LogLimits,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
+    /// What is wrong and does not keep the server from running, in words.
+    pub remarks: Vec<String>,
+    /// Whether neither `--join` nor `--bootstrap-expect` was given.
+    pub is_alone_by_default: bool,
+}
+
+/// What a server tells the others of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Its RPC listener.
+    pub rpc: HostPort,
+    /// Its HTTP listener.
+    pub http: HostPort,
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}: {source}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl ServerArgs {
+    /// Adds what the file says and the defaults, and checks everything.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn resolve(self) -> Result<ServerConfig, ConfigError> {
+        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        self.over(file).check()
+    }
+
+    /// These settings, and the file's where there is none.
+    fn over(self, file: Self) -> Self {
+        Self {
+            config: self.config,
+            node_id: self.node_id.or(file.node_id),
+            name: self.name.or(file.name),
+            data_dir: self.data_dir.or(file.data_dir),
+            http_addr: self.http_addr.or(file.http_addr),
+            rpc_addr: self.rpc_addr.or(file.rpc_addr),
+            rpc_listen_addr: self.rpc_listen_addr.or(file.rpc_listen_addr),
+            dns_addr: self.dns_addr.or(file.dns_addr),
+            bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
+            join: if self.join.is_empty() { file.join } else { self.join },
+            datacenter: self.datacenter.or(file.datacenter),
+            agent_name: self.agent_name.or(file.agent_name),
+            hold_timeout: self.hold_timeout.or(file.hold_timeout),
+            raft_snapshot_threshold: self.raft_snapshot_threshold.or(file.raft_snapshot_threshold),
+            raft_trailing_logs: self.raft_trailing_logs.or(file.raft_trailing_logs),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+
+    fn check(self) -> Result<ServerConfig, ConfigError> {
+        let node_id = self.node_id.unwrap_or(1);
+        if node_id == 0 {
+            return invalid("--node-id must be 1 or more");
+        }
+        let advertised = Advertised {
+            rpc: self.rpc_addr.unwrap_or_else(|| loopback(RPC_PORT).into()),
+            http: self.http_addr.unwrap_or_else(|| loopback(HTTP_PORT).into()),
+        };
+        let rpc_addr = resolve("--rpc-addr", &advertised.rpc)?;
+        if rpc_addr.ip().is_unspecified() {
+            return invalid(
+                "--rpc-addr must name one address: it is what this server tells the others to connect to",
+            );
+        }
+        let listen =
+            self.rpc_listen_addr.map(|at| resolve("--rpc-listen-addr", &at)).transpose()?;
+        let dns = self.dns_addr.map(|at| resolve("--dns-addr", &at)).transpose()?;
+        let is_alone_by_default = self.bootstrap_expect.is_none() && self.join.is_empty();
+        let default_expect = usize::from(self.join.is_empty());
+        Ok(ServerConfig {
+            node_id,
+            name: check_name("--name", self.name.unwrap_or_else(|| format!("n{node_id}")))?,
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data")),
+            http_addr: resolve("--http-addr", &advertised.http)?,
+            rpc_addr,
+            rpc_listen_addr: listen.unwrap_or(rpc_addr),
+            dns_addr: dns.unwrap_or_else(|| loopback(DNS_PORT)),
+            bootstrap_expect: self.bootstrap_expect.unwrap_or(default_expect),
+            join: check_join(&self.join)?,
+            datacenter: check_datacenter(self.datacenter.as_deref().unwrap_or("dc1"))?,
+            agent_name: check_name(
+                "--agent-name",
+                agent::own_name(self.agent_name.as_deref(), &advertised.rpc),
+            )?,
+            advertised,
+            remarks: Vec::new(),
+            is_alone_by_default,
+            log_limits: log_limits(self.raft_snapshot_threshold, self.raft_trailing_logs)?,
+            log_format: self.log_format.unwrap_or_default(),
+            hold_timeout: match self.hold_timeout {
+                Some(text) => parse_duration(&text)?,
+                None => HOLD_TIMEOUT,
+            },
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<ServerArgs, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// One text with commas, or a list of texts.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(from)? {
+        OneOrMany::One(text) => text.split(',').map(str::to_owned).collect(),
+        OneOrMany::Many(texts) => texts,
+    })
+}
+
+/// Addresses without the blanks around them. Host names are looked up at each connection.
+fn check_join(addresses: &[String]) -> Result<Vec<String>, ConfigError> {
+    let trimmed = addresses.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let checked = trimmed.map(|text| match text.parse::<HostPort>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(wrong) => invalid(&format!("--join: {wrong}")),
+    });
+    checked.collect()
+}
+
+fn resolve(flag: &str, address: &HostPort) -> Result<SocketAddr, ConfigError> {
+    address.resolve().map_err(|error| {
+        ConfigError::Invalid(format!("{flag} {address}: the name cannot be resolved: {error}"))
+    })
+}
+
+/// A remark for each variable of the environment that looks like a setting and is none: a mistyped one
+/// would otherwise go unnoticed.
+#[must_use]
+pub fn remarks_on_environment() -> Vec<String> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    unknown_settings(names)
+        .into_iter()
+        .map(|name| {
+            format!(
+                "the environment variable {name} is no setting of this server and has no effect"
+            )
+        })
+        .collect()
+}
+
+fn unknown_settings(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let command = ServerArgs::augment_args(clap::Command::new("server"));
+    let known: BTreeSet<OsString> =
+        command.get_arguments().filter_map(|flag| flag.get_env()).map(OsString::from).collect();
+    let unknown = names.filter(|name| !known.contains(name));
+    let unknown = unknown.filter_map(|name| name.into_string().ok());
+    let mut unknown: Vec<String> = unknown.filter(|name| looks_like_a_setting(name)).collect();
+    unknown.sort();
+    unknown
+}
+
+fn looks_like_a_setting(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("QUORATE_SERVER_") else { return false };
+    // Kubernetes gives each process such variables for a service that is called quorate-server.
+    let of_a_service = ["SERVICE_HOST", "SERVICE_PORT", "PORT"];
+    !of_a_service.iter().any(|begin| rest.starts_with(begin))
+}
+
+fn check_name(flag: &str, name: String) -> Result<String, ConfigError> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !plain {
+        return invalid(&format!(
+            "{flag} {name:?}: 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'"
+        ));
+    }
+    Ok(name)
+}
+
+/// Consul's rule: small letters, which capital ones become, so that two spellings are one datacenter.
+fn check_datacenter(name: &str) -> Result<String, ConfigError> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_plain {
+        return invalid(&format!(
+            "--datacenter (datacenter) {name:?}: 1 to {NAME_BYTES_MAX} letters, digits, '-' or '_'"
+        ));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
+    let wrong = || ConfigError::Invalid(format!("--hold-timeout {text:?}: a number with ms or s"));
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1),
+        None => (text.strip_suffix('s').ok_or_else(wrong)?, 1_000),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn invalid<T>(text: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid(text.to_owned()))
+}
+
+fn log_limits(threshold: Option<u64>, trailing: Option<u64>) -> Result<LogLimits, ConfigError> {
+    let default = LogLimits::default();
+    let snapshot_threshold = threshold.unwrap_or(default.snapshot_threshold);
+    if snapshot_threshold == 0 {
+        return Err(ConfigError::Invalid("--raft-snapshot-threshold must be 1 or more".to_owned()));
+    }
+    Ok(LogLimits { snapshot_threshold, trailing_logs: trailing.unwrap_or(default.trailing_logs) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_a_single_server_on_loopback() {
+        let config = ServerArgs::default().resolve().unwrap();
+        assert_eq!((config.node_id, config.name.as_str(), config.bootstrap_expect), (1, "n1", 1));
+        assert_eq!(config.http_addr.to_string(), "127.0.0.1:8500");
+        assert_eq!(config.agent_name, "quorate");
+        assert_eq!(config.hold_timeout, Duration::from_secs(7));
+        assert_eq!(config.rpc_listen_addr, config.rpc_addr);
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: ServerArgs = toml::from_str("node-id = 3\nname = \"file\"\n").unwrap();
+        let flags = ServerArgs { name: Some("flag".into()), ..ServerArgs::default() };
+        let config = flags.over(file).check().unwrap();
+        assert_eq!((config.node_id, config.name.as_str()), (3, "flag"));
+    }
+
+    #[test]
+    fn a_datacenter_has_small_letters() {
+        let datacenter = Some("EU-West_1".into());
+        let args = ServerArgs { datacenter, ..ServerArgs::default() };
+        assert_eq!(args.resolve().unwrap().datacenter, "eu-west_1");
+    }
+
+    #[test]
+    fn other_servers_may_have_blanks_around_them_and_names() {
+        let join = vec![" n2.example:8300".to_owned(), "[::1]:8300 ".to_owned()];
+        let config = ServerArgs { join, ..ServerArgs::default() }.resolve().unwrap();
+        assert_eq!(config.join, ["n2.example:8300", "[::1]:8300"]);
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_an_error() {
+        assert!(toml::from_str::<ServerArgs>("nod-id = 3").is_err());
+    }
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        server: ServerArgs,
+    }
+
+    #[test]
+    fn names_are_kept_for_others_and_blanks_after_commas_do_not_count() {
+        let flags =
+            ["server", "--rpc-addr", "localhost:8301", "--join", "n1.example:8300, n2:1 ,,[::1]:2"];
+        let config = <Flags as clap::Parser>::parse_from(flags).server.resolve().unwrap();
+        assert_eq!(config.advertised.rpc.to_string(), "localhost:8301");
+        assert!(config.rpc_addr.ip().is_loopback());
+        assert_eq!(config.agent_name, "quorate");
+        assert_eq!(config.join, ["n1.example:8300", "n2:1", "[::1]:2"]);
+        for file in ["join = \"n1:1, n2:2\"", "join = [\"n1:1\", \" n2:2 \"]"] {
+            let file: ServerArgs = toml::from_str(file).unwrap();
+            assert_eq!(file.check().unwrap().join, ["n1:1", "n2:2"]);
+        }
+        let unspecified: ServerArgs = toml::from_str("rpc-addr = \"0.0.0.0:1\"").unwrap();
+        assert!(unspecified.check().is_err());
+        let no_port: ServerArgs = toml::from_str("join = \"n1\"").unwrap();
+        assert!(no_port.check().unwrap_err().to_string().contains("--join"));
+    }
+
+    #[test]
+    fn variables_that_look_like_settings_and_are_none_are_named() {
+        let names = ["PATH", "QUORATE_SERVER_JOIN", "QUORATE_SERVER_JION", "QUORATE_SERVER_CONFIG"];
+        let of_kubernetes = ["QUORATE_SERVER_SERVICE_HOST", "QUORATE_SERVER_PORT_8500_TCP"];
+        let names = names.into_iter().chain(of_kubernetes).map(OsString::from);
+        assert_eq!(unknown_settings(names), ["QUORATE_SERVER_JION"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_flags_name() {
+        let refused = |args: ServerArgs| args.resolve().unwrap_err().to_string();
+        let rpc_addr: Option<HostPort> = Some("0.0.0.0:8300".parse().unwrap());
+        assert!(refused(ServerArgs { rpc_addr, ..ServerArgs::default() }).contains("--rpc-addr"));
+        let node_id = Some(0);
+        assert!(refused(ServerArgs { node_id, ..ServerArgs::default() }).contains("--node-id"));
+        let datacenter = Some("eu.west".into());
+        assert!(
+            refused(ServerArgs { datacenter, ..ServerArgs::default() }).contains("--datacenter")
+        );
+        let join = vec!["n2".into()];
+        assert!(refused(ServerArgs { join, ..ServerArgs::default() }).contains("--join"));
+        let name = Some("a b".into());
+        assert!(refused(ServerArgs { name, ..ServerArgs::default() }).contains("--name"));
+        let raft_snapshot_threshold = Some(0);
+        assert!(
+            refused(ServerArgs { raft_snapshot_threshold, ..ServerArgs::default() })
+                .contains("--raft-snapshot-threshold")
+        );
+        let hold_timeout = Some("7 parsecs".into());
+        assert!(
+            refused(ServerArgs { hold_timeout, ..ServerArgs::default() })
+                .contains("--hold-timeout")
+        );
+    }
+}

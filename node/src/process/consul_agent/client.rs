@@ -1,0 +1,126 @@
+//! `quorate agent` without `server`: a client agent, which keeps no state.
+//!
+//! It answers Consul's HTTP API on its own host by handing each request to a server, in the name of its
+//! own node: so what is registered here belongs to this host, whichever server is asked. It keeps its
+//! node, and the services and checks of its files, registered.
+//!
+//! Active checks are run by the cluster's leader, also those that are registered here.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::files::Sources;
+use super::registrar::Registrar;
+use super::registry::Registry;
+use super::servers::Servers;
+use crate::host::log_stream::LevelHandle;
+use crate::host::supervise::{Supervisor, watch_panics};
+use crate::http::connections::Connections;
+use crate::http::per_client::PerClient;
+use crate::http::process::Reload;
+use crate::http::server::{Answerer, serve};
+use crate::process::server::{Listeners, Signals, bind_all, reload_on_hangup, texts};
+
+/// What a client agent runs with.
+#[derive(Debug)]
+pub struct ClientSettings {
+    /// Its name, and its node's.
+    pub name: String,
+    /// RPC addresses of servers, `HOST:PORT`.
+    pub servers: Vec<String>,
+    /// Where it listens.
+    pub listeners: Listeners,
+    /// Its configuration.
+    pub sources: Sources,
+    /// Where it remembers what it registered.
+    pub data_dir: PathBuf,
+    /// Connections from one IP address.
+    pub connections_per_client: Option<usize>,
+    /// Changes the level of its log.
+    pub level: LevelHandle,
+}
+
+/// What answers a client agent's clients; cheap to clone.
+#[derive(Debug, Clone)]
+struct Front {
+    servers: Arc<Servers>,
+    reload: Reload,
+    leaving: CancellationToken,
+}
+
+/// Runs a client agent until it is told to stop, or leaves.
+///
+/// # Errors
+/// When an address is taken, or signals cannot be received.
+pub async fn run(settings: ClientSettings) -> io::Result<()> {
+    let ClientSettings { name, servers, listeners, sources, data_dir, level, .. } = settings;
+    let counts = PerClient::new(settings.connections_per_client);
+    // Before anybody can see it serve: whoever does may ask it to stop.
+    let Signals { mut stops, mut hangups } = Signals::listen()?;
+    let bound = bind_all(&listeners.http, listeners.http_setting).await?;
+    tracing::info!(
+        %name,
+        http = %texts(&listeners.http),
+        servers = %servers.join(" "),
+        version = env!("CARGO_PKG_VERSION"),
+        "started as a client agent: requests go to the servers"
+    );
+    let agent = HeaderValue::from_str(&name).map_err(io::Error::other)?;
+    let servers = Arc::new(Servers::new(servers, agent));
+    let (reload, requests) = Reload::new();
+    let registry = Registry::Through { servers: Arc::clone(&servers), name };
+    let registrar = Registrar { registry, sources, data_dir, level };
+    let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
+    let front = Front { servers, reload: reload.clone(), leaving: leaving.clone() };
+    let (supervisor, connections) = (Supervisor::default(), Arc::new(Connections::default()));
+    watch_panics(&supervisor);
+    let http = bound.into_iter().map(|listener| {
+        let (counts, connections) = (counts.clone(), Arc::clone(&connections));
+        let serving = serve(front.clone(), listener, counts, connections, stopping.clone());
+        supervisor.vital("an HTTP listener", serving)
+    });
+    let http = join_all(http.collect::<Vec<_>>());
+    let ended = tokio::select! {
+        () = stops.asked() => Ok(()),
+        reason = supervisor.failed() => Err(io::Error::other(reason)),
+        () = leaving.cancelled() => Ok(()),
+        () = reload_on_hangup(Some(&reload), &mut hangups) => Ok(()),
+        () = registrar.keep(requests) => Ok(()),
+    };
+    stopping.cancel();
+    http.await;
+    tracing::info!("stopped");
+    ended
+}
+
+impl Answerer for Front {
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        let is_put = request.method() == Method::PUT;
+        match request.uri().path() {
+            "/livez" => Ok(Response::new(Body::from("ok\n"))),
+            "/v1/agent/reload" if is_put => Ok(match self.reload.run().await {
+                Ok(()) => Response::new(Body::empty()),
+                Err(why) => {
+                    let mut answer = Response::new(Body::from(why));
+                    *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                    answer
+                }
+            }),
+            "/v1/agent/leave" if is_put => {
+                let answer = self.servers.forward(request).await;
+                if answer.status().is_success() {
+                    self.leaving.cancel();
+                }
+                Ok(answer)
+            }
+            _ => Ok(self.servers.forward(request).await),
+        }
+    }
+}

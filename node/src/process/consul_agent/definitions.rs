@@ -1,0 +1,239 @@
+//! What configurations say of an agent's node, and the services and checks that they define: judged,
+//! parsed, and as steps that register it.
+
+use std::sync::Arc;
+
+use quorate_storage::command::{Agent, Command};
+use quorate_storage::record::{CheckRegistration, Node, ServiceDefinition, TextMap};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::files::Defined;
+use crate::http::definition;
+
+/// What a configuration says of its agent's node. What is `None` is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Description {
+    /// The node's id, a UUID.
+    #[serde(rename = "ID", default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Tagged addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tagged_addresses: Option<TextMap>,
+    /// Metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<TextMap>,
+}
+
+/// What files define, parsed.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) services: Vec<ParsedService>,
+    pub(super) checks: Vec<ParsedCheck>,
+}
+
+/// A service with its checks, and the body that says so.
+#[derive(Debug, Clone)]
+pub(super) struct ParsedService {
+    pub(super) service: ServiceDefinition,
+    pub(super) checks: Vec<CheckRegistration>,
+    body: Value,
+}
+
+/// A check, and the body that says so.
+#[derive(Debug, Clone)]
+pub(super) struct ParsedCheck {
+    pub(super) check: CheckRegistration,
+    body: Value,
+}
+
+/// A change to what is registered: a command where there is a node, a request where there is not.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Describe(Description),
+    PutService(Box<ParsedService>),
+    PutCheck(Box<ParsedCheck>),
+    DropService(Arc<str>),
+    DropCheck(Arc<str>),
+}
+
+impl Description {
+    /// Whether it asks for nothing.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.id.is_none() && self.tagged_addresses.is_none() && self.meta.is_none()
+    }
+
+    /// Whether a node is as it says.
+    pub(super) fn is_true_of(&self, node: &Node) -> bool {
+        let has = |there: &Option<TextMap>, said: &Option<TextMap>| {
+            let value_of = |key| there.as_ref().and_then(|there| there.get(key));
+            said.iter().flatten().all(|(key, value)| value_of(key) == Some(value))
+        };
+        self.id.as_ref().is_none_or(|id| *id == node.id)
+            && has(&node.tagged_addresses, &self.tagged_addresses)
+            && has(&node.meta, &self.meta)
+    }
+}
+
+impl Step {
+    /// What does it where there is a node.
+    pub(super) fn command(self, agent: &Agent) -> Command {
+        let agent = agent.clone();
+        match self {
+            Self::Describe(said) => Command::DescribeAgent {
+                agent,
+                id: said.id,
+                tagged_addresses: said.tagged_addresses,
+                meta: said.meta,
+            },
+            Self::PutService(parsed) => Command::AgentRegisterService {
+                agent,
+                service: Box::new(parsed.service),
+                checks: parsed.checks,
+                // Maintenance is such a check, and must outlive a reload.
+                replace_existing_checks: false,
+            },
+            Self::PutCheck(parsed) => {
+                Command::AgentRegisterCheck { agent, check: Box::new(parsed.check) }
+            }
+            Self::DropService(service_id) => Command::AgentDeregisterService { agent, service_id },
+            Self::DropCheck(check_id) => Command::AgentDeregisterCheck { agent, check_id },
+        }
+    }
+
+    /// What does it over the API: a path for `PUT`, and the body.
+    pub(super) fn request(&self) -> (String, Value) {
+        let path = |path: &str, id: &str| {
+            let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+            format!("/v1/agent/{path}/deregister/{id}")
+        };
+        match self {
+            Self::Describe(said) => ("/v1/quorate/agent".to_owned(), json!(said)),
+            Self::PutService(parsed) => {
+                ("/v1/agent/service/register".to_owned(), parsed.body.clone())
+            }
+            Self::PutCheck(parsed) => ("/v1/agent/check/register".to_owned(), parsed.body.clone()),
+            Self::DropService(id) => (path("service", id), Value::Null),
+            Self::DropCheck(id) => (path("check", id), Value::Null),
+        }
+    }
+
+    /// What it is about, for people.
+    pub(super) fn about(&self) -> String {
+        match self {
+            Self::Describe(_) => "the node".to_owned(),
+            Self::PutService(parsed) => format!("service {:?}", parsed.service.id),
+            Self::PutCheck(parsed) => format!("check {:?}", parsed.check.id),
+            Self::DropService(id) => format!("service {id:?}"),
+            Self::DropCheck(id) => format!("check {id:?}"),
+        }
+    }
+}
+
+/// Judges what files define, without registering it.
+///
+/// # Errors
+/// The first fault, with the definition that has it.
+pub(super) fn judge(defined: &Defined) -> Result<(), String> {
+    parse(defined).map(drop)
+}
+
+pub(super) fn parse(defined: &Defined) -> Result<Parsed, String> {
+    let services = defined.services.iter().zip(1..).map(|(body, place)| {
+        let told = |error| format!("service {}: {error}", label(body, place));
+        let (service, checks) = definition::service(body).map_err(told)?;
+        Ok(ParsedService { service, checks, body: body.clone() })
+    });
+    let checks = defined.checks.iter().zip(1..).map(|(body, place)| {
+        let told = |error| format!("check {}: {error}", label(body, place));
+        let check = definition::check(body).map_err(told)?;
+        Ok(ParsedCheck { check, body: body.clone() })
+    });
+    Ok(Parsed {
+        services: services.collect::<Result<_, String>>()?,
+        checks: checks.collect::<Result<_, String>>()?,
+    })
+}
+
+/// How a fault names a definition: by its id, else its name, else its place. It shows no more of it:
+/// a definition may hold passwords, and a fault is logged and told to whoever asked for the reload.
+fn label(definition: &Value, place: usize) -> String {
+    let text_of = |wanted: &str| {
+        let mut members = definition.as_object()?.iter();
+        let is_wanted = |key: &str| key.replace('_', "").eq_ignore_ascii_case(wanted);
+        members.find(|(key, _)| is_wanted(key))?.1.as_str().filter(|text| !text.is_empty())
+    };
+    let named = ["checkid", "id", "name"].into_iter().find_map(text_of);
+    named.map_or_else(|| format!("number {place}"), |text| format!("{text:?}"))
+}
+
+impl Parsed {
+    /// What registers it all.
+    pub(super) fn steps(self) -> Vec<Step> {
+        let services = self.services.into_iter().map(|parsed| Step::PutService(Box::new(parsed)));
+        let checks = self.checks.into_iter().map(|parsed| Step::PutCheck(Box::new(parsed)));
+        services.chain(checks).collect()
+    }
+}
+
+/// A service of a file as the API has it: a check may call its id `id` there, and HCL writes a list of one
+/// as the one.
+pub(super) fn normal_service(mut service: Value) -> Value {
+    let rename = |check: &mut Value| {
+        if let Value::Object(check) = check
+            && let Some(id) = check.remove("id").or_else(|| check.remove("ID"))
+        {
+            check.entry("CheckID").or_insert(id);
+        }
+    };
+    let Value::Object(members) = &mut service else { return service };
+    for (name, value) in members.iter_mut() {
+        match (name.to_ascii_lowercase().as_str(), &mut *value) {
+            ("check", Value::Array(blocks)) if blocks.len() == 1 => {
+                *value = blocks.remove(0);
+                rename(value);
+            }
+            ("check", check) => rename(check),
+            ("checks", Value::Array(checks)) => checks.iter_mut().for_each(rename),
+            ("checks", check @ Value::Object(_)) => {
+                rename(check);
+                *value = Value::Array(vec![value.take()]);
+            }
+            _ => {}
+        }
+    }
+    service
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_with_the_name_of_the_definition_and_nothing_else_of_it() {
+        let header = json!({"Authorization": ["secret"]});
+        let faulty = |mut definition: Value| {
+            definition["Header"] = header.clone();
+            definition["nope"] = json!(1);
+            definition
+        };
+        let service = |definition| Defined { services: vec![faulty(definition)], checks: vec![] };
+        let check = |definition| Defined { services: vec![], checks: vec![faulty(definition)] };
+        for (defined, name) in [
+            (service(json!({"ID": "a1", "Name": "a"})), "service \"a1\": "),
+            (service(json!({"id": "", "name": "a"})), "service \"a\": "),
+            (service(json!({"name": 7})), "service number 1: "),
+            (check(json!({"check_id": "c", "name": "b"})), "check \"c\": "),
+            (check(json!({})), "check number 1: "),
+        ] {
+            let error = judge(&defined).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let error = judge(&service(json!({"name": "a"}))).unwrap_err();
+        assert!(error.contains("unknown field"), "{error}");
+    }
+}

@@ -1,0 +1,689 @@
+//! What an agent's flags and files come to: the settings of a server.
+//!
+//! Consul has no Raft ids. A server's id is made from its `node_id`, or its name, so a configuration that
+//! says the same starts the same server again.
+//!
+//! # Addresses
+//!
+//! `bind_addr` is where other servers are served and `advertise_addr` what they are told; the latter need
+//! not be one of this machine's. With `bind_addr` 0.0.0.0 they are told its one private address. Where
+//! Consul binds to all interfaces when nothing is said, Quorate binds to loopback, unless the
+//! configuration speaks of servers on other machines: then to the one private address.
+//!
+//! Consul's configurations name other servers by their serf ports (8301). Quorate has no serf; it serves
+//! the servers' protocol at that port too, so such addresses lead where they should.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use quorate_client::duration;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::address::{self, Host, Interface};
+use super::definitions::{self, Description};
+use super::files::{Defined, Read, Sources};
+use super::flags::AgentArgs;
+use crate::checks::CheckOutput;
+use crate::host::listen::Listen;
+use crate::http::check_meta;
+use crate::http::process::ApiLimits;
+use crate::process::config::{ConfigError, ServerArgs, ServerConfig};
+use crate::process::server::Listeners;
+
+/// Port of the RPC listener when nothing is said, as Consul's `ports.server`.
+const RPC_PORT: u16 = 8300;
+/// Port of Consul's serf, at which Quorate serves other servers too.
+const SERF_PORT: u16 = 8301;
+/// Port for clients.
+const HTTP_PORT: u16 = 8500;
+/// Port for DNS.
+const DNS_PORT: u16 = 8600;
+/// A body is not larger, whatever is configured: it goes through the log.
+const BODY_BYTES_MAX: usize = 512 * 1024;
+/// Sessions last a day at most.
+const SESSION_TTL_MIN_MAX_NANOS: i64 = 24 * 3_600 * 1_000_000_000;
+/// Raft ids fit into what JavaScript can count to.
+const NODE_ID_MASK: u64 = (1 << 53) - 1;
+
+/// Consul's keys that mean something here. Keys that do not have been sifted out.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Configuration {
+    addresses: Addresses,
+    advertise_addr: Option<String>,
+    advertise_addr_ipv4: Option<String>,
+    advertise_addr_ipv6: Option<String>,
+    advertise_addr_wan: Option<String>,
+    advertise_addr_wan_ipv4: Option<String>,
+    advertise_addr_wan_ipv6: Option<String>,
+    bind_addr: Option<String>,
+    bootstrap: Option<bool>,
+    bootstrap_expect: Option<usize>,
+    #[serde(deserialize_with = "one_or_many")]
+    check: Vec<Value>,
+    check_output_max_size: Option<usize>,
+    #[serde(deserialize_with = "one_or_many")]
+    checks: Vec<Value>,
+    client_addr: Option<String>,
+    data_dir: Option<PathBuf>,
+    datacenter: Option<String>,
+    discard_check_output: Option<bool>,
+    http_config: HttpConfig,
+    limits: Limits,
+    log_file: Option<PathBuf>,
+    log_json: Option<bool>,
+    log_level: Option<String>,
+    node_id: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    node_meta: BTreeMap<String, String>,
+    pub(super) node_name: Option<String>,
+    performance: Performance,
+    pid_file: Option<PathBuf>,
+    ports: Ports,
+    primary_datacenter: Option<String>,
+    raft_snapshot_threshold: Option<u64>,
+    raft_trailing_logs: Option<u64>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) retry_join: Vec<String>,
+    serf_lan: Option<String>,
+    server: Option<bool>,
+    #[serde(deserialize_with = "one_or_many")]
+    service: Vec<Value>,
+    #[serde(deserialize_with = "one_or_many")]
+    services: Vec<Value>,
+    session_ttl_min: Option<String>,
+    #[serde(deserialize_with = "one_or_many")]
+    start_join: Vec<String>,
+    #[serde(deserialize_with = "texts")]
+    tagged_addresses: BTreeMap<String, String>,
+    unix_sockets: UnixSockets,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Addresses {
+    http: Option<String>,
+    dns: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Ports {
+    http: Option<i32>,
+    dns: Option<i32>,
+    server: Option<i32>,
+    serf_lan: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct HttpConfig {
+    #[serde(deserialize_with = "texts")]
+    response_headers: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Limits {
+    http_max_conns_per_client: Option<i64>,
+    kv_max_value_size: Option<usize>,
+    txn_max_req_len: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Performance {
+    rpc_hold_timeout: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct UnixSockets {
+    mode: Option<String>,
+}
+
+/// Everything that flags and files come to.
+#[derive(Debug, Clone)]
+pub struct AgentSettings {
+    /// The server's own settings. Without a data directory they are for a throw-away server.
+    pub server: ServerArgs,
+    /// Where it listens.
+    pub listeners: Listeners,
+    /// What to log, and where.
+    pub log: LogSettings,
+    /// Where the process id is to be written.
+    pub pid_file: Option<PathBuf>,
+    /// Headers for every answer.
+    pub response_headers: HeaderMap,
+    /// What its API allows.
+    pub limits: ApiLimits,
+    /// What is kept of checks' outputs.
+    pub check_output: CheckOutput,
+    /// Where all this comes from.
+    pub sources: Sources,
+    /// What is to be said in the log once there is one.
+    pub notes: Notes,
+    /// Set if it is a client agent: the servers, `HOST:PORT` each.
+    pub client_of: Option<Vec<String>>,
+}
+
+/// What the log is to be like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The least important line, in the words of `tracing`.
+    pub level: &'static str,
+    /// One JSON object a line.
+    pub json: bool,
+    /// A file to log to, beside standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// What an operator is to know about the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Each a warning.
+    pub warnings: Vec<String>,
+    /// Keys that change nothing here.
+    pub ignored: Vec<String>,
+}
+
+impl Notes {
+    /// Writes them to the log.
+    pub fn log(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        if !self.ignored.is_empty() {
+            tracing::info!(keys = %self.ignored.join(", "), "these keys of the configuration change nothing in Quorate");
+        }
+    }
+}
+
+impl AgentArgs {
+    /// Reads the files, and checks everything but what [`ServerArgs::resolve`] checks.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn resolve(self) -> Result<AgentSettings, ConfigError> {
+        let Read { configuration, findings, skipped } = self.sources.read()?;
+        definitions::judge(&configuration.defined()).map_err(ConfigError::Invalid)?;
+        // Judged here, said by whoever registers it.
+        configuration.description()?;
+        let mut notes =
+            Notes { warnings: findings.refused, ignored: findings.ignored.into_iter().collect() };
+        let passed_over = |path: PathBuf| {
+            format!(
+                "{} is passed over: its name ends neither with .json nor with .hcl",
+                path.display()
+            )
+        };
+        notes.warnings.extend(skipped.into_iter().map(passed_over));
+        let interfaces = address::interfaces();
+        let resolver = Resolver { dev: self.dev, of: &configuration, interfaces: &interfaces };
+        let rpc = resolver.rpc()?;
+        let http = resolver.http()?;
+        Ok(AgentSettings {
+            server: resolver.server(&rpc, &http)?,
+            listeners: Listeners {
+                http,
+                http_setting: "client_addr, ports.http",
+                rpc: resolver.rpc_listens(&rpc)?,
+                rpc_setting: "bind_addr, ports.server, ports.serf_lan",
+            },
+            log: configuration.log()?,
+            pid_file: configuration.pid_file.clone(),
+            response_headers: headers(&configuration.http_config.response_headers)?,
+            limits: configuration.limits()?,
+            check_output: configuration.check_output()?,
+            client_of: resolver.client_of(&rpc)?,
+            sources: self.sources,
+            notes,
+        })
+    }
+}
+
+impl AgentSettings {
+    /// The complete settings of the server; `temporary` is where a throw-away server keeps its data.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn server_config(&self, temporary: Option<&Path>) -> Result<ServerConfig, ConfigError> {
+        let mut server = self.server.clone();
+        server.data_dir = server.data_dir.or_else(|| temporary.map(|path| path.join("data")));
+        server.resolve()
+    }
+}
+
+impl Configuration {
+    /// The services and checks in it.
+    pub(super) fn defined(&self) -> Defined {
+        let services = self.service.iter().chain(&self.services).cloned();
+        Defined {
+            services: services.map(definitions::normal_service).collect(),
+            checks: self.check.iter().chain(&self.checks).cloned().collect(),
+        }
+    }
+
+    /// What it says of the agent's node.
+    pub(super) fn description(&self) -> Result<Description, ConfigError> {
+        let id = self.node_id.as_deref().filter(|id| !id.is_empty());
+        let id = id.map(|id| {
+            Uuid::try_parse(id).map_err(|error| about("node_id", &format!("{id:?}: {error}")))
+        });
+        let mut tagged = self.tagged_addresses.clone();
+        for (name, address) in [
+            ("wan", &self.advertise_addr_wan),
+            ("wan_ipv4", &self.advertise_addr_wan_ipv4),
+            ("wan_ipv6", &self.advertise_addr_wan_ipv6),
+        ] {
+            let Some(text) = address.as_ref().filter(|text| !text.is_empty()) else { continue };
+            let ip = address::ip(text, &address::interfaces());
+            let ip = ip.map_err(|why| about("advertise_addr_wan", &why))?;
+            tagged.insert(name.to_owned(), ip.to_string());
+            if name == "wan" {
+                let family = if ip.is_ipv4() { "wan_ipv4" } else { "wan_ipv6" };
+                tagged.entry(family.to_owned()).or_insert_with(|| ip.to_string());
+            }
+        }
+        check_meta(&self.node_meta).map_err(|why| about("node_meta", &why))?;
+        Ok(Description {
+            id: id.transpose()?.map(|id| id.to_string()),
+            tagged_addresses: Some(tagged).filter(|tagged| !tagged.is_empty()),
+            meta: Some(self.node_meta.clone()).filter(|meta| !meta.is_empty()),
+        })
+    }
+
+    fn limits(&self) -> Result<ApiLimits, ConfigError> {
+        let session_ttl_min = match self.session_ttl_min.as_deref() {
+            None | Some("") => None,
+            Some(text) => match duration::parse(text) {
+                Ok(nanos @ 0..=SESSION_TTL_MIN_MAX_NANOS) => Some(nanos),
+                Ok(_) => return invalid(&format!("session_ttl_min {text:?}: from 0s to 24h")),
+                Err(why) => return Err(about("session_ttl_min", &why.to_string())),
+            },
+        };
+        let bytes = |key: &str, given: Option<usize>| match given {
+            Some(bytes) if bytes == 0 || bytes > BODY_BYTES_MAX => {
+                invalid(&format!("limits.{key} {bytes}: from 1 to {BODY_BYTES_MAX}"))
+            }
+            given => Ok(given),
+        };
+        let connections = self.limits.http_max_conns_per_client;
+        Ok(ApiLimits {
+            session_ttl_min_nanos: session_ttl_min,
+            value_bytes: bytes("kv_max_value_size", self.limits.kv_max_value_size)?,
+            txn_bytes: bytes("txn_max_req_len", self.limits.txn_max_req_len)?,
+            connections_per_client: connections.and_then(|given| usize::try_from(given).ok()),
+        })
+    }
+
+    fn check_output(&self) -> Result<CheckOutput, ConfigError> {
+        if self.check_output_max_size == Some(0) {
+            return invalid(
+                "check_output_max_size must be 1 or more; discard_check_output keeps nothing",
+            );
+        }
+        Ok(CheckOutput {
+            bytes_max: self.check_output_max_size,
+            discard: self.discard_check_output.unwrap_or(false),
+        })
+    }
+
+    /// The least important line of the log.
+    pub(super) fn log_level(&self) -> Result<&'static str, ConfigError> {
+        log_level(self.log_level.as_deref())
+    }
+
+    fn log(&self) -> Result<LogSettings, ConfigError> {
+        Ok(LogSettings {
+            level: self.log_level()?,
+            json: self.log_json.unwrap_or(false),
+            file: self.log_file.clone(),
+        })
+    }
+
+    /// Other servers, as they were named.
+    fn others(&self) -> impl Iterator<Item = &String> {
+        self.retry_join.iter().chain(&self.start_join)
+    }
+}
+
+/// Where other servers are served, and what they are told.
+#[derive(Debug, Clone, Copy)]
+struct Rpc {
+    listen: IpAddr,
+    advertise: IpAddr,
+    port: u16,
+}
+
+/// Makes a server's settings of a configuration, on a machine with these addresses.
+struct Resolver<'a> {
+    dev: bool,
+    of: &'a Configuration,
+    interfaces: &'a [Interface],
+}
+
+impl Resolver<'_> {
+    fn server(&self, rpc: &Rpc, http: &[Listen]) -> Result<ServerArgs, ConfigError> {
+        let of = self.of;
+        let name = of.node_name.clone().unwrap_or_else(host_name);
+        if of.data_dir.is_none() && !self.dev {
+            return invalid("data_dir cannot be empty: name a directory with -data-dir");
+        }
+        if let (Some(primary), own) = (&of.primary_datacenter, of.datacenter.as_deref())
+            && !primary.is_empty()
+            && !primary.eq_ignore_ascii_case(own.unwrap_or("dc1"))
+        {
+            return invalid("primary_datacenter: Quorate has one datacenter and does not federate");
+        }
+        let tcp = http.iter().find_map(Listen::tcp);
+        Ok(ServerArgs {
+            node_id: Some(raft_id(of.node_id.as_deref().unwrap_or(&name))),
+            agent_name: Some(name.clone()),
+            name: Some(name),
+            data_dir: of.data_dir.clone().filter(|_| !self.dev),
+            // Servers tell each other where clients are served; a socket in the file system is nowhere.
+            http_addr: Some(tcp.unwrap_or((Ipv4Addr::LOCALHOST, HTTP_PORT).into()).into()),
+            rpc_addr: Some(SocketAddr::new(rpc.advertise, rpc.port).into()),
+            rpc_listen_addr: Some(SocketAddr::new(rpc.listen, rpc.port).into()),
+            dns_addr: self.dns()?.map(Into::into),
+            bootstrap_expect: Some(self.expected()?),
+            join: of.others().map(|text| peer(text, rpc.port)).collect::<Result<_, _>>()?,
+            datacenter: of.datacenter.clone(),
+            hold_timeout: of
+                .performance
+                .rpc_hold_timeout
+                .as_deref()
+                .map(hold_timeout)
+                .transpose()?,
+            raft_snapshot_threshold: of.raft_snapshot_threshold,
+            raft_trailing_logs: of.raft_trailing_logs,
+            ..ServerArgs::default()
+        })
+    }
+
+    /// How many servers found a cluster; 0: none, this one waits for one that it can join.
+    fn expected(&self) -> Result<usize, ConfigError> {
+        let founds_alone = self.of.bootstrap == Some(true);
+        let expect = self.of.bootstrap_expect.unwrap_or(0);
+        match self.of.server {
+            Some(true) => {}
+            _ if self.dev => {}
+            _ if founds_alone || expect > 0 => {
+                return invalid("bootstrap and bootstrap_expect need \"server\": true (-server)");
+            }
+            // A client agent founds nothing.
+            Some(false) | None => return Ok(0),
+        }
+        match (self.dev || founds_alone, expect) {
+            (true, 0 | 1) => Ok(1),
+            (true, _) if founds_alone => invalid(
+                "bootstrap founds a cluster of one, bootstrap_expect one of several: give one of them",
+            ),
+            (_, expect) => Ok(expect),
+        }
+    }
+
+    /// The servers of a client agent; `None` for a server.
+    fn client_of(&self, rpc: &Rpc) -> Result<Option<Vec<String>>, ConfigError> {
+        if self.dev || self.of.server == Some(true) {
+            return Ok(None);
+        }
+        let servers: Vec<_> =
+            self.of.others().map(|text| peer(text, rpc.port)).collect::<Result<_, _>>()?;
+        if servers.is_empty() {
+            return invalid(NO_SERVERS);
+        }
+        Ok(Some(servers))
+    }
+
+    fn rpc(&self) -> Result<Rpc, ConfigError> {
+        let of = self.of;
+        let given = [&of.advertise_addr, &of.advertise_addr_ipv4, &of.advertise_addr_ipv6];
+        let advertise = given.into_iter().find_map(Option::as_ref);
+        let advertise = self.ip("advertise_addr", advertise)?;
+        if advertise.is_some_and(|ip| ip.is_unspecified()) {
+            return invalid("advertise_addr must be one address that other servers can reach");
+        }
+        let listen = match (self.ip("bind_addr", of.bind_addr.as_ref())?, advertise) {
+            (Some(bind), _) => bind,
+            (None, Some(told)) if self.is_local(told) => told,
+            (None, Some(told)) => address::unspecified_like(told),
+            (None, None) if self.is_alone() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            (None, None) => self.only_private()?,
+        };
+        let advertise = match advertise {
+            Some(told) => told,
+            None if listen.is_unspecified() => self.only_private()?,
+            None => listen,
+        };
+        Ok(Rpc { listen, advertise, port: port("server", of.ports.server, RPC_PORT)? })
+    }
+
+    /// The RPC port, and the serf port, which other servers' configurations may name.
+    fn rpc_listens(&self, rpc: &Rpc) -> Result<Vec<Listen>, ConfigError> {
+        let mut listens = vec![Listen::Tcp(SocketAddr::new(rpc.listen, rpc.port))];
+        let serf_ip = self.ip("serf_lan", self.of.serf_lan.as_ref())?.unwrap_or(rpc.listen);
+        let is_given = self.of.ports.serf_lan.is_some();
+        match optional_port("serf_lan", self.of.ports.serf_lan, SERF_PORT)? {
+            // Nobody looks for a server that is alone on loopback; two of them may run on one machine.
+            Some(_) if !is_given && self.is_founding_alone() && rpc.listen.is_loopback() => {}
+            Some(port) => listens.push(Listen::Tcp(SocketAddr::new(serf_ip, port))),
+            None => {}
+        }
+        listens.dedup();
+        Ok(listens)
+    }
+
+    fn is_founding_alone(&self) -> bool {
+        let is_single = self.of.bootstrap == Some(true) || self.of.bootstrap_expect == Some(1);
+        self.dev || (is_single && self.of.others().next().is_none())
+    }
+
+    fn http(&self) -> Result<Vec<Listen>, ConfigError> {
+        let (key, given) = match (&self.of.addresses.http, &self.of.client_addr) {
+            (Some(http), _) => ("addresses.http", Some(http)),
+            (None, client) => ("client_addr", client.as_ref()),
+        };
+        let port = port("http", self.of.ports.http, HTTP_PORT)?;
+        let mode = self.of.unix_sockets.mode.as_deref().map(socket_mode).transpose()?;
+        let hosts = self.hosts(key, given)?;
+        let listen = |host| match host {
+            Host::Ip(ip) => Listen::Tcp(SocketAddr::new(ip, port)),
+            Host::Unix(path) => Listen::Unix { path, mode },
+        };
+        Ok(hosts.into_iter().map(listen).collect())
+    }
+
+    fn dns(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let given = self.of.addresses.dns.as_ref().or(self.of.client_addr.as_ref());
+        let Some(port) = optional_port("dns", self.of.ports.dns, DNS_PORT)? else {
+            return Ok(None);
+        };
+        let hosts = self.hosts("addresses.dns", given)?;
+        Ok(hosts.into_iter().find_map(|host| match host {
+            Host::Ip(ip) => Some(SocketAddr::new(ip, port)),
+            Host::Unix(_) => None,
+        }))
+    }
+
+    /// Loopback if nothing is said.
+    fn hosts(&self, key: &str, given: Option<&String>) -> Result<Vec<Host>, ConfigError> {
+        let Some(text) = given.filter(|text| !text.trim().is_empty()) else {
+            return Ok(vec![Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST))]);
+        };
+        let hosts = address::hosts(text, self.interfaces).map_err(|why| about(key, &why))?;
+        match hosts.is_empty() {
+            true => Err(about(key, &format!("{text:?} finds no address on this machine"))),
+            false => Ok(hosts),
+        }
+    }
+
+    fn ip(&self, key: &str, given: Option<&String>) -> Result<Option<IpAddr>, ConfigError> {
+        let given = given.filter(|text| !text.trim().is_empty());
+        let ip = given.map(|text| address::ip(text, self.interfaces)).transpose();
+        ip.map_err(|why| about(key, &why))
+    }
+
+    fn is_local(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.interfaces.iter().any(|one| one.address == ip)
+    }
+
+    /// Whether the configuration speaks of no server on another machine.
+    fn is_alone(&self) -> bool {
+        let is_here = |text: &String| {
+            let host = split_port(text).0;
+            let ip: Option<IpAddr> = host.parse().ok();
+            host == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
+        };
+        let has_others = self.of.others().next().is_some();
+        let waits = self.of.bootstrap_expect.is_some_and(|expect| expect > 1);
+        self.dev || (self.of.others().all(is_here) && (has_others || !waits))
+    }
+
+    fn only_private(&self) -> Result<IpAddr, ConfigError> {
+        address::only_private(self.interfaces).map_err(ConfigError::Invalid)
+    }
+}
+
+/// Why a configuration of a client agent without servers does not start.
+const NO_SERVERS: &str = "without \"server\": true (-server) this is a client agent, which needs the addresses of servers in retry_join. For a server write \"server\": true, and bootstrap_expect with the number of servers that found a cluster (or retry_join to enter one)";
+
+/// A list, of which HCL and careless JSON write the only element alone.
+fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: serde::de::DeserializeOwned,
+{
+    let elements = match Value::deserialize(deserializer)? {
+        Value::Array(list) => list,
+        Value::Null => Vec::new(),
+        one => vec![one],
+    };
+    let read = |element| serde_json::from_value(element).map_err(serde::de::Error::custom);
+    elements.into_iter().map(read).collect()
+}
+
+/// Texts by name; HCL's blocks are lists of them.
+fn texts<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let blocks: Vec<BTreeMap<String, String>> = one_or_many(deserializer)?;
+    Ok(blocks.into_iter().flatten().collect())
+}
+
+/// Consul's words for levels.
+fn log_level(given: Option<&str>) -> Result<&'static str, ConfigError> {
+    match given.unwrap_or("info").to_ascii_lowercase().as_str() {
+        "trace" => Ok("trace"),
+        "debug" => Ok("debug"),
+        "" | "info" => Ok("info"),
+        "warn" => Ok("warn"),
+        "err" | "error" => Ok("error"),
+        other => invalid(&format!("log_level {other:?}: trace, debug, info, warn or err")),
+    }
+}
+
+fn headers(given: &BTreeMap<String, String>) -> Result<HeaderMap, ConfigError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let wrong = || ConfigError::Invalid(format!("response_headers: {name}: {value}"));
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        headers.insert(header, HeaderValue::from_str(value).map_err(|_| wrong())?);
+    }
+    Ok(headers)
+}
+
+fn port(key: &str, given: Option<i32>, default: u16) -> Result<u16, ConfigError> {
+    match given {
+        None => Ok(default),
+        Some(given) => u16::try_from(given).map_err(|_| {
+            ConfigError::Invalid(format!("ports.{key} {given}: a server needs it, 0 to 65535"))
+        }),
+    }
+}
+
+/// A port that -1 turns off.
+fn optional_port(key: &str, given: Option<i32>, default: u16) -> Result<Option<u16>, ConfigError> {
+    match given {
+        Some(..=-1) => Ok(None),
+        given => port(key, given, default).map(Some),
+    }
+}
+
+/// The RPC address of another server, as `HOST:PORT`; without a port it is the one that this server has.
+fn peer(text: &str, rpc_port: u16) -> Result<String, ConfigError> {
+    let text = text.trim();
+    let wrong = |why: &str| Err(ConfigError::Invalid(format!("retry_join {text:?}: {why}")));
+    if text.contains('=') {
+        return wrong("Quorate does not look servers up at cloud providers, name their addresses");
+    }
+    let (host, port) = split_port(text);
+    let port = match port.map(str::parse) {
+        None => rpc_port,
+        Some(Ok(port)) => port,
+        Some(Err(_)) => return wrong("the port is no number up to 65535"),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => Ok(format!("[{ip}]:{port}")),
+        Ok(IpAddr::V4(ip)) => Ok(format!("{ip}:{port}")),
+        Err(_) if !host.is_empty() && host.bytes().all(is_name) => Ok(format!("{host}:{port}")),
+        Err(_) => wrong("an IP address or a host name, with a port or without"),
+    }
+}
+
+/// A host and its port, if it has one. IPv6 addresses with a port stand in brackets.
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    if let Some((host, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        return (host, rest.strip_prefix(':'));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
+/// In the words of `--hold-timeout`, which knows no more than milliseconds.
+fn hold_timeout(text: &str) -> Result<String, ConfigError> {
+    let nanos = duration::parse(text).map_err(|why| about("rpc_hold_timeout", &why.to_string()))?;
+    Ok(format!("{}ms", nanos.max(0) / 1_000_000))
+}
+
+/// The permissions of a socket, in octal digits.
+fn socket_mode(text: &str) -> Result<u32, ConfigError> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ 0..=0o777) => Ok(mode),
+        _ => invalid(&format!("unix_sockets.mode {text:?}: octal digits such as 0660")),
+    }
+}
+
+/// A Raft id from what names a server.
+fn raft_id(name: &str) -> u64 {
+    let (high, low) = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).as_u64_pair();
+    ((high ^ low) & NODE_ID_MASK).max(1)
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "quorate".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn about(key: &str, why: &str) -> ConfigError {
+    ConfigError::Invalid(format!("{key}: {why}"))
+}
+
+fn invalid<T>(text: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,342 @@
+//! The process around a node: directories, listeners, signals.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse as _;
+use axum::routing::{MethodRouter, any};
+use futures_util::future::join_all;
+use nix::sys::stat::{Mode, umask};
+use quorate_storage::data_dir::DataDir;
+use quorate_storage::log_store::LogStore;
+use quorate_storage::raft::Life;
+use quorate_storage::snapshot::FileSnapshots;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::checks::CheckOutput;
+use crate::host::clock::Clock;
+use crate::host::disk;
+use crate::host::listen::{Listen, Listener};
+use crate::host::log_stream::{LevelHandle, Logs};
+use crate::host::resources::BUDGET;
+use crate::host::supervise::watch_panics;
+use crate::http::per_client::PerClient;
+use crate::http::process::{ApiLimits, Process, Reload};
+use crate::http::{self, Api};
+use crate::node::{Node, NodeParts, NodeSettings};
+use crate::process::config::ServerConfig;
+use crate::process::consul_agent::files::Sources;
+use crate::process::consul_agent::registrar::Registrar;
+use crate::process::consul_agent::registry::Registry;
+use crate::raft::compaction;
+use crate::raft::http_transport::HttpTransport;
+use crate::raft::identity::Identity;
+use crate::raft::rpc_server;
+
+/// The permissions of everybody but the owner.
+const OTHERS: u32 = 0o077;
+/// After a stop was asked for, requests that are under way get this long.
+const DRAIN_MAX: Duration = Duration::from_secs(6);
+/// After a failure no write can complete any more: only answers that are being written are waited for.
+const DRAIN_AFTER_FAILURE_MAX: Duration = Duration::from_millis(500);
+
+impl Identity for DataDir {
+    fn store_id(&self) -> String {
+        Self::store_id(self)
+    }
+
+    fn boots(&self) -> u64 {
+        Self::boots(self)
+    }
+
+    fn cluster_id(&self) -> Option<String> {
+        Self::cluster_id(self)
+    }
+
+    fn adopt_cluster(&self, id: &str) -> io::Result<()> {
+        Self::adopt_cluster(self, id).map_err(io::Error::other)
+    }
+}
+
+/// Runs a server until it is told to stop, or fails.
+///
+/// # Errors
+/// When an address is taken, the data directory cannot be used, the cluster refuses this server, or
+/// the disk fails. Nothing that was acknowledged is lost by any of these.
+pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
+    // Listeners first: a second server on the same addresses must not touch the data directory.
+    let listeners = surroundings.listeners.clone().unwrap_or_else(|| Listeners::of(&config));
+    let http_listeners = bind_all(&listeners.http, listeners.http_setting).await?;
+    let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting).await?;
+    // What is written from here on is for its owner alone: it holds what clients stored. (Sockets in the
+    // file system have their own permissions.)
+    umask(Mode::from_bits_truncate(OTHERS));
+    let fresh_store_id = Uuid::new_v4().to_string();
+    let data_dir = DataDir::open(&config.data_dir, config.node_id, fresh_store_id);
+    let data_dir = Arc::new(data_dir.map_err(io::Error::other)?);
+    let log = LogStore::open(&data_dir).map_err(io::Error::other)?;
+    let monitor = log.monitor();
+    let snapshots = Arc::new(FileSnapshots::open(data_dir.snapshot_dir())?);
+    let parts = NodeParts {
+        log,
+        snapshots,
+        transport: Arc::new(HttpTransport::new(config.rpc_listen_addr.ip())),
+        clock: Clock::monotonic(),
+        identity: Arc::clone(&data_dir) as _,
+    };
+    let (node, service) = Node::start(settings(&config, surroundings.check_output), parts).await?;
+    // Before anybody can see it serve: whoever does may ask it to stop.
+    let mut signals = Signals::listen()?;
+    log_start(&config, &listeners, &data_dir);
+    let stop_serving = CancellationToken::new();
+    let tasks = node.supervisor();
+    watch_panics(tasks);
+    let compacting = compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic());
+    tasks.vital("compaction", compacting);
+    let process = process(&node, &config, surroundings);
+    let disk = disk::watch(Arc::clone(&data_dir), Arc::clone(&process.disk), Clock::monotonic());
+    tasks.vital("watching the disk", disk);
+    let api = Api::new(&node, Arc::clone(&process));
+    let routes = rpc_server::router(service).fallback(for_client_agents(api.clone()));
+    for listener in rpc_listeners {
+        tasks.vital("an RPC listener", serve_rpc(listener, routes.clone()));
+    }
+    let counts = PerClient::new(process.limits.connections_per_client);
+    let http = http_listeners.into_iter().map(|listener| {
+        let (counts, connections) = (counts.clone(), Arc::clone(&process.connections));
+        let stopping = stop_serving.clone();
+        let serving = http::server::serve(api.clone(), listener, counts, connections, stopping);
+        tasks.vital("an HTTP listener", serving)
+    });
+    let http = join_all(http.collect::<Vec<_>>());
+    let ended = live(&node, process.reload.as_ref(), &mut signals).await;
+    let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
+    node.begin_stop().await;
+    stop_serving.cancel();
+    if tokio::time::timeout(drain_max, http).await.is_err() {
+        tracing::warn!("some requests were still under way");
+    }
+    node.end().await;
+    let closed = monitor.close().await;
+    tracing::info!("stopped");
+    ended.and(closed)
+}
+
+/// Who this is, for whoever reads the log of a server that did not start as it was meant to.
+fn log_start(config: &ServerConfig, listeners: &Listeners, data_dir: &DataDir) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        id = config.node_id,
+        name = %config.name,
+        directory = %data_dir.path().display(),
+        cluster = data_dir.cluster_id().as_deref().unwrap_or("none yet"),
+        datacenter = %config.datacenter,
+        http = %texts(&listeners.http),
+        rpc = %config.rpc_addr,
+        rpc_listen = %texts(&listeners.rpc),
+        descriptors = BUDGET.descriptors,
+        boots = data_dir.boots(),
+        "started"
+    );
+}
+
+/// What a server is given beside its settings.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Its log.
+    pub logs: Logs,
+    /// Headers for every answer.
+    pub response_headers: HeaderMap,
+    /// Files that define services and checks of its own host.
+    pub sources: Sources,
+    /// Where it listens, if not where its settings say.
+    pub listeners: Option<Listeners>,
+    /// What its API allows.
+    pub limits: ApiLimits,
+    /// What is kept of checks' outputs.
+    pub check_output: CheckOutput,
+    /// Changes the level of its log.
+    pub level: LevelHandle,
+}
+
+/// What the API sees of the process. Also keeps the definitions of files registered from now on.
+fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) -> Arc<Process> {
+    let Surroundings { logs, response_headers, sources, limits, level, .. } = surroundings;
+    let (reload, requests) = Reload::new();
+    let data_dir = config.data_dir.clone();
+    let has_files = !sources.is_empty();
+    let registry = Registry::Here(Arc::clone(node));
+    let registrar = Registrar { registry, sources, data_dir: data_dir.clone(), level };
+    if has_files {
+        let keeping = async move { registrar.keep(requests).await };
+        node.supervisor().vital("the definitions of files", keeping);
+    }
+    let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
+    let own = Process::default();
+    Arc::new(Process { logs, data_dir, reload, response_headers, limits, ..own })
+}
+
+/// Returns when the server is to end: told to, refused by the cluster, or failed.
+async fn live(node: &Arc<Node>, reload: Option<&Reload>, signals: &mut Signals) -> io::Result<()> {
+    let Signals { stops, hangups } = signals;
+    let entering = async {
+        node.enter_cluster().await.map_err(io::Error::other)?;
+        std::future::pending::<io::Result<()>>().await
+    };
+    tokio::select! {
+        () = stops.asked() => Ok(()),
+        refused = entering => refused,
+        () = reload_on_hangup(reload, hangups) => Ok(()),
+        reason = node.failed() => Err(io::Error::other(reason)),
+    }
+}
+
+/// What a process is told by signals. They are kept from the moment this exists until somebody waits for
+/// them; before that, the system ends the process at once.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// That it is to end.
+    pub(crate) stops: Stops,
+    /// SIGHUP: that it is to read its configuration files again.
+    pub(crate) hangups: Signal,
+}
+
+/// The signals that end a process in order.
+#[derive(Debug)]
+pub(crate) struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Must be called within a runtime.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        let hangups = signal(SignalKind::hangup())?;
+        Ok(Self { stops: Stops { interrupt, terminate }, hangups })
+    }
+}
+
+impl Stops {
+    /// Returns when it is to end, and logs the signal that said so.
+    pub(crate) async fn asked(&mut self) {
+        let signal = tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        };
+        tracing::info!(signal, "asked to stop");
+    }
+}
+
+/// Reads the configuration files again at each SIGHUP; does not return.
+pub(crate) async fn reload_on_hangup(reload: Option<&Reload>, hangups: &mut Signal) {
+    while hangups.recv().await.is_some() {
+        match reload {
+            // What became of it is in the log.
+            Some(reload) => drop(reload.run().await),
+            None => tracing::info!("there are no configuration files to read again"),
+        }
+    }
+    std::future::pending().await
+}
+
+/// Where a server listens, and what an operator changes to have it listen elsewhere.
+#[derive(Debug, Clone)]
+pub struct Listeners {
+    /// For clients.
+    pub http: Vec<Listen>,
+    /// The setting of these.
+    pub http_setting: &'static str,
+    /// For other servers: the RPC address first.
+    pub rpc: Vec<Listen>,
+    /// The setting of these.
+    pub rpc_setting: &'static str,
+}
+
+impl Listeners {
+    /// Those of `quorate server`.
+    fn of(config: &ServerConfig) -> Self {
+        let is_direct = config.rpc_listen_addr == config.rpc_addr;
+        Self {
+            http: vec![Listen::Tcp(config.http_addr)],
+            http_setting: "--http-addr",
+            rpc: vec![Listen::Tcp(config.rpc_listen_addr)],
+            rpc_setting: if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" },
+        }
+    }
+}
+
+/// Listens at each of these; `setting` is what an operator would change.
+///
+/// # Errors
+/// When one is taken, or not this machine's.
+pub(crate) async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for listen in listens {
+        listeners.push(listen.bind(setting).await?);
+    }
+    Ok(listeners)
+}
+
+/// The addresses, for the log.
+pub(crate) fn texts(listens: &[Listen]) -> String {
+    listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The API as client agents reach it, which know the servers' RPC addresses only. Other clients do not
+/// belong at this port.
+fn for_client_agents(api: Api) -> MethodRouter {
+    any(|ConnectInfo(caller): ConnectInfo<SocketAddr>, mut request: Request| async move {
+        if !request.headers().contains_key(http::AGENT_HEADER) {
+            let text = "this port is for servers and client agents; the HTTP API has its own";
+            return (StatusCode::NOT_FOUND, text).into_response();
+        }
+        request.extensions_mut().insert(caller);
+        api.answer(request).await
+    })
+}
+
+/// Serves other servers.
+async fn serve_rpc(listener: Listener, routes: Router) {
+    let Listener::Tcp(listener) = listener else {
+        unreachable!("settings give servers TCP addresses for each other")
+    };
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot turn Nagle's algorithm off");
+        }
+    });
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
+    let ended = axum::serve(listener, routes).await;
+    panic!("it ended: {ended:?}");
+}
+
+fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {
+    NodeSettings {
+        id: config.node_id,
+        name: config.name.clone(),
+        datacenter: config.datacenter.clone(),
+        rpc_addr: config.rpc_addr,
+        log_limits: config.log_limits,
+        http_addr: config.http_addr,
+        advertised: config.advertised.clone(),
+        agent_name: config.agent_name.clone(),
+        hold_timeout: config.hold_timeout,
+        bootstrap_expect: config.bootstrap_expect,
+        join: config.join.clone(),
+        fresh_cluster_id: Uuid::new_v4().to_string(),
+        check_output,
+        remarks: config.remarks.clone(),
+        is_alone_by_default: config.is_alone_by_default,
+        life: Life(Uuid::new_v4().into_bytes()),
+    }
+}
