@@ -14,7 +14,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::raft::{Life, NodeId, Position};
+use crate::ids::{Life, NodeId, Position};
+pub use crate::record::CatalogRegistration;
 use crate::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
     ServiceDefinition, SessionBehavior, TextMap,
@@ -372,27 +373,6 @@ impl Command {
                 | Self::ProbeResult { .. }
         )
     }
-}
-
-/// `PUT /v1/catalog/register`, parsed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CatalogRegistration {
-    /// Name of the node.
-    pub node: Arc<str>,
-    /// The node's id, or empty.
-    pub node_id: String,
-    /// The node's address; may be empty only if `skip_node_update`.
-    pub address: String,
-    /// The node's tagged addresses.
-    pub tagged_addresses: Option<TextMap>,
-    /// The node's metadata.
-    pub node_meta: Option<TextMap>,
-    /// Leave an existing node as it is.
-    pub skip_node_update: bool,
-    /// A service instance on the node.
-    pub service: Option<ServiceDefinition>,
-    /// Checks of the node or of its services.
-    pub checks: Vec<CheckRegistration>,
 }
 
 /// The condition of a [`Command::KvPut`].

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/lock        held while a process uses the directory
 //! DIR/identity    store id, node id, cluster id, incarnation
-//! DIR/mark        how far the log had reached when it was last looked at (see log_store/mark.rs)
+//! DIR/mark        how far the log had reached when it was last looked at (see mark.rs)
 //! DIR/log/        sled
 //! DIR/snapshots/  snapshot files
 //! DIR/ballast     space that an operator can free when the disk is full
@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::durable::{self, Kind};
-use crate::log_store::mark::MarkFile;
-use crate::raft::NodeId;
+use crate::ids::NodeId;
+use crate::mark::MarkFile;
 
 /// Size of the ballast file: enough room for sled to start, write its recovery snapshot and purge.
 pub const BALLAST_BYTES: usize = 8 << 20;

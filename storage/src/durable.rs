@@ -12,6 +12,9 @@ const MAGIC_LEN: usize = 8;
 /// Magic bytes, format version, payload length, checksum.
 const HEADER_LEN: usize = MAGIC_LEN + 1 + 4 + 4;
 
+/// What an operator can do about a full disk.
+const DISK_FULL: &str = "; make room on the disk (the file `ballast` of the data directory may be deleted) and start the server again";
+
 /// What a sealed record is of: eight bytes that name it, and its format version.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
@@ -98,6 +101,15 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
         | io::ErrorKind::Interrupted => true,
         _ => error.raw_os_error().is_some_and(|number| NO_DESCRIPTORS.contains(&number)),
     }
+}
+
+/// The error of a disk that does not take what a server cannot do without, in words for the operator.
+pub(crate) fn cannot_be_written(what: &str, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull => DISK_FULL,
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{what} cannot be written: {error}{hint}"))
 }
 
 /// Makes the names in a directory durable: a file that was created, renamed or removed there.

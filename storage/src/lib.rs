@@ -23,6 +23,13 @@
 //!                                   └── build, install ──> snapshot
 //! ```
 //!
+//! Modules use each other in one direction only, from left to right:
+//!
+//! ```text
+//!   backup, recovery ──> machine ──> state ──> snapshot ──> raft ──> command ──> txn ──> record
+//!   recovery ──> log_store ──> data_dir ──> mark ──> raft
+//! ```
+//!
 //! [`recovery`] works on the data directory of a stopped server: it shows what is in it, and founds a new
 //! cluster of it when the old one has lost its quorum for good.
 //!
@@ -46,10 +53,12 @@ pub mod backup;
 pub mod command;
 pub mod data_dir;
 mod durable;
+pub mod ids;
 pub mod index;
 pub mod limits;
 pub mod log_store;
 pub mod machine;
+mod mark;
 pub mod mutant;
 pub mod panics;
 pub mod raft;

@@ -30,15 +30,15 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::codec::{Encoded, damaged};
-use self::mark::{Mark, MarkFile};
 use self::tables::{MetaKey, Tables, guard};
 use self::view::{View, next_index};
 use self::writer::{Op, Queued, Writer, copy};
 use crate::data_dir::DataDir;
+use crate::durable::cannot_be_written;
+use crate::mark::{Mark, MarkFile};
 use crate::raft::{Entry, LogId, NodeId, TypeConfig, Vote};
 
 mod codec;
-pub(crate) mod mark;
 pub(crate) mod stopped;
 mod tables;
 #[cfg(test)]
@@ -60,18 +60,6 @@ const ROOM_PIECES: usize = QUEUE_BYTES_MAX / ROOM_BYTES;
 
 /// What an operator can do about a log that must not be used.
 const REPLACE_NODE: &str = "remove this server from the cluster (DELETE /v1/operator/raft/peer?id=ID at another server) and add it again with an empty data directory under a new node id";
-
-/// What an operator can do about a full disk.
-const DISK_FULL: &str = "; make room on the disk (the file `ballast` of the data directory may be deleted) and start the server again";
-
-/// The error of a disk that does not take what a server cannot do without, in words for the operator.
-pub(crate) fn cannot_be_written(what: &str, error: &io::Error) -> io::Error {
-    let hint = match error.kind() {
-        io::ErrorKind::StorageFull => DISK_FULL,
-        _ => "",
-    };
-    io::Error::new(error.kind(), format!("{what} cannot be written: {error}{hint}"))
-}
 
 /// Why the log cannot be opened. The text is for the operator.
 #[derive(Debug, Error)]

@@ -19,8 +19,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
-use crate::durable::is_shortage;
-use crate::log_store::cannot_be_written;
+use crate::durable::{cannot_be_written, is_shortage};
 use crate::mutant::{self, Mutant};
 use crate::panics;
 use crate::raft::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};

@@ -5,46 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Batch;
-
-/// A server's Raft id. An id is never used again by another server.
-pub type NodeId = u64;
-
-/// One boot of a server: random bytes, made when its process starts. Of several processes that run
-/// under one id, a copy of a data directory for instance, it tells which is which.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Life(pub [u8; 16]);
-
-impl fmt::Display for Life {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// A place in the log. A log that ends at one place holds everything that was committed before it in
-/// this order.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Position {
-    /// The term of the entry.
-    pub term: u64,
-    /// Its index.
-    pub index: u64,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "entry {} of term {}", self.index, self.term)
-    }
-}
-
-impl From<LogId> for Position {
-    fn from(id: LogId) -> Self {
-        Self { term: id.leader_id.term, index: id.index }
-    }
-}
+pub use crate::ids::{Life, NodeId, Position};
 
 /// What the membership says of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,3 +68,9 @@ pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 /// What a snapshot covers.
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+
+impl From<LogId> for Position {
+    fn from(id: LogId) -> Self {
+        Self { term: id.leader_id.term, index: id.index }
+    }
+}

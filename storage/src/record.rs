@@ -7,6 +7,7 @@
 mod coordinate;
 mod event;
 mod query;
+mod registration;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::coordinate::{Coordinate, Real};
 pub use self::event::Event;
 pub use self::query::{Query, QueryDefinition};
+pub use self::registration::CatalogRegistration;
 
 use crate::{ClusterTime, Index, Millis};
 

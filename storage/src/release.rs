@@ -10,8 +10,6 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use crate::state::Deleted;
-
 /// Fewer rows are freed where they are: that takes less than a millisecond.
 const ROWS_MIN: usize = 1_024;
 
@@ -20,25 +18,32 @@ const ROWS_MIN: usize = 1_024;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The thread's queue; `None` where no thread could be started.
-static QUEUE: OnceLock<Option<Sender<Deleted>>> = OnceLock::new();
+static QUEUE: OnceLock<Option<Sender<Box<dyn Bulk>>>> = OnceLock::new();
+
+/// Many rows that nobody needs any more, though a reader may still share them.
+pub(crate) trait Bulk: Send {
+    /// How many rows there are, roughly.
+    fn rows(&self) -> usize;
+    /// Frees what nothing else shares; returns the rest.
+    fn free(self: Box<Self>) -> Vec<Box<dyn Bulk>>;
+}
 
 /// Frees what was deleted, but not now and not here.
-pub(crate) fn later(deleted: impl Into<Deleted>) {
-    let deleted = deleted.into();
+pub(crate) fn later(deleted: impl Bulk + 'static) {
     if deleted.rows() < ROWS_MIN {
         return;
     }
     if let Some(queue) = QUEUE.get_or_init(start) {
         // The thread lives as long as the process; if it is gone, the rows are freed here.
-        let _ = queue.send(deleted);
+        let _ = queue.send(Box::new(deleted));
     }
 }
 
-fn start() -> Option<Sender<Deleted>> {
+fn start() -> Option<Sender<Box<dyn Bulk>>> {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::Builder::new().name("release".to_owned());
     let started = thread.spawn(move || {
-        let mut shared: Vec<Deleted> = Vec::new();
+        let mut shared: Vec<Box<dyn Bulk>> = Vec::new();
         loop {
             let more = if shared.is_empty() {
                 receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -50,7 +55,7 @@ fn start() -> Option<Sender<Deleted>> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            shared = shared.into_iter().flat_map(Deleted::free).collect();
+            shared = shared.into_iter().flat_map(Bulk::free).collect();
         }
     });
     started.is_ok().then_some(sender)

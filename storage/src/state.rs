@@ -104,12 +104,12 @@ use self::kv::Kv;
 use self::lives::Lives;
 use self::origin::{Origins, Verdict};
 use self::restore::Staged;
-use self::tree::Tree;
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
 };
 use crate::mutant::{self, Mutant};
-use crate::record::{Autopilot, Coordinate, Event, KvEntry, Query, Session};
+use crate::record::{Autopilot, Coordinate, Event, Query, Session};
+use crate::release::Bulk;
 use crate::{ClusterTime, Index, Topic};
 
 /// What one entry did.
@@ -119,53 +119,6 @@ pub struct Effects {
     pub outcomes: Vec<(CommandId, Outcome)>,
     /// What visibly changed.
     pub touched: BTreeSet<Topic>,
-}
-
-/// What the state had and has no more, in bulk.
-#[derive(Debug)]
-pub(crate) enum Deleted {
-    /// Keys.
-    Keys(Tree<Arc<KvEntry>>),
-    /// Everything, in the place of which a backup was put.
-    All(Box<State>),
-    /// Everything but the keys, a while later.
-    Rest(Box<State>),
-}
-
-impl Deleted {
-    /// How many rows there are, roughly.
-    pub(crate) fn rows(&self) -> usize {
-        match self {
-            Self::Keys(keys) => keys.len(),
-            Self::All(state) | Self::Rest(state) => state.kv.entries.len() + state.deadlines.len(),
-        }
-    }
-
-    /// Frees what nothing else shares; returns the rest.
-    pub(crate) fn free(self) -> Vec<Self> {
-        match self {
-            Self::Keys(keys) => keys.free().into_iter().map(Self::Keys).collect(),
-            Self::All(mut state) => {
-                let keys = std::mem::take(&mut state.kv.entries);
-                vec![Self::Keys(keys), Self::Rest(state)]
-            }
-            // The other tables cannot tell whether anything still shares them. When they come up again
-            // whoever was rendering an answer has most likely finished.
-            Self::Rest(_) => Vec::new(),
-        }
-    }
-}
-
-impl From<Tree<Arc<KvEntry>>> for Deleted {
-    fn from(keys: Tree<Arc<KvEntry>>) -> Self {
-        Self::Keys(keys)
-    }
-}
-
-impl From<State> for Deleted {
-    fn from(state: State) -> Self {
-        Self::All(Box::new(state))
-    }
 }
 
 /// Everything the cluster agrees on.
@@ -202,6 +155,32 @@ pub struct State {
     staged: Option<Staged>,
     /// The index of the last restore. No topic's is smaller.
     restored: Option<Index>,
+}
+
+impl Bulk for State {
+    fn rows(&self) -> usize {
+        self.kv.entries.len() + self.deadlines.len()
+    }
+
+    fn free(mut self: Box<Self>) -> Vec<Box<dyn Bulk>> {
+        let keys = std::mem::take(&mut self.kv.entries);
+        vec![Box::new(keys), Box::new(WithoutKeys(self))]
+    }
+}
+
+/// A state that was replaced, but for its keys. The other tables cannot tell whether anything still shares
+/// them: they are freed when they come up again, because whoever rendered an answer has most likely finished
+/// by then.
+struct WithoutKeys(Box<State>);
+
+impl Bulk for WithoutKeys {
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    fn free(self: Box<Self>) -> Vec<Box<dyn Bulk>> {
+        Vec::new()
+    }
 }
 
 impl State {

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::command::CatalogRegistration;
-use crate::record::{Check, CheckRegistration, KvEntry, Node, Service, ServiceDefinition};
+use crate::record::{
+    CatalogRegistration, Check, CheckRegistration, KvEntry, Node, Service, ServiceDefinition,
+};
 
 /// One operation of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::mark::{Mark, MarkFile};
 use super::tables::{MetaKey, Tables, guard};
 use super::view::next_index;
 use super::{OpenError, lost, recover};
 use crate::data_dir::{DataDir, PartOfDir};
+use crate::mark::{Mark, MarkFile};
 use crate::raft::{Entry, LogId, Vote};
 
 /// So many entries are read at once.

@@ -25,9 +25,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Shared;
 use super::codec::{self, Encoded};
-use super::mark::{Mark, MarkFile};
 use super::tables::{MetaKey, Tables, guard};
 use super::view::next_index;
+use crate::mark::{Mark, MarkFile};
 use crate::mutant::{self, Mutant};
 use crate::raft::{LogId, TypeConfig, Vote};
 

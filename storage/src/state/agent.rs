@@ -19,8 +19,8 @@ use super::State;
 use super::catalog::{SERF_HEALTH, Slot, fold_arc};
 use super::change::Change;
 use crate::command::{Agent, Rejection, ServerRecord};
+use crate::ids::NodeId;
 use crate::index::fold;
-use crate::raft::NodeId;
 use crate::record::{
     Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, Service,
     ServiceDefinition, TextMap,

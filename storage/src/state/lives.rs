@@ -18,7 +18,7 @@ use imbl::OrdMap;
 
 use super::State;
 use crate::command::{Held, Start};
-use crate::raft::{Life, NodeId, Position};
+use crate::ids::{Life, NodeId, Position};
 
 /// What is known of the process that speaks for a server.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -32,8 +32,8 @@ use imbl::OrdMap;
 use super::State;
 use crate::Index;
 use crate::command::{Command, CommandId, Outcome, Part, Rejection};
+use crate::ids::NodeId;
 use crate::mutant::{self, Mutant};
-use crate::raft::NodeId;
 
 /// The largest outcome that is remembered as it is, in bytes of its encoding.
 pub(super) const REMEMBERED_BYTES_MAX: usize = 1_024;

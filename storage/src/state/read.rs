@@ -7,8 +7,8 @@ use super::State;
 use super::agent::SERVER_SERVICE;
 use super::catalog::{Slot, fold_arc};
 use crate::command::{CommandId, Outcome, Rejection};
+use crate::ids::NodeId;
 use crate::index::fold;
-use crate::raft::NodeId;
 use crate::record::{Check, Coordinate, Event, KvEntry, Node, NodeKind, Query, Service, Session};
 use crate::{ClusterTime, Index, Topic};
 

@@ -25,8 +25,8 @@ use super::origin::OriginRecord;
 use super::restore::{Reservation, Staged, StagedPiece};
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
+use crate::ids::NodeId;
 use crate::mutant::{self, Mutant};
-use crate::raft::NodeId;
 use crate::record::{
     Autopilot, Check, Coordinate, Event, KvEntry, Node, Query, Service, Session, Tags,
 };

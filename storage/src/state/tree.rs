@@ -20,6 +20,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::Index;
+use crate::release::Bulk;
 
 #[cfg(test)]
 mod tests;
@@ -236,17 +237,22 @@ impl<R: Row> Tree<R> {
         collect_marked(&self.0, &mut found);
         found
     }
+}
 
-    /// Frees what nothing else shares, without recursion over more than it holds. Returns the parts
-    /// that something still shares.
-    pub(crate) fn free(self) -> Vec<Self> {
+impl<R: Row + Send + Sync + 'static> Bulk for Tree<R> {
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    /// Without recursion over more than the tree holds.
+    fn free(self: Box<Self>) -> Vec<Box<dyn Bulk>> {
         let mut left = vec![self.0];
-        let mut shared = Vec::new();
+        let mut shared: Vec<Box<dyn Bulk>> = Vec::new();
         while let Some(link) = left.pop() {
             match link.map(Arc::try_unwrap) {
                 None => {}
                 Some(Ok(node)) => left.extend([node.left, node.right]),
-                Some(Err(node)) => shared.push(Self(Some(node))),
+                Some(Err(node)) => shared.push(Box::new(Self(Some(node)))),
             }
         }
         shared

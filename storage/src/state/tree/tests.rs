@@ -136,11 +136,11 @@ fn what_is_still_shared_is_freed_when_it_is_not() {
     let cut = tree.cut_below("0005");
     assert_eq!((cut.len(), tree.len(), older.len()), (100, 900, 1_000));
     let row = older.get("000550").unwrap().0.clone();
-    let shared = cut.free();
+    let shared = Box::new(cut).free();
     assert!(!shared.is_empty() && shared.len() < 20, "{} parts", shared.len());
     assert_eq!(Arc::strong_count(&row), 2, "only the older version and this test have it");
     drop(older);
     assert_eq!(Arc::strong_count(&row), 2, "the shared parts have it now");
-    assert!(shared.into_iter().flat_map(Tree::free).next().is_none());
+    assert!(shared.into_iter().flat_map(Bulk::free).next().is_none());
     assert_eq!(Arc::strong_count(&row), 1);
 }
