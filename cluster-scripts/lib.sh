@@ -103,9 +103,9 @@ join_list() {
   printf '%s' "${list#,}"
 }
 
-# Starts node $1 and returns at once.
+# Starts node $1 and returns as soon as the process is the server's, or has ended.
 launch() {
-  local i=$1
+  local i=$1 tries=500
   mkdir -p "$DIR/n$i"
   # Its own session: a Ctrl-C in the terminal that ran this script is not meant for the server.
   nohup "$(quorate_bin)" server --node-id "$i" --name "n$i" --data-dir "$DIR/n$i" \
@@ -113,7 +113,9 @@ launch() {
     --dns-addr "$HOST:$(port_of "$DNS_PORT" "$i")" \
     --bootstrap-expect "$NODES" --join "$(join_list)" </dev/null >>"$DIR/n$i.log" 2>&1 &
   printf '%s\n' "$!" >"$DIR/n$i.pid"
-  disown "$!"
+  # Until the new process runs the server, its command line is this script's, and is_running would say no.
+  until is_running "$i" || ! kill -0 "$!" 2>/dev/null || ((tries-- == 0)); do sleep 0.01; done
+  disown "$!" 2>/dev/null || true
 }
 
 # Waits until node $1 is ready; says why if it is not.
