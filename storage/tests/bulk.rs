@@ -120,7 +120,9 @@ fn a_restore_takes_no_longer_than_its_pieces() {
         register(&mut bench, n, 1);
     }
     let version = Published { state: bench.state.clone(), ..Published::default() };
+    let begin = Instant::now();
     let backup: Bytes = backup::write(&version, Vec::new()).unwrap().into();
+    print("keys written as a backup, off the runtime", number, begin.elapsed());
     bench.apply(Command::RestoreBegin { id: "r".into() });
     let mut longest = Duration::ZERO;
     for (at, piece) in backup.chunks(PIECE_BYTES).enumerate() {
@@ -167,31 +169,79 @@ fn what_else_one_entry_may_be_about() {
     let begin = Instant::now();
     common::import(&records);
     print("services with a check: import", number, begin.elapsed());
+    let service_id = "web-7".into();
+    let command = Command::AgentDeregisterService { agent: common::agent("h0"), service_id };
+    print("services, one of them deregistered", number, bench.apply(command).1);
     let stamp = bench.state.time() + Millis(60_000);
     let duty = Some(Duty::Expire { up_to: stamp, max: 512 });
     let (effects, took) = bench.apply_batch(&Batch { stamp, duty, parts: Vec::new() });
     assert!(!effects.touched.is_empty());
     print("TTL checks due: one entry of expiry", number, took);
+    bench.state.check_invariants().unwrap();
+    let before = bench.state.clone();
     let agent = common::agent("h0");
-    let (_, took) = bench.apply(Command::AgentLeave { agent });
+    let (effects, took) = bench.apply(Command::AgentLeave { agent });
     print("services on a node that leaves", number, took);
     assert_eq!(bench.state.services().count(), 0);
+    bench.state.check_invariants().unwrap();
+    // Who had the old version still has it.
+    assert_eq!(before.services().count(), number - 1);
+    let index = bench.state.index();
+    for topic in
+        [Topic::service("web"), Topic::Services, Topic::Nodes, Topic::node("h0"), Topic::Checks]
+    {
+        assert!(effects.touched.contains(&topic), "{topic:?}");
+        assert_eq!(bench.state.topic_index(&topic), index, "{topic:?}");
+    }
+}
 
+/// The sessions of one agent, of which only the first needs more than that the agent is alive.
+#[test]
+fn a_check_that_turns_critical_ends_its_own_sessions_only() {
+    let number = keys() / 20;
+    let mut bench = Bench::default();
+    (0..number).for_each(|n| register(&mut bench, n, 1));
+    for n in 0..number {
+        let needed = if n == 0 { "c0" } else { "serfHealth" };
+        let mut request = session(&format!("s{n}"), "h0", SessionBehavior::Release);
+        request.node_checks = vec![needed.to_owned()];
+        bench.apply(Command::SessionCreate(Box::new(request)));
+    }
+    let stamp = bench.state.time() + Millis(60_000);
+    let duty = Some(Duty::ExpireDue { up_to: stamp, max: 512 });
+    let (_, took) = bench.apply_batch(&Batch { stamp, duty, parts: Vec::new() });
+    print("sessions of a node, 512 checks due on it", number, took);
+    assert_eq!(bench.state.sessions().count(), number - 1);
+    assert!(bench.state.session("s0").is_none());
+    bench.state.check_invariants().unwrap();
+    let (_, took) = bench.apply(Command::AgentLeave { agent: common::agent("h0") });
+    print("services and sessions on a node that leaves", number, took);
+    assert_eq!(bench.state.sessions().count(), 0);
+    bench.state.check_invariants().unwrap();
+}
+
+fn session(id: &str, agent: &str, behavior: SessionBehavior) -> SessionRequest {
+    SessionRequest {
+        agent: common::agent(agent),
+        node: "".into(),
+        id: id.into(),
+        name: String::new(),
+        lock_delay_nanos: 15_000_000_000,
+        behavior,
+        ttl_text: String::new(),
+        ttl: Millis::ZERO,
+        node_checks: Vec::new(),
+        service_checks: None,
+        checks: None,
+    }
+}
+
+#[test]
+fn a_session_that_ends_takes_all_its_locks_along() {
+    let number = keys() / 20;
     for behavior in [SessionBehavior::Release, SessionBehavior::Delete] {
         let mut bench = Bench::default();
-        bench.apply(Command::SessionCreate(Box::new(SessionRequest {
-            agent: common::agent("h1"),
-            node: "".into(),
-            id: "s".into(),
-            name: String::new(),
-            lock_delay_nanos: 15_000_000_000,
-            behavior,
-            ttl_text: String::new(),
-            ttl: Millis::ZERO,
-            node_checks: Vec::new(),
-            service_checks: None,
-            checks: None,
-        })));
+        bench.apply(Command::SessionCreate(Box::new(session("s", "h1", behavior))));
         let lock = |bench: &mut Bench, prefix: &str| {
             for n in 0..number {
                 bench.put(&format!("{prefix}{n}"), KvPutMode::Acquire("s".into()));
@@ -203,6 +253,7 @@ fn what_else_one_entry_may_be_about() {
         lock(&mut bench, "m/");
         let (_, took) = bench.apply(Command::SessionDestroy { id: "s".into() });
         print(&format!("locks of a session that ends: {behavior:?}"), number, took);
+        assert_eq!(bench.state.keys_below("m/").filter(|row| row.session.is_some()).count(), 0);
         bench.state.check_invariants().unwrap();
     }
 }

@@ -226,13 +226,11 @@ impl Change<'_> {
         service_id: &str,
         named: &[CheckRegistration],
     ) {
-        let Some(slot) = self.state.catalog.nodes.get(key).cloned() else { return };
-        for row in slot.checks_of(service_id) {
-            let id = &row.registration.id;
-            if named.iter().all(|check| check.id != *id) {
-                self.remove_check(key, id);
-            }
-        }
+        let Some(slot) = self.state.catalog.nodes.get(key) else { return };
+        let ids = slot.checks_of(service_id).map(|row| &row.registration.id);
+        let unnamed: Vec<_> =
+            ids.filter(|id| named.iter().all(|check| check.id != **id)).cloned().collect();
+        unnamed.iter().for_each(|id| self.remove_check(key, id));
     }
 
     /// `PUT /v1/agent/check/register`.

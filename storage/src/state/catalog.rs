@@ -15,7 +15,8 @@ use imbl::{OrdMap, OrdSet};
 
 use super::agent::SERVER_SERVICE;
 use crate::index::fold;
-use crate::record::{Check, Node, NodeKind, Service};
+use crate::record::{Check, Node, NodeKind, Service, Session};
+use crate::release::Bulk;
 use crate::{ClusterTime, Index};
 
 /// The id of the check that says whether a node's agent is alive.
@@ -60,6 +61,9 @@ pub(super) struct Slot {
     pub(super) checks_by_service: OrdMap<Arc<str>, OrdMap<Arc<str>, Arc<Check>>>,
     /// Derived: ids of the sessions bound to the node.
     pub(super) sessions: OrdSet<Arc<str>>,
+    /// Derived: the same by the id of each check that they need. A check that turns critical finds its
+    /// sessions among ten thousand others without a search.
+    pub(super) sessions_by_check: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
 }
 
 impl Slot {
@@ -74,6 +78,7 @@ impl Slot {
             checks: OrdMap::new(),
             checks_by_service: OrdMap::new(),
             sessions: OrdSet::new(),
+            sessions_by_check: OrdMap::new(),
         }
     }
 
@@ -83,6 +88,31 @@ impl Slot {
             && self.sessions.is_empty()
             && self.checks.len() <= 1
             && self.checks.keys().all(|id| &**id == SERF_HEALTH)
+    }
+
+    /// Notes a session of this node.
+    pub(super) fn bind(&mut self, row: &Session) {
+        self.sessions.insert(row.id.clone());
+        for check in row.needed_checks() {
+            match self.sessions_by_check.get_mut(check) {
+                Some(sessions) => drop(sessions.insert(row.id.clone())),
+                None => {
+                    drop(self.sessions_by_check.insert(check.into(), OrdSet::unit(row.id.clone())))
+                }
+            }
+        }
+    }
+
+    /// Forgets a session of this node.
+    pub(super) fn unbind(&mut self, row: &Session) {
+        self.sessions.remove(&row.id);
+        for check in row.needed_checks() {
+            let Some(sessions) = self.sessions_by_check.get_mut(check) else { continue };
+            sessions.remove(&row.id);
+            if sessions.is_empty() {
+                self.sessions_by_check.remove(check);
+            }
+        }
     }
 
     /// Checks of one service instance (or, for an empty id, of the node), by id.
@@ -98,6 +128,19 @@ pub(super) struct Named {
     pub(super) index: Index,
     /// Derived: its instances by place.
     pub(super) instances: OrdMap<Place, Arc<Service>>,
+}
+
+impl Bulk for Arc<Slot> {
+    fn rows(&self) -> usize {
+        self.services.len() + self.checks.len()
+    }
+
+    fn free(self: Box<Self>) -> Vec<Box<dyn Bulk>> {
+        match Self::try_unwrap(*self) {
+            Ok(_) => Vec::new(),
+            Err(shared) => vec![Box::new(shared)],
+        }
+    }
 }
 
 impl Catalog {
@@ -143,18 +186,19 @@ impl Catalog {
     /// Removes an instance from its name; says whether it was the name's last.
     pub(super) fn detach_name(&mut self, key: &Arc<str>, row: &Service) -> bool {
         let name = fold_arc(&row.definition.name);
-        let Some(named) = self.names.get_mut(&name) else { return false };
-        named.instances.remove(&(key.clone(), row.definition.id.clone()));
-        let last = named.instances.is_empty();
+        let place = (key.clone(), row.definition.id.clone());
+        let Some(named) = self.names.get(&name) else { return false };
+        let last = named.instances.len() == 1 && named.instances.contains_key(&place);
         if last {
             self.names.remove(&name);
+        } else if let Some(named) = self.names.get_mut(&name) {
+            named.instances.remove(&place);
         }
         last
     }
 
-    /// Removes an instance's row; its name was detached and its checks are gone.
+    /// Removes an instance's row from its node. The other tables have forgotten it, and its checks are gone.
     pub(super) fn remove_service_row(&mut self, key: &Arc<str>, id: &Arc<str>) {
-        remove_place(&mut self.service_ids, id, key);
         if let Some(slot) = self.slot_mut(key) {
             slot.services.remove(id);
         }
@@ -171,17 +215,16 @@ impl Catalog {
         if let Some(old) = slot.checks.insert(id.clone(), row.clone())
             && old.registration.service_id != service
         {
-            forget_check(slot, &old);
+            remove_by_service(slot, &old);
         }
         slot.checks_by_service.entry(service).or_default().insert(id, row);
     }
 
-    /// Removes a check's row.
+    /// Removes a check's row from its node. The other tables have forgotten it.
     pub(super) fn remove_check_row(&mut self, key: &Arc<str>, row: &Check) {
-        remove_place(&mut self.check_ids, &row.registration.id, key);
         if let Some(slot) = self.slot_mut(key) {
             slot.checks.remove(&row.registration.id);
-            forget_check(slot, row);
+            remove_by_service(slot, row);
         }
     }
 
@@ -209,21 +252,28 @@ impl Catalog {
 }
 
 /// Takes a check out of the map by service.
-fn forget_check(slot: &mut Slot, row: &Check) {
-    let service = &row.registration.service_id;
-    let Some(checks) = slot.checks_by_service.get_mut(service) else { return };
-    checks.remove(&row.registration.id);
-    if checks.is_empty() {
+fn remove_by_service(slot: &mut Slot, row: &Check) {
+    let (service, id) = (&row.registration.service_id, &row.registration.id);
+    let Some(checks) = slot.checks_by_service.get(service) else { return };
+    if checks.len() == 1 && checks.contains_key(id) {
         slot.checks_by_service.remove(service);
+    } else if let Some(checks) = slot.checks_by_service.get_mut(service) {
+        checks.remove(id);
     }
 }
 
 /// Takes a node out of the set of those that have an id.
-fn remove_place(table: &mut OrdMap<Arc<str>, OrdSet<Arc<str>>>, id: &Arc<str>, key: &Arc<str>) {
-    let Some(places) = table.get_mut(id) else { return };
-    places.remove(key);
-    if places.is_empty() {
+pub(super) fn remove_place(
+    table: &mut OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+    id: &Arc<str>,
+    key: &Arc<str>,
+) {
+    let Some(places) = table.get(id) else { return };
+    // Most ids are on one node only: then nothing of the set, which readers share, is copied.
+    if places.len() == 1 && places.contains(key) {
         table.remove(id);
+    } else if let Some(places) = table.get_mut(id) {
+        places.remove(key);
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::catalog::fold_arc;
+use super::State;
+use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection};
@@ -157,10 +158,8 @@ impl Change<'_> {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
         let Some(row) = slot.checks.get(id).cloned() else { return };
         self.touch_check(key, &row.registration.service_id);
+        self.state.forget_check(key, &row);
         self.state.catalog.remove_check_row(key, &row);
-        self.state.last_seen.remove(&row.number);
-        self.state.probes.remove(row.number);
-        self.state.deadlines.disown(row.number);
         self.end_sessions_on(key, id);
         self.refresh_idle(key);
     }
@@ -219,6 +218,16 @@ impl Change<'_> {
         output: String,
     ) {
         self.put_check(key, CheckRegistration { status, output, ..row.registration.clone() });
+    }
+}
+
+impl State {
+    /// Removes what other tables know of a check.
+    pub(super) fn forget_check(&mut self, key: &Arc<str>, row: &Check) {
+        remove_place(&mut self.catalog.check_ids, &row.registration.id, key);
+        self.last_seen.remove(&row.number);
+        self.probes.remove(row.number);
+        self.deadlines.disown(row.number);
     }
 }
 

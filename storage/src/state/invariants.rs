@@ -2,6 +2,7 @@
 //!
 //! It is far too slow for a running node; tests call it after every batch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -145,13 +146,20 @@ impl State {
     }
 
     fn check_sessions(&self) -> Result<(), String> {
+        let mut needed = 0;
         for (id, row) in &self.sessions {
             ensure!(row.id == *id, "session {id} is misfiled");
             self.check_indexes(&format!("session {id}"), row.indexes)?;
             let slot = self.catalog.slot(&row.node);
             let Some(slot) = slot else { return Err(format!("session {id} has lost its node")) };
             ensure!(slot.sessions.contains(id), "session {id} is not found on its node");
+            needed += row.needed_checks().collect::<BTreeSet<_>>().len();
             for check in row.needed_checks() {
+                let needing = slot.sessions_by_check.get(check);
+                ensure!(
+                    needing.is_some_and(|needing| needing.contains(id)),
+                    "session {id} is not found by its check {check}"
+                );
                 let found = slot.checks.get(check);
                 ensure!(
                     found.is_some_and(|found| found.critical_since.is_none()),
@@ -166,6 +174,13 @@ impl State {
         }
         let bound: usize = self.catalog.nodes.values().map(|slot| slot.sessions.len()).sum();
         ensure!(bound == self.sessions.len(), "a node keeps a session that is gone");
+        let by_check =
+            || self.catalog.nodes.values().flat_map(|slot| slot.sessions_by_check.values());
+        ensure!(
+            by_check().map(OrdSet::len).sum::<usize>() == needed
+                && by_check().all(|ids| !ids.is_empty()),
+            "a check keeps a session that does not need it"
+        );
         Ok(())
     }
 

@@ -103,11 +103,6 @@ impl Kv {
         self.entries.below(prefix)
     }
 
-    /// The keys that a session holds.
-    pub(super) fn held_by(&self, session: &str) -> OrdSet<Arc<str>> {
-        self.held.get(session).cloned().unwrap_or_default()
-    }
-
     /// The newest index below a prefix, tombstones included; `newest` is the table's.
     pub(super) fn newest_below(&self, prefix: &str, newest: Index) -> Option<Index> {
         if prefix.is_empty() {

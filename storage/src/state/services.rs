@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::catalog::fold_arc;
+use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use crate::Topic;
 use crate::mutant::{self, Mutant};
@@ -72,14 +72,19 @@ impl Change<'_> {
         }
     }
 
+    /// Removes what other tables know of an instance.
+    pub(super) fn forget_service(&mut self, key: &Arc<str>, row: &Service) {
+        self.leave_name(key, row);
+        remove_place(&mut self.state.catalog.service_ids, &row.definition.id, key);
+    }
+
     /// Removes an instance with its checks, if it exists.
     pub(super) fn remove_service(&mut self, key: &Arc<str>, id: &Arc<str>) {
-        let Some(slot) = self.state.catalog.nodes.get(key).cloned() else { return };
-        let Some(row) = slot.services.get(id) else { return };
-        for check in slot.checks_of(id) {
-            self.remove_check(key, &check.registration.id);
-        }
-        self.leave_name(key, row);
+        let Some(slot) = self.state.catalog.nodes.get(key) else { return };
+        let Some(row) = slot.services.get(id).cloned() else { return };
+        let checks: Vec<_> = slot.checks_of(id).map(|row| row.registration.id.clone()).collect();
+        checks.iter().for_each(|check| self.remove_check(key, check));
+        self.forget_service(key, &row);
         self.state.catalog.remove_service_row(key, id);
         self.touch(Topic::Services);
         self.touch(Topic::Node(key.clone()));

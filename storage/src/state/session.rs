@@ -92,10 +92,10 @@ impl Change<'_> {
             self.state.last_seen.insert(number, self.state.time);
         }
         self.state.deadlines.own(number, Owner::Session(id.clone()));
-        self.state.sessions.insert(id.clone(), Arc::new(row));
         if let Some(slot) = self.state.catalog.slot_mut(key) {
-            slot.sessions.insert(id);
+            slot.bind(&row);
         }
+        self.state.sessions.insert(id, Arc::new(row));
         self.state.schedule(number);
         self.touch(Topic::Sessions);
         self.refresh_idle(key);
@@ -125,7 +125,7 @@ impl Change<'_> {
         self.state.last_seen.remove(&row.number);
         self.touch(Topic::Sessions);
         let until = self.time() + row.lock_delay();
-        for key in self.state.kv.held_by(id) {
+        for key in self.state.kv.held.remove(id).unwrap_or_default() {
             match row.behavior {
                 _ if mutant::is_active(Mutant::SessionDeleteOnlyReleases) => self.release_key(&key),
                 SessionBehavior::Release => self.release_key(&key),
@@ -138,23 +138,16 @@ impl Change<'_> {
         self.remove_queries_of(id);
         let key = fold_arc(&row.node);
         if let Some(slot) = self.state.catalog.slot_mut(&key) {
-            slot.sessions.remove(id);
+            slot.unbind(&row);
         }
         self.refresh_idle(&key);
     }
 
     /// Ends the sessions that need this check of this node.
     pub(super) fn end_sessions_on(&mut self, key: &str, check_id: &str) {
-        let Some(slot) = self.state.catalog.nodes.get(key).cloned() else { return };
-        for id in &slot.sessions {
-            let needs_it = self
-                .state
-                .sessions
-                .get(id)
-                .is_some_and(|row| row.needed_checks().any(|needed| needed == check_id));
-            if needs_it {
-                self.end_session(id);
-            }
-        }
+        let Some(slot) = self.state.catalog.nodes.get(key) else { return };
+        let Some(sessions) = slot.sessions_by_check.get(check_id) else { return };
+        let sessions: Vec<_> = sessions.iter().cloned().collect();
+        sessions.iter().for_each(|id| self.end_session(id));
     }
 }

@@ -578,7 +578,7 @@ impl Import {
     fn add_session(&mut self, row: Session, last_seen: Option<ClusterTime>) -> io::Result<()> {
         let (number, id) = (row.number, row.id.clone());
         let slot = self.state.catalog.slot_mut(&fold_arc(&row.node));
-        slot.ok_or_else(|| invalid("a session without a node"))?.sessions.insert(id.clone());
+        slot.ok_or_else(|| invalid("a session without a node"))?.bind(&row);
         self.own(number, Owner::Session(id.clone()))?;
         unique(self.state.sessions.insert(id, Arc::new(row)), "two sessions of one id")?;
         self.see(number, last_seen);
