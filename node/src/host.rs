@@ -5,6 +5,7 @@
 pub mod address;
 pub mod clock;
 pub mod disk;
+pub mod figures;
 pub mod listen;
 pub mod log_rate;
 pub mod log_stream;

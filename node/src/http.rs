@@ -39,7 +39,7 @@ mod cached;
 mod call;
 mod compress;
 pub mod connections;
-pub(crate) mod definition;
+pub mod definition;
 mod drain;
 mod endpoint;
 mod error;
@@ -66,7 +66,6 @@ use axum::response::Response;
 use axum::routing::any;
 use tower::ServiceExt as _;
 
-pub(crate) use api::check_meta;
 pub(crate) use call::AGENT_HEADER;
 
 use crate::host::supervise;

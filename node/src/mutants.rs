@@ -12,8 +12,6 @@ use quorate_storage::State;
 use quorate_storage::command::{Command, KvDeleteMode, KvPutMode, Outcome, Rejection};
 use quorate_storage::record::KvEntry;
 
-use crate::process::config::ConfigError;
-
 /// The environment variable that names the mutant to be.
 pub const CHOOSES: &str = "QUORATE_MUTANT";
 
@@ -23,11 +21,11 @@ pub const MARKER: &str = ".quorate-mutants-allowed";
 /// Becomes the mutant that the environment names, if it names one; to be called before anything starts.
 ///
 /// # Errors
-/// In a build without mutants, when the environment names one; in one with them, when there is none of
+/// A sentence for the operator. In a build without mutants, when the environment names one; in one with them, when there is none of
 /// that name, or when nothing marks the data directory.
-pub fn prepare(data_dir: &Path) -> Result<(), ConfigError> {
+pub fn prepare(data_dir: &Path) -> Result<(), String> {
     let name = std::env::var_os(CHOOSES).unwrap_or_default();
-    choose(&name.to_string_lossy(), data_dir).map_err(ConfigError::Invalid)
+    choose(&name.to_string_lossy(), data_dir)
 }
 
 #[cfg(not(feature = "mutants"))]

@@ -11,7 +11,7 @@
 //! ```
 
 pub mod changes;
-pub mod metrics;
+mod metrics;
 pub mod observe;
 pub mod outages;
 
@@ -26,25 +26,24 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome};
-use quorate_storage::limits::Excess;
 use quorate_storage::machine::{Machine, Published, StateReader};
 use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{Life, NodeId, Peer, Position, TypeConfig};
 use quorate_storage::snapshot::SnapshotStore;
-use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::observe::ApplyObserver;
 use crate::agent::{self, OwnHost};
 use crate::checks::{CheckOutput, Checks, ProbeCounts};
+use crate::host::address::HostPort;
 use crate::host::clock::{Clock, TimedOut};
 use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
 use crate::mutants;
-use crate::process::config::Advertised;
 use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::context::Context;
+use crate::raft::error::{MembershipError, ProposeError, ReadError};
 use crate::raft::failure_detector::FailureDetector;
 use crate::raft::identity::Identity;
 use crate::raft::intake::Intake;
@@ -104,56 +103,6 @@ pub struct NodeInfo {
     pub agent_name: String,
 }
 
-/// Why a command has no outcome.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ProposeError {
-    /// No leader appeared within the hold timeout; the command was never handed to one.
-    #[error("No cluster leader")]
-    NoLeader,
-    /// It was handed to a leader, and whether it took effect is not known.
-    #[error(
-        "outcome unknown: the command was handed to a leader that did not answer in time, and may or may not have taken effect"
-    )]
-    OutcomeUnknown,
-    /// Too many commands are waiting at this node.
-    #[error("too many requests are waiting for the cluster, try again later")]
-    Overloaded,
-    /// The node is being stopped.
-    #[error("this server is stopping")]
-    Stopping,
-    /// It is larger than anything may be that is replicated.
-    #[error(transparent)]
-    TooLarge(#[from] Excess),
-}
-
-/// Why a read cannot be answered.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ReadError {
-    /// No leader appeared within the hold timeout.
-    #[error("No cluster leader")]
-    NoLeader,
-    /// The node has just started and may not yet answer from its state.
-    #[error("this server has not caught up yet")]
-    NotReady,
-    /// The node is being stopped.
-    #[error("this server is stopping")]
-    Stopping,
-}
-
-/// Why a change of the membership failed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum MembershipError {
-    /// No such server.
-    #[error("id {0:?} was not found in the Raft configuration")]
-    UnknownServer(String),
-    /// No leader carried it out in time.
-    #[error("No cluster leader")]
-    NoLeader,
-    /// Refused for another reason.
-    #[error("{0}")]
-    Refused(String),
-}
-
 /// Whether the node is fit to serve: `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -209,6 +158,15 @@ pub struct NodeSettings {
     pub is_alone_by_default: bool,
     /// This boot: random bytes.
     pub life: Life,
+}
+
+/// What a server tells the others of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Its RPC listener.
+    pub rpc: HostPort,
+    /// Its HTTP listener.
+    pub http: HostPort,
 }
 
 /// The parts of a node that differ between a real process and a simulation.

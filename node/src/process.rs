@@ -8,3 +8,4 @@ pub mod config;
 pub mod consul_agent;
 pub mod recover;
 pub mod server;
+mod signals;

@@ -13,9 +13,11 @@
 //!   is; [`starting`] is how a process becomes that.
 
 pub mod acknowledged;
+mod admission;
 pub mod cluster_clock;
 pub mod compaction;
 pub mod context;
+pub mod error;
 pub mod failure_detector;
 pub mod handover;
 pub mod http_transport;

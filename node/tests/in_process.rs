@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::raft::VoteRequest;
-use quorate::node::{Consistency, MembershipError, ProposeError};
+use quorate::node::Consistency;
+use quorate::raft::error::{MembershipError, ProposeError};
 use quorate::raft::protocol::{Envelope, Forwarded, Refusal, Request, Response};
 use quorate::raft::transport::Purpose;
 use quorate_storage::Topic;

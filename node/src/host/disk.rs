@@ -14,9 +14,9 @@ use nix::sys::statvfs::statvfs;
 use quorate_storage::data_dir::{BALLAST_BYTES, DataDir};
 
 use crate::host::clock::Clock;
+use crate::host::figures::{Figure, gauge};
 use crate::host::log_rate::LogRate;
 use crate::host::supervise;
-use crate::node::metrics::{Figure, gauge};
 
 /// There is little room when less than this part of the file system is free: at 64 MiB of log and as much
 /// of snapshots, this leaves hours on most disks, and days on large ones.

@@ -121,6 +121,36 @@ impl Listener {
     }
 }
 
+/// Where a server listens, and what an operator changes to have it listen elsewhere.
+#[derive(Debug, Clone)]
+pub struct Listeners {
+    /// For clients.
+    pub http: Vec<Listen>,
+    /// The setting of these.
+    pub http_setting: &'static str,
+    /// For other servers: the RPC address first.
+    pub rpc: Vec<Listen>,
+    /// The setting of these.
+    pub rpc_setting: &'static str,
+}
+
+/// Listens at each of these; `setting` is what an operator would change.
+///
+/// # Errors
+/// When one is taken, or not this machine's.
+pub(crate) async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for listen in listens {
+        listeners.push(listen.bind(setting).await?);
+    }
+    Ok(listeners)
+}
+
+/// The addresses, for the log.
+pub(crate) fn texts(listens: &[Listen]) -> String {
+    listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,7 @@
 //! What this process writes to its log, and how.
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 use serde::Deserialize;
 use tracing_subscriber::fmt::MakeWriter;
@@ -9,8 +11,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::host::log_stream::{LevelHandle, Logs};
-use crate::process::config::ConfigError;
-use crate::process::consul_agent::settings::LogSettings;
 
 /// The environment variable that says what is logged.
 pub const VARIABLE: &str = "QUORATE_LOG";
@@ -34,12 +34,23 @@ pub enum LogFormat {
     Json,
 }
 
+/// What the log is to be like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The least important line, in the words of `tracing`.
+    pub level: &'static str,
+    /// One JSON object a line.
+    pub json: bool,
+    /// A file to log to, beside standard error.
+    pub file: Option<PathBuf>,
+}
+
 /// Begins to log: what `QUORATE_LOG` says, else our own lines from the settings' level on. The handle
 /// changes the level.
 ///
 /// # Errors
 /// A sentence that says what is wrong with `QUORATE_LOG` or with the file.
-pub fn begin(settings: &LogSettings) -> Result<(Logs, LevelHandle), ConfigError> {
+pub fn begin(settings: &LogSettings) -> Result<(Logs, LevelHandle), String> {
     let (stderr_filter, stderr_level) = reload::Layer::new(effective(settings.level)?);
     let (file_filter, file_level) = reload::Layer::new(effective(settings.level)?);
     let logs = Logs::default();
@@ -48,8 +59,7 @@ pub fn begin(settings: &LogSettings) -> Result<(Logs, LevelHandle), ConfigError>
         None => None,
         Some(path) => {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            let told =
-                |error| ConfigError::Invalid(format!("log_file {}: {error}", path.display()));
+            let told = |error| format!("log_file {}: {error}", path.display());
             let file = std::sync::Mutex::new(file.map_err(told)?);
             Some(lines(settings.json, file).with_filter(file_filter))
         }
@@ -69,7 +79,7 @@ pub fn begin(settings: &LogSettings) -> Result<(Logs, LevelHandle), ConfigError>
 }
 
 /// `QUORATE_LOG`, else everything of ours from this level on.
-fn effective(level: &str) -> Result<EnvFilter, ConfigError> {
+fn effective(level: &str) -> Result<EnvFilter, String> {
     let given = std::env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
     filter(given.as_deref().unwrap_or(level))
 }
@@ -88,8 +98,8 @@ where
     }
 }
 
-fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
-    let wrong = |what: &str| ConfigError::Invalid(format!("{VARIABLE}: {what}"));
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let wrong = |what: &str| format!("{VARIABLE}: {what}");
     let mut directives = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         if !part.contains(['=', '[']) {
@@ -154,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_unknown_filter_is_refused_with_a_sentence() {
-        let refused = |text| filter(text).unwrap_err().to_string();
+        let refused = |text| filter(text).unwrap_err();
         assert_eq!(
             refused("verbose"),
             "QUORATE_LOG: \"verbose\" is no level (off, error, warn, info, debug, trace), and no \

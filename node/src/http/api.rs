@@ -19,9 +19,6 @@ mod txn;
 
 use super::endpoint::Endpoint;
 
-pub(crate) use agent::check_meta;
-pub(super) use agent::{check, service};
-
 /// Every endpoint there is.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     [

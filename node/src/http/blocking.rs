@@ -14,14 +14,15 @@ use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::{Index, State, Topic};
 use serde::Serialize;
 
-use super::call::Call;
+use super::call::{Asked, Call};
 use super::endpoint::Answer;
 use super::error::ApiError;
-use super::filter::Record;
+use super::filter::{Fault, Filter, Record};
 use super::heavy;
 use super::params::ReadOptions;
 use super::reply::CacheUse;
-use crate::node::{Consistency, Node, ReadError};
+use crate::node::{Consistency, Node};
+use crate::raft::error::ReadError;
 
 /// The random time that is added to a wait is at most the wait divided by this.
 const JITTER_FRACTION: u32 = 16;
@@ -87,6 +88,26 @@ where
         call.json(&kept.collect::<Vec<_>>())
     })
     .await
+}
+
+/// Answers with a list of what the asking agent has, or all agents have, without waiting for a change.
+///
+/// `fault` says how a bad `?filter=` is reported.
+pub(super) async fn list_of_agent<T: Record + Default>(
+    call: &Call,
+    fault: impl FnOnce(Fault) -> ApiError,
+    listed: impl FnOnce(&Call, &State, &Asked, &Filter<T>) -> Answer,
+) -> Answer {
+    let options = call.read_options()?;
+    let asked = call.asked()?;
+    let filter = call.filter().map_err(fault)?;
+    let published = at_barrier_or_own(&call.node, &options).await?;
+    let topic = match &asked {
+        Asked::One(agent) => Topic::node(&agent.name),
+        Asked::All => Topic::Checks,
+    };
+    let bytes = published.state.answer_bytes(&topic);
+    heavy::render(bytes, || listed(call, &published.state, &asked, &filter)).await
 }
 
 /// A state to answer from, and whether it is a cached one, if `?cached` counted.

@@ -17,9 +17,10 @@ use super::error::ApiError;
 use super::filter::{self, Filter};
 use super::params::{Params, ReadOptions};
 use super::reply::{Layout, Reply};
+use crate::host::figures::Figure;
 use crate::http::process::Process;
-use crate::node::metrics::Figure;
-use crate::node::{Node, ProposeError};
+use crate::node::Node;
+use crate::raft::error::ProposeError;
 
 /// The largest JSON body.
 pub(super) const MAX_JSON_BYTES: usize = 1024 * 1024;
@@ -217,7 +218,7 @@ impl Call {
     /// A value as JSON, laid out as the request asks.
     pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<Reply, ApiError> {
         let layout = if self.params.has("pretty") { Layout::Pretty } else { Layout::Compact };
-        Reply::json(layout, value)
+        Reply::json(layout, value).map_err(|error| ApiError::internal(error.to_string()))
     }
 }
 

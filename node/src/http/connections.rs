@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::host::clock::Clock;
+use crate::host::figures::{Figure, counter, gauge};
 use crate::host::log_rate::LogRate;
 use crate::host::resources::BUDGET;
-use crate::node::metrics::{Figure, counter, gauge};
 
 /// Connections beyond the limit that are told so at a time; what the process keeps for itself has room
 /// for them. One more is closed at once.

@@ -1,22 +1,33 @@
-//! Definitions in configuration files are judged exactly as the bodies of registrations are.
+//! What clients and configuration files may say of services, checks and nodes: validated in the order and in
+//! the words of Consul, and turned into records of the state.
+//!
+//! [`service`] and [`check`] are the rules for agents, [`meta`], [`mesh`] and [`check_type`] hold for the
+//! catalogue and transactions too. [`description`] is what a client agent says of its node.
 
+pub(super) mod check;
 pub(super) mod check_type;
+mod description;
 pub(super) mod mesh;
+mod meta;
+pub(super) mod service;
 
 use quorate_client::decode;
 use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde_json::Value;
 
-use super::api::{check as check_endpoints, service as service_endpoints};
+pub use description::Description;
+pub(crate) use meta::check_meta;
 
 /// An instance and its checks, from what would be the body of `agent/service/register`.
-pub(crate) fn service(body: &Value) -> Result<(ServiceDefinition, Vec<CheckRegistration>), String> {
+pub(crate) fn parse_service(
+    body: &Value,
+) -> Result<(ServiceDefinition, Vec<CheckRegistration>), String> {
     let body = decode::body(body.to_string().as_bytes()).map_err(|error| error.to_string())?;
-    service_endpoints::registration(body).map_err(|error| error.text)
+    service::registration(body).map_err(|error| error.text)
 }
 
 /// A check, from what would be the body of `agent/check/register`.
-pub(crate) fn check(body: &Value) -> Result<CheckRegistration, String> {
+pub(crate) fn parse_check(body: &Value) -> Result<CheckRegistration, String> {
     let body = decode::body(body.to_string().as_bytes()).map_err(|error| error.to_string())?;
-    check_endpoints::registration(body).map_err(|error| error.text)
+    check::registration(body).map_err(|error| error.text)
 }

@@ -7,7 +7,7 @@ use quorate_client::decode::DecodeError;
 use quorate_storage::command::Rejection;
 
 use super::reply::TEXT_UTF8;
-use crate::node::{MembershipError, ProposeError, ReadError};
+use crate::raft::error::{MembershipError, ProposeError, ReadError};
 
 /// When an overloaded or stopping server says to come again, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");

@@ -9,9 +9,9 @@ use axum::http::HeaderMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::host::disk::Disk;
+use crate::host::figures::Figure;
 use crate::host::log_stream::Logs;
 use crate::http::connections::Connections;
-use crate::node::metrics::Figure;
 
 /// Reloads that may wait for each other; one more is refused.
 const RELOADS_MAX: usize = 4;

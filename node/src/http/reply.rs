@@ -11,7 +11,6 @@ use quorate_storage::Index;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
-use super::error::ApiError;
 use crate::node::Contact;
 
 /// The type of texts, errors included.
@@ -56,9 +55,11 @@ impl Reply {
     }
 
     /// A value as JSON.
-    pub(super) fn json<T: Serialize + ?Sized>(layout: Layout, value: &T) -> Result<Self, ApiError> {
-        let text = to_json(layout, value).map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok(Self::bytes(text.into(), JSON))
+    pub(super) fn json<T: Serialize + ?Sized>(
+        layout: Layout,
+        value: &T,
+    ) -> serde_json::Result<Self> {
+        Ok(Self::bytes(to_json(layout, value)?.into(), JSON))
     }
 
     /// A text.

@@ -11,11 +11,9 @@ use quorate_client::types::catalog::{CatalogService, Node, NodeService};
 use quorate_client::types::health::{CheckDefinition, HealthCheck, ServiceEntry};
 use quorate_client::types::kv::KvPair;
 use quorate_client::types::session::{ServiceCheck, Session};
-use quorate_client::types::{Empty, ServiceAddress, Weights};
+use quorate_client::types::{Empty, Proxy, ServiceAddress, Weights};
 use quorate_storage::record::{self, NodeKind, SessionBehavior};
 use quorate_storage::{Millis, State};
-
-use super::definition::mesh;
 
 /// Nanoseconds in a millisecond.
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -49,7 +47,7 @@ pub(super) fn node_service(service: &record::Service) -> NodeService {
         port: definition.port,
         weights: weights(definition.weights),
         enable_tag_override: definition.enable_tag_override,
-        proxy: mesh::proxy(definition),
+        proxy: proxy(definition),
         connect: Empty {},
         create_index: service.indexes.create.0,
         modify_index: service.indexes.modify.0,
@@ -81,7 +79,7 @@ pub(super) fn catalog_service(
         service_meta: definition.meta.clone().unwrap_or_default(),
         service_port: definition.port,
         service_enable_tag_override: definition.enable_tag_override,
-        service_proxy: mesh::proxy(definition),
+        service_proxy: proxy(definition),
         service_connect: Empty {},
         create_index: service.indexes.create.0,
         modify_index: service.indexes.modify.0,
@@ -210,6 +208,13 @@ fn addresses(definition: &record::ServiceDefinition) -> BTreeMap<String, Service
 
 const fn weights(weights: record::Weights) -> Weights {
     Weights { passing: weights.passing, warning: weights.warning }
+}
+
+/// `Proxy` as an instance shows it.
+pub(super) fn proxy(definition: &record::ServiceDefinition) -> Proxy {
+    let settings = definition.proxy_settings();
+    // The state keeps what was validated here, so it can be read.
+    settings.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 fn definition(given: &record::CheckDefinition) -> CheckDefinition {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::host::logging::{self, LogFormat};
+use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::resources;
 use crate::mutants;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::process::consul_agent::client::{self, ClientSettings};
 use crate::process::consul_agent::flags::{AgentArgs, with_two_dashes};
-use crate::process::consul_agent::settings::{AgentSettings, LogSettings};
+use crate::process::consul_agent::settings::AgentSettings;
 use crate::process::recover::{self, RecoverArgs};
 use crate::process::server::{self, Surroundings};
 
@@ -141,7 +141,8 @@ fn server(args: ServerArgs) -> Result<(), Failure> {
     let mut config = args.resolve()?;
     config.remarks = remarks_on_environment();
     let json = config.log_format == LogFormat::Json;
-    let (logs, _) = logging::begin(&LogSettings { level: "info", json, ..LogSettings::default() })?;
+    let (logs, _) = logging::begin(&LogSettings { level: "info", json, ..LogSettings::default() })
+        .map_err(ConfigError::Invalid)?;
     run(config, Surroundings { logs, ..Surroundings::default() })
 }
 
@@ -174,7 +175,7 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
         None => Some(tempfile::tempdir()?),
     };
     let config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
-    let (logs, level) = logging::begin(&settings.log)?;
+    let (logs, level) = logging::begin(&settings.log).map_err(ConfigError::Invalid)?;
     settings.notes.log();
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
     let surroundings = Surroundings {
@@ -191,7 +192,7 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
 
 fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
     let config = settings.server_config(None)?;
-    let (_, level) = logging::begin(&settings.log)?;
+    let (_, level) = logging::begin(&settings.log).map_err(ConfigError::Invalid)?;
     settings.notes.log();
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
     std::fs::create_dir_all(&config.data_dir)?;
@@ -229,7 +230,7 @@ impl Drop for PidFile {
 }
 
 fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {
-    mutants::prepare(&config.data_dir)?;
+    mutants::prepare(&config.data_dir).map_err(ConfigError::Invalid)?;
     raise_limits();
     let ended = runtime()?.block_on(server::run(config, surroundings));
     if let Err(error) = &ended {

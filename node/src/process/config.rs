@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::agent;
 use crate::host::address::HostPort;
 use crate::host::logging::LogFormat;
+use crate::node::Advertised;
 use crate::raft::LogLimits;
 
 const HTTP_PORT: u16 = 8500;
@@ -120,15 +121,6 @@ pub struct ServerConfig {
     pub remarks: Vec<String>,
     /// Whether neither `--join` nor `--bootstrap-expect` was given.
     pub is_alone_by_default: bool,
-}
-
-/// What a server tells the others of its addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advertised {
-    /// Its RPC listener.
-    pub rpc: HostPort,
-    /// Its HTTP listener.
-    pub http: HostPort,
 }
 
 /// Why settings cannot be used.

@@ -14,16 +14,18 @@
 //!   address: IPs, sockets and templates                                    (services, checks)
 //! ```
 //!
-//! [`flags`] and [`files`] know the outside, [`keys`] what each key means, [`settings`] what a server
-//! needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
+//! [`flags`] and [`files`] know the outside, [`keys`] which keys mean something here, [`configuration`] what
+//! they say, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
 //! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
 
 pub mod address;
 pub mod client;
+mod configuration;
 pub mod definitions;
 pub mod files;
 pub mod flags;
 mod keys;
+mod merge;
 pub mod registrar;
 pub mod registry;
 pub mod servers;

@@ -16,14 +16,13 @@ use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
 use quorate_storage::raft::Life;
 use quorate_storage::snapshot::FileSnapshots;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::checks::CheckOutput;
 use crate::host::clock::Clock;
 use crate::host::disk;
-use crate::host::listen::{Listen, Listener};
+use crate::host::listen::{Listen, Listener, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::resources::BUDGET;
 use crate::host::supervise::watch_panics;
@@ -35,6 +34,7 @@ use crate::process::config::ServerConfig;
 use crate::process::consul_agent::files::Sources;
 use crate::process::consul_agent::registrar::Registrar;
 use crate::process::consul_agent::registry::Registry;
+use crate::process::signals::{Signals, reload_on_hangup};
 use crate::raft::compaction;
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::identity::Identity;
@@ -72,7 +72,7 @@ impl Identity for DataDir {
 /// the disk fails. Nothing that was acknowledged is lost by any of these.
 pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
     // Listeners first: a second server on the same addresses must not touch the data directory.
-    let listeners = surroundings.listeners.clone().unwrap_or_else(|| Listeners::of(&config));
+    let listeners = surroundings.listeners.clone().unwrap_or_else(|| listeners_of(&config));
     let http_listeners = bind_all(&listeners.http, listeners.http_setting).await?;
     let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting).await?;
     // What is written from here on is for its owner alone: it holds what clients stored. (Sockets in the
@@ -198,97 +198,15 @@ async fn live(node: &Arc<Node>, reload: Option<&Reload>, signals: &mut Signals) 
     }
 }
 
-/// What a process is told by signals. They are kept from the moment this exists until somebody waits for
-/// them; before that, the system ends the process at once.
-#[derive(Debug)]
-pub(crate) struct Signals {
-    /// That it is to end.
-    pub(crate) stops: Stops,
-    /// SIGHUP: that it is to read its configuration files again.
-    pub(crate) hangups: Signal,
-}
-
-/// The signals that end a process in order.
-#[derive(Debug)]
-pub(crate) struct Stops {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// Must be called within a runtime.
-    pub(crate) fn listen() -> io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        let terminate = signal(SignalKind::terminate())?;
-        let hangups = signal(SignalKind::hangup())?;
-        Ok(Self { stops: Stops { interrupt, terminate }, hangups })
+/// Where `quorate server` listens.
+fn listeners_of(config: &ServerConfig) -> Listeners {
+    let is_direct = config.rpc_listen_addr == config.rpc_addr;
+    Listeners {
+        http: vec![Listen::Tcp(config.http_addr)],
+        http_setting: "--http-addr",
+        rpc: vec![Listen::Tcp(config.rpc_listen_addr)],
+        rpc_setting: if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" },
     }
-}
-
-impl Stops {
-    /// Returns when it is to end, and logs the signal that said so.
-    pub(crate) async fn asked(&mut self) {
-        let signal = tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        };
-        tracing::info!(signal, "asked to stop");
-    }
-}
-
-/// Reads the configuration files again at each SIGHUP; does not return.
-pub(crate) async fn reload_on_hangup(reload: Option<&Reload>, hangups: &mut Signal) {
-    while hangups.recv().await.is_some() {
-        match reload {
-            // What became of it is in the log.
-            Some(reload) => drop(reload.run().await),
-            None => tracing::info!("there are no configuration files to read again"),
-        }
-    }
-    std::future::pending().await
-}
-
-/// Where a server listens, and what an operator changes to have it listen elsewhere.
-#[derive(Debug, Clone)]
-pub struct Listeners {
-    /// For clients.
-    pub http: Vec<Listen>,
-    /// The setting of these.
-    pub http_setting: &'static str,
-    /// For other servers: the RPC address first.
-    pub rpc: Vec<Listen>,
-    /// The setting of these.
-    pub rpc_setting: &'static str,
-}
-
-impl Listeners {
-    /// Those of `quorate server`.
-    fn of(config: &ServerConfig) -> Self {
-        let is_direct = config.rpc_listen_addr == config.rpc_addr;
-        Self {
-            http: vec![Listen::Tcp(config.http_addr)],
-            http_setting: "--http-addr",
-            rpc: vec![Listen::Tcp(config.rpc_listen_addr)],
-            rpc_setting: if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" },
-        }
-    }
-}
-
-/// Listens at each of these; `setting` is what an operator would change.
-///
-/// # Errors
-/// When one is taken, or not this machine's.
-pub(crate) async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for listen in listens {
-        listeners.push(listen.bind(setting).await?);
-    }
-    Ok(listeners)
-}
-
-/// The addresses, for the log.
-pub(crate) fn texts(listens: &[Listen]) -> String {
-    listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// The API as client agents reach it, which know the servers' RPC addresses only. Other clients do not

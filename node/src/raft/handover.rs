@@ -10,7 +10,7 @@ use quorate_storage::raft::NodeId;
 use super::membership::Membership;
 use super::protocol::{ChangeRefusal, Progress, Request, Response};
 use super::transport::Purpose;
-use crate::node::MembershipError;
+use crate::raft::error::MembershipError;
 
 /// How long a leader waits for another to take over.
 const HANDOVER_MAX: Duration = Duration::from_secs(2);

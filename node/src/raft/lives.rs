@@ -30,13 +30,9 @@ use quorate_storage::raft::{Life, NodeId, Peer};
 use tokio::sync::watch;
 
 use super::acknowledged::Acknowledged;
-use super::context::Context;
-use super::protocol::{Introduction, Refusal, Request, Response, Sender};
+use super::protocol::{Introduction, Refusal, Sender};
 use crate::host::clock::{Clock, Moment};
 
-/// How long a process may take to say who it is before it counts as gone. Where nothing listens, the
-/// answer comes at once.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A process that has just said who it is counts as there for so long, so that a newcomer's votes do
 /// not make everybody ask again and again.
 const PROBE_VALID: Duration = Duration::from_millis(250);
@@ -208,14 +204,14 @@ impl Lives {
     }
 
     /// What the log says of a server with this data directory: life and incarnation.
-    fn recorded(&self, id: NodeId, store_id: &str) -> Option<(Life, u64)> {
+    pub(super) fn recorded(&self, id: NodeId, store_id: &str) -> Option<(Life, u64)> {
         let published = self.published()?;
         let row = published.state.life(id);
         let row = row.filter(|row| is_same_store(&row.store_id, store_id))?;
         Some((row.life, row.incarnation))
     }
 
-    fn accept(&self, id: NodeId, sender: &Sender) {
+    pub(super) fn accept(&self, id: NodeId, sender: &Sender) {
         let instead_of = self.recorded(id, &sender.store_id).map(|(life, _)| life);
         tracing::debug!(server = id, life = %sender.life, at = %sender.rpc_addr, "a server has started");
         let accepted = Accepted { sender: sender.clone(), instead_of };
@@ -305,7 +301,34 @@ impl Lives {
         }
     }
 
-    fn is_present(&self, id: NodeId, life: Life) -> bool {
+    /// What becomes of a request that says that it comes from this server's process.
+    pub(super) fn claim(&self, from: NodeId, sender: &Sender) -> Claim {
+        let Some(current) = self.current(from, &sender.store_id) else { return Claim::Later };
+        if current.life == sender.life {
+            return Claim::Known;
+        }
+        let recorded = self.recorded(from, &sender.store_id);
+        match (sender.incarnation, recorded) {
+            // Only the log gives incarnations: what it says here is older.
+            (Some(theirs), Some((_, newest))) if is_later(theirs, newest) => Claim::Later,
+            (Some(_), Some((life, _))) if life != sender.life => Claim::Earlier(current.rpc_addr),
+            (Some(_) | None, _) => Claim::Disputed(current),
+        }
+    }
+
+    /// Whoever asks about a server holds this, so that one asks at a time.
+    pub(super) fn asking(&self, id: NodeId) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.table().asking.entry(id).or_default())
+    }
+
+    /// Takes note that a process has just said who it is.
+    pub(super) fn found_present(&self, id: NodeId, life: Life) {
+        let now = self.clock.now();
+        self.table().present.insert(id, (life, now));
+    }
+
+    /// Whether a process has said so a moment ago.
+    pub(super) fn is_present(&self, id: NodeId, life: Life) -> bool {
         let now = self.clock.now();
         let table = self.table();
         let seen = table.present.get(&id).filter(|(known, _)| *known == life);
@@ -333,7 +356,8 @@ fn is_later(one: u64, other: u64) -> bool {
 }
 
 /// What becomes of a request by who sent it.
-enum Claim {
+#[derive(Debug)]
+pub(super) enum Claim {
     /// It comes from the process that is known.
     Known,
     /// It comes from a later one.
@@ -342,104 +366,4 @@ enum Claim {
     Earlier(String),
     /// Only the process that is known can tell.
     Disputed(Sender),
-}
-
-impl Context {
-    /// Whether a request is one of the process that speaks for its server; a newcomer becomes that if
-    /// the one before does not answer any more. `afresh`: the answer must be of this moment.
-    pub(super) async fn admit_life(
-        &self,
-        from: NodeId,
-        sender: &Sender,
-        afresh: bool,
-    ) -> Result<(), Refusal> {
-        let lives = &self.lives;
-        if from == self.id {
-            return self.admit_own(sender);
-        }
-        let current = match self.claim(from, sender) {
-            Claim::Known => return Ok(()),
-            Claim::Later => {
-                lives.accept(from, sender);
-                return Ok(());
-            }
-            Claim::Earlier(address) => return Err(Refusal::Superseded(address)),
-            Claim::Disputed(current) => current,
-        };
-        let asking = Arc::clone(lives.table().asking.entry(from).or_default());
-        let _one_at_a_time = asking.lock().await;
-        // Somebody else may have asked meanwhile.
-        if matches!(self.claim(from, sender), Claim::Known) {
-            return Ok(());
-        }
-        let is_there =
-            (!afresh && lives.is_present(from, current.life)) || self.answers(&current).await;
-        if !is_there {
-            tracing::info!(
-                server = from,
-                was = %current.rpc_addr,
-                is = %sender.rpc_addr,
-                "a server has started again"
-            );
-            lives.accept(from, sender);
-            return Ok(());
-        }
-        let now = lives.clock.now();
-        lives.table().present.insert(from, (current.life, now));
-        // Where the log does not know the process that is there, it does not decide for it either.
-        let recorded = lives.recorded(from, &sender.store_id).map(|(life, _)| life);
-        Err(if recorded == Some(current.life) {
-            Refusal::InUse(current.rpc_addr)
-        } else {
-            Refusal::OtherLife(lives.sender())
-        })
-    }
-
-    /// Another process with this server's own id.
-    fn admit_own(&self, sender: &Sender) -> Result<(), Refusal> {
-        let own = self.lives.sender();
-        if sender.life == own.life {
-            return Ok(());
-        }
-        let is_copy = sender.store_id == own.store_id;
-        Err(match (own.incarnation, sender.incarnation) {
-            (Some(_), None) if is_copy => Refusal::InUse(own.rpc_addr),
-            // The log tells, or will.
-            (Some(_) | None, _) => Refusal::OtherLife(own),
-        })
-    }
-
-    fn claim(&self, from: NodeId, sender: &Sender) -> Claim {
-        let Some(current) = self.lives.current(from, &sender.store_id) else { return Claim::Later };
-        if current.life == sender.life {
-            return Claim::Known;
-        }
-        let recorded = self.lives.recorded(from, &sender.store_id);
-        match (sender.incarnation, recorded) {
-            // Only the log gives incarnations: what it says here is older.
-            (Some(theirs), Some((_, newest))) if is_later(theirs, newest) => Claim::Later,
-            (Some(_), Some((life, _))) if life != sender.life => Claim::Earlier(current.rpc_addr),
-            (Some(_) | None, _) => Claim::Disputed(current),
-        }
-    }
-
-    /// Whether this very process still answers at its address.
-    pub(super) async fn answers(&self, process: &Sender) -> bool {
-        if process.life == self.lives.own {
-            return true;
-        }
-        let answer = self.call_address(&process.rpc_addr, Request::WhoAreYou, PROBE_TIMEOUT).await;
-        matches!(answer, Ok(Response::Identity(there)) if there.life == process.life)
-    }
-
-    /// Takes note of why a member did not look at a request.
-    pub(super) async fn note_refusal(&self, member: NodeId, refusal: &Refusal) {
-        if let Refusal::OtherLife(sender) = refusal {
-            // If it may speak for the member, the next request is meant for it.
-            if let Err(refusal) = self.admit_life(member, sender, false).await {
-                tracing::debug!(member, %refusal, "another process answers for a server");
-            }
-        }
-        self.lives.told(refusal);
-    }
 }

@@ -29,7 +29,7 @@ use super::surroundings::Round;
 use super::transport::{Purpose, TransportError};
 use super::warnings::WARN_EVERY;
 use super::{CAUGHT_UP_ENTRIES, Raft};
-use crate::node::MembershipError;
+use crate::raft::error::MembershipError;
 
 /// Pause between two rounds of asking who is there.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);

@@ -35,7 +35,7 @@ use super::transport::{Purpose, TransportError};
 use crate::host::clock::Moment;
 use crate::host::supervise::{catch, contained};
 use crate::mutants;
-use crate::node::ProposeError;
+use crate::raft::error::ProposeError;
 
 /// Batches of one lane on their way to the leader.
 const FORWARDS_IN_FLIGHT_MAX: usize = 4;

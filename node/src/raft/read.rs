@@ -20,7 +20,7 @@ use super::leadership::Leadership;
 use super::protocol::{Request, Response};
 use super::transport::Purpose;
 use crate::host::supervise::contained;
-use crate::node::ReadError;
+use crate::raft::error::ReadError;
 
 /// Pause before a barrier that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use quorate::node::{Consistency, Node, NodeParts, NodeSettings, ProposeError};
-use quorate::process::config::Advertised;
+use quorate::node::Advertised;
+use quorate::node::{Consistency, Node, NodeParts, NodeSettings};
 use quorate::raft::LogLimits;
+use quorate::raft::error::ProposeError;
 use quorate_storage::command::{Command, KvPutMode, Outcome};
 use quorate_storage::raft::{NodeId, Peer};
 use tokio::task::JoinHandle;

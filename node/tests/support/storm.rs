@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate::node::{Consistency, Node, ProposeError};
+use quorate::node::{Consistency, Node};
+use quorate::raft::error::ProposeError;
 use quorate_storage::command::{Command, KvDeleteMode, KvPutMode, Outcome};
 use tokio::task::JoinHandle;
 

@@ -5,16 +5,14 @@
 //! the catalogue that an agent made, because scripts deregister the nodes that are no members. The asking
 //! host's agent is always among them, also before its first registration makes its node.
 
-pub(in crate::http) mod check;
+mod check;
 mod health;
 mod host;
 mod maintenance;
 mod member;
 mod monitor;
-pub(in crate::http) mod service;
+mod service;
 mod stats;
-
-pub(crate) use service::check_meta;
 
 use quorate_client::duration;
 use quorate_client::types::TextMap;
@@ -61,6 +59,15 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Names of all nodes that are agents of hosts; servers may be, if an agent has their name.
+fn agents(state: &State) -> impl Iterator<Item = &str> {
+    let is_agent = |kind: NodeKind| match kind {
+        NodeKind::Agent | NodeKind::ServerAgent | NodeKind::Server => true,
+        NodeKind::Registered => false,
+    };
+    state.nodes().filter(move |node| is_agent(node.kind)).map(|node| &*node.name)
 }
 
 /// The agent that asks. A server that does not know its cluster yet answers as its own host's agent:

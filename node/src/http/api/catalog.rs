@@ -11,11 +11,12 @@ use quorate_storage::command::{CatalogRegistration, Command};
 use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::{State, Topic};
 
-use super::agent::service::{check_meta, is_unspecified, service_addresses};
 use crate::http::blocking;
 use crate::http::call::Call;
+use crate::http::definition::check_meta;
 use crate::http::definition::check_type::{self, OnHost};
 use crate::http::definition::mesh;
+use crate::http::definition::service::{WEIGHT_MAX, is_unspecified, service_addresses};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::filter::Filter;
@@ -27,9 +28,6 @@ use crate::http::wire;
 
 /// Length of a UUID's text.
 pub(super) const UUID_CHARACTERS: usize = 36;
-
-/// The largest DNS weight.
-const MAX_WEIGHT: i64 = 65_535;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -307,7 +305,7 @@ pub(super) fn service_definition(
         })?;
     }
     let weights = given.weights.filter(|weights| {
-        (1..=MAX_WEIGHT).contains(&weights.passing) && (0..=MAX_WEIGHT).contains(&weights.warning)
+        (1..=WEIGHT_MAX).contains(&weights.passing) && (0..=WEIGHT_MAX).contains(&weights.warning)
     });
     Ok(record::ServiceDefinition {
         id: id.into(),

@@ -18,7 +18,7 @@ use crate::http::params::Params;
 use crate::http::reply::Reply;
 use crate::http::wire;
 use crate::leader::SERVER_SERVICE;
-use crate::node::MembershipError;
+use crate::raft::error::MembershipError;
 
 /// The version of Consul's Raft protocol that clients expect to see.
 const RAFT_PROTOCOL: &str = "3";

@@ -5,16 +5,16 @@ use quorate_client::types::quorate::StateHash;
 use quorate_storage::command::Command;
 use uuid::Uuid;
 
-use super::agent::service::check_meta;
+use crate::host::figures;
 use crate::host::supervise;
 use crate::http::call::{Call, MAX_JSON_BYTES};
+use crate::http::definition::Description;
+use crate::http::definition::check_meta;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
 use crate::http::wire;
 use crate::node::Readiness;
-use crate::node::metrics;
-use crate::process::consul_agent::definitions::Description;
 
 /// The text format of Prometheus.
 const METRICS_TYPE: HeaderValue =
@@ -61,7 +61,7 @@ fn ready(call: &Call) -> Answer {
 }
 
 fn tell_metrics(call: &Call) -> Answer {
-    Ok(Reply::bytes(metrics::render(call.figures()).into(), METRICS_TYPE))
+    Ok(Reply::bytes(figures::render(call.figures()).into(), METRICS_TYPE))
 }
 
 /// The hash of this node's own state, without a barrier. It reads everything, so it runs beside the

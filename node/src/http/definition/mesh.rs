@@ -7,8 +7,6 @@
 //! either, is kept and shown.
 
 use axum::http::StatusCode;
-use quorate_client::types::Proxy;
-use quorate_storage::record;
 use serde_json::{Map, Value};
 
 use crate::http::error::ApiError;
@@ -32,7 +30,7 @@ const PROXY_MEMBERS: [&str; 14] = [
 ];
 
 /// Validates `Kind`, `Connect` and `Proxy` of a registration, and returns what the state keeps of them
-/// ([`record::ServiceDefinition::kind`]).
+/// ([`ServiceDefinition::kind`](quorate_storage::record::ServiceDefinition::kind)).
 ///
 /// # Errors
 /// 501 when it asks for the mesh, 400 when it cannot be read.
@@ -99,18 +97,13 @@ fn plain(name: &str) -> String {
     name.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// `Proxy` as an instance shows it.
-pub(in crate::http) fn proxy(definition: &record::ServiceDefinition) -> Proxy {
-    let settings = definition.proxy_settings();
-    // The state keeps what was validated here, so it can be read.
-    settings.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use quorate_storage::record;
     use serde_json::json;
 
     use super::*;
+    use crate::http::wire::proxy;
 
     fn read(kind: &str, connect: Value, proxy: Value) -> Result<String, u16> {
         let given = |value: Value| Some(value).filter(|value| !value.is_null());

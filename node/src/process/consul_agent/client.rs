@@ -20,13 +20,14 @@ use super::files::Sources;
 use super::registrar::Registrar;
 use super::registry::Registry;
 use super::servers::Servers;
+use crate::host::listen::{Listeners, bind_all, texts};
 use crate::host::log_stream::LevelHandle;
 use crate::host::supervise::{Supervisor, watch_panics};
 use crate::http::connections::Connections;
 use crate::http::per_client::PerClient;
 use crate::http::process::Reload;
 use crate::http::server::{Answerer, serve};
-use crate::process::server::{Listeners, Signals, bind_all, reload_on_hangup, texts};
+use crate::process::signals::{Signals, reload_on_hangup};
 
 /// What a client agent runs with.
 #[derive(Debug)]

@@ -4,26 +4,18 @@
 use std::sync::Arc;
 
 use quorate_storage::command::{Agent, Command};
-use quorate_storage::record::{CheckRegistration, Node, ServiceDefinition, TextMap};
-use serde::{Deserialize, Serialize};
+use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde_json::{Value, json};
 
-use super::files::Defined;
-use crate::http::definition;
+use crate::http::definition::{self, Description};
 
-/// What a configuration says of its agent's node. What is `None` is left as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Description {
-    /// The node's id, a UUID.
-    #[serde(rename = "ID", default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Tagged addresses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tagged_addresses: Option<TextMap>,
-    /// Metadata.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub meta: Option<TextMap>,
+/// Services and checks that files define, as they were written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Defined {
+    /// Bodies of `agent/service/register`.
+    pub services: Vec<Value>,
+    /// Bodies of `agent/check/register`.
+    pub checks: Vec<Value>,
 }
 
 /// What files define, parsed.
@@ -56,24 +48,6 @@ pub(super) enum Step {
     PutCheck(Box<ParsedCheck>),
     DropService(Arc<str>),
     DropCheck(Arc<str>),
-}
-
-impl Description {
-    /// Whether it asks for nothing.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.id.is_none() && self.tagged_addresses.is_none() && self.meta.is_none()
-    }
-
-    /// Whether a node is as it says.
-    pub(super) fn is_true_of(&self, node: &Node) -> bool {
-        let has = |there: &Option<TextMap>, said: &Option<TextMap>| {
-            let value_of = |key| there.as_ref().and_then(|there| there.get(key));
-            said.iter().flatten().all(|(key, value)| value_of(key) == Some(value))
-        };
-        self.id.as_ref().is_none_or(|id| *id == node.id)
-            && has(&node.tagged_addresses, &self.tagged_addresses)
-            && has(&node.meta, &self.meta)
-    }
 }
 
 impl Step {
@@ -142,12 +116,12 @@ pub(super) fn judge(defined: &Defined) -> Result<(), String> {
 pub(super) fn parse(defined: &Defined) -> Result<Parsed, String> {
     let services = defined.services.iter().zip(1..).map(|(body, place)| {
         let told = |error| format!("service {}: {error}", label(body, place));
-        let (service, checks) = definition::service(body).map_err(told)?;
+        let (service, checks) = definition::parse_service(body).map_err(told)?;
         Ok(ParsedService { service, checks, body: body.clone() })
     });
     let checks = defined.checks.iter().zip(1..).map(|(body, place)| {
         let told = |error| format!("check {}: {error}", label(body, place));
-        let check = definition::check(body).map_err(told)?;
+        let check = definition::parse_check(body).map_err(told)?;
         Ok(ParsedCheck { check, body: body.clone() })
     });
     Ok(Parsed {

@@ -11,9 +11,11 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::definitions::Description;
+use super::configuration::Configuration;
+use super::definitions::Defined;
 use super::keys::{self, Findings};
-use super::settings::Configuration;
+use super::merge::merge;
+use crate::http::definition::Description;
 use crate::process::config::ConfigError;
 
 /// How a file is written.
@@ -50,15 +52,6 @@ pub struct Sources {
     pub(super) fragments: Vec<String>,
     /// Run although a key asks for what there is not.
     pub(super) ignore_unsupported: bool,
-}
-
-/// Services and checks that files define, as they were written.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Defined {
-    /// Bodies of `agent/service/register`.
-    pub services: Vec<Value>,
-    /// Bodies of `agent/check/register`.
-    pub checks: Vec<Value>,
 }
 
 /// What of a configuration can change while an agent runs.
@@ -234,38 +227,6 @@ fn one_item_a_line(text: &str) -> String {
         }
     }
     lines
-}
-
-/// Adds what comes later to what came before.
-pub(super) fn merge(before: &mut Value, later: Value) {
-    match (before, later) {
-        (Value::Object(before), Value::Object(later)) => {
-            for (key, value) in later {
-                match before.get_mut(&key) {
-                    _ if value.is_null() => {}
-                    // Each file defines its own: they are not two halves of one.
-                    Some(first) if key == "service" || key == "check" => append(first, value),
-                    Some(first) => merge(first, value),
-                    None => {
-                        before.insert(key, value);
-                    }
-                }
-            }
-        }
-        (before @ Value::Array(_), later @ Value::Array(_)) => append(before, later),
-        (before, later) => *before = later,
-    }
-}
-
-/// Makes one list of two values, each a list or an element.
-fn append(first: &mut Value, second: Value) {
-    let list = |value| match value {
-        Value::Array(list) => list,
-        one => vec![one],
-    };
-    let mut all = list(first.take());
-    all.extend(list(second));
-    *first = Value::Array(all);
 }
 
 #[cfg(test)]

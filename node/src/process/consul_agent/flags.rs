@@ -195,7 +195,7 @@ impl FromArgMatches for AgentArgs {
                 let said = key.rsplit('.').fold(value, |value, member| {
                     Value::Object(Map::from_iter([(member.to_owned(), value)]))
                 });
-                super::files::merge(&mut flags, said);
+                super::merge::merge(&mut flags, said);
             }
         }
         let Value::Object(flags) = flags else { unreachable!("objects merge into an object") };

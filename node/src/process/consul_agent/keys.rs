@@ -517,7 +517,7 @@ impl Sieve<'_> {
                 return None;
             };
             let kept = self.object(block, keys, &format!("{path}."));
-            super::files::merge(&mut all, kept);
+            super::merge::merge(&mut all, kept);
         }
         // Nothing is left of a stanza that only has members without meaning here.
         Some(all).filter(|all| !is_off(all))

@@ -13,11 +13,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::definitions::{Description, Parsed, Step, parse};
+use super::definitions::{Parsed, Step, parse};
 use super::files::Sources;
 use super::registry::Registry;
 use crate::host::clock::Clock;
 use crate::host::log_stream::LevelHandle;
+use crate::http::definition::Description;
 use crate::http::process::ReloadRequest;
 
 /// The file of remembered ids, in the data directory.
@@ -231,7 +232,7 @@ mod tests {
     use quorate_storage::command::{Agent, Batch, Part};
     use serde_json::{Value, json};
 
-    use super::super::files::Defined;
+    use super::super::definitions::Defined;
     use super::super::registry::is_own;
     use super::*;
 

@@ -10,8 +10,9 @@ use quorate_storage::State;
 use quorate_storage::command::{Agent, Rejection};
 use serde_json::Value;
 
-use super::definitions::{Description, Step};
+use super::definitions::Step;
 use super::servers::Servers;
+use crate::http::definition::Description;
 use crate::node::{Consistency, Node};
 
 /// An answer of a server that is read as a whole is not longer than this.

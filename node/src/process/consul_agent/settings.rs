@@ -19,20 +19,18 @@ use std::path::{Path, PathBuf};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use quorate_client::duration;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::address::{self, Host, Interface};
-use super::definitions::{self, Description};
-use super::files::{Defined, Read, Sources};
+use super::configuration::{Configuration, about, invalid};
+use super::definitions;
+use super::files::{Read, Sources};
 use super::flags::AgentArgs;
 use crate::checks::CheckOutput;
-use crate::host::listen::Listen;
-use crate::http::check_meta;
+use crate::host::listen::{Listen, Listeners};
+use crate::host::logging::LogSettings;
 use crate::http::process::ApiLimits;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig};
-use crate::process::server::Listeners;
 
 /// Port of the RPC listener when nothing is said, as Consul's `ports.server`.
 const RPC_PORT: u16 = 8300;
@@ -48,103 +46,6 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 const SESSION_TTL_MIN_MAX_NANOS: i64 = 24 * 3_600 * 1_000_000_000;
 /// Raft ids fit into what JavaScript can count to.
 const NODE_ID_MASK: u64 = (1 << 53) - 1;
-
-/// Consul's keys that mean something here. Keys that do not have been sifted out.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Configuration {
-    addresses: Addresses,
-    advertise_addr: Option<String>,
-    advertise_addr_ipv4: Option<String>,
-    advertise_addr_ipv6: Option<String>,
-    advertise_addr_wan: Option<String>,
-    advertise_addr_wan_ipv4: Option<String>,
-    advertise_addr_wan_ipv6: Option<String>,
-    bind_addr: Option<String>,
-    bootstrap: Option<bool>,
-    bootstrap_expect: Option<usize>,
-    #[serde(deserialize_with = "one_or_many")]
-    check: Vec<Value>,
-    check_output_max_size: Option<usize>,
-    #[serde(deserialize_with = "one_or_many")]
-    checks: Vec<Value>,
-    client_addr: Option<String>,
-    data_dir: Option<PathBuf>,
-    datacenter: Option<String>,
-    discard_check_output: Option<bool>,
-    http_config: HttpConfig,
-    limits: Limits,
-    log_file: Option<PathBuf>,
-    log_json: Option<bool>,
-    log_level: Option<String>,
-    node_id: Option<String>,
-    #[serde(deserialize_with = "texts")]
-    node_meta: BTreeMap<String, String>,
-    pub(super) node_name: Option<String>,
-    performance: Performance,
-    pid_file: Option<PathBuf>,
-    ports: Ports,
-    primary_datacenter: Option<String>,
-    raft_snapshot_threshold: Option<u64>,
-    raft_trailing_logs: Option<u64>,
-    #[serde(deserialize_with = "one_or_many")]
-    pub(super) retry_join: Vec<String>,
-    serf_lan: Option<String>,
-    server: Option<bool>,
-    #[serde(deserialize_with = "one_or_many")]
-    service: Vec<Value>,
-    #[serde(deserialize_with = "one_or_many")]
-    services: Vec<Value>,
-    session_ttl_min: Option<String>,
-    #[serde(deserialize_with = "one_or_many")]
-    start_join: Vec<String>,
-    #[serde(deserialize_with = "texts")]
-    tagged_addresses: BTreeMap<String, String>,
-    unix_sockets: UnixSockets,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Addresses {
-    http: Option<String>,
-    dns: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Ports {
-    http: Option<i32>,
-    dns: Option<i32>,
-    server: Option<i32>,
-    serf_lan: Option<i32>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct HttpConfig {
-    #[serde(deserialize_with = "texts")]
-    response_headers: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Limits {
-    http_max_conns_per_client: Option<i64>,
-    kv_max_value_size: Option<usize>,
-    txn_max_req_len: Option<usize>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Performance {
-    rpc_hold_timeout: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct UnixSockets {
-    mode: Option<String>,
-}
 
 /// Everything that flags and files come to.
 #[derive(Debug, Clone)]
@@ -169,17 +70,6 @@ pub struct AgentSettings {
     pub notes: Notes,
     /// Set if it is a client agent: the servers, `HOST:PORT` each.
     pub client_of: Option<Vec<String>>,
-}
-
-/// What the log is to be like.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogSettings {
-    /// The least important line, in the words of `tracing`.
-    pub level: &'static str,
-    /// One JSON object a line.
-    pub json: bool,
-    /// A file to log to, beside standard error.
-    pub file: Option<PathBuf>,
 }
 
 /// What an operator is to know about the configuration.
@@ -259,44 +149,6 @@ impl AgentSettings {
 }
 
 impl Configuration {
-    /// The services and checks in it.
-    pub(super) fn defined(&self) -> Defined {
-        let services = self.service.iter().chain(&self.services).cloned();
-        Defined {
-            services: services.map(definitions::normal_service).collect(),
-            checks: self.check.iter().chain(&self.checks).cloned().collect(),
-        }
-    }
-
-    /// What it says of the agent's node.
-    pub(super) fn description(&self) -> Result<Description, ConfigError> {
-        let id = self.node_id.as_deref().filter(|id| !id.is_empty());
-        let id = id.map(|id| {
-            Uuid::try_parse(id).map_err(|error| about("node_id", &format!("{id:?}: {error}")))
-        });
-        let mut tagged = self.tagged_addresses.clone();
-        for (name, address) in [
-            ("wan", &self.advertise_addr_wan),
-            ("wan_ipv4", &self.advertise_addr_wan_ipv4),
-            ("wan_ipv6", &self.advertise_addr_wan_ipv6),
-        ] {
-            let Some(text) = address.as_ref().filter(|text| !text.is_empty()) else { continue };
-            let ip = address::ip(text, &address::interfaces());
-            let ip = ip.map_err(|why| about("advertise_addr_wan", &why))?;
-            tagged.insert(name.to_owned(), ip.to_string());
-            if name == "wan" {
-                let family = if ip.is_ipv4() { "wan_ipv4" } else { "wan_ipv6" };
-                tagged.entry(family.to_owned()).or_insert_with(|| ip.to_string());
-            }
-        }
-        check_meta(&self.node_meta).map_err(|why| about("node_meta", &why))?;
-        Ok(Description {
-            id: id.transpose()?.map(|id| id.to_string()),
-            tagged_addresses: Some(tagged).filter(|tagged| !tagged.is_empty()),
-            meta: Some(self.node_meta.clone()).filter(|meta| !meta.is_empty()),
-        })
-    }
-
     fn limits(&self) -> Result<ApiLimits, ConfigError> {
         let session_ttl_min = match self.session_ttl_min.as_deref() {
             None | Some("") => None,
@@ -333,22 +185,12 @@ impl Configuration {
         })
     }
 
-    /// The least important line of the log.
-    pub(super) fn log_level(&self) -> Result<&'static str, ConfigError> {
-        log_level(self.log_level.as_deref())
-    }
-
     fn log(&self) -> Result<LogSettings, ConfigError> {
         Ok(LogSettings {
             level: self.log_level()?,
             json: self.log_json.unwrap_or(false),
             file: self.log_file.clone(),
         })
-    }
-
-    /// Other servers, as they were named.
-    fn others(&self) -> impl Iterator<Item = &String> {
-        self.retry_join.iter().chain(&self.start_join)
     }
 }
 
@@ -553,42 +395,6 @@ impl Resolver<'_> {
 /// Why a configuration of a client agent without servers does not start.
 const NO_SERVERS: &str = "without \"server\": true (-server) this is a client agent, which needs the addresses of servers in retry_join. For a server write \"server\": true, and bootstrap_expect with the number of servers that found a cluster (or retry_join to enter one)";
 
-/// A list, of which HCL and careless JSON write the only element alone.
-fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: serde::de::DeserializeOwned,
-{
-    let elements = match Value::deserialize(deserializer)? {
-        Value::Array(list) => list,
-        Value::Null => Vec::new(),
-        one => vec![one],
-    };
-    let read = |element| serde_json::from_value(element).map_err(serde::de::Error::custom);
-    elements.into_iter().map(read).collect()
-}
-
-/// Texts by name; HCL's blocks are lists of them.
-fn texts<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    let blocks: Vec<BTreeMap<String, String>> = one_or_many(deserializer)?;
-    Ok(blocks.into_iter().flatten().collect())
-}
-
-/// Consul's words for levels.
-fn log_level(given: Option<&str>) -> Result<&'static str, ConfigError> {
-    match given.unwrap_or("info").to_ascii_lowercase().as_str() {
-        "trace" => Ok("trace"),
-        "debug" => Ok("debug"),
-        "" | "info" => Ok("info"),
-        "warn" => Ok("warn"),
-        "err" | "error" => Ok("error"),
-        other => invalid(&format!("log_level {other:?}: trace, debug, info, warn or err")),
-    }
-}
-
 fn headers(given: &BTreeMap<String, String>) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
@@ -675,14 +481,6 @@ fn host_name() -> String {
         "" => "quorate".to_owned(),
         name => name.to_owned(),
     }
-}
-
-fn about(key: &str, why: &str) -> ConfigError {
-    ConfigError::Invalid(format!("{key}: {why}"))
-}
-
-fn invalid<T>(text: &str) -> Result<T, ConfigError> {
-    Err(ConfigError::Invalid(text.to_owned()))
 }
 
 #[cfg(test)]

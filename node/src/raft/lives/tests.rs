@@ -12,8 +12,9 @@ use quorate_storage::snapshot::Snapshot;
 
 use super::*;
 use crate::host::clock::ClockSource;
+use crate::raft::context::Context;
 use crate::raft::identity::Identity;
-use crate::raft::protocol::{Boot, Envelope, SnapshotHeader};
+use crate::raft::protocol::{Boot, Envelope, Request, Response, SnapshotHeader};
 use crate::raft::transport::{Purpose, Transport, TransportError};
 use crate::raft::warnings::Warnings;
 

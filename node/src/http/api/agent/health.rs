@@ -15,7 +15,7 @@ use quorate_storage::command::Rejection;
 use quorate_storage::record::{Check, CheckStatus, Service};
 use serde::Serialize;
 
-use super::service::agents;
+use super::agents;
 use crate::agent::SERF_HEALTH;
 use crate::http::blocking;
 use crate::http::call::{Asked, Call};

@@ -6,13 +6,13 @@ use axum::http::header::ACCEPT;
 use quorate_client::types::agent::{Gauge, Metrics, Version};
 
 use super::{BUILD_DATE, REVISION};
+use crate::host::figures;
 use crate::host::{clock, supervise, system};
 use crate::http::CONSUL_VERSION;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
-use crate::node::metrics;
 
 /// The text format of Prometheus.
 const PROMETHEUS: HeaderValue =
@@ -38,7 +38,7 @@ async fn machine(call: Call) -> Answer {
 fn tell_metrics(call: &Call) -> Answer {
     let accepted = call.header(&ACCEPT).unwrap_or("");
     if call.params.get("format") == Some("prometheus") || accepted.split(',').any(is_prometheus) {
-        return Ok(Reply::bytes(metrics::render(call.figures()).into(), PROMETHEUS));
+        return Ok(Reply::bytes(figures::render(call.figures()).into(), PROMETHEUS));
     }
     let gauges = call.figures().into_iter().map(|figure| Gauge {
         name: format!("quorate.{}", figure.name),

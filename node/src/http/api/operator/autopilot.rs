@@ -24,8 +24,8 @@ use crate::http::blocking;
 use crate::http::call::{self, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
-use crate::node::ReadError;
 use crate::raft::HEARTBEAT_MS;
+use crate::raft::error::ReadError;
 use crate::raft::protocol::Progress;
 
 /// A threshold below this would call a server unhealthy for a few late heartbeats.

@@ -1,5 +1,6 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::super::definitions::Defined;
 use super::*;
 
 fn args(file: &Value) -> AgentArgs {
