@@ -2,14 +2,12 @@
 //!
 //! # What this crate is for
 //!
-//! The server renders these types and decodes request bodies into them; tests, the command line and
+//! The server renders these types and reads request bodies into them; tests, the command line and
 //! the fault-injection harness talk to servers with the [`Client`]. So there is one description of
 //! what goes over the wire, used in both directions.
 //!
 //! * [`types`] has the shapes, one module per area of the API. One service has three of them there
 //!   (agent, catalogue, health), which is why they are not the records of the replicated state.
-//! * [`decode`] reads request bodies as strictly as Consul does: keys in any letter case, a few
-//!   snake-case aliases, unknown fields and wrong types refused in Go's words.
 //! * [`duration`] reads and writes Go's durations.
 //! * [`client`] sends requests, and says of each failure whether the request may have taken effect.
 //!
@@ -20,7 +18,6 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
-pub mod decode;
 pub mod duration;
 mod error;
 pub mod types;

@@ -2,7 +2,7 @@
 //!
 //! Answers keep Consul's distinction between `null`, `[]`, `{}` and a member that is left out,
 //! because typed clients notice it. When reading, members that are missing take their default and
-//! unknown ones are ignored; request bodies are read by [`decode`](crate::decode) instead.
+//! unknown ones are ignored. (A server reads request bodies more strictly.)
 
 pub mod agent;
 pub mod catalog;
@@ -21,8 +21,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::decode::{Kind, Shape, Unknown, field};
-
 /// A map of text to text: metadata, node addresses, member tags.
 pub type TextMap = BTreeMap<String, String>;
 
@@ -36,13 +34,6 @@ pub struct ServiceAddress {
     pub port: i64,
 }
 
-pub(crate) static SERVICE_ADDRESS: Shape = Shape {
-    name: "ServiceAddress",
-    fields: &[field("Address", Kind::Text), field("Port", Kind::Int)],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
-
 /// DNS weights of an instance: `{"Passing":1,"Warning":1}`. A member that is not given is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -52,13 +43,6 @@ pub struct Weights {
     /// While a check warns.
     pub warning: i64,
 }
-
-pub(crate) static WEIGHTS: Shape = Shape {
-    name: "Weights",
-    fields: &[field("Passing", Kind::Int), field("Warning", Kind::Int)],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
 
 /// An object without members, `{}`, where Consul shows parts of its service mesh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +61,3 @@ pub struct Proxy {
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
-
-/// A list of texts.
-pub(crate) const TEXTS: Kind = Kind::List(&Kind::Text);
-/// A map of text to text.
-pub(crate) const TEXT_MAP: Kind = Kind::Map(&Kind::Text);
-/// Addresses with ports, by purpose.
-pub(crate) const SERVICE_ADDRESSES: Kind = Kind::Map(&Kind::Object(&SERVICE_ADDRESS));

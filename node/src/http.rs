@@ -20,7 +20,7 @@
 //! | [`api`] | the endpoints, one file for each area |
 //! | [`definition`] | the rules for services and checks that all ways to register share |
 //! | [`server`], [`connections`], [`per_client`], [`drain`] | sockets: how many, whose, and how they end |
-//! | [`path`], [`endpoint`], [`call`], [`params`], [`cached`] | a request: path, method, caller, body, query string, `?cached` |
+//! | [`path`], [`endpoint`], [`call`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (read as strictly as Consul does), query string, `?cached` |
 //! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
 //! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
@@ -39,6 +39,7 @@ mod cached;
 mod call;
 mod compress;
 pub mod connections;
+mod decode;
 pub mod definition;
 mod drain;
 mod endpoint;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::TextMap;
-use crate::decode::{Body, Kind, Shape, Unknown, field};
 use crate::duration::go_text;
 
 /// `GET /v1/operator/raft/configuration`.
@@ -63,28 +62,6 @@ pub struct AutopilotConfiguration {
     pub create_index: u64,
     /// When it last changed; `?cas=` compares with it.
     pub modify_index: u64,
-}
-
-static AUTOPILOT: Shape = Shape {
-    name: "AutopilotConfiguration",
-    fields: &[
-        field("CleanupDeadServers", Kind::Bool),
-        field("LastContactThreshold", Kind::Duration),
-        field("MaxTrailingLogs", Kind::Unsigned),
-        field("MinQuorum", Kind::Unsigned),
-        field("ServerStabilizationTime", Kind::Duration),
-        field("RedundancyZoneTag", Kind::Text),
-        field("DisableUpgradeMigration", Kind::Bool),
-        field("UpgradeVersionTag", Kind::Text),
-        field("CreateIndex", Kind::Unsigned),
-        field("ModifyIndex", Kind::Unsigned),
-    ],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
-
-impl Body for AutopilotConfiguration {
-    const SHAPE: &'static Shape = &AUTOPILOT;
 }
 
 /// `GET /v1/operator/autopilot/health`; status 429 when not healthy.

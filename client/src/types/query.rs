@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::TextMap;
 use super::health::ServiceEntry;
-use super::{TEXT_MAP, TEXTS, TextMap};
-use crate::decode::{Body, Kind, Shape, Unknown, field};
 
 /// A prepared query: an entry of `GET /v1/query`, and the body of `POST /v1/query` and
 /// `PUT /v1/query/:id`.
@@ -133,75 +132,4 @@ pub struct QueryExplanation {
     pub consistency_level: String,
     /// Always false.
     pub not_modified: bool,
-}
-
-static TEMPLATE: Shape = Shape {
-    name: "QueryTemplateOptions",
-    fields: &[
-        field("Type", Kind::Text),
-        field("Regexp", Kind::Text),
-        field("RemoveEmptyTags", Kind::Bool),
-    ],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
-
-static FAILOVER: Shape = Shape {
-    name: "QueryFailoverOptions",
-    fields: &[
-        field("NearestN", Kind::Int),
-        field("Datacenters", TEXTS),
-        field("Targets", Kind::Any),
-    ],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
-
-static SERVICE: Shape = Shape {
-    name: "ServiceQuery",
-    fields: &[
-        field("Service", Kind::Text),
-        field("SamenessGroup", Kind::Text),
-        field("Namespace", Kind::Text),
-        field("Partition", Kind::Text),
-        field("Peer", Kind::Text),
-        field("Failover", Kind::Object(&FAILOVER)),
-        field("OnlyPassing", Kind::Bool),
-        field("IgnoreCheckIDs", TEXTS),
-        field("Near", Kind::Text),
-        field("Tags", TEXTS),
-        field("NodeMeta", TEXT_MAP),
-        field("ServiceMeta", TEXT_MAP),
-        field("Connect", Kind::Bool),
-    ],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
-
-static DNS: Shape = Shape {
-    name: "QueryDNSOptions",
-    fields: &[field("TTL", Kind::Text)],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
-
-static QUERY: Shape = Shape {
-    name: "PreparedQuery",
-    fields: &[
-        field("ID", Kind::Text),
-        field("Name", Kind::Text),
-        field("Session", Kind::Text),
-        field("Token", Kind::Text),
-        field("Template", Kind::Object(&TEMPLATE)),
-        field("Service", Kind::Object(&SERVICE)),
-        field("DNS", Kind::Object(&DNS)),
-        field("CreateIndex", Kind::Unsigned),
-        field("ModifyIndex", Kind::Unsigned),
-    ],
-    shared: &[],
-    unknown: Unknown::Refused,
-};
-
-impl Body for PreparedQuery {
-    const SHAPE: &'static Shape = &QUERY;
 }

@@ -3,9 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::TEXTS;
-use crate::decode::{Body, Kind, Shape, Unknown, field};
-
 /// A session, as `GET /v1/session/{info,node,list}` list it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -85,31 +82,4 @@ pub struct Created {
     /// The new thing's id.
     #[serde(rename = "ID")]
     pub id: String,
-}
-
-static SERVICE_CHECK: Shape = Shape {
-    name: "ServiceCheck",
-    fields: &[field("ID", Kind::Text), field("Namespace", Kind::Text)],
-    shared: &[],
-    unknown: Unknown::Ignored,
-};
-
-static SESSION: Shape = Shape {
-    name: "SessionRequest",
-    fields: &[
-        field("Name", Kind::Text),
-        field("Node", Kind::Text),
-        field("LockDelay", Kind::Any),
-        field("Behavior", Kind::Text),
-        field("TTL", Kind::Text),
-        field("NodeChecks", TEXTS),
-        field("ServiceChecks", Kind::List(&Kind::Object(&SERVICE_CHECK))),
-        field("Checks", TEXTS),
-    ],
-    shared: &[],
-    unknown: Unknown::Ignored,
-};
-
-impl Body for SessionCreate {
-    const SHAPE: &'static Shape = &SESSION;
 }

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::http::decode;
 use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use quorate_client::decode;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Agent, Command, Outcome};
 use serde::Serialize;

@@ -11,7 +11,7 @@ pub(super) mod mesh;
 mod meta;
 pub(super) mod service;
 
-use quorate_client::decode;
+use crate::http::decode;
 use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde_json::Value;
 

@@ -1,9 +1,9 @@
 //! Why a request has no answer, as the client is told.
 
+use crate::http::decode::DecodeError;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use quorate_client::decode::DecodeError;
 use quorate_storage::command::Rejection;
 
 use super::reply::TEXT_UTF8;

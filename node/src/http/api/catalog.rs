@@ -396,7 +396,7 @@ fn definition(given: DefinitionBody) -> record::CheckDefinition {
 
 #[cfg(test)]
 mod tests {
-    use quorate_client::decode;
+    use crate::http::decode;
 
     use super::*;
 

@@ -218,7 +218,7 @@ fn shown(query: &Query) -> PreparedQuery {
 
 #[cfg(test)]
 mod tests {
-    use quorate_client::decode;
+    use crate::http::decode;
 
     use super::*;
 

@@ -206,7 +206,7 @@ async fn sessions(call: &Call, is_shown: impl Fn(&Session) -> bool) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use quorate_client::decode;
+    use crate::http::decode;
     use serde_json::json;
 
     use super::*;

@@ -20,6 +20,7 @@ use quorate_storage::{State, Topic};
 use super::catalog::{check_node_id, check_registration, service_definition};
 use crate::http::blocking;
 use crate::http::call::Call;
+use crate::http::decode;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
@@ -143,7 +144,7 @@ struct Parsed {
 fn operations(body: &[u8]) -> Result<Parsed, ApiError> {
     let unreadable =
         |fault: String| ApiError::bad_request(format!("Failed to parse body: {fault}"));
-    let given = txn::operations(body).map_err(|error| unreadable(error.to_string()))?;
+    let given = decode::operations(body).map_err(|error| unreadable(error.to_string()))?;
     if given.len() > TXN_OPERATIONS_MAX {
         return Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -168,7 +168,7 @@ fn deregister_after(nanos: i64) -> Millis {
 
 #[cfg(test)]
 mod tests {
-    use quorate_client::decode;
+    use crate::http::decode;
 
     use super::*;
 

@@ -131,7 +131,7 @@ fn checks(
 
 #[cfg(test)]
 mod tests {
-    use quorate_client::decode;
+    use crate::http::decode;
     use quorate_storage::record::CheckStatus;
 
     use super::*;

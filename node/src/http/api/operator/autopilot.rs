@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::http::decode;
 use axum::http::StatusCode;
-use quorate_client::decode;
 use quorate_client::duration;
 use quorate_client::types::operator::{
     AutopilotConfiguration, AutopilotHealth, AutopilotServer, AutopilotState, ServerHealth,

@@ -2,7 +2,7 @@
 //!
 //! A [`Shape`] names the fields of a body and their kinds. The reader walks the JSON text along the
 //! shape and builds a value with the fields' canonical names, which serde then turns into a type of
-//! [`types`](crate::types). On the way it applies Go's rules, which no attribute of serde expresses:
+//! [`types`](quorate_client::types). On the way it applies Go's rules, which no attribute of serde expresses:
 //!
 //! * names match in any letter case, and by their snake-case aliases;
 //! * an unknown name is an error, unless the shape says that the endpoint ignores them;
@@ -13,12 +13,21 @@
 
 use std::fmt;
 
+use quorate_client::duration;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize as _, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::duration;
+mod agent;
+mod catalog;
+mod coordinate;
+mod operator;
+mod query;
+mod session;
+mod txn;
+
+pub(super) use txn::operations;
 
 /// The most elements of a list, or members of an object with free names. A few bytes of text stand for
 /// an element whose type has hundreds; no endpoint takes nearly as many.
@@ -27,24 +36,24 @@ const ELEMENTS_MAX: usize = 8_192;
 /// Why a body could not be read, in Go's words as far as clients and people look at them.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub struct DecodeError(String);
+pub(super) struct DecodeError(String);
 
 /// The fields of a JSON object.
 #[derive(Debug)]
-pub struct Shape {
+pub(super) struct Shape {
     /// Name of the Go type, for messages.
-    pub name: &'static str,
+    name: &'static str,
     /// The fields.
-    pub fields: &'static [Field],
+    fields: &'static [Field],
     /// Fields that it has in common with other shapes.
-    pub shared: &'static [Field],
+    shared: &'static [Field],
     /// Whether other fields are an error or are ignored.
-    pub unknown: Unknown,
+    unknown: Unknown,
 }
 
 /// What happens to fields that a shape does not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
+pub(super) enum Unknown {
     /// They are an error.
     Refused,
     /// They are ignored.
@@ -53,18 +62,18 @@ pub enum Unknown {
 
 /// One field of a [`Shape`].
 #[derive(Debug)]
-pub struct Field {
+pub(super) struct Field {
     /// Its canonical name.
-    pub name: &'static str,
+    name: &'static str,
     /// Other names, in lower case.
-    pub aliases: &'static [&'static str],
+    aliases: &'static [&'static str],
     /// What it holds.
-    pub kind: Kind,
+    kind: Kind,
 }
 
 /// What a field, or an element of a list or map, may be.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A string.
     Text,
     /// `true` or `false`.
@@ -89,18 +98,39 @@ pub enum Kind {
 
 /// A field without aliases.
 #[must_use]
-pub const fn field(name: &'static str, kind: Kind) -> Field {
+const fn field(name: &'static str, kind: Kind) -> Field {
     Field { name, aliases: &[], kind }
 }
 
 /// A field with aliases (in lower case).
 #[must_use]
-pub const fn alias(name: &'static str, aliases: &'static [&'static str], kind: Kind) -> Field {
+const fn alias(name: &'static str, aliases: &'static [&'static str], kind: Kind) -> Field {
     Field { name, aliases, kind }
 }
 
+static SERVICE_ADDRESS: Shape = Shape {
+    name: "ServiceAddress",
+    fields: &[field("Address", Kind::Text), field("Port", Kind::Int)],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+static WEIGHTS: Shape = Shape {
+    name: "Weights",
+    fields: &[field("Passing", Kind::Int), field("Warning", Kind::Int)],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
+/// A list of texts.
+const TEXTS: Kind = Kind::List(&Kind::Text);
+/// A map of text to text.
+const TEXT_MAP: Kind = Kind::Map(&Kind::Text);
+/// Addresses with ports, by purpose.
+const SERVICE_ADDRESSES: Kind = Kind::Map(&Kind::Object(&SERVICE_ADDRESS));
+
 /// A type that is read from a request body of a [`Shape`].
-pub trait Body: DeserializeOwned {
+pub(super) trait Body: DeserializeOwned {
     /// Its shape.
     const SHAPE: &'static Shape;
 }
@@ -110,7 +140,7 @@ pub trait Body: DeserializeOwned {
 /// # Errors
 /// With Go's words: `EOF` (no body), `unexpected EOF` (cut off), `json: unknown field "Nope"`,
 /// `json: cannot unmarshal string into Go struct field ServiceDefinition.Port of type int`, ...
-pub fn body<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub(super) fn body<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
     let value = match read(Kind::Object(T::SHAPE), bytes)? {
         Value::Null => Value::Object(Map::new()),
         value => value,
@@ -122,7 +152,7 @@ pub fn body<T: Body>(bytes: &[u8]) -> Result<T, DecodeError> {
 ///
 /// # Errors
 /// As [`body`].
-pub fn list<T: Body>(element: &'static Kind, bytes: &[u8]) -> Result<Vec<T>, DecodeError> {
+pub(super) fn list<T: Body>(element: &'static Kind, bytes: &[u8]) -> Result<Vec<T>, DecodeError> {
     match read(Kind::List(element), bytes)? {
         Value::Null => Ok(Vec::new()),
         value => typed(value),
@@ -350,8 +380,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::agent::{CheckUpdate, ServiceRegistration};
-    use crate::types::catalog::Registration;
+    use quorate_client::types::agent::{CheckUpdate, ServiceRegistration};
+    use quorate_client::types::catalog::Registration;
 
     fn service(text: &str) -> Result<ServiceRegistration, String> {
         body(text.as_bytes()).map_err(|error| error.to_string())
