@@ -11,9 +11,6 @@ use uuid::Uuid;
 
 use crate::host::address::HostPort;
 
-/// Id of the check that says whether a node is alive.
-pub const SERF_HEALTH: &str = "serfHealth";
-
 /// Name of the agent of a machine whose servers listen on loopback only.
 const LOOPBACK_AGENT: &str = "quorate";
 

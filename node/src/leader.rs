@@ -22,7 +22,7 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_storage::command::{Command, ServerRecord};
 use quorate_storage::machine::{Published, StateReader};
 use quorate_storage::raft::{NodeId, Peer};
-use quorate_storage::record::{CheckStatus, NodeKind};
+use quorate_storage::record::{CheckStatus, NodeKind, SERF_HEALTH, SERVER_SERVICE};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -43,8 +43,6 @@ use crate::raft::starting::Noted;
 const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
 /// Time between two looks at the servers.
 const SERVERS_EVERY: Duration = Duration::from_millis(500);
-/// The service whose instances are the servers.
-pub(crate) const SERVER_SERVICE: &str = "consul";
 /// Key of a server's Raft id in the metadata of its instance.
 const RAFT_ID: &str = "raft_id";
 /// Pause before the first entry of a leadership is looked for again.
@@ -237,7 +235,7 @@ fn is_shown(published: &Published, name: &Arc<str>, record: &ServerRecord) -> bo
 
 fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option<Command> {
     let node = published.state.node(name).filter(|node| node.kind == NodeKind::Server)?;
-    let check = published.state.check(&node.name, agent::SERF_HEALTH)?;
+    let check = published.state.check(&node.name, SERF_HEALTH)?;
     let shown_alive = check.registration.status == CheckStatus::Passing;
     (shown_alive != alive).then(|| Command::SetServerHealth { name: Arc::clone(name), alive })
 }

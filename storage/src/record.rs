@@ -22,6 +22,13 @@ pub use self::registration::CatalogRegistration;
 
 use crate::{ClusterTime, Index, Millis};
 
+/// Name and id of the service whose instances are this cluster's servers.
+pub const SERVER_SERVICE: &str = "consul";
+/// Id of the check that says whether a node is alive.
+pub const SERF_HEALTH: &str = "serfHealth";
+/// The shortest `deregister_critical_service_after` that counts (Consul's minimum).
+pub const DEREGISTER_AFTER_MIN: Millis = Millis::from_secs(60);
+
 /// A small map of text to text, such as a service's metadata. Ordered, so that every replica
 /// encodes it alike.
 pub type TextMap = BTreeMap<String, String>;

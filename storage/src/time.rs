@@ -5,6 +5,8 @@ use std::ops::{Add, Sub};
 
 use serde::{Deserialize, Serialize};
 
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
 /// A length of time in whole milliseconds.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -19,6 +21,18 @@ impl Millis {
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs * 1_000)
+    }
+
+    /// So many nanoseconds, rounded up: what is not nothing does not become nothing.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos.div_ceil(NANOS_PER_MILLI))
+    }
+
+    /// The same in nanoseconds, or as many as the type can hold.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0.saturating_mul(NANOS_PER_MILLI)
     }
 
     /// Whether this is no time at all.

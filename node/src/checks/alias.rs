@@ -12,11 +12,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use quorate_storage::record::{Check, CheckStatus};
+use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH};
 use quorate_storage::state::State;
 
 use super::{Finding, OUTPUT_BYTES_DEFAULT, is_alias};
-use crate::agent::SERF_HEALTH;
 
 /// What an alias check should show.
 pub(super) fn look(row: &Arc<Check>, state: &State) -> Finding {

@@ -15,9 +15,6 @@ use quorate_client::types::{Empty, Proxy, ServiceAddress, Weights};
 use quorate_storage::record::{self, NodeKind, SessionBehavior};
 use quorate_storage::{Millis, State};
 
-/// Nanoseconds in a millisecond.
-const NANOS_PER_MILLI: u64 = 1_000_000;
-
 /// A node.
 pub(super) fn node(node: &record::Node, datacenter: &str) -> Node {
     Node {
@@ -250,13 +247,13 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 
 /// A time span in nanoseconds.
 pub(super) fn nanos(span: Millis) -> i64 {
-    i64::try_from(span.0.saturating_mul(NANOS_PER_MILLI)).unwrap_or(i64::MAX)
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A client's duration in nanoseconds as the state keeps it: whole milliseconds, rounded up so that
 /// a positive one does not become "none"; a negative one is none.
 pub(super) fn millis(nanos: i64) -> Millis {
-    Millis(u64::try_from(nanos).unwrap_or(0).div_ceil(NANOS_PER_MILLI))
+    Millis::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -43,7 +43,6 @@ const REAP_MAX: u32 = 512;
 const STAMP_EVERY: Millis = Millis(1_000);
 /// How far apart the clocks of two servers are whose ids follow each other, where a mutant trusts them.
 const SKEW_BETWEEN_SERVERS: Millis = Millis(30_000);
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 impl Leader {
     /// Starts the clock once the grace is over.
@@ -56,7 +55,8 @@ impl Leader {
     fn time_to_start_from(&self) -> ClusterTime {
         if mutant::is_active(Mutant::ExpiryFromALocalClock) {
             let skew = SKEW_BETWEEN_SERVERS.0 * self.context.id;
-            return ClusterTime(clock::wall_time().unix_nanos() / NANOS_PER_MILLI) + Millis(skew);
+            return ClusterTime(Millis::from_nanos(clock::wall_time().unix_nanos()).0)
+                + Millis(skew);
         }
         self.state.load().state.time()
     }

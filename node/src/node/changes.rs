@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::record::{Check, CheckStatus};
+use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH};
 use quorate_storage::{Index, State, Topic};
 
 use crate::host::clock::Moment;
@@ -75,7 +75,7 @@ impl News {
 fn cause(row: &Check) -> &'static str {
     let what = &row.registration;
     let is_critical = what.status == CheckStatus::Critical;
-    if &*what.id == crate::agent::SERF_HEALTH {
+    if &*what.id == SERF_HEALTH {
         "whether the server answers the leader"
     } else if is_critical
         && !what.definition.ttl.is_zero()

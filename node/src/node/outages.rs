@@ -11,9 +11,8 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver as _;
 use quorate_storage::raft::NodeId;
-use quorate_storage::record::CheckStatus;
+use quorate_storage::record::{CheckStatus, SERF_HEALTH};
 
-use crate::agent;
 use crate::host::clock::Moment;
 use crate::node::Node;
 
@@ -197,7 +196,7 @@ impl Node {
         let voters: Vec<NodeId> = membership.voter_ids().collect();
         let silence = led_for.map(|led_for| self.silences(led_for)).unwrap_or_default();
         let members = membership.nodes().map(|(id, peer)| {
-            let shown = published.state.check(&peer.name, agent::SERF_HEALTH);
+            let shown = published.state.check(&peer.name, SERF_HEALTH);
             let shown_lost =
                 shown.is_some_and(|check| check.registration.status == CheckStatus::Critical);
             let lost = match silence.get(id) {

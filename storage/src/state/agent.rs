@@ -16,18 +16,16 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::State;
-use super::catalog::{SERF_HEALTH, Slot, fold_arc};
+use super::catalog::{Slot, fold_arc};
 use super::change::Change;
 use crate::command::{Agent, Rejection, ServerRecord};
 use crate::ids::NodeId;
 use crate::index::fold;
 use crate::record::{
-    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, Service,
-    ServiceDefinition, TextMap,
+    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, SERF_HEALTH,
+    SERVER_SERVICE, Service, ServiceDefinition, TextMap,
 };
 
-/// Name and id of the service whose instances are this cluster's servers.
-pub(super) const SERVER_SERVICE: &str = "consul";
 /// What `serfHealth` says of a node that is alive (Consul's words).
 const ALIVE: &str = "Agent alive and reachable";
 /// What it says of one that is not.

@@ -13,14 +13,10 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::agent::SERVER_SERVICE;
 use crate::index::fold;
-use crate::record::{Check, Node, NodeKind, Service, Session};
+use crate::record::{Check, Node, NodeKind, SERF_HEALTH, SERVER_SERVICE, Service, Session};
 use crate::release::Bulk;
 use crate::{ClusterTime, Index};
-
-/// The id of the check that says whether a node's agent is alive.
-pub(super) const SERF_HEALTH: &str = "serfHealth";
 
 /// Where an instance is: its node's folded name, and its id.
 pub(super) type Place = (Arc<str>, Arc<str>);

@@ -20,14 +20,11 @@ use imbl::{OrdMap, OrdSet};
 use super::change::Change;
 use super::{Effects, State};
 use crate::mutant;
-use crate::record::{Check, CheckStatus, NodeKind, Session};
+use crate::record::{Check, CheckStatus, DEREGISTER_AFTER_MIN, NodeKind, Session};
 use crate::{ClusterTime, Millis};
 
 /// A client host's agent with nothing on it is forgotten after so much cluster time.
 pub(super) const IDLE_AGENT_AFTER: Millis = Millis::from_secs(3_600);
-
-/// The shortest `deregister_critical_service_after` that counts (Consul's minimum).
-pub(super) const DEREGISTER_AFTER_MIN: Millis = Millis::from_secs(60);
 
 /// What a check says after its TTL ran out, followed by its last output if it had one.
 const TTL_EXPIRED: &str = "TTL expired";

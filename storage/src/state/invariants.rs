@@ -8,12 +8,12 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::State;
-use super::catalog::{SERF_HEALTH, Slot, fold_arc};
+use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
 use super::events::EVENTS_MAX;
 use super::kv::Grave;
 use crate::index::fold;
-use crate::record::{Check, Indexes, NodeKind};
+use crate::record::{Check, Indexes, NodeKind, SERF_HEALTH};
 
 /// Fails with a sentence when a condition does not hold.
 macro_rules! ensure {

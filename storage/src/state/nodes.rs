@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use super::catalog::{SERF_HEALTH, Slot, fold_arc};
+use super::catalog::{Slot, fold_arc};
 use super::change::Change;
 use super::deadline::Owner;
 use crate::command::{CatalogRegistration, Rejection};
 use crate::index::fold;
-use crate::record::{CheckStatus, Indexes, Node, NodeKind};
+use crate::record::{CheckStatus, Indexes, Node, NodeKind, SERF_HEALTH};
 use crate::{Index, Topic, release};
 
 impl Change<'_> {

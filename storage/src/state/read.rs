@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::State;
-use super::agent::SERVER_SERVICE;
 use super::catalog::{Slot, fold_arc};
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::ids::NodeId;
 use crate::index::fold;
-use crate::record::{Check, Coordinate, Event, KvEntry, Node, NodeKind, Query, Service, Session};
+use crate::record::{
+    Check, Coordinate, Event, KvEntry, Node, NodeKind, Query, SERVER_SERVICE, Service, Session,
+};
 use crate::{ClusterTime, Index, Topic};
 
 /// About how many bytes of JSON one row makes, beside long values.

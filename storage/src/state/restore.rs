@@ -27,13 +27,13 @@ use bytes::{Buf as _, Bytes};
 use imbl::{OrdMap, Vector};
 
 use super::State;
-use super::agent::SERVER_SERVICE;
-use super::catalog::SERF_HEALTH;
 use super::change::Change;
 use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::TopicIndexes;
 use crate::command::{Outcome, Rejection};
-use crate::record::{Autopilot, Check, CheckRegistration, Indexes, NodeKind};
+use crate::record::{
+    Autopilot, Check, CheckRegistration, Indexes, NodeKind, SERF_HEALTH, SERVER_SERVICE,
+};
 use crate::snapshot::RecordReader;
 use crate::snapshot::format;
 use crate::{ClusterTime, Index, Millis, Topic, release};

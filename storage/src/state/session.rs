@@ -19,12 +19,10 @@ use crate::{ClusterTime, Millis, Topic};
 /// The longest lock delay that takes effect, whatever the session says (Consul's cap).
 pub(super) const LOCK_DELAY_MAX: Millis = Millis::from_secs(60);
 
-const NANOS_PER_MILLI: u64 = 1_000_000;
-
 impl Session {
     /// How long the session's keys cannot be locked after its end. Rounded up: never early.
     pub(super) fn lock_delay(&self) -> Millis {
-        Millis(self.lock_delay_nanos.div_ceil(NANOS_PER_MILLI)).min(LOCK_DELAY_MAX)
+        Millis::from_nanos(self.lock_delay_nanos).min(LOCK_DELAY_MAX)
     }
 
     /// Ids of the checks that the session needs, repetitions included.

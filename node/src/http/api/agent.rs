@@ -20,11 +20,10 @@ use quorate_client::types::agent::{AgentConfig, AgentSelf, Member};
 use quorate_storage::State;
 use quorate_storage::command::Agent;
 use quorate_storage::raft::Peer;
-use quorate_storage::record::{CheckStatus, Node, NodeKind};
+use quorate_storage::record::{CheckStatus, Node, NodeKind, SERF_HEALTH};
 use serde_json::{Value, json};
 
 use super::session::TTL_MIN_NANOS;
-use crate::agent::SERF_HEALTH;
 use crate::http::CONSUL_VERSION;
 use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};

@@ -8,6 +8,7 @@ use quorate_client::types::operator::{
     LeaderTransferred, RaftConfiguration, RaftServer, ServiceUsage, Usage,
 };
 use quorate_storage::raft::{NodeId, StoredMembership};
+use quorate_storage::record::SERVER_SERVICE;
 use quorate_storage::{State, Topic};
 
 use crate::http::blocking;
@@ -17,7 +18,6 @@ use crate::http::error::ApiError;
 use crate::http::params::Params;
 use crate::http::reply::Reply;
 use crate::http::wire;
-use crate::leader::SERVER_SERVICE;
 use crate::raft::error::MembershipError;
 
 /// The version of Consul's Raft protocol that clients expect to see.

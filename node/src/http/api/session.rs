@@ -7,12 +7,11 @@ use std::sync::Arc;
 use quorate_client::duration;
 use quorate_client::types::session::{Created, SessionCreate};
 use quorate_storage::command::{Agent, Command, SessionRequest};
-use quorate_storage::record::{Session, SessionBehavior};
+use quorate_storage::record::{SERF_HEALTH, Session, SessionBehavior};
 use quorate_storage::{Millis, State, Topic};
 use serde_json::Value;
 
 use super::catalog::UUID_CHARACTERS;
-use crate::agent::SERF_HEALTH;
 use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};

@@ -2,15 +2,13 @@
 
 use quorate_client::types::agent::{CheckRegistration as Body, CheckSpecification};
 use quorate_storage::Millis;
-use quorate_storage::record::{CheckDefinition, CheckRegistration, CheckStatus};
+use quorate_storage::record::{
+    CheckDefinition, CheckRegistration, CheckStatus, DEREGISTER_AFTER_MIN, SERF_HEALTH,
+};
 
 use super::check_type::{self, OnHost};
-use crate::agent::SERF_HEALTH;
 use crate::http::error::ApiError;
 use crate::http::{path, wire};
-
-/// The shortest time after which a critical service is deregistered.
-const DEREGISTER_AFTER_MIN: Millis = Millis::from_secs(60);
 
 /// Validates a registration by what it says, in the order in which Consul complains.
 pub(in crate::http) fn registration(body: Body) -> Result<CheckRegistration, ApiError> {

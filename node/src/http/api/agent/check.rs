@@ -7,10 +7,9 @@ use quorate_client::types::agent::{CheckRegistration, CheckUpdate};
 use quorate_client::types::health::HealthCheck;
 use quorate_storage::State;
 use quorate_storage::command::{Agent, Command, Outcome, Rejection};
-use quorate_storage::record::{Check, CheckStatus};
+use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH};
 
 use super::agents;
-use crate::agent::SERF_HEALTH;
 use crate::http::blocking;
 use crate::http::call::{Asked, Call};
 use crate::http::definition::check::{known_status, registration};

@@ -12,11 +12,10 @@ use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::agent::{AgentCheck, AgentServiceHealth};
 use quorate_storage::State;
 use quorate_storage::command::Rejection;
-use quorate_storage::record::{Check, CheckStatus, Service};
+use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH, Service};
 use serde::Serialize;
 
 use super::agents;
-use crate::agent::SERF_HEALTH;
 use crate::http::blocking;
 use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};

@@ -16,9 +16,8 @@ use quorate_storage::State;
 use quorate_storage::command::Command;
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{NodeId, Peer};
-use quorate_storage::record::{CheckStatus, NodeKind};
+use quorate_storage::record::{CheckStatus, NodeKind, SERF_HEALTH};
 
-use crate::agent::SERF_HEALTH;
 use crate::host::address::HostPort;
 use crate::http::blocking;
 use crate::http::call::Call;

@@ -16,9 +16,8 @@ use quorate_client::types::operator::{
 use quorate_storage::command::{Command, Outcome};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{LogId, NodeId};
-use quorate_storage::record::{Autopilot, AutopilotSettings, CheckStatus};
+use quorate_storage::record::{Autopilot, AutopilotSettings, CheckStatus, SERF_HEALTH};
 
-use crate::agent::SERF_HEALTH;
 use crate::http::CONSUL_VERSION;
 use crate::http::blocking;
 use crate::http::call::{self, Call};
