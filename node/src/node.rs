@@ -14,50 +14,42 @@ pub mod changes;
 mod metrics;
 pub mod observe;
 pub mod outages;
+mod settings;
+mod start;
+
+pub use settings::{Advertised, NodeInfo, NodeParts, NodeSettings};
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::RaftLogReader as _;
 use openraft::async_runtime::WatchReceiver;
-use openraft::storage::RaftLogStorage;
 use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome};
-use quorate_storage::machine::{Machine, Published, StateReader};
+use quorate_storage::machine::{Published, StateReader};
 use quorate_storage::mutant::{self, Mutant};
-use quorate_storage::raft::{Life, NodeId, Peer, Position, TypeConfig};
-use quorate_storage::snapshot::SnapshotStore;
-use tokio::sync::{Mutex, watch};
+use quorate_storage::raft::{NodeId, Peer};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::observe::ApplyObserver;
 use crate::agent::{self, OwnHost};
-use crate::checks::{CheckOutput, Checks, ProbeCounts};
-use crate::host::address::HostPort;
+use crate::checks::{CheckOutput, ProbeCounts};
 use crate::host::clock::{Clock, TimedOut};
 use crate::host::supervise::Supervisor;
-use crate::leader::Leader;
 use crate::mutants;
+use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::context::Context;
 use crate::raft::error::{MembershipError, ProposeError, ReadError};
 use crate::raft::failure_detector::FailureDetector;
-use crate::raft::identity::Identity;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{self, LeaderContact, Leadership};
 use crate::raft::lives::Lives;
 use crate::raft::membership::{Membership, StartError};
-use crate::raft::network::NetworkFactory;
 use crate::raft::propose::Proposer;
-use crate::raft::protocol::{Boot, Introduction, Progress};
+use crate::raft::protocol::Progress;
 use crate::raft::read::Barrier;
-use crate::raft::service::Service;
-use crate::raft::transport::Transport;
-use crate::raft::warnings::Warnings;
-use crate::raft::{LogLimits, Raft, openraft_config};
 use crate::watch::Watches;
 
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.
@@ -84,25 +76,6 @@ pub struct Contact {
     pub last_contact: Millis,
 }
 
-/// What does not change while a node runs.
-#[derive(Debug, Clone)]
-pub struct NodeInfo {
-    /// Raft id.
-    pub id: NodeId,
-    /// Name of the server, and of its node in the catalogue.
-    pub name: String,
-    /// The datacenter's name.
-    pub datacenter: String,
-    /// The cluster's id (a UUID), once known.
-    pub cluster_id: Option<String>,
-    /// `IP:PORT` of the RPC listener.
-    pub rpc_addr: SocketAddr,
-    /// `IP:PORT` of the HTTP listener.
-    pub http_addr: SocketAddr,
-    /// Name of the agent of the server's own host.
-    pub agent_name: String,
-}
-
 /// Whether the node is fit to serve: `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -121,67 +94,6 @@ enum Gate {
     StaleOnly,
     /// Everything: it has passed a read barrier.
     Open,
-}
-
-/// How a node is set up.
-#[derive(Debug, Clone)]
-pub struct NodeSettings {
-    /// Raft id.
-    pub id: NodeId,
-    /// Name of the server.
-    pub name: String,
-    /// The datacenter's name.
-    pub datacenter: String,
-    /// `IP:PORT` of the RPC listener.
-    pub rpc_addr: SocketAddr,
-    /// `IP:PORT` of the HTTP listener.
-    pub http_addr: SocketAddr,
-    /// Both as the other servers are told, perhaps with names.
-    pub advertised: Advertised,
-    /// Name of the agent of the server's own host.
-    pub agent_name: String,
-    /// How long requests are held while there is no leader.
-    pub hold_timeout: Duration,
-    /// How many entries the log may hold.
-    pub log_limits: LogLimits,
-    /// How many servers found a new cluster.
-    pub bootstrap_expect: usize,
-    /// RPC addresses of other servers.
-    pub join: Vec<String>,
-    /// The id of a cluster that this node might found.
-    pub fresh_cluster_id: String,
-    /// What is kept of checks' outputs: of heartbeats through this node, and of the runs while it leads.
-    pub check_output: CheckOutput,
-    /// What is wrong with the settings and does not keep the node from running, in words.
-    pub remarks: Vec<String>,
-    /// Whether nothing was said of other servers, so that a cluster of one may be a mistake.
-    pub is_alone_by_default: bool,
-    /// This boot: random bytes.
-    pub life: Life,
-}
-
-/// What a server tells the others of its addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advertised {
-    /// Its RPC listener.
-    pub rpc: HostPort,
-    /// Its HTTP listener.
-    pub http: HostPort,
-}
-
-/// The parts of a node that differ between a real process and a simulation.
-#[derive(Debug)]
-pub struct NodeParts<L> {
-    /// The Raft log.
-    pub log: L,
-    /// The snapshots.
-    pub snapshots: Arc<dyn SnapshotStore>,
-    /// How to reach other nodes.
-    pub transport: Arc<dyn Transport>,
-    /// Time.
-    pub clock: Clock,
-    /// What the node remembers of itself.
-    pub identity: Arc<dyn Identity>,
 }
 
 /// A running node.
@@ -208,143 +120,6 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node, and gives what answers other nodes. It is not a member of a cluster until
-    /// [`Node::enter_cluster`] returned.
-    ///
-    /// # Errors
-    /// When the snapshot cannot be read, or openraft does not start.
-    pub async fn start<L>(
-        settings: NodeSettings,
-        parts: NodeParts<L>,
-    ) -> io::Result<(Arc<Self>, Arc<Service>)>
-    where
-        L: RaftLogStorage<TypeConfig>,
-    {
-        let NodeParts { mut log, snapshots, transport, clock, identity } = parts;
-        let warnings = Arc::new(Warnings::new(clock.clone()));
-        let peer = own_peer(&settings, &*identity);
-        let context = Context {
-            id: settings.id,
-            identity,
-            lives: Arc::new(Lives::new(settings.id, settings.life, &peer, clock.clone())),
-            clock,
-            transport,
-            hold_timeout: settings.hold_timeout,
-            warnings,
-        };
-        let watches = Arc::new(Watches::default());
-        let proposer = Arc::new(Proposer::new(context.clone()));
-        let observer = Arc::new(ApplyObserver::new(
-            Arc::clone(&context.lives),
-            Arc::clone(&proposer),
-            Arc::clone(&watches),
-        ));
-        let applied = observer.applied_index();
-        let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
-        context.lives.follow(state.clone());
-        observer.recovered(&state.load());
-        let mut boot = on_disk(&mut log, &state.load()).await?;
-        boot.counted = context.identity.boots();
-        let network = NetworkFactory::new(context.clone());
-        let raft = start_raft(&context, network, settings.log_limits, log, machine).await?;
-        boot.member_since = member_since(&raft, settings.id).await?;
-        let datacenter = settings.datacenter.clone();
-        let introduction = Introduction { id: settings.id, peer, boot, datacenter };
-        let (publish, leadership) = watch::channel(Leadership::default());
-        let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
-        let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
-        let intake = Arc::new(intake);
-        let node = Arc::new(Self {
-            barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
-            membership: Arc::new(membership(
-                state.clone(),
-                &settings,
-                &context,
-                &raft,
-                &intake,
-                &leadership,
-                introduction,
-            )),
-            failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
-            intake,
-            contact: Arc::new(LeaderContact::new(context.clock.clone())),
-            settings,
-            context,
-            raft,
-            state,
-            proposer,
-            leadership,
-            cluster_clock,
-            watches,
-            probe_counts: Arc::default(),
-            applied,
-            gate: watch::Sender::new(Gate::Closed),
-            stopping: CancellationToken::new(),
-            supervisor: Supervisor::default(),
-        });
-        node.start_tasks(publish);
-        let service = node.service(snapshots);
-        Ok((node, service))
-    }
-
-    fn start_tasks(self: &Arc<Self>, publish: watch::Sender<Leadership>) {
-        let tasks = &self.supervisor;
-        tasks.vital("following the leadership", leadership::follow(self.raft.clone(), publish));
-        let watches = Arc::clone(&self.watches);
-        tasks.vital("waking queries", async move { watches.run().await });
-        tasks.vital("the leader's intake", Arc::clone(&self.intake).run());
-        let proposer = Arc::clone(&self.proposer);
-        let proposing = proposer.run(Arc::clone(&self.intake), self.leadership.clone());
-        tasks.vital("the proposer", proposing);
-        let detector = Arc::clone(&self.failure_detector);
-        tasks.vital("watching the leader's process", detector.run(self.leadership.clone()));
-        let barrier = Arc::clone(&self.barrier);
-        let barrier = barrier.run(self.leadership.clone(), self.applied.clone());
-        tasks.vital("the read barrier", barrier);
-        tasks.vital("the leader's duties", self.duties().run(self.leadership.clone()));
-        let membership = Arc::clone(&self.membership);
-        let watching = async move { membership.watch_surroundings().await };
-        tasks.vital("watching the other servers", watching);
-        let membership = Arc::clone(&self.membership);
-        tasks.vital("announcing this start", async move { membership.announce().await });
-        let node = Arc::clone(self);
-        tasks.vital("opening the gate", async move { node.open_gate().await });
-        tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
-        tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
-    }
-
-    fn duties(&self) -> Arc<Leader> {
-        Arc::new(Leader {
-            context: self.context.clone(),
-            cluster_clock: Arc::clone(&self.cluster_clock),
-            raft: self.raft.clone(),
-            intake: Arc::clone(&self.intake),
-            proposer: Arc::clone(&self.proposer),
-            membership: Arc::clone(&self.membership),
-            state: self.state.clone(),
-            checks: Arc::new(Checks {
-                clock: self.context.clock.clone(),
-                proposer: Arc::clone(&self.proposer),
-                state: self.state.clone(),
-                watches: Arc::clone(&self.watches),
-                counts: Arc::clone(&self.probe_counts),
-                output: self.settings.check_output,
-            }),
-        })
-    }
-
-    fn service(&self, snapshots: Arc<dyn SnapshotStore>) -> Arc<Service> {
-        Arc::new(Service {
-            context: self.context.clone(),
-            raft: self.raft.clone(),
-            intake: Arc::clone(&self.intake),
-            barrier: Arc::clone(&self.barrier),
-            membership: Arc::clone(&self.membership),
-            contact: Arc::clone(&self.contact),
-            snapshots,
-        })
-    }
-
     /// Returns once this node is a member of a cluster.
     ///
     /// # Errors
@@ -624,80 +399,6 @@ impl Node {
     /// Commands of this node that are not answered yet.
     pub fn unanswered(&self) -> usize {
         self.proposer.unanswered()
-    }
-}
-
-async fn start_raft<L>(
-    context: &Context,
-    network: NetworkFactory,
-    limits: LogLimits,
-    log: L,
-    machine: Machine,
-) -> io::Result<Raft>
-where
-    L: RaftLogStorage<TypeConfig>,
-{
-    let config = openraft_config("quorate", limits).map_err(io::Error::other)?;
-    Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
-}
-
-fn membership(
-    state: StateReader,
-    settings: &NodeSettings,
-    context: &Context,
-    raft: &Raft,
-    intake: &Arc<Intake>,
-    leadership: &watch::Receiver<Leadership>,
-    introduction: Introduction,
-) -> Membership {
-    Membership {
-        state,
-        acknowledged: context.lives.acknowledged.clone(),
-        introduction,
-        context: context.clone(),
-        raft: raft.clone(),
-        intake: Arc::clone(intake),
-        leadership: leadership.clone(),
-        bootstrap_expect: settings.bootstrap_expect,
-        join: settings.join.clone(),
-        changing: Mutex::new(()),
-        fresh_cluster_id: settings.fresh_cluster_id.clone(),
-        remarks: settings.remarks.clone(),
-        is_alone_by_default: settings.is_alone_by_default,
-    }
-}
-
-/// What log and snapshot hold, before consensus begins to change it.
-async fn on_disk<L>(log: &mut L, recovered: &Published) -> io::Result<Boot>
-where
-    L: RaftLogStorage<TypeConfig>,
-{
-    let end_of_log = log.get_log_state().await?.last_log_id;
-    let vote = log.get_log_reader().await.read_vote().await?;
-    Ok(Boot {
-        last: end_of_log.max(recovered.last_applied).map(Into::into),
-        term: vote.map_or(0, |vote| vote.leader_id.term),
-        ..Boot::default()
-    })
-}
-
-/// Position of the committed membership, if this server is in it.
-async fn member_since(raft: &Raft, id: NodeId) -> io::Result<Option<Position>> {
-    let read = raft.with_raft_state(move |state| {
-        let membership = state.membership_state.committed();
-        let position = membership.log_id().map(Position::from);
-        position.filter(|_| membership.membership().get_node(&id).is_some())
-    });
-    read.await.map_err(io::Error::other)
-}
-
-fn own_peer(settings: &NodeSettings, identity: &dyn Identity) -> Peer {
-    Peer {
-        name: settings.name.clone(),
-        rpc_addr: settings.advertised.rpc.to_string(),
-        http_addr: settings.advertised.http.to_string(),
-        store_id: identity.store_id(),
-        agent_name: settings.agent_name.clone(),
     }
 }
 

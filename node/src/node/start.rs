@@ -1,0 +1,248 @@
+//! Puts a node together: makes its parts, connects them, starts its tasks.
+
+use std::io;
+use std::sync::Arc;
+
+use openraft::RaftLogReader as _;
+use openraft::storage::RaftLogStorage;
+use quorate_storage::machine::{Machine, Published, StateReader};
+use quorate_storage::raft::{NodeId, Peer, Position, TypeConfig};
+use quorate_storage::snapshot::SnapshotStore;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::observe::ApplyObserver;
+use super::settings::{NodeParts, NodeSettings};
+use super::{Gate, Node, changes, outages};
+use crate::checks::Checks;
+use crate::host::supervise::Supervisor;
+use crate::leader::Leader;
+use crate::raft::cluster_clock::ClusterClock;
+use crate::raft::context::Context;
+use crate::raft::failure_detector::FailureDetector;
+use crate::raft::identity::Identity;
+use crate::raft::intake::Intake;
+use crate::raft::leadership::{self, LeaderContact, Leadership};
+use crate::raft::lives::Lives;
+use crate::raft::membership::Membership;
+use crate::raft::network::NetworkFactory;
+use crate::raft::propose::Proposer;
+use crate::raft::protocol::{Boot, Introduction};
+use crate::raft::read::Barrier;
+use crate::raft::service::Service;
+use crate::raft::warnings::Warnings;
+use crate::raft::{LogLimits, Raft, openraft_config};
+use crate::watch::Watches;
+
+impl Node {
+    /// Starts a node, and gives what answers other nodes. It is not a member of a cluster until
+    /// [`Node::enter_cluster`] returned.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read, or openraft does not start.
+    pub async fn start<L>(
+        settings: NodeSettings,
+        parts: NodeParts<L>,
+    ) -> io::Result<(Arc<Self>, Arc<Service>)>
+    where
+        L: RaftLogStorage<TypeConfig>,
+    {
+        let NodeParts { mut log, snapshots, transport, clock, identity } = parts;
+        let warnings = Arc::new(Warnings::new(clock.clone()));
+        let peer = own_peer(&settings, &*identity);
+        let context = Context {
+            id: settings.id,
+            identity,
+            lives: Arc::new(Lives::new(settings.id, settings.life, &peer, clock.clone())),
+            clock,
+            transport,
+            hold_timeout: settings.hold_timeout,
+            warnings,
+        };
+        let watches = Arc::new(Watches::default());
+        let proposer = Arc::new(Proposer::new(context.clone()));
+        let observer = Arc::new(ApplyObserver::new(
+            Arc::clone(&context.lives),
+            Arc::clone(&proposer),
+            Arc::clone(&watches),
+        ));
+        let applied = observer.applied_index();
+        let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
+        context.lives.follow(state.clone());
+        observer.recovered(&state.load());
+        let mut boot = on_disk(&mut log, &state.load()).await?;
+        boot.counted = context.identity.boots();
+        let network = NetworkFactory::new(context.clone());
+        let raft = start_raft(&context, network, settings.log_limits, log, machine).await?;
+        boot.member_since = member_since(&raft, settings.id).await?;
+        let datacenter = settings.datacenter.clone();
+        let introduction = Introduction { id: settings.id, peer, boot, datacenter };
+        let (publish, leadership) = watch::channel(Leadership::default());
+        let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
+        let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
+        let intake = Arc::new(intake);
+        let node = Arc::new(Self {
+            barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
+            membership: Arc::new(membership(
+                state.clone(),
+                &settings,
+                &context,
+                &raft,
+                &intake,
+                &leadership,
+                introduction,
+            )),
+            failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
+            intake,
+            contact: Arc::new(LeaderContact::new(context.clock.clone())),
+            settings,
+            context,
+            raft,
+            state,
+            proposer,
+            leadership,
+            cluster_clock,
+            watches,
+            probe_counts: Arc::default(),
+            applied,
+            gate: watch::Sender::new(Gate::Closed),
+            stopping: CancellationToken::new(),
+            supervisor: Supervisor::default(),
+        });
+        node.start_tasks(publish);
+        let service = node.service(snapshots);
+        Ok((node, service))
+    }
+
+    fn start_tasks(self: &Arc<Self>, publish: watch::Sender<Leadership>) {
+        let tasks = &self.supervisor;
+        tasks.vital("following the leadership", leadership::follow(self.raft.clone(), publish));
+        let watches = Arc::clone(&self.watches);
+        tasks.vital("waking queries", async move { watches.run().await });
+        tasks.vital("the leader's intake", Arc::clone(&self.intake).run());
+        let proposer = Arc::clone(&self.proposer);
+        let proposing = proposer.run(Arc::clone(&self.intake), self.leadership.clone());
+        tasks.vital("the proposer", proposing);
+        let detector = Arc::clone(&self.failure_detector);
+        tasks.vital("watching the leader's process", detector.run(self.leadership.clone()));
+        let barrier = Arc::clone(&self.barrier);
+        let barrier = barrier.run(self.leadership.clone(), self.applied.clone());
+        tasks.vital("the read barrier", barrier);
+        tasks.vital("the leader's duties", self.duties().run(self.leadership.clone()));
+        let membership = Arc::clone(&self.membership);
+        let watching = async move { membership.watch_surroundings().await };
+        tasks.vital("watching the other servers", watching);
+        let membership = Arc::clone(&self.membership);
+        tasks.vital("announcing this start", async move { membership.announce().await });
+        let node = Arc::clone(self);
+        tasks.vital("opening the gate", async move { node.open_gate().await });
+        tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
+        tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
+    }
+
+    fn duties(&self) -> Arc<Leader> {
+        Arc::new(Leader {
+            context: self.context.clone(),
+            cluster_clock: Arc::clone(&self.cluster_clock),
+            raft: self.raft.clone(),
+            intake: Arc::clone(&self.intake),
+            proposer: Arc::clone(&self.proposer),
+            membership: Arc::clone(&self.membership),
+            state: self.state.clone(),
+            checks: Arc::new(Checks {
+                clock: self.context.clock.clone(),
+                proposer: Arc::clone(&self.proposer),
+                state: self.state.clone(),
+                watches: Arc::clone(&self.watches),
+                counts: Arc::clone(&self.probe_counts),
+                output: self.settings.check_output,
+            }),
+        })
+    }
+
+    fn service(&self, snapshots: Arc<dyn SnapshotStore>) -> Arc<Service> {
+        Arc::new(Service {
+            context: self.context.clone(),
+            raft: self.raft.clone(),
+            intake: Arc::clone(&self.intake),
+            barrier: Arc::clone(&self.barrier),
+            membership: Arc::clone(&self.membership),
+            contact: Arc::clone(&self.contact),
+            snapshots,
+        })
+    }
+}
+
+async fn start_raft<L>(
+    context: &Context,
+    network: NetworkFactory,
+    limits: LogLimits,
+    log: L,
+    machine: Machine,
+) -> io::Result<Raft>
+where
+    L: RaftLogStorage<TypeConfig>,
+{
+    let config = openraft_config("quorate", limits).map_err(io::Error::other)?;
+    Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
+}
+
+fn membership(
+    state: StateReader,
+    settings: &NodeSettings,
+    context: &Context,
+    raft: &Raft,
+    intake: &Arc<Intake>,
+    leadership: &watch::Receiver<Leadership>,
+    introduction: Introduction,
+) -> Membership {
+    Membership {
+        state,
+        acknowledged: context.lives.acknowledged.clone(),
+        introduction,
+        context: context.clone(),
+        raft: raft.clone(),
+        intake: Arc::clone(intake),
+        leadership: leadership.clone(),
+        bootstrap_expect: settings.bootstrap_expect,
+        join: settings.join.clone(),
+        changing: Mutex::new(()),
+        fresh_cluster_id: settings.fresh_cluster_id.clone(),
+        remarks: settings.remarks.clone(),
+        is_alone_by_default: settings.is_alone_by_default,
+    }
+}
+
+/// What log and snapshot hold, before consensus begins to change it.
+async fn on_disk<L>(log: &mut L, recovered: &Published) -> io::Result<Boot>
+where
+    L: RaftLogStorage<TypeConfig>,
+{
+    let end_of_log = log.get_log_state().await?.last_log_id;
+    let vote = log.get_log_reader().await.read_vote().await?;
+    Ok(Boot {
+        last: end_of_log.max(recovered.last_applied).map(Into::into),
+        term: vote.map_or(0, |vote| vote.leader_id.term),
+        ..Boot::default()
+    })
+}
+
+/// Position of the committed membership, if this server is in it.
+async fn member_since(raft: &Raft, id: NodeId) -> io::Result<Option<Position>> {
+    let read = raft.with_raft_state(move |state| {
+        let membership = state.membership_state.committed();
+        let position = membership.log_id().map(Position::from);
+        position.filter(|_| membership.membership().get_node(&id).is_some())
+    });
+    read.await.map_err(io::Error::other)
+}
+
+fn own_peer(settings: &NodeSettings, identity: &dyn Identity) -> Peer {
+    Peer {
+        name: settings.name.clone(),
+        rpc_addr: settings.advertised.rpc.to_string(),
+        http_addr: settings.advertised.http.to_string(),
+        store_id: identity.store_id(),
+        agent_name: settings.agent_name.clone(),
+    }
+}
