@@ -99,6 +99,9 @@
 //!
 //! # Where to find what
 //!
+//! A room depends only on rooms that are drawn below it, and inside a room nothing depends on each other in
+//! a circle; `.ci/circles` checks that.
+//!
 //! ```text
 //!   process    the command line, settings, start and stop
 //!      │
