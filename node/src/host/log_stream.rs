@@ -296,7 +296,7 @@ mod tests {
         });
         let line = reader.unwrap().next().await.unwrap();
         assert!(
-            line.ends_with("[INFO]  quorate::log_stream::tests: hello: answer=42 name=n1\n"),
+            line.ends_with("[INFO]  quorate::host::log_stream::tests: hello: answer=42 name=n1\n"),
             "{line}"
         );
     }
@@ -311,7 +311,7 @@ mod tests {
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(object["@level"], "info");
         assert_eq!(object["@message"], "hello");
-        assert_eq!(object["@module"], "quorate::log_stream::tests");
+        assert_eq!(object["@module"], "quorate::host::log_stream::tests");
         assert_eq!((&object["answer"], &object["name"]), (&42.into(), &"n1".into()));
         assert_eq!(object["text"], "a \"b\"");
         assert!(object["@timestamp"].as_str().unwrap().ends_with('Z'));
