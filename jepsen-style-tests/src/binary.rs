@@ -68,41 +68,32 @@ fn newest(path: &Path) -> Result<SystemTime> {
     Ok(newest_below)
 }
 
-/// The broken builds' binary, built by cargo: a feature that the shipped one lacks, so it has a name of its
-/// own and never stands where that one is looked for.
-pub fn mutants() -> Result<PathBuf> {
-    cargo_build(&["--features", "mutants", "--bin", "quorate-mutants"])?;
-    Ok(profile_dir()?.join("quorate-mutants"))
-}
-
 fn build() -> Result<PathBuf> {
-    cargo_build(&["--bin", "quorate"])?;
-    Ok(profile_dir()?.join("quorate"))
+    build_in(Path::new(env!("CARGO_MANIFEST_DIR")), &target_dir()?)
 }
 
+/// Has cargo build the workspace that `dir` is in, in the profile of the running test, and returns the binary.
 /// Processes that build at the same time wait for each other: cargo locks the target directory.
-fn cargo_build(what: &[&str]) -> Result<()> {
+pub(crate) fn build_in(dir: &Path, target_dir: &Path) -> Result<PathBuf> {
     let profile_dir = profile_dir()?;
-    let target_dir = target_dir()?;
-    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-        Some("debug") => "dev",
-        Some(other) => other,
-        None => return Err(Failure::new("the test binary's directory has no name")),
-    };
+    let profile_name = profile_dir
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| Failure::new("the test binary's directory has no name"))?;
+    let profile = if profile_name == "debug" { "dev" } else { profile_name };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "quorate"])
-        .args(what)
+        .args(["build", "--quiet", "--package", "quorate", "--bin", "quorate"])
         .args(["--profile", profile])
         .arg("--target-dir")
         .arg(target_dir)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(dir)
         .output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Failure::new(format!("cargo build --package quorate failed:\n{said}")));
     }
-    Ok(())
+    Ok(target_dir.join(profile_name).join("quorate"))
 }
 
 /// `target/debug`, if the running test is `target/debug/deps/name-0123`.

@@ -54,8 +54,6 @@ pub trait Watcher: Send + Sync {
 pub struct Surroundings {
     /// The servers' binary, if it is not the one that is built beside the harness.
     pub binary: Option<PathBuf>,
-    /// More environment variables for the servers.
-    pub environment: Vec<(String, String)>,
     /// Whether the run may go on beside others.
     pub shares_turn: bool,
 }
@@ -75,7 +73,6 @@ pub async fn run(
         nodes: plan.nodes,
         dir: Some(dir.to_owned()),
         binary: surroundings.binary.clone(),
-        environment: surroundings.environment.clone(),
         shares_turn: surroundings.shares_turn,
         flags: vec![
             format!("--raft-snapshot-threshold={SNAPSHOT_THRESHOLD}"),

@@ -129,7 +129,6 @@
 //! | [`watch`] | topics and who waits for them |
 //! | [`agent`] | who is asking: the agent of each client host |
 //! | [`host`] | clock, tasks and their panics, listeners and addresses, descriptors, the disk, the process's own log |
-//! | [`mutants`] | servers that are broken on purpose; a shipped build has none |
 //!
 //! A new endpoint is a file in `http/api/`, a new kind of check a file in `checks/`, a new duty of the
 //! leader a file in `leader/`. What other protocols will serve (DNS, the dashboard) belongs beside
@@ -153,7 +152,6 @@ pub mod checks;
 pub mod host;
 pub mod http;
 pub mod leader;
-pub mod mutants;
 pub mod node;
 pub mod process;
 pub mod raft;

@@ -28,7 +28,6 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome};
 use quorate_storage::machine::{Published, StateReader};
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +36,6 @@ use crate::agent::{self, OwnHost};
 use crate::checks::{CheckOutput, ProbeCounts};
 use crate::host::clock::{Clock, TimedOut};
 use crate::host::supervise::Supervisor;
-use crate::mutants;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::context::Context;
@@ -185,16 +183,6 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        if mutant::is_active(Mutant::RenewNotReplicated)
-            && let Some(outcome) = mutants::renewed_in_memory(&self.published().state, &command)
-        {
-            return Ok(outcome);
-        }
-        if mutant::is_active(Mutant::RefusalFromLocalState)
-            && let Some(outcome) = mutants::refused_here(&self.published().state, &command)
-        {
-            return Ok(outcome);
-        }
         self.proposer.propose(command).await
     }
 
@@ -205,9 +193,6 @@ impl Node {
     /// See [`ReadError`].
     pub async fn read(&self, consistency: Consistency) -> Result<Arc<Published>, ReadError> {
         match consistency {
-            _ if mutant::is_active(Mutant::StaleReadsServedAsConsistent) => {
-                self.pass_gate().await?;
-            }
             Consistency::Linearizable => self.barrier.wait().await?,
             Consistency::Stale => self.pass_gate().await?,
         }

@@ -42,7 +42,6 @@ use std::sync::Arc;
 
 use openraft::{Config, SnapshotPolicy};
 use quorate_storage::machine::Machine;
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::TypeConfig;
 
 /// openraft around our state machine.
@@ -109,10 +108,10 @@ pub fn openraft_config(
         enable_pre_vote: Some(true),
         // A leader that restarts quickly must win an election again: restored leadership answered
         // reads from a state machine that had not caught up in half of the simulated power cuts.
-        enable_leader_restore: Some(mutant::is_active(Mutant::LeaderRestore)),
+        enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(QUORUM_LOSS_PROBE_MS),
         // A server whose log became shorter has forgotten what it promised.
-        allow_log_reversion: Some(mutant::is_active(Mutant::WipedNodeUnderItsOldId)),
+        allow_log_reversion: Some(false),
         ..Config::default()
     };
     config.validate().map(Arc::new)

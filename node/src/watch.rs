@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use quorate_storage::Topic;
-use quorate_storage::mutant::{self, Mutant};
 use tokio::sync::Notify;
 
 /// Shards of the table: more than cores, so that writers and subscribers rarely meet.
@@ -171,10 +170,8 @@ impl Watches {
     fn announce_prefixes_of(&self, key: &str) {
         let prefixes = self.prefixes.read().unwrap_or_else(PoisonError::into_inner);
         for (length, watched) in prefixes.range(..=key.len()) {
-            let missed = usize::from(mutant::is_active(Mutant::WrongPrefix));
-            let prefix = key.get(..length.saturating_sub(missed));
             // A length that would split a character cannot be the length of a prefix of this key.
-            if let Some(entry) = prefix.and_then(|prefix| watched.get(prefix)) {
+            if let Some(entry) = key.get(..*length).and_then(|prefix| watched.get(prefix)) {
                 entry.announce();
             }
         }

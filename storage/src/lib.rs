@@ -33,9 +33,6 @@
 //! [`recovery`] works on the data directory of a stopped server: it shows what is in it, and founds a new
 //! cluster of it when the old one has lost its quorum for good.
 //!
-//! [`mutant`] is about neither: it names the ways in which the server can be broken on purpose, to prove
-//! that the fault-injection suite would notice. A build without the feature `mutants` has none.
-//!
 //! # What is absent
 //!
 //! JSON and HTTP (the node's), sockets, clocks and tasks (the node's; this crate owns two threads: one
@@ -59,7 +56,6 @@ pub mod limits;
 pub mod log_store;
 pub mod machine;
 mod mark;
-pub mod mutant;
 pub mod panics;
 pub mod raft;
 pub mod record;

@@ -7,7 +7,6 @@
 //! The order after a run of entries is: publish, tell the observer, answer openraft. So whoever
 //! is answered finds what was done.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufReader, BufWriter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,18 +19,13 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
 use crate::durable::{cannot_be_written, is_shortage};
-use crate::mutant::{self, Mutant};
 use crate::panics;
 use crate::raft::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::record::KvEntry;
 use crate::snapshot::{RecordReader, RecordWriter, Snapshot, SnapshotStore};
 use crate::state::{Effects, Import, SnapshotRecord, State};
 
 #[cfg(test)]
 mod tests;
-
-/// How much later than its waiters a mutant's state is there: long enough for them to look in vain.
-const PUBLISHED_LATE: Duration = Duration::from_millis(5);
 
 /// How long to wait before a snapshot is tried again that a shortage prevented.
 const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
@@ -86,8 +80,6 @@ impl From<Published> for StateReader {
 pub struct Machine {
     /// The version that apply works on; a published one is never touched again.
     working: Published,
-    /// Where the snapshot ended that this life began with.
-    restored: Option<LogId>,
     published: Arc<ArcSwap<Published>>,
     observer: Arc<dyn Observer>,
     snapshots: Arc<Snapshots>,
@@ -124,10 +116,8 @@ impl Machine {
         let snapshots =
             Arc::new(Snapshots { store, current: Mutex::new(current), committing: Mutex::new(()) });
         let reader = StateReader(Arc::clone(&published));
-        let restored = working.last_applied;
         let machine = Self {
             working,
-            restored,
             published,
             observer,
             snapshots,
@@ -176,25 +166,6 @@ impl Machine {
         let published = Arc::new(self.working.clone());
         self.published.store(Arc::clone(&published));
         published
-    }
-
-    /// Publishes, then tells the observer: whoever it wakes finds what was done.
-    async fn publish_applied(&self, effects: Effects) {
-        if mutant::is_active(Mutant::WakeBeforePublish) {
-            self.observer.applied(&Arc::new(self.working.clone()), effects);
-            tokio::time::sleep(PUBLISHED_LATE).await;
-            self.publish();
-            return;
-        }
-        let published = self.publish();
-        self.observer.applied(&published, effects);
-    }
-
-    /// Whether this is a mutant that applies again what follows now.
-    fn applies_twice(&self) -> bool {
-        mutant::is_active(Mutant::ApplyTwiceOnRestart)
-            && self.restored.is_some()
-            && self.restored == self.working.last_applied
     }
 }
 
@@ -255,12 +226,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let mut effects = Effects::default();
         let mut responders = Vec::new();
-        let mut again = self.applies_twice().then(Vec::new);
-        if mutant::is_active(Mutant::ExpiryByAFollower) {
-            merge(&mut effects, self.working.state.expire_by_local_clock());
-        }
         while let Some((entry, responder)) = entries.try_next().await? {
-            again.iter_mut().for_each(|again| again.push(entry.clone()));
             if !self.follows(&entry.log_id) {
                 let last = self.working.last_applied.map(|last| last.index);
                 return Err(poison(&entry.log_id, &format!("it does not follow entry {last:?}")));
@@ -268,11 +234,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
             merge(&mut effects, self.working.apply_checked(entry)?);
             responders.extend(responder);
         }
-        for entry in again.into_iter().flatten() {
-            self.working.state.forget_origins();
-            merge(&mut effects, self.working.apply(entry));
-        }
-        self.publish_applied(effects).await;
+        // Published first: whoever the observer wakes finds what was done.
+        let published = self.publish();
+        self.observer.applied(&published, effects);
         for responder in responders {
             responder.send(Applied);
         }
@@ -428,29 +392,11 @@ async fn pause() {
 fn export_state(state: &State, push: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = Vec::new();
     state.export(&mut |record| {
-        let Some(record) = kept(record) else { return Ok(()) };
         buffer.clear();
         buffer =
             postcard::to_extend(&record, std::mem::take(&mut buffer)).map_err(io::Error::other)?;
         push(&buffer)
     })
-}
-
-/// What a snapshot keeps of a record: all of it, but in a mutant.
-fn kept(record: SnapshotRecord<'_>) -> Option<SnapshotRecord<'_>> {
-    let loses_sessions = mutant::is_active(Mutant::SnapshotMissingSessions);
-    let loses_origins = mutant::is_active(Mutant::OriginRecordLostInSnapshot);
-    match record {
-        SnapshotRecord::Session { .. } if loses_sessions => None,
-        SnapshotRecord::Key(row) if loses_sessions => {
-            Some(SnapshotRecord::Key(Cow::Owned(KvEntry { session: None, ..row.into_owned() })))
-        }
-        SnapshotRecord::Outcome { .. } if loses_origins => None,
-        SnapshotRecord::Origin { id, incarnation, .. } if loses_origins => {
-            Some(SnapshotRecord::Origin { id, incarnation: incarnation.min(1), floor: 0 })
-        }
-        whole => Some(whole),
-    }
 }
 
 /// Builds the state from its records. Reads to the end, which is where the checksum is.

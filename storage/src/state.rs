@@ -84,7 +84,6 @@ mod tree;
 mod txn;
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -107,7 +106,6 @@ use self::restore::Staged;
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
 };
-use crate::mutant::{self, Mutant};
 use crate::record::{Autopilot, Coordinate, Event, Query, Session};
 use crate::release::Bulk;
 use crate::{ClusterTime, Index, Topic};
@@ -201,24 +199,10 @@ impl State {
             Some(Duty::Held(all)) => self.note_held(all),
             None => {}
         }
-        if mutant::is_active(Mutant::HashMapOrderInApply) {
-            self.apply_in_order_of_hashes(batch, &mut effects);
-            return effects;
-        }
         for part in &batch.parts {
             self.apply_part(part, &mut effects);
         }
         effects
-    }
-
-    /// As if the parts were kept in a hash map: a mutant's doing.
-    fn apply_in_order_of_hashes(&mut self, batch: &Batch, effects: &mut Effects) {
-        let order = RandomState::new();
-        let mut parts: Vec<&Part> = batch.parts.iter().collect();
-        parts.sort_by_key(|part| order.hash_one(part.origin));
-        for part in parts {
-            self.apply_part(part, effects);
-        }
     }
 
     fn apply_part(&mut self, part: &Part, effects: &mut Effects) {
@@ -244,11 +228,7 @@ impl State {
     fn run(&mut self, command: &Command, effects: &mut Effects) -> Outcome {
         let before = origin::may_fail_midway(command).then(|| self.clone());
         let mut touched = BTreeSet::new();
-        let mut change = Change::new(self, &mut touched);
-        if mutant::is_active(Mutant::IndexFromTheRaftLog) && !effects.touched.is_empty() {
-            change.share_index();
-        }
-        match change.run(command) {
+        match Change::new(self, &mut touched).run(command) {
             Ok(outcome) => {
                 effects.touched.extend(touched);
                 outcome

@@ -88,11 +88,7 @@ pub(super) async fn matrix(args: &Args) -> Result<Overall> {
         None => begin(args).await?,
     };
     let jobs = usize::try_from(args.jobs).unwrap_or(1);
-    let surroundings = Surroundings {
-        binary: Some(dir.join(BINARY)),
-        shares_turn: jobs > 1,
-        ..Surroundings::default()
-    };
+    let surroundings = Surroundings { binary: Some(dir.join(BINARY)), shares_turn: jobs > 1 };
     let began = Instant::now();
     let count = cells.plans.len();
     let runs = cells.plans.into_iter().map(|plan| one_cell(&dir, plan, &surroundings));

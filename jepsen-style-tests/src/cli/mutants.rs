@@ -1,10 +1,9 @@
-//! `mutants`: the proof that the suite can find bugs. Each broken build is tried until its named checker
-//! finds it, and the unbroken one is tried on the same plans and seeds.
+//! `mutants`: the proof that the suite can find bugs. Each broken build ([`crate::mutants`]) is tried until its
+//! named checker finds it, and the unbroken one is tried on the same plans and seeds.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
@@ -14,13 +13,12 @@ use super::progress::Progress;
 use super::run::{CLIENTS, new_directory};
 use super::table::with_header;
 use crate::judge::{Overall, judge_and_write};
-use crate::mutants::{ALL, Mutant, SHOWN_BY_TESTS};
+use crate::mutants::tree::Tree;
+use crate::mutants::{FoundBy, Mutant, all};
 use crate::plan::Plan;
 use crate::run::{Surroundings, run};
-use crate::{Failure, Result, binary, report};
+use crate::{Failure, Result, report};
 
-/// A broken build runs only on data below a directory that holds this file.
-const ALLOWED: &str = ".quorate-mutants-allowed";
 /// How often the unbroken build is tried with a plan until that proves something.
 const UNBROKEN_TRIES: u32 = 2;
 
@@ -45,9 +43,43 @@ pub(super) struct Args {
     /// Where the directory of the runs is made [default: jepsen-runs in the target directory]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The broken servers' binary [default: built from this workspace]
-    #[arg(long)]
-    binary: Option<PathBuf>,
+    /// Run nothing: only have cargo check that each compiles
+    #[arg(long, conflicts_with_all = ["refresh", "record"])]
+    check: bool,
+    /// Run nothing: only write the patches anew for the sources as they are now
+    #[arg(long, conflicts_with = "record")]
+    refresh: bool,
+    /// Run nothing: only write what was changed by hand in the copy of the workspace as this patch
+    #[arg(long, value_name = "NAME", conflicts_with = "names")]
+    record: Option<String>,
+}
+
+/// The copy of the workspace, where one mutant is built at a time.
+#[derive(Clone)]
+struct Workshop(Arc<Mutex<Tree>>);
+
+impl Workshop {
+    async fn open() -> Result<Self> {
+        let tree = off_the_runtime(Tree::open).await??;
+        Ok(Self(Arc::new(Mutex::new(tree))))
+    }
+
+    /// Works in the copy, when nobody else does.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tree) -> T + Send + 'static,
+    ) -> Result<T> {
+        let tree = Arc::clone(&self.0);
+        off_the_runtime(move || work(&tree.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+}
+
+/// Cargo and git take their time, and runs that go on meanwhile need the threads of the runtime.
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::new(format!("making mutants: {error}")))
 }
 
 /// What became of a mutant.
@@ -63,16 +95,25 @@ struct Outcome {
 
 /// Tries all mutants, or the named ones. Valid if each was killed and no unbroken run was invalid.
 pub(super) async fn mutants(args: &Args) -> Result<Overall> {
+    let workshop = Workshop::open().await?;
+    if let Some(name) = args.record.clone() {
+        workshop.with(move |tree| tree.record(&name)).await??;
+        return Ok(Overall::Valid);
+    }
     let chosen = choose(&args.names)?;
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => binary::mutants()?,
-    };
-    require_same_names(&binary)?;
+    if args.refresh {
+        // Ends with the first that fails: the copy has its conflicts then.
+        let refresh =
+            move |tree: &Tree| chosen.iter().try_for_each(|mutant| tree.refresh(&mutant.name));
+        workshop.with(refresh).await??;
+        return Ok(Overall::Valid);
+    }
+    if args.check {
+        return workshop.with(move |tree| check(&chosen, tree)).await;
+    }
     let dir = new_directory(args.out.clone(), "mutants")?;
-    std::fs::write(dir.join(ALLOWED), "Broken builds may use data below this directory.\n")?;
     let jobs = usize::try_from(args.jobs).unwrap_or(1);
-    let tried = chosen.into_iter().map(|mutant| one(mutant, args, &binary, &dir));
+    let tried = chosen.into_iter().map(|mutant| one(mutant, args, &workshop, &dir));
     let mut tried = pin!(stream::iter(tried).buffered(jobs));
     let mut outcomes = Vec::new();
     while let Some(outcome) = tried.next().await {
@@ -81,12 +122,24 @@ pub(super) async fn mutants(args: &Args) -> Result<Overall> {
         outcomes.push(outcome);
     }
     println!("{}", table(&outcomes));
-    for (name, test) in SHOWN_BY_TESTS {
-        println!("not tried by runs: {name}, shown by the test {test}");
-    }
     let killed = outcomes.iter().filter(|outcome| outcome.killed.is_some()).count();
     println!("killed / listed: {killed} / {}; written to {}", outcomes.len(), dir.display());
     Ok(overall(&outcomes))
+}
+
+/// Has cargo check each, and says what does not compile.
+fn check(mutants: &[Mutant], tree: &Tree) -> Overall {
+    let mut overall = Overall::Valid;
+    for mutant in mutants {
+        match tree.apply(mutant).and_then(|()| tree.check()) {
+            Ok(()) => println!("compiles  {}", mutant.name),
+            Err(failure) => {
+                println!("FAILED    {}: {failure}", mutant.name);
+                overall = Overall::Invalid;
+            }
+        }
+    }
+    overall
 }
 
 /// A mutant that is alive, or an unbroken build in which something was found, is a defect; an unbroken build of
@@ -103,56 +156,57 @@ fn overall(outcomes: &[Outcome]) -> Overall {
 }
 
 fn choose(names: &[String]) -> Result<Vec<Mutant>> {
+    let all = all()?;
     if names.is_empty() {
-        return Ok(ALL.to_vec());
+        return Ok(all);
     }
-    names
-        .iter()
-        .map(|name| {
-            let found = ALL.iter().find(|mutant| mutant.name == name);
-            found.copied().ok_or_else(|| Failure::new(unknown(name)))
-        })
-        .collect()
-}
-
-fn unknown(name: &str) -> String {
-    match SHOWN_BY_TESTS.iter().find(|(shown, _)| *shown == name) {
-        Some((_, test)) => format!("no run finds {name}; it is shown by the test {test}"),
-        None => format!("no mutant is called {name:?}"),
-    }
-}
-
-/// The table here and the broken build must speak of the same mutants.
-fn require_same_names(binary: &Path) -> Result<()> {
-    let output = Command::new(binary).arg("mutants").output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let name = |line: &str| -> Result<String> {
-        let line: serde_json::Value = serde_json::from_str(line)?;
-        Ok(line["name"].as_str().unwrap_or_default().to_owned())
+    let found = |name: &String| {
+        let found = all.iter().find(|mutant| mutant.name == *name).cloned();
+        found.ok_or_else(|| Failure::new(format!("no mutant is called {name:?}")))
     };
-    let built = text.lines().map(name).collect::<Result<BTreeSet<_>>>()?;
-    let by_runs = ALL.iter().map(|mutant| mutant.name);
-    let by_tests = SHOWN_BY_TESTS.iter().map(|(name, _)| *name);
-    let listed: BTreeSet<_> = by_runs.chain(by_tests).map(str::to_owned).collect();
-    if built == listed {
-        return Ok(());
-    }
-    let differing: Vec<_> = built.symmetric_difference(&listed).cloned().collect();
-    Err(Failure::new(format!("in only one of the build and the table: {}", differing.join(", "))))
+    names.iter().map(found).collect()
 }
 
-async fn one(mutant: Mutant, args: &Args, binary: &Path, dir: &Path) -> Result<Outcome> {
+async fn one(mutant: Mutant, args: &Args, workshop: &Workshop, dir: &Path) -> Result<Outcome> {
+    match mutant.found_by.clone() {
+        FoundBy::Run { checker, .. } => by_runs(mutant, &checker, args, workshop, dir).await,
+        FoundBy::Test(command) => {
+            let only_broken = args.only_broken;
+            workshop.with(move |tree| by_test(mutant, &command, only_broken, tree)).await
+        }
+    }
+}
+
+async fn by_runs(
+    mutant: Mutant,
+    checker: &str,
+    args: &Args,
+    workshop: &Workshop,
+    dir: &Path,
+) -> Result<Outcome> {
+    // The next mutant's binary will have the same path.
+    let own = dir.join(format!("{}.binary", mutant.name));
+    std::fs::create_dir(&own)?;
+    let binary = own.join("quorate");
+    let (patched, copied) = (mutant.clone(), binary.clone());
+    let build = move |tree: &Tree| -> Result<()> {
+        tree.apply(&patched)?;
+        std::fs::copy(tree.build()?, copied)?;
+        Ok(())
+    };
+    let built = workshop.with(build).await?;
     let mut outcome = Outcome { mutant, killed: None, said: String::new(), unbroken: None };
+    if let Err(failure) = built {
+        outcome.said = failure.to_string();
+        return Ok(outcome);
+    }
     let began = Instant::now();
     let mut plans = Vec::new();
     for attempt in 1..=args.attempts {
-        let plan = mutant.plan(attempt, args.rate, CLIENTS);
-        let surroundings = Surroundings {
-            binary: Some(binary.to_owned()),
-            environment: vec![("QUORATE_MUTANT".to_owned(), mutant.name.to_owned())],
-            shares_turn: args.jobs > 1,
-        };
-        let (is_found, said) = attempt_at(&plan, &surroundings, dir, mutant.checker).await?;
+        let Some(plan) = outcome.mutant.plan(attempt, args.rate, CLIENTS) else { break };
+        let surroundings =
+            Surroundings { binary: Some(binary.clone()), shares_turn: args.jobs > 1 };
+        let (is_found, said) = attempt_at(&plan, &surroundings, dir, checker).await?;
         plans.push(plan);
         outcome.said = said;
         if is_found {
@@ -160,10 +214,33 @@ async fn one(mutant: Mutant, args: &Args, binary: &Path, dir: &Path) -> Result<O
             break;
         }
     }
+    std::fs::remove_dir_all(&own)?;
     if !args.only_broken {
         outcome.unbroken = Some(unbroken(plans, dir, args.jobs > 1).await?);
     }
     Ok(outcome)
+}
+
+/// Has a test of the server tried on the mutant, where it must fail, and on the unbroken sources.
+fn by_test(mutant: Mutant, command: &[String], only_broken: bool, tree: &Tree) -> Outcome {
+    let mut outcome = Outcome { mutant, killed: None, said: String::new(), unbroken: None };
+    let began = Instant::now();
+    match tree.apply(&outcome.mutant).and_then(|()| tree.passes(command)) {
+        Ok(true) => outcome.said = "the test passes".to_owned(),
+        Ok(false) => outcome.killed = Some((1, began.elapsed())),
+        Err(failure) => outcome.said = failure.to_string(),
+    }
+    if !only_broken {
+        outcome.unbroken = Some(match tree.reset().and_then(|()| tree.passes(command)) {
+            Ok(true) => Overall::Valid,
+            Ok(false) => Overall::Invalid,
+            Err(failure) => {
+                println!("        unbroken {}: trouble: {failure}", outcome.mutant.name);
+                Overall::Unknown
+            }
+        });
+    }
+    outcome
 }
 
 /// Runs a plan; whether `checker` found a violation, and what was said.
@@ -225,7 +302,7 @@ async fn one_unbroken(plan: &Plan, dir: &Path, shares_turn: bool) -> Result<Over
 }
 
 fn line(outcome: &Outcome) -> String {
-    let name = outcome.mutant.name;
+    let name = &outcome.mutant.name;
     match outcome.killed {
         Some((attempt, time)) => {
             format!("killed  {name} at seed {attempt} in {} s", time.as_secs())
@@ -255,15 +332,13 @@ fn table(outcomes: &[Outcome]) -> String {
             Some(Overall::Unknown | Overall::Skipped) => "proved nothing",
             None => "not tried",
         };
-        table.add_row([
-            mutant.name,
-            mutant.workload,
-            mutant.nemeses,
-            mutant.checker,
-            &seed,
-            &time,
-            clean,
-        ]);
+        let (workload, nemeses, checker) = match &mutant.found_by {
+            FoundBy::Run { workload, nemeses, checker } => {
+                (workload.as_str(), nemeses.join(","), checker.as_str())
+            }
+            FoundBy::Test(_) => ("its test", String::new(), "its test"),
+        };
+        table.add_row([&mutant.name, workload, &nemeses, checker, &seed, &time, clean]);
     }
     table.to_string()
 }

@@ -273,7 +273,7 @@ fn prepared(
 fn without_own_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("QUORATE_SERVER_") || text == "QUORATE_MUTANT" {
+        if text.starts_with("QUORATE_SERVER_") {
             command.env_remove(name);
         }
     }

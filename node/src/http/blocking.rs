@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_storage::machine::Published;
-use quorate_storage::mutant::{self, Mutant};
-use quorate_storage::{Index, State, Topic};
+use quorate_storage::{State, Topic};
 use serde::Serialize;
 
 use super::call::{Asked, Call};
@@ -38,9 +37,6 @@ const LEADERLESS_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether there is a leader while a barrier waits for one.
 const LEADER_LOOK: Duration = Duration::from_millis(100);
 
-/// How long after its look a mutant subscribes: long enough for a change to come in between.
-const SUBSCRIBED_LATE: Duration = Duration::from_millis(20);
-
 /// Answers a read: waits for its barrier, then, if it blocks, for its topic, and renders what is
 /// there with the topic's index.
 ///
@@ -58,10 +54,7 @@ where
         let newer = |state: &State| state.topic_index(&topic).0 > options.index;
         published = until(node, &topic, options.wait, published, newer).await;
     }
-    let index = match published.last_applied {
-        Some(applied) if mutant::is_active(Mutant::IndexFromTheRaftLog) => Index(applied.index),
-        _ => published.state.topic_index(&topic),
-    };
+    let index = published.state.topic_index(&topic);
     let contact = node.contact();
     let bytes = published.state.answer_bytes(&topic);
     let reply = heavy::render(bytes, || render(&published.state)).await?;
@@ -211,10 +204,6 @@ pub(super) async fn until(
             return published;
         }
         drop(published);
-        if mutant::is_active(Mutant::LostWakeUp) {
-            tokio::time::sleep(SUBSCRIBED_LATE).await;
-            subscription = node.watches().subscribe(topic);
-        }
         tokio::select! {
             () = subscription.changed() => {}
             () = &mut timeout => return node.published(),

@@ -12,11 +12,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use quorate_storage::command::Duty;
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::{ClusterTime, Millis};
 
 use super::Leader;
-use crate::host::clock;
 use crate::raft::leadership::has_quorum;
 use crate::raft::protocol::Forwarded;
 
@@ -41,24 +39,13 @@ const REAP_MAX: u32 = 512;
 /// While any deadline exists, the log learns the time at least this often, so that a new leader loses
 /// at most so much.
 const STAMP_EVERY: Millis = Millis(1_000);
-/// How far apart the clocks of two servers are whose ids follow each other, where a mutant trusts them.
-const SKEW_BETWEEN_SERVERS: Millis = Millis(30_000);
 
 impl Leader {
-    /// Starts the clock once the grace is over.
+    /// Starts the clock once the grace is over, from the applied time: what earlier leaders' clocks
+    /// came to.
     pub(super) async fn start_clock(&self, term: u64) {
         self.context.clock.sleep(GRACE).await;
-        self.cluster_clock.start(term, self.time_to_start_from());
-    }
-
-    /// The applied time: what earlier leaders' clocks came to.
-    fn time_to_start_from(&self) -> ClusterTime {
-        if mutant::is_active(Mutant::ExpiryFromALocalClock) {
-            let skew = SKEW_BETWEEN_SERVERS.0 * self.context.id;
-            return ClusterTime(Millis::from_nanos(clock::wall_time().unix_nanos()).0)
-                + Millis(skew);
-        }
-        self.state.load().state.time()
+        self.cluster_clock.start(term, self.state.load().state.time());
     }
 
     /// Moves the clock while it may move; never ends.

@@ -1,4 +1,4 @@
-//! The command line: what the binaries do with their arguments.
+//! The command line: what the binary does with its arguments.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +10,6 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::resources;
-use crate::mutants;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::process::consul_agent::client::{self, ClientSettings};
 use crate::process::consul_agent::flags::{AgentArgs, with_two_dashes};
@@ -79,37 +78,6 @@ impl From<std::io::Error> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     exit_code(carry_out(Cli::parse_from(arguments()).command))
-}
-
-/// What `quorate-mutants` can do beside what `quorate` can.
-#[cfg(feature = "mutants")]
-#[derive(Debug, Parser)]
-#[command(version, about = "Deliberately broken servers, for the fault-injection suite to find")]
-struct MutantsCli {
-    #[command(subcommand)]
-    command: MutantsVerb,
-}
-
-#[cfg(feature = "mutants")]
-#[derive(Debug, Subcommand)]
-enum MutantsVerb {
-    /// Lists the mutants, one on each line, as JSON; QUORATE_MUTANT chooses one
-    Mutants,
-    #[command(flatten)]
-    Quorate(Verb),
-}
-
-/// The `quorate-mutants` binary: the same, and the list of mutants.
-#[cfg(feature = "mutants")]
-#[must_use]
-pub fn main_of_mutants() -> ExitCode {
-    match MutantsCli::parse_from(arguments()).command {
-        MutantsVerb::Quorate(verb) => exit_code(carry_out(verb)),
-        MutantsVerb::Mutants => {
-            print!("{}", mutants::list());
-            ExitCode::SUCCESS
-        }
-    }
 }
 
 fn carry_out(verb: Verb) -> Result<(), Failure> {
@@ -230,7 +198,6 @@ impl Drop for PidFile {
 }
 
 fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {
-    mutants::prepare(&config.data_dir).map_err(ConfigError::Invalid)?;
     raise_limits();
     let ended = runtime()?.block_on(server::run(config, surroundings));
     if let Err(error) = &ended {

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{Life, LogId, NodeId, Position, TypeConfig, Vote};
 
 use super::protocol::Boot;
@@ -118,9 +117,6 @@ impl Acknowledged {
 impl Boot {
     /// What a server that had acknowledged all this does not have any more, in words.
     pub(super) fn lacks(&self, held: Position, term: u64) -> Option<String> {
-        if mutant::is_active(Mutant::WipedNodeUnderItsOldId) {
-            return None;
-        }
         if self.last < Some(held) {
             let end =
                 self.last.map_or_else(|| "is empty".to_owned(), |end| format!("ends at {end}"));
@@ -143,7 +139,7 @@ impl Mark {
     fn conflict(&mut self, member: NodeId, sent: Sent) -> Result<(), String> {
         let acknowledged = self.entries.values().copied().max();
         let has_lost = sent.previous.is_some() && sent.previous <= acknowledged;
-        if !has_lost || mutant::is_active(Mutant::WipedNodeUnderItsOldId) {
+        if !has_lost {
             return Ok(());
         }
         let lost = sent.previous.map_or(0, |entry| entry.index);

@@ -12,7 +12,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::ClusterTime;
-use quorate_storage::mutant::{self, Mutant};
 
 use crate::host::clock::{Clock, Moment};
 
@@ -58,13 +57,7 @@ impl Reading {
     /// What elapsed since the last tick, as far as it counts.
     fn step(&self, now: Moment) -> Duration {
         let elapsed = now.since(self.at);
-        if mutant::is_active(Mutant::ClockJumpsWithAPause) {
-            elapsed
-        } else if elapsed > GAP_MAX {
-            Duration::ZERO
-        } else {
-            elapsed.min(STEP_MAX)
-        }
+        if elapsed > GAP_MAX { Duration::ZERO } else { elapsed.min(STEP_MAX) }
     }
 }
 
@@ -99,14 +92,8 @@ impl ClusterClock {
     }
 
     fn set(&self, term: u64, applied: ClusterTime, running: bool) {
-        let mut at = self.clock.now();
-        let mut time = Duration::from_millis(applied.0);
-        if mutant::is_active(Mutant::ClockJumpsWithAPause) {
-            match running {
-                true => time += self.reading().step(at),
-                false => at = self.reading().at,
-            }
-        }
+        let at = self.clock.now();
+        let time = Duration::from_millis(applied.0);
         *self.reading() = Reading { term, time, at, running, quiet_until: at, quiet_since: at };
     }
 
@@ -115,7 +102,7 @@ impl ClusterClock {
         let now = self.clock.now();
         let mut reading = self.reading();
         let pause = now.since(reading.at);
-        if pause > PAUSE && !mutant::is_active(Mutant::ClockJumpsWithAPause) {
+        if pause > PAUSE {
             // A pause that does not count in full begins a quiet of its own.
             if pause > STEP_MAX || now.since(reading.quiet_until) > PAUSE {
                 reading.quiet_since = now;

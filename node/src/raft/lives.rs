@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::machine::{Published, StateReader};
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{Life, NodeId, Peer};
 use tokio::sync::watch;
 
@@ -172,7 +171,7 @@ impl Lives {
                 tracing::info!(incarnation = row.incarnation, "the cluster knows this start");
                 self.begin(row.incarnation);
             }
-        } else if began.is_some_and(|own| is_later(row.incarnation, own)) {
+        } else if began.is_some_and(|own| row.incarnation > own) {
             self.end(&Refusal::Superseded(row.rpc_addr.clone()));
         }
         // The same in a later boot. A boot comes into the log after the joining: a server that is known
@@ -187,11 +186,11 @@ impl Lives {
     pub fn current(&self, id: NodeId, store_id: &str) -> Option<Sender> {
         let published = self.published();
         let row = published.as_ref().and_then(|published| published.state.life(id));
-        let row = row.filter(|row| is_same_store(&row.store_id, store_id));
+        let row = row.filter(|row| row.store_id == store_id);
         let recorded = row.map(|row| row.life);
         let table = self.table();
         let accepted = table.accepted.get(&id).filter(|accepted| {
-            accepted.instead_of == recorded && is_same_store(&accepted.sender.store_id, store_id)
+            accepted.instead_of == recorded && accepted.sender.store_id == store_id
         });
         accepted.map(|accepted| accepted.sender.clone()).or_else(|| {
             row.map(|row| Sender {
@@ -207,7 +206,7 @@ impl Lives {
     pub(super) fn recorded(&self, id: NodeId, store_id: &str) -> Option<(Life, u64)> {
         let published = self.published()?;
         let row = published.state.life(id);
-        let row = row.filter(|row| is_same_store(&row.store_id, store_id))?;
+        let row = row.filter(|row| row.store_id == store_id)?;
         Some((row.life, row.incarnation))
     }
 
@@ -310,7 +309,7 @@ impl Lives {
         let recorded = self.recorded(from, &sender.store_id);
         match (sender.incarnation, recorded) {
             // Only the log gives incarnations: what it says here is older.
-            (Some(theirs), Some((_, newest))) if is_later(theirs, newest) => Claim::Later,
+            (Some(theirs), Some((_, newest))) if theirs > newest => Claim::Later,
             (Some(_), Some((life, _))) if life != sender.life => Claim::Earlier(current.rpc_addr),
             (Some(_) | None, _) => Claim::Disputed(current),
         }
@@ -344,15 +343,6 @@ impl Lives {
 fn lacks_member(published: &Published, id: NodeId) -> bool {
     let membership = published.membership.membership();
     membership.nodes().next().is_some() && membership.get_node(&id).is_none()
-}
-
-fn is_same_store(one: &str, other: &str) -> bool {
-    one == other || mutant::is_active(Mutant::WipedNodeUnderItsOldId)
-}
-
-/// Whether a boot came after another, by their incarnations.
-fn is_later(one: u64, other: u64) -> bool {
-    if mutant::is_active(Mutant::LowerIncarnationApplied) { one < other } else { one > other }
 }
 
 /// What becomes of a request by who sent it.

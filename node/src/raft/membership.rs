@@ -15,7 +15,6 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use quorate_storage::machine::StateReader;
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer, StoredMembership, TypeConfig};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
@@ -523,7 +522,7 @@ impl Membership {
 
 /// Whether a server that the cluster knows has come with another data directory.
 pub(super) fn is_another_store(known: &Peer, comes: &Peer) -> bool {
-    known.store_id != comes.store_id && !mutant::is_active(Mutant::WipedNodeUnderItsOldId)
+    known.store_id != comes.store_id
 }
 
 /// What openraft's refusal means to who asked. A change has two steps: if leadership is lost between

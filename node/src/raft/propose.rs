@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use quorate_storage::command::{Command, CommandId, Outcome, Part};
 use quorate_storage::limits::{self, Excess};
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::state::{ANSWERED_PER_NOTE, State};
 use tokio::sync::{Notify, oneshot, watch};
@@ -34,7 +33,6 @@ use super::protocol::{Forwarded, Request, Response};
 use super::transport::{Purpose, TransportError};
 use crate::host::clock::Moment;
 use crate::host::supervise::{catch, contained};
-use crate::mutants;
 use crate::raft::error::ProposeError;
 
 /// Batches of one lane on their way to the leader.
@@ -236,9 +234,6 @@ impl Proposer {
 
     /// Looks up the outcomes of open commands after a snapshot replaced the state.
     pub fn installed(&self, state: &State) {
-        if mutant::is_active(Mutant::OutcomesNotLookedUpAfterASnapshot) {
-            return;
-        }
         let Some(incarnation) = self.context.lives.incarnation() else { return };
         let mut table = self.table();
         let open: Vec<u64> = table.open.keys().copied().collect();
@@ -321,15 +316,7 @@ impl Proposer {
     ) {
         let seqs: Vec<u64> = shipment.part.commands.iter().map(|(seq, _)| *seq).collect();
         let (lane, epoch) = (shipment.lane, shipment.epoch);
-        if mutant::is_active(Mutant::AckBeforeQuorum) && to.is_held_by(self.context.id) {
-            self.answer_with_guesses(&shipment.part.commands);
-        }
-        let guessed =
-            mutant::is_active(Mutant::AnswerBeforeOwnApply).then(|| shipment.part.commands.clone());
         let fate = self.fate(self.hand_over(shipment, intake, &to), &to, changes).await;
-        if let (Some(commands), Forwarded::Committed) = (guessed, fate) {
-            self.answer_with_guesses(&commands);
-        }
         self.conclude(lane, &seqs, epoch, fate).await;
     }
 
@@ -358,16 +345,6 @@ impl Proposer {
             self.table().make_due(seqs, epoch);
         }
         self.wake.notify_one();
-    }
-
-    /// Answers clients before their commands' outcomes are known here: a mutant's doing.
-    fn answer_with_guesses(&self, commands: &[(u64, Command)]) {
-        let mut table = self.table();
-        for (seq, command) in commands {
-            if let Some(outcome) = mutants::guess(command) {
-                table.answer(*seq, outcome);
-            }
-        }
     }
 
     async fn hand_over(&self, shipment: Shipment, intake: &Intake, to: &Leadership) -> Forwarded {
@@ -439,9 +416,6 @@ impl Queue {
 impl Table {
     /// Every number up to this one is answered or given up.
     fn answered_through(&self) -> u64 {
-        if mutant::is_active(Mutant::FloorIgnored) {
-            return self.last_seq;
-        }
         self.open.first_key_value().map_or(self.last_seq, |(lowest, _)| lowest - 1)
     }
 
@@ -544,23 +518,9 @@ impl Table {
         }
     }
 
-    /// Gives everything open a new number: a mutant's doing.
-    fn number_anew(&mut self) {
-        for lane in Lane::ALL {
-            self.lanes[lane].due.clear();
-        }
-        for (_, open) in std::mem::take(&mut self.open) {
-            self.last_seq += 1;
-            self.open.insert(self.last_seq, Open { in_flight: 0, ..open });
-        }
-    }
-
     /// The leader changed: everything open goes to the next one.
     fn change_epoch(&mut self) {
         self.epoch += 1;
-        if mutant::is_active(Mutant::ResendUnderANewNumber) {
-            self.number_anew();
-        }
         for (seq, open) in &self.open {
             self.lanes[open.lane].due.insert(*seq);
         }

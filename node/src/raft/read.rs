@@ -8,9 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
-use openraft::{ReadPolicy, ServerState};
-use quorate_storage::mutant::{self, Mutant};
+use openraft::ReadPolicy;
 use quorate_storage::raft::{LogId, NodeId, Peer};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -62,20 +60,10 @@ impl Barrier {
 
     /// Asks the local leader for a barrier position, on behalf of any node.
     pub async fn local_read_index(&self) -> Option<LogId> {
-        if mutant::is_active(Mutant::MinorityServesConsistentReads) {
-            return self.unconfirmed_read_index();
-        }
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
         let answer = self.context.clock.timeout(ROUND_TIMEOUT, linearizer).await;
         let linearizer = answer.ok()?.ok()?;
         Some(*linearizer.read_log_id().log_id())
-    }
-
-    /// The barrier position of a leader that asks nobody whether it still leads: a mutant's doing.
-    fn unconfirmed_read_index(&self) -> Option<LogId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.last_applied.filter(|_| metrics.state == ServerState::Leader)
     }
 
     /// The barrier task; ends when leadership is no longer published.
@@ -105,9 +93,6 @@ impl Barrier {
                     continue;
                 }
             };
-            if mutant::is_active(Mutant::BarrierJoinedAfterItWasSent) {
-                served.append(&mut self.waiting());
-            }
             match index {
                 Some(read) => release(std::mem::take(&mut served), read.index, applied.clone()),
                 None => self.context.clock.sleep(RETRY_PAUSE).await,

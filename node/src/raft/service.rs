@@ -7,7 +7,6 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::command::Part;
-use quorate_storage::mutant::{self, Mutant};
 use quorate_storage::raft::{Life, NodeId, TypeConfig};
 use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 
@@ -139,7 +138,6 @@ impl Service {
     /// Whether this is the data directory that the cluster knows.
     fn is_own_store(&self, store: &str) -> bool {
         store == self.context.identity.store_id()
-            || mutant::is_active(Mutant::WipedNodeUnderItsOldId)
     }
 
     /// Two servers that belong to different clusters have nothing to say to each other.

@@ -28,7 +28,6 @@ use super::codec::{self, Encoded};
 use super::tables::{MetaKey, Tables, guard};
 use super::view::next_index;
 use crate::mark::{Mark, MarkFile};
-use crate::mutant::{self, Mutant};
 use crate::raft::{LogId, TypeConfig, Vote};
 
 /// After so long without work the mark is brought up to date.
@@ -215,19 +214,12 @@ impl Writer {
     fn finish_group(&mut self) -> io::Result<()> {
         if self.closing {
             self.raise_mark()?;
-        } else if !self.waiting.is_empty() && !self.answers_unsynced() {
+        } else if !self.waiting.is_empty() {
             self.sync()?;
         }
         self.answer(|| Ok(()));
         let due = self.shared.mark_due.swap(false, Relaxed);
         if due || self.syncs_since_mark >= SYNCS_PER_MARK { self.raise_mark() } else { Ok(()) }
-    }
-
-    /// Whether what waits is answered before it is on the disk: never, but in a mutant, and not there
-    /// if a vote waits, which is another mutant's.
-    fn answers_unsynced(&self) -> bool {
-        mutant::is_active(Mutant::AckBeforeFsync)
-            && self.waiting.iter().all(|waiter| matches!(waiter, Waiter::Append(_)))
     }
 
     /// Gives one operation to sled.
@@ -241,9 +233,6 @@ impl Writer {
             Op::Vote { vote, done } => {
                 self.waiting.push(Waiter::Vote(vote, done));
                 self.apply_batch()?;
-                if mutant::is_active(Mutant::VoteNotSynced) {
-                    return Ok(());
-                }
                 self.vote = Some(vote);
                 self.put(MetaKey::Vote, &vote)
             }

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Snapshot, SnapshotSink, SnapshotSource, SnapshotStore, format};
 use crate::durable;
-use crate::mutant::{self, Mutant};
 
 const PREFIX: &str = "snapshot-";
 const TEMPORARY: &str = "tmp";
@@ -105,9 +104,7 @@ impl Directory {
         let number = older.last().map_or(1, |(number, _)| number + 1);
         let path = self.path.join(format!("{PREFIX}{number:020}"));
         fs::rename(temporary, &path)?;
-        if !mutant::is_active(Mutant::PurgeBeforeSnapshotDurable) {
-            durable::sync_dir(&self.path)?;
-        }
+        durable::sync_dir(&self.path)?;
         for (_, path) in older {
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "an old snapshot cannot be removed");
@@ -161,9 +158,7 @@ impl SnapshotSink for FileSink {
     fn commit(mut self: Box<Self>) -> io::Result<Snapshot> {
         match self.purpose {
             Purpose::Current => {
-                if !mutant::is_active(Mutant::PurgeBeforeSnapshotDurable) {
-                    self.file().sync_all()?;
-                }
+                self.file().sync_all()?;
                 let path = self.directory.promote(&self.path)?;
                 let file = self.file.take().expect("a sink is committed once");
                 FileSource::snapshot(file, &path)

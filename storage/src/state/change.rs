@@ -26,11 +26,6 @@ impl<'a> Change<'a> {
         Self { state, touched, index }
     }
 
-    /// Gives this change the index of the one before it: a mutant's doing.
-    pub(super) fn share_index(&mut self) {
-        self.index = self.state.index;
-    }
-
     /// Gives this change another index than the next one: a larger one than all before. Only before it
     /// touches anything.
     pub(super) fn set_index(&mut self, index: Index) {
@@ -81,11 +76,6 @@ impl<'a> Change<'a> {
             Topic::Autopilot => {}
         }
         self.touched.insert(topic);
-    }
-
-    /// Lets whoever waits for `topic` sleep on: mutants' doing.
-    pub(super) fn wake_nobody(&mut self, topic: &Topic) {
-        self.touched.remove(topic);
     }
 
     /// Touches every service with an instance on this node.

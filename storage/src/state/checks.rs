@@ -11,7 +11,6 @@ use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection};
-use crate::mutant::{self, Mutant};
 use crate::record::{Check, CheckRegistration, CheckStatus, Indexes, NodeKind, Tags};
 use crate::{ClusterTime, Millis, Topic};
 
@@ -30,11 +29,10 @@ impl Change<'_> {
             return;
         };
         let (number, is_ttl) = (row.number, !row.registration.definition.ttl.is_zero());
-        let keeps_time = mutant::is_active(Mutant::ReRegisteredCheckKeepsItsOldTime);
-        if !is_ttl {
-            self.state.last_seen.remove(&number);
-        } else if !(keeps_time && self.state.last_seen.contains_key(&number)) {
+        if is_ttl {
             self.state.last_seen.insert(number, self.state.time);
+        } else {
+            self.state.last_seen.remove(&number);
         }
         self.state.probes.remove(number);
         self.state.schedule(number);

@@ -19,7 +19,6 @@ use imbl::{OrdMap, OrdSet};
 
 use super::change::Change;
 use super::{Effects, State};
-use crate::mutant;
 use crate::record::{Check, CheckStatus, DEREGISTER_AFTER_MIN, NodeKind, Session};
 use crate::{ClusterTime, Millis};
 
@@ -182,18 +181,6 @@ impl State {
         self.kv.end_lock_delays(limit, &mut left);
         let reaped = self.kv.reap(limit, &mut left);
         self.topics.kv_floor = self.topics.kv_floor.max(reaped);
-    }
-
-    /// Carries out what is due by this server's own clock, which no other server can know of: a
-    /// mutant's doing.
-    pub(crate) fn expire_by_local_clock(&mut self) -> Effects {
-        let mut effects = Effects::default();
-        let applied = self.time;
-        self.time = mutant::local_time(applied).max(applied);
-        let left = self.expire_due(self.time, u32::MAX, &mut effects);
-        self.reap(self.time, left);
-        self.time = applied;
-        effects
     }
 
     /// Carries out one deadline that has come, as a change with an index of its own.

@@ -19,7 +19,6 @@ use super::change::Change;
 use super::read::ROW_BYTES;
 use super::tree::{Row, Tree};
 use crate::command::{KvDeleteMode, KvPutMode, Outcome, Rejection};
-use crate::mutant::{self, Mutant};
 use crate::record::{Indexes, KvEntry};
 use crate::{ClusterTime, Index, Millis, Topic, release};
 
@@ -260,8 +259,7 @@ impl Change<'_> {
         let (holds, lock_index, session) = match mode {
             KvPutMode::Set => (true, 0, old_session()),
             KvPutMode::Cas(expected) => {
-                let holds = *expected == modify_index(old.as_deref());
-                (holds || mutant::is_active(Mutant::CasIgnoresIndex), 0, old_session())
+                (*expected == modify_index(old.as_deref()), 0, old_session())
             }
             KvPutMode::Acquire(session) => match self.acquire(key, old.as_deref(), session)? {
                 Some(lock_index) => (true, lock_index, Some(session.clone())),
@@ -290,8 +288,7 @@ impl Change<'_> {
 
     /// Whether a session that ended not long ago held the key.
     pub(super) fn is_lock_delayed(&self, key: &str) -> bool {
-        !mutant::is_active(Mutant::LockDelayIgnored)
-            && self.state.kv.lock_delays.get(key).is_some_and(|until| *until > self.time())
+        self.state.kv.lock_delays.get(key).is_some_and(|until| *until > self.time())
     }
 
     /// The lock index with which a session holds the key from now on; `None` if it cannot have it.
@@ -344,9 +341,6 @@ impl Change<'_> {
         let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };
         self.state.kv.bury(key, grave);
         self.touch(Topic::Key(key.clone()));
-        if mutant::is_active(Mutant::KeyDeletionWakesNobody) {
-            self.wake_nobody(&Topic::Key(key.clone()));
-        }
     }
 
     /// Deletes everything below a prefix. One topic tells of it: those who watch a key or a prefix

@@ -29,11 +29,9 @@
 
 use imbl::OrdMap;
 
-use super::State;
 use crate::Index;
 use crate::command::{Command, CommandId, Outcome, Part, Rejection};
 use crate::ids::NodeId;
-use crate::mutant::{self, Mutant};
 
 /// The largest outcome that is remembered as it is, in bytes of its encoding.
 pub(super) const REMEMBERED_BYTES_MAX: usize = 1_024;
@@ -130,14 +128,8 @@ impl Origins {
     /// data directory, which counted them itself once.
     pub(super) fn begin_life(&mut self, id: NodeId, counted: u64, newest: Option<u64>) -> u64 {
         let record = self.records.entry(id).or_default();
-        if mutant::is_active(Mutant::LowerIncarnationApplied)
-            && let Some(newest) = newest
-        {
-            return newest - 1;
-        }
-        let first = mutant::is_active(Mutant::LowerIncarnationApplied);
         let last = record.incarnation.max(newest.unwrap_or(0)).max(counted.saturating_sub(1));
-        let incarnation = if first { u64::from(u32::MAX) } else { last + 1 };
+        let incarnation = last + 1;
         *record = OriginRecord { incarnation, ..OriginRecord::default() };
         incarnation
     }
@@ -164,14 +156,9 @@ impl Origins {
     pub(super) fn judge(&self, id: CommandId) -> Verdict {
         let unknown = Verdict::Known(Outcome::Rejected(Rejection::OutcomeUnknown));
         match self.records.get(&id.origin) {
-            Some(record) if id.incarnation < record.incarnation => {
-                if mutant::is_active(Mutant::LowerIncarnationApplied) {
-                    return Verdict::New;
-                }
-                unknown
-            }
+            Some(record) if id.incarnation < record.incarnation => unknown,
             Some(record) if id.incarnation == record.incarnation => {
-                if record.is_answered(id.seq) && !mutant::is_active(Mutant::FloorIgnored) {
+                if record.is_answered(id.seq) {
                     return unknown;
                 }
                 record
@@ -209,13 +196,6 @@ impl Origins {
             record.outcomes = OrdMap::new();
             record.answered = OrdMap::new();
         }
-    }
-}
-
-impl State {
-    /// Forgets which commands were applied: a mutant's doing.
-    pub(crate) fn forget_origins(&mut self) {
-        self.origins = Origins::default();
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use crate::Topic;
-use crate::mutant::{self, Mutant};
 use crate::record::{Check, Indexes, Service, ServiceDefinition};
 
 impl Change<'_> {
@@ -88,9 +87,6 @@ impl Change<'_> {
         self.state.catalog.remove_service_row(key, id);
         self.touch(Topic::Services);
         self.touch(Topic::Node(key.clone()));
-        if mutant::is_active(Mutant::DeregistrationWakesNobody) {
-            self.wake_nobody(&Topic::Service(fold_arc(&row.definition.name)));
-        }
         self.refresh_idle(key);
     }
 }

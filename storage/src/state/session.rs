@@ -12,7 +12,6 @@ use super::checks::HEARTBEAT_AGE_MIN;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection, SessionRequest};
 use crate::index::fold;
-use crate::mutant::{self, Mutant};
 use crate::record::{CheckStatus, Indexes, NodeKind, Session, SessionBehavior};
 use crate::{ClusterTime, Millis, Topic};
 
@@ -125,7 +124,6 @@ impl Change<'_> {
         let until = self.time() + row.lock_delay();
         for key in self.state.kv.held.remove(id).unwrap_or_default() {
             match row.behavior {
-                _ if mutant::is_active(Mutant::SessionDeleteOnlyReleases) => self.release_key(&key),
                 SessionBehavior::Release => self.release_key(&key),
                 SessionBehavior::Delete => self.delete_key(&key),
             }

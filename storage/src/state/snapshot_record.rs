@@ -26,7 +26,6 @@ use super::restore::{Reservation, Staged, StagedPiece};
 use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::ids::NodeId;
-use crate::mutant::{self, Mutant};
 use crate::record::{
     Autopilot, Check, Coordinate, Event, KvEntry, Node, Query, Service, Session, Tags,
 };
@@ -498,9 +497,7 @@ impl Import {
         self.state.time = header.time;
         self.state.index = header.index;
         self.state.last_number = header.last_number;
-        if !mutant::is_active(Mutant::IndexFallsAfterRestart) {
-            self.state.topics = header.topics;
-        }
+        self.state.topics = header.topics;
     }
 
     fn add_node(
