@@ -27,7 +27,7 @@ use crate::guardian::Guardian;
 use crate::http::Http;
 use crate::network::Network;
 use crate::turn::Turn;
-use crate::{Failure, Result, binary};
+use crate::{Failure, Limit, Result, binary};
 
 use member::Member;
 
@@ -51,8 +51,6 @@ pub const LEADER_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(13);
 /// Probes wait no longer than this for one answer.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a condition is looked at again.
-const POLL: Duration = Duration::from_millis(20);
 /// How many lines of each log a failing test shows.
 const LOG_TAIL_LINES: usize = 15;
 
@@ -255,6 +253,19 @@ impl Cluster {
     /// Everything that a node's processes have said.
     pub fn log(&self, id: u64) -> Result<String> {
         Ok(String::from_utf8_lossy(&std::fs::read(&self.member(id).log)?).into_owned())
+    }
+
+    /// Waits until a line of a node's log contains all these words, and returns the first such line.
+    pub async fn wait_log(&self, id: u64, words: &[&str], limit: Duration) -> Result<String> {
+        let limit = Limit::new(limit);
+        loop {
+            let log = self.log(id)?;
+            let found = log.lines().find(|line| words.iter().all(|word| line.contains(word)));
+            if let Some(line) = found {
+                return Ok(line.to_owned());
+            }
+            limit.pause(|| format!("a line with {words:?} in the log of n{id}")).await?;
+        }
     }
 
     fn member(&self, id: u64) -> &Member {

@@ -26,7 +26,7 @@ $undo" ;;
 done
 for pid in $pids; do
   case "$(tr '\000' ' ' 2>/dev/null <"/proc/$pid/cmdline") " in
-    *" --data-dir $1/"*) kill -s KILL "$pid" 2>/dev/null ;;
+    *"-data-dir $1/"*) kill -s KILL "$pid" 2>/dev/null ;;
   esac
 done
 [ -z "$undo" ] || sh -c "$undo" >/dev/null 2>&1

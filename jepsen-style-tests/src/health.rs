@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::http::Http;
-use crate::{Cluster, Failure, Result};
+use crate::{Cluster, Failure, Limit, Result};
 
 /// An observer looks this often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -199,15 +199,9 @@ impl Observers {
 
     /// Waits until every observer has seen `id` in `status`.
     pub async fn wait_all_saw(&self, id: &str, status: &str, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
+        let limit = Limit::new(limit);
         while self.first(id, status).len() < self.tasks.len() {
-            if Instant::now() > deadline {
-                let saw = self.first(id, status);
-                return Err(Failure::new(format!(
-                    "not all saw {id} {status} in {limit:?}: {saw:?}"
-                )));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+            limit.pause(|| format!("all see {id} {status}: {:?}", self.first(id, status))).await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
 /// How long a client waits: longer than a server holds a request without a leader (7 s), so that a
 /// client never gives up on a request that the server still may complete.
@@ -126,6 +126,23 @@ impl Http {
     pub async fn must_get(&self, path: &str) -> Result<Value> {
         let answer = self.get(path).await?;
         answer.json().map_err(|error| Failure::new(format!("GET {path} at {}: {error}", self.base)))
+    }
+
+    /// Asks until the answer is 200 with a JSON body as wanted, and returns that body.
+    pub async fn wait_for(
+        &self,
+        path: &str,
+        limit: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let limit = Limit::new(limit);
+        loop {
+            let seen = self.must_get(path).await;
+            match seen {
+                Ok(seen) if wanted(&seen) => return Ok(seen),
+                seen => limit.pause(|| format!("the wanted answer to {path}: {seen:?}")).await?,
+            }
+        }
     }
 
     /// Any request.

@@ -39,6 +39,7 @@ pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod plan;
+pub mod process;
 pub mod raw;
 pub mod record;
 pub mod report;
@@ -48,8 +49,10 @@ pub mod script;
 pub mod skip;
 pub mod turn;
 pub mod verbs;
+pub mod wait;
 pub mod workload;
 
 pub use cluster::{Cluster, Options};
 pub use failure::{Failure, Result};
 pub use skip::skipped;
+pub use wait::Limit;

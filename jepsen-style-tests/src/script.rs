@@ -6,14 +6,12 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
-/// How often a condition is looked at again.
-const POLL: Duration = Duration::from_millis(20);
 /// How many of its last lines a failing script is shown with.
 const TAIL_LINES: usize = 40;
 
@@ -60,15 +58,13 @@ impl Script {
 
     /// Waits until `count` lines begin with `start`; fails after `limit`, and when the script ends before.
     pub fn wait_for(&mut self, count: usize, start: &str, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
+        let limit = Limit::new(limit);
         while self.count(start) < count {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failure(&format!("ended too early: {status}")));
             }
-            if Instant::now() > deadline {
-                return Err(self.failure(&format!("did not get on within {limit:?}")));
-            }
-            std::thread::sleep(POLL);
+            let missing = || self.failure("does not get on").to_string();
+            limit.pause_blocking(missing)?;
         }
         Ok(())
     }
@@ -94,15 +90,12 @@ impl Script {
     }
 
     fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + limit;
+        let limit = Limit::new(limit);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            if Instant::now() > deadline {
-                return Err(self.failure(&format!("did not end within {limit:?}")));
-            }
-            std::thread::sleep(POLL);
+            limit.pause_blocking(|| self.failure("does not end").to_string())?;
         }
     }
 

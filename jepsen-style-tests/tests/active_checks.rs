@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::http::Http;
-use jepsen_style_tests::{Cluster, Failure, Result};
+use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -66,22 +66,12 @@ async fn wait_all_show(
     expected: (&str, &str, &str),
     limit: Duration,
 ) -> Result<()> {
-    let deadline = Instant::now() + limit;
+    let (path, began) = (format!("/v1/health/checks/{service}"), Instant::now());
     for node in nodes {
-        loop {
-            let shown = cluster.http(*node).must_get(&format!("/v1/health/checks/{service}")).await;
-            if let Ok(shown) = &shown
-                && shows(shown, expected)
-            {
-                break;
-            }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!(
-                    "node {node} does not show {expected:?}: {shown:?}"
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let left = limit.saturating_sub(began.elapsed());
+        let wanted = |checks: &Value| shows(checks, expected);
+        let shown = cluster.http(*node).wait_for(&path, left, wanted).await;
+        shown.map_err(|error| Failure::new(format!("{expected:?} at node {node}: {error}")))?;
     }
     Ok(())
 }
@@ -171,10 +161,9 @@ async fn a_check_that_is_defined_anew_shows_nothing_of_the_old_target() {
     wait_all_show(&cluster, &ids, "web", passing, SEEN_WITHIN).await.unwrap();
     // The old target is left alone; the new one is asked again and again.
     let (left, goes_on) = (old.asked(), new.asked());
-    let deadline = Instant::now() + SEEN_WITHIN;
+    let limit = Limit::new(SEEN_WITHIN);
     while new.asked() < goes_on + 2 {
-        assert!(Instant::now() < deadline, "the new target is not asked again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        limit.pause(|| "the new target is asked again".to_owned()).await.unwrap();
     }
     assert_eq!(old.asked(), left);
     wait_all_show(&cluster, &ids, "web", passing, SEEN_WITHIN).await.unwrap();

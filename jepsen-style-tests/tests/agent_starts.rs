@@ -1,32 +1,26 @@
 //! Starts that work with Consul work here: each set of flags and files of a table, as its own process.
 //! What asks for protection that Quorate does not have does not start, and says why.
 
-use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jepsen_style_tests::guardian::Guardian;
 use jepsen_style_tests::http::Http;
+use jepsen_style_tests::process::{Process, free_ports};
 use jepsen_style_tests::turn::Turn;
-use jepsen_style_tests::{Failure, Result, binary};
+use jepsen_style_tests::{Failure, Limit, Result};
 use serde_json::{Value, json};
 
 /// How long a process may take to start or to end on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two looks.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// How many of the table's processes run at a time.
 const AT_A_TIME: usize = 8;
 
-/// A process with a directory of its own, and the loopback address that stands for its machine.
+/// An agent with a directory of its own, and the loopback address that stands for its machine.
 struct Agent {
-    child: Child,
+    process: Process,
     ip: Ipv4Addr,
-    log: PathBuf,
-    _guardian: Guardian,
 }
 
 /// A loopback address that no other process of this test has.
@@ -40,21 +34,11 @@ fn next_ip() -> Ipv4Addr {
 impl Agent {
     /// Starts `quorate agent` with a command line: `%ip` in it stands for `ip`, `%dir` for the directory.
     fn start(directory: &Path, ip: Ipv4Addr, line: &str) -> Result<Self> {
-        std::fs::create_dir_all(directory)?;
         let dir = directory.display().to_string();
         let words = split(line).into_iter();
         let words = words.map(|word| word.replace("%ip", &ip.to_string()).replace("%dir", &dir));
-        let log = directory.join("stderr");
-        let mut guardian = Guardian::start(directory)?;
-        let child = Command::new(binary::quorate()?)
-            .arg("agent")
-            .args(words)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
-            .spawn()?;
-        guardian.add(child.id())?;
-        Ok(Self { child, ip, log, _guardian: guardian })
+        let arguments = ["agent".to_owned()].into_iter().chain(words);
+        Ok(Self { process: Process::start(&directory.join("output"), arguments)?, ip })
     }
 
     fn http(&self, port: u16) -> Result<Http> {
@@ -62,15 +46,14 @@ impl Agent {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        self.process.log()
     }
 
     /// Waits until it knows a leader; returns who that is.
     async fn leader(&mut self, port: u16) -> Result<String> {
-        let http = self.http(port)?;
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait()? {
+        let (http, limit) = (self.http(port)?, Limit::new(PATIENCE));
+        loop {
+            if let Some(status) = self.process.ended()? {
                 return Err(Failure::new(format!("ended with {status}\n{}", self.log())));
             }
             let answer = http.get("/v1/status/leader").await;
@@ -80,29 +63,14 @@ impl Agent {
             {
                 return Ok(answer.body.trim_matches('"').to_owned());
             }
-            tokio::time::sleep(LOOK_PAUSE).await;
+            limit.pause(|| format!("a leader\n{}", self.log())).await?;
         }
-        Err(Failure::new(format!("no leader\n{}", self.log())))
     }
 
-    /// Waits until it ends by itself.
-    async fn end(mut self) -> Result<(i32, String)> {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok((status.code().unwrap_or(-1), self.log()));
-            }
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
-        Err(Failure::new(format!("it runs\n{}", self.log())))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// Waits until an answer of its is as wanted.
+    async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let seen = self.http(8500).expect("it has an address").wait_for(path, PATIENCE, wanted);
+        seen.await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 }
 
@@ -194,26 +162,26 @@ async fn what_starts_with_consul_starts_here() {
             let place = directory.path().join(number.to_string());
             // Given first, so that a later one of the line wins.
             let line = format!("{PORTS} {line}");
-            agents.push((line.clone(), Agent::start(&place, next_ip(), &line).unwrap()));
+            let agent = Agent::start(&place, next_ip(), &line).unwrap();
+            agents.push((line, agent, place));
         }
-        for (line, agent) in &mut agents {
+        for (line, agent, place) in &mut agents {
             let leader = agent.leader(8500).await;
             let leader = leader.unwrap_or_else(|error| panic!("{line}: {error}"));
-            judge(line, &leader, agent).await.unwrap();
+            judge(line, &leader, agent, place).await.unwrap();
         }
     }
 }
 
 /// What some of the table's starts must have come to beside a leader.
-async fn judge(line: &str, leader: &str, agent: &Agent) -> Result<()> {
-    let directory = agent.log.parent().ok_or_else(|| Failure::new("no directory"))?;
+async fn judge(line: &str, leader: &str, agent: &Agent, directory: &Path) -> Result<()> {
     let http = agent.http(8500)?;
     if line.contains("192.0.2.77") {
         assert_eq!(leader, "192.0.2.77:8300");
     }
     if line.contains("-pid-file") {
         let pid = std::fs::read_to_string(directory.join("pid"))?;
-        assert_eq!(pid.trim(), agent.child.id().to_string());
+        assert_eq!(pid.trim(), agent.process.id().to_string());
         let lines = std::fs::read_to_string(directory.join("log"))?;
         let first: Value = serde_json::from_str(lines.lines().next().unwrap_or_default())
             .map_err(|error| Failure::new(format!("{error}: {lines}")))?;
@@ -230,17 +198,11 @@ async fn judge(line: &str, leader: &str, agent: &Agent) -> Result<()> {
     if line.contains("mixed") {
         let about = http.must_get("/v1/agent/self").await?;
         assert_eq!(about["Config"]["NodeName"], "last");
-        let began = Instant::now();
-        loop {
-            let services = http.must_get("/v1/agent/services").await?;
-            let names: Vec<_> =
-                services.as_object().into_iter().flat_map(|all| all.keys()).collect();
-            if names == ["from-hcl", "from-json", "second"] {
-                break;
-            }
-            assert!(began.elapsed() < PATIENCE, "{names:?}\n{}", agent.log());
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
+        let defined = ["from-hcl", "from-json", "second"];
+        let has_all = |services: &Value| {
+            services.as_object().into_iter().flat_map(|all| all.keys()).eq(&defined)
+        };
+        agent.until("/v1/agent/services", has_all).await;
     }
     if line.contains("-ignore-unsupported") {
         let log = agent.log();
@@ -256,9 +218,10 @@ async fn what_asks_for_protection_that_there_is_not_does_not_start() {
     let directory = tempfile::tempdir().unwrap();
     for (number, (line, named)) in REFUSED.iter().enumerate() {
         let place = directory.path().join(number.to_string());
-        let agent = Agent::start(&place, next_ip(), line).unwrap();
-        let (code, log) = agent.end().await.unwrap_or_else(|error| panic!("{line}: {error}"));
-        assert_eq!(code, 2, "{line}: {log}");
+        let Agent { mut process, .. } = Agent::start(&place, next_ip(), line).unwrap();
+        let code = process.wait_ended(PATIENCE).await;
+        let (code, log) = (code.unwrap_or_else(|error| panic!("{line}: {error}")), process.log());
+        assert_eq!(code, Some(2), "{line}: {log}");
         assert!(log.contains(named), "{line}: {log}");
     }
 }
@@ -313,31 +276,6 @@ async fn form(
     Ok(())
 }
 
-/// Ports that nobody listens on now.
-fn free_ports(ip: Ipv4Addr, count: usize) -> Result<Vec<u16>> {
-    // All are held until the last is found, so that none is found twice.
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind((ip, 0))).collect::<std::io::Result<_>>()?;
-    let addresses = held.iter().map(TcpListener::local_addr);
-    Ok(addresses
-        .map(|address| address.map(|address: SocketAddr| address.port()))
-        .collect::<std::io::Result<_>>()?)
-}
-
-/// Asks until an answer is as wanted.
-async fn until(http: &Http, path: &str, wanted: impl Fn(&Value) -> bool, log: &Agent) -> Value {
-    let began = Instant::now();
-    loop {
-        let answer = http.get(path).await.ok().filter(|answer| answer.status == 200);
-        let seen = answer.and_then(|answer| answer.json().ok()).unwrap_or_default();
-        if wanted(&seen) {
-            return seen;
-        }
-        assert!(began.elapsed() < PATIENCE, "{path}: {seen}\n{}", log.log());
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
-}
-
 fn count(list: &Value) -> usize {
     list.as_array().map_or(0, Vec::len)
 }
@@ -370,7 +308,7 @@ async fn a_client_agent_speaks_for_its_host() {
     let (here, there) = (client.http(8500).unwrap(), server.http(8500).unwrap());
 
     let path = "/v1/catalog/service/web?node-meta=rack:7";
-    let found = until(&there, path, |list| count(list) == 1, &client).await;
+    let found = server.until(path, |list| count(list) == 1).await;
     assert_eq!(found[0]["Node"], "c1");
     assert_eq!(here.must_get("/v1/agent/self").await.unwrap()["Config"]["NodeName"], "c1");
     here.must_put("/v1/agent/check/pass/alive", "").await.unwrap();
@@ -402,10 +340,9 @@ async fn a_client_agent_speaks_for_its_host() {
     let nobody = plain_get(server_ip, 8300).unwrap();
     assert!(nobody.starts_with("HTTP/1.1 404"), "{nobody}");
     here.must_put("/v1/agent/leave", "").await.unwrap();
-    let (code, log) = client.end().await.unwrap();
-    assert_eq!(code, 0, "{log}");
-    until(&there, "/v1/catalog/nodes", |nodes| !nodes.to_string().contains("\"c1\""), &server)
-        .await;
+    let code = client.process.wait_ended(PATIENCE).await.unwrap();
+    assert_eq!(code, Some(0), "{}", client.log());
+    server.until("/v1/catalog/nodes", |nodes| !nodes.to_string().contains("\"c1\"")).await;
 }
 
 /// What a client that says nothing of an agent gets, over a connection of its own.
@@ -441,7 +378,7 @@ async fn what_a_configuration_says_of_its_node_and_its_limits_holds() {
     server.leader(8500).await.unwrap();
     let http = server.http(8500).unwrap();
     let nodes = "/v1/catalog/nodes?node-meta=rack:7&node-meta=zone:a";
-    let own = until(&http, nodes, |list| count(list) == 1, &server).await;
+    let own = server.until(nodes, |list| count(list) == 1).await;
     assert_eq!(
         (&own[0]["Node"], &own[0]["ID"], &own[0]["Datacenter"]),
         (&"s1".into(), &id.into(), &"dc7".into())
@@ -478,22 +415,20 @@ async fn what_a_configuration_says_of_its_node_and_its_limits_holds() {
     let checks = http.must_get("/v1/agent/checks").await.unwrap();
     assert_eq!(checks["c"]["Output"], "0123456789 ... (captured 10 of 16 bytes)");
     let held: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect((ip, 8500)).unwrap()).collect();
-    let began = Instant::now();
+    let limit = Limit::new(PATIENCE);
     while !plain_get(ip, 8500).unwrap_or_default().starts_with("HTTP/1.1 429") {
-        assert!(began.elapsed() < PATIENCE, "a fourth connection is served");
-        tokio::time::sleep(LOOK_PAUSE).await;
+        limit.pause(|| "a fourth connection is refused".to_owned()).await.unwrap();
     }
     drop(held);
 
     // A reload changes what is said of the node, and the log's level.
     assert!(!server.log().contains(" INFO "), "{}", server.log());
     write(r#"{"rack": "8"}"#, "info");
-    let began = Instant::now();
+    let limit = Limit::new(PATIENCE);
     while http.must_put("/v1/agent/reload", "").await.is_err() {
-        assert!(began.elapsed() < PATIENCE, "{}", server.log());
-        tokio::time::sleep(LOOK_PAUSE).await;
+        limit.pause(|| format!("a reload\n{}", server.log())).await.unwrap();
     }
-    until(&http, "/v1/catalog/nodes?node-meta=rack:8", |list| count(list) == 1, &server).await;
+    server.until("/v1/catalog/nodes?node-meta=rack:8", |list| count(list) == 1).await;
     assert_eq!(count(&http.must_get("/v1/catalog/nodes?node-meta=zone:a").await.unwrap()), 0);
     assert!(server.log().contains(" INFO "), "{}", server.log());
 }

@@ -1,18 +1,15 @@
 //! Agents of hosts: two hosts with the same ids never touch each other, whichever servers they speak
 //! to; and a server that is set up with a Consul agent's file registers what the file defines.
 
-use std::fs::File;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::guardian::Guardian;
 use jepsen_style_tests::http::Http;
+use jepsen_style_tests::process::{Process, free_ports};
 use jepsen_style_tests::turn::Turn;
-use jepsen_style_tests::{Cluster, Failure, Result, binary};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use jepsen_style_tests::{Cluster, Failure, Result};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// How long a server that was just started may take to answer: what Consul's own suite waits for it.
@@ -111,36 +108,25 @@ async fn play(left: &Host, right: &Host) -> Result<()> {
     Ok(())
 }
 
-/// A process that was started with a file; it ends with this.
-struct Process {
-    child: Child,
+/// An agent that was started with a file.
+struct Agent {
+    process: Process,
     http: Http,
     file: PathBuf,
-    log: PathBuf,
-    _guardian: Guardian,
 }
 
-impl Process {
+impl Agent {
     /// Starts `quorate agent` on free ports, with what a file says besides them.
     fn start(directory: &Path, mut file: Value) -> Result<Self> {
-        let ports: Vec<u16> = free_ports(2)?;
+        let ports = free_ports(Ipv4Addr::LOCALHOST, 2)?;
         file["ports"] = json!({"http": ports[0], "server": ports[1], "dns": -1});
-        let (path, log) = (directory.join("agent.json"), directory.join("log"));
+        let (path, data) = (directory.join("agent.json"), directory.join("data"));
         std::fs::write(&path, file.to_string())?;
-        let mut guardian = Guardian::start(directory)?;
-        let stderr = File::create(&log)?;
-        let child = Command::new(binary::quorate()?)
-            .args(["agent", "-config-file"])
-            .arg(&path)
-            .arg("--data-dir")
-            .arg(directory.join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()?;
-        guardian.add(child.id())?;
+        let arguments = ["agent".as_ref(), "-config-file".as_ref(), path.as_os_str()];
+        let arguments = arguments.into_iter().chain(["--data-dir".as_ref(), data.as_os_str()]);
+        let process = Process::start(&directory.join("log"), arguments)?;
         let http = Http::new(&format!("http://127.0.0.1:{}", ports[0]))?;
-        Ok(Self { child, http, file: path, log, _guardian: guardian })
+        Ok(Self { process, http, file: path })
     }
 
     /// Changes what the file says of `services`.
@@ -152,38 +138,12 @@ impl Process {
 
     /// Waits until this agent has exactly these services.
     async fn has(&self, expected: &[&str]) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            let services = self.http.get("/v1/agent/services").await?.json()?;
-            let ids: Vec<&String> =
-                services.as_object().into_iter().flat_map(|all| all.keys()).collect();
-            if ids == expected {
-                return Ok(());
-            }
-            if began.elapsed() > SHOW_MAX {
-                let log = std::fs::read_to_string(&self.log)?;
-                return Err(Failure::new(format!("{ids:?} instead of {expected:?}\n{log}")));
-            }
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
+        let is_it = |services: &Value| {
+            services.as_object().into_iter().flat_map(|all| all.keys()).eq(expected)
+        };
+        let services = self.http.wait_for("/v1/agent/services", SHOW_MAX, is_it).await;
+        services.map(drop).map_err(|error| Failure::new(format!("{error}\n{}", self.process.log())))
     }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Ports that nobody listens on now.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    // All are held until the last is found, so that none is found twice.
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let ports = held.iter().map(|listener| listener.local_addr().map(|address| address.port()));
-    Ok(ports.collect::<Result<_, _>>()?)
 }
 
 /// Waits for a leader as Consul's own suite does.
@@ -209,19 +169,19 @@ async fn a_consul_agents_file_starts_a_server_and_defines_its_services() {
         "http_config": {"response_headers": {"X-Site": "here"}},
         "services": [{"name": "web", "port": 80, "check": {"ttl": "10m"}}, {"name": "db"}],
     });
-    let process = Process::start(directory.path(), file).unwrap();
-    let took = leader(&process.http).await;
+    let agent = Agent::start(directory.path(), file).unwrap();
+    let took = leader(&agent.http).await;
     // The suite's limit is for a machine that does nothing else.
     assert!(took < BUSY_START_MAX, "no leader after {took:?}");
     if took > START_MAX {
         eprintln!("a leader after {took:?}, which is more than {START_MAX:?}: a busy machine?");
     }
-    reload(&process).await.unwrap();
+    reload(&agent).await.unwrap();
 }
 
-async fn reload(process: &Process) -> Result<()> {
-    let http = &process.http;
-    process.has(&["db", "web"]).await?;
+async fn reload(agent: &Agent) -> Result<()> {
+    let http = &agent.http;
+    agent.has(&["db", "web"]).await?;
     let about = http.must_get("/v1/agent/self").await?;
     assert_eq!(about["Config"]["NodeName"], "node-a");
     let nodes = http.get("/v1/catalog/nodes").await?;
@@ -234,22 +194,21 @@ async fn reload(process: &Process) -> Result<()> {
     http.must_put("/v1/agent/service/register", r#"{"Name":"mine"}"#).await?;
     http.must_put("/v1/agent/check/pass/service:web", "").await?;
     http.must_put("/v1/agent/service/maintenance/web?enable=true", "").await?;
-    process.define(json!([{"name": "web", "port": 81, "check": {"ttl": "10m"}}]))?;
+    agent.define(json!([{"name": "web", "port": 81, "check": {"ttl": "10m"}}]))?;
     http.must_put("/v1/agent/reload", "").await?;
-    process.has(&["mine", "web"]).await?;
+    agent.has(&["mine", "web"]).await?;
     assert_eq!(http.must_get("/v1/agent/service/web").await?["Port"], 81);
     let checks = http.must_get("/v1/agent/checks").await?;
     assert_eq!(checks["service:web"]["Status"], "passing");
     assert_eq!(checks["_service_maintenance:web"]["Status"], "critical");
 
     // A fault changes nothing and is told; a signal reloads as well.
-    process.define(json!([{"name": "api"}, {"nope": 1}]))?;
+    agent.define(json!([{"name": "api"}, {"nope": 1}]))?;
     let refused = http.put("/v1/agent/reload", "").await?;
     assert_eq!(refused.status, 500);
     assert!(refused.body.contains("unknown field"), "{}", refused.body);
-    process.has(&["mine", "web"]).await?;
-    process.define(json!([{"name": "api"}]))?;
-    let pid = i32::try_from(process.child.id()).map_err(|error| Failure::new(error.to_string()))?;
-    kill(Pid::from_raw(pid), Signal::SIGHUP)?;
-    process.has(&["api", "mine"]).await
+    agent.has(&["mine", "web"]).await?;
+    agent.define(json!([{"name": "api"}]))?;
+    agent.process.signal(Signal::SIGHUP)?;
+    agent.has(&["api", "mine"]).await
 }

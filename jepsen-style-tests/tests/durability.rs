@@ -11,8 +11,10 @@ use jepsen_style_tests::checker::{counter, linear, set};
 use jepsen_style_tests::history::Clock;
 use jepsen_style_tests::http::Http;
 use jepsen_style_tests::load::{Load, Plan, counters, members};
+use jepsen_style_tests::process::send_signal;
 use jepsen_style_tests::rounds::rounds;
-use jepsen_style_tests::{Cluster, Failure, Result, skipped};
+use jepsen_style_tests::{Cluster, Failure, Limit, Result, skipped};
+use nix::sys::signal::Signal;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_write_survives_the_crash_of_all_nodes() {
@@ -153,9 +155,9 @@ fn cut_end(path: &Path, whole: &[u8], bytes: u64) {
 /// Whether the leader says, within a while, that somebody lost what it had acknowledged; or the damaged
 /// server noticed it itself, and ended.
 async fn is_told_of_a_loss(cluster: &mut Cluster, leader: u64) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let limit = Limit::new(Duration::from_secs(5));
     let sentence = "lost entries that it had acknowledged";
-    while Instant::now() < deadline {
+    while !limit.is_over() {
         if cluster.log(leader).is_ok_and(|log| log.contains(sentence)) {
             return true;
         }
@@ -210,31 +212,20 @@ async fn trace_puts(cluster: &Cluster, trace: &Path) -> Result<()> {
     let pid = cluster.pid(1).ok_or_else(|| Failure::new("no process"))?;
     let calls = "trace=pwrite64,fdatasync,write,writev,sendto,sendmsg";
     let mut strace = Command::new("strace")
-        .args([
-            "-f",
-            "-y",
-            "-s",
-            "20000",
-            "-e",
-            calls,
-            "-e",
-            "signal=none",
-            "-p",
-            &pid.to_string(),
-            "-o",
-        ])
+        .args(["-f", "-y", "-s", "20000", "-e", calls, "-e", "signal=none"])
+        .args(["-p", &pid.to_string(), "-o"])
         .arg(trace)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
     // It has attached when the first calls of a waiting server appear; heartbeats of its own suffice, and
     // a read makes some for certain.
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let limit = Limit::new(Duration::from_secs(5));
     while std::fs::metadata(trace).map_or(0, |data| data.len()) == 0 {
         if let Some(status) = strace.try_wait()? {
             return Err(Failure::new(format!("strace ended with {status}")));
         }
-        if Instant::now() > deadline {
+        if limit.is_over() {
             strace.kill()?;
             strace.wait()?;
             return Err(Failure::new("strace shows nothing"));
@@ -245,10 +236,7 @@ async fn trace_puts(cluster: &Cluster, trace: &Path) -> Result<()> {
     for number in 0..PUTS {
         cluster.http(1).must_put(&format!("/v1/kv/traced/{number}"), MARK).await?;
     }
-    let tracer =
-        i32::try_from(strace.id()).map_err(|_| Failure::new("a process id is too large"))?;
-    let interrupt = nix::sys::signal::Signal::SIGINT;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(tracer), interrupt)?;
+    send_signal(&strace, Signal::SIGINT)?;
     strace.wait()?;
     Ok(())
 }

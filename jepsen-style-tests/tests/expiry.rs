@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jepsen_style_tests::health::{Beat, Heartbeats, Observers, beat, register};
 use jepsen_style_tests::rounds::{is_long_run, rounds};
-use jepsen_style_tests::{Cluster, Result};
+use jepsen_style_tests::{Cluster, Limit, Result};
 
 /// Lateness that is documented: critical by TTL + this in default reads on every node.
 const LATE_MAX: Duration = Duration::from_millis(500);
@@ -76,10 +76,9 @@ async fn aim_at_survivors(cluster: &Cluster, services: &[Heartbeats]) -> Result<
     }
     // A heartbeat on its way to the leader would be lost with it: wait for the next ones.
     let before: Vec<_> = services.iter().map(Heartbeats::acknowledged).collect();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let limit = Limit::new(Duration::from_secs(10));
     while services.iter().zip(&before).any(|(s, before)| s.acknowledged() < before + 2) {
-        assert!(Instant::now() < deadline, "heartbeats are not acknowledged");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        limit.pause(|| "heartbeats are acknowledged".to_owned()).await?;
     }
     Ok(leader)
 }

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use jepsen_style_tests::Limit;
+use jepsen_style_tests::process::send_signal;
+use nix::sys::signal::Signal;
 
 /// How long a run may take until its servers run; another test may have its turn before.
 const START_LIMIT: Duration = Duration::from_secs(240);
 /// How long the servers of an ended harness may live on.
 const END_LIMIT: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
 
 fn harness() -> Command {
     Command::new(env!("CARGO_BIN_EXE_jepsen-style-tests"))
@@ -37,10 +37,10 @@ fn servers(dir: &Path) -> Vec<u32> {
 
 /// Waits until `count` servers run.
 fn wait_for(dir: &Path, count: usize, limit: Duration) {
-    let deadline = Instant::now() + limit;
+    let limit = Limit::new(limit);
     while servers(dir).len() != count {
-        assert!(Instant::now() < deadline, "{} servers, not {count}", servers(dir).len());
-        std::thread::sleep(POLL);
+        let missing = || format!("{count} servers: {:?} run", servers(dir));
+        limit.pause_blocking(missing).unwrap();
     }
 }
 
@@ -69,8 +69,7 @@ fn begun(out: &Path) -> Begun {
 }
 
 fn send(begun: &Begun, signal: Signal) {
-    let pid = begun.0.id().try_into().expect("process ids are small");
-    kill(Pid::from_raw(pid), signal).expect("it was not waited for yet");
+    send_signal(&begun.0, signal).expect("it was not waited for yet");
 }
 
 #[test]

@@ -2,34 +2,27 @@
 //! and servers that come from another address.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use jepsen_style_tests::cluster::Voter;
 use jepsen_style_tests::http::Http;
-use jepsen_style_tests::{Cluster, Failure, Result};
+use jepsen_style_tests::process::Process;
+use jepsen_style_tests::{Cluster, Failure, Limit, Result};
+use serde_json::Value;
 
 /// How long a server may take to find that it must not take part.
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// How long the catalogue and the membership may take to follow a server.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(50);
 /// Writes that go through one server at the same time.
 const PARALLEL: usize = 20;
 
 /// A server that is no node of the cluster: a copy of one, at another address.
 struct Copy {
-    child: Child,
+    process: Process,
     ip: Ipv4Addr,
-    log: PathBuf,
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Copy {
@@ -37,40 +30,15 @@ impl Copy {
     fn start(cluster: &Cluster, id: u64, data: &Path) -> Result<Self> {
         let [a, b, c, d] = cluster.ip(id).octets();
         let ip = Ipv4Addr::new(a, b, c, d + 200);
-        let log = data.with_extension("log");
-        let file = std::fs::File::create(&log)?;
         let join: Vec<String> =
             cluster.ids().iter().map(|id| format!("{}:8300", cluster.ip(*id))).collect();
-        let child = Command::new(cluster.program(id)?)
-            .args(["server", "--node-id", &id.to_string(), "--name", &format!("n{id}")])
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--http-addr", &format!("{ip}:8500"), "--rpc-addr", &format!("{ip}:8300")])
-            .args(["--dns-addr", &format!("{ip}:8600")])
-            .args(["--bootstrap-expect", "3", "--join", &join.join(",")])
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()?;
-        Ok(Self { child, ip, log })
-    }
-
-    /// Waits until it ends, and gives its exit code.
-    async fn ended(&mut self) -> Result<Option<i32>> {
-        let deadline = Instant::now() + END_LIMIT;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.code());
-            }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("the copy goes on: {}", self.said()?)));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    fn said(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(&self.log)?)
+        let flags = format!(
+            "server --node-id {id} --name n{id} --data-dir {} --http-addr {ip}:8500 --rpc-addr {ip}:8300 --dns-addr {ip}:8600 --bootstrap-expect 3 --join {}",
+            data.display(),
+            join.join(","),
+        );
+        let process = Process::start(&data.with_extension("log"), flags.split(' '))?;
+        Ok(Self { process, ip })
     }
 }
 
@@ -188,15 +156,15 @@ async fn a_copy_beside_the_original_ends_and_the_original_goes_on() {
     let mut acknowledged = Vec::new();
     let began = Instant::now();
     let mut round = 0;
-    while copy.child.try_wait().unwrap().is_none() && began.elapsed() < END_LIMIT {
+    while copy.process.ended().unwrap().is_none() && began.elapsed() < END_LIMIT {
         for id in cluster.ids() {
             acknowledged.extend(write(&cluster.http(id), &format!("{round}/{id}")).await);
         }
         round += 1;
     }
-    assert_eq!(copy.ended().await.unwrap(), Some(1));
+    assert_eq!(copy.process.wait_ended(END_LIMIT).await.unwrap(), Some(1));
     let sentence = format!("this server's identity is in use at {}:8300", cluster.ip(3));
-    let said = copy.said().unwrap();
+    let said = copy.process.log();
     assert!(said.lines().any(|line| line.contains("ERROR") && line.contains(&sentence)), "{said}");
     println!("ended after {:?}, {} writes acknowledged", began.elapsed(), acknowledged.len());
     assert_eq!(acknowledged.len(), round * 3 * PARALLEL, "no request failed meanwhile");
@@ -217,12 +185,12 @@ async fn a_copy_takes_over_from_an_original_that_does_not_answer_and_that_one_en
     copy_of(cluster.data_dir(3), &copied).unwrap();
     let copy = Copy::start(&cluster, 3, &copied).unwrap();
     let there = Http::new(&format!("http://{}:8500", copy.ip)).unwrap();
-    let acknowledged = until("a write through the copy", || async {
-        let acknowledged = write(&there, "copy").await;
-        (!acknowledged.is_empty()).then_some(acknowledged)
-    })
-    .await
-    .unwrap();
+    let limit = Limit::new(FOLLOW_LIMIT);
+    let mut acknowledged = Vec::new();
+    while acknowledged.is_empty() {
+        limit.pause(|| "a write through the copy".to_owned()).await.unwrap();
+        acknowledged = write(&there, "copy").await;
+    }
     wait_address(&cluster, 3, &format!("{}:8300", copy.ip)).await.unwrap();
 
     cluster.resume(3).unwrap();
@@ -246,11 +214,7 @@ async fn a_removed_server_says_so_and_ends() {
     let removed = cluster.leader().await.unwrap();
     let others = cluster.others(removed);
     // A member whose boot never came into the log leaves no trace there, and may join again.
-    until("boot in the log", || async {
-        cluster.log(removed).ok()?.contains("the cluster knows this start").then_some(())
-    })
-    .await
-    .unwrap();
+    cluster.wait_log(removed, &["the cluster knows this start"], FOLLOW_LIMIT).await.unwrap();
     cluster.remove_from_raft(removed, others[0]).await.unwrap();
     let status = cluster.wait_ended(removed, END_LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(1));
@@ -309,48 +273,29 @@ async fn servers_that_move_are_members_at_their_new_addresses() {
     cluster.finish().await.unwrap();
 }
 
-/// Asks again until there is an answer.
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() -> F) -> Result<T> {
-    let deadline = Instant::now() + FOLLOW_LIMIT;
-    loop {
-        if let Some(answer) = ask().await {
-            return Ok(answer);
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::new(format!("no {what} within {FOLLOW_LIMIT:?}")));
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
 /// Waits until the membership has a server at an address.
 async fn wait_address(cluster: &Cluster, id: u64, address: &str) -> Result<()> {
-    until("member at the new address", || async {
-        let configuration = cluster.configuration().await.ok()?;
-        let is_there = configuration
-            .iter()
-            .any(|voter| voter.raft_id == id && voter.votes && voter.address == address);
-        is_there.then_some(())
-    })
-    .await
+    let limit = Limit::new(FOLLOW_LIMIT);
+    let is_it = |voter: &Voter| voter.raft_id == id && voter.votes && voter.address == address;
+    while !cluster.configuration().await.is_ok_and(|members| members.iter().any(is_it)) {
+        limit.pause(|| format!("server {id} at {address} in the membership")).await?;
+    }
+    Ok(())
 }
 
 /// Waits until the catalogue and the list of members show a server at an address.
 async fn wait_catalog(cluster: &Cluster, id: u64, ip: &str) -> Result<()> {
-    let name = format!("n{id}");
-    until("server at its new address in the catalogue", || async {
-        let node = cluster.http(cluster.running()[0]);
-        let rows = node.must_get("/v1/catalog/service/consul").await.ok()?;
-        let members = node.must_get("/v1/agent/members").await.ok()?;
-        let peers = node.must_get("/v1/status/peers").await.ok()?;
-        let shows = |list: &serde_json::Value, of: &str, at: &str| {
-            list.as_array().is_some_and(|rows| {
-                rows.iter().any(|row| row[of] == name.as_str() && row[at] == ip)
-            })
-        };
-        let is_peer = peers.as_array()?.iter().any(|peer| *peer == format!("{ip}:8300"));
-        (shows(&rows, "Node", "Address") && shows(&members, "Name", "Addr") && is_peer)
-            .then_some(())
-    })
-    .await
+    let (name, node) = (format!("n{id}"), cluster.http(cluster.running()[0]));
+    let shows = |list: &Value, of: &str, at: &str| {
+        let mut rows = list.as_array().into_iter().flatten();
+        rows.any(|row| row[of] == name.as_str() && row[at] == ip)
+    };
+    let is_peer = |peers: &Value| {
+        peers.as_array().into_iter().flatten().any(|peer| *peer == format!("{ip}:8300"))
+    };
+    let listed = |list: &Value| shows(list, "Node", "Address");
+    node.wait_for("/v1/catalog/service/consul", FOLLOW_LIMIT, listed).await?;
+    let listed = |list: &Value| shows(list, "Name", "Addr");
+    node.wait_for("/v1/agent/members", FOLLOW_LIMIT, listed).await?;
+    node.wait_for("/v1/status/peers", FOLLOW_LIMIT, is_peer).await.map(drop)
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::network::{Link, Network, Way};
-use jepsen_style_tests::{Cluster, Options, Result, skipped};
+use jepsen_style_tests::{Cluster, Limit, Options, Result, skipped};
 
 /// Within this the links are seen as they are.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
@@ -109,25 +109,25 @@ async fn alone(cluster: &mut Cluster, way: Way) -> Result<()> {
 
 /// Waits until these links, and no others, carry datagrams: a busy machine may be slow to deliver one.
 async fn wait_datagrams(network: &Network, wanted: Vec<Link>) -> Result<()> {
-    let deadline = Instant::now() + LOOK_LIMIT;
+    let limit = Limit::new(LOOK_LIMIT);
     loop {
         let open = network.open_to_datagrams().await?;
         if open == wanted {
             return Ok(());
         }
-        assert!(Instant::now() < deadline, "datagrams pass on {open:?}, not on {wanted:?}");
+        limit.check(|| format!("datagrams pass on {open:?}, not on {wanted:?}"))?;
     }
 }
 
 /// Waits until servers answer over these links, and over no others.
 async fn wait_answers(network: &Network, wanted: Vec<Link>) -> Result<()> {
-    let deadline = Instant::now() + LOOK_LIMIT;
+    let limit = Limit::new(LOOK_LIMIT);
     loop {
         let answering = network.answering().await?;
         if answering == wanted {
             return Ok(());
         }
-        assert!(Instant::now() < deadline, "answers pass on {answering:?}, not on {wanted:?}");
+        limit.check(|| format!("answers pass on {answering:?}, not on {wanted:?}"))?;
     }
 }
 

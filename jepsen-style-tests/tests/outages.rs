@@ -2,32 +2,19 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jepsen_style_tests::cluster::Options;
 use jepsen_style_tests::disk;
 use jepsen_style_tests::http::Http;
-use jepsen_style_tests::{Cluster, Failure, Result, binary, skipped};
+use jepsen_style_tests::{Cluster, Failure, Limit, Result, process, skipped};
 use serde_json::{Value, json};
 
 /// Far longer than anything takes here that is waited for.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// Waits until a server's log has a line with all of these words, and returns it.
 async fn line(cluster: &Cluster, id: u64, words: &[&str]) -> Result<String> {
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    loop {
-        let log = cluster.log(id)?;
-        let found = log.lines().find(|line| words.iter().all(|word| line.contains(word)));
-        if let Some(line) = found {
-            return Ok(line.to_owned());
-        }
-        if tokio::time::Instant::now() > deadline {
-            return Err(Failure::new(format!("n{id}'s log never says {words:?}")));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    cluster.wait_log(id, words, LIMIT).await
 }
 
 async fn figure(cluster: &Cluster, id: u64, name: &str) -> Result<u64> {
@@ -36,12 +23,9 @@ async fn figure(cluster: &Cluster, id: u64, name: &str) -> Result<u64> {
 }
 
 async fn wait_figure(cluster: &Cluster, id: u64, name: &str, value: u64) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + LIMIT;
+    let limit = Limit::new(LIMIT);
     while figure(cluster, id, name).await? != value {
-        if tokio::time::Instant::now() > deadline {
-            return Err(Failure::new(format!("{name} of n{id} never became {value}")));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        limit.pause(|| format!("{name} of n{id} at {value}")).await?;
     }
     Ok(())
 }
@@ -119,13 +103,10 @@ fn require_private(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a server that ends by itself says on its standard error, and its exit code.
+/// The exit code and all output of a server that ends by itself.
 fn started_with(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
-    let program = binary::quorate().expect("the binary is there");
-    let mut command = Command::new(program);
-    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
-    let output = command.output().expect("it starts");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let (status, said) = process::run(environment, arguments).expect("it starts");
+    (status.code(), said)
 }
 
 #[test]
@@ -196,12 +177,9 @@ async fn a_nearly_full_disk_is_announced_and_the_ballast_waits_for_room() {
 }
 
 async fn wait_exists(path: &Path) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + LIMIT;
+    let limit = Limit::new(LIMIT);
     while !path.exists() {
-        if tokio::time::Instant::now() > deadline {
-            return Err(Failure::new(format!("{} is not there", path.display())));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        limit.pause(|| path.display().to_string()).await?;
     }
     Ok(())
 }

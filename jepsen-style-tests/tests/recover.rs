@@ -1,27 +1,22 @@
 //! A cluster that has lost its quorum for good: `quorate recover` makes a new one of a survivor, with
 //! everything that the survivor's log held.
 
+use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use jepsen_style_tests::{Cluster, Failure, Options, Result, binary};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use jepsen_style_tests::{Cluster, Failure, Limit, Options, Result, binary, process};
 
 const KEYS: usize = 60;
 /// How long a log line, or a request that hangs in a leader without followers, may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn recover(dirs: &[&Path], flags: &[&str]) -> Result<Output> {
-    let mut command = Command::new(binary::quorate()?);
-    command.arg("recover").arg("--data-dir").args(dirs).args(flags);
-    Ok(command.output()?)
-}
-
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
+/// Runs the command; returns its exit status and what it said.
+fn recover(dirs: &[&Path], flags: &[&str]) -> Result<(ExitStatus, String)> {
+    let dirs = dirs.iter().map(|dir| dir.as_os_str());
+    let command = ["recover", "--data-dir"].map(OsStr::new).into_iter().chain(dirs);
+    process::run(&[], command.chain(flags.iter().map(OsStr::new)))
 }
 
 /// Writes through every node; then one write that only the leader has in its log. Ends with all servers
@@ -66,14 +61,6 @@ async fn last_entry(cluster: &Cluster, id: u64) -> Result<u64> {
     last.ok_or_else(|| Failure::new("no last entry in /metrics"))
 }
 
-async fn wait_for<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = std::time::Instant::now() + LIMIT;
-    while !holds().await {
-        assert!(std::time::Instant::now() < deadline, "not within {LIMIT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 async fn everything_is_there(cluster: &Cluster, id: u64, alone: &str) -> Result<()> {
     let node = cluster.http(id);
     let keys = node.must_get("/v1/kv/key/?keys").await?;
@@ -92,22 +79,21 @@ async fn one_of_three_becomes_a_new_cluster_and_the_others_are_refused() {
     let dir = cluster.data_dir(survivor).to_owned();
 
     // To look changes nothing, and neither does an answer that nobody gave.
-    let shown = recover(&[&dir], &["--dry-run"]).unwrap();
-    assert!(shown.status.success(), "{}", said(&shown));
-    assert!(said(&shown).contains("may be missing"), "{}", said(&shown));
-    let unasked = recover(&[&dir], &[]).unwrap();
-    assert!(!unasked.status.success() && said(&unasked).contains("--yes"), "{}", said(&unasked));
+    let (status, said) = recover(&[&dir], &["--dry-run"]).unwrap();
+    assert!(status.success() && said.contains("may be missing"), "{said}");
+    let (status, said) = recover(&[&dir], &[]).unwrap();
+    assert!(!status.success() && said.contains("--yes"), "{said}");
     cluster.start_node(survivor).unwrap();
-    wait_for("it runs", || async {
-        cluster.probe(survivor).get("/livez").await.is_ok_and(|answer| answer.status == 200)
-    })
-    .await;
-    let busy = recover(&[&dir], &["--yes"]).unwrap();
-    assert!(said(&busy).contains("another process is using this data directory"));
+    let limit = Limit::new(LIMIT);
+    while !cluster.probe(survivor).get("/livez").await.is_ok_and(|answer| answer.status == 200) {
+        limit.pause(|| "it runs".to_owned()).await.unwrap();
+    }
+    let (_, said) = recover(&[&dir], &["--yes"]).unwrap();
+    assert!(said.contains("another process is using this data directory"), "{said}");
     cluster.kill(survivor).unwrap();
 
-    let done = recover(&[&dir], &["--yes"]).unwrap();
-    assert!(done.status.success(), "{}", said(&done));
+    let (status, said) = recover(&[&dir], &["--yes"]).unwrap();
+    assert!(status.success(), "{said}");
     cluster.start_node(survivor).unwrap();
     cluster.wait_ready(survivor).await.unwrap();
     everything_is_there(&cluster, survivor, &alone).await.unwrap();
@@ -117,11 +103,7 @@ async fn one_of_three_becomes_a_new_cluster_and_the_others_are_refused() {
     // An old member comes back: it is refused, and says so.
     let old = cluster.others(survivor)[0];
     cluster.start_node(old).unwrap();
-    wait_for("the old member says that it was refused", || {
-        let log = cluster.log(old).unwrap();
-        async move { log.contains("belongs to another cluster") }
-    })
-    .await;
+    cluster.wait_log(old, &["belongs to another cluster"], LIMIT).await.unwrap();
     assert_eq!(cluster.configuration().await.unwrap().len(), 1);
     cluster.kill(old).unwrap();
 
@@ -148,9 +130,9 @@ async fn of_two_of_five_the_one_with_the_longer_log_is_taken() {
     let (leader, alone) = write_and_crash(&mut cluster).await.unwrap();
     let other = cluster.others(leader)[0];
     let dirs = [cluster.data_dir(other).to_owned(), cluster.data_dir(leader).to_owned()];
-    let done = recover(&[&dirs[0], &dirs[1]], &["--yes"]).unwrap();
+    let (status, said) = recover(&[&dirs[0], &dirs[1]], &["--yes"]).unwrap();
     let taken = format!("Take {} (server {leader})", dirs[1].display());
-    assert!(done.status.success() && said(&done).contains(&taken), "{}", said(&done));
+    assert!(status.success() && said.contains(&taken), "{said}");
     cluster.start_node(leader).unwrap();
     cluster.wait_ready(leader).await.unwrap();
     everything_is_there(&cluster, leader, &alone).await.unwrap();
@@ -165,24 +147,21 @@ async fn a_recovery_that_is_killed_leaves_the_old_state_or_the_new_one() {
         Cluster::start_with(Options { shares_turn: true, ..Options::default() }).await.unwrap();
     let (survivor, alone) = write_and_crash(&mut cluster).await.unwrap();
     let dir = cluster.data_dir(survivor).to_owned();
-    let cluster_of = |shown: &Output| {
-        let text = said(shown);
-        let line = text.lines().find(|line| line.contains("cluster ")).map(str::to_owned);
-        line.unwrap_or_else(|| panic!("{text}"))
+    let cluster_now = || {
+        let (_, said) = recover(&[&dir], &["--dry-run"]).unwrap();
+        let line = said.lines().find(|line| line.contains("cluster ")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{said}"))
     };
-    let old = cluster_of(&recover(&[&dir], &["--dry-run"]).unwrap());
+    let old = cluster_now();
     let mut killed = 0;
     for step in 0.. {
         let mut command = Command::new(binary::quorate().unwrap());
         command.args(["recover", "--yes", "--data-dir"]).arg(&dir);
-        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(step * 17)).await;
-        // Not waited for yet, so the number is still its own.
-        let pid = Pid::from_raw(child.id().try_into().unwrap());
-        let _ = kill(pid, Signal::SIGKILL);
+        child.kill().unwrap();
         let ended = child.wait().unwrap();
-        let now = cluster_of(&recover(&[&dir], &["--dry-run"]).unwrap());
-        if now != old {
+        if cluster_now() != old {
             break;
         }
         assert!(!ended.success(), "it said that it was done");

@@ -4,10 +4,7 @@
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::http::Http;
-use jepsen_style_tests::{Cluster, Failure, Result};
-
-/// How far apart looks at a key are.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 
 /// Lateness that is documented: an end by 2 x TTL, or of a lock delay, plus this; and two busy cores.
 const LATE_MAX: Duration = Duration::from_millis(1_500);
@@ -45,12 +42,12 @@ async fn a_lock_delay_outlives_the_leader() {
     assert!(!acquire(&survivors[0], "lock", &next).await.unwrap(), "the delay was forgotten");
     let answered = released.elapsed();
     assert!(answered < DELAY / 2, "the next leader answered only after {answered:?}");
+    let limit = Limit::new(DELAY + LATE_MAX + LEADER_CHANGE_MAX);
     let freed = loop {
         if acquire(&survivors[0], "lock", &next).await.unwrap() {
             break released.elapsed();
         }
-        assert!(released.elapsed() < DELAY + LATE_MAX + LEADER_CHANGE_MAX, "never freed");
-        tokio::time::sleep(LOOK_EVERY).await;
+        limit.pause(|| "the lock is free".to_owned()).await.unwrap();
     };
     assert!(freed >= DELAY, "freed after {freed:?}");
     println!("the next leader answered after {answered:?}, the lock was free after {freed:?}");
@@ -90,13 +87,11 @@ async fn a_session_is_renewed_through_any_node_and_ends_at_twice_its_ttl() {
 
 /// How long after an instant the key that the session held is gone.
 async fn gone(node: &Http, since: Instant) -> Result<Duration> {
+    let limit = Limit::new(Duration::from_secs(60));
     loop {
         if node.get("/v1/kv/held?raw").await?.status == 404 {
             return Ok(since.elapsed());
         }
-        if since.elapsed() > Duration::from_secs(60) {
-            return Err(Failure::new("the session never ended"));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
+        limit.pause(|| "the end of the session".to_owned()).await?;
     }
 }

@@ -1,15 +1,15 @@
 //! Equal applied index, equal state: looked at whenever somebody asks, or all the time.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{CONVERGE_LIMIT, Cluster, POLL};
+use super::{CONVERGE_LIMIT, Cluster};
 use crate::checker::Verdict;
 use crate::checker::hashes::Ledger;
 use crate::http::Http;
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
 impl Cluster {
     /// A node's applied index and state hash.
@@ -21,7 +21,7 @@ impl Cluster {
 
     /// Waits until every serving node has applied the same index, with the same hash.
     pub async fn converge(&self) -> Result<(u64, String)> {
-        let deadline = Instant::now() + CONVERGE_LIMIT;
+        let limit = Limit::new(CONVERGE_LIMIT);
         let running = self.running();
         loop {
             let mut seen = Vec::new();
@@ -37,10 +37,7 @@ impl Cluster {
             if seen.len() == running.len() && seen.windows(2).all(|pair| pair[0] == pair[1]) {
                 return seen.pop().ok_or_else(|| Failure::new("no node is running"));
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("not converged in {CONVERGE_LIMIT:?}: {seen:?}")));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("equal states on all nodes: {seen:?}")).await?;
         }
     }
 

@@ -1,14 +1,14 @@
 //! What the servers say: whether they are ready, and who leads.
 
-use std::time::Instant;
+use serde_json::Value;
 
-use super::{Cluster, Condition, LEADER_LIMIT, POLL, READY_LIMIT};
-use crate::{Failure, Result};
+use super::{Cluster, Condition, LEADER_LIMIT, READY_LIMIT};
+use crate::{Failure, Limit, Result};
 
 impl Cluster {
     /// Waits until a node says that it has caught up and that a quorum answers.
     pub async fn wait_ready(&mut self, id: u64) -> Result<()> {
-        let deadline = Instant::now() + READY_LIMIT;
+        let limit = Limit::new(READY_LIMIT);
         loop {
             let said = match self.member(id).probe.get("/readyz").await {
                 Ok(answer) if answer.status == 200 => return Ok(()),
@@ -16,12 +16,7 @@ impl Cluster {
                 Err(no_answer) => format!("{no_answer:?}"),
             };
             self.require_alive(id)?;
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!(
-                    "node {id} was not ready within {READY_LIMIT:?}: {said}"
-                )));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("node {id} is ready: {said}")).await?;
         }
     }
 
@@ -37,50 +32,38 @@ impl Cluster {
     /// when this was called.
     pub async fn wait_all_caught_up(&mut self) -> Result<()> {
         self.wait_all_ready().await?;
-        let deadline = Instant::now() + READY_LIMIT;
+        let limit = Limit::new(READY_LIMIT);
         let mut target = 0;
         for id in self.running() {
-            target = self.wait_applied(id, 0, deadline).await?.max(target);
+            target = self.wait_applied(id, 0, limit).await?.max(target);
         }
         for id in self.running() {
-            self.wait_applied(id, target, deadline).await?;
+            self.wait_applied(id, target, limit).await?;
         }
         Ok(())
     }
 
     /// Waits until a node has applied `target`, and returns how far it is. One look may fail: a server whose
     /// clock jumped has closed its idle connections.
-    async fn wait_applied(&self, id: u64, target: u64, deadline: Instant) -> Result<u64> {
+    async fn wait_applied(&self, id: u64, target: u64, limit: Limit) -> Result<u64> {
         loop {
             let said = match self.state_hash(id).await {
                 Ok((applied, _)) if applied >= target => return Ok(applied),
                 Ok((applied, _)) => format!("it is at {applied}"),
                 Err(why) => why.to_string(),
             };
-            if Instant::now() > deadline {
-                let what = format!("node {id} did not catch up to {target}: {said}");
-                return Err(Failure::new(what));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("node {id} has applied {target}: {said}")).await?;
         }
     }
 
     /// Waits until the catalogue shows every serving node alive: from then on, a quiet cluster changes
     /// nothing by itself.
     pub async fn wait_all_listed(&self) -> Result<()> {
-        let deadline = Instant::now() + READY_LIMIT;
         let running = self.running();
         let Some(first) = running.first() else { return Err(Failure::new("no node is running")) };
-        loop {
-            let listed = self.http(*first).must_get("/v1/health/service/consul?passing").await?;
-            if listed.as_array().is_some_and(|listed| listed.len() == running.len()) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("not all listed in {READY_LIMIT:?}: {listed}")));
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        let are_all = |listed: &Value| listed.as_array().map(Vec::len) == Some(running.len());
+        let path = "/v1/health/service/consul?passing";
+        self.http(*first).wait_for(path, READY_LIMIT, are_all).await.map(drop)
     }
 
     pub(super) fn require_alive(&mut self, id: u64) -> Result<()> {
@@ -96,15 +79,12 @@ impl Cluster {
 
     /// The leader, once the node in question and a majority of the cluster agree on it.
     pub async fn leader(&self) -> Result<u64> {
-        let deadline = Instant::now() + LEADER_LIMIT;
+        let limit = Limit::new(LEADER_LIMIT);
         loop {
             if let Some(leader) = self.agreed_leader().await {
                 return Ok(leader);
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("no leader was agreed on in {LEADER_LIMIT:?}")));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| "a leader on which a majority agrees".to_owned()).await?;
         }
     }
 

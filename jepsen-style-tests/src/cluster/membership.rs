@@ -3,13 +3,11 @@
 //! A server that joins later is a guest: no client and no other fault aims at it, and the founding nodes
 //! do not know its address from their flags. It is part of the quorum all the same.
 
-use std::time::Instant;
-
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{Cluster, Condition, LEADER_LIMIT, Member, POLL, READY_LIMIT};
-use crate::{Failure, Result};
+use super::{Cluster, Condition, LEADER_LIMIT, Member, READY_LIMIT};
+use crate::{Failure, Limit, Result};
 
 /// A line of `/v1/operator/raft/configuration`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Cluster {
     /// Waits until a node is a voter under its Raft id and at its address.
     pub async fn wait_votes(&mut self, id: u64) -> Result<()> {
         let (raft_id, address) = (self.member(id).raft_id, self.member(id).rpc());
-        let deadline = Instant::now() + READY_LIMIT;
+        let limit = Limit::new(READY_LIMIT);
         loop {
             let said = self.configuration().await;
             let is_it = |voter: &Voter| voter.raft_id == raft_id && voter.address == address;
@@ -89,19 +87,14 @@ impl Cluster {
                 return Ok(());
             }
             self.require_alive(id)?;
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!(
-                    "node {id} did not vote within {READY_LIMIT:?}: {said:?}"
-                )));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("a vote of node {id}: {said:?}")).await?;
         }
     }
 
     /// Removes a server from the Raft membership, by the request that an operator sends to node `by`; its
     /// process stays. Removing one that is no member is no error.
     pub async fn remove_from_raft(&self, raft_id: u64, by: u64) -> Result<()> {
-        let deadline = Instant::now() + LEADER_LIMIT;
+        let limit = Limit::new(LEADER_LIMIT);
         let path = format!("/v1/operator/raft/peer?id={raft_id}");
         loop {
             if !self.configuration().await?.iter().any(|voter| voter.raft_id == raft_id) {
@@ -109,29 +102,20 @@ impl Cluster {
             }
             // It is gone when the membership says so, whatever the answer is.
             let answer = self.http(by).send(Method::DELETE, &path, Vec::new()).await?;
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!(
-                    "DELETE {path}: {} {}",
-                    answer.status, answer.body
-                )));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("DELETE {path}: {} {}", answer.status, answer.body)).await?;
         }
     }
 
     /// Has `id` lead, by the request that an operator sends to node `by`, and waits until it does.
     pub async fn transfer_leader(&self, id: u64, by: u64) -> Result<()> {
-        let deadline = Instant::now() + LEADER_LIMIT;
+        let limit = Limit::new(LEADER_LIMIT);
         let path = format!("/v1/operator/raft/transfer-leader?id={}", self.raft_id(id));
         loop {
             let answer = self.http(by).put(&path, "").await?;
             if answer.status == 200 && self.leader().await? == id {
                 return Ok(());
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("PUT {path}: {} {}", answer.status, answer.body)));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("PUT {path}: {} {}", answer.status, answer.body)).await?;
         }
     }
 }

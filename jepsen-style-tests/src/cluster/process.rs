@@ -1,16 +1,15 @@
 //! What is done to the servers' processes: start, kill, stop, pause, and what becomes of them.
 
 use std::fs::File;
-use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use super::{Cluster, Condition, DNS_PORT, HTTP_PORT, POLL, RPC_PORT, STOP_LIMIT};
-use crate::{Failure, Result, binary};
+use super::{Cluster, Condition, DNS_PORT, HTTP_PORT, RPC_PORT, STOP_LIMIT};
+use crate::{Failure, Limit, Result, binary, process};
 
 impl Cluster {
     /// Starts a node that is down; it may take a while until it is ready.
@@ -46,7 +45,6 @@ impl Cluster {
             .args(["--dns-addr", &format!("{}:{DNS_PORT}", member.ip)])
             .args(["--bootstrap-expect", &bootstrap.to_string(), "--join", &join.join(",")])
             .args(flags)
-            .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
         let child = command.spawn()?;
@@ -136,7 +134,7 @@ impl Cluster {
 
     /// Waits, without holding up others, until a node has ended by itself or by [`Self::terminate`].
     pub async fn wait_ended(&mut self, id: u64, limit: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + limit;
+        let deadline = Limit::new(limit);
         loop {
             let Some(child) = &mut self.member_mut(id).child else {
                 return Err(Failure::new(format!("node {id} has no process")));
@@ -144,10 +142,7 @@ impl Cluster {
             if child.try_wait()?.is_some() {
                 return self.reap(id, limit);
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("node {id} did not end within {limit:?}")));
-            }
-            tokio::time::sleep(POLL).await;
+            deadline.pause(|| format!("the end of node {id}")).await?;
         }
     }
 
@@ -219,10 +214,7 @@ impl Cluster {
         let Some(child) = &member.child else {
             return Err(Failure::new(format!("node {id} has no process")));
         };
-        // The child was not waited for yet, so its id cannot mean another process.
-        let pid =
-            i32::try_from(child.id()).map_err(|_| Failure::new("a process id is too large"))?;
-        Ok(kill(Pid::from_raw(pid), signal)?)
+        process::send_signal(child, signal)
     }
 
     pub(super) fn reap(&mut self, id: u64, limit: Duration) -> Result<ExitStatus> {
@@ -232,14 +224,12 @@ impl Cluster {
             return Err(Failure::new(format!("node {id} has no process")));
         };
         let pid = child.id();
-        let deadline = Instant::now() + limit;
+        let limit = Limit::new(limit);
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("node {id} did not end within {limit:?}")));
-            }
+            limit.check(|| format!("the end of node {id}"))?;
             std::thread::sleep(Duration::from_millis(1));
         };
         member.child = None;
@@ -258,24 +248,13 @@ fn prepared(
     environment: &[(String, String)],
 ) -> Command {
     if lines.is_empty() {
-        let mut command = without_own_settings(Command::new(program));
+        let mut command = process::command(&program);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         return command;
     }
     let lines = lines.join("\n").replace("{id}", &id.to_string());
-    let mut command = without_own_settings(Command::new("sh"));
+    let mut command = process::command(Path::new("sh"));
     command.args(["-c", &format!("set -e\n{lines}\nexec env \"$@\""), "before-start"]);
     command.args(environment.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
-    command
-}
-
-/// A developer's own settings are not what is tested.
-fn without_own_settings(mut command: Command) -> Command {
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("QUORATE_SERVER_") {
-            command.env_remove(name);
-        }
-    }
     command
 }

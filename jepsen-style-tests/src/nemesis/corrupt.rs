@@ -11,7 +11,7 @@
 mod damage;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng as _;
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use super::on_disk::{Victim, quoted};
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::Condition;
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
 /// How long a server may take to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(13);
@@ -87,7 +87,7 @@ impl Nemesis for Corrupt {
             return Err(Failure::new("the file is what it was"));
         }
         ground.cluster.start_node(id)?;
-        let deadline = Instant::now() + START_LIMIT;
+        let limit = Limit::new(START_LIMIT);
         while ground.cluster.probe(id).get("/livez").await.is_err() {
             if ground.cluster.ended(id)?.is_some() {
                 struck.has_refused = true;
@@ -97,10 +97,7 @@ impl Nemesis for Corrupt {
                 let data = ground.cluster.data_dir(id).display().to_string();
                 return Ok(format!("n{id} refused: {}", quoted(&words.replace(&data, "DIR"))));
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("n{id} neither refused nor answered")));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("n{id} neither refused nor answered")).await?;
         }
         Ok(format!("the file differs from its copy; n{id} started all the same"))
     }
@@ -126,8 +123,8 @@ impl Nemesis for Corrupt {
 /// Stops a server in order.
 async fn stop(ground: &mut Ground, id: u64) -> Result<()> {
     ground.cluster.terminate(id)?;
-    let deadline = Instant::now() + STOP_LIMIT;
-    while ground.cluster.ended(id)?.is_none() && Instant::now() < deadline {
+    let limit = Limit::new(STOP_LIMIT);
+    while ground.cluster.ended(id)?.is_none() && !limit.is_over() {
         tokio::time::sleep(POLL).await;
     }
     let status = ground.cluster.wait_stopped(id)?;

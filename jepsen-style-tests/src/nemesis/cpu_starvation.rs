@@ -1,14 +1,14 @@
 //! A server gets a twentieth of a processor: it is late with everything, and never silent for long. Worse than a
 //! dead one for those that wait for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::cgroup::{Controller, Group, Version};
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::Options;
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
 /// In each period a server runs for its quota, and then stands still.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -18,7 +18,6 @@ const QUOTA: Duration = Duration::from_millis(5);
 const HELD_UP_MIN: u64 = 5;
 /// A server that runs is held up so often within this.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starves one server.
 #[derive(Debug, Default)]
@@ -65,18 +64,13 @@ impl Nemesis for CpuStarvation {
         let Some((victim, group)) = &self.victim else {
             return Err(Failure::new("nobody is starved"));
         };
-        let deadline = Instant::now() + PROBE_LIMIT;
+        let limit = Limit::new(PROBE_LIMIT);
         loop {
             let throttled = group.figure("cpu.stat", "nr_throttled")?;
             if throttled >= HELD_UP_MIN {
                 return Ok(format!("n{victim} was held up in {throttled} periods so far"));
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!(
-                    "n{victim} was held up in {throttled} periods only"
-                )));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+            limit.pause(|| format!("n{victim} was held up in {throttled} periods only")).await?;
         }
     }
 

@@ -4,13 +4,13 @@
 //!
 //! Nobody is affected: a command that arrives twice takes effect once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::Options;
-use crate::{Failure, Result};
+use crate::{Limit, Result};
 
 /// How long it lasts: longer than the latest copy is late.
 const HOLD: Duration = Duration::from_secs(4);
@@ -22,7 +22,6 @@ const LATE_MS_MAX: u64 = 2_000;
 const EFFECT_LIMIT: Duration = Duration::from_secs(3);
 /// So many copies that were answered are no accident.
 const EFFECTS_MIN: u64 = 20;
-const POLL: Duration = Duration::from_millis(50);
 
 /// Has requests arrive twice.
 #[derive(Debug, Default)]
@@ -63,16 +62,13 @@ impl Nemesis for Duplicate {
     }
 
     async fn probe(&mut self, ground: &mut Ground) -> Result<String> {
-        let deadline = Instant::now() + EFFECT_LIMIT;
+        let limit = Limit::new(EFFECT_LIMIT);
         loop {
             let copies = ground.cluster.network()?.copies()? - self.before;
             if copies >= EFFECTS_MIN {
                 return Ok(format!("{copies} copies were answered already"));
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("{copies} copies within {EFFECT_LIMIT:?}")));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("only {copies} copies")).await?;
         }
     }
 

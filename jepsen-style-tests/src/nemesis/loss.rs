@@ -4,14 +4,14 @@
 //! A proxy sees no packets and cannot lose one. Where the packet filter may not be used, connections break at
 //! random instead, which is another fault of the same cause, and is called what it is.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::Options;
 use crate::network::Way;
-use crate::{Failure, Result};
+use crate::{Limit, Result};
 
 /// How long it lasts: enough for its effects to add up.
 const HOLD: Duration = Duration::from_secs(5);
@@ -23,7 +23,6 @@ const RESET_PERCENT: u32 = 5;
 const EFFECT_LIMIT: Duration = Duration::from_secs(2);
 /// So many losses are no accident.
 const EFFECTS_MIN: u64 = 5;
-const POLL: Duration = Duration::from_millis(50);
 
 /// Loses packets.
 #[derive(Debug)]
@@ -78,7 +77,7 @@ impl Nemesis for Loss {
     }
 
     async fn probe(&mut self, ground: &mut Ground) -> Result<String> {
-        let deadline = Instant::now() + EFFECT_LIMIT;
+        let limit = Limit::new(EFFECT_LIMIT);
         loop {
             let network = ground.cluster.network()?;
             let (effects, what) = match self.way {
@@ -89,10 +88,7 @@ impl Nemesis for Loss {
             if effects >= EFFECTS_MIN {
                 return Ok(format!("{effects} {what} already"));
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("{effects} {what} within {EFFECT_LIMIT:?}")));
-            }
-            tokio::time::sleep(POLL).await;
+            limit.pause(|| format!("only {effects} {what}")).await?;
         }
     }
 

@@ -4,14 +4,14 @@
 //! Memory is charged to the group in which it was first touched. So each server begins its life in a group
 //! of its own, which has no limit until it is this server's turn.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::cgroup::{Controller, Group, Version};
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::Options;
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
 /// What a server gets beyond what cannot be taken away: less than a second's worth of log and answers.
 const HEADROOM: u64 = 512 * 1024;
@@ -19,7 +19,6 @@ const HEADROOM: u64 = 512 * 1024;
 const PAGE: u64 = 4096;
 /// A server that works runs into its limit within this.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starves one server.
 #[derive(Debug, Default)]
@@ -92,16 +91,13 @@ impl Nemesis for MemoryStarvation {
 
     async fn probe(&mut self, _ground: &mut Ground) -> Result<String> {
         let victim = self.victim.as_ref().ok_or_else(|| Failure::new("nobody is starved"))?;
-        let deadline = Instant::now() + PROBE_LIMIT;
+        let limit = Limit::new(PROBE_LIMIT);
         loop {
             let more = hits(&victim.group, victim.version)?.saturating_sub(victim.hits);
             if more > 0 {
                 return Ok(format!("n{} ran into its limit {more} times so far", victim.id));
             }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("n{} did not run into its limit", victim.id)));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+            limit.pause(|| format!("n{} runs into its limit", victim.id)).await?;
         }
     }
 

@@ -6,7 +6,7 @@
 //! else; if a busy machine moves the leadership all the same, every server beside a cut may be the one
 //! that cannot reach the new leader, and is affected as well.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng;
@@ -15,7 +15,7 @@ use rand::seq::IndexedRandom as _;
 use super::{Ground, Injection, Nemesis};
 use crate::cluster::Options;
 use crate::network::{Link, Network, Way};
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
 /// How long a partition lasts: several elections.
 const HOLD: Duration = Duration::from_secs(4);
@@ -29,7 +29,6 @@ const RING: u64 = 5;
 const LOOK_LIMIT: Duration = Duration::from_millis(2_500);
 /// Within this an isolated leader is replaced: an election and its repetition.
 const NEW_LEADER_LIMIT: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(20);
 
 /// Who cannot hear whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,14 +79,14 @@ impl Partition {
 
     /// Looks until it sees exactly the cut: on a busy machine a link that is whole may be slow to answer.
     async fn look(&self, ground: &mut Ground) -> Result<String> {
-        let deadline = Instant::now() + LOOK_LIMIT;
+        let limit = Limit::new(LOOK_LIMIT);
         let network = ground.cluster.network()?;
         loop {
             let seen = match self.way {
                 Way::Nft => datagrams(network, &self.cut).await,
                 Way::Proxy => passed(network, &self.cut).await,
             };
-            if seen.is_ok() || Instant::now() > deadline {
+            if seen.is_ok() || limit.is_over() {
                 return seen;
             }
         }
@@ -292,7 +291,7 @@ fn list(links: &[Link]) -> String {
 
 /// Waits until the others follow another leader.
 async fn replaced(ground: &Ground, leader: u64) -> Result<String> {
-    let deadline = Instant::now() + NEW_LEADER_LIMIT;
+    let limit = Limit::new(NEW_LEADER_LIMIT);
     loop {
         for id in ground.cluster.others(leader) {
             if let Some(new) = ground.cluster.leader_according_to(id).await
@@ -301,10 +300,7 @@ async fn replaced(ground: &Ground, leader: u64) -> Result<String> {
                 return Ok(format!("n{new} leads instead"));
             }
         }
-        if Instant::now() > deadline {
-            return Err(Failure::new(format!("nobody leads instead of n{leader}")));
-        }
-        tokio::time::sleep(POLL).await;
+        limit.pause(|| format!("a leader instead of n{leader}")).await?;
     }
 }
 

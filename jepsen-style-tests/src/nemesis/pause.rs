@@ -1,20 +1,19 @@
 //! SIGSTOP: the sockets stay open, and nobody answers on them. The one that is most often wrong about
 //! itself afterwards is a leader that did not notice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Ground, HOLD, Injection, Nemesis};
 use crate::cluster::{Condition, Options};
 use crate::http::Http;
-use crate::{Failure, Result};
+use crate::{Failure, Limit, Result};
 
 /// A connected request to a process that runs is answered within this.
 const SILENCE: Duration = Duration::from_millis(700);
 /// All threads of a process have stopped by then, on a busy machine too.
 const STOPPED_LIMIT: Duration = Duration::from_secs(1);
-const POLL: Duration = Duration::from_millis(10);
 
 /// A follower is paused for longer than usual: the log that it lacks then is purged, and it gets a snapshot. Shorter
 /// than a request is held, so that what it held is answered.
@@ -126,16 +125,13 @@ impl Nemesis for Pause {
 
 /// Waits until every thread of a process has stopped: the signal comes back earlier.
 async fn wait_stopped(pid: u32) -> Result<()> {
-    let deadline = Instant::now() + STOPPED_LIMIT;
+    let limit = Limit::new(STOPPED_LIMIT);
     loop {
         let running = running_threads(pid)?;
         if running == 0 {
             return Ok(());
         }
-        if Instant::now() > deadline {
-            return Err(Failure::new(format!("{running} threads of process {pid} go on")));
-        }
-        tokio::time::sleep(POLL).await;
+        limit.pause(|| format!("{running} threads of process {pid} go on")).await?;
     }
 }
 
