@@ -12,10 +12,7 @@ mod clock_rate;
 mod corrupt;
 mod cpu_starvation;
 mod delay;
-mod disk_error;
-mod disk_full;
-mod disk_hung;
-mod disk_slow;
+mod disk_fault;
 mod duplicate;
 mod faketime;
 mod kill;
@@ -140,10 +137,10 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(power_cut::PowerCut::new(power_cut::Aim::One)),
         Box::new(power_cut::PowerCut::new(power_cut::Aim::Majority)),
         Box::new(power_cut::PowerCut::new(power_cut::Aim::All)),
-        Box::new(disk_full::DiskFull::default()),
-        Box::new(disk_slow::DiskSlow::default()),
-        Box::new(disk_hung::DiskHung::default()),
-        Box::new(disk_error::DiskError::default()),
+        Box::new(disk_fault::DiskFault::new(disk_fault::Kind::Full)),
+        Box::new(disk_fault::DiskFault::new(disk_fault::Kind::Slow)),
+        Box::new(disk_fault::DiskFault::new(disk_fault::Kind::Hung)),
+        Box::new(disk_fault::DiskFault::new(disk_fault::Kind::Error)),
         Box::new(corrupt::Corrupt::default()),
     ]
 }
@@ -204,6 +201,12 @@ impl Ground {
             running.remove(position);
         }
         running
+    }
+
+    /// Notes that a server did what it promises not to do. Returns the same as a failure of the probe.
+    pub fn broken_promise(&mut self, what: String) -> Failure {
+        self.broken_promises.push(what.clone());
+        Failure::new(what)
     }
 
     /// `n2 (leader)` or `n3`.

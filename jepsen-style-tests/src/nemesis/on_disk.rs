@@ -56,7 +56,8 @@ impl Victim {
             let waited = began.elapsed();
             let is_stopping = self.said_since(ground)?.contains(HAS_TO_STOP);
             if is_stopping && waited > limit + STOP_LIMIT {
-                return Err(self.broken(ground, "said that it has to stop, and did not"));
+                let promise = format!("n{} said that it has to stop, and did not", self.id);
+                return Err(ground.broken_promise(promise));
             }
             if !is_stopping && waited > limit {
                 return Ok(None);
@@ -64,14 +65,8 @@ impl Victim {
             tokio::time::sleep(POLL).await;
         }
         let words = last_words(&self.said_since(ground)?);
-        words.map(Some).ok_or_else(|| self.broken(ground, "ended by itself and did not say why"))
-    }
-
-    /// Notes that it did what it promises not to do.
-    fn broken(&self, ground: &mut Ground, what: &str) -> Failure {
-        let promise = format!("n{} {what}", self.id);
-        ground.broken_promises.push(promise.clone());
-        Failure::new(promise)
+        let promise = || format!("n{} ended by itself and did not say why", self.id);
+        words.map(Some).ok_or_else(|| ground.broken_promise(promise()))
     }
 
     fn said_since(&self, ground: &Ground) -> Result<String> {
