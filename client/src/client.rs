@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
+use crate::http::{ANSWER_TIMEOUT, Answer, Http, shared_client};
 use crate::types::agent::{
     AgentSelf, AgentService, CheckRegistration, CheckUpdate, Member, ServiceRegistration,
 };
@@ -28,10 +30,6 @@ use crate::types::quorate::StateHash;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long an answer may take that is not a blocking query's; longer than a server holds a request
-/// while there is no leader.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What stays as it is in a path: a key's slashes separate nothing, but read better.
 const PATH: &AsciiSet =
@@ -46,12 +44,10 @@ pub struct Client(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    http: reqwest::Client,
-    addresses: Vec<String>,
-    /// The address that answered last.
+    servers: Vec<Http>,
+    /// The server that answered last.
     current: AtomicUsize,
     answer_timeout: Duration,
-    agent: Option<String>,
 }
 
 /// Builds a [`Client`].
@@ -88,23 +84,23 @@ impl ClientBuilder {
     /// Makes the client.
     ///
     /// # Errors
-    /// [`Error::Configuration`] if there is no address.
+    /// [`Error::Configuration`] if there is no address, or an agent's name that no header can have.
     pub fn build(self) -> Result<Client, Error> {
         if self.addresses.is_empty() {
             return Err(Error::Configuration("no address given".to_owned()));
         }
-        let http = reqwest::Client::builder()
-            .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
-            .no_proxy()
-            .build()
-            .map_err(|error| Error::Configuration(error.to_string()))?;
+        let mut headers = HeaderMap::new();
+        if let Some(agent) = &self.agent {
+            let agent = HeaderValue::from_str(agent);
+            let agent = agent.map_err(|error| Error::Configuration(error.to_string()))?;
+            headers.insert("X-Quorate-Agent", agent);
+        }
+        let http = shared_client(self.connect_timeout, headers)?;
+        let server = |base: &String| Http::shared(http.clone(), base, self.answer_timeout);
         Ok(Client(Arc::new(Inner {
-            http,
-            addresses: self.addresses,
+            servers: self.addresses.iter().map(server).collect(),
             current: AtomicUsize::new(0),
             answer_timeout: self.answer_timeout,
-            agent: self.agent,
         })))
     }
 }
@@ -187,50 +183,22 @@ pub struct Response<T> {
 /// What `PUT` and `DELETE` of a key answer: whether the condition held.
 pub type Written = bool;
 
-/// An answer as it came, whatever its status.
-#[derive(Debug, Clone)]
-struct Raw {
-    status: StatusCode,
-    headers: reqwest::header::HeaderMap,
-    body: Bytes,
-}
-
-impl Raw {
-    fn succeeded(self) -> Result<Self, Error> {
-        if self.status.is_success() {
-            return Ok(self);
-        }
-        let text = String::from_utf8_lossy(&self.body).into_owned();
-        Err(Error::Status { status: self.status.as_u16(), text })
-    }
-
-    fn header<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        self.headers.get(name)?.to_str().ok()?.parse().ok()
-    }
-
-    fn response<T>(&self, value: T) -> Response<T> {
-        Response {
+impl<T> Response<T> {
+    fn of(answer: &Answer, value: T) -> Self {
+        Self {
             value,
-            index: self.header("x-consul-index"),
-            known_leader: self.header("x-consul-knownleader"),
-            last_contact_ms: self.header("x-consul-lastcontact"),
+            index: answer.index(),
+            known_leader: answer.known_leader(),
+            last_contact_ms: answer.last_contact_ms(),
         }
-    }
-
-    fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_slice(&self.body).map_err(|error| Error::Decode(error.to_string()))
     }
 }
 
 impl Client {
     /// A client of one or several servers, given as `http://HOST:PORT`.
     pub fn builder<A: Into<String>>(addresses: impl IntoIterator<Item = A>) -> ClientBuilder {
-        let addresses = addresses
-            .into_iter()
-            .map(|address| address.into().trim_end_matches('/').to_owned())
-            .collect();
         ClientBuilder {
-            addresses,
+            addresses: addresses.into_iter().map(Into::into).collect(),
             answer_timeout: ANSWER_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             agent: None,
@@ -256,8 +224,8 @@ impl Client {
         key: &str,
         query: &Query,
     ) -> Result<Response<Option<KvPair>>, Error> {
-        let (raw, pairs) = self.kv_read::<Vec<KvPair>>(key, query).await?;
-        Ok(raw.response(pairs.into_iter().next()))
+        let (answer, pairs) = self.kv_read::<Vec<KvPair>>(key, query).await?;
+        Ok(Response::of(&answer, pairs.into_iter().next()))
     }
 
     /// All keys below a prefix, in byte order; empty if there are none.
@@ -270,8 +238,8 @@ impl Client {
         query: &Query,
     ) -> Result<Response<Vec<KvPair>>, Error> {
         let query = query.clone().with("recurse", "");
-        let (raw, pairs) = self.kv_read(prefix, &query).await?;
-        Ok(raw.response(pairs))
+        let (answer, pairs) = self.kv_read(prefix, &query).await?;
+        Ok(Response::of(&answer, pairs))
     }
 
     /// The names of all keys below a prefix, in byte order; empty if there are none.
@@ -284,8 +252,8 @@ impl Client {
         query: &Query,
     ) -> Result<Response<Vec<String>>, Error> {
         let query = query.clone().with("keys", "");
-        let (raw, keys) = self.kv_read(prefix, &query).await?;
-        Ok(raw.response(keys))
+        let (answer, keys) = self.kv_read(prefix, &query).await?;
+        Ok(Response::of(&answer, keys))
     }
 
     /// Writes a key.
@@ -342,15 +310,16 @@ impl Client {
         &self,
         key: &str,
         query: &Query,
-    ) -> Result<(Raw, T), Error> {
-        let raw = self.read(&kv_path(key), query).await?;
+    ) -> Result<(Answer, T), Error> {
+        let (server, answer) =
+            self.try_all(&Method::GET, &kv_path(key), query, &Bytes::new()).await?;
         // Without an index the 404 did not come from the key-value store.
-        if raw.status == StatusCode::NOT_FOUND && raw.headers.contains_key("x-consul-index") {
-            return Ok((raw, T::default()));
+        if answer.status == 404 && answer.index().is_some() {
+            return Ok((answer, T::default()));
         }
-        let raw = raw.succeeded()?;
-        let value = raw.json()?;
-        Ok((raw, value))
+        let answer = server.succeeded(&Method::GET, &kv_path(key), answer)?;
+        let value = answer.json()?;
+        Ok((answer, value))
     }
 
     // ---- agent -----------------------------------------------------------------------------
@@ -576,8 +545,7 @@ impl Client {
     /// # Errors
     /// As every request: see [`Error`]; status 503 with the reason if it is not.
     pub async fn ready(&self) -> Result<(), Error> {
-        self.read("/readyz", &Query::new()).await?.succeeded()?;
-        Ok(())
+        self.read("/readyz", &Query::new()).await.map(drop)
     }
 
     // ---- requests --------------------------------------------------------------------------
@@ -587,9 +555,9 @@ impl Client {
         path: &str,
         query: &Query,
     ) -> Result<Response<T>, Error> {
-        let raw = self.read(path, query).await?.succeeded()?;
-        let value = raw.json()?;
-        Ok(raw.response(value))
+        let answer = self.read(path, query).await?;
+        let value = answer.json()?;
+        Ok(Response::of(&answer, value))
     }
 
     async fn put_json<T: Serialize + Sync>(&self, path: &str, body: &T) -> Result<(), Error> {
@@ -604,8 +572,9 @@ impl Client {
     }
 
     /// Sends a read; after any failure it goes to the next address.
-    async fn read(&self, path: &str, query: &Query) -> Result<Raw, Error> {
-        self.try_all(&Method::GET, path, query, &Bytes::new()).await
+    async fn read(&self, path: &str, query: &Query) -> Result<Answer, Error> {
+        let (server, answer) = self.try_all(&Method::GET, path, query, &Bytes::new()).await?;
+        server.succeeded(&Method::GET, path, answer)
     }
 
     /// Sends a write; it goes to the next address only if it was never sent.
@@ -615,69 +584,48 @@ impl Client {
         path: &str,
         query: &Query,
         body: Bytes,
-    ) -> Result<Raw, Error> {
-        self.try_all(&method, path, query, &body).await?.succeeded()
+    ) -> Result<Answer, Error> {
+        let (server, answer) = self.try_all(&method, path, query, &body).await?;
+        server.succeeded(&method, path, answer)
     }
 
+    /// Returns the first answer, and the server that gave it.
     async fn try_all(
         &self,
         method: &Method,
         path: &str,
         query: &Query,
         body: &Bytes,
-    ) -> Result<Raw, Error> {
-        let inner = &self.0;
+    ) -> Result<(&Http, Answer), Error> {
+        let Inner { servers, current, answer_timeout } = &*self.0;
         let target = format!("{path}{}", query.render());
-        let first = inner.current.load(Ordering::Relaxed);
+        // A blocking query takes up to its wait and a sixteenth.
+        let wait = query.wait.map_or(Duration::ZERO, |wait| wait + wait / 16);
+        let first = current.load(Ordering::Relaxed);
         let mut failure = Error::Configuration("no address given".to_owned());
-        for attempt in 0..inner.addresses.len() {
-            let chosen = (first + attempt) % inner.addresses.len();
-            let address = &inner.addresses[chosen];
-            let source = match inner.send(method, address, &target, query.wait, body).await {
-                Ok(raw) => {
-                    inner.current.store(chosen, Ordering::Relaxed);
-                    return Ok(raw);
+        let mut unreachable = Vec::new();
+        for attempt in 0..servers.len() {
+            let chosen = (first + attempt) % servers.len();
+            let server = &servers[chosen];
+            let timeout = *answer_timeout + wait;
+            match server.send_within(timeout, method.clone(), &target, body.clone()).await {
+                Ok(answer) => {
+                    current.store(chosen, Ordering::Relaxed);
+                    return Ok((server, answer));
                 }
-                Err(source) => source,
-            };
-            inner.current.store((chosen + 1) % inner.addresses.len(), Ordering::Relaxed);
-            if source.is_connect() {
-                failure = Error::Unreachable { addresses: inner.addresses.join(","), source };
-                continue;
+                Err(Error::Unreachable { source, .. }) => {
+                    unreachable.push(server.base());
+                    failure = Error::Unreachable { addresses: unreachable.join(","), source };
+                }
+                Err(error) => failure = error,
             }
-            failure = Error::Broken { address: address.clone(), source };
-            if *method != Method::GET {
+            current.store((chosen + 1) % servers.len(), Ordering::Relaxed);
+            let was_sent = !matches!(failure, Error::Unreachable { .. });
+            if was_sent && *method != Method::GET {
                 break;
             }
         }
         Err(failure)
-    }
-}
-
-impl Inner {
-    async fn send(
-        &self,
-        method: &Method,
-        address: &str,
-        target: &str,
-        wait: Option<Duration>,
-        body: &Bytes,
-    ) -> Result<Raw, reqwest::Error> {
-        // A blocking query takes up to its wait and a sixteenth.
-        let wait = wait.map_or(Duration::ZERO, |wait| wait + wait / 16);
-        let mut request = self
-            .http
-            .request(method.clone(), format!("{address}{target}"))
-            .timeout(self.answer_timeout + wait);
-        if let Some(agent) = &self.agent {
-            request = request.header("X-Quorate-Agent", agent);
-        }
-        if *method != Method::GET {
-            request = request.body(body.clone());
-        }
-        let response = request.send().await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Raw { status, headers, body: response.bytes().await? })
     }
 }
 

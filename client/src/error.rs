@@ -10,8 +10,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Error {
     /// The server refused it.
-    #[error("{status}: {text}")]
+    #[error("{request}: {status} {text}")]
     Status {
+        /// Method and address.
+        request: String,
         /// The HTTP status.
         status: u16,
         /// What the server said.

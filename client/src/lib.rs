@@ -9,7 +9,9 @@
 //! * [`types`] has the shapes, one module per area of the API. One service has three of them there
 //!   (agent, catalogue, health), which is why they are not the records of the replicated state.
 //! * [`duration`] reads and writes Go's durations.
-//! * [`client`] sends requests, and says of each failure whether the request may have taken effect.
+//! * [`http`] sends requests to one server and returns answers as they come; of each failure it says whether the
+//!   request may have taken effect.
+//! * [`client`] does the same with several servers and with types.
 //!
 //! # What it does not know
 //!
@@ -20,7 +22,10 @@
 pub mod client;
 pub mod duration;
 mod error;
+pub mod http;
 pub mod types;
 
 pub use client::{Client, ClientBuilder, Query, Response, Written};
 pub use error::Error;
+pub use http::{Answer, Http};
+pub use reqwest::Method;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use reqwest::Method;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::http::{Answer, Http, NoAnswer};
+use crate::Failure;
+use crate::http::{Answer, Error, Http, Method};
 use crate::journal::{Ending, Journal, RequestLine};
 use crate::plan::Plan;
 
@@ -55,7 +55,7 @@ impl Site {
         let (node, http) = &self.nodes[position % self.nodes.len()];
         let what = format!("{} {}", call.method, call.path.split('?').next().unwrap_or_default());
         let sent = self.now();
-        let result = http.send(call.method, call.path, call.body).await;
+        let result = http.send(call.method, call.path, call.body.into()).await;
         let ended = self.now();
         let (end, outcome) = classify(result, call.accepts);
         let why = match &outcome {
@@ -260,21 +260,27 @@ impl Client {
 
 /// A server says when it does not know; "No cluster leader" promises that nothing was handed on, 429 and
 /// 503 that nothing was taken, and the rest of 4xx that the request was wrong.
-fn classify(result: Result<Answer, NoAnswer>, accepts: &[u16]) -> (Ending, Outcome) {
+fn classify(result: Result<Answer, Error>, accepts: &[u16]) -> (Ending, Outcome) {
     match result {
         Ok(answer) if accepts.contains(&answer.status) => {
             (Ending::Answered, Outcome::Answered(answer))
         }
         Ok(answer) => {
-            let sentence = format!("{} {}", answer.status, answer.body);
-            match (answer.status, answer.body.as_str()) {
-                (500, "No cluster leader") | (400..=499 | 503, _) => {
+            let sentence = format!("{} {}", answer.status, answer.text());
+            match (answer.status, &*answer.body) {
+                (500, b"No cluster leader") | (400..=499 | 503, _) => {
                     (Ending::Refused, Outcome::NoEffect(sentence))
                 }
                 _ => (Ending::Unknown, Outcome::Unknown(sentence)),
             }
         }
-        Err(NoAnswer::NotSent(why)) => (Ending::NotSent, Outcome::NoEffect(why)),
-        Err(NoAnswer::Unknown(why)) => (Ending::Unknown, Outcome::Unknown(why)),
+        Err(error) => {
+            let was_sent = !error.is_definite();
+            let why = Failure::from(error).to_string();
+            match was_sent {
+                false => (Ending::NotSent, Outcome::NoEffect(why)),
+                true => (Ending::Unknown, Outcome::Unknown(why)),
+            }
+        }
     }
 }

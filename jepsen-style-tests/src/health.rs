@@ -148,7 +148,7 @@ impl Observers {
         for node in cluster.ids() {
             for is_stale_read in [false, true] {
                 let mut observer = Observer {
-                    http: Http::with_patience(cluster.http(node).base(), LOOK_PATIENCE)?,
+                    http: Http::with_timeout(cluster.http(node).base(), LOOK_PATIENCE)?,
                     node,
                     is_stale_read,
                     path: format!(

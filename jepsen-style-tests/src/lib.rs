@@ -1,7 +1,7 @@
 //! Fault injection against real Quorate processes, and the checkers that judge what clients saw.
 //!
 //! This crate is the judge: it knows the product only as its users do, by the binary, its flags and
-//! its HTTP API, and links none of the server's code. So nothing it observes can be an artefact of
+//! its HTTP API. It links none of the server's code but the client library, which its users link too. So nothing it observes can be an artefact of
 //! sharing memory with what it tests.
 //!
 //! A test goes through four stages, and each has its module:

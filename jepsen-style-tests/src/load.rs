@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::history::{Clock, Function, Operation};
-use crate::http::{Answer, Http, NoAnswer};
+use crate::http::{Answer, Error, Http};
 use crate::{Failure, Result};
 
 /// Members a client can add before its numbers meet another's.
@@ -268,8 +268,8 @@ impl Client {
         let end = match &result {
             Ok(answer) if matches!(answer.status, 200 | 404) => End::Answered,
             Ok(answer) => End::Refused(sentence(answer)),
-            Err(NoAnswer::NotSent(why)) => End::NotSent(why.clone()),
-            Err(NoAnswer::Unknown(why)) => End::Unknown(why.clone()),
+            Err(error) if error.is_definite() => End::NotSent(error.to_string()),
+            Err(error) => End::Unknown(error.to_string()),
         };
         let is_answered = end == End::Answered;
         self.shared.request(false, sent, end);
@@ -282,8 +282,8 @@ impl Client {
         let sent = Instant::now();
         let (end, held) = match self.node.put(path, body).await {
             Ok(answer) => write_end(&answer),
-            Err(NoAnswer::NotSent(why)) => (End::NotSent(why), None),
-            Err(NoAnswer::Unknown(why)) => (End::Unknown(why), None),
+            Err(error) if error.is_definite() => (End::NotSent(error.to_string()), None),
+            Err(error) => (End::Unknown(error.to_string()), None),
         };
         let ret = match end {
             End::Answered => Some(self.shared.clock.now()),
@@ -312,13 +312,13 @@ impl Client {
 type Ret = Option<u64>;
 
 fn sentence(answer: &Answer) -> String {
-    format!("{} {}", answer.status, answer.body)
+    format!("{} {}", answer.status, answer.text())
 }
 
 /// A server says when it does not know; "No cluster leader" promises that nothing was handed on, and
 /// 429 and 503 that nothing was taken.
 fn write_end(answer: &Answer) -> (End, Option<bool>) {
-    match (answer.status, answer.body.as_str()) {
+    match (answer.status, answer.text().as_str()) {
         (200, "true") => (End::Answered, Some(true)),
         (200, "false") => (End::Answered, Some(false)),
         (500, "No cluster leader") | (400..=499 | 503, _) => (End::Refused(sentence(answer)), None),
@@ -331,7 +331,7 @@ pub fn register_in(answer: &Answer) -> Option<(u64, Option<u64>)> {
     if answer.status == 404 {
         return Some((0, None));
     }
-    let entries: Value = serde_json::from_str(&answer.body).ok()?;
+    let entries: Value = answer.json().ok()?;
     let index = entries[0]["ModifyIndex"].as_u64()?;
     Some((index, Some(decode_number(entries[0]["Value"].as_str()?)?)))
 }
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn only_an_answer_that_leaves_it_open_is_unknown() {
-        let end = |status, body: &str| write_end(&Answer::plain(status, body)).0;
+        let end = |status, body: &str| write_end(&Answer::new(status, body.to_owned())).0;
         assert_eq!(end(200, "false"), End::Answered);
         assert!(matches!(end(500, "No cluster leader"), End::Refused(_)));
         assert!(matches!(end(500, "outcome unknown: ..."), End::Unknown(_)));

@@ -1,23 +1,24 @@
-//! Requests byte for byte: a client that changes nothing of what it is told to send.
+//! Requests byte for byte, for the suites that send what the client library does not let through.
 //!
-//! Ordinary clients clean paths, encode what they think must be encoded and refuse to send the rest.
-//! Here a request line and a body go out as they are, and an answer must be a whole HTTP/1.1 response.
+//! An ordinary client cleans paths, encodes what must be encoded, and refuses to send the rest. Here a request line
+//! and a body go out as they are, several at once if need be, and an answer must be a whole HTTP/1.1 response.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
+use hyper::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
+use crate::http::Answer;
 use crate::{Failure, Result};
 
 /// How long one answer may take: longer than a server holds a request without a leader.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The longest line of an answer's head.
-const LINE_BYTES_MAX: usize = 64 * 1024;
+/// The longest line of an answer's head, and how many headers it may have.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+const HEADERS_MAX: usize = 64;
 
 /// How many chunks a chunked body is cut into.
 const CHUNKS: usize = 3;
@@ -84,39 +85,6 @@ impl std::fmt::Display for Request {
     }
 }
 
-/// A whole response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// Headers by name in lower case.
-    pub headers: BTreeMap<String, String>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// A header, by its name in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(String::as_str)
-    }
-
-    /// `X-Consul-Index`, if it was sent and is a number.
-    pub fn index(&self) -> Option<u64> {
-        self.header("x-consul-index")?.parse().ok()
-    }
-
-    /// The body as text; bytes that are no UTF-8 are replaced.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// The body as JSON, if it is.
-    pub fn json(&self) -> Option<Value> {
-        serde_json::from_slice(&self.body).ok()
-    }
-}
-
 /// One node, spoken to over kept connections. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Raw {
@@ -179,62 +147,73 @@ impl Raw {
     }
 }
 
-fn malformed(what: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.into())
+fn malformed(what: &dyn std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }
 
-async fn read_line(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
-    let mut line = Vec::new();
-    (&mut *stream).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line).await?;
-    let Some(line) = line.strip_suffix(b"\r\n") else {
-        return Err(malformed(format!("the connection ended in a line: {}", line.escape_ascii())));
-    };
-    String::from_utf8(line.to_vec()).map_err(|_| malformed("a head that is no UTF-8"))
-}
-
+/// Reads a response. Its head must be as strict as an HTTP parser wants it.
 async fn read_answer(stream: &mut BufReader<TcpStream>, method: &str) -> io::Result<Answer> {
-    let line = read_line(stream).await?;
-    let status = line
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3)?.parse().ok())
-        .ok_or_else(|| malformed(format!("no status line: {line}")))?;
-    let mut headers = BTreeMap::new();
-    loop {
-        let line = read_line(stream).await?;
-        if line.is_empty() {
-            break;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if (&mut *stream).take(LINE_BYTES_MAX).read_until(b'\n', &mut head).await? == 0 {
+            return Err(malformed(&format!("the head ends early: {}", head.escape_ascii())));
         }
-        let (name, value) =
-            line.split_once(": ").ok_or_else(|| malformed(format!("no header: {line}")))?;
-        headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
-    let mut answer = Answer { status, headers, body: Vec::new() };
-    let is_bodiless = method == "HEAD" || matches!(status, 204 | 304);
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    response
+        .parse(&head)
+        .map_err(|error| malformed(&format!("{error}: {}", head.escape_ascii())))?;
+    let mut answer = Answer::new(response.code.unwrap_or_default(), "");
+    for header in response.headers {
+        let name =
+            HeaderName::from_bytes(header.name.as_bytes()).map_err(|error| malformed(&error))?;
+        answer.headers.append(
+            name,
+            HeaderValue::from_bytes(header.value).map_err(|error| malformed(&error))?,
+        );
+    }
+    if response.version != Some(1) {
+        return Err(malformed(&format!("no HTTP/1.1: {}", head.escape_ascii())));
+    }
+    let is_bodiless = method == "HEAD" || matches!(answer.status, 204 | 304);
     if !is_bodiless {
-        answer.body = read_body(stream, &answer).await?;
+        answer.body = read_body(stream, &answer).await?.into();
     }
     Ok(answer)
 }
 
 async fn read_body(stream: &mut BufReader<TcpStream>, head: &Answer) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
-    if head.header("transfer-encoding") == Some("chunked") {
-        loop {
-            let line = read_line(stream).await?;
-            let size = u64::from_str_radix(&line, 16)
-                .map_err(|_| malformed(format!("no size of a chunk: {line}")))?;
-            let before = body.len() as u64;
-            (&mut *stream).take(size).read_to_end(&mut body).await?;
-            if body.len() as u64 - before < size || !read_line(stream).await?.is_empty() {
-                return Err(malformed("a cut chunk"));
-            }
-            if size == 0 {
-                return Ok(body);
-            }
+    if head.header("transfer-encoding") != Some("chunked") {
+        let length = head.header("content-length").and_then(|text| text.parse().ok());
+        let length = length.ok_or_else(|| malformed(&"neither a length nor chunks"))?;
+        read_exactly(stream, length, &mut body).await?;
+        return Ok(body);
+    }
+    loop {
+        let mut line = Vec::new();
+        (&mut *stream).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
+        let size = str::from_utf8(&line).ok().and_then(|line| line.strip_suffix("\r\n"));
+        let size = size.and_then(|size| u64::from_str_radix(size, 16).ok());
+        let size = size.ok_or_else(|| malformed(&format!("a chunk of {}", line.escape_ascii())))?;
+        let end = read_exactly(stream, size, &mut body).await?;
+        read_exactly(stream, 2, &mut body).await?;
+        if body.split_off(end) != b"\r\n" {
+            return Err(malformed(&"a cut chunk"));
+        }
+        if size == 0 {
+            return Ok(body);
         }
     }
-    let length = head.header("content-length").and_then(|text| text.parse::<u64>().ok());
-    let length = length.ok_or_else(|| malformed("neither a length nor chunks"))?;
-    (&mut *stream).take(length).read_to_end(&mut body).await?;
-    if body.len() as u64 == length { Ok(body) } else { Err(malformed("a cut body")) }
+}
+
+/// Appends so many bytes, and returns how long `body` is then.
+async fn read_exactly(
+    stream: &mut BufReader<TcpStream>,
+    length: u64,
+    body: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let read = (&mut *stream).take(length).read_to_end(body).await?;
+    if read as u64 == length { Ok(body.len()) } else { Err(malformed(&"a cut body")) }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{Http, HttpExt as _};
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -230,5 +230,6 @@ async fn write_passing(http: &Http, way: &str, node: &str, check: &str) -> Resul
             ("/v1/catalog/register", body)
         }
     };
-    http.must_put(path, body.to_string()).await.map(drop)
+    http.must_put(path, body.to_string()).await?;
+    Ok(())
 }

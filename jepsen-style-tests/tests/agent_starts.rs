@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
 use jepsen_style_tests::process::{Process, free_ports};
 use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::{Failure, Limit, Result};
@@ -42,7 +42,7 @@ impl Agent {
     }
 
     fn http(&self, port: u16) -> Result<Http> {
-        Http::new(&format!("http://{}:{port}", self.ip))
+        Ok(Http::new(&format!("http://{}:{port}", self.ip))?)
     }
 
     fn log(&self) -> String {
@@ -61,16 +61,17 @@ impl Agent {
                 && answer.status == 200
                 && answer.body.len() > 2
             {
-                return Ok(answer.body.trim_matches('"').to_owned());
+                return Ok(answer.text().trim_matches('"').to_owned());
             }
             limit.pause(|| format!("a leader\n{}", self.log())).await?;
         }
     }
 
     /// Waits until an answer of its is as wanted.
-    async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let seen = self.http(8500).expect("it has an address").wait_for(path, PATIENCE, wanted);
-        seen.await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool + Send + Sync) -> Value {
+        let http = self.http(8500).expect("it has an address");
+        let seen = http.wait_for(path, PATIENCE, wanted).await;
+        seen.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 }
 
@@ -324,7 +325,7 @@ async fn a_client_agent_speaks_for_its_host() {
     let path = format!("/v1/kv/large%20key?raw&index={index}&wait=60s");
     let poll = tokio::spawn({
         let here = here.clone();
-        async move { here.get(&path).await.map(|answer| answer.body) }
+        async move { here.get(&path).await.map(|answer| answer.text()) }
     });
     there.must_put("/v1/kv/large%20key", "changed").await.unwrap();
     assert_eq!(poll.await.unwrap().unwrap(), "changed");

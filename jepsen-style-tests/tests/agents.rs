@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
 use jepsen_style_tests::process::{Process, free_ports};
 use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::{Cluster, Failure, Result};
@@ -48,7 +48,7 @@ impl Host {
         let mut seen = Vec::new();
         for server in &self.servers {
             let answer = server.get(&path).await?;
-            seen.push((answer.status, answer.body));
+            seen.push((answer.status, answer.text()));
         }
         assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "servers disagree: {seen:?}");
         Ok(seen.remove(0))
@@ -185,7 +185,7 @@ async fn reload(agent: &Agent) -> Result<()> {
     let about = http.must_get("/v1/agent/self").await?;
     assert_eq!(about["Config"]["NodeName"], "node-a");
     let nodes = http.get("/v1/catalog/nodes").await?;
-    assert_eq!(nodes.known_leader, Some(true));
+    assert_eq!(nodes.known_leader(), Some(true));
     assert!(nodes.require_index()? >= 2);
     let checks = http.must_get("/v1/health/node/node-a").await?;
     assert!(checks.to_string().contains("serfHealth"));
@@ -206,7 +206,7 @@ async fn reload(agent: &Agent) -> Result<()> {
     agent.define(json!([{"name": "api"}, {"nope": 1}]))?;
     let refused = http.put("/v1/agent/reload", "").await?;
     assert_eq!(refused.status, 500);
-    assert!(refused.body.contains("unknown field"), "{}", refused.body);
+    assert!(refused.text().contains("unknown field"), "{}", refused.text());
     agent.has(&["mine", "web"]).await?;
     agent.define(json!([{"name": "api"}]))?;
     agent.process.signal(Signal::SIGHUP)?;

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::http::Http;
-use jepsen_style_tests::raw::{Answer, Raw, Request};
+use jepsen_style_tests::http::{Answer, Http, Method};
+use jepsen_style_tests::raw::{Raw, Request};
 use jepsen_style_tests::{Cluster, Failure, Result};
 use serde_json::{Value, json};
 
@@ -35,13 +35,13 @@ impl Nodes {
     }
 
     async fn get(&self, path: &str) -> Result<Value> {
-        self.next().must_get(path).await
+        Ok(self.next().must_get(path).await?)
     }
 
     async fn put(&self, path: &str, body: &Value) -> Result<(u16, String)> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = self.next().put(path, body).await?;
-        Ok((answer.status, answer.body))
+        Ok((answer.status, answer.text()))
     }
 
     async fn must_put(&self, path: &str, body: &Value) -> Result<String> {
@@ -197,8 +197,8 @@ async fn ids(nodes: &Nodes) -> Result<()> {
         assert_eq!(beat.status, 200, "{id:?}: {}", beat.text());
         let shown = nodes.raw(Request::get(format!("/v1/agent/service/{path}"))).await?;
         assert_eq!(
-            shown.json().map(|shown| shown["ID"].clone()),
-            Some(json!(id)),
+            shown.json::<Value>().map(|shown| shown["ID"].clone())?,
+            json!(id),
             "{}",
             shown.text()
         );
@@ -221,9 +221,8 @@ async fn ids(nodes: &Nodes) -> Result<()> {
 
 async fn queries(nodes: &Nodes) -> Result<()> {
     let create = async |body: Value| -> Result<(u16, String)> {
-        let answer =
-            nodes.next().send(reqwest::Method::POST, "/v1/query", body.to_string().into()).await?;
-        Ok((answer.status, answer.body))
+        let answer = nodes.next().send(Method::POST, "/v1/query", body.to_string().into()).await?;
+        Ok((answer.status, answer.text()))
     };
     let template = |service: &str| json!({"Template": {"Type": "name_prefix_match"}, "Service": {"Service": service}});
     let (status, body) = create(json!({"Name": "static", "Service": {"Service": "web"}})).await?;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{AnswerExt as _, Http, Method};
 use jepsen_style_tests::{Cluster, Result};
-use reqwest::Method;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -220,7 +219,7 @@ async fn visible(node: &Http) -> Result<Vec<(&'static str, Option<u64>, Value)>>
         "/v1/health/service/web",
     ] {
         let answer = node.get(path).await?;
-        seen.push((path, answer.index, answer.json()?));
+        seen.push((path, answer.index(), answer.value()?));
     }
     Ok(seen)
 }
@@ -265,23 +264,23 @@ async fn ask(node: &Http, Case(method, path, body, status, text, _): &Case) -> O
     };
     let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
     let verb = Method::from_bytes(method.as_bytes()).expect("the table holds methods");
-    let answer = match node.send(verb, path, body).await {
+    let answer = match node.send(verb, path, body.into()).await {
         Ok(answer) => answer,
         Err(no_answer) => return Some(format!("{method} {path} {shown}: {no_answer:?}")),
     };
     let is_text_right = match text {
         Equals(text) => answer.body == *text,
-        Begins(text) => answer.body.starts_with(text),
+        Begins(text) => answer.body.starts_with(text.as_bytes()),
         Any => true,
     };
-    let is_allow_right = (answer.status == 405) == answer.allow.is_some();
+    let is_allow_right = (answer.status == 405) == answer.header("allow").is_some();
     let is_right = answer.status == *status && is_text_right && is_allow_right;
     (!is_right).then(|| {
         let expected = match text {
             Equals(text) | Begins(text) => *text,
             Any => "",
         };
-        let (got, body) = (answer.status, &answer.body);
+        let (got, body) = (answer.status, answer.text());
         format!("{method} {path} {shown}: expected {status} {expected:?}, got {got} {body:?}")
     })
 }

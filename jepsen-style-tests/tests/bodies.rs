@@ -11,6 +11,7 @@ use framing::{FRAMINGS, Framing};
 use jepsen_style_tests::http::Http;
 use jepsen_style_tests::raw::Raw;
 use jepsen_style_tests::{Cluster, Failure, Result};
+use serde_json::Value;
 
 /// The largest value of a key.
 const KV_BYTES_MAX: usize = 524_288;
@@ -77,7 +78,7 @@ async fn a_body_counts_whether_its_length_is_declared_or_not() {
 /// The id of the query that a case has made, or nothing.
 async fn query_id(raw: &Raw, digit: usize) -> Result<String> {
     let answer = raw.send(&jepsen_style_tests::raw::Request::get("/v1/query")).await?;
-    let queries = answer.json().unwrap_or_default();
+    let queries: Value = answer.json().unwrap_or_default();
     let name = format!("query-{digit}");
     let queries = queries.as_array().map(Vec::as_slice).unwrap_or_default();
     let found = queries.iter().find(|query| query["Name"] == name.as_str());
@@ -88,7 +89,7 @@ async fn snapshots_are_restored(raw: &Raw, base: &str) -> Result<()> {
     for framing in FRAMINGS {
         let saved = Framing::Length.send(raw, base, "GET", "/v1/snapshot", Vec::new()).await?;
         framing.send(raw, base, "PUT", "/v1/kv/later", b"later".to_vec()).await?;
-        let restored = framing.send(raw, base, "PUT", "/v1/snapshot", saved.body).await?;
+        let restored = framing.send(raw, base, "PUT", "/v1/snapshot", saved.body.to_vec()).await?;
         let later = Framing::Length.send(raw, base, "GET", "/v1/kv/later", Vec::new()).await?;
         if (restored.status, later.status) != (200, 404) {
             return Err(Failure::new(format!("{framing:?}: {restored:?}, then {later:?}")));
@@ -135,9 +136,9 @@ async fn no_body_grows_beyond_bounds_and_what_is_refused_says_which() {
         let growth::Case { what, method, path, body, status, words } = case;
         let method = method.parse().unwrap();
         let sent = body.len();
-        let answer = cluster.http(*id).send(method, &path, body).await.unwrap();
-        if answer.status != status || !answer.body.contains(words) {
-            let shown: String = answer.body.chars().take(200).collect();
+        let answer = cluster.http(*id).send(method, &path, body.into()).await.unwrap();
+        if answer.status != status || !answer.text().contains(words) {
+            let shown: String = answer.text().chars().take(200).collect();
             wrong.push(format!("{what} ({sent} bytes): {} {shown}", answer.status));
         }
         // Writes go on, through every server.

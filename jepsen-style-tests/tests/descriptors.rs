@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jepsen_style_tests::cluster::Options;
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{AnswerExt as _, Http};
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -41,8 +41,8 @@ async fn poll(address: &str, index: u64) -> Result<Option<TcpStream>> {
 
 async fn figure(node: &Http, name: &str) -> Result<u64> {
     // Its own connection, so one that is beyond the limit.
-    let fresh = Http::with_patience(node.base(), Duration::from_secs(10))?;
-    let figure = fresh.get("/metrics").await?.figure(name);
+    let fresh = Http::with_timeout(node.base(), Duration::from_secs(10))?;
+    let figure = fresh.get("/metrics").await?.metric(name);
     figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
 }
 
@@ -77,7 +77,7 @@ async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
         node.must_put(&format!("/v1/kv/written/{}", number % 50), "value").await.unwrap();
     }
     for node in &nodes {
-        let fresh = Http::with_patience(node.base(), Duration::from_secs(10)).unwrap();
+        let fresh = Http::with_timeout(node.base(), Duration::from_secs(10)).unwrap();
         assert_eq!(fresh.get("/readyz").await.unwrap().status, 200);
         assert_eq!(figure(node, "quorate_descriptors_max").await.unwrap(), DESCRIPTORS as u64);
         assert!(figure(node, "quorate_raft_snapshot_index").await.unwrap() >= 60);
@@ -90,7 +90,7 @@ async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
         assert!((1..20).contains(&lines), "{lines} lines of n{id} tell of refused connections");
     }
     drop(held);
-    let fresh = Http::with_patience(nodes[0].base(), Duration::from_secs(10)).unwrap();
+    let fresh = Http::with_timeout(nodes[0].base(), Duration::from_secs(10)).unwrap();
     let limit = Limit::new(Duration::from_secs(10));
     while fresh.get("/v1/kv/polled").await.unwrap().status != 200 {
         limit.pause(|| "places are given back".to_owned()).await.unwrap();

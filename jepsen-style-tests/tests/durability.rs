@@ -172,7 +172,7 @@ async fn is_told_of_a_loss(cluster: &mut Cluster, leader: u64) -> bool {
 /// Whether all `nodes` have removed entries behind `index` from their logs.
 async fn have_purged(nodes: &[Http], index: u64) -> Result<bool> {
     for node in nodes {
-        let purged = node.get("/metrics").await?.figure("quorate_raft_purged_index");
+        let purged = node.get("/metrics").await?.metric("quorate_raft_purged_index");
         if purged.ok_or_else(|| Failure::new("no figure of what was purged"))? <= index {
             return Ok(false);
         }

@@ -40,7 +40,7 @@ fn wait_for(dir: &Path, count: usize, limit: Duration) {
     let limit = Limit::new(limit);
     while servers(dir).len() != count {
         let missing = || format!("{count} servers: {:?} run", servers(dir));
-        limit.pause_blocking(missing).unwrap();
+        limit.pause_blocking(missing).expect("the servers start and end");
     }
 }
 

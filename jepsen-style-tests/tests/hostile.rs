@@ -17,7 +17,8 @@ mod words;
 use std::collections::BTreeMap;
 
 use dice::Dice;
-use jepsen_style_tests::raw::{Answer, Raw, Request};
+use jepsen_style_tests::http::Answer;
+use jepsen_style_tests::raw::{Raw, Request};
 use jepsen_style_tests::{Cluster, Result};
 use requests::Hostile;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::cluster::Voter;
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{Http, HttpExt as _};
 use jepsen_style_tests::process::Process;
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use serde_json::Value;
@@ -67,7 +67,7 @@ async fn write(node: &Http, prefix: &str) -> Vec<String> {
 async fn require_keys(node: &Http, keys: &[String]) -> Result<()> {
     for key in keys {
         let answer = node.get(&format!("/v1/kv/{key}?raw")).await?;
-        assert_eq!((answer.status, answer.body.as_str()), (200, "written"), "{key} is lost");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "written"), "{key} is lost");
     }
     Ok(())
 }

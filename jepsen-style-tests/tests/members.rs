@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{Http, HttpExt as _};
 use jepsen_style_tests::process::{Process, free_ports};
 use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::{Cluster, Limit, Options, Result};

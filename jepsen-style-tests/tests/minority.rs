@@ -50,7 +50,7 @@ async fn play(cluster: &mut Cluster, alone: u64) -> Result<()> {
     require_refusal("a later write", &late.await.expect("no panic")?);
     for read in [read, consistent] {
         let (answer, took) = read.await.expect("no panic")?;
-        assert_eq!((answer.status, answer.body.as_str()), (500, "No cluster leader"));
+        assert_eq!((answer.status, answer.text().as_str()), (500, "No cluster leader"));
         assert!(took >= HOLD && took <= HOLD + HOLD_SLACK, "held for {took:?}");
     }
     stale.await.expect("no panic")?;
@@ -78,7 +78,7 @@ async fn timed_get(node: Http, path: &str) -> Result<Timed> {
 
 fn require_refusal(what: &str, (answer, took): &Timed) {
     assert_eq!(answer.status, 500, "{what}: {answer:?}");
-    let says_so = answer.body == "No cluster leader" || answer.body.contains(UNKNOWN);
+    let says_so = answer.body == "No cluster leader" || answer.text().contains(UNKNOWN);
     assert!(says_so, "{what}: {answer:?}");
     assert!(*took <= HOLD + HOLD_SLACK, "{what} took {took:?}");
 }
@@ -88,7 +88,7 @@ async fn wait_until_no_leader(node: &Http) -> Result<()> {
     let limit = Limit::new(Duration::from_secs(6));
     loop {
         let answer = node.get("/v1/kv/known?stale").await?;
-        if answer.known_leader == Some(false) {
+        if answer.known_leader() == Some(false) {
             return Ok(());
         }
         limit.pause(|| format!("a lone node knows no leader: {answer:?}")).await?;
@@ -99,10 +99,10 @@ async fn stale_reads(node: Http) -> Result<()> {
     for path in ["/v1/kv/known?stale", "/v1/catalog/services?stale", "/v1/health/state/any?stale"] {
         for _ in 0..20 {
             let (answer, took) = timed_get(node.clone(), path).await?;
-            assert_eq!((answer.status, answer.known_leader), (200, Some(false)), "{path}");
+            assert_eq!((answer.status, answer.known_leader()), (200, Some(false)), "{path}");
             assert!(took <= AT_ONCE, "{path} took {took:?}");
         }
     }
-    assert_eq!(node.get("/v1/status/leader").await?.body.trim(), "\"\"");
+    assert_eq!(node.get("/v1/status/leader").await?.text().trim(), "\"\"");
     Ok(())
 }

@@ -18,7 +18,7 @@ async fn line(cluster: &Cluster, id: u64, words: &[&str]) -> Result<String> {
 }
 
 async fn figure(cluster: &Cluster, id: u64, name: &str) -> Result<u64> {
-    let figure = cluster.http(id).get("/metrics").await?.figure(name);
+    let figure = cluster.http(id).get("/metrics").await?.metric(name);
     figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
 }
 

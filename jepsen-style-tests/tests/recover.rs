@@ -57,7 +57,7 @@ async fn write_and_crash(cluster: &mut Cluster) -> Result<(u64, String)> {
 
 async fn last_entry(cluster: &Cluster, id: u64) -> Result<u64> {
     let metrics = cluster.probe(id).get("/metrics").await?;
-    let last = metrics.figure("quorate_raft_last_log_index");
+    let last = metrics.metric("quorate_raft_last_log_index");
     last.ok_or_else(|| Failure::new("no last entry in /metrics"))
 }
 

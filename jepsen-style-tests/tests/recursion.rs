@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use jepsen_style_tests::Cluster;
-use jepsen_style_tests::http::{Answer, Http};
+use jepsen_style_tests::http::{Answer, AnswerExt as _, Http, Method};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -46,7 +47,7 @@ async fn fill(nodes: &[Http], keys: usize) {
 /// Waits for a change of what has been seen now.
 async fn blocked(node: &Http, path: &str) -> JoinHandle<Answer> {
     let index = node.get(path).await.unwrap().require_index().unwrap();
-    let node = Http::with_patience(node.base(), PATIENCE).unwrap();
+    let node = Http::with_timeout(node.base(), PATIENCE).unwrap();
     let sign = if path.contains('?') { '&' } else { '?' };
     let path = format!("{path}{sign}index={index}&wait=90s");
     tokio::spawn(async move { node.get(&path).await.unwrap() })
@@ -61,7 +62,7 @@ async fn watch_vanish(node: Http, keys: usize) -> usize {
         if answer.status == 404 {
             return looks;
         }
-        let count = answer.json().unwrap().as_array().unwrap().len();
+        let count = answer.value().unwrap().as_array().unwrap().len();
         assert_eq!(count, keys, "a part of it is gone");
     }
 }
@@ -85,12 +86,6 @@ async fn is_whole(node: &Http, keys: usize) {
     assert_eq!(list[keys - 1]["Value"], STANDARD.encode("sixteen bytes..."));
 }
 
-async fn save(node: &Http) -> Vec<u8> {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client.get(format!("{}/v1/snapshot", node.base())).send().await.unwrap();
-    answer.bytes().await.unwrap().to_vec()
-}
-
 /// Deletes the prefix through one node while all are looked at.
 async fn delete_it(nodes: &[Http], keys: usize) {
     nodes[0].must_put("/v1/kv/other", "1").await.unwrap();
@@ -108,7 +103,7 @@ async fn delete_it(nodes: &[Http], keys: usize) {
         nodes.iter().map(|node| tokio::spawn(watch_vanish(node.clone(), keys))).collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let begin = Instant::now();
-    let answer = nodes[2].send(reqwest::Method::DELETE, "/v1/kv/tree/?recurse", Vec::new()).await;
+    let answer = nodes[2].send(Method::DELETE, "/v1/kv/tree/?recurse", Default::default()).await;
     assert_eq!(answer.unwrap().body, "true");
     println!("{keys} keys deleted in {:?}", begin.elapsed());
     for node in nodes {
@@ -120,7 +115,7 @@ async fn delete_it(nodes: &[Http], keys: usize) {
     for (path, query) in woken {
         let expected = if path.starts_with("tree") { 404 } else { 200 };
         let answer = query.await.unwrap();
-        assert_eq!(answer.status, expected, "{path}: {}", answer.body);
+        assert_eq!(answer.status, expected, "{path}: {}", answer.text());
     }
     for (path, query) in asleep {
         assert!(!query.is_finished(), "{path} was woken by what it does not watch");
@@ -132,13 +127,13 @@ async fn delete_it(nodes: &[Http], keys: usize) {
 }
 
 /// Restores the backup while others go on writing.
-async fn restore_it(nodes: &[Http], backup: Vec<u8>, keys: usize) {
+async fn restore_it(nodes: &[Http], backup: Bytes, keys: usize) {
     let before = index_of(&nodes[0], "/v1/kv/tree/?keys").await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let small = tokio::spawn(write_small(nodes[1].clone(), stopped));
     let begin = Instant::now();
     let answer = nodes[0].put("/v1/snapshot", backup).await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
     println!("{keys} keys restored in {:?}", begin.elapsed());
     stop.send(true).unwrap();
     println!("the longest small write took {:?}", small.await.unwrap());
@@ -154,12 +149,12 @@ async fn a_deleted_prefix_is_gone_at_once_and_everywhere_and_can_be_restored() {
     let keys = keys();
     let mut cluster = Cluster::start(3).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
-    let patient = |node: &Http| Http::with_patience(node.base(), PATIENCE).unwrap();
+    let patient = |node: &Http| Http::with_timeout(node.base(), PATIENCE).unwrap();
     let nodes: Vec<Http> = nodes.iter().map(patient).collect();
     fill(&nodes, keys).await;
     nodes[0].must_put("/v1/kv/treetop", "stays").await.unwrap();
     is_whole(&nodes[1], keys).await;
-    let backup = save(&nodes[2]).await;
+    let backup = nodes[2].get("/v1/snapshot").await.unwrap().body;
     delete_it(&nodes, keys).await;
     restore_it(&nodes, backup, keys).await;
     cluster.converge().await.unwrap();
@@ -168,7 +163,7 @@ async fn a_deleted_prefix_is_gone_at_once_and_everywhere_and_can_be_restored() {
     let leader = cluster.leader().await.unwrap();
     cluster.kill(leader).unwrap();
     let survivor = &nodes[usize::try_from(cluster.others(leader)[0] - 1).unwrap()];
-    let answer = survivor.send(reqwest::Method::DELETE, "/v1/kv/?recurse", Vec::new()).await;
+    let answer = survivor.send(Method::DELETE, "/v1/kv/?recurse", Default::default()).await;
     assert_eq!(answer.unwrap().body, "true");
     cluster.start_all().unwrap();
     cluster.wait_all_ready().await.unwrap();

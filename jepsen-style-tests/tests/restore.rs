@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use jepsen_style_tests::http::{Answer, Http};
+use bytes::Bytes;
+use jepsen_style_tests::http::{Answer, AnswerExt as _, Http, Method};
 use jepsen_style_tests::{Cluster, Result};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -23,20 +24,14 @@ fn value(number: usize) -> Vec<u8> {
     value
 }
 
-async fn save(node: &Http) -> Result<Vec<u8>> {
-    let client = reqwest::Client::builder().no_proxy().build().map_err(|error| describe(&error))?;
-    let url = format!("{}/v1/snapshot", node.base());
-    let answer = client.get(url).send().await.map_err(|error| describe(&error))?;
-    assert_eq!(answer.headers()["content-type"], "application/x-gzip");
-    Ok(answer.bytes().await.map_err(|error| describe(&error))?.to_vec())
-}
-
-fn describe(error: &reqwest::Error) -> jepsen_style_tests::Failure {
-    jepsen_style_tests::Failure::new(error.to_string())
+async fn save(node: &Http) -> Result<Bytes> {
+    let answer = node.get("/v1/snapshot").await?;
+    assert_eq!(answer.header("content-type"), Some("application/x-gzip"));
+    Ok(answer.body)
 }
 
 async fn blocked(node: Http, path: &str, index: u64) -> Result<Answer> {
-    let node = Http::with_patience(node.base(), PATIENCE)?;
+    let node = Http::with_timeout(node.base(), PATIENCE)?;
     let sign = if path.contains('?') { '&' } else { '?' };
     Ok(node.get(&format!("{path}{sign}index={index}&wait=50s")).await?)
 }
@@ -54,7 +49,7 @@ async fn a_restored_backup_is_everywhere_and_wakes_everybody_and_no_index_falls(
 
     // Life goes on: something is changed, something is gone, something is new.
     nodes[1].must_put("/v1/kv/key/0", "changed").await.unwrap();
-    nodes[2].send(reqwest::Method::DELETE, "/v1/kv/key/1", Vec::new()).await.unwrap();
+    nodes[2].send(Method::DELETE, "/v1/kv/key/1", Default::default()).await.unwrap();
     nodes[0].must_put("/v1/kv/new", "1").await.unwrap();
     nodes[2].must_put("/v1/agent/service/deregister/kept", "").await.unwrap();
     let paths = [
@@ -79,14 +74,14 @@ async fn a_restored_backup_is_everywhere_and_wakes_everybody_and_no_index_falls(
 
     // What is no backup, or a damaged one, changes nothing.
     let (_, before) = cluster.converge().await.unwrap();
-    for damaged in [b"garbage".to_vec(), backup[..backup.len() / 2].to_vec()] {
+    for damaged in [Bytes::from_static(b"garbage"), backup.slice(..backup.len() / 2)] {
         let answer = nodes[2].put("/v1/snapshot", damaged).await.unwrap();
-        assert_eq!(answer.status, 500, "{}", answer.body);
+        assert_eq!(answer.status, 500, "{}", answer.text());
     }
     assert_eq!(cluster.converge().await.unwrap().1, before);
 
     let answer = nodes[2].put("/v1/snapshot", backup.clone()).await.unwrap();
-    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
     for (path, index, query) in waiting {
         let answer = query.await.unwrap().unwrap();
         assert!(answer.require_index().unwrap() > index, "{path} fell from {index}");

@@ -13,7 +13,7 @@ const LATE_MAX: Duration = Duration::from_millis(1_500);
 const LEADER_CHANGE_MAX: Duration = Duration::from_secs(5);
 
 async fn session(node: &Http, body: &str) -> Result<String> {
-    let answer = node.must_put("/v1/session/create", body).await?;
+    let answer = node.must_put("/v1/session/create", body.to_owned()).await?;
     let created: serde_json::Value = serde_json::from_str(&answer)?;
     let id = created["ID"].as_str().ok_or_else(|| Failure::new(format!("no id: {answer}")))?;
     Ok(id.to_owned())
@@ -21,7 +21,7 @@ async fn session(node: &Http, body: &str) -> Result<String> {
 
 async fn acquire(node: &Http, key: &str, session: &str) -> Result<bool> {
     let path = format!("/v1/kv/{key}?acquire={session}");
-    Ok(node.must_put(&path, session).await?.trim() == "true")
+    Ok(node.must_put(&path, session.to_owned()).await?.trim() == "true")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,7 +80,7 @@ async fn a_session_is_renewed_through_any_node_and_ends_at_twice_its_ttl() {
         assert!(after <= 2 * TTL + LATE_MAX, "it ended only after {after:?}");
     }
     let answer = survivors[0].put(&renew, "").await.unwrap();
-    assert_eq!((answer.status, answer.body), (404, format!("Session id '{id}' not found")));
+    assert_eq!((answer.status, answer.text()), (404, format!("Session id '{id}' not found")));
     println!("ended {looks:?} after the last renewal");
     cluster.finish().await.unwrap();
 }

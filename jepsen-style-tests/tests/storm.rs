@@ -117,7 +117,7 @@ async fn stream_values(nodes: Vec<Http>, mib_per_s: u64, stop: Arc<AtomicBool>) 
 
 async fn cluster_time_ms(node: &Http) -> u128 {
     let metrics = node.get("/metrics").await.expect("the server is up");
-    u128::from(metrics.figure("quorate_state_time_ms").expect("it is among the metrics"))
+    u128::from(metrics.metric("quorate_state_time_ms").expect("it is among the metrics"))
 }
 
 /// How many checks of the samples are critical.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::health::{beat, register};
-use jepsen_style_tests::http::{Answer, Http};
+use jepsen_style_tests::http::{Answer, AnswerExt as _, Http};
 use jepsen_style_tests::rounds::{is_long_run, rounds};
 use jepsen_style_tests::{Cluster, Failure, Result};
 use tokio::task::JoinHandle;
@@ -21,7 +21,7 @@ struct Blocked {
 impl Blocked {
     /// Sends it and gives it the time to begin waiting.
     async fn start(node: &Http, path: &str, index: u64, wait: &str) -> Result<Self> {
-        let node = Http::with_patience(node.base(), PATIENCE)?;
+        let node = Http::with_timeout(node.base(), PATIENCE)?;
         let sign = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{sign}index={index}&wait={wait}");
         let task = tokio::spawn(async move {
@@ -110,7 +110,7 @@ async fn writes_to_something_else_wake_nobody() {
         // One whose wait ends has seen nothing new either.
         let short = Blocked::start(&here, path, index, "100ms").await.unwrap();
         let (answer, _) = short.answer().await.unwrap();
-        assert_eq!((answer.status, answer.index), (200, Some(index)), "{path}");
+        assert_eq!((answer.status, answer.index()), (200, Some(index)), "{path}");
     }
     cluster.finish().await.unwrap();
 }
@@ -157,7 +157,7 @@ async fn blocked_queries_live_through_the_leaders_death() {
             let (answer, _) = query.answer().await.unwrap();
             assert_eq!(answer.status, 200);
             assert!(answer.require_index().unwrap() > index);
-            assert!(answer.body.contains("YWZ0ZXI="), "not the new value: {}", answer.body);
+            assert!(answer.text().contains("YWZ0ZXI="), "not the new value: {}", answer.text());
         }
         cluster.start_node(leader).unwrap();
         cluster.wait_ready(leader).await.unwrap();
@@ -175,7 +175,7 @@ async fn at_the_end_every_watcher_holds_the_last_value() {
     // next, which is where wake-ups get lost.
     let mut watchers = Vec::new();
     for number in 0..30 {
-        let node = Http::with_patience(nodes[number % 3].base(), PATIENCE).unwrap();
+        let node = Http::with_timeout(nodes[number % 3].base(), PATIENCE).unwrap();
         watchers.push(tokio::spawn(watch_until(node, "/v1/kv/raced", last)));
     }
     for value in 1..=last {
@@ -202,7 +202,7 @@ async fn watch_until(node: Http, path: &str, last: u32) -> Result<usize> {
         }
         (index, seen) = (new, seen + 1);
         let value =
-            answer.json()?[0]["Value"].as_str().and_then(jepsen_style_tests::load::decode_number);
+            answer.value()?[0]["Value"].as_str().and_then(jepsen_style_tests::load::decode_number);
         if value == Some(u64::from(last)) {
             return Ok(seen);
         }

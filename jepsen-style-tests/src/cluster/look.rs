@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Cluster, Condition, LEADER_LIMIT, READY_LIMIT};
+use crate::http::HttpExt as _;
 use crate::{Failure, Limit, Result};
 
 impl Cluster {
@@ -12,7 +13,7 @@ impl Cluster {
         loop {
             let said = match self.member(id).probe.get("/readyz").await {
                 Ok(answer) if answer.status == 200 => return Ok(()),
-                Ok(answer) => format!("{} {}", answer.status, answer.body),
+                Ok(answer) => format!("{} {}", answer.status, answer.text()),
                 Err(no_answer) => format!("{no_answer:?}"),
             };
             self.require_alive(id)?;
@@ -109,7 +110,7 @@ impl Cluster {
     /// Whom a node takes for the leader at present.
     pub async fn leader_according_to(&self, id: u64) -> Option<u64> {
         let answer = self.member(id).probe.get("/v1/status/leader").await.ok()?;
-        let address = answer.body.trim_matches(['"', '\n']).to_owned();
+        let address = answer.text().trim_matches(['"', '\n']).to_owned();
         self.everybody().find(|member| member.rpc() == address).map(|member| member.id)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU32;
 use super::{HTTP_PORT, PROBE_PATIENCE, RPC_PORT};
 use crate::disk::Disk;
 use crate::guardian::Guardian;
-use crate::http::Http;
+use crate::http::{Http, PATIENCE};
 use crate::{Failure, Result};
 
 /// What the harness has done to a node's process.
@@ -54,8 +54,8 @@ impl Member {
             ip,
             data: dir.join(format!("n{id}")),
             log: dir.join(format!("n{id}.log")),
-            http: Http::new(&base)?,
-            probe: Http::with_patience(&base, PROBE_PATIENCE)?,
+            http: Http::with_timeout(&base, PATIENCE)?,
+            probe: Http::with_timeout(&base, PROBE_PATIENCE)?,
             child: None,
             pid: Arc::default(),
             condition: Condition::Down,
@@ -79,8 +79,8 @@ impl Member {
     /// Gives it another address, from its next start on.
     pub(super) fn move_to(&mut self, ip: Ipv4Addr) -> Result<()> {
         let base = format!("http://{ip}:{HTTP_PORT}");
-        self.http = Http::new(&base)?;
-        self.probe = Http::with_patience(&base, PROBE_PATIENCE)?;
+        self.http = Http::with_timeout(&base, PATIENCE)?;
+        self.probe = Http::with_timeout(&base, PROBE_PATIENCE)?;
         self.ip = ip;
         Ok(())
     }

@@ -3,10 +3,10 @@
 //! A server that joins later is a guest: no client and no other fault aims at it, and the founding nodes
 //! do not know its address from their flags. It is part of the quorum all the same.
 
-use reqwest::Method;
 use serde_json::Value;
 
 use super::{Cluster, Condition, LEADER_LIMIT, Member, READY_LIMIT};
+use crate::http::Method;
 use crate::{Failure, Limit, Result};
 
 /// A line of `/v1/operator/raft/configuration`.
@@ -70,7 +70,7 @@ impl Cluster {
         for id in self.running() {
             match self.http(id).must_get("/v1/operator/raft/configuration").await {
                 Ok(document) => return voters(&document),
-                Err(error) => said = error,
+                Err(error) => said = error.into(),
             }
         }
         Err(said)
@@ -101,8 +101,8 @@ impl Cluster {
                 return Ok(());
             }
             // It is gone when the membership says so, whatever the answer is.
-            let answer = self.http(by).send(Method::DELETE, &path, Vec::new()).await?;
-            limit.pause(|| format!("DELETE {path}: {} {}", answer.status, answer.body)).await?;
+            let answer = self.http(by).send(Method::DELETE, &path, Default::default()).await?;
+            limit.pause(|| format!("DELETE {path}: {} {}", answer.status, answer.text())).await?;
         }
     }
 
@@ -115,7 +115,7 @@ impl Cluster {
             if answer.status == 200 && self.leader().await? == id {
                 return Ok(());
             }
-            limit.pause(|| format!("PUT {path}: {} {}", answer.status, answer.body)).await?;
+            limit.pause(|| format!("PUT {path}: {} {}", answer.status, answer.text())).await?;
         }
     }
 }

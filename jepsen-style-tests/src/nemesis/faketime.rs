@@ -238,7 +238,7 @@ pub(super) async fn hold_request(http: &Http, wait: Duration) -> Result<Duration
     let asked = Instant::now();
     let answer = http.get(&path).await?;
     if answer.status != 404 {
-        return Err(Failure::new(format!("GET {path}: {} {}", answer.status, answer.body)));
+        return Err(Failure::new(format!("GET {path}: {} {}", answer.status, answer.text())));
     }
     Ok(asked.elapsed())
 }

@@ -242,7 +242,7 @@ impl Nemesis for Partition {
 /// The term that a server is in.
 async fn term(ground: &Ground, id: u64) -> Option<u64> {
     let answer = ground.cluster.probe(id).get("/metrics").await.ok()?;
-    answer.figure("quorate_raft_term")
+    answer.metric("quorate_raft_term")
 }
 
 /// Each direction by itself: what the packet filter does to a datagram it does to every packet.

@@ -56,10 +56,10 @@ async fn look(Subject { id, probe, pid }: Subject, journal: Arc<Journal>) -> u64
 
 async fn read_figures(probe: &Http, sample: &mut Sample) {
     let Ok(answer) = probe.get("/metrics").await else { return };
-    sample.term = answer.figure("quorate_raft_term");
-    sample.leads = answer.figure("quorate_raft_is_leader").map(|leads| leads == 1);
-    sample.early_elections = answer.figure("quorate_raft_elections_after_leader_end_total");
-    sample.snapshot = answer.figure("quorate_raft_snapshot_index");
+    sample.term = answer.metric("quorate_raft_term");
+    sample.leads = answer.metric("quorate_raft_is_leader").map(|leads| leads == 1);
+    sample.early_elections = answer.metric("quorate_raft_elections_after_leader_end_total");
+    sample.snapshot = answer.metric("quorate_raft_snapshot_index");
 }
 
 async fn read_hash(probe: &Http, sample: &mut Sample) {

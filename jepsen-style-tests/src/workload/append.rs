@@ -140,7 +140,7 @@ async fn append(client: &mut Client, key: u64, seen: Seen, number: u64) {
 
 /// The lists of an answer by their keys; none if it has another shape.
 fn lists_in(answer: &Answer) -> Option<Vec<(u64, Seen)>> {
-    let entries: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
+    let entries: Vec<Value> = answer.json().ok()?;
     entries.iter().map(list_in).collect()
 }
 

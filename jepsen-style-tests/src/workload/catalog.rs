@@ -156,7 +156,7 @@ fn note_read(site: &Site, process: u64, key: u64, reply: &Reply) {
 /// The version of an instance in a look-up of either kind, none inside if it is absent; none if the
 /// answer has another shape, or the instance twice.
 fn version_in(answer: &Answer, id: &str) -> Option<Option<u64>> {
-    let entries: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
+    let entries: Vec<Value> = answer.json().ok()?;
     let by_health = |entry: &Value| entry["Service"]["ID"] == id;
     let by_catalog = |entry: &Value| entry["ServiceID"] == id;
     let mut of_this = entries.iter().filter(|entry| by_health(entry) || by_catalog(entry));
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn answer(body: &Value) -> Answer {
-        Answer::plain(200, body)
+        Answer::new(200, body.to_string())
     }
 
     #[test]

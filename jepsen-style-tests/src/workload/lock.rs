@@ -24,6 +24,7 @@ use super::{Judgement, Workload};
 use crate::checker::lock::{self, Event};
 use crate::client::{CLIENT_AT_THE_END, Call, Client, Outcome, Reply, Site};
 use crate::http::Answer;
+use crate::http::AnswerExt as _;
 use crate::record::Record;
 use crate::{Failure, Result};
 
@@ -184,7 +185,7 @@ async fn create(client: &mut Client) -> Option<Session> {
     let behavior = if deletes { "delete" } else { "release" };
     let body = json!({"TTL": ttl, "LockDelay": delay, "Behavior": behavior});
     let reply = send(client, Call::write("/v1/session/create", body.to_string())).await;
-    let id = reply.answer()?.json().ok()?["ID"].as_str()?.to_owned();
+    let id = reply.answer()?.value().ok()?["ID"].as_str()?.to_owned();
     let life_ms = LIFE.as_secs() * 1_000;
     let session = id.clone();
     let created = Event::Session { session, life_ms, delay_ms, deletes, call: reply.call };
@@ -253,7 +254,7 @@ fn seen_in(lock: u64, answer: &Answer) -> (Option<String>, u64) {
     if answer.status == 404 {
         return (None, 0);
     }
-    let listed = answer.json().unwrap_or_default();
+    let listed = answer.value().unwrap_or_default();
     entry_of(lock, &listed[0]).unwrap_or_else(|| (Some(UNREADABLE_HOLDER.to_owned()), UNREADABLE))
 }
 
@@ -271,7 +272,7 @@ fn values_in(answer: &Answer) -> Result<Vec<u64>> {
     if answer.status == 404 {
         return Ok(Vec::new());
     }
-    let keys: Vec<String> = serde_json::from_value(answer.json()?)?;
+    let keys: Vec<String> = serde_json::from_value(answer.value()?)?;
     let value = |key: &String| key.rsplit('/').next().and_then(|end| end.parse().ok());
     keys.iter()
         .map(|key| value(key).ok_or_else(|| Failure::new(format!("a strange key: {key}"))))
@@ -346,7 +347,7 @@ async fn write(client: &mut Client, lock: u64, session: &str, token: u64, value:
 
 /// The `ModifyIndex` of the guarded data after a transaction that was carried out.
 fn data_index(answer: &Answer) -> Option<u64> {
-    let results: Value = answer.json().ok()?;
+    let results: Value = answer.value().ok()?;
     results["Results"].as_array()?.iter().find_map(|result| {
         let entry = &result["KV"];
         entry["Key"].as_str()?.ends_with("/data").then(|| entry["ModifyIndex"].as_u64())?
@@ -389,7 +390,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer::plain(status, body)
+        Answer::new(status, body.to_owned())
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::checker::session::{self, Event};
 use crate::checker::weather::Weather;
 use crate::client::{Call, Client, Outcome, Site};
 use crate::http::Answer;
+use crate::http::AnswerExt as _;
 use crate::record::Record;
 
 /// The shortest that the API allows.
@@ -115,7 +116,7 @@ fn note(site: &Site, look: Look) {
 
 /// The numbers of the sessions in a list, in ascending order; nobody else creates any.
 fn listed_in(answer: &Answer) -> Option<Vec<u64>> {
-    let listed = answer.json().ok()?;
+    let listed = answer.value().ok()?;
     let number = |session: &serde_json::Value| {
         session["Name"].as_str()?.strip_prefix("session-")?.parse().ok()
     };
@@ -151,7 +152,7 @@ async fn create(client: &mut Client, session: u64) -> Option<String> {
     let position = any_position(client);
     let call = Call::write("/v1/session/create", body.to_string());
     let reply = client.send_to(position, call).await;
-    let id = reply.answer()?.json().ok()?["ID"].as_str()?.to_owned();
+    let id = reply.answer()?.value().ok()?["ID"].as_str()?.to_owned();
     let created = Event::Create { session, ttl_ms: TTL_MS, call: reply.call, ret: reply.end };
     client.site.journal.note(NAME, &created);
     Some(id)
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     fn listed(body: &str) -> Option<Vec<u64>> {
-        listed_in(&Answer::plain(200, body))
+        listed_in(&Answer::new(200, body.to_owned()))
     }
 
     #[test]

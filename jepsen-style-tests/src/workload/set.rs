@@ -147,7 +147,7 @@ fn members_in(answer: &Answer) -> Option<Vec<u64>> {
     if answer.status == 404 {
         return Some(Vec::new());
     }
-    let entries: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
+    let entries: Vec<Value> = answer.json().ok()?;
     let member = |entry: &Value| entry["Key"].as_str()?.rsplit('/').next()?.parse().ok();
     Some(entries.iter().map(|entry| member(entry).unwrap_or(UNREADABLE)).collect())
 }

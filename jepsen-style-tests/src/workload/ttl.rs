@@ -21,7 +21,7 @@ use crate::Result;
 use crate::checker::ttl::{self, Event};
 use crate::checker::weather::Weather;
 use crate::client::{Call, Client, Outcome, Site};
-use crate::http::Answer;
+use crate::http::{Answer, AnswerExt as _};
 use crate::record::Record;
 
 /// Of each ten operations per second, this many become services that live at the same time: each sends a
@@ -124,7 +124,7 @@ fn note(site: &Site, look: Look) {
 
 /// The lives whose checks are in the list. A check of a node names no service, and is nobody's life.
 fn critical_in(answer: &Answer) -> Option<Vec<u64>> {
-    let listed = answer.json().ok()?;
+    let listed = answer.value().ok()?;
     let mut lives = Vec::new();
     for check in listed.as_array()? {
         match check["ServiceID"].as_str()? {
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     fn critical(body: &str) -> Option<Vec<u64>> {
-        critical_in(&Answer::plain(200, body))
+        critical_in(&Answer::new(200, body.to_owned()))
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn note_total(site: &Site, client: u64, reply: &Reply) -> Option<Vec<Account>> {
 
 /// The accounts of a total; an answer that lacks some (409: one does not exist) has fewer.
 fn accounts_in(answer: &Answer) -> Vec<Account> {
-    let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let body: Value = answer.json().unwrap_or_default();
     let results = body["Results"].as_array().map_or(&[][..], Vec::as_slice);
     results.iter().filter_map(|result| account_in(&result["KV"]).ok()).collect()
 }

@@ -23,7 +23,7 @@ use crate::checker::restarts::Restarts;
 use crate::checker::watch::{self, DOUBT, Event, Family, QUERY_WAIT, QUERY_WAIT_MAX, WAKE_MAX};
 use crate::checker::weather::Weather;
 use crate::client::{CLIENT_AT_THE_END, CLIENTS_MAX, Call, Client, Outcome, Reply, Site};
-use crate::http::{Answer, PATIENCE};
+use crate::http::{Answer, AnswerExt as _, PATIENCE};
 use crate::record::Record;
 use crate::{Failure, Result};
 
@@ -200,10 +200,10 @@ fn path(family: Family, slot: Option<u64>) -> String {
 
 /// The index, slots and values of an answer, or what is wrong with it.
 fn readable(family: Family, answer: &Answer) -> Result<(u64, Vec<(u64, u64)>), String> {
-    let index = answer.index.filter(|index| *index > 0);
-    let index = index.ok_or_else(|| format!("X-Consul-Index is {:?}", answer.index))?;
+    let index = answer.index().filter(|index| *index > 0);
+    let index = index.ok_or_else(|| format!("X-Consul-Index is {:?}", answer.index()))?;
     let seen = seen_in(family, answer).ok_or_else(|| {
-        let excerpt: String = answer.body.chars().take(EXCERPT).collect();
+        let excerpt: String = answer.text().chars().take(EXCERPT).collect();
         format!("status {} with {excerpt:?}", answer.status)
     })?;
     Ok((index, seen))
@@ -220,7 +220,7 @@ fn seen_in(family: Family, answer: &Answer) -> Option<Vec<(u64, u64)>> {
     if answer.status == 404 && !is_service {
         return Some(Vec::new());
     }
-    let listed = answer.json().ok()?;
+    let listed = answer.value().ok()?;
     let seen = if is_service { slot_of_instance } else { slot_of_key };
     listed.as_array()?.iter().map(seen).collect()
 }
@@ -363,7 +363,7 @@ fn modify_index(answer: &Answer) -> Option<u64> {
     if answer.status == 404 {
         return Some(0);
     }
-    answer.json().ok()?[0]["ModifyIndex"].as_u64()
+    answer.value().ok()?[0]["ModifyIndex"].as_u64()
 }
 
 /// A transaction, because it tells the new index. Without a value the key is deleted.
@@ -378,7 +378,7 @@ fn swap(family: Family, slot: u64, index: u64, value: Option<u64>) -> Value {
 }
 
 fn swapped_index(answer: &Answer) -> Option<u64> {
-    answer.json().ok()?["Results"][0]["KV"]["ModifyIndex"].as_u64()
+    answer.value().ok()?["Results"][0]["KV"]["ModifyIndex"].as_u64()
 }
 
 async fn register_instances(mut client: Client, family: Family) {

@@ -1,10 +1,10 @@
 //! One request, framed in each of the ways that HTTP has.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jepsen_style_tests::raw::{Answer, Raw, Request};
+use jepsen_style_tests::http::Answer;
+use jepsen_style_tests::raw::{Raw, Request};
 use jepsen_style_tests::{Failure, Result};
 use tokio::net::TcpStream;
 
@@ -73,5 +73,5 @@ async fn over_http2(base: &str, method: &str, path: &str, mut body: Vec<u8>) -> 
         body.extend_from_slice(&piece);
     }
     connection.abort();
-    Ok(Answer { status, headers: BTreeMap::new(), body })
+    Ok(Answer::new(status, body))
 }

@@ -2,7 +2,7 @@
 //!
 //! A status 500 is an answer that the documentation knows, or it is a fault of ours.
 
-use jepsen_style_tests::raw::Answer;
+use jepsen_style_tests::http::Answer;
 
 /// How the documented sentences of status 500 begin.
 const INTERNAL: &[&str] = &[

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jepsen_style_tests::raw::{Answer, Request};
+use jepsen_style_tests::http::Answer;
+use jepsen_style_tests::raw::Request;
 use serde_json::{Value, json};
 
 use super::answers::{Body, Expected, path_fate};
@@ -250,7 +251,7 @@ impl Operation {
     pub(crate) fn run(&self, model: &mut Model, answer: &Answer, ledger: &Ledger) -> Expected {
         let is_index = |stamp, index| ledger.index_of(stamp) == Some(index);
         let fresh = || {
-            let shown = answer.json().unwrap_or_default();
+            let shown = answer.json::<Value>().unwrap_or_default();
             shown["ID"].as_str().unwrap_or("none").to_owned()
         };
         match self {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::raw::{Answer, Raw, Request};
+use jepsen_style_tests::http::Answer;
+use jepsen_style_tests::raw::{Raw, Request};
 use jepsen_style_tests::{Cluster, Failure, Result};
 use serde_json::Value;
 
@@ -127,7 +128,7 @@ impl Run {
     }
 
     fn count(&mut self, operation: &Operation, answer: &Answer, is_changed: bool) {
-        let is_false = answer.body == b"false";
+        let is_false = answer.body == "false";
         let count = self.counts.entry(operation.kind()).or_default();
         count.run += 1;
         let found = matches!(operation, Operation::Read(_)) && answer.body.len() > 2;
@@ -260,7 +261,7 @@ fn agrees(answer: &Answer, expected: &Expected, ledger: &mut Ledger) -> Result<(
     if answer.status != expected.status {
         return Err(format!("status {} instead of {}", answer.status, expected.status));
     }
-    let json = || answer.json().ok_or("the body is no JSON");
+    let json = || answer.json().map_err(|_| "the body is no JSON");
     match &expected.body {
         Body::Any => Ok(()),
         Body::Empty if answer.body.is_empty() => Ok(()),
@@ -282,7 +283,7 @@ fn agrees(answer: &Answer, expected: &Expected, ledger: &mut Ledger) -> Result<(
 /// A read before the run: its body and its index.
 async fn look(node: &Raw, target: &str) -> Result<(Value, u64)> {
     let answer = node.send(&Request::get(target)).await?;
-    let body = answer.json().unwrap_or_default();
+    let body: Value = answer.json().unwrap_or_default();
     let index = answer.index().ok_or_else(|| Failure::new(format!("{target}: no index")))?;
     Ok((body, index))
 }
