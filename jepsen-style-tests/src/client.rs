@@ -2,12 +2,12 @@
 //! pace, is patient, never repeats a request, and writes down every one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rand::SeedableRng as _;
+use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::Failure;
 use crate::http::{Answer, Error, Http, Method};
@@ -21,6 +21,10 @@ pub const CLIENTS_MAX: u64 = 10_000;
 pub const CLIENT_AT_THE_END: u64 = CLIENTS_MAX - 1;
 /// Who looks at the servers all the time, beside the clients.
 pub const OBSERVER: u64 = CLIENTS_MAX - 2;
+/// Numbers that a client can give out before they meet another's.
+const NUMBERS_PER_CLIENT: u64 = 1_000_000;
+/// The fractions of its multiples are spread evenly, wherever one begins and ends.
+const GOLDEN_RATIO: f64 = 0.618_033_988_75;
 
 /// What all clients of a run share.
 #[derive(Debug)]
@@ -31,13 +35,15 @@ pub struct Site {
     pub nodes: Vec<(u64, Http)>,
     /// Where everything is written down.
     pub journal: Arc<Journal>,
+    acknowledged_writes: AtomicUsize,
     stop: AtomicBool,
 }
 
 impl Site {
     /// The world of a run's clients.
     pub fn new(plan: Plan, nodes: Vec<(u64, Http)>, journal: Arc<Journal>) -> Self {
-        Self { plan, nodes, journal, stop: AtomicBool::new(false) }
+        let (acknowledged_writes, stop) = Default::default();
+        Self { plan, nodes, journal, acknowledged_writes, stop }
     }
 
     /// The moment, on the run's clock.
@@ -62,6 +68,9 @@ impl Site {
             Outcome::Answered(_) => String::new(),
             Outcome::NoEffect(why) | Outcome::Unknown(why) => why.clone(),
         };
+        if call.is_write && end == Ending::Answered {
+            self.acknowledged_writes.fetch_add(1, Ordering::Relaxed);
+        }
         self.journal.request(&RequestLine {
             client,
             node: *node,
@@ -83,6 +92,11 @@ impl Site {
             replies.push(self.send(CLIENT_AT_THE_END, position, Call::read(path)).await);
         }
         replies
+    }
+
+    /// How many writes have been answered as the API promises.
+    pub fn acknowledged_writes(&self) -> usize {
+        self.acknowledged_writes.load(Ordering::Relaxed)
     }
 
     /// Tells the clients to end, after the request that they wait for.
@@ -126,6 +140,16 @@ impl Reply {
         match &self.outcome {
             Outcome::Answered(answer) => Some(answer),
             Outcome::NoEffect(_) | Outcome::Unknown(_) => None,
+        }
+    }
+
+    /// What `read` finds in the answer, and when it came; none of both if the outcome is unknown. Nothing at all if it
+    /// is known to have had no effect.
+    pub fn settled<T>(&self, read: impl FnOnce(&Answer) -> T) -> Option<(Option<T>, Option<u64>)> {
+        match &self.outcome {
+            Outcome::Answered(answer) => Some((Some(read(answer)), Some(self.end))),
+            Outcome::NoEffect(_) => None,
+            Outcome::Unknown(_) => Some((None, None)),
         }
     }
 
@@ -203,6 +227,7 @@ pub struct Client {
     pub rng: ChaCha8Rng,
     home: usize,
     lives: u64,
+    last_number: u64,
     pace: Duration,
     turns: Interval,
 }
@@ -212,12 +237,16 @@ impl Client {
     pub fn new(number: u64, site: Arc<Site>) -> Self {
         let plan = &site.plan;
         let pace = Duration::from_secs(plan.clients).div_f64(plan.rate.max(1) as f64);
-        let mut turns = tokio::time::interval(pace);
+        // Spread the first turns of all clients over one pace: writes that came in waves would leave pauses that are
+        // longer than an election.
+        let begin = pace.mul_f64((number as f64 * GOLDEN_RATIO).fract());
+        let mut turns = tokio::time::interval_at(Instant::now() + begin, pace);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let rng =
             ChaCha8Rng::seed_from_u64(plan.seed.wrapping_mul(CLIENTS_MAX).wrapping_add(number));
         let home = usize::try_from(number).unwrap_or(0);
-        Self { number, site, rng, home, lives: 0, pace, turns }
+        let last_number = number * NUMBERS_PER_CLIENT;
+        Self { number, site, rng, home, lives: 0, last_number, pace, turns }
     }
 
     /// Waits for the client's next turn; false when the run is over.
@@ -229,6 +258,17 @@ impl Client {
     /// The time between two turns.
     pub fn pace(&self) -> Duration {
         self.pace
+    }
+
+    /// A number that nobody else gives out, and not 0.
+    pub fn fresh_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// The position of any server.
+    pub fn any_position(&mut self) -> usize {
+        self.rng.random_range(0..self.site.nodes.len())
     }
 
     /// The position of the client's own server.
@@ -250,6 +290,12 @@ impl Client {
     /// Sends a request to the client's own server.
     pub async fn send(&self, call: Call<'_>) -> Reply {
         self.send_to(self.home, call).await
+    }
+
+    /// Sends a request to any server.
+    pub async fn send_anywhere(&mut self, call: Call<'_>) -> Reply {
+        let position = self.any_position();
+        self.send_to(position, call).await
     }
 
     /// Sends a request to the server at a position.
@@ -282,5 +328,19 @@ fn classify(result: Result<Answer, Error>, accepts: &[u16]) -> (Ending, Outcome)
                 true => (Ending::Unknown, Outcome::Unknown(why)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_that_leaves_it_open_is_unknown() {
+        let end = |status, body: &str| classify(Ok(Answer::new(status, body.to_owned())), &[200]).0;
+        assert_eq!(end(200, "false"), Ending::Answered);
+        assert_eq!(end(500, "No cluster leader"), Ending::Refused);
+        assert_eq!(end(500, "outcome unknown: ..."), Ending::Unknown);
+        assert_eq!(end(503, ""), Ending::Refused);
     }
 }

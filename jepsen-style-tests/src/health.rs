@@ -1,19 +1,22 @@
 //! Services that heartbeat, and observers that look at their health on every node all the time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::http::Http;
-use crate::{Cluster, Failure, Limit, Result};
+use crate::client::Site;
+use crate::history::Clock;
+use crate::http::{Answer, AnswerExt as _, Http};
+use crate::load::{self, Volume};
+use crate::workload::observe::{Look, Observation};
+use crate::{Cluster, Limit, Result};
 
 /// An observer looks this often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// And waits this long for an answer: a paused node gives none.
-const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// A heartbeat that failed is tried at the next node after this.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -32,7 +35,8 @@ pub async fn register(
     }
     let body =
         json!({"ID": id, "Name": service, "Address": "10.0.0.1", "Port": 80, "Check": check});
-    node.must_put("/v1/agent/service/register", body.to_string()).await.map(drop)
+    node.must_put("/v1/agent/service/register", body.to_string()).await?;
+    Ok(())
 }
 
 /// One acknowledged heartbeat.
@@ -54,54 +58,53 @@ pub async fn beat(node: &Http, id: &str) -> Result<Beat> {
 /// A service instance that heartbeats until it is dropped.
 #[derive(Debug)]
 pub struct Heartbeats {
-    aim: Arc<AtomicUsize>,
-    failed: Arc<AtomicUsize>,
-    sent: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// The position of the node that is asked.
+    aim: AtomicUsize,
+    failed: AtomicUsize,
+    acknowledged: AtomicUsize,
 }
 
 impl Heartbeats {
     /// Heartbeats at `nodes[0]`; when a node refuses, it goes on with the next one.
     pub fn start(nodes: Vec<Http>, id: &str, every: Duration) -> Self {
-        let (aim, failed, sent) = (Arc::default(), Arc::default(), Arc::default());
-        let id = id.to_owned();
-        let task = tokio::spawn({
-            let (aim, failed, sent) = (Arc::clone(&aim), Arc::clone(&failed), Arc::clone(&sent));
-            async move {
-                let (aim, failed, sent): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>) =
-                    (aim, failed, sent);
-                let mut turns = tokio::time::interval(every);
-                turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                loop {
-                    turns.tick().await;
-                    while beat(&nodes[aim.load(Ordering::Relaxed) % nodes.len()], &id)
-                        .await
-                        .is_err()
-                    {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                        aim.fetch_add(1, Ordering::Relaxed);
-                        tokio::time::sleep(RETRY).await;
-                    }
-                    sent.fetch_add(1, Ordering::Relaxed);
+        let (id, counts) = (id.to_owned(), Arc::<Counts>::default());
+        let shared = Arc::clone(&counts);
+        let task = tokio::spawn(async move {
+            let Counts { aim, failed, acknowledged } = &*shared;
+            let mut turns = tokio::time::interval(every);
+            turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                turns.tick().await;
+                while beat(&nodes[aim.load(Ordering::Relaxed) % nodes.len()], &id).await.is_err() {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    aim.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(RETRY).await;
                 }
+                acknowledged.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { aim, failed, sent, task }
+        Self { counts, task }
     }
 
     /// Goes on at `nodes[position]`.
     pub fn aim_at(&self, position: usize) {
-        self.aim.store(position, Ordering::Relaxed);
+        self.counts.aim.store(position, Ordering::Relaxed);
     }
 
     /// Heartbeats that were not acknowledged.
     pub fn failed(&self) -> usize {
-        self.failed.load(Ordering::Relaxed)
+        self.counts.failed.load(Ordering::Relaxed)
     }
 
     /// Heartbeats that were.
     pub fn acknowledged(&self) -> usize {
-        self.sent.load(Ordering::Relaxed)
+        self.counts.acknowledged.load(Ordering::Relaxed)
     }
 }
 
@@ -129,72 +132,60 @@ pub struct Sighting {
     pub answered: Instant,
 }
 
-/// Observers at every node, one with default and one with `?stale` reads each.
+/// Observers at every node, one with default and one with `?stale` reads each: a workload's own, whose requests are
+/// written down below the cluster's directory.
 #[derive(Debug)]
 pub struct Observers {
-    seen: Arc<Mutex<Vec<Sighting>>>,
-    looks: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<()>>,
+    site: Arc<Site>,
+    seen: Arc<Mutex<Seen>>,
+    tasks: JoinSet<Result<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    looks: usize,
+    changes: Vec<Sighting>,
+    /// What each observer saw last.
+    last: BTreeMap<(u64, bool), Vec<(String, String)>>,
 }
 
 impl Observers {
     /// Begins to look at the checks of `service`.
     pub fn start(cluster: &Cluster, service: &str) -> Result<Self> {
-        let seen: Arc<Mutex<Vec<Sighting>>> = Arc::default();
-        let looks: Arc<AtomicUsize> = Arc::default();
-        let stop: Arc<AtomicBool> = Arc::default();
-        let mut tasks = Vec::new();
-        for node in cluster.ids() {
-            for is_stale_read in [false, true] {
-                let mut observer = Observer {
-                    http: Http::with_timeout(cluster.http(node).base(), LOOK_PATIENCE)?,
-                    node,
-                    is_stale_read,
-                    path: format!(
-                        "/v1/health/checks/{service}{}",
-                        if is_stale_read { "?stale" } else { "" }
-                    ),
-                    last: Vec::new(),
-                };
-                let (seen, looks) = (Arc::clone(&seen), Arc::clone(&looks));
-                let stop = Arc::clone(&stop);
-                tasks.push(tokio::spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        if let Ok(new) = observer.look().await {
-                            looks.fetch_add(1, Ordering::Relaxed);
-                            lock(&seen).extend(new);
-                        }
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
-                }));
-            }
-        }
-        Ok(Self { seen, looks, stop, tasks })
+        // Impatient ones: a paused node does not answer.
+        let nodes = cluster.ids().into_iter().map(|id| (id, cluster.probe(id))).collect();
+        let volume = Volume { clients: 1, rate: 1 };
+        let (site, _) = load::site(cluster, "health", nodes, volume)?;
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let shared = Arc::clone(&seen);
+        let observation = Observation {
+            path: format!("/v1/health/checks/{service}"),
+            every: LOOK_EVERY,
+            listed_in: statuses_in,
+            note: move |site: &Site, look: Look<_>| lock(&shared).note(&site.journal.clock, look),
+        };
+        let mut tasks = JoinSet::new();
+        observation.start(&site, &mut tasks);
+        Ok(Self { site, seen, tasks })
     }
 
     /// How many looks were answered.
     pub fn looks(&self) -> usize {
-        self.looks.load(Ordering::Relaxed)
+        lock(&self.seen).looks
     }
 
     /// What was seen so far, changes only.
     pub fn sightings(&self) -> Vec<Sighting> {
-        lock(&self.seen).clone()
+        lock(&self.seen).changes.clone()
     }
 
     /// The first sighting of `id` in `status` by each observer that saw it.
     pub fn first(&self, id: &str, status: &str) -> Vec<Sighting> {
-        let mut first: Vec<Sighting> = Vec::new();
-        for sighting in self.sightings() {
-            let is_new = !first
-                .iter()
-                .any(|f| (f.node, f.is_stale_read) == (sighting.node, sighting.is_stale_read));
-            if sighting.id == id && sighting.status == status && is_new {
-                first.push(sighting);
-            }
-        }
-        first
+        let mut observers = BTreeSet::new();
+        let mut seen = self.sightings();
+        seen.retain(|s| s.id == id && s.status == status);
+        seen.retain(|s| observers.insert((s.node, s.is_stale_read)));
+        seen
     }
 
     /// Waits until every observer has seen `id` in `status`.
@@ -209,55 +200,60 @@ impl Observers {
 
 impl Drop for Observers {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.site.stop();
     }
 }
 
-struct Observer {
-    http: Http,
-    node: u64,
-    is_stale_read: bool,
-    path: String,
-    last: Vec<(String, String)>,
+/// The instances of a list of checks, each with its status.
+fn statuses_in(answer: &Answer) -> Option<Vec<(String, String)>> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let status = |check: &Value| Some((text(&check["ServiceID"])?, text(&check["Status"])?));
+    answer.value().ok()?.as_array()?.iter().map(status).collect()
 }
 
-impl Observer {
-    async fn look(&mut self) -> Result<Vec<Sighting>> {
-        let asked = Instant::now();
-        let checks = self.http.must_get(&self.path).await?;
-        let answered = Instant::now();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let now: Vec<_> = checks
-            .as_array()
-            .ok_or_else(|| Failure::new("checks are no list"))?
-            .iter()
-            .map(|check| (text(&check["ServiceID"]), text(&check["Status"])))
-            .collect();
-        let gone = self
-            .last
-            .iter()
-            .filter(|(id, _)| !now.iter().any(|(other, _)| other == id))
-            .map(|(id, _)| (id.clone(), "gone".to_owned()));
-        let new = now
-            .iter()
-            .filter(|entry| !self.last.contains(entry))
-            .cloned()
-            .chain(gone)
-            .map(|(id, status)| Sighting {
-                node: self.node,
-                is_stale_read: self.is_stale_read,
-                id,
-                status,
-                asked,
-                answered,
-            })
-            .collect();
-        self.last = now;
-        Ok(new)
+impl Seen {
+    fn note(&mut self, clock: &Clock, look: Look<Vec<(String, String)>>) {
+        let Look { node, stale, call, ret, listed } = look;
+        let Some(now) = listed else { return };
+        self.looks += 1;
+        let last = self.last.insert((node, stale), now.clone()).unwrap_or_default();
+        let is_gone = |id: &String| !now.iter().any(|(other, _)| other == id);
+        let gone = last.iter().filter(|(id, _)| is_gone(id));
+        let gone = gone.map(|(id, _)| (id.clone(), "gone".to_owned()));
+        let new = now.iter().filter(|entry| !last.contains(entry)).cloned();
+        self.changes.extend(new.chain(gone).map(|(id, status)| Sighting {
+            node,
+            is_stale_read: stale,
+            id,
+            status,
+            asked: clock.instant(call),
+            answered: clock.instant(ret),
+        }));
     }
 }
 
-/// What an observer wrote down stays true when another test thread panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// What was seen stays true when another test thread panics.
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_seen_once_and_what_vanishes_is_gone() {
+        let mut seen = Seen::default();
+        let mut look = |listed: &[(&str, &str)]| {
+            let listed = listed.iter().map(|(id, status)| ((*id).into(), (*status).into()));
+            let listed = Some(listed.collect());
+            seen.note(&Clock::default(), Look { node: 1, stale: false, call: 1, ret: 2, listed });
+            seen.changes.iter().map(|s| format!("{} {}", s.id, s.status)).collect::<Vec<_>>()
+        };
+        assert_eq!(look(&[("a", "passing")]), ["a passing"]);
+        assert_eq!(look(&[("a", "passing")]), ["a passing"]);
+        assert_eq!(look(&[("a", "critical")]), ["a passing", "a critical"]);
+        assert_eq!(look(&[]), ["a passing", "a critical", "a gone"]);
+        assert_eq!(seen.looks, 4);
+    }
 }

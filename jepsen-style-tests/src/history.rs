@@ -7,15 +7,10 @@
 //! anything was sent) is not in a history at all.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-
-use crate::{Failure, Result};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +79,17 @@ impl Default for Clock {
 }
 
 impl Clock {
+    /// A moment, on this clock.
+    pub fn at(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.start);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment as an instant.
+    pub fn instant(&self, moment: u64) -> Instant {
+        self.start + Duration::from_nanos(moment)
+    }
+
     /// Nanoseconds since the clock was made; larger than any answer before.
     pub fn now(&self) -> u64 {
         // 584 years of nanoseconds fit.
@@ -107,28 +113,6 @@ pub fn by_key(history: &[Operation]) -> BTreeMap<u64, Vec<&Operation>> {
     keys
 }
 
-/// Writes a history as JSON lines.
-pub fn write_lines(path: &Path, history: &[Operation]) -> Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    for operation in history {
-        serde_json::to_writer(&mut file, operation)?;
-        file.write_all(b"\n")?;
-    }
-    file.flush()?;
-    Ok(())
-}
-
-/// Reads what [`write_lines`] wrote; fails with the number of a line that is no operation.
-pub fn read_lines(path: &Path) -> Result<Vec<Operation>> {
-    let mut history = Vec::new();
-    for (number, line) in BufReader::new(File::open(path)?).lines().enumerate() {
-        let operation = serde_json::from_str(&line?)
-            .map_err(|error| Failure::new(format!("line {}: {error}", number + 1)))?;
-        history.push(operation);
-    }
-    Ok(history)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,21 +132,6 @@ mod tests {
         let line = serde_json::to_string(&Operation { index: Some(9), ..operation }).unwrap();
         assert!(line.ends_with(r#""ret":456,"index":9}"#), "{line}");
         assert_eq!(serde_json::from_str::<Operation>(&line).unwrap().index, Some(9));
-    }
-
-    #[test]
-    fn a_history_survives_its_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let history: Vec<Operation> = vec![serde_json::from_str(LINE).unwrap(); 3];
-        write_lines(file.path(), &history).unwrap();
-        assert_eq!(read_lines(file.path()).unwrap(), history);
-    }
-
-    #[test]
-    fn a_line_that_is_no_operation_is_named() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("{LINE}\n{{}}\n")).unwrap();
-        assert!(read_lines(file.path()).unwrap_err().to_string().starts_with("line 2:"));
     }
 
     #[test]

@@ -92,6 +92,13 @@ impl Record {
             .collect()
     }
 
+    /// How many writes and additions took effect, as their clients were told.
+    pub fn writes_that_took_effect(&self) -> usize {
+        let is_write = |f: &str| matches!(f, "add" | "write" | "cas");
+        let took = |line: &&Value| line["ok"] == true && line["f"].as_str().is_some_and(is_write);
+        self.history.iter().filter(took).count()
+    }
+
     /// How many operations were written down.
     pub fn operations(&self) -> usize {
         self.history.len()

@@ -16,9 +16,8 @@ use std::time::{Duration, Instant};
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use tokio::task::JoinSet;
 
-use crate::client::{Client, Site};
+use crate::client::Site;
 use crate::cluster::{Cluster, Options};
 use crate::journal::{Fault, Journal};
 use crate::nemesis::{self, Ground, Nemesis};
@@ -33,8 +32,6 @@ pub const WARM_UP: Duration = Duration::from_millis(2_500);
 const CALM_MS: std::ops::Range<u64> = 1_000..2_000;
 /// A fault is begun only if there is this much time for it beside its hold.
 const ROOM: Duration = Duration::from_millis(1_500);
-/// Clients are patient; one that is not done this long after the end is a failure of the harness.
-const CLIENTS_LIMIT: Duration = Duration::from_secs(40);
 /// Signals by which a process ends itself that went wrong: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV.
 const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
 
@@ -135,18 +132,12 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     async fn perform(&mut self, workload: &Arc<dyn Workload>) -> Result<()> {
-        let mut clients = JoinSet::new();
         self.ending.began = self.site.now();
-        for number in 0..self.site.plan.clients {
-            let client = Client::new(number, Arc::clone(&self.site));
-            let workload = Arc::clone(workload);
-            clients.spawn(async move { workload.work(client).await });
-        }
+        let clients = workload::start(workload, &self.site);
         let faults = self.faults().await;
         self.ending.stopped = self.site.now();
-        self.site.stop();
         self.watcher.say("waiting for the last answers");
-        join(clients).await?;
+        workload::stop(&self.site, clients).await?;
         faults?;
         self.require_live().await?;
         if self.ending.not_live.is_empty() {
@@ -281,17 +272,4 @@ impl Stage<'_> {
         }
         Ok(())
     }
-}
-
-/// Waits for the clients. One that failed or hangs is the harness' own trouble.
-async fn join(mut clients: JoinSet<Result<()>>) -> Result<()> {
-    let all = async {
-        while let Some(ended) = clients.join_next().await {
-            ended.map_err(|error| Failure::new(format!("a client: {error}")))??;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(CLIENTS_LIMIT, all)
-        .await
-        .map_err(|_| Failure::new(format!("clients were not done within {CLIENTS_LIMIT:?}")))?
 }

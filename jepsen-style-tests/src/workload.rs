@@ -2,10 +2,11 @@
 
 pub mod append;
 pub mod catalog;
+pub mod counter;
 pub mod kv_register;
 mod lock;
 pub mod mixed;
-mod observe;
+pub(crate) mod observe;
 mod session;
 pub mod set;
 mod steps;
@@ -14,6 +15,7 @@ pub mod txn;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
@@ -23,6 +25,8 @@ use crate::checker::linear::Window;
 use crate::client::{Client, Site};
 use crate::record::Record;
 use crate::{Failure, Result};
+
+pub use steps::decode_number;
 
 /// What one checker says of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +58,20 @@ pub trait Workload: Send + Sync {
         Ok(())
     }
 
-    /// One client's work: a loop that ends when [`Client::turn`] says so. An error is one of the
-    /// harness; trouble with the servers is what is written down.
-    async fn work(&self, client: Client) -> Result<()>;
+    /// One client's work: a loop that ends when [`Client::turn`] says so, by itself a step in each turn. An error is
+    /// one of the harness; trouble with the servers is what is written down.
+    async fn work(&self, mut client: Client) -> Result<()> {
+        while client.turn().await {
+            self.step(&mut client).await;
+        }
+        Ok(())
+    }
+
+    /// One turn of a client: a request, or a read and the write that follows from it. Workloads of another shape, which
+    /// `mixed` cannot take steps from, have a [`Self::work`] of their own instead.
+    async fn step(&self, _client: &mut Client) {
+        unreachable!("{} works without steps", self.name())
+    }
 
     /// What must be read at the end, when everything has healed and every server is ready.
     async fn conclude(&self, _site: &Site) -> Result<()> {
@@ -78,19 +93,54 @@ pub trait Workload: Send + Sync {
     }
 }
 
-/// Waits for the parts of a client's work that go on side by side.
+impl std::fmt::Debug for dyn Workload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Waits for clients, or for the parts of a client's work that go on side by side.
 async fn join(mut parts: JoinSet<Result<()>>) -> Result<()> {
     while let Some(ended) = parts.join_next().await {
-        ended.map_err(|error| Failure::new(format!("a part of a client: {error}")))??;
+        ended.map_err(|error| Failure::new(format!("a client: {error}")))??;
     }
     Ok(())
+}
+
+/// Clients are patient; one that is not done this long after the end is a failure of the harness.
+const CLIENTS_LIMIT: Duration = Duration::from_secs(40);
+
+/// Starts all clients of a plan.
+pub fn start(workload: &Arc<dyn Workload>, site: &Arc<Site>) -> JoinSet<Result<()>> {
+    let mut clients = JoinSet::new();
+    for number in 0..site.plan.clients {
+        let client = Client::new(number, Arc::clone(site));
+        let workload = Arc::clone(workload);
+        clients.spawn(async move { workload.work(client).await });
+    }
+    clients
+}
+
+/// Tells the clients to end, and waits for their last answers.
+pub async fn stop(site: &Site, clients: JoinSet<Result<()>>) -> Result<()> {
+    site.stop();
+    tokio::time::timeout(CLIENTS_LIMIT, join(clients))
+        .await
+        .map_err(|_| Failure::new(format!("clients were not done within {CLIENTS_LIMIT:?}")))?
+}
+
+/// What cluster tests put under a fault: a set of keys and counters below `prefix`.
+pub fn set_and_counters(prefix: &str) -> Arc<dyn Workload> {
+    let parts: Vec<Arc<dyn Workload>> =
+        vec![Arc::new(set::Set::below(prefix)), Arc::new(counter::Counter::below(prefix))];
+    Arc::new(mixed::Mixed::of(parts))
 }
 
 /// All workloads, in the order of `list`.
 pub fn all() -> Vec<Arc<dyn Workload>> {
     vec![
         Arc::new(kv_register::KvRegister),
-        Arc::new(set::Set::default()),
+        Arc::new(set::Set::below("")),
         Arc::new(append::Append),
         Arc::new(txn::Txn),
         Arc::new(catalog::Catalog),

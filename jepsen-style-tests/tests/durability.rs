@@ -4,15 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::checker::{counter, linear, set};
-use jepsen_style_tests::history::Clock;
 use jepsen_style_tests::http::Http;
-use jepsen_style_tests::load::{Load, Plan, counters, members};
+use jepsen_style_tests::load::{CRASH, Load};
 use jepsen_style_tests::process::send_signal;
 use jepsen_style_tests::rounds::rounds;
+use jepsen_style_tests::workload::set_and_counters;
 use jepsen_style_tests::{Cluster, Failure, Limit, Result, skipped};
 use nix::sys::signal::Signal;
 
@@ -21,20 +19,11 @@ async fn every_acknowledged_write_survives_the_crash_of_all_nodes() {
     const WRITES_PER_ROUND: usize = 150;
     let mut cluster = Cluster::start(3).await.unwrap();
     let hashes = cluster.watch_hashes(Duration::from_millis(50));
-    let clock = Arc::new(Clock::default());
     let mut earlier = Vec::new();
     for round in 1..=rounds(5) {
-        let prefix = format!("round-{round}/");
-        let plan = Plan {
-            pace: Duration::from_millis(50),
-            setters: 30,
-            raisers: 20,
-            readers: 10,
-            ..Plan::failover(cluster.https(&cluster.ids()), &prefix)
-        };
-        let load = Load::start(&plan, Arc::clone(&clock));
+        let (ids, workload) = (cluster.ids(), set_and_counters(&format!("round-{round}/")));
+        let load = Load::start(&cluster, &ids, workload, CRASH).await.unwrap();
         load.wait_acknowledged(WRITES_PER_ROUND, Duration::from_secs(20)).await.unwrap();
-        let ids = cluster.ids();
         cluster.kill_all(&ids).unwrap();
         let traffic = load.stop().await.unwrap();
         let began = Instant::now();
@@ -43,20 +32,14 @@ async fn every_acknowledged_write_survives_the_crash_of_all_nodes() {
         println!(
             "round {round}: {} writes acknowledged, {} requests open at the crash, ready after {} ms",
             traffic.acknowledged_writes(),
-            traffic.failures().len(),
+            traffic.failures().unwrap().len(),
             began.elapsed().as_millis(),
         );
-        for node in cluster.https(&ids) {
-            set::check(&traffic.history, &members(&node, &prefix).await.unwrap()).require("set");
-            let ends = counters(&node, &prefix).await.unwrap();
-            counter::check(&traffic.history, &ends).require("counters");
-        }
-        linear::check(&traffic.history).require("registers");
-        earlier.push((prefix, traffic.history));
+        traffic.require_valid(&cluster).await.unwrap();
+        earlier.push(traffic);
     }
-    for (prefix, history) in earlier {
-        set::check(&history, &members(&cluster.http(1), &prefix).await.unwrap())
-            .require("at the end");
+    for traffic in earlier {
+        traffic.require_valid(&cluster).await.unwrap();
     }
     drop(hashes);
     cluster.finish().await.unwrap();

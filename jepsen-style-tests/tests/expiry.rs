@@ -1,6 +1,6 @@
 //! Expiry is never early and bounded late, whatever happens to the nodes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jepsen_style_tests::health::{Beat, Heartbeats, Observers, beat, register};
 use jepsen_style_tests::rounds::{is_long_run, rounds};

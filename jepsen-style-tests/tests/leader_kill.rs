@@ -5,13 +5,11 @@
 //! and holds it to the bars of the release; the short one is held to looser bars, because two busy cores
 //! and an unoptimised build stretch elections.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use jepsen_style_tests::checker::{counter, linear, set};
-use jepsen_style_tests::history::{Clock, Operation, write_lines};
-use jepsen_style_tests::load::{Failover, Load, Plan, Traffic, counters, members};
+use jepsen_style_tests::load::{FAILOVER, Failover, Load, Traffic};
 use jepsen_style_tests::rounds::{is_long_run, rounds};
+use jepsen_style_tests::workload::set_and_counters;
 use jepsen_style_tests::{Cluster, Result};
 
 /// A kill under less traffic than this proves little.
@@ -65,8 +63,9 @@ async fn play(way: Way, rounds: u32) -> Result<Vec<Failover>> {
             failover.gap.as_millis(),
             traffic.acknowledged_writes(),
         );
-        require_no_failure(&traffic);
-        judge(&cluster, &prefix, &traffic.history).await?;
+        require_no_failure(&traffic)?;
+        // Read through every node, the one that came back included.
+        traffic.require_valid(&cluster).await?;
         failovers.push(failover);
     }
     println!("time without a write, ms: {}", distribution(&failovers));
@@ -79,8 +78,8 @@ async fn play(way: Way, rounds: u32) -> Result<Vec<Failover>> {
 
 async fn one_round(cluster: &mut Cluster, way: Way, prefix: &str) -> Result<(Failover, Traffic)> {
     let leader = cluster.leader().await?;
-    let survivors = cluster.https(&cluster.others(leader));
-    let load = Load::start(&Plan::failover(survivors, prefix), Arc::new(Clock::default()));
+    let (survivors, workload) = (cluster.others(leader), set_and_counters(prefix));
+    let load = Load::start(cluster, &survivors, workload, FAILOVER).await?;
     tokio::time::sleep(WARM_UP).await;
     let moment = match way {
         Way::Kill => cluster.kill(leader)?,
@@ -95,30 +94,16 @@ async fn one_round(cluster: &mut Cluster, way: Way, prefix: &str) -> Result<(Fai
     }
     cluster.start_node(leader)?;
     cluster.wait_ready(leader).await?;
-    Ok((traffic.failover(moment), traffic))
+    Ok((traffic.failover(moment)?, traffic))
 }
 
-fn require_no_failure(traffic: &Traffic) {
-    let failures = traffic.failures();
+fn require_no_failure(traffic: &Traffic) -> Result<()> {
+    let failures = traffic.failures()?;
     for failure in failures.iter().take(10) {
-        eprintln!("failed after {:?}: {failure:?}", failure.ended - failure.sent);
+        let took = Duration::from_nanos(failure.ended - failure.sent);
+        eprintln!("failed after {took:?}: {failure:?}");
     }
     assert!(failures.is_empty(), "{} requests failed at survivors", failures.len());
-}
-
-/// Reads the end through every node, the one that came back included.
-async fn judge(cluster: &Cluster, prefix: &str, history: &[Operation]) -> Result<()> {
-    let file = std::env::temp_dir().join(format!("quorate-history-{}.jsonl", std::process::id()));
-    write_lines(&file, history)?;
-    for node in cluster.ids() {
-        let http = cluster.http(node);
-        let what =
-            |checker: &str| format!("{checker} at node {node}, history in {}", file.display());
-        set::check(history, &members(&http, prefix).await?).require(&what("set"));
-        counter::check(history, &counters(&http, prefix).await?).require(&what("counters"));
-    }
-    linear::check(history).require(&format!("registers, history in {}", file.display()));
-    std::fs::remove_file(file)?;
     Ok(())
 }
 

@@ -1,14 +1,12 @@
 //! What was acknowledged survives power cuts: of one server, of a majority, of all, in turns and under a
 //! load. Each cut proves that it took what had not been synced.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::checker::{counter, linear, set};
 use jepsen_style_tests::disk::{self, Blackout};
-use jepsen_style_tests::history::{Clock, Function, Operation};
-use jepsen_style_tests::load::{Load, Plan, Traffic, counters, members};
+use jepsen_style_tests::load::{CRASH, Load, Traffic};
 use jepsen_style_tests::rounds::rounds;
+use jepsen_style_tests::workload::set_and_counters;
 use jepsen_style_tests::{Cluster, Options, Result, skipped};
 
 const TEST: &str = "every_acknowledged_write_survives_power_cuts_of_one_a_majority_and_all";
@@ -26,21 +24,19 @@ async fn every_acknowledged_write_survives_power_cuts_of_one_a_majority_and_all(
     let mut cluster =
         Cluster::start_with(Options { disk_mib, ..Options::default() }).await.unwrap();
     let hashes = cluster.watch_hashes(Duration::from_millis(50));
-    let clock = Arc::new(Clock::default());
     let mut earlier = Vec::new();
     let (mut cuts, mut acknowledged) = (0, 0);
     for round in 1..=rounds(3) {
         let prefix = format!("round-{round}/");
         let victims = victims(&cluster, round).await.unwrap();
-        let traffic = loaded_cut(&mut cluster, &prefix, &victims, &clock).await.unwrap();
+        let traffic = loaded_cut(&mut cluster, &prefix, &victims).await.unwrap();
         cuts += victims.len();
-        acknowledged += acknowledged_writes(&traffic.history);
-        require_nothing_lost(&cluster, &prefix, &traffic.history).await.unwrap();
-        earlier.push((prefix, traffic.history));
+        acknowledged += traffic.record().unwrap().writes_that_took_effect();
+        traffic.require_valid(&cluster).await.unwrap();
+        earlier.push(traffic);
     }
-    for (prefix, history) in earlier {
-        let kept = members(&cluster.http(1), &prefix).await.unwrap();
-        set::check(&history, &kept).require("at the end");
+    for traffic in earlier {
+        traffic.require_valid(&cluster).await.unwrap();
     }
     println!("{cuts} power cuts: 0 of {acknowledged} acknowledged writes lost");
     drop(hashes);
@@ -59,20 +55,8 @@ async fn victims(cluster: &Cluster, round: u32) -> Result<Vec<u64>> {
 }
 
 /// One cut under a load that goes on until every server is ready again.
-async fn loaded_cut(
-    cluster: &mut Cluster,
-    prefix: &str,
-    victims: &[u64],
-    clock: &Arc<Clock>,
-) -> Result<Traffic> {
-    let plan = Plan {
-        pace: Duration::from_millis(50),
-        setters: 30,
-        raisers: 20,
-        readers: 10,
-        ..Plan::failover(cluster.https(&cluster.ids()), prefix)
-    };
-    let load = Load::start(&plan, Arc::clone(clock));
+async fn loaded_cut(cluster: &mut Cluster, prefix: &str, victims: &[u64]) -> Result<Traffic> {
+    let load = Load::start(cluster, &cluster.ids(), set_and_counters(prefix), CRASH).await?;
     load.wait_acknowledged(WRITES_PER_ROUND, WRITES_LIMIT).await?;
     let mut blackout = Blackout::begin(cluster, victims)?;
     let evidence = blackout.prove(cluster)?;
@@ -83,31 +67,8 @@ async fn loaded_cut(
     let traffic = load.stop().await?;
     println!(
         "{prefix} {victims:?}: {} writes acknowledged, {} requests failed, ready after {ready_ms} ms; {evidence}",
-        acknowledged_writes(&traffic.history),
-        traffic.failures().len(),
+        traffic.acknowledged_writes(),
+        traffic.failures()?.len(),
     );
     Ok(traffic)
-}
-
-/// How many writes took effect, as their clients were told.
-fn acknowledged_writes(history: &[Operation]) -> usize {
-    let is_write = |operation: &&Operation| match operation.f {
-        Function::Add | Function::Write | Function::Cas => operation.ok == Some(true),
-        Function::Read | Function::Contains => false,
-    };
-    history.iter().filter(is_write).count()
-}
-
-/// Everything that clients were told, every server still knows.
-async fn require_nothing_lost(
-    cluster: &Cluster,
-    prefix: &str,
-    history: &[Operation],
-) -> Result<()> {
-    for node in cluster.https(&cluster.ids()) {
-        set::check(history, &members(&node, prefix).await?).require("set");
-        counter::check(history, &counters(&node, prefix).await?).require("counters");
-    }
-    linear::check(history).require("registers");
-    Ok(())
 }

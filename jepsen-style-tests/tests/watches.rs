@@ -201,8 +201,9 @@ async fn watch_until(node: Http, path: &str, last: u32) -> Result<usize> {
             return Err(Failure::new(format!("the index fell from {index} to {new}")));
         }
         (index, seen) = (new, seen + 1);
-        let value =
-            answer.value()?[0]["Value"].as_str().and_then(jepsen_style_tests::load::decode_number);
+        let value = answer.value()?[0]["Value"]
+            .as_str()
+            .and_then(jepsen_style_tests::workload::decode_number);
         if value == Some(u64::from(last)) {
             return Ok(seen);
         }

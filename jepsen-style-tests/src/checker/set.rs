@@ -10,25 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Verdict;
 use crate::history::{Function, Operation};
 
-/// Judges the adds and look-ups of a history, and the members read at the end.
-pub fn check(history: &[Operation], members: &[u64]) -> Verdict {
-    judge(history, |added| final_members(added, members))
-}
-
-/// The same with the members that each server listed at the end.
-pub fn check_everywhere(history: &[Operation], lists: &[(u64, Vec<u64>)]) -> Verdict {
-    judge(history, |added| {
-        let at = |node: &u64, violation| format!("at n{node}: {violation}");
-        let of_list = |(node, members): &(u64, Vec<u64>)| -> Vec<String> {
-            final_members(added, members).into_iter().map(|said| at(node, said)).collect()
-        };
-        lists.iter().flat_map(of_list).collect()
-    })
-}
-
-type Added<'a> = BTreeMap<u64, &'a Operation>;
-
-fn judge(history: &[Operation], at_the_end: impl FnOnce(&Added<'_>) -> Vec<String>) -> Verdict {
+/// Judges the adds and look-ups of a history, and the members that each server listed at the end.
+pub fn check(history: &[Operation], lists: &[(u64, Vec<u64>)]) -> Verdict {
     let mut added = Added::new();
     let mut violations = Vec::new();
     for add in history.iter().filter(|operation| operation.f == Function::Add) {
@@ -46,9 +29,14 @@ fn judge(history: &[Operation], at_the_end: impl FnOnce(&Added<'_>) -> Vec<Strin
         return Verdict::Vacuous("no add was acknowledged".to_owned());
     }
     violations.extend(look_ups(history, &added));
-    violations.extend(at_the_end(&added));
+    for (node, members) in lists {
+        let of_list = final_members(&added, members);
+        violations.extend(of_list.into_iter().map(|violation| format!("at n{node}: {violation}")));
+    }
     Verdict::from_violations(violations)
 }
+
+type Added<'a> = BTreeMap<u64, &'a Operation>;
 
 fn is_acknowledged(add: &Operation) -> bool {
     add.ret.is_some() && add.ok == Some(true)
@@ -137,7 +125,7 @@ mod tests {
             ),
         ];
         for (name, history, members) in good {
-            assert_eq!(check(&history, &members), Verdict::Valid, "{name}");
+            assert_eq!(check(&history, &[(1, members)]), Verdict::Valid, "{name}");
         }
     }
 
@@ -174,7 +162,7 @@ mod tests {
             ),
         ];
         for (name, word, history, members) in bad {
-            let Verdict::Invalid(violations) = check(&history, &members) else { panic!("{name}") };
+            let Verdict::Invalid(violations) = check(&history, &[(1, members)]) else { panic!("{name}") };
             assert!(violations.iter().any(|said| said.contains(word)), "{name}: {violations:?}");
         }
     }
@@ -182,9 +170,9 @@ mod tests {
     #[test]
     fn every_server_is_judged_and_named() {
         let history = [add(1, true, 1, 2), add(2, true, 3, 4)];
-        assert!(check_everywhere(&history, &[(1, vec![1, 2]), (2, vec![2, 1])]).is_valid());
+        assert!(check(&history, &[(1, vec![1, 2]), (2, vec![2, 1])]).is_valid());
         let Verdict::Invalid(violations) =
-            check_everywhere(&history, &[(1, vec![1, 2]), (2, vec![1])])
+            check(&history, &[(1, vec![1, 2]), (2, vec![1])])
         else {
             panic!("a lost member was accepted");
         };
@@ -194,6 +182,6 @@ mod tests {
 
     #[test]
     fn a_run_without_an_acknowledged_add_proves_nothing() {
-        assert!(matches!(check(&[add(1, true, 1, None)], &[1]), Verdict::Vacuous(_)));
+        assert!(matches!(check(&[add(1, true, 1, None)], &[(1, vec![1])]), Verdict::Vacuous(_)));
     }
 }

@@ -9,12 +9,12 @@ use base64::engine::general_purpose::STANDARD;
 use rand::Rng as _;
 use serde_json::Value;
 
-use super::steps::{self, Numbers, Stepping, Steps, UNREADABLE, rotating_key};
+use super::steps::{self, UNREADABLE, rotating_key};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::append::{self, ListFunction, ListOperation};
 use crate::checker::{linear, versions};
-use crate::client::{CLIENT_AT_THE_END, Call, Client, Outcome, Reply, Site};
+use crate::client::{CLIENT_AT_THE_END, Call, Client, Reply, Site};
 use crate::history::Operation;
 use crate::http::Answer;
 use crate::record::Record;
@@ -36,8 +36,13 @@ impl Workload for Append {
         "lists grow by compare-and-set: every list read is a beginning of one order of the appends"
     }
 
-    async fn work(&self, client: Client) -> Result<()> {
-        steps::take(self, client).await
+    async fn step(&self, client: &mut Client) {
+        let key = rotating_key(client);
+        let Some(seen) = read(client, key).await else { return };
+        if client.rng.random_bool(0.5) {
+            let number = client.fresh_number();
+            append(client, key, seen, number).await;
+        }
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
@@ -63,27 +68,6 @@ impl Workload for Append {
             // What neither of them sees: an append that was refused though its version was current.
             Judgement::new("append-linear", linear::check(&registers)),
         ])
-    }
-}
-
-impl Stepping for Append {
-    fn steps(&self, client: &Client) -> Box<dyn Steps> {
-        Box::new(Lists { numbers: Numbers::of(client) })
-    }
-}
-
-struct Lists {
-    numbers: Numbers,
-}
-
-#[async_trait]
-impl Steps for Lists {
-    async fn step(&mut self, client: &mut Client) {
-        let key = rotating_key(client);
-        let Some(seen) = read(client, key).await else { return };
-        if client.rng.random_bool(0.5) {
-            append(client, key, seen, self.numbers.next()).await;
-        }
     }
 }
 
@@ -125,11 +109,7 @@ async fn append(client: &mut Client, key: u64, seen: Seen, number: u64) {
     let numbers = seen.list.iter().chain([&number]).map(u64::to_string).collect::<Vec<_>>();
     let path = format!("{}?cas={}", path(key), seen.index);
     let reply = client.send(Call::write(&path, numbers.join(","))).await;
-    let (ok, ret) = match &reply.outcome {
-        Outcome::Answered(answer) => (Some(answer.body == "true"), Some(reply.end)),
-        Outcome::NoEffect(_) => return,
-        Outcome::Unknown(_) => (None, None),
-    };
+    let Some((ok, ret)) = reply.settled(|answer| answer.body == "true") else { return };
     let read = read_operation(client.process(), key, seen, &reply);
     let (f, arg) = (ListFunction::Append, Some(number));
     client.site.journal.note(NAME, &ListOperation { f, arg, ok, ret, ..read });

@@ -9,10 +9,7 @@ use async_trait::async_trait;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
-use super::steps::{
-    self, KEYS_AT_ONCE, Numbers, Stepping, Steps, UNREADABLE, ended, ended_by, note_write,
-    readable_key, rotating_key,
-};
+use super::steps::{self, KEYS_AT_ONCE, UNREADABLE, ended, note_write, readable_key, rotating_key};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::linear;
@@ -44,8 +41,21 @@ impl Workload for Catalog {
         "each instance of a service is a linearizable register: registered here, deregistered there, read elsewhere"
     }
 
-    async fn work(&self, client: Client) -> Result<()> {
-        steps::take(self, client).await
+    async fn step(&self, client: &mut Client) {
+        match client.rng.random_range(0..8) {
+            0..=3 => {
+                let key = readable_key(client);
+                read(client, key).await;
+            }
+            4..=6 => {
+                let key = rotating_key(client);
+                register(client, key).await;
+            }
+            _ => {
+                let key = rotating_key(client);
+                deregister(client, key).await;
+            }
+        }
     }
 
     /// Looks every instance up everywhere: what was acknowledged is still there when everything is healed.
@@ -70,36 +80,6 @@ impl Workload for Catalog {
     }
 }
 
-impl Stepping for Catalog {
-    fn steps(&self, client: &Client) -> Box<dyn Steps> {
-        Box::new(Instances { versions: Numbers::of(client) })
-    }
-}
-
-struct Instances {
-    versions: Numbers,
-}
-
-#[async_trait]
-impl Steps for Instances {
-    async fn step(&mut self, client: &mut Client) {
-        match client.rng.random_range(0..8) {
-            0..=3 => {
-                let key = readable_key(client);
-                read(client, key).await;
-            }
-            4..=6 => {
-                let key = rotating_key(client);
-                register(client, key, self.versions.next()).await;
-            }
-            _ => {
-                let key = rotating_key(client);
-                deregister(client, key).await;
-            }
-        }
-    }
-}
-
 /// Instances that are worked on at the same time belong to one service.
 fn service(key: u64) -> String {
     format!("fleet-{}", key / KEYS_AT_ONCE)
@@ -109,7 +89,8 @@ fn instance(key: u64) -> String {
     format!("instance-{key}")
 }
 
-async fn register(client: &mut Client, key: u64, version: u64) {
+async fn register(client: &mut Client, key: u64) {
+    let version = client.fresh_number();
     let body = json!({
         "Node": NODE,
         "Address": ADDRESS,
@@ -149,8 +130,7 @@ fn path(look_up: &str, key: u64) -> String {
 fn note_read(site: &Site, process: u64, key: u64, reply: &Reply) {
     let Some(answer) = reply.answer() else { return };
     let val = version_in(answer, &instance(key)).unwrap_or(Some(UNREADABLE));
-    let seen = ended_by(process, key, Function::Read, reply);
-    site.journal.note(NAME, &Operation { ok: Some(true), val, ..seen });
+    steps::note_read(NAME, site, process, key, reply, (val, None));
 }
 
 /// The version of an instance in a look-up of either kind, none inside if it is absent; none if the

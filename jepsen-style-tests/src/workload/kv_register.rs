@@ -10,15 +10,13 @@ use async_trait::async_trait;
 use rand::Rng as _;
 
 use super::steps::{
-    self, KEYS_AT_ONCE, Numbers, Stepping, Steps, UNREADABLE, ended, ended_by, note_write,
-    readable_key, rotating_key,
+    self, KEYS_AT_ONCE, UNREADABLE, ended, note_write, readable_key, register_in, rotating_key,
 };
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{linear, versions};
 use crate::client::{CLIENT_AT_THE_END, Call, Client, Reply, Site};
 use crate::history::{Function, Operation};
-use crate::load::register_in;
 use crate::record::Record;
 
 const NAME: &str = "kv-register";
@@ -41,8 +39,25 @@ impl Workload for KvRegister {
         "reads, writes, compare-and-sets and deletions of keys are linearizable"
     }
 
-    async fn work(&self, client: Client) -> Result<()> {
-        steps::take(self, client).await
+    async fn step(&self, client: &mut Client) {
+        match client.rng.random_range(0..4) {
+            0 | 1 => {
+                let key = readable_key(client);
+                read(client, key).await;
+            }
+            2 => {
+                let key = rotating_key(client);
+                if is_deleted(key) && client.rng.random_range(0..DELETION_ONE_OF) == 0 {
+                    delete(client, key).await;
+                } else {
+                    write(client, key).await;
+                }
+            }
+            _ => {
+                let key = rotating_key(client);
+                cas(client, key).await;
+            }
+        }
     }
 
     /// Reads every key everywhere: what was acknowledged is still there when everything is healed.
@@ -65,40 +80,6 @@ impl Workload for KvRegister {
 
     fn failing_window(&self, record: &Record) -> Result<Option<linear::Window>> {
         Ok(linear::smallest_window(&record.entries::<Operation>(NAME)?))
-    }
-}
-
-impl Stepping for KvRegister {
-    fn steps(&self, client: &Client) -> Box<dyn Steps> {
-        Box::new(Registers { values: Numbers::of(client) })
-    }
-}
-
-struct Registers {
-    values: Numbers,
-}
-
-#[async_trait]
-impl Steps for Registers {
-    async fn step(&mut self, client: &mut Client) {
-        match client.rng.random_range(0..4) {
-            0 | 1 => {
-                let key = readable_key(client);
-                read(client, key).await;
-            }
-            2 => {
-                let key = rotating_key(client);
-                if is_deleted(key) && client.rng.random_range(0..DELETION_ONE_OF) == 0 {
-                    delete(client, key).await;
-                } else {
-                    write(client, key, self.values.next()).await;
-                }
-            }
-            _ => {
-                let key = rotating_key(client);
-                cas(client, key, self.values.next()).await;
-            }
-        }
     }
 }
 
@@ -130,15 +111,14 @@ async fn read(client: &mut Client, key: u64) -> Option<(u64, Option<u64>)> {
 /// Writes a read down, if it was answered, and returns the key's `ModifyIndex` and value.
 fn note_read(site: &Site, process: u64, key: u64, reply: &Reply) -> Option<(u64, Option<u64>)> {
     let found = register_in(reply.answer()?);
-    let val = found.map_or(Some(UNREADABLE), |(_, val)| val);
-    let seen = ended_by(process, key, Function::Read, reply);
     let index = found.and_then(|(index, _)| told(key, index));
-    let seen = Operation { ok: Some(true), val, index, ..seen };
-    site.journal.note(NAME, &seen);
+    let val = found.map_or(Some(UNREADABLE), |(_, val)| val);
+    steps::note_read(NAME, site, process, key, reply, (val, index));
     found
 }
 
-async fn write(client: &mut Client, key: u64, value: u64) {
+async fn write(client: &mut Client, key: u64) {
+    let value = client.fresh_number();
     let reply = client.send(Call::write(&path(key), value.to_string())).await;
     let written = ended(client, key, Function::Write, &reply);
     note_write(NAME, client, &reply, Operation { arg: Some(value), ..written });
@@ -156,8 +136,9 @@ async fn delete(client: &mut Client, key: u64) {
     note_write(NAME, client, &reply, deleted);
 }
 
-async fn cas(client: &mut Client, key: u64, value: u64) {
+async fn cas(client: &mut Client, key: u64) {
     let Some((index, from)) = read(client, key).await else { return };
+    let value = client.fresh_number();
     let path = format!("{}?cas={index}", path(key));
     // Often where the index was not read: a server that lags behind it must not refuse it for that.
     let position = client.home() + client.rng.random_range(0..2);

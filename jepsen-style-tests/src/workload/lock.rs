@@ -22,9 +22,8 @@ use serde_json::{Value, json};
 use super::steps::UNREADABLE;
 use super::{Judgement, Workload};
 use crate::checker::lock::{self, Event};
-use crate::client::{CLIENT_AT_THE_END, Call, Client, Outcome, Reply, Site};
-use crate::http::Answer;
-use crate::http::AnswerExt as _;
+use crate::client::{CLIENT_AT_THE_END, Call, Client, Outcome, Site};
+use crate::http::{Answer, AnswerExt as _};
 use crate::record::Record;
 use crate::{Failure, Result};
 
@@ -57,8 +56,6 @@ const FIRST_EXPIRES_ONE_OF: u64 = 6;
 const AFTER_AN_EXPIRY: Duration = Duration::from_secs(3);
 /// Stands for a holder that cannot be read; no session has this id.
 const UNREADABLE_HOLDER: &str = "unreadable";
-/// Values that a client can write before its numbers meet another's.
-const VALUES_PER_CLIENT: u64 = 1_000_000;
 const NAME: &str = "lock";
 
 /// See the module.
@@ -128,8 +125,6 @@ struct Session {
 
 /// What a client remembers from one session to the next.
 struct Habits {
-    /// The last value it wrote; nobody else writes it.
-    value: u64,
     /// Whether it will let the next hold it gets expire.
     lets_expire: bool,
 }
@@ -139,12 +134,7 @@ impl Habits {
         let run = Duration::from_secs(client.site.plan.time_s);
         let has_time = run >= LIFE + OVERSLEPT + AFTER_AN_EXPIRY;
         let lets_expire = has_time && client.number.is_multiple_of(FIRST_EXPIRES_ONE_OF);
-        Self { value: client.number * VALUES_PER_CLIENT, lets_expire }
-    }
-
-    fn next_value(&mut self) -> u64 {
-        self.value += 1;
-        self.value
+        Self { lets_expire }
     }
 }
 
@@ -167,16 +157,6 @@ fn lock_path(lock: u64) -> String {
     format!("/v1/kv/locks/{lock}")
 }
 
-fn any_position(client: &mut Client) -> usize {
-    client.rng.random_range(0..client.site.nodes.len())
-}
-
-/// Sends a request to a random server.
-async fn send(client: &mut Client, call: Call<'_>) -> Reply {
-    let position = any_position(client);
-    client.send_to(position, call).await
-}
-
 async fn create(client: &mut Client) -> Option<Session> {
     let delay_ms = DELAYS_MS[client.rng.random_range(0..DELAYS_MS.len())];
     let ttl = format!("{}s", TTL.as_secs());
@@ -184,7 +164,7 @@ async fn create(client: &mut Client) -> Option<Session> {
     let deletes = client.rng.random_range(0..DELETED_ONE_OF) == 0;
     let behavior = if deletes { "delete" } else { "release" };
     let body = json!({"TTL": ttl, "LockDelay": delay, "Behavior": behavior});
-    let reply = send(client, Call::write("/v1/session/create", body.to_string())).await;
+    let reply = client.send_anywhere(Call::write("/v1/session/create", body.to_string())).await;
     let id = reply.answer()?.value().ok()?["ID"].as_str()?.to_owned();
     let life_ms = LIFE.as_secs() * 1_000;
     let session = id.clone();
@@ -219,28 +199,18 @@ async fn with_session(client: &mut Client, session: &Session, habits: &mut Habit
 /// Whether the lock was granted; none if that is unknown.
 async fn acquire(client: &mut Client, lock: u64, session: &str) -> Option<bool> {
     let path = format!("{}?acquire={session}", lock_path(lock));
-    let reply = send(client, Call::write(&path, session)).await;
-    let granted = match &reply.outcome {
-        Outcome::Answered(answer) => Some(answer.body == "true"),
-        Outcome::NoEffect(_) => return Some(false),
-        Outcome::Unknown(_) => None,
+    let reply = client.send_anywhere(Call::write(&path, session)).await;
+    let Some((granted, ret)) = reply.settled(|answer| answer.body == "true") else {
+        return Some(false);
     };
-    client.site.journal.note(
-        NAME,
-        &Event::Acquire {
-            lock,
-            session: session.to_owned(),
-            call: reply.call,
-            ret: granted.map(|_| reply.end),
-            ok: granted == Some(true),
-        },
-    );
+    let (session, ok) = (session.to_owned(), granted == Some(true));
+    client.site.journal.note(NAME, &Event::Acquire { lock, session, call: reply.call, ret, ok });
     granted
 }
 
 /// The holder and the token that a read shows; none if there is no answer.
 async fn read(client: &mut Client, lock: u64) -> Option<(Option<String>, u64)> {
-    let reply = send(client, Call::read(&lock_path(lock))).await;
+    let reply = client.send_anywhere(Call::read(&lock_path(lock))).await;
     let (holder, lock_index) = seen_in(lock, reply.answer()?);
     let (call, ret) = (reply.call, reply.end);
     let seen = Event::Read { lock, call, ret, holder: holder.clone(), lock_index };
@@ -285,7 +255,7 @@ async fn hold(client: &mut Client, lock: u64, session: &Session, habits: &mut Ha
     if holder != session.id {
         return;
     }
-    if !write_some(client, lock, &session.id, token, habits).await {
+    if !write_some(client, lock, &session.id, token).await {
         return;
     }
     let end = client.rng.random_range(0..100);
@@ -295,28 +265,22 @@ async fn hold(client: &mut Client, lock: u64, session: &Session, habits: &mut Ha
                 return;
             }
         }
-        write_some(client, lock, &session.id, token, habits).await;
+        write_some(client, lock, &session.id, token).await;
         read(client, lock).await;
     } else if session.deletes || end < EXPIRIES_OF_100 + DESTROYS_OF_100 {
         destroy(client, &session.id).await;
         read(client, lock).await;
         // It does not know yet that it has lost the lock.
-        write(client, lock, &session.id, token, habits.next_value()).await;
+        write(client, lock, &session.id, token).await;
     } else {
         release(client, lock, &session.id).await;
     }
 }
 
 /// Guarded writes, one a turn; false when the run is over.
-async fn write_some(
-    client: &mut Client,
-    lock: u64,
-    session: &str,
-    token: u64,
-    habits: &mut Habits,
-) -> bool {
+async fn write_some(client: &mut Client, lock: u64, session: &str, token: u64) -> bool {
     for _ in 0..client.rng.random_range(WRITES) {
-        write(client, lock, session, token, habits.next_value()).await;
+        write(client, lock, session, token).await;
         if !client.turn().await {
             return false;
         }
@@ -325,7 +289,8 @@ async fn write_some(
 }
 
 /// Writes guarded data and logs it, unless the session does not hold the lock any more.
-async fn write(client: &mut Client, lock: u64, session: &str, token: u64, value: u64) {
+async fn write(client: &mut Client, lock: u64, session: &str, token: u64) {
+    let value = client.fresh_number();
     let text = BASE64_STANDARD.encode(value.to_string());
     let body = json!([
         {"KV": {"Verb": "check-session", "Key": format!("locks/{lock}"), "Session": session}},
@@ -333,13 +298,9 @@ async fn write(client: &mut Client, lock: u64, session: &str, token: u64, value:
         {"KV": {"Verb": "set", "Key": format!("guarded/{lock}/log/{value}"), "Value": text}},
     ]);
     let call = Call::write("/v1/txn", body.to_string()).accepting(&[200, 409]);
-    let reply = send(client, call).await;
-    let (ret, index) = match &reply.outcome {
-        Outcome::Answered(answer) => (Some(reply.end), data_index(answer)),
-        Outcome::NoEffect(_) => return,
-        Outcome::Unknown(_) => (None, None),
-    };
-    let (ok, index) = (index.is_some(), index.unwrap_or_default());
+    let reply = client.send_anywhere(call).await;
+    let Some((index, ret)) = reply.settled(data_index) else { return };
+    let (ok, index) = (index.flatten().is_some(), index.flatten().unwrap_or_default());
     let session = session.to_owned();
     let written = Event::Write { lock, session, token, value, call: reply.call, ret, ok, index };
     client.site.journal.note(NAME, &written);
@@ -357,7 +318,7 @@ fn data_index(answer: &Answer) -> Option<u64> {
 /// Gives a lock back; if that cannot be known to have happened, its session must not live on either.
 async fn release(client: &mut Client, lock: u64, session: &str) {
     let path = format!("{}?release={session}", lock_path(lock));
-    let reply = send(client, Call::write(&path, "")).await;
+    let reply = client.send_anywhere(Call::write(&path, "")).await;
     if !matches!(reply.outcome, Outcome::NoEffect(_)) {
         let session = session.to_owned();
         client.site.journal.note(NAME, &Event::Release { lock, session, call: reply.call });
@@ -371,7 +332,7 @@ async fn release(client: &mut Client, lock: u64, session: &str) {
 /// anybody while faults keep the cluster's time from going on.
 async fn destroy(client: &mut Client, session: &str) {
     let path = format!("/v1/session/destroy/{session}");
-    let first = any_position(client);
+    let first = client.any_position();
     for position in first.. {
         let reply = client.send_to(position, Call::write(&path, "")).await;
         if !matches!(reply.outcome, Outcome::NoEffect(_)) {

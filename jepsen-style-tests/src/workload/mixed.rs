@@ -7,7 +7,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rand::Rng as _;
 
-use super::steps::{self, Stepping, Steps};
 use super::{Judgement, Workload, append, catalog, kv_register, set, txn};
 use crate::Result;
 use crate::checker::linear::Window;
@@ -15,27 +14,27 @@ use crate::client::{Client, Site};
 use crate::record::Record;
 
 /// See the module.
+#[derive(Debug)]
 pub struct Mixed {
-    parts: Vec<Arc<dyn Stepping>>,
+    parts: Vec<Arc<dyn Workload>>,
+}
+
+impl Mixed {
+    /// Of these workloads, whose clients all take one step a turn.
+    pub fn of(parts: Vec<Arc<dyn Workload>>) -> Self {
+        Self { parts }
+    }
 }
 
 impl Default for Mixed {
     fn default() -> Self {
-        Self {
-            parts: vec![
-                Arc::new(kv_register::KvRegister),
-                Arc::new(set::Set::default()),
-                Arc::new(append::Append),
-                Arc::new(txn::Txn),
-                Arc::new(catalog::Catalog),
-            ],
-        }
-    }
-}
-
-impl std::fmt::Debug for Mixed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.parts.iter().map(|part| part.name())).finish()
+        Self::of(vec![
+            Arc::new(kv_register::KvRegister),
+            Arc::new(set::Set::below("")),
+            Arc::new(append::Append),
+            Arc::new(txn::Txn),
+            Arc::new(catalog::Catalog),
+        ])
     }
 }
 
@@ -56,8 +55,9 @@ impl Workload for Mixed {
         Ok(())
     }
 
-    async fn work(&self, client: Client) -> Result<()> {
-        steps::take(self, client).await
+    async fn step(&self, client: &mut Client) {
+        let part = client.rng.random_range(0..self.parts.len());
+        self.parts[part].step(client).await;
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
@@ -82,23 +82,5 @@ impl Workload for Mixed {
             }
         }
         Ok(None)
-    }
-}
-
-impl Stepping for Mixed {
-    fn steps(&self, client: &Client) -> Box<dyn Steps> {
-        Box::new(OneOfThem { parts: self.parts.iter().map(|part| part.steps(client)).collect() })
-    }
-}
-
-struct OneOfThem {
-    parts: Vec<Box<dyn Steps>>,
-}
-
-#[async_trait]
-impl Steps for OneOfThem {
-    async fn step(&mut self, client: &mut Client) {
-        let part = client.rng.random_range(0..self.parts.len());
-        self.parts[part].step(client).await;
     }
 }

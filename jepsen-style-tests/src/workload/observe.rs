@@ -1,10 +1,12 @@
 //! Observers: whoever looks at every server all the time, and goes on looking when the clients have ended.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use super::join;
 use crate::Result;
 use crate::client::{Call, Client, OBSERVER, Site};
 use crate::http::Answer;
@@ -13,54 +15,56 @@ use crate::http::Answer;
 const OK: u16 = 200;
 
 /// One look at one server.
-pub(super) struct Look {
+pub(crate) struct Look<T> {
     /// At whom.
-    pub(super) node: u64,
+    pub(crate) node: u64,
     /// Whether the server answered from what it has itself.
-    pub(super) stale: bool,
+    pub(crate) stale: bool,
     /// When it was asked.
-    pub(super) call: u64,
+    pub(crate) call: u64,
     /// When it answered.
-    pub(super) ret: u64,
+    pub(crate) ret: u64,
     /// What it listed; none if the answer cannot be read, which must not be passed over.
-    pub(super) listed: Option<Vec<u64>>,
+    pub(crate) listed: Option<T>,
 }
 
 /// What observers look at, how often, and how it is written down.
 #[derive(Clone, Copy)]
-pub(super) struct Observation {
+pub(crate) struct Observation<P, T, N> {
     /// The path without a query.
-    pub(super) path: &'static str,
+    pub(crate) path: P,
     /// Between two looks at the same server.
-    pub(super) every: Duration,
-    /// The numbers in an answer's list; none if it is no list, or holds what cannot be read.
-    pub(super) listed_in: fn(&Answer) -> Option<Vec<u64>>,
+    pub(crate) every: Duration,
+    /// What an answer lists; none if it is no list, or holds what cannot be read.
+    pub(crate) listed_in: fn(&Answer) -> Option<T>,
     /// Writes a look down.
-    pub(super) note: fn(&Site, Look),
+    pub(crate) note: N,
 }
 
-impl Observation {
-    /// Two observers at every server until the run is over, one with default and one with stale reads.
-    pub(super) fn start(self, site: &Arc<Site>, parts: &mut JoinSet<Result<()>>) {
-        for position in 0..site.nodes.len() {
-            for stale in [false, true] {
-                parts.spawn(self.observe(Client::new(OBSERVER, Arc::clone(site)), position, stale));
-            }
-        }
-    }
+/// An observation of numbers that a workload writes down.
+pub(super) type OfNumbers = Observation<&'static str, Vec<u64>, fn(&Site, Look<Vec<u64>>)>;
 
-    async fn observe(self, client: Client, position: usize, stale: bool) -> Result<()> {
-        let path = format!("{}{}", self.path, if stale { "?stale" } else { "" });
-        while !client.site.is_over() {
-            let reply = client.send_to(position, Call::read(&path)).await;
-            if let Some(answer) = reply.answer() {
-                let (node, call, ret) = (reply.node, reply.call, reply.end);
-                let listed = (self.listed_in)(answer);
-                (self.note)(&client.site, Look { node, stale, call, ret, listed });
-            }
-            tokio::time::sleep(self.every).await;
+impl OfNumbers {
+    /// The work of a client whose observers are those of the first client: `parts` of all clients together go on side
+    /// by side, each under a number of its own.
+    pub(super) async fn beside<F>(
+        self,
+        client: &Client,
+        parts: u64,
+        part: fn(Client) -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let (site, mut tasks) = (&client.site, JoinSet::new());
+        if client.number == 0 {
+            self.start(site, &mut tasks);
         }
-        Ok(())
+        for place in 0..parts.div_ceil(site.plan.clients) {
+            let number = client.number + site.plan.clients * place;
+            tasks.spawn(part(Client::new(number, Arc::clone(site))));
+        }
+        join(tasks).await
     }
 
     /// Looks at all servers, by default reads, for `span`.
@@ -76,6 +80,37 @@ impl Observation {
                     let listed = (self.listed_in)(&answer);
                     (self.note)(site, Look { node: *node, stale: false, call, ret, listed });
                 }
+            }
+            tokio::time::sleep(self.every).await;
+        }
+        Ok(())
+    }
+}
+
+impl<P, T, N> Observation<P, T, N>
+where
+    P: Display + Clone + Send + Sync + 'static,
+    T: Clone + 'static,
+    N: Fn(&Site, Look<T>) + Clone + Send + Sync + 'static,
+{
+    /// Two observers at every server until the run is over, one with default and one with stale reads.
+    pub(crate) fn start(&self, site: &Arc<Site>, parts: &mut JoinSet<Result<()>>) {
+        for position in 0..site.nodes.len() {
+            for stale in [false, true] {
+                let client = Client::new(OBSERVER, Arc::clone(site));
+                parts.spawn(self.clone().observe(client, position, stale));
+            }
+        }
+    }
+
+    async fn observe(self, client: Client, position: usize, stale: bool) -> Result<()> {
+        let path = format!("{}{}", self.path, if stale { "?stale" } else { "" });
+        while !client.site.is_over() {
+            let reply = client.send_to(position, Call::read(&path)).await;
+            if let Some(answer) = reply.answer() {
+                let (node, call, ret) = (reply.node, reply.call, reply.end);
+                let listed = (self.listed_in)(answer);
+                (self.note)(&client.site, Look { node, stale, call, ret, listed });
             }
             tokio::time::sleep(self.every).await;
         }

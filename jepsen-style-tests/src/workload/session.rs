@@ -4,23 +4,20 @@
 //! session ends at twice that, counted only while faults let the cluster's time go on; so the observers
 //! stay behind after the run, until all that was left alone must be gone.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng as _;
 use serde_json::json;
-use tokio::task::JoinSet;
 
-use super::observe::{Look, Observation};
-use super::{Judgement, Workload, join};
+use super::observe::{Look, Observation, OfNumbers};
+use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::restarts::Restarts;
 use crate::checker::session::{self, Event};
 use crate::checker::weather::Weather;
-use crate::client::{Call, Client, Outcome, Site};
-use crate::http::Answer;
-use crate::http::AnswerExt as _;
+use crate::client::{Call, Client, Site};
+use crate::http::{Answer, AnswerExt as _};
 use crate::record::Record;
 
 /// The shortest that the API allows.
@@ -50,7 +47,7 @@ const SESSIONS_MAX: u64 = 100_000;
 const NAME: &str = "session";
 
 /// What is looked at.
-const LOOKS: Observation =
+const LOOKS: OfNumbers =
     Observation { path: "/v1/session/list", every: LOOK_EVERY, listed_in, note };
 
 /// See the module.
@@ -68,17 +65,7 @@ impl Workload for Session {
     }
 
     async fn work(&self, client: Client) -> Result<()> {
-        let site = &client.site;
-        let mut parts = JoinSet::new();
-        if client.number == 0 {
-            LOOKS.start(site, &mut parts);
-        }
-        let sessions = (site.plan.rate / RATE_PER_SESSION).div_ceil(site.plan.clients);
-        for session in 0..sessions {
-            let number = client.number + site.plan.clients * session;
-            parts.spawn(keep(Client::new(number, Arc::clone(site))));
-        }
-        join(parts).await
+        LOOKS.beside(&client, client.site.plan.rate / RATE_PER_SESSION, keep).await
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
@@ -105,7 +92,7 @@ impl Workload for Session {
     }
 }
 
-fn note(site: &Site, look: Look) {
+fn note(site: &Site, look: Look<Vec<u64>>) {
     let Look { node, stale, call, ret, listed } = look;
     let event = match listed {
         Some(there) => Event::Look { node, stale, call, ret, there },
@@ -140,18 +127,13 @@ async fn keep(mut client: Client) -> Result<()> {
     Ok(())
 }
 
-fn any_position(client: &mut Client) -> usize {
-    client.rng.random_range(0..client.site.nodes.len())
-}
-
 /// Its id, if it is known to be there.
 async fn create(client: &mut Client, session: u64) -> Option<String> {
     let body = json!({
         "Name": format!("session-{session}"), "TTL": format!("{TTL_MS}ms"), "LockDelay": "0s",
     });
-    let position = any_position(client);
     let call = Call::write("/v1/session/create", body.to_string());
-    let reply = client.send_to(position, call).await;
+    let reply = client.send_anywhere(call).await;
     let id = reply.answer()?.value().ok()?["ID"].as_str()?.to_owned();
     let created = Event::Create { session, ttl_ms: TTL_MS, call: reply.call, ret: reply.end };
     client.site.journal.note(NAME, &created);
@@ -180,27 +162,17 @@ async fn one_session(client: &mut Client, number: u64, id: &str) {
 /// Renews it at a random server; false if it is not there any more.
 async fn renew(client: &mut Client, session: u64, id: &str) -> bool {
     let path = format!("/v1/session/renew/{id}");
-    let position = any_position(client);
-    let call = Call::write(&path, "").accepting(&[200, 404]);
-    let reply = client.send_to(position, call).await;
-    let (ret, found) = match &reply.outcome {
-        Outcome::Answered(answer) => (Some(reply.end), answer.status == 200),
-        Outcome::NoEffect(_) => return true,
-        Outcome::Unknown(_) => (None, true),
-    };
+    let reply = client.send_anywhere(Call::write(&path, "").accepting(&[200, 404])).await;
+    let Some((found, ret)) = reply.settled(|answer| answer.status == 200) else { return true };
+    let found = found.unwrap_or(true);
     client.site.journal.note(NAME, &Event::Renew { session, call: reply.call, ret, found });
     found
 }
 
 async fn destroy(client: &mut Client, session: u64, id: &str) {
     let path = format!("/v1/session/destroy/{id}");
-    let position = any_position(client);
-    let reply = client.send_to(position, Call::write(&path, "")).await;
-    let ret = match &reply.outcome {
-        Outcome::Answered(_) => Some(reply.end),
-        Outcome::NoEffect(_) => return,
-        Outcome::Unknown(_) => None,
-    };
+    let reply = client.send_anywhere(Call::write(&path, "")).await;
+    let Some((_, ret)) = reply.settled(|_| ()) else { return };
     client.site.journal.note(NAME, &Event::Destroy { session, call: reply.call, ret });
 }
 

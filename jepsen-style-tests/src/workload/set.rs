@@ -2,14 +2,12 @@
 //! read in full at every server at the end. Most of the writes are create-only; the others have no condition,
 //! and their client looks at once whether the server that acknowledged one has it.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::steps::{self, Known, Numbers, Stepping, Steps, UNREADABLE, ended, note_write};
+use super::steps::{Known, UNREADABLE, ended, note_write};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{Verdict, set};
@@ -19,15 +17,16 @@ use crate::http::Answer;
 use crate::record::Record;
 
 const NAME: &str = "set";
-const PREFIX: &str = "/v1/kv/set/";
 
 /// After one of so many additions its client looks for it at once at the same server, without asking anybody.
 const STALE_ONE_OF: u32 = 3;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Set {
-    members: Arc<Known>,
+    /// What the names of its keys begin with.
+    folder: String,
+    members: Known,
 }
 
 /// A line of the history.
@@ -62,12 +61,16 @@ impl Workload for Set {
         "keys written once are never lost, never doubled, and found everywhere as soon as they are acknowledged"
     }
 
-    async fn work(&self, client: Client) -> Result<()> {
-        steps::take(self, client).await
+    async fn step(&self, client: &mut Client) {
+        let picked = if client.rng.random_bool(0.5) { self.members.pick(client) } else { None };
+        match picked {
+            Some(member) => self.look_up(client, member, "").await,
+            None => self.add(client).await,
+        }
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
-        for reply in site.read_everywhere(&format!("{PREFIX}?recurse")).await {
+        for reply in site.read_everywhere(&format!("{}?recurse", self.folder)).await {
             let Some(answer) = reply.answer() else { continue };
             let members = members_in(answer).unwrap_or_else(|| vec![UNREADABLE]);
             site.journal.note(NAME, &Final { f: FinalWord::Final, node: reply.node, members });
@@ -86,60 +89,44 @@ impl Workload for Set {
         let verdict = if reads.is_empty() {
             Verdict::Vacuous("no server listed the set at the end".to_owned())
         } else {
-            set::check_everywhere(&history, &reads)
+            set::check(&history, &reads)
         };
         Ok(vec![Judgement::new("set", verdict)])
     }
 }
 
-impl Stepping for Set {
-    fn steps(&self, client: &Client) -> Box<dyn Steps> {
-        Box::new(Members { numbers: Numbers::of(client), all: Arc::clone(&self.members) })
+impl Set {
+    /// A set whose keys lie below `prefix`, which ends with a slash or is empty.
+    pub fn below(prefix: &str) -> Self {
+        Self { folder: format!("/v1/kv/{prefix}set/"), members: Known::default() }
     }
-}
 
-struct Members {
-    numbers: Numbers,
-    all: Arc<Known>,
-}
-
-#[async_trait]
-impl Steps for Members {
-    async fn step(&mut self, client: &mut Client) {
-        let picked = if client.rng.random_bool(0.5) { self.all.pick(client) } else { None };
-        match picked {
-            Some(member) => look_up(client, member, "").await,
-            None => self.add(client).await,
-        }
-    }
-}
-
-impl Members {
-    async fn add(&mut self, client: &mut Client) {
-        let member = self.numbers.next();
+    async fn add(&self, client: &mut Client) {
+        let member = client.fresh_number();
         // Some without the condition: what needs no outcome of its own might be answered too soon.
         let looks_at_once = client.rng.random_range(0..STALE_ONE_OF) == 0;
         let condition = if looks_at_once { "" } else { "?cas=0" };
-        let path = format!("{PREFIX}{member}{condition}");
+        let path = format!("{}{member}{condition}", self.folder);
         let reply = client.send(Call::write(&path, member.to_string())).await;
         let added = ended(client, 0, Function::Add, &reply);
         let added = Operation { arg: Some(member), ..added };
         if note_write(NAME, client, &reply, added) == Some(true) {
-            self.all.add(member);
+            self.members.add(member);
             if looks_at_once {
                 // What a server has acknowledged it has applied itself.
-                look_up(client, member, "?stale").await;
+                self.look_up(client, member, "?stale").await;
             }
         }
     }
-}
 
-async fn look_up(client: &mut Client, member: u64, query: &str) {
-    let reply = client.send(Call::read(&format!("{PREFIX}{member}{query}"))).await;
-    let Some(answer) = reply.answer() else { return };
-    let looked = ended(client, 0, Function::Contains, &reply);
-    let looked = Operation { arg: Some(member), ok: Some(answer.status == 200), ..looked };
-    client.site.journal.note(NAME, &looked);
+    async fn look_up(&self, client: &mut Client, member: u64, query: &str) {
+        let path = format!("{}{member}{query}", self.folder);
+        let reply = client.send(Call::read(&path)).await;
+        let Some(answer) = reply.answer() else { return };
+        let looked = ended(client, 0, Function::Contains, &reply);
+        let looked = Operation { arg: Some(member), ok: Some(answer.status == 200), ..looked };
+        client.site.journal.note(NAME, &looked);
+    }
 }
 
 /// The members of a listing; none if it is none at all.

@@ -1,17 +1,17 @@
-//! Work that is done one step a turn, so that `mixed` can take its steps from several workloads.
+//! What workloads have in common whose clients take one step a turn: keys that rotate, and how operations are written
+//! down.
 
 use std::sync::Mutex;
 
-use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rand::Rng as _;
+use serde_json::Value;
 
-use super::Workload;
-use crate::Result;
-use crate::client::{Client, Outcome, Reply, Site};
+use crate::client::{Client, Reply, Site};
 use crate::history::{Function, Operation};
+use crate::http::Answer;
 
-/// Numbers that a client can give out before they meet another's.
-const NUMBERS_PER_CLIENT: u64 = 1_000_000;
 /// Keys that are worked on at the same time.
 pub(super) const KEYS_AT_ONCE: u64 = 5;
 /// A key is worked on for about this many operations of all clients: checkers' costs grow with them.
@@ -22,45 +22,6 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Stands for what was read and is not what clients write. Nobody writes it, so the checkers find that it
 /// comes from nowhere: what a server made unreadable must not be passed over.
 pub(super) const UNREADABLE: u64 = u64::MAX;
-
-/// A workload whose clients take one step a turn.
-pub(super) trait Stepping: Workload {
-    /// What `client` does, from its first turn on.
-    fn steps(&self, client: &Client) -> Box<dyn Steps>;
-}
-
-/// What one client does in its turns, and what it remembers between them.
-#[async_trait]
-pub(super) trait Steps: Send {
-    /// One turn: a request, or a read and the write that follows from it.
-    async fn step(&mut self, client: &mut Client);
-}
-
-/// Takes a step in each of the client's turns until the run is over.
-pub(super) async fn take(workload: &dyn Stepping, mut client: Client) -> Result<()> {
-    let mut steps = workload.steps(&client);
-    while client.turn().await {
-        steps.step(&mut client).await;
-    }
-    Ok(())
-}
-
-/// Numbers that no other client gives out, and not 0.
-#[derive(Debug)]
-pub(super) struct Numbers {
-    last: u64,
-}
-
-impl Numbers {
-    pub(super) fn of(client: &Client) -> Self {
-        Self { last: client.number * NUMBERS_PER_CLIENT }
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-}
 
 /// One of the keys of this moment. It follows from the time which they are, so all clients move on
 /// together.
@@ -85,15 +46,24 @@ fn generation(site: &Site) -> u64 {
     site.now() / (OPERATIONS_PER_KEY * KEYS_AT_ONCE * NANOS_PER_SECOND / site.plan.rate.max(1))
 }
 
-/// An operation that ended as `reply` did, without what it did.
+/// An operation of a client that ended as `reply` did, without what it did.
 pub(super) fn ended(client: &Client, key: u64, f: Function, reply: &Reply) -> Operation {
-    ended_by(client.process(), key, f, reply)
+    let called = Operation::called(client.process(), key, f, reply.call);
+    Operation { ret: Some(reply.end), ..called }
 }
 
-/// The same, of whoever has this number.
-pub(super) fn ended_by(process: u64, key: u64, f: Function, reply: &Reply) -> Operation {
-    let called = Operation::called(process, key, f, reply.call);
-    Operation { ret: Some(reply.end), ..called }
+/// Writes a read of `workload` down that was answered: the value it found, and its index if that is known.
+pub(super) fn note_read(
+    workload: &str,
+    site: &Site,
+    process: u64,
+    key: u64,
+    reply: &Reply,
+    (val, index): (Option<u64>, Option<u64>),
+) {
+    let called = Operation::called(process, key, Function::Read, reply.call);
+    let ret = Some(reply.end);
+    site.journal.note(workload, &Operation { ok: Some(true), val, index, ret, ..called });
 }
 
 /// Writes a write of `workload` down, unless it is known to have had no effect. The answers "true" and
@@ -104,16 +74,28 @@ pub(super) fn note_write(
     reply: &Reply,
     operation: Operation,
 ) -> Option<bool> {
-    let operation = match &reply.outcome {
-        Outcome::Answered(answer) => Operation { ok: Some(answer.body == "true"), ..operation },
-        Outcome::NoEffect(_) => return None,
-        Outcome::Unknown(_) => Operation { ret: None, ..operation },
-    };
+    let (ok, ret) = reply.settled(|answer| answer.body == "true")?;
+    let operation = Operation { ok, ret, ..operation };
     client.site.journal.note(workload, &operation);
     if reply.is_unknown() {
         client.lose_sight();
     }
     operation.ok
+}
+
+/// The `ModifyIndex` and number of a key, (0, none) if it does not exist; none if it is no number.
+pub(super) fn register_in(answer: &Answer) -> Option<(u64, Option<u64>)> {
+    if answer.status == 404 {
+        return Some((0, None));
+    }
+    let entries: Value = answer.json().ok()?;
+    let index = entries[0]["ModifyIndex"].as_u64()?;
+    Some((index, Some(decode_number(entries[0]["Value"].as_str()?)?)))
+}
+
+/// A decimal number in base64, as the key-value store shows it.
+pub fn decode_number(base64: &str) -> Option<u64> {
+    String::from_utf8(STANDARD.decode(base64).ok()?).ok()?.parse().ok()
 }
 
 /// What all clients know, by the answers that any of them got.
@@ -139,5 +121,18 @@ impl Known {
     /// A client that panicked while it wrote has failed the run already.
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_from_base64() {
+        assert_eq!(decode_number("MQ=="), Some(1));
+        assert_eq!(decode_number("MTIzNDU="), Some(12345));
+        assert_eq!(decode_number("YQ=="), None);
+        assert_eq!(decode_number("*"), None);
     }
 }

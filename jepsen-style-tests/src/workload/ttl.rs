@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::observe::{Look, Observation};
+use super::observe::{Look, Observation, OfNumbers};
 use super::{Judgement, Workload, join};
 use crate::Result;
 use crate::checker::ttl::{self, Event};
@@ -53,7 +53,7 @@ const NAP: Duration = Duration::from_millis(100);
 const NAME: &str = "ttl";
 
 /// What is looked at.
-const LOOKS: Observation = Observation {
+const LOOKS: OfNumbers = Observation {
     path: "/v1/health/state/critical",
     every: LOOK_EVERY,
     listed_in: critical_in,
@@ -75,17 +75,7 @@ impl Workload for Ttl {
     }
 
     async fn work(&self, client: Client) -> Result<()> {
-        let site = &client.site;
-        let mut parts = JoinSet::new();
-        if client.number == 0 {
-            LOOKS.start(site, &mut parts);
-        }
-        let lives = (site.plan.rate * LIVES_OF_TEN / 10).div_ceil(site.plan.clients);
-        for life in 0..lives {
-            let number = client.number + site.plan.clients * life;
-            parts.spawn(live(Client::new(number, Arc::clone(site))));
-        }
-        join(parts).await
+        LOOKS.beside(&client, client.site.plan.rate * LIVES_OF_TEN / 10, live).await
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
@@ -113,7 +103,7 @@ impl Workload for Ttl {
     }
 }
 
-fn note(site: &Site, look: Look) {
+fn note(site: &Site, look: Look<Vec<u64>>) {
     let Look { node, stale, call, ret, listed } = look;
     let event = match listed {
         Some(critical) => Event::Look { node, stale, call, ret, critical },
@@ -262,11 +252,7 @@ async fn beat(client: Arc<Client>, position: usize, life: u64, ttl_ms: u64) -> R
     let path = format!("/v1/agent/check/pass/service:ttl-{life}");
     for position in position..position + client.site.nodes.len() {
         let reply = client.send_to(position, Call::write(&path, "")).await;
-        let ret = match &reply.outcome {
-            Outcome::Answered(_) => Some(reply.end),
-            Outcome::NoEffect(_) => continue,
-            Outcome::Unknown(_) => None,
-        };
+        let Some((_, ret)) = reply.settled(|_| ()) else { continue };
         let beat = Event::Beat { life, ttl_ms, again: false, call: reply.call, ret };
         client.site.journal.note(NAME, &beat);
         if ret.is_some() {

@@ -11,12 +11,11 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::steps::{self, Numbers, Stepping, Steps};
 use super::{Judgement, Workload};
 use crate::checker::bank::{
     self, ACCOUNTS, Account, BALANCE_AT_FIRST, Entry, Leg, Total, Transfer,
 };
-use crate::client::{CLIENT_AT_THE_END, Call, Client, Outcome, Reply, Site};
+use crate::client::{CLIENT_AT_THE_END, Call, Client, Reply, Site};
 use crate::http::Answer;
 use crate::record::Record;
 use crate::{Failure, Result};
@@ -57,8 +56,13 @@ impl Workload for Txn {
         Ok(())
     }
 
-    async fn work(&self, client: Client) -> Result<()> {
-        steps::take(self, client).await
+    async fn step(&self, client: &mut Client) {
+        let reply = client.send(question(gets().to_string())).await;
+        let Some(accounts) = note_total(&client.site, client.process(), &reply) else { return };
+        if client.rng.random_bool(0.5) {
+            let number = client.fresh_number();
+            transfer(client, &accounts, number).await;
+        }
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
@@ -73,27 +77,6 @@ impl Workload for Txn {
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
         let history: Vec<Entry> = record.entries(NAME)?;
         Ok(vec![Judgement::new("bank", bank::check(&history))])
-    }
-}
-
-impl Stepping for Txn {
-    fn steps(&self, client: &Client) -> Box<dyn Steps> {
-        Box::new(Transfers { numbers: Numbers::of(client) })
-    }
-}
-
-struct Transfers {
-    numbers: Numbers,
-}
-
-#[async_trait]
-impl Steps for Transfers {
-    async fn step(&mut self, client: &mut Client) {
-        let reply = client.send(question(gets().to_string())).await;
-        let Some(accounts) = note_total(&client.site, client.process(), &reply) else { return };
-        if client.rng.random_bool(0.5) {
-            transfer(client, &accounts, self.numbers.next()).await;
-        }
     }
 }
 
@@ -146,11 +129,7 @@ async fn transfer(client: &mut Client, accounts: &[Account], id: u64) {
     let is_checked = client.rng.random_bool(0.5);
     let body = operations(&legs, accounts, id, is_checked).to_string();
     let reply = client.send(Call::write(TXN, body).accepting(ANSWERS)).await;
-    let (ok, ret) = match &reply.outcome {
-        Outcome::Answered(answer) => (Some(answer.status == 200), Some(reply.end)),
-        Outcome::NoEffect(_) => return,
-        Outcome::Unknown(_) => (None, None),
-    };
+    let Some((ok, ret)) = reply.settled(|answer| answer.status == 200) else { return };
     let [from, to] = legs;
     let made = Transfer { client: client.process(), id, from, to, ok, call: reply.call, ret };
     client.site.journal.note(NAME, &Entry::Transfer(made));

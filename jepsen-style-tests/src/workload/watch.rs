@@ -305,10 +305,6 @@ fn note_answer(
     Some(index)
 }
 
-fn any_position(client: &mut Client) -> usize {
-    client.rng.random_range(0..client.site.nodes.len())
-}
-
 /// Writes a write down; true if it was answered.
 fn note_write(client: &Client, reply: &Reply, write: (Family, u64, u64, bool)) -> bool {
     let (family, slot, value, gone) = write;
@@ -326,7 +322,7 @@ async fn write_keys(mut client: Client, family: Family) {
     // deleted: an attempt to create it could take effect once more.
     let mut settled = 0;
     while client.turn().await {
-        let position = any_position(&mut client);
+        let position = client.any_position();
         let Some(expected) = index else {
             let reply = client.send_to(position, Call::read(&path(family, Some(slot)))).await;
             index = reply.answer().and_then(modify_index);
@@ -387,7 +383,7 @@ async fn register_instances(mut client: Client, family: Family) {
     let mut registered = None;
     while client.turn().await {
         value += 1;
-        let position = any_position(&mut client);
+        let position = client.any_position();
         let gone = value > 1 && client.rng.random_range(0..EMPTY_ONE_OF) == 0;
         let id = format!("watched-{slot}");
         let reply = if gone {
