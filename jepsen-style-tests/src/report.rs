@@ -21,14 +21,14 @@ use std::path::PathBuf;
 
 use askama::Template;
 
-use crate::judge::Conclusion;
+use crate::journal::Fault;
+use crate::judge::{Conclusion, Word};
 use crate::record::Record;
 use crate::{Failure, Result, workload};
 
-use axis::{Axis, Label, Percent};
-use facts::{CheckerRow, Fact, Verdict};
+use axis::{Axis, Label, Mark, Percent};
+use facts::Verdict;
 use failing::Failing;
-use faults::Band;
 use latency::Latency;
 use rate::Rate;
 use roles::Lane;
@@ -42,20 +42,21 @@ pub const REPORT: &str = "report.html";
 struct Page<'a> {
     title: String,
     verdict: Verdict,
-    facts: Vec<Fact>,
+    facts: Vec<(&'static str, String)>,
     command: String,
     mutant: Option<&'a str>,
-    checkers: Vec<CheckerRow<'a>>,
+    checkers: &'a [Word],
     troubles: Vec<(&'static str, &'a [String])>,
     ticks: Vec<Percent>,
     tick_labels: Vec<Label>,
-    bands: Vec<Band>,
+    bands: Vec<Mark>,
     names: Vec<Label>,
     latency: Latency,
     rate: Rate,
     lanes: Vec<Lane>,
     failing: Option<Failing>,
-    faults: Vec<faults::Row>,
+    axis: Axis,
+    faults: &'a [Fault],
     skipped: &'a [(String, String)],
 }
 
@@ -76,7 +77,7 @@ pub fn render(record: &Record, conclusion: &Conclusion) -> Result<String> {
         facts: facts::facts(record, axis),
         command: record.plan.command(),
         mutant: record.plan.mutant.as_deref(),
-        checkers: facts::checkers(conclusion),
+        checkers: &conclusion.words,
         troubles: facts::troubles(&record.ending),
         ticks: axis.ticks(),
         tick_labels: axis.tick_labels(),
@@ -86,7 +87,8 @@ pub fn render(record: &Record, conclusion: &Conclusion) -> Result<String> {
         rate: Rate::of(record, axis),
         lanes: roles::lanes(record, axis),
         failing: window.map(|window| Failing::of(&window, record, axis)),
-        faults: faults::rows(record, axis),
+        axis,
+        faults: &record.faults,
         skipped: &record.ending.skipped,
     };
     page.render().map_err(|error| Failure::new(format!("{REPORT}: {error}")))

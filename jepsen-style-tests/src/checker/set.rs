@@ -162,7 +162,9 @@ mod tests {
             ),
         ];
         for (name, word, history, members) in bad {
-            let Verdict::Invalid(violations) = check(&history, &[(1, members)]) else { panic!("{name}") };
+            let Verdict::Invalid(violations) = check(&history, &[(1, members)]) else {
+                panic!("{name}")
+            };
             assert!(violations.iter().any(|said| said.contains(word)), "{name}: {violations:?}");
         }
     }
@@ -171,9 +173,7 @@ mod tests {
     fn every_server_is_judged_and_named() {
         let history = [add(1, true, 1, 2), add(2, true, 3, 4)];
         assert!(check(&history, &[(1, vec![1, 2]), (2, vec![2, 1])]).is_valid());
-        let Verdict::Invalid(violations) =
-            check(&history, &[(1, vec![1, 2]), (2, vec![1])])
-        else {
+        let Verdict::Invalid(violations) = check(&history, &[(1, vec![1, 2]), (2, vec![1])]) else {
             panic!("a lost member was accepted");
         };
         assert_eq!(violations.len(), 1);

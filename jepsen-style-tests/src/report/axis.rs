@@ -47,6 +47,15 @@ pub(super) struct Label {
     pub(super) class: &'static str,
 }
 
+/// A coloured stretch of time, and what the pointer shows over it.
+#[derive(Debug)]
+pub(super) struct Mark {
+    pub(super) x: Percent,
+    pub(super) width: Percent,
+    pub(super) class: &'static str,
+    pub(super) title: String,
+}
+
 /// From when to when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Axis {
@@ -83,6 +92,11 @@ impl Axis {
         Percent((self.place(to).0 - self.place(from).0).max(VISIBLE_MIN))
     }
 
+    /// The stretch between two moments.
+    pub(super) fn mark(self, from: u64, to: u64, class: &'static str, title: String) -> Mark {
+        Mark { x: self.place(from), width: self.length(from, to), class, title }
+    }
+
     /// The same place in the coordinates of the curves.
     pub(super) fn curve(self, moment: u64) -> f64 {
         (self.place(moment).0 * CURVE_UNITS / 100.0).round()
@@ -92,6 +106,11 @@ impl Axis {
     pub(super) fn seconds(self, moment: u64) -> String {
         let inside = moment.saturating_sub(self.from);
         format!("{:.3} s", inside as f64 / SECOND as f64)
+    }
+
+    /// The same of what may never have come.
+    pub(super) fn seconds_or(self, moment: Option<u64>, never: &str) -> String {
+        moment.map_or(never.to_owned(), |moment| self.seconds(moment))
     }
 
     /// Round numbers of seconds.

@@ -3,18 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Buckets, Percent};
+use super::axis::{Buckets, Mark};
 
 /// One value for each bucket of time; none where nothing was measured.
 pub(super) type Values = Vec<Option<f64>>;
-
-/// What the pointer shows over one bucket.
-#[derive(Debug)]
-pub(super) struct Hover {
-    pub(super) x: Percent,
-    pub(super) width: Percent,
-    pub(super) title: String,
-}
 
 /// A text at a height.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,11 +62,11 @@ pub(super) fn points(buckets: Buckets, heights: &Values) -> String {
 }
 
 /// What the pointer shows, for each bucket about which there is something to say.
-pub(super) fn hovers(buckets: Buckets, title: impl Fn(usize) -> Option<String>) -> Vec<Hover> {
+pub(super) fn hovers(buckets: Buckets, title: impl Fn(usize) -> Option<String>) -> Vec<Mark> {
     let hover = |bucket| {
         let (begin, end) = buckets.bounds(bucket);
         let title = format!("at {}: {}", buckets.axis.seconds(begin), title(bucket)?);
-        Some(Hover { x: buckets.axis.place(begin), width: buckets.axis.length(begin, end), title })
+        Some(buckets.axis.mark(begin, end, "hover", title))
     };
     (0..buckets.count()).filter_map(hover).collect()
 }

@@ -16,21 +16,6 @@ pub(super) struct Verdict {
     pub(super) sentence: String,
 }
 
-/// A figure and what it is.
-#[derive(Debug)]
-pub(super) struct Fact {
-    pub(super) name: &'static str,
-    pub(super) value: String,
-}
-
-/// One checker and what it found.
-#[derive(Debug)]
-pub(super) struct CheckerRow<'a> {
-    pub(super) name: &'a str,
-    pub(super) verdict: Verdict,
-    pub(super) sentences: &'a [String],
-}
-
 impl Verdict {
     pub(super) fn of(conclusion: &Conclusion) -> Self {
         let sentence = match conclusion.overall {
@@ -45,7 +30,7 @@ impl Verdict {
         Self { sentence, ..Self::word(conclusion.overall) }
     }
 
-    fn word(overall: Overall) -> Self {
+    pub(super) fn word(overall: Overall) -> Self {
         let (class, mark, word) = match overall {
             Overall::Valid => ("valid", "✓", "Valid"),
             Overall::Invalid => ("invalid", "✗", "Invalid"),
@@ -71,21 +56,20 @@ pub(super) fn title(plan: &Plan) -> String {
     format!("{} {nemeses} on {nodes}", plan.workload)
 }
 
-/// The figures of the header.
-pub(super) fn facts(record: &Record, axis: Axis) -> Vec<Fact> {
+/// The figures of the header, each with what it is.
+pub(super) fn facts(record: &Record, axis: Axis) -> Vec<(&'static str, String)> {
     let Plan { seed, time_s, rate, clients, .. } = record.plan;
     let proven = record.faults.iter().filter(|fault| fault.evidence.is_some()).count();
-    let fact = |name, value: String| Fact { name, value };
     vec![
-        fact("seed", seed.to_string()),
-        fact("time planned", format!("{time_s} s")),
-        fact("clients stopped after", axis.seconds(record.ending.stopped)),
-        fact("rate aimed at", format!("{rate}/s, {clients} clients")),
-        fact("operations", grouped(record.operations())),
-        fact("requests", grouped(record.requests.len())),
-        fact("faults proven", format!("{proven} of {}", record.faults.len())),
-        fact("leader changes seen", leader_changes(&record.samples).to_string()),
-        fact("snapshots taken or received", newer_snapshots(&record.samples).to_string()),
+        ("seed", seed.to_string()),
+        ("time planned", format!("{time_s} s")),
+        ("clients stopped after", axis.seconds(record.ending.stopped)),
+        ("rate aimed at", format!("{rate}/s, {clients} clients")),
+        ("operations", grouped(record.operations())),
+        ("requests", grouped(record.requests.len())),
+        ("faults proven", format!("{proven} of {}", record.faults.len())),
+        ("leader changes seen", leader_changes(&record.samples).to_string()),
+        ("snapshots taken or received", newer_snapshots(&record.samples).to_string()),
     ]
 }
 
@@ -100,20 +84,6 @@ fn grouped(number: usize) -> String {
         grouped.push(digit);
     }
     grouped
-}
-
-/// The table of the checkers.
-pub(super) fn checkers(conclusion: &Conclusion) -> Vec<CheckerRow<'_>> {
-    let row = |word: &'_ crate::judge::Word| Verdict::word(word.overall);
-    conclusion
-        .words
-        .iter()
-        .map(|word| CheckerRow {
-            name: &word.checker,
-            verdict: row(word),
-            sentences: &word.sentences,
-        })
-        .collect()
 }
 
 /// What the servers did that no fault explains; nothing, in a good run.

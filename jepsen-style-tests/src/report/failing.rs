@@ -110,7 +110,7 @@ impl Failing {
                 y: TOP_PX + lane.unwrap_or_default() * LANE_PX,
                 class: standing.class(),
                 is_open: operation.ret.is_none(),
-                text: in_bar(operation, &nodes),
+                text: format!("{} {}", in_words(operation), node_name(operation, &nodes)),
                 title: format!("{}: {}", sentence(operation, &nodes, axis), standing.words()),
             }
         };
@@ -260,12 +260,8 @@ fn in_words(operation: &Operation) -> String {
     }
 }
 
-fn in_bar(operation: &Operation, nodes: &HashMap<u64, u64>) -> String {
-    format!("{} {}", in_words(operation), node_name(operation, nodes))
-}
-
 fn sentence(operation: &Operation, nodes: &HashMap<u64, u64>, axis: Axis) -> String {
-    let end = operation.ret.map_or("never known to end".to_owned(), |ret| axis.seconds(ret));
+    let end = axis.seconds_or(operation.ret, "never known to end");
     let (client, node) = (client_name(operation.client), node_name(operation, nodes));
     format!(
         "{} by {client} at {node}, {} to {end}",
@@ -280,7 +276,7 @@ fn row(operation: &Operation, standing: Standing, nodes: &HashMap<u64, u64>, axi
         node: node_name(operation, nodes),
         what: in_words(operation),
         call: axis.seconds(operation.call),
-        ret: operation.ret.map_or("open".to_owned(), |ret| axis.seconds(ret)),
+        ret: axis.seconds_or(operation.ret, "open"),
         standing: standing.words(),
         class: standing.class(),
     }

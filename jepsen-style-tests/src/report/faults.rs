@@ -1,98 +1,40 @@
 //! What was injected: as bands behind the charts, and as a table.
 
-use super::axis::{Axis, Label, Percent, labels};
+use super::axis::{Axis, Label, Mark, labels};
 use crate::journal::Fault;
 use crate::record::Record;
 
-/// A stretch of time that is shaded in every chart.
-#[derive(Debug)]
-pub(super) struct Band {
-    pub(super) x: Percent,
-    pub(super) width: Percent,
-    pub(super) class: &'static str,
-    pub(super) title: String,
-}
-
-/// One line of the table.
-#[derive(Debug)]
-pub(super) struct Row {
-    pub(super) number: usize,
-    pub(super) nemesis: String,
-    pub(super) what: String,
-    pub(super) affected: String,
-    /// None: the fault counts for nothing.
-    pub(super) evidence: Option<String>,
-    /// Why there is none.
-    pub(super) objection: Option<String>,
-    pub(super) began: String,
-    pub(super) injected: String,
-    pub(super) healed: String,
-    pub(super) recovered: String,
-}
-
 /// Two bands for each fault: while it lasted, and until every server was ready again.
-pub(super) fn bands(record: &Record, axis: Axis) -> Vec<Band> {
+pub(super) fn bands(record: &Record, axis: Axis) -> Vec<Mark> {
     record
         .faults
         .iter()
-        .enumerate()
-        .flat_map(|(place, fault)| of_fault(place + 1, fault, axis))
+        .zip(1..)
+        .flat_map(|(fault, number)| of_fault(number, fault, axis))
         .collect()
 }
 
-fn of_fault(number: usize, fault: &Fault, axis: Axis) -> Vec<Band> {
+fn of_fault(number: usize, fault: &Fault, axis: Axis) -> [Mark; 2] {
     let Fault { nemesis, what, began, .. } = fault;
     let healed = fault.healed.unwrap_or(axis.to());
     let recovered = fault.recovered.unwrap_or(axis.to());
     let class = if fault.evidence.is_some() { "fault" } else { "fault unproven" };
-    let (start, end) = (axis.seconds(*began), axis.seconds(healed));
-    vec![
-        Band {
-            x: axis.place(*began),
-            width: axis.length(*began, healed),
-            class,
-            title: format!("{number}. {nemesis}: {what}, {start} to {end}"),
-        },
-        Band {
-            x: axis.place(healed),
-            width: axis.length(healed, recovered),
-            class: "recovery",
-            title: format!(
-                "{number}. {nemesis}: healed, every server ready at {}",
-                axis.seconds(recovered)
-            ),
-        },
-    ]
+    let (start, end, ready) = (axis.seconds(*began), axis.seconds(healed), axis.seconds(recovered));
+    let lasted = format!("{number}. {nemesis}: {what}, {start} to {end}");
+    let after = format!("{number}. {nemesis}: healed, every server ready at {ready}");
+    [axis.mark(*began, healed, class, lasted), axis.mark(healed, recovered, "recovery", after)]
 }
 
 /// The names of the bands, as far as there is room.
 pub(super) fn names(record: &Record, axis: Axis) -> Vec<Label> {
-    let texts = record.faults.iter().enumerate().map(|(place, fault)| {
-        let number = place + 1;
+    let texts = record.faults.iter().zip(1..).map(|(fault, number): (_, usize)| {
         (axis.place(fault.began), vec![format!("{number} {}", fault.nemesis), number.to_string()])
     });
     labels(&texts.collect::<Vec<_>>())
 }
 
-/// The table.
-pub(super) fn rows(record: &Record, axis: Axis) -> Vec<Row> {
-    let moment = |moment: Option<u64>| moment.map_or("never".to_owned(), |at| axis.seconds(at));
-    let row = |(place, fault): (usize, &Fault)| Row {
-        number: place + 1,
-        nemesis: fault.nemesis.clone(),
-        what: fault.what.clone(),
-        affected: nodes(&fault.affected),
-        evidence: fault.evidence.clone(),
-        objection: fault.objection.clone(),
-        began: axis.seconds(fault.began),
-        injected: moment(fault.injected),
-        healed: moment(fault.healed),
-        recovered: moment(fault.recovered),
-    };
-    record.faults.iter().enumerate().map(row).collect()
-}
-
-fn nodes(ids: &[u64]) -> String {
+/// The servers that a fault affects, for the table.
+pub(super) fn nodes(ids: &[u64]) -> String {
     if ids.is_empty() {
         return "none".to_owned();
     }

@@ -4,8 +4,8 @@
 //! A request counts where it was sent, so a stall shows where it began. Reads and writes are drawn apart,
 //! on the same scale.
 
-use super::axis::{Axis, Buckets, MILLI, SECOND};
-use super::curve::{Height, Hover, Values, boxes, hovers, points, steps};
+use super::axis::{Axis, Buckets, MILLI, Mark, SECOND};
+use super::curve::{Height, Values, boxes, hovers, points, steps};
 use crate::journal::{Ending, RequestLine};
 use crate::record::Record;
 
@@ -26,7 +26,7 @@ pub(super) struct Panel {
     pub(super) median: String,
     pub(super) longest: String,
     pub(super) lost: String,
-    pub(super) hovers: Vec<Hover>,
+    pub(super) hovers: Vec<Mark>,
 }
 
 /// The chart.

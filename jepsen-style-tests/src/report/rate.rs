@@ -1,8 +1,8 @@
 //! Requests per second over time, where they ended: reads and writes that were answered as lines, those that
 //! were not (refused, never sent, or of unknown outcome) as boxes on the ground.
 
-use super::axis::{Axis, Buckets, SECOND};
-use super::curve::{Height, Hover, Values, boxes, hovers, steps};
+use super::axis::{Axis, Buckets, Mark, SECOND};
+use super::curve::{Height, Values, boxes, hovers, steps};
 use crate::journal::{Ending, RequestLine};
 use crate::record::Record;
 
@@ -25,7 +25,7 @@ pub(super) struct Rate {
     pub(super) writes: String,
     pub(super) lost_reads: String,
     pub(super) lost_writes: String,
-    pub(super) hovers: Vec<Hover>,
+    pub(super) hovers: Vec<Mark>,
 }
 
 /// How many ended in one bucket.

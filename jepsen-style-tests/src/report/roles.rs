@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::axis::{Axis, Label, MILLI, Percent, labels};
+use super::axis::{Axis, Label, MILLI, Mark, Percent, labels};
 use crate::journal::Sample;
 use crate::record::Record;
 
@@ -59,20 +59,11 @@ impl Role {
     }
 }
 
-/// A coloured stretch of a lane.
-#[derive(Debug)]
-pub(super) struct Span {
-    pub(super) x: Percent,
-    pub(super) width: Percent,
-    pub(super) class: &'static str,
-    pub(super) title: String,
-}
-
 /// One node.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) node: String,
-    pub(super) spans: Vec<Span>,
+    pub(super) spans: Vec<Mark>,
     pub(super) terms: Vec<Label>,
     /// Where its process was found gone.
     pub(super) ends: Vec<Percent>,
@@ -90,16 +81,10 @@ pub(super) fn lanes(record: &Record, axis: Axis) -> Vec<Lane> {
 
 fn lane(node: u64, samples: &[&Sample], axis: Axis) -> Lane {
     let stretches = stretches(samples, axis.to());
-    let span = |(from, to, role): &(u64, u64, Role)| Span {
-        x: axis.place(*from),
-        width: axis.length(*from, *to),
-        class: role.class(),
-        title: format!(
-            "n{node}: {}, {} to {}",
-            role.words(),
-            axis.seconds(*from),
-            axis.seconds(*to)
-        ),
+    let span = |(from, to, role): &(u64, u64, Role)| {
+        let (begin, end) = (axis.seconds(*from), axis.seconds(*to));
+        let title = format!("n{node}: {}, {begin} to {end}", role.words());
+        axis.mark(*from, *to, role.class(), title)
     };
     let is_down = |(_, _, role): &&(u64, u64, Role)| *role == Role::Down;
     let ends: Vec<Percent> =
