@@ -4,20 +4,29 @@
 //! its HTTP API. It links none of the server's code but the client library, which its users link too. So nothing it observes can be an artefact of
 //! sharing memory with what it tests.
 //!
-//! A test goes through four stages, and each has its module:
+//! A test goes through four stages, and each has its modules:
 //!
-//! * [`cluster`] starts real `quorate server` processes (found or built by [`binary`]), each on its
-//!   own loopback address, and does to them what the world does: kill, stop, pause, restart, wipe.
-//! * [`load`] sends requests the way patient clients do and writes down every one of them. A request
-//!   without an answer is *unknown*: it may have taken effect, or may yet.
-//! * [`history`] is what was written down: operations with the moments of their call and return on
-//!   one monotonic clock, as JSON lines that an outside checker can read as well.
-//! * [`checker`] decides from a history alone, and answers [`checker::Verdict::Vacuous`] when the run
+//! * [`cluster`] starts real `quorate server` processes (found or built by [`binary`]), each on its own loopback
+//!   address, and does to them what the world does: kill, stop, pause, restart, wipe. [`process`] starts single
+//!   processes with any command line.
+//! * A [`workload`] is what the [`client`]s do, request by request through the client library. A [`run`] puts them
+//!   under [`nemesis`] after nemesis; [`load`] gives the same traffic to a test that strikes once, at a moment of its
+//!   own. A request without an answer is *unknown*: it may have taken effect, or may yet.
+//! * The [`journal`] is what they write down: [requests](journal::RequestLine) and the operations of a [`history`],
+//!   with the moments of their call and return on one monotonic clock, as JSON lines that an outside checker can read
+//!   as well.
+//! * [`checker`] decides from what was written down alone, and answers [`checker::Verdict::Vacuous`] when the run
 //!   did not exercise what it claims to: a run that proves nothing must not count as passed.
 //!
-//! Clusters of one machine take [`turn`]s, so that plain `cargo test` with its parallel threads does
-//! not measure one test's failover under another's load. Whatever happens to a test, its processes
-//! end: on drop, and by a [`guardian`] if the test process itself is killed.
+//! Clusters of one machine take [`turn`]s, so that plain `cargo test` with its parallel threads does not measure one
+//! test's failover under another's load. Whatever happens to a test, its processes end: on drop, and by a [`guardian`]
+//! if the test process itself is killed. Every wait has a [`Limit`].
+//!
+//! # Where tests are
+//!
+//! Unit tests are at the end of the file that they test, in `mod tests`; from a hundred lines on, in `tests.rs` in the
+//! directory that has the file's name (`checker/lock.rs`, `checker/lock/tests.rs`). Tests that need processes are in
+//! the directory `tests`, one file for each subject; one that needs several files is a directory with a `main.rs`.
 
 pub mod binary;
 pub mod checker;

@@ -563,5 +563,4 @@ fn ends(events: &[Event]) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[path = "lock_tests.rs"]
 mod tests;

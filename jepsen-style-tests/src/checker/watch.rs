@@ -484,5 +484,4 @@ fn watchers(events: &[Event]) -> BTreeMap<u64, Watcher> {
 }
 
 #[cfg(test)]
-#[path = "watch_tests.rs"]
 mod tests;

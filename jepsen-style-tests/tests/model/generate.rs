@@ -1,8 +1,6 @@
 //! Random operations. The vocabulary is small, so that operations meet.
 
-#[path = "questions.rs"]
 mod questions;
-#[path = "transactions.rs"]
 mod transactions;
 
 use serde_json::json;

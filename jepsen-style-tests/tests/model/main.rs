@@ -8,31 +8,18 @@
 //!
 //! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets how long it is.
 
-#[path = "model/answers.rs"]
 mod answers;
-#[path = "model/catalog.rs"]
 mod catalog;
-#[path = "model/dice.rs"]
 mod dice;
-#[path = "model/expression.rs"]
 mod expression;
-#[path = "model/generate.rs"]
 mod generate;
-#[path = "model/kv.rs"]
 mod kv;
-#[path = "model/ledger.rs"]
 mod ledger;
-#[path = "model/operation.rs"]
 mod operation;
-#[path = "model/reads.rs"]
 mod reads;
-#[path = "model/run.rs"]
 mod run;
-#[path = "model/shapes.rs"]
 mod shapes;
-#[path = "model/state.rs"]
 mod state;
-#[path = "model/txn.rs"]
 mod txn;
 
 /// Enough to meet everything, in a time that every change can afford.

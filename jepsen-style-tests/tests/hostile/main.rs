@@ -5,13 +5,10 @@
 //!
 //! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets how long it is.
 
-#[path = "model/dice.rs"]
+#[path = "../model/dice.rs"]
 mod dice;
-#[path = "hostile/requests.rs"]
 mod requests;
-#[path = "hostile/routes.rs"]
 mod routes;
-#[path = "hostile/words.rs"]
 mod words;
 
 use std::collections::BTreeMap;

@@ -8,9 +8,7 @@
 //! Left out are, with their reasons, `LEFT_OUT` and what cargo runs in release builds; but the harness
 //! must know the flags of all of its command lines.
 
-#[path = "readme/sandbox.rs"]
 mod sandbox;
-#[path = "readme/text.rs"]
 mod text;
 
 use std::collections::BTreeSet;
@@ -24,7 +22,7 @@ use jepsen_style_tests::turn::Turn;
 use sandbox::Sandbox;
 use text::Command;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 /// Inline commands that are not run here, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
@@ -265,7 +263,7 @@ async fn the_scripts_say_what_they_did_and_what_to_type_next() {
         skipped("cluster-scripts", "no network namespaces here, and their ports are taken");
         return;
     }
-    sandbox.run(include_str!("readme/scripts.sh")).await.unwrap();
+    sandbox.run(include_str!("scripts.sh")).await.unwrap();
 }
 
 /// The words after `after` in each command line of the harness that the README shows.

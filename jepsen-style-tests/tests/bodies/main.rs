@@ -1,8 +1,6 @@
 //! Requests with bodies: read whatever their framing, and bounded in what becomes of them.
 
-#[path = "bodies/framing.rs"]
 mod framing;
-#[path = "bodies/growth.rs"]
 mod growth;
 
 use std::path::Path;
