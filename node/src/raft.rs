@@ -8,7 +8,8 @@
 //!   Heartbeats and writes have a [`lane`] each.
 //! * [`read`] is the barrier that makes a read linearizable on any node.
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
-//! * [`membership`] founds a cluster, joins one, and removes servers. [`surroundings`] and [`warnings`] tell
+//! * [`membership`] founds a cluster, joins one, and removes servers; [`majority`] refuses changes that would
+//!   end the cluster. [`surroundings`] and [`warnings`] tell
 //!   the operator what stands in the way. [`lives`] knows which process speaks for a server, and where it
 //!   is; [`starting`] is how a process becomes that.
 
@@ -26,6 +27,7 @@ pub mod intake;
 pub mod lane;
 pub mod leadership;
 pub mod lives;
+mod majority;
 pub mod membership;
 pub mod network;
 pub mod propose;

@@ -450,6 +450,9 @@ impl Membership {
             return Err(ChangeRefusal::Unknown);
         }
         let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
+        self.may_remove(id).await.inspect_err(|refusal| {
+            self.context.warnings.warn(&refusal.to_string());
+        })?;
         tracing::info!(server = id, "removing a server");
         let gone = BTreeSet::from([id]);
         if self.voters().contains(&id) {
@@ -477,7 +480,7 @@ impl Membership {
                     Some(Err(ChangeRefusal::Unknown)) => {
                         return Err(MembershipError::UnknownServer(id.to_string()));
                     }
-                    Some(Err(ChangeRefusal::Refused(why))) => {
+                    Some(Err(ChangeRefusal::Refused(why) | ChangeRefusal::NotNow(why))) => {
                         return Err(MembershipError::Refused(why));
                     }
                     Some(Ok(())) => return Ok(()),

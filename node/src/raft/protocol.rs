@@ -257,6 +257,9 @@ pub enum ChangeRefusal {
          again: start this server with an empty data directory and a new --node-id"
     )]
     IdUsed(NodeId),
+    /// It would not be safe while those servers are silent that the sentence names. Nothing was changed.
+    #[error("{0}")]
+    NotNow(String),
 }
 
 impl ChangeRefusal {
@@ -273,7 +276,8 @@ impl ChangeRefusal {
             | Self::Unknown
             | Self::Refused(_)
             | Self::Interrupted
-            | Self::NotThere { .. } => false,
+            | Self::NotThere { .. }
+            | Self::NotNow(_) => false,
         }
     }
 }

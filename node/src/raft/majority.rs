@@ -1,0 +1,159 @@
+//! Which voters answer now: it decides whether a change of the membership is safe.
+//!
+//! A change is committed by those who answer now, and needs a majority of the voters that it leaves. The
+//! leader therefore refuses, before anything is proposed, a change after which no majority would answer
+//! (etcd calls this the strict reconfiguration check). Nothing but `quorate recover` would help such a cluster.
+//!
+//! Removing a server that is down is never refused for this reason: those who answer stay as many, and the
+//! majority that is needed gets no larger.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate_storage::raft::NodeId;
+
+use super::HEARTBEAT_MS;
+use super::membership::Membership;
+use super::protocol::ChangeRefusal;
+
+/// How long voters may take to answer before they count as silent: so long that a late heartbeat of a busy
+/// server refuses no change.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(1_500);
+/// Pause between two looks at who has answered.
+const ANSWER_PAUSE: Duration = Duration::from_millis(HEARTBEAT_MS / 3);
+
+impl Membership {
+    /// Whether the cluster can commit after `id` is removed.
+    pub(super) async fn may_remove(&self, id: NodeId) -> Result<(), ChangeRefusal> {
+        let mut remaining = self.voters();
+        // The removal of a learner changes no majority; that of the last voter is refused by openraft.
+        if !remaining.remove(&id) || remaining.is_empty() {
+            return Ok(());
+        }
+        self.require_majority(&remaining, |answering| removal_refused(id, &remaining, answering))
+            .await
+    }
+
+    /// Whether a learner may vote: a majority of the voters must answer, itself included.
+    pub(super) async fn may_promote(&self, id: NodeId) -> Result<(), ChangeRefusal> {
+        let mut voters = self.voters();
+        voters.insert(id);
+        self.require_majority(&voters, |answering| promotion_refused(id, &voters, answering)).await
+    }
+
+    /// Whether the cluster can commit as it is.
+    pub(super) async fn has_quorum(&self) -> Result<(), ChangeRefusal> {
+        let voters = self.voters();
+        self.require_majority(&voters, |answering| no_quorum(&voters, answering)).await
+    }
+
+    async fn require_majority(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        refusal: impl Fn(&BTreeSet<NodeId>) -> String,
+    ) -> Result<(), ChangeRefusal> {
+        let began = self.context.clock.now();
+        loop {
+            self.must_lead()?;
+            let waited = self.context.clock.now().since(began);
+            let answering = self.answered_within(waited, voters);
+            if is_majority(answering.len(), voters.len()) {
+                return Ok(());
+            }
+            if waited >= ANSWER_PATIENCE {
+                return Err(ChangeRefusal::NotNow(refusal(&answering)));
+            }
+            self.context.clock.sleep(ANSWER_PAUSE).await;
+        }
+    }
+
+    /// Those of `voters` that have answered something that was sent within this time. This server answers
+    /// itself.
+    fn answered_within(&self, span: Duration, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let progress = self.progress_here().unwrap_or_default();
+        let answered = |id: &NodeId| {
+            let silence_ms = progress.get(id).and_then(|member| member.silence_ms);
+            *id == self.introduction.id
+                || silence_ms.is_some_and(|ms| Duration::from_millis(ms) < span)
+        };
+        voters.iter().copied().filter(answered).collect()
+    }
+}
+
+fn is_majority(some: usize, all: usize) -> bool {
+    some > all / 2
+}
+
+fn removal_refused(
+    id: NodeId,
+    remaining: &BTreeSet<NodeId>,
+    answering: &BTreeSet<NodeId>,
+) -> String {
+    let silent: BTreeSet<NodeId> = remaining.difference(answering).copied().collect();
+    let verb = if silent.len() == 1 { "does" } else { "do" };
+    format!(
+        "removing {id} would leave {}, and {} {verb} not answer: no majority; nothing was changed",
+        list(remaining),
+        list(&silent)
+    )
+}
+
+fn promotion_refused(
+    id: NodeId,
+    voters: &BTreeSet<NodeId>,
+    answering: &BTreeSet<NodeId>,
+) -> String {
+    format!("server {id} is not promoted: {}", who_answers(voters, answering))
+}
+
+fn no_quorum(voters: &BTreeSet<NodeId>, answering: &BTreeSet<NodeId>) -> String {
+    format!("the cluster has no quorum: {}", who_answers(voters, answering))
+}
+
+fn who_answers(voters: &BTreeSet<NodeId>, answering: &BTreeSet<NodeId>) -> String {
+    let verb = if answering.len() == 1 { "answers" } else { "answer" };
+    format!("of the voters {} only {} {verb}", list(voters), list(answering))
+}
+
+/// "1, 2 and 3".
+fn list(ids: &BTreeSet<NodeId>) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    match ids.split_last() {
+        None => "none".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_half_is_a_majority() {
+        let majorities = [(1, 1), (2, 2), (2, 3), (3, 4), (3, 5)];
+        assert!(majorities.into_iter().all(|(some, all)| is_majority(some, all)));
+        let minorities = [(0, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6)];
+        assert!(!minorities.into_iter().any(|(some, all)| is_majority(some, all)));
+    }
+
+    #[test]
+    fn a_refusal_names_those_who_stay_and_those_who_are_silent() {
+        assert_eq!(
+            removal_refused(2, &[1, 3].into(), &[1].into()),
+            "removing 2 would leave 1 and 3, and 3 does not answer: no majority; nothing was changed"
+        );
+        assert_eq!(
+            removal_refused(2, &[1, 3, 4, 5].into(), &[1, 3].into()),
+            "removing 2 would leave 1, 3, 4 and 5, and 4 and 5 do not answer: no majority; nothing was changed"
+        );
+        assert_eq!(
+            promotion_refused(4, &[1, 2, 4].into(), &[1].into()),
+            "server 4 is not promoted: of the voters 1, 2 and 4 only 1 answers"
+        );
+        assert_eq!(
+            no_quorum(&[1, 2, 3].into(), &[1].into()),
+            "the cluster has no quorum: of the voters 1, 2 and 3 only 1 answers"
+        );
+    }
+}
