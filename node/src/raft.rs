@@ -8,9 +8,9 @@
 //!   Heartbeats and writes have a [`lane`] each.
 //! * [`read`] is the barrier that makes a read linearizable on any node.
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
-//! * [`membership`] founds a cluster, joins one, and removes servers; [`majority`] refuses changes that would
-//!   end the cluster. [`surroundings`] and [`warnings`] tell
-//!   the operator what stands in the way. [`lives`] knows which process speaks for a server, and where it
+//! * [`membership`] founds a cluster, joins one, and removes servers; [`learners`] says when a
+//!   new server may vote, [`majority`] refuses changes that would end the cluster. [`surroundings`] and
+//!   [`warnings`] tell the operator what stands in the way. [`lives`] knows which process speaks for a server, and where it
 //!   is; [`starting`] is how a process becomes that.
 
 pub mod acknowledged;
@@ -26,6 +26,7 @@ pub mod identity;
 pub mod intake;
 pub mod lane;
 pub mod leadership;
+pub mod learners;
 pub mod lives;
 mod majority;
 pub mod membership;

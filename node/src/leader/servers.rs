@@ -14,6 +14,7 @@ use quorate_storage::record::{CheckStatus, NodeKind, SERF_HEALTH, SERVER_SERVICE
 use super::Leader;
 use crate::agent;
 use crate::host::address::HostPort;
+use crate::raft::learners::SilentLearners;
 use crate::raft::starting::Noted;
 
 /// A server that has not answered for this long is critical in the catalogue.
@@ -28,6 +29,7 @@ impl Leader {
     pub(super) async fn keep_servers(&self) {
         let began = self.context.clock.now();
         let mut noted = Noted::default();
+        let mut silent = SilentLearners::default();
         loop {
             let led_for = self.context.clock.now().since(began);
             for command in self.server_commands(led_for) {
@@ -37,6 +39,7 @@ impl Leader {
             }
             self.membership.complete_change().await;
             self.membership.follow_addresses().await;
+            self.membership.forget_learners(&mut silent).await;
             self.membership.note_held(&mut noted).await;
             self.context.clock.sleep(SERVERS_EVERY).await;
         }

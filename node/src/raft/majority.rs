@@ -30,26 +30,30 @@ impl Membership {
         if !remaining.remove(&id) || remaining.is_empty() {
             return Ok(());
         }
-        self.require_majority(&remaining, |answering| removal_refused(id, &remaining, answering))
-            .await
+        let suffices = |answering: usize| is_majority(answering, remaining.len());
+        let refusal = |answering: &_| removal_refused(id, &remaining, answering);
+        self.require_answers(&remaining, suffices, refusal).await
     }
 
-    /// Whether a learner may vote: a majority of the voters must answer, itself included.
+    /// Whether a learner may vote, see [`may_grow`].
     pub(super) async fn may_promote(&self, id: NodeId) -> Result<(), ChangeRefusal> {
-        let mut voters = self.voters();
-        voters.insert(id);
-        self.require_majority(&voters, |answering| promotion_refused(id, &voters, answering)).await
+        let voters = self.voters();
+        let suffices = |answering: usize| may_grow(answering, voters.len());
+        let refusal = |answering: &_| promotion_refused(id, &voters, answering);
+        self.require_answers(&voters, suffices, refusal).await
     }
 
     /// Whether the cluster can commit as it is.
     pub(super) async fn has_quorum(&self) -> Result<(), ChangeRefusal> {
         let voters = self.voters();
-        self.require_majority(&voters, |answering| no_quorum(&voters, answering)).await
+        let suffices = |answering: usize| is_majority(answering, voters.len());
+        self.require_answers(&voters, suffices, |answering| no_quorum(&voters, answering)).await
     }
 
-    async fn require_majority(
+    async fn require_answers(
         &self,
         voters: &BTreeSet<NodeId>,
+        suffices: impl Fn(usize) -> bool,
         refusal: impl Fn(&BTreeSet<NodeId>) -> String,
     ) -> Result<(), ChangeRefusal> {
         let began = self.context.clock.now();
@@ -57,7 +61,7 @@ impl Membership {
             self.must_lead()?;
             let waited = self.context.clock.now().since(began);
             let answering = self.answered_within(waited, voters);
-            if is_majority(answering.len(), voters.len()) {
+            if suffices(answering.len()) {
                 return Ok(());
             }
             if waited >= ANSWER_PATIENCE {
@@ -84,6 +88,14 @@ fn is_majority(some: usize, all: usize) -> bool {
     some > all / 2
 }
 
+/// Whether one more voter is safe where `answering` of `voters` answer. The cluster should survive that the
+/// new one ends at once, or a crash loop that makes one dead voter after another would end it. While only one
+/// is silent, the new one may be its replacement.
+fn may_grow(answering: usize, voters: usize) -> bool {
+    let survives = is_majority(answering, voters + 1) || answering + 1 >= voters;
+    is_majority(answering, voters) && survives
+}
+
 fn removal_refused(
     id: NodeId,
     remaining: &BTreeSet<NodeId>,
@@ -103,7 +115,10 @@ fn promotion_refused(
     voters: &BTreeSet<NodeId>,
     answering: &BTreeSet<NodeId>,
 ) -> String {
-    format!("server {id} is not promoted: {}", who_answers(voters, answering))
+    format!(
+        "server {id} is not promoted: {}; remove those that are gone",
+        who_answers(voters, answering)
+    )
 }
 
 fn no_quorum(voters: &BTreeSet<NodeId>, answering: &BTreeSet<NodeId>) -> String {
@@ -138,6 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn dead_voters_do_not_pile_up_and_a_single_one_may_be_replaced() {
+        assert!(may_grow(1, 1), "the second server");
+        assert!(may_grow(2, 3), "a replacement");
+        assert!(may_grow(3, 3) && may_grow(3, 4), "the first joiners of a crash loop");
+        assert!(!may_grow(3, 5), "the third");
+        assert!(!may_grow(1, 2), "no quorum");
+        // Whoever joins and ends, time and again, never takes the majority of three founders.
+        let mut voters = 3;
+        while may_grow(3, voters) {
+            voters += 1;
+        }
+        assert!(is_majority(3, voters), "{voters}");
+    }
+
+    #[test]
     fn a_refusal_names_those_who_stay_and_those_who_are_silent() {
         assert_eq!(
             removal_refused(2, &[1, 3].into(), &[1].into()),
@@ -148,8 +178,9 @@ mod tests {
             "removing 2 would leave 1, 3, 4 and 5, and 4 and 5 do not answer: no majority; nothing was changed"
         );
         assert_eq!(
-            promotion_refused(4, &[1, 2, 4].into(), &[1].into()),
-            "server 4 is not promoted: of the voters 1, 2 and 4 only 1 answers"
+            promotion_refused(6, &[1, 2, 3, 4, 5].into(), &[1, 2, 3].into()),
+            "server 6 is not promoted: of the voters 1, 2, 3, 4 and 5 only 1, 2 and 3 answer; remove those that \
+             are gone"
         );
         assert_eq!(
             no_quorum(&[1, 2, 3].into(), &[1].into()),

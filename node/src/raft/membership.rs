@@ -36,11 +36,11 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the leader may take to change the membership: a learner must catch up first.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a new server may take to catch up before it has to ask again: less than
+/// How long a new server may take until it is fit to vote before it has to ask again: less than
 /// [`CHANGE_TIMEOUT`], so that it hears why.
 const CATCH_UP_MAX: Duration = Duration::from_secs(50);
-/// How often the leader looks whether a new server has caught up.
-const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
+/// How long a server that is fit to vote waits for the end of another change.
+const TURN_MAX: Duration = Duration::from_secs(5);
 /// Pause before a refused change is asked for again.
 const CHANGE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -324,12 +324,18 @@ impl Membership {
             self.dial_back(&newcomer).await.inspect_err(|refusal| {
                 self.context.warnings.warn(&format!("a server cannot join: {refusal}"));
             })?;
-            self.add_learner(newcomer).await?;
-            // It counts for the quorum from its first moment as a voter, so it catches up before that.
-            let caught_up = self.context.clock.timeout(CATCH_UP_MAX, self.catch_up(id)).await;
-            caught_up.map_err(|_| ChangeRefusal::Interrupted)??;
+            let told = |refusal: &ChangeRefusal| self.tell_of_delay(refusal);
+            self.add_learner(newcomer).await.inspect_err(told)?;
+            // It counts for the quorum from its first moment as a voter, so it must be fit for that before.
+            let fit = self.context.clock.timeout(CATCH_UP_MAX, self.is_fit_to_vote(id)).await;
+            fit.map_err(|_| ChangeRefusal::Interrupted)?.inspect_err(told)?;
         }
-        let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
+        // Waited for, because a server that is refused has to prove itself again.
+        let changing = self.context.clock.timeout(TURN_MAX, self.changing.lock()).await;
+        let _one_at_a_time = changing.map_err(|_| ChangeRefusal::Busy)?;
+        if !self.voters().contains(&id) {
+            self.may_promote(id).await.inspect_err(|refusal| self.tell_of_delay(refusal))?;
+        }
         let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.raft.change_membership(voter, true).await.map_err(refused)?;
         tracing::info!(server = id, "the server votes now");
@@ -361,6 +367,13 @@ impl Membership {
         }
         Ok(())
     }
+    /// Says why a server does not become a voter now. It asks again.
+    fn tell_of_delay(&self, refusal: &ChangeRefusal) {
+        if let ChangeRefusal::NotNow(why) = refusal {
+            self.context.warnings.warn(why);
+        }
+    }
+
 
     /// A server that nobody reaches at the address that it gave would be a member that never answers: so it
     /// is asked there who it is, before it is anything.
@@ -392,7 +405,9 @@ impl Membership {
                 self.raft.change_membership(change, true).await.map_err(refused)?;
             }
             None => {
-                tracing::info!(server = id, %peer, "adding a server");
+                self.has_room_for_learner()?;
+                self.has_quorum().await?;
+                self.context.warnings.inform(&format!("adding server {id} ({peer})"));
                 // Its id may be that of a server that was removed before it had a command applied.
                 self.acknowledged.forget(id);
                 self.raft.add_learner(id, peer, false).await.map_err(refused)?;
@@ -401,25 +416,9 @@ impl Membership {
         Ok(())
     }
 
-    /// Waits until a learner has answered an append and is not far behind. Other changes go on meanwhile.
-    async fn catch_up(&self, id: NodeId) -> Result<(), ChangeRefusal> {
-        loop {
-            self.must_lead()?;
-            if !self.members().contains_key(&id) {
-                return Err(ChangeRefusal::Refused(
-                    "it was removed while it was joining".to_owned(),
-                ));
-            }
-            if self.has_caught_up(id) {
-                return Ok(());
-            }
-            self.context.clock.sleep(CATCH_UP_PAUSE).await;
-        }
-    }
-
     /// openraft takes a server that never answered for one that is as far behind as the log is long, which
     /// in a young cluster is not far.
-    fn has_caught_up(&self, id: NodeId) -> bool {
+    pub(super) fn has_caught_up(&self, id: NodeId) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let matched = metrics.replication.as_ref().and_then(|members| *members.get(&id)?);

@@ -37,6 +37,13 @@ impl Warnings {
         }
     }
 
+    /// The same for what is no trouble, and would be said many times.
+    pub fn inform(&self, sentence: &str) {
+        if self.is_due(sentence) {
+            tracing::info!("{sentence}");
+        }
+    }
+
     fn is_due(&self, sentence: &str) -> bool {
         let now = self.clock.now();
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

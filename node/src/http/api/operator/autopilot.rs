@@ -1,7 +1,8 @@
 //! `/v1/operator/autopilot/`: its configuration, and the health of the servers.
 //!
 //! The configuration is kept, and `LastContactThreshold` and `MaxTrailingLogs` decide what counts as
-//! healthy. `CleanupDeadServers` is always false, and true is refused: a server leaves the membership only
+//! healthy. `ServerStabilizationTime` has no effect: a new server votes after
+//! [`STEADY_FOR`](crate::raft::learners::STEADY_FOR). `CleanupDeadServers` is always false, and true is refused: a server leaves the membership only
 //! when an operator says so, because one that is stopped for an hour, or all night, is not gone.
 
 use std::collections::{BTreeMap, BTreeSet};
