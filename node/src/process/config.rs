@@ -194,6 +194,11 @@ impl ServerArgs {
                 "--rpc-addr must name one address: it is what this server tells the others to connect to",
             );
         }
+        if rpc_addr.port() == 0 {
+            return invalid(
+                "--rpc-addr must name a port: it is what this server tells the others to connect to",
+            );
+        }
         let listen =
             self.rpc_listen_addr.map(|at| resolve("--rpc-listen-addr", &at)).transpose()?;
         let dns = self.dns_addr.map(|at| resolve("--dns-addr", &at)).transpose()?;
@@ -407,6 +412,8 @@ mod tests {
             let file: ServerArgs = toml::from_str(file).unwrap();
             assert_eq!(file.check().unwrap().join, ["n1:1", "n2:2"]);
         }
+        let portless: ServerArgs = toml::from_str("rpc-addr = \"127.0.0.1:0\"").unwrap();
+        assert!(portless.check().unwrap_err().to_string().contains("--rpc-addr must name a port"));
         let unspecified: ServerArgs = toml::from_str("rpc-addr = \"0.0.0.0:1\"").unwrap();
         assert!(unspecified.check().is_err());
         let no_port: ServerArgs = toml::from_str("join = \"n1\"").unwrap();
