@@ -96,11 +96,21 @@ impl Membership {
         if let Some(clash) = Round::clash(&self.introduction, visitor) {
             self.context.warnings.warn(&clash);
         }
+        let members = self.members();
+        if let Some(known) = members.get(&visitor.id).filter(|_| visitor.id != self.introduction.id)
+            && is_another_store(known, &visitor.peer)
+        {
+            self.context.warnings.warn(&format!(
+                "a server at {} was started with --node-id {}, which is that of the member at {}, and without \
+                 its data",
+                visitor.peer.rpc_addr, visitor.id, known.rpc_addr
+            ));
+        }
         Greeting {
             introduction: self.introduction.clone(),
             cluster: self.context.identity.cluster_id(),
             bootstrap_expect: self.bootstrap_expect,
-            members: self.members(),
+            members,
             leader: self.leadership.borrow().leader.as_ref().map(|(id, _)| *id),
             sender: self.context.lives.sender(),
         }
@@ -151,7 +161,7 @@ impl Membership {
             }
             let round = self.greet_everybody().await;
             self.context.lives.clear();
-            self.refuse_lost_disk(&round.greetings)?;
+            self.refuse_lost_disk(&round.greetings).await?;
             let member = round.greetings.iter().find(|greeting| !greeting.members.is_empty());
             let obstacle = round.obstacle(&self.introduction, self.bootstrap_expect);
             if let Some(member) = member {
@@ -243,15 +253,13 @@ impl Membership {
 
     /// A server whose id the cluster knows with another store has lost its disk. It must not vote
     /// under its old id: what it promised is gone.
-    fn refuse_lost_disk(&self, greetings: &[Greeting]) -> Result<(), ChangeRefusal> {
+    async fn refuse_lost_disk(&self, greetings: &[Greeting]) -> Result<(), ChangeRefusal> {
         let ours = &self.introduction;
-        let known = greetings.iter().filter_map(|greeting| greeting.members.get(&ours.id));
-        for peer in known {
-            if is_another_store(peer, &ours.peer) {
-                return Err(ChangeRefusal::IdTaken(ours.id));
-            }
+        let mut known = greetings.iter().filter_map(|greeting| greeting.members.get(&ours.id));
+        match known.find(|peer| is_another_store(peer, &ours.peer)) {
+            Some(peer) => Err(self.id_taken(ours.id, peer).await),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Only the lowest id founds, only with everybody present, and only if nobody belongs anywhere. (A
@@ -310,7 +318,7 @@ impl Membership {
     /// See [`ChangeRefusal`].
     pub async fn admit(&self, newcomer: Introduction) -> Result<(), ChangeRefusal> {
         self.must_lead()?;
-        self.may_join(&newcomer).inspect_err(|refusal| {
+        self.may_join(&newcomer).await.inspect_err(|refusal| {
             self.context.warnings.warn(&format!(
                 "refused server {} ({}), which asked to join: {refusal}",
                 newcomer.id, newcomer.peer
@@ -342,11 +350,20 @@ impl Membership {
         Ok(())
     }
 
+    /// Says why a server does not become a voter now. It asks again.
+    fn tell_of_delay(&self, refusal: &ChangeRefusal) {
+        if let ChangeRefusal::NotNow(why) = refusal {
+            self.context.warnings.warn(why);
+        }
+    }
+
     /// Whether a server may become a member, or is one.
-    fn may_join(&self, newcomer: &Introduction) -> Result<(), ChangeRefusal> {
+    async fn may_join(&self, newcomer: &Introduction) -> Result<(), ChangeRefusal> {
         let members = self.members();
-        if members.get(&newcomer.id).is_some_and(|known| is_another_store(known, &newcomer.peer)) {
-            return Err(ChangeRefusal::IdTaken(newcomer.id));
+        if let Some(known) = members.get(&newcomer.id)
+            && is_another_store(known, &newcomer.peer)
+        {
+            return Err(self.id_taken(newcomer.id, known).await);
         }
         if !members.contains_key(&newcomer.id) && self.state.load().state.knows_origin(newcomer.id)
         {
@@ -367,13 +384,19 @@ impl Membership {
         }
         Ok(())
     }
-    /// Says why a server does not become a voter now. It asks again.
-    fn tell_of_delay(&self, refusal: &ChangeRefusal) {
-        if let ChangeRefusal::NotNow(why) = refusal {
-            self.context.warnings.warn(why);
+
+    /// Why a server cannot have an id that a member has. Whether that member runs makes all the difference
+    /// to the operator: a mistyped id must not end in the removal of a healthy server.
+    async fn id_taken(&self, id: NodeId, known: &Peer) -> ChangeRefusal {
+        let address = self.context.address_of(id, known);
+        let answer = self.context.call_address(&address, Request::WhoAreYou, HELLO_TIMEOUT).await;
+        match answer {
+            Ok(Response::Identity(there)) if there.store_id == known.store_id => {
+                ChangeRefusal::IdInUse { id, address }
+            }
+            Ok(_) | Err(_) => ChangeRefusal::IdTaken(id),
         }
     }
-
 
     /// A server that nobody reaches at the address that it gave would be a member that never answers: so it
     /// is asked there who it is, before it is anything.

@@ -260,6 +260,14 @@ pub enum ChangeRefusal {
     /// It would not be safe while those servers are silent that the sentence names. Nothing was changed.
     #[error("{0}")]
     NotNow(String),
+    /// The member with the newcomer's id runs.
+    #[error("server {id} is running at {address}: start this server with another --node-id")]
+    IdInUse {
+        /// The id of both.
+        id: NodeId,
+        /// Where the member answers.
+        address: String,
+    },
 }
 
 impl ChangeRefusal {
@@ -269,6 +277,7 @@ impl ChangeRefusal {
         match self {
             Self::IdTaken(_)
             | Self::IdUsed(_)
+            | Self::IdInUse { .. }
             | Self::NameTaken { .. }
             | Self::OtherDatacenter { .. } => true,
             Self::NotLeader(_)
