@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use quorate_storage::snapshot::Snapshot;
-use reqwest::Body;
+use reqwest::{Body, StatusCode};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -26,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// Idle connections kept for each peer and purpose.
 const IDLE_CONNECTIONS_MAX: usize = 8;
+
+/// Said of an address where something listens that is no RPC port: the HTTP port, most often.
+const NO_RPC_PORT: &str = "it answers, but not as an RPC port of Quorate";
 
 /// Reaches peers over HTTP, from the IP address of this node's own RPC listener.
 #[derive(Debug)]
@@ -160,26 +163,51 @@ fn encode(message: &impl serde::Serialize) -> Result<Bytes, TransportError> {
 async fn post(request: reqwest::RequestBuilder) -> Result<Response, TransportError> {
     let response = request.send().await.map_err(|error| {
         if error.is_connect() {
-            TransportError::Unreachable(error.to_string())
+            TransportError::Unreachable(cause_of(&error))
         } else {
-            TransportError::NoAnswer(error.to_string())
+            TransportError::NoAnswer(cause_of(&error))
         }
     })?;
     let status = response.status();
     let body =
-        response.bytes().await.map_err(|error| TransportError::NoAnswer(error.to_string()))?;
+        response.bytes().await.map_err(|error| TransportError::NoAnswer(cause_of(&error)))?;
+    if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+        return Err(TransportError::NoAnswer(NO_RPC_PORT.to_owned()));
+    }
     if !status.is_success() {
         let text = String::from_utf8_lossy(&body).into_owned();
         return Err(TransportError::NoAnswer(format!("{status}: {text}")));
     }
     postcard::from_bytes(&body)
-        .map_err(|error| TransportError::NoAnswer(format!("cannot decode the answer: {error}")))
+        .map_err(|error| TransportError::NoAnswer(format!("{NO_RPC_PORT}: {error}")))
+}
+
+/// Why a request failed, in the operator's words: the library's own sentence says only that it did.
+fn cause_of(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "timed out".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+        // What the resolver says differs between platforms.
+        if cause.to_string().starts_with("dns error") {
+            return "the name cannot be resolved".to_owned();
+        }
+        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => return "connection refused".to_owned(),
+            Some(io::ErrorKind::TimedOut) => return "timed out".to_owned(),
+            Some(_) | None => {}
+        }
+    }
+    cause.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
+    use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
     use tokio::task::JoinHandle;
 
@@ -203,6 +231,40 @@ mod tests {
 
     async fn accept(listener: &TcpListener) -> TcpStream {
         tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap().0
+    }
+
+    async fn cause_at(address: &str) -> String {
+        let url = format!("http://{address}/");
+        let client = reqwest::Client::builder().no_proxy().local_address(LOCAL).build().unwrap();
+        let request = client.get(url).timeout(A_WHILE);
+        match post(request).await.unwrap_err() {
+            TransportError::Unreachable(why) | TransportError::NoAnswer(why) => why,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_cause_of_a_failure_is_named() {
+        let (listening, address) = listener().await;
+        assert_eq!(cause_at(&address).await, "timed out");
+        let answering = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listening.accept().await.unwrap();
+                let mut request = [0; 512];
+                stream.read(&mut request).await.unwrap();
+                let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        assert_eq!(cause_at(&address).await, NO_RPC_PORT);
+        answering.abort();
+        assert!(answering.await.unwrap_err().is_cancelled());
+        assert_eq!(cause_at(&address).await, "connection refused");
+        // Reserved: no name server knows it. One that does not answer in time is as good.
+        let unresolved = cause_at("nowhere.invalid:8300").await;
+        assert!(
+            ["the name cannot be resolved", "timed out"].contains(&unresolved.as_str()),
+            "{unresolved}"
+        );
     }
 
     #[tokio::test]

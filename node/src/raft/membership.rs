@@ -173,15 +173,24 @@ impl Membership {
             } else if self.context.clock.now().since(began) >= WARN_EVERY {
                 self.context.warnings.warn(&round.waiting_for(self.bootstrap_expect));
             }
-            if !told {
+            if !told && member.is_none() {
                 told = true;
-                tracing::info!(
-                    expected = self.bootstrap_expect,
-                    present = round.greetings.len() + 1,
-                    "waiting for the servers that found the cluster together"
-                );
+                self.tell_of_wait(&round);
             }
             self.context.clock.sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    fn tell_of_wait(&self, round: &Round) {
+        let (expected, present) = (self.bootstrap_expect, round.greetings.len() + 1);
+        if expected == 0 {
+            tracing::info!("looking for a cluster to join");
+        } else {
+            tracing::info!(
+                expected,
+                present,
+                "waiting for the servers that found the cluster together"
+            );
         }
     }
 
@@ -235,7 +244,8 @@ impl Membership {
         }
     }
 
-    async fn hello(&self, address: &str, timeout: Duration) -> Option<Greeting> {
+    /// The greeting of whoever listens at `address`, or why there is none.
+    async fn hello(&self, address: &str, timeout: Duration) -> Result<Greeting, String> {
         let request = Request::Hello(self.introduction.clone());
         match self.context.call_address(address, request, timeout).await {
             Ok(Response::Hello(greeting)) => {
@@ -243,11 +253,13 @@ impl Membership {
                 if introduction.id != self.introduction.id {
                     // Learns where it is, too.
                     let admitted = self.context.admit_life(introduction.id, sender, false).await;
-                    admitted.ok()?;
+                    admitted.map_err(|refusal| refusal.to_string())?;
                 }
-                Some(*greeting)
+                Ok(*greeting)
             }
-            Ok(_) | Err(_) => None,
+            Ok(Response::Refused(refusal)) => Err(format!("it refuses: {refusal}")),
+            Ok(_) => Err("the answer is not one to this request".to_owned()),
+            Err(TransportError::Unreachable(why) | TransportError::NoAnswer(why)) => Err(why),
         }
     }
 
@@ -293,23 +305,28 @@ impl Membership {
         let leader = member.leader.and_then(|leader| member.members.get(&leader));
         let address = leader.unwrap_or(&member.introduction.peer).rpc_addr.clone();
         let request = Request::Join(self.introduction.clone());
-        tracing::info!(%address, "asking to join the cluster");
+        let warnings = &self.context.warnings;
+        warnings.inform(&format!("asking to join the cluster, at {address}"));
         match self.context.call_address(&address, request, CHANGE_TIMEOUT).await {
-            Ok(Response::Changed(Err(refusal))) if refusal.is_final() => Err(refusal.into()),
-            Ok(Response::Changed(Err(refusal @ ChangeRefusal::NotThere { .. }))) => {
-                self.context.warnings.warn(&format!("cannot join the cluster: {refusal}"));
-                Ok(())
+            Ok(Response::Changed(Ok(()))) => {}
+            Ok(Response::Changed(Err(refusal))) if refusal.is_final() => return Err(refusal.into()),
+            Ok(Response::Changed(Err(ChangeRefusal::NotLeader(Some(_)) | ChangeRefusal::Busy))) => {
+                tracing::debug!(%address, "asking again who leads, or when the change is made");
             }
+            Ok(Response::Changed(Err(ChangeRefusal::NotLeader(None)))) => warnings.warn(&format!(
+                "not a member yet: {address} knows no leader of the cluster, which has none while no majority of \
+                 its servers answers"
+            )),
             Ok(Response::Changed(Err(refusal))) => {
-                tracing::info!(%refusal, "not joined yet");
-                Ok(())
+                warnings.warn(&format!("not a member yet: {refusal}"));
             }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::info!(%error, "not joined yet");
-                Ok(())
+            Ok(Response::Refused(refusal)) => {
+                warnings.warn(&format!("not a member yet: {address} refuses this server: {refusal}"));
             }
+            Ok(_) => warnings.warn(&format!("not a member yet: {address} gave a strange answer")),
+            Err(error) => warnings.warn(&format!("not a member yet: {address}: {error}")),
         }
+        Ok(())
     }
 
     /// Makes a server a member, as the leader: learner first, voter once it has caught up.

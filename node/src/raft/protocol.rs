@@ -217,7 +217,7 @@ pub enum ChangeRefusal {
     #[error("{0}")]
     Refused(String),
     /// Leadership or time ran out on the way: the change may be under way. Ask again.
-    #[error("the change was interrupted")]
+    #[error("the cluster's leader changed, or time ran out, before the change was complete")]
     Interrupted,
     /// Another server has the name.
     #[error(

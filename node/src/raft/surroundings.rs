@@ -16,16 +16,24 @@ pub(super) struct Round {
     pub(super) greetings: Vec<Greeting>,
     /// Servers that cannot be in one cluster, in words.
     pub(super) clashes: Vec<String>,
-    /// Where nobody answered, or refused to.
-    pub(super) silent: Vec<String>,
+    /// Where nobody answered, or refused to, and why.
+    pub(super) silent: Vec<(String, String)>,
 }
 
 impl Round {
     /// Adds the answer of whoever listens at `address`.
-    pub(super) fn add(&mut self, own: &Introduction, address: &str, answer: Option<Greeting>) {
-        let Some(greeting) = answer else {
-            self.silent.push(address.to_owned());
-            return;
+    pub(super) fn add(
+        &mut self,
+        own: &Introduction,
+        address: &str,
+        answer: Result<Greeting, String>,
+    ) {
+        let greeting = match answer {
+            Ok(greeting) => greeting,
+            Err(why) => {
+                self.silent.push((address.to_owned(), why));
+                return;
+            }
         };
         let theirs = &greeting.introduction;
         if theirs.id == own.id && theirs.peer.store_id == own.peer.store_id {
@@ -99,7 +107,10 @@ impl Round {
     pub(super) fn waiting_for(&self, expected: usize) -> String {
         let silent = match self.silent.as_slice() {
             [] => "every server of --join answers".to_owned(),
-            silent => format!("there is no answer from {}", silent.join(", ")),
+            silent => {
+                let each = silent.iter().map(|(address, why)| format!("{address} ({why})"));
+                format!("there is no answer from {}", each.collect::<Vec<_>>().join(", "))
+            }
         };
         if expected == 0 && self.greetings.is_empty() && self.silent.is_empty() {
             return NOBODY_NAMED.to_owned();
@@ -179,7 +190,7 @@ mod tests {
         let mut round = Round::default();
         for other in others {
             let address = other.peer.rpc_addr.clone();
-            round.add(&server(1), &address, Some(greeting(other)));
+            round.add(&server(1), &address, Ok(greeting(other)));
         }
         round
     }
@@ -238,10 +249,12 @@ mod tests {
         let mut round = round([server(2)]);
         let too_few = round.waiting_for(3);
         assert!(too_few.contains("--join names only 1 others"), "{too_few}");
-        round.add(&server(1), "10.0.0.3:8300", None);
+        round.add(&server(1), "10.0.0.3:8300", Err("connection refused".to_owned()));
         let absent = round.waiting_for(3);
         assert!(
-            absent.ends_with("2 are here, and there is no answer from 10.0.0.3:8300"),
+            absent.ends_with(
+                "2 are here, and there is no answer from 10.0.0.3:8300 (connection refused)"
+            ),
             "{absent}"
         );
         assert!(round.waiting_for(0).contains("no server of --join belongs to one"));
