@@ -258,7 +258,10 @@ impl Lives {
     /// Takes note of what another server says of this one.
     pub(super) fn told(&self, refusal: &Refusal) {
         match refusal {
-            Refusal::Superseded(_) | Refusal::Removed | Refusal::Lost(_) => self.end(refusal),
+            Refusal::Superseded(_)
+            | Refusal::Removed
+            | Refusal::Lost(_)
+            | Refusal::Misconfigured(_) => self.end(refusal),
             Refusal::InUse(address) if self.incarnation().is_none() => {
                 let now = self.clock.now();
                 let since = *self.table().in_use_since.get_or_insert(now);

@@ -334,6 +334,9 @@ pub enum Refusal {
     /// The server has not asked the others yet whether its identity is free.
     #[error("this server is starting")]
     Starting,
+    /// The sender was started with settings that cannot be right, in words.
+    #[error("{0}")]
+    Misconfigured(String),
 }
 
 /// What goes before the bytes of a snapshot.

@@ -19,6 +19,7 @@ use quorate_storage::state::ServerLife;
 
 use super::membership::{Membership, is_another_store};
 use super::protocol::{ChangeRefusal, Forwarded, Introduction, Refusal, Request, Response, Sender};
+use super::surroundings::Round;
 use super::transport::Purpose;
 
 /// Pause between two attempts to be entered into the log.
@@ -32,6 +33,8 @@ const HURRIED_ROUNDS: u32 = 50;
 const FIRST_GREETING_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long the leader may take: it asks the process before, twice, and waits for the log.
 const START_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long whoever listens at a new address may take to say who it is.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a process that does not answer is asked again before another one ends it for good.
 const PROBES: u32 = 2;
 /// What servers hold is entered into the log this often, while there is something new.
@@ -44,7 +47,9 @@ impl Membership {
         let lives = &self.context.lives;
         let mut leadership = self.leadership.clone();
         let mut begun = lives.begun();
-        self.greet_everybody_within(FIRST_GREETING_TIMEOUT).await;
+        let greeting = self.greet_everybody_within(FIRST_GREETING_TIMEOUT);
+        let (round, ()) = tokio::join!(greeting, self.refuse_own_address());
+        self.refuse_other_datacenter(&round);
         lives.clear();
         let mut round = 0;
         while lives.incarnation().is_none() {
@@ -56,10 +61,22 @@ impl Membership {
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = self.context.clock.sleep(pause) => {
                     // Somebody may have moved, or may have to tell this server something.
-                    self.greet_everybody().await;
+                    let round = self.greet_everybody().await;
+                    self.refuse_other_datacenter(&round);
                 }
             }
             round += 1;
+        }
+    }
+
+    /// Ends this server if it was a member and has come back with another datacenter. (One that joins is
+    /// refused by the leader.)
+    fn refuse_other_datacenter(&self, round: &Round) {
+        if self.introduction.boot.member_since.is_none() {
+            return;
+        }
+        if let Some(why) = round.other_datacenter(&self.introduction) {
+            self.context.lives.told(&Refusal::Misconfigured(why));
         }
     }
 
@@ -122,10 +139,51 @@ impl Membership {
         {
             return Err(Refusal::InUse(known.rpc_addr.clone()));
         }
+        // Where it was before, it was found.
+        if known.is_none_or(|known| known.rpc_addr != sender.rpc_addr)
+            && let Some(why) = self.found_elsewhere(id, &sender.rpc_addr, PROBE_TIMEOUT).await
+        {
+            self.context.warnings.warn(&why);
+            return Err(Refusal::Misconfigured(why));
+        }
         let start = start_of(newcomer, sender, known.map(|known| known.life));
         tracing::info!(server = id, at = %start.rpc_addr, "a server has started");
         let fate = self.intake.submit_at_once(Duty::Started(Box::new(start))).await;
         Ok(if fate == Forwarded::Committed { Ok(()) } else { Err(ChangeRefusal::Interrupted) })
+    }
+
+    /// Ends this server if another one answers at the address that this one was given. It would not hear of
+    /// it in another way: whatever it is sent goes to the other one.
+    async fn refuse_own_address(&self) {
+        let (id, address) = (self.introduction.id, &self.introduction.peer.rpc_addr);
+        if let Some(why) = self.found_elsewhere(id, address, FIRST_GREETING_TIMEOUT).await {
+            self.context.lives.told(&Refusal::Misconfigured(why));
+        }
+    }
+
+    /// Why a server cannot be found at the address that it was given, if another one answers there. An address
+    /// where nobody answers is no reason: this server may be cut off from it for a moment.
+    async fn found_elsewhere(
+        &self,
+        id: NodeId,
+        address: &str,
+        timeout: Duration,
+    ) -> Option<String> {
+        let answer = self.context.call_address(address, Request::WhoAreYou, timeout).await;
+        let Ok(Response::Identity(there)) = answer else { return None };
+        let members = self.members();
+        let is_there = |peer: &Peer| peer.store_id == there.store_id;
+        let own = &self.introduction;
+        if (id == own.id && is_there(&own.peer)) || members.get(&id).is_some_and(is_there) {
+            return None;
+        }
+        let owner = members.iter().find(|(_, peer)| is_there(peer));
+        let owner =
+            owner.map_or_else(|| "another server".to_owned(), |(id, _)| format!("server {id}"));
+        Some(format!(
+            "server {id} was started with --rpc-addr {address}, where {owner} answers: it needs an address of its \
+             own, at which the others reach it"
+        ))
     }
 
     async fn still_answers(&self, known: &ServerLife) -> bool {

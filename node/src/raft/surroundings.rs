@@ -103,6 +103,24 @@ impl Round {
         })
     }
 
+    /// Why a server that was a member must not start with its datacenter, if those that are here have another:
+    /// more of them than have this one, or as many of which some run already.
+    pub(super) fn other_datacenter(&self, own: &Introduction) -> Option<String> {
+        let of_ours = |greeting: &&Greeting| greeting.introduction.datacenter == own.datacenter;
+        let (ours, theirs): (Vec<_>, Vec<_>) = self.greetings.iter().partition(of_ours);
+        let run = |servers: &[&Greeting]| {
+            servers.iter().any(|greeting| greeting.sender.incarnation.is_some())
+        };
+        let is_outnumbered = theirs.len() > ours.len() + 1;
+        let is_latecomer = theirs.len() == ours.len() + 1 && run(&theirs) && !run(&ours);
+        let other = theirs.first().filter(|_| is_outnumbered || is_latecomer)?;
+        Some(format!(
+            "this server was started with --datacenter {}, and the cluster is that of datacenter {}: start it with \
+             that. To rename the datacenter, stop all servers and start all of them with the new name",
+            own.datacenter, other.introduction.datacenter
+        ))
+    }
+
     /// What is missing, once it has been missing for a while.
     pub(super) fn waiting_for(&self, expected: usize) -> String {
         let silent = match self.silent.as_slice() {
@@ -242,6 +260,32 @@ mod tests {
         assert!(other.contains("server 2 with --bootstrap-expect 5"), "{other}");
         round.greetings[0].bootstrap_expect = 0;
         assert_eq!(round.obstacle(&server(1), 3), None);
+    }
+
+    #[test]
+    fn a_server_of_another_datacenter_than_the_others_is_told_theirs() {
+        let own = Introduction { datacenter: "dc2".into(), ..server(1) };
+        let said = |others: &[(NodeId, &str, Option<u64>)]| {
+            let mut round = Round::default();
+            for (id, datacenter, incarnation) in others {
+                let introduction = Introduction { datacenter: (*datacenter).into(), ..server(*id) };
+                let mut greeting = greeting(introduction);
+                greeting.sender.incarnation = *incarnation;
+                round.add(&own, "10.0.0.9:8300", Ok(greeting));
+            }
+            round.other_datacenter(&own)
+        };
+        let outnumbered = said(&[(2, "dc1", None), (3, "dc1", None)]).unwrap();
+        assert!(outnumbered.contains("the cluster is that of datacenter dc1"), "{outnumbered}");
+        assert!(said(&[(2, "dc1", Some(4))]).is_some(), "the other runs already");
+        assert_eq!(said(&[(2, "dc1", None)]), None, "both are starting");
+        assert_eq!(
+            said(&[(2, "dc1", Some(4)), (3, "dc2", Some(5))]),
+            None,
+            "it is in the majority"
+        );
+        assert_eq!(said(&[(2, "dc2", Some(4)), (3, "dc2", Some(5))]), None);
+        assert_eq!(said(&[]), None);
     }
 
     #[test]
