@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jepsen_style_tests::http::Method;
 use jepsen_style_tests::{Cluster, Result};
 
 /// How long a server may take to find that the cluster knows its id with other data.
@@ -65,6 +66,45 @@ async fn a_server_that_joins_may_lead_and_be_removed_while_the_founders_stay_the
     assert!(cluster.guests().is_empty());
     assert!(cluster.ids().contains(&cluster.leader().await.unwrap()));
     cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_would_leave_no_majority_is_refused_and_that_of_the_dead_server_is_not() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    cluster.kill(3).unwrap();
+    for by in [1, 2] {
+        let remove = |id: u64| {
+            let path = format!("/v1/operator/raft/peer?id={id}");
+            let http = cluster.http(by);
+            async move { http.send(Method::DELETE, &path, Default::default()).await.unwrap() }
+        };
+        let answer = remove(2).await;
+        assert_eq!(answer.status, 500);
+        assert_eq!(
+            answer.text(),
+            "removing 2 would leave 1 and 3, and 3 does not answer: no majority; nothing was changed"
+        );
+        let answer = remove(1).await;
+        assert!(
+            answer.text().starts_with("removing 1 would leave 2 and 3, and 3 does"),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(raft_ids(&cluster).await.unwrap(), [1, 2, 3]);
+    cluster.http(2).must_put("/v1/kv/still", "1").await.unwrap();
+
+    cluster.remove_from_raft(3, 1).await.unwrap();
+    assert_eq!(raft_ids(&cluster).await.unwrap(), [1, 2]);
+    // A member that is alive may go where the others can go on without it.
+    cluster.remove_from_raft(2, 1).await.unwrap();
+    assert_eq!(raft_ids(&cluster).await.unwrap(), [1]);
+    let answer = cluster
+        .http(1)
+        .send(Method::DELETE, "/v1/operator/raft/peer?id=1", Default::default())
+        .await;
+    assert_eq!(answer.unwrap().status, 500);
+    cluster.http(1).must_put("/v1/kv/still", "2").await.unwrap();
+    cluster.abandon();
 }
 
 /// The ids of all voters, in order.

@@ -15,7 +15,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Starts a server with flags of its own.
 fn start(directory: &Path, name: &str, flags: &[&str]) -> Result<Process> {
-    let data = directory.join(name).display().to_string();
+    start_on(directory, name, &directory.join(name), flags)
+}
+
+/// The same with a data directory that there is already.
+fn start_on(directory: &Path, name: &str, data: &Path, flags: &[&str]) -> Result<Process> {
+    let data = data.display().to_string();
     let flags = [&["server", "--data-dir", &data], flags].concat();
     Process::start(&directory.join(format!("{name}.log")), flags)
 }
@@ -72,6 +77,18 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     assert!(elsewhere.log().contains("--datacenter \"dc2\""));
     assert!(log_of_all(&cluster).unwrap().contains("refused server 42"));
 
+    // The id of a server that runs: nothing is said of removing that.
+    let flags = [&common[..], &["--node-id", "2"]].concat();
+    let mut twin = start(&dir, "id", &flags).unwrap();
+    assert_ne!(twin.wait_ended(LIMIT).await.unwrap(), Some(0));
+    let (log, second) = (twin.log(), network.rpc(2));
+    let advice =
+        format!("server 2 is running at {second}: start this server with another --node-id");
+    assert!(log.contains(&advice) && !log.contains("DELETE"), "{log}");
+    let said =
+        format!("a server at {rpc} was started with --node-id 2, which is that of the member at");
+    assert!(log_of_all(&cluster).unwrap().contains(&said));
+
     // An address where nobody is.
     let (wrong, listens, http) = (network.rpc(99), network.rpc(43), network.http(43));
     let flags = ["--node-id", "43", "--rpc-addr", &wrong, "--rpc-listen-addr", &listens];
@@ -93,6 +110,123 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
 
     a_wiped_server_comes_back_under_a_new_id_only(&mut cluster).await.unwrap();
     cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_end_soon_after_they_joined_never_vote() {
+    let options = Options { shares_turn: true, ..Options::default() };
+    let cluster = Cluster::start_with(options).await.unwrap();
+    let network = Network::of(&cluster);
+    let start_at = |host: u8| {
+        let (id, rpc, http) = (host.to_string(), network.rpc(host), network.http(host));
+        let flags = ["--node-id", &id, "--rpc-addr", &rpc, "--http-addr", &http];
+        let flags = [&flags[..], &["--join", &network.join]].concat();
+        start(cluster.dir(), &format!("j{id}"), &flags).unwrap()
+    };
+    for host in [51, 52, 53] {
+        let short_lived = start_at(host);
+        is_listed(&cluster, host.into(), false).await.unwrap();
+        drop(short_lived);
+    }
+    let stays = start_at(54);
+    is_listed(&cluster, 54, true).await.unwrap();
+    let members = cluster.configuration().await.unwrap();
+    let mut voters: Vec<u64> =
+        members.iter().filter(|member| member.votes).map(|member| member.raft_id).collect();
+    voters.sort_unstable();
+    assert_eq!(voters, [1, 2, 3, 54]);
+    // One of four voters may be away.
+    drop(stays);
+    cluster.http(1).must_put("/v1/kv/after", "1").await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_back_with_settings_that_cannot_be_right_ends_and_says_why() {
+    let options = Options { shares_turn: true, ..Options::default() };
+    let mut cluster = Cluster::start_with(options).await.unwrap();
+    let network = Network::of(&cluster);
+    let (dir, data) = (cluster.dir().to_owned(), cluster.data_dir(2).to_owned());
+    let (own, third, http) = (network.rpc(2), network.rpc(3), network.http(2));
+    let common = ["--node-id", "2", "--http-addr", &http, "--join", &network.join];
+    cluster.kill(2).unwrap();
+
+    // The address of another member.
+    let flags = [&common[..], &["--rpc-addr", &third, "--rpc-listen-addr", &own]].concat();
+    let mut misplaced = start_on(&dir, "misplaced", &data, &flags).unwrap();
+    assert_ne!(misplaced.wait_ended(LIMIT).await.unwrap(), Some(0));
+    let said = format!("server 2 was started with --rpc-addr {third}, where ");
+    assert!(misplaced.log().contains(&said), "{}", misplaced.log());
+
+    // The name of another datacenter.
+    let flags = [&common[..], &["--rpc-addr", &own, "--datacenter", "dc2"]].concat();
+    let mut renamed = start_on(&dir, "renamed", &data, &flags).unwrap();
+    assert_ne!(renamed.wait_ended(LIMIT).await.unwrap(), Some(0));
+    let said = "started with --datacenter dc2, and the cluster is that of datacenter dc1";
+    assert!(renamed.log().contains(said), "{}", renamed.log());
+
+    cluster.start_node(2).unwrap();
+    cluster.wait_ready(2).await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_cannot_join_says_why_and_floods_no_log() {
+    let options = Options { shares_turn: true, ..Options::default() };
+    let mut cluster = Cluster::start_with(options).await.unwrap();
+    let network = Network::of(&cluster);
+    let dir = cluster.dir().to_owned();
+    let leader = cluster.leader().await.unwrap();
+    for other in cluster.others(leader) {
+        cluster.kill(other).unwrap();
+    }
+    let (rpc, http) = (network.rpc(61), network.http(61));
+    let flags = ["--node-id", "61", "--rpc-addr", &rpc, "--http-addr", &http];
+    let flags = [&flags[..], &["--join", &network.join]].concat();
+    let before = cluster.log(leader).unwrap().lines().count();
+    let waiting = start(&dir, "waiting", &flags).unwrap();
+    waiting.wait_logged("not a member yet: ", LIMIT).await.unwrap();
+    // While nothing changes, a line is not said again for 10 s.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let log = waiting.log();
+    assert!(log.matches("asking to join").count() <= 3, "{log}");
+    assert!(log.matches("not a member yet").count() <= 6, "{log}");
+    assert!(!log.contains("waiting for the servers that found"), "{log}");
+    let survivor = cluster.log(leader).unwrap();
+    let added: Vec<_> = survivor.lines().skip(before).collect();
+    assert!(added.len() <= 30, "{added:#?}");
+    cluster.abandon();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_says_what_is_wrong_with_each_address_of_join() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports(Ipv4Addr::LOCALHOST, 3).unwrap();
+    let at: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let (rpc, http, closed) = (&at[0], &at[1], &at[2]);
+    let join = format!("{http},{closed}");
+    let flags = ["--rpc-addr", rpc, "--http-addr", http, "--join", &join];
+    let lost = start(directory.path(), "lost", &flags).unwrap();
+    lost.wait_logged(&format!("{http} (it answers, but not as an RPC port of Quorate)"), LIMIT)
+        .await
+        .unwrap();
+    lost.wait_logged(&format!("{closed} (connection refused)"), LIMIT).await.unwrap();
+    let log = lost.log();
+    assert!(log.contains("looking for a cluster to join"), "{log}");
+    assert!(!log.contains("waiting for the servers that found"), "{log}");
+}
+
+/// Waits until the membership lists a server as a voter, or as a learner.
+async fn is_listed(cluster: &Cluster, id: u64, votes: bool) -> Result<()> {
+    let limit = Limit::new(LIMIT);
+    loop {
+        let members = cluster.configuration().await?;
+        if members.iter().any(|member| member.raft_id == id && member.votes == votes) {
+            return Ok(());
+        }
+        limit.pause(|| format!("server {id} with votes={votes}: {members:?}")).await?;
+    }
 }
 
 /// Wiped and removed, it is refused under its id, and a full member under a new one: it replicates, takes
