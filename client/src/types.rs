@@ -34,6 +34,18 @@ pub struct ServiceAddress {
     pub port: i64,
 }
 
+/// Where something runs: `{"Region":"eu","Zone":"eu-1"}`, without what is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Locality {
+    /// The region.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    /// The zone in it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+}
+
 /// DNS weights of an instance: `{"Passing":1,"Warning":1}`. A member that is not given is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -242,7 +242,7 @@ fn service(row: &ServiceDefinition) -> Result<(), Excess> {
     name("service ID", &row.id)?;
     name("service name", &row.name)?;
     name("service kind", row.mesh_kind())?;
-    bytes("proxy settings", row.proxy_settings().unwrap_or_default(), TEXT_BYTES_MAX)?;
+    bytes("service settings", row.settings().unwrap_or_default(), TEXT_BYTES_MAX)?;
     address("service address", &row.address)?;
     entries("service tags", row.tags.len(), TAGS_MAX)?;
     let tags = row.tags.iter().map(String::len).sum();

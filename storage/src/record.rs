@@ -124,11 +124,11 @@ pub struct ServiceDefinition {
     pub weights: Weights,
     /// Whether other agents may change the tags.
     pub enable_tag_override: bool,
-    /// What was said of a service mesh: empty, or the kind of a mesh service (accepted by versions
-    /// before 0.2), or a JSON object, which no kind looks like: the settings of a proxy that were given
-    /// for an instance that is none. They share a member because members cannot be added to a row that
-    /// lies within others: see [`ServiceDefinition::mesh_kind`] and
-    /// [`ServiceDefinition::proxy_settings`].
+    /// What has no member of its own: empty, or the kind of a mesh service (accepted by versions before
+    /// 0.2), or a JSON object, which no kind looks like. In the object are the settings of a proxy that were
+    /// given for an instance that is none, and `SocketPath` and `Locality`, which no proxy has. They share
+    /// a member because members cannot be added to a row that lies within others: see
+    /// [`ServiceDefinition::mesh_kind`] and [`ServiceDefinition::settings`].
     pub kind: String,
 }
 
@@ -136,12 +136,12 @@ impl ServiceDefinition {
     /// The kind of a mesh service, otherwise empty.
     #[must_use]
     pub fn mesh_kind(&self) -> &str {
-        if self.proxy_settings().is_some() { "" } else { &self.kind }
+        if self.settings().is_some() { "" } else { &self.kind }
     }
 
-    /// The settings of a proxy as a JSON object, if any were given.
+    /// What was given of a proxy's settings, a socket and a locality, as one JSON object.
     #[must_use]
-    pub fn proxy_settings(&self) -> Option<&str> {
+    pub fn settings(&self) -> Option<&str> {
         Some(&*self.kind).filter(|kind| kind.starts_with('{'))
     }
 }

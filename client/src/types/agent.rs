@@ -13,7 +13,7 @@ pub use self::server::{
 };
 
 use super::health::HealthCheck;
-use super::{ServiceAddress, TextMap, Weights};
+use super::{Locality, ServiceAddress, TextMap, Weights};
 
 /// A service instance, as `GET /v1/agent/services` (object by id) and `agent/service/:id` show it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct AgentService {
     pub meta: TextMap,
     /// The port.
     pub port: i64,
+    /// A Unix socket to reach it by; left out when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
     /// The instance's own address, or empty.
     pub address: String,
     /// Addresses by purpose; left out when there are none.
@@ -42,6 +45,9 @@ pub struct AgentService {
     pub weights: Weights,
     /// Whether other agents may change the tags.
     pub enable_tag_override: bool,
+    /// Where it runs; left out when it was not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// A hash of the other members, which `?hash=` waits on; left out in the list.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub content_hash: String,
@@ -181,6 +187,12 @@ pub struct ServiceRegistration {
     pub meta: Option<TextMap>,
     /// The port.
     pub port: i64,
+    /// A Unix socket to reach it by.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    /// Where it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// DNS weights; 1 and 1 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,

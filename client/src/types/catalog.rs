@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Empty, Proxy, ServiceAddress, TextMap, Weights};
+use super::{Empty, Locality, Proxy, ServiceAddress, TextMap, Weights};
 
 /// A node, as `GET /v1/catalog/nodes` and health entries show it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,10 +53,16 @@ pub struct NodeService {
     pub meta: Option<TextMap>,
     /// The port.
     pub port: i64,
+    /// A Unix socket to reach it by; left out when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
     /// DNS weights.
     pub weights: Weights,
     /// Whether other agents may change the tags.
     pub enable_tag_override: bool,
+    /// Where it runs; left out when it was not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// Settings of a mesh proxy, without effect.
     pub proxy: Proxy,
     /// Always empty.
@@ -104,8 +110,14 @@ pub struct CatalogService {
     pub service_meta: TextMap,
     /// The port.
     pub service_port: i64,
+    /// A Unix socket to reach it by; left out when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service_socket_path: String,
     /// Whether other agents may change the tags.
     pub service_enable_tag_override: bool,
+    /// Where it runs; left out when it was not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_locality: Option<Locality>,
     /// Settings of a mesh proxy, without effect.
     pub service_proxy: Proxy,
     /// Always empty.
@@ -185,6 +197,12 @@ pub struct ServiceDefinition {
     pub meta: Option<TextMap>,
     /// The port.
     pub port: i64,
+    /// A Unix socket to reach it by.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    /// Where it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// DNS weights; 1 and 1 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,

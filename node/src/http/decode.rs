@@ -108,6 +108,13 @@ const fn alias(name: &'static str, aliases: &'static [&'static str], kind: Kind)
     Field { name, aliases, kind }
 }
 
+static LOCALITY: Shape = Shape {
+    name: "Locality",
+    fields: &[field("Region", Kind::Text), field("Zone", Kind::Text)],
+    shared: &[],
+    unknown: Unknown::Refused,
+};
+
 static SERVICE_ADDRESS: Shape = Shape {
     name: "ServiceAddress",
     fields: &[field("Address", Kind::Text), field("Port", Kind::Int)],

@@ -1,8 +1,8 @@
 //! What clients and configuration files may say of services, checks and nodes: validated in the order and in
 //! the words of Consul, and turned into records of the state.
 //!
-//! [`service`] and [`check`] are the rules for agents, [`meta`], [`mesh`] and [`check_type`] hold for the
-//! catalogue and transactions too. [`description`] is what a client agent says of its node.
+//! [`service`] and [`check`] are the rules for agents, [`meta`], [`mesh`], [`settings`] and [`check_type`]
+//! hold for the catalogue and transactions too. [`description`] is what a client agent says of its node.
 
 pub(super) mod check;
 pub(super) mod check_type;
@@ -10,6 +10,7 @@ mod description;
 pub(super) mod mesh;
 mod meta;
 pub(super) mod service;
+pub(super) mod settings;
 
 use crate::http::decode;
 use quorate_storage::record::{CheckRegistration, ServiceDefinition};

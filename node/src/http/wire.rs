@@ -11,9 +11,10 @@ use quorate_client::types::catalog::{CatalogService, Node, NodeService};
 use quorate_client::types::health::{CheckDefinition, HealthCheck, ServiceEntry};
 use quorate_client::types::kv::KvPair;
 use quorate_client::types::session::{ServiceCheck, Session};
-use quorate_client::types::{Empty, Proxy, ServiceAddress, Weights};
+use quorate_client::types::{Empty, Locality, Proxy, ServiceAddress, Weights};
 use quorate_storage::record::{self, NodeKind, SessionBehavior};
 use quorate_storage::{Millis, State};
+use serde::Deserialize;
 
 /// A node.
 pub(super) fn node(node: &record::Node, datacenter: &str) -> Node {
@@ -32,6 +33,7 @@ pub(super) fn node(node: &record::Node, datacenter: &str) -> Node {
 /// An instance below its node.
 pub(super) fn node_service(service: &record::Service) -> NodeService {
     let definition = &service.definition;
+    let settings = Settings::of(definition);
     NodeService {
         kind: definition.mesh_kind().to_owned(),
         id: definition.id.to_string(),
@@ -42,9 +44,11 @@ pub(super) fn node_service(service: &record::Service) -> NodeService {
         // Consul 1.9 shows null here; typed clients insist on an object.
         meta: Some(definition.meta.clone().unwrap_or_default()),
         port: definition.port,
+        socket_path: settings.socket_path,
         weights: weights(definition.weights),
         enable_tag_override: definition.enable_tag_override,
-        proxy: proxy(definition),
+        locality: settings.locality,
+        proxy: settings.proxy,
         connect: Empty {},
         create_index: service.indexes.create.0,
         modify_index: service.indexes.modify.0,
@@ -58,6 +62,7 @@ pub(super) fn catalog_service(
     datacenter: &str,
 ) -> CatalogService {
     let definition = &service.definition;
+    let settings = Settings::of(definition);
     CatalogService {
         id: node.id.clone(),
         // The name as it was when the instance was registered, as in Consul.
@@ -75,8 +80,10 @@ pub(super) fn catalog_service(
         service_weights: weights(definition.weights),
         service_meta: definition.meta.clone().unwrap_or_default(),
         service_port: definition.port,
+        service_socket_path: settings.socket_path,
         service_enable_tag_override: definition.enable_tag_override,
-        service_proxy: proxy(definition),
+        service_locality: settings.locality,
+        service_proxy: settings.proxy,
         service_connect: Empty {},
         create_index: service.indexes.create.0,
         modify_index: service.indexes.modify.0,
@@ -86,6 +93,7 @@ pub(super) fn catalog_service(
 /// An instance as its agent shows it, without the hash.
 pub(super) fn agent_service(service: &record::Service, datacenter: &str) -> AgentService {
     let definition = &service.definition;
+    let settings = Settings::of(definition);
     AgentService {
         kind: definition.mesh_kind().to_owned(),
         id: definition.id.to_string(),
@@ -93,10 +101,12 @@ pub(super) fn agent_service(service: &record::Service, datacenter: &str) -> Agen
         tags: definition.tags.to_vec(),
         meta: definition.meta.clone().unwrap_or_default(),
         port: definition.port,
+        socket_path: settings.socket_path,
         address: definition.address.clone(),
         tagged_addresses: addresses(definition),
         weights: weights(definition.weights),
         enable_tag_override: definition.enable_tag_override,
+        locality: settings.locality,
         content_hash: String::new(),
         datacenter: datacenter.to_owned(),
     }
@@ -207,11 +217,24 @@ const fn weights(weights: record::Weights) -> Weights {
     Weights { passing: weights.passing, warning: weights.warning }
 }
 
-/// `Proxy` as an instance shows it.
-pub(super) fn proxy(definition: &record::ServiceDefinition) -> Proxy {
-    let settings = definition.proxy_settings();
-    // The state keeps what was validated here, so it can be read.
-    settings.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+/// What an instance has in its row without a member for each, as it is shown.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Settings {
+    pub(super) socket_path: String,
+    pub(super) locality: Option<Locality>,
+    /// The rest.
+    #[serde(flatten)]
+    pub(super) proxy: Proxy,
+}
+
+impl Settings {
+    /// Those of an instance.
+    pub(super) fn of(definition: &record::ServiceDefinition) -> Self {
+        let kept = definition.settings();
+        // The state keeps what was validated before, so it can be read.
+        kept.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
 }
 
 fn definition(given: &record::CheckDefinition) -> CheckDefinition {

@@ -15,8 +15,8 @@ use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::definition::check_meta;
 use crate::http::definition::check_type::{self, OnHost};
-use crate::http::definition::mesh;
 use crate::http::definition::service::{WEIGHT_MAX, is_unspecified, service_addresses};
+use crate::http::definition::{mesh, settings};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::filter::Filter;
@@ -293,7 +293,8 @@ pub(super) fn service_definition(
     if is_unspecified(&given.address) {
         return Err(ApiError::internal("Invalid service address"));
     }
-    let kind = mesh::validate(&given.kind, given.connect.as_ref(), given.proxy.as_ref())?;
+    let proxy = mesh::validate(&given.kind, given.connect.as_ref(), given.proxy.as_ref())?;
+    let kind = settings::encode(proxy, given.socket_path, given.locality)?;
     let id = if given.id.is_empty() { given.service.clone() } else { given.id };
     path::check_addressable("Service name", &given.service).map_err(ApiError::internal)?;
     path::check_addressable("Service ID", &id).map_err(ApiError::internal)?;

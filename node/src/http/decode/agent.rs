@@ -3,7 +3,8 @@
 use quorate_client::types::agent::{CheckRegistration, CheckUpdate, ServiceRegistration};
 
 use super::{
-    Body, Field, Kind, SERVICE_ADDRESSES, Shape, TEXT_MAP, TEXTS, Unknown, WEIGHTS, alias, field,
+    Body, Field, Kind, LOCALITY, SERVICE_ADDRESSES, Shape, TEXT_MAP, TEXTS, Unknown, WEIGHTS,
+    alias, field,
 };
 
 static SERVICE: Shape = Shape {
@@ -25,8 +26,7 @@ static SERVICE: Shape = Shape {
         field("Token", Kind::Text),
         field("Connect", Kind::Any),
         field("Proxy", Kind::Any),
-        field("Locality", Kind::Any),
-        field("Partition", Kind::Text),
+        field("Locality", Kind::Object(&LOCALITY)),
     ],
     shared: &[],
     unknown: Unknown::Refused,

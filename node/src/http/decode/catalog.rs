@@ -2,7 +2,9 @@
 
 use quorate_client::types::catalog::{Deregistration, Registration};
 
-use super::{Body, Kind, SERVICE_ADDRESSES, Shape, TEXT_MAP, TEXTS, Unknown, WEIGHTS, field};
+use super::{
+    Body, Kind, LOCALITY, SERVICE_ADDRESSES, Shape, TEXT_MAP, TEXTS, Unknown, WEIGHTS, field,
+};
 
 pub(super) static SERVICE: Shape = Shape {
     name: "NodeService",
@@ -20,7 +22,7 @@ pub(super) static SERVICE: Shape = Shape {
         field("EnableTagOverride", Kind::Bool),
         field("Proxy", Kind::Any),
         field("Connect", Kind::Any),
-        field("Locality", Kind::Any),
+        field("Locality", Kind::Object(&LOCALITY)),
         field("PeerName", Kind::Text),
         field("CreateIndex", Kind::Unsigned),
         field("ModifyIndex", Kind::Unsigned),

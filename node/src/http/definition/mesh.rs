@@ -29,8 +29,8 @@ const PROXY_MEMBERS: [&str; 14] = [
     "Upstreams",
 ];
 
-/// Validates `Kind`, `Connect` and `Proxy` of a registration, and returns what the state keeps of them
-/// ([`ServiceDefinition::kind`](quorate_storage::record::ServiceDefinition::kind)).
+/// Validates `Kind`, `Connect` and `Proxy` of a registration, and returns the settings of `Proxy` that are
+/// kept ([`settings`](super::settings)).
 ///
 /// # Errors
 /// 501 when it asks for the mesh, 400 when it cannot be read.
@@ -38,15 +38,14 @@ pub(in crate::http) fn validate(
     kind: &str,
     connect: Option<&Value>,
     proxy: Option<&Value>,
-) -> Result<String, ApiError> {
+) -> Result<Map<String, Value>, ApiError> {
     if !kind.is_empty() || connect.map(asks_for_mesh).transpose()?.unwrap_or(false) {
         return Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,
             "Quorate has no service mesh: register the service without Kind and Connect",
         ));
     }
-    let proxy = proxy.map(kept).transpose()?.unwrap_or_default();
-    Ok(if proxy.is_empty() { String::new() } else { Value::Object(proxy).to_string() })
+    Ok(proxy.map(kept).transpose()?.unwrap_or_default())
 }
 
 /// Whether `Connect` asks for anything, under whatever spelling of its names.
@@ -99,13 +98,11 @@ fn plain(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::record;
     use serde_json::json;
 
     use super::*;
-    use crate::http::wire::proxy;
 
-    fn read(kind: &str, connect: Value, proxy: Value) -> Result<String, u16> {
+    fn read(kind: &str, connect: Value, proxy: Value) -> Result<Map<String, Value>, u16> {
         let given = |value: Value| Some(value).filter(|value| !value.is_null());
         validate(kind, given(connect).as_ref(), given(proxy).as_ref())
             .map_err(|error| error.status.as_u16())
@@ -137,7 +134,7 @@ mod tests {
                 json!({"MeshGateway": {}, "Expose": {}, "Upstreams": null, "LocalServicePort": 0}),
                 json!({"MeshGateway": {"Mode": ""}, "Expose": {"Checks": false, "Paths": null}}),
             ] {
-                assert_eq!(read("", connect.clone(), proxy.clone()), Ok(String::new()), "{proxy}");
+                assert_eq!(read("", connect.clone(), proxy.clone()), Ok(Map::new()), "{proxy}");
             }
         }
     }
@@ -149,20 +146,11 @@ mod tests {
             Value::Null,
             json!({"local_service_port": 9, "Config": {"a_b": 1}, "MeshGateway": {"Mode": "local"}}),
         );
-        let kept = kept.unwrap();
-        let definition = record::ServiceDefinition { kind: kept, ..Default::default() };
-        assert_eq!(definition.mesh_kind(), "");
         assert_eq!(
-            serde_json::to_value(proxy(&definition)).unwrap(),
-            json!({"LocalServicePort": 9, "Config": {"a_b": 1}, "MeshGateway": {"Mode": "local"}, "Expose": {}})
+            Value::Object(kept.unwrap()),
+            json!({"LocalServicePort": 9, "Config": {"a_b": 1}, "MeshGateway": {"Mode": "local"}})
         );
         assert_eq!(read("", Value::Null, json!({"Nope": 1})), Err(400));
         assert_eq!(read("", Value::Null, json!(3)), Err(400));
-    }
-
-    #[test]
-    fn an_instance_without_settings_shows_an_empty_proxy() {
-        let none = serde_json::to_string(&proxy(&record::ServiceDefinition::default())).unwrap();
-        assert_eq!(none, r#"{"MeshGateway":{},"Expose":{}}"#);
     }
 }

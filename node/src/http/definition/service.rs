@@ -8,7 +8,7 @@ use quorate_client::types::agent::{CheckSpecification, ServiceRegistration};
 use quorate_storage::record::{CheckRegistration, ServiceAddress, ServiceDefinition, Weights};
 
 use super::meta::check_meta;
-use super::{check, mesh};
+use super::{check, mesh, settings};
 use crate::http::error::ApiError;
 use crate::http::path;
 
@@ -25,7 +25,8 @@ pub(in crate::http) fn registration(
     if is_unspecified(&body.address) {
         return Err(ApiError::bad_request("Invalid service address"));
     }
-    let kind = mesh::validate(&body.kind, body.connect.as_ref(), body.proxy.as_ref())?;
+    let proxy = mesh::validate(&body.kind, body.connect.as_ref(), body.proxy.as_ref())?;
+    let kind = settings::encode(proxy, body.socket_path, body.locality)?;
     path::check_addressable("Service name", &body.name).map_err(ApiError::bad_request)?;
     path::check_addressable("Service ID", &body.id).map_err(ApiError::bad_request)?;
     let weights = weights(body.weights)?;
@@ -240,7 +241,7 @@ mod tests {
         register(r#"{"Name":"w","Kind":"connect-proxy"}"#).unwrap_err();
         register(r#"{"Name":"w","Connect":{"sidecar_service":{}}}"#).unwrap_err();
         let (kept, _) = register(r#"{"Name":"w","Proxy":{"local_service_port":9}}"#).unwrap();
-        assert_eq!(kept.proxy_settings(), Some(r#"{"LocalServicePort":9}"#));
+        assert_eq!(kept.settings(), Some(r#"{"LocalServicePort":9}"#));
     }
 
     #[test]
