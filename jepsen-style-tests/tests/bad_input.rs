@@ -47,6 +47,9 @@ const NONE: Body = Body::None;
 
 const DECODE: Text = Begins("Request decode failed: ");
 const UNKNOWN_FIELD: Text = Equals("Request decode failed: json: unknown field \"Nope\"");
+const NAMESPACE: Text = Equals(
+    "Request decode failed: json: unknown field \"Namespace\" - Namespaces are a Consul Enterprise feature",
+);
 const EMPTY: Text = Equals("Request decode failed: EOF");
 const CUT: Text = Equals("Request decode failed: unexpected EOF");
 
@@ -91,7 +94,12 @@ const VALUES: &[Case] = &[
     register_case(r#"{"Name":"x","Port":"80"}"#, DECODE),
     register_case(r#"{"Name":"x","Meta":{"a":1}}"#, DECODE),
     register_case(r#"{"Name":"x","Tags":"a"}"#, DECODE),
-    register_case(r#"{"Name":"x","Namespace":"n"}"#, DECODE),
+    register_case(r#"{"Name":"x","Namespace":"n"}"#, NAMESPACE),
+    check_case(r#"{"Name":"x","TTL":"9s","Namespace":"n"}"#, NAMESPACE),
+    Case("PUT", "/v1/session/create", Is(r#"{"Namespace":"n"}"#), 400, NAMESPACE, AtTheEdge),
+    Case("PUT", CATALOG, Is(r#"{"Node":"x","Address":"10.0.0.1","Service":{"Service":"x","Namespace":"n"}}"#), 400, NAMESPACE, AtTheEdge),
+    Case("PUT", "/v1/txn", Is(r#"[{"KV":{"Verb":"set","Key":"x","Namespace":"n"}}]"#), 400, Equals("Failed to parse body: json: unknown field \"Namespace\" - Namespaces are a Consul Enterprise feature"), AtTheEdge),
+    register_case(r#"{"Name":"x","Partition":"default"}"#, Equals("Request decode failed: json: unknown field \"Partition\" - Partitions are a Consul Enterprise feature")),
     register_case(r#"{"Name":"x","Check":{"TTL":"soon"}}"#, DECODE),
     register_case("null", Equals("Missing service name")),
     register_case(r#"{"ID":"x"}"#, Equals("Missing service name")),
@@ -130,6 +138,9 @@ const PARAMETERS: &[Case] = &[
     get("/v1/kv/key?index=abc", 400, Equals("Invalid index")),
     get("/v1/kv/key?index=-1", 400, Equals("Invalid index")),
     get("/v1/kv/key?index=18446744073709551616", 400, Equals("Invalid index")),
+    get("/v1/kv/key?ns=default", 400, Equals("Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature")),
+    put("/v1/kv/key?ns=a", 400, Equals("Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature")),
+    Case("PUT", "/v1/agent/service/register?partition=a", Is(r#"{"Name":"x"}"#), 400, Equals("Invalid query parameter: \"partition\" - Partitions are a Consul Enterprise feature"), AtTheEdge),
     get("/v1/kv/key?wait=10", 400, Equals("Invalid wait time")),
     get("/v1/kv/key?wait=1sec", 400, Equals("Invalid wait time")),
     get("/v1/catalog/nodes?index=1&wait=x", 400, Equals("Invalid wait time")),

@@ -9,6 +9,9 @@
 //! * `null` means absent, and a list's `null` element is the kind's zero value;
 //! * of a repeated field the last one counts, whatever case it is written in;
 //! * durations are Go texts or numbers of nanoseconds;
+//! * a namespace or partition, which only Consul's paid edition has, is an error in any shape that does
+//!   not name it, also where unknown names are ignored: what is stored elsewhere than it was meant to be is
+//!   found by nobody, or by the wrong one;
 //! * what follows the first JSON value is not looked at.
 
 use std::fmt;
@@ -32,6 +35,9 @@ pub(super) use txn::operations;
 /// The most elements of a list, or members of an object with free names. A few bytes of text stand for
 /// an element whose type has hundreds; no endpoint takes nearly as many.
 const ELEMENTS_MAX: usize = 8_192;
+
+/// Where Consul's paid edition keeps things apart, and how its error messages call that.
+const PLACES: [(&str, &str); 2] = [("Namespace", "Namespaces"), ("Partition", "Partitions")];
 
 /// Why a body could not be read, in Go's words as far as clients and people look at them.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -340,6 +346,10 @@ fn read_object<'de, A: MapAccess<'de>>(
     let mut fields = Map::new();
     while let Some(name) = object.next_key::<String>()? {
         let Some(field) = shape.find(&name) else {
+            if let Some((_, feature)) = PLACES.iter().find(|(p, _)| p.eq_ignore_ascii_case(&name)) {
+                refuse_place(&name, feature, &object.next_value()?)?;
+                continue;
+            }
             if shape.unknown == Unknown::Refused {
                 return Err(A::Error::custom(format!("json: unknown field {name:?}")));
             }
@@ -354,6 +364,17 @@ fn read_object<'de, A: MapAccess<'de>>(
         }
     }
     Ok(Value::Object(fields))
+}
+
+/// Refuses a namespace or partition, unless none is named.
+fn refuse_place<E: serde::de::Error>(name: &str, feature: &str, value: &Value) -> Result<(), E> {
+    match value {
+        Value::Null => Ok(()),
+        Value::String(place) if place.is_empty() => Ok(()),
+        _ => Err(E::custom(format!(
+            "json: unknown field {name:?} - {feature} are a Consul Enterprise feature"
+        ))),
+    }
 }
 
 fn read_map<'de, A: MapAccess<'de>>(place: Place, mut object: A) -> Result<Value, A::Error> {
@@ -387,8 +408,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use quorate_client::types::agent::{CheckUpdate, ServiceRegistration};
-    use quorate_client::types::catalog::Registration;
+    use quorate_client::types::agent::{CheckRegistration, CheckUpdate, ServiceRegistration};
+    use quorate_client::types::catalog::{Deregistration, Registration};
+    use quorate_client::types::session::SessionCreate;
 
     fn service(text: &str) -> Result<ServiceRegistration, String> {
         body(text.as_bytes()).map_err(|error| error.to_string())
@@ -415,6 +437,41 @@ mod tests {
         let text = br#"{"Node":"n","node_meta":{}}"#;
         let error = body::<Registration>(text).unwrap_err();
         assert_eq!(error.to_string(), "json: unknown field \"node_meta\"");
+    }
+
+    #[test]
+    fn a_namespace_or_partition_is_refused_in_every_body_unless_it_is_empty() {
+        fn read<T: Body>(text: &str) -> Result<(), String> {
+            body::<T>(text.as_bytes()).map(drop).map_err(|error| error.to_string())
+        }
+        let namespace =
+            "json: unknown field \"Namespace\" - Namespaces are a Consul Enterprise feature";
+        let partition =
+            "json: unknown field \"partition\" - Partitions are a Consul Enterprise feature";
+        for (field, words) in
+            [("\"Namespace\":\"default\"", namespace), ("\"partition\":\"p\"", partition)]
+        {
+            let flat = format!("{{{field}}}");
+            assert_eq!(read::<ServiceRegistration>(&flat).unwrap_err(), words);
+            assert_eq!(read::<CheckRegistration>(&flat).unwrap_err(), words);
+            assert_eq!(read::<SessionCreate>(&flat).unwrap_err(), words);
+            assert_eq!(read::<Registration>(&flat).unwrap_err(), words);
+            assert_eq!(read::<Deregistration>(&flat).unwrap_err(), words);
+            let service = format!("{{\"Service\":{flat}}}");
+            assert_eq!(read::<Registration>(&service).unwrap_err(), words);
+            for table in ["KV", "Service", "Node", "Check"] {
+                let operation = match table {
+                    "KV" => format!("[{{\"KV\":{flat}}}]"),
+                    row => format!("[{{\"{row}\":{{\"{row}\":{flat}}}}}]"),
+                };
+                let error = operations(operation.as_bytes()).unwrap_err();
+                assert_eq!(error.to_string(), words, "{operation}");
+            }
+        }
+        let none = r#"{"Namespace":"","Partition":null}"#;
+        read::<ServiceRegistration>(none).unwrap();
+        read::<SessionCreate>(none).unwrap();
+        read::<Registration>(none).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ALLOW, HeaderName, VARY};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 
@@ -20,6 +20,14 @@ use crate::http::process::Process;
 use crate::node::Node;
 
 const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
+
+/// All of Consul's endpoints are below this path.
+const VERSION: &str = "/v1/";
+
+/// Where Consul's paid edition keeps things apart: query parameter, header, and how its error messages call
+/// that.
+const PLACES: [(&str, &str, &str); 2] =
+    [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
 
 /// What a handler comes to.
 pub(super) type Answer = Result<Reply, ApiError>;
@@ -100,6 +108,11 @@ impl Endpoint {
         let handler = self.handlers.iter().find(|(served, _)| served == method);
         match handler {
             Some((_, handler)) => {
+                if self.path.starts_with(VERSION)
+                    && let Err(error) = refuse_places(&params, request.headers())
+                {
+                    return error.into_response();
+                }
                 let call = self.call(node, process, params, request);
                 handler(call).await.map_or_else(ApiError::into_response, Reply::into_response)
             }
@@ -144,5 +157,60 @@ impl Endpoint {
             .remove::<SocketAddr>()
             .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
         Call::new(node, process, params, parts.headers, caller, rest, body)
+    }
+}
+
+/// Refuses a request that names a namespace or partition, `default` included, as Consul's free edition does:
+/// otherwise what it stores would lie where others look for theirs. Consul lets it pass at the few endpoints
+/// that store and list nothing; here the rule is the same for all.
+fn refuse_places(params: &Params, headers: &HeaderMap) -> Result<(), ApiError> {
+    for (parameter, header, feature) in PLACES {
+        let refusal = |what: &str, name: &str| {
+            let text =
+                format!("Invalid {what}: {name:?} - {feature} are a Consul Enterprise feature");
+            Err(ApiError::bad_request(text))
+        };
+        if headers.get(header).is_some_and(|value| !value.is_empty()) {
+            return refusal("header", header);
+        }
+        if params.filled(parameter).is_some() {
+            return refusal("query parameter", parameter);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_or_partition_is_refused_however_it_is_named() {
+        let refused = |query: &str, header: Option<(&'static str, &'static str)>| {
+            let mut headers = HeaderMap::new();
+            if let Some((name, value)) = header {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            let refused = refuse_places(&Params::parse(query).unwrap(), &headers);
+            refused.map_err(|error| (error.status.as_u16(), error.text))
+        };
+        let text = |text: &str| Err((400, format!("{text} are a Consul Enterprise feature")));
+        assert_eq!(
+            refused("a=1&ns=default", None),
+            text("Invalid query parameter: \"ns\" - Namespaces")
+        );
+        assert_eq!(
+            refused("partition=p", None),
+            text("Invalid query parameter: \"partition\" - Partitions")
+        );
+        assert_eq!(
+            refused("", Some(("x-consul-namespace", "a"))),
+            text("Invalid header: \"X-Consul-Namespace\" - Namespaces")
+        );
+        assert_eq!(
+            refused("", Some(("x-consul-partition", "a"))),
+            text("Invalid header: \"X-Consul-Partition\" - Partitions")
+        );
+        assert_eq!(refused("ns=&partition", Some(("x-consul-namespace", ""))), Ok(()));
     }
 }

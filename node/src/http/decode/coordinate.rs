@@ -22,7 +22,6 @@ static ENTRY: Shape = Shape {
         field("Node", Kind::Text),
         field("Segment", Kind::Text),
         field("Datacenter", Kind::Text),
-        field("Partition", Kind::Text),
         field("Coord", Kind::Object(&COORDINATE)),
     ],
     shared: &[],

@@ -31,8 +31,6 @@ static SERVICE: Shape = Shape {
     fields: &[
         field("Service", Kind::Text),
         field("SamenessGroup", Kind::Text),
-        field("Namespace", Kind::Text),
-        field("Partition", Kind::Text),
         field("Peer", Kind::Text),
         field("Failover", Kind::Object(&FAILOVER)),
         field("OnlyPassing", Kind::Bool),

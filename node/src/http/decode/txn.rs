@@ -23,8 +23,6 @@ static KV: Shape = Shape {
         field("Flags", Kind::Unsigned),
         field("Index", Kind::Unsigned),
         field("Session", Kind::Text),
-        field("Namespace", Kind::Text),
-        field("Partition", Kind::Text),
     ],
     shared: &[],
     unknown: Unknown::Refused,
@@ -40,7 +38,6 @@ static NODE_ROW: Shape = Shape {
         field("TaggedAddresses", TEXT_MAP),
         field("Meta", TEXT_MAP),
         field("PeerName", Kind::Text),
-        field("Partition", Kind::Text),
         field("Locality", Kind::Any),
         field("CreateIndex", Kind::Unsigned),
         field("ModifyIndex", Kind::Unsigned),
@@ -59,12 +56,7 @@ static NODE: Shape = Shape {
 // Clients hand back an instance as an agent showed it, so its members are known names too.
 static SERVICE_ROW: Shape = Shape {
     name: "AgentService",
-    fields: &[
-        field("ContentHash", Kind::Text),
-        field("Datacenter", Kind::Text),
-        field("Namespace", Kind::Text),
-        field("Partition", Kind::Text),
-    ],
+    fields: &[field("ContentHash", Kind::Text), field("Datacenter", Kind::Text)],
     shared: SERVICE.fields,
     unknown: Unknown::Refused,
 };
