@@ -46,6 +46,40 @@ pub(super) struct Call {
     body: Mutex<Body>,
 }
 
+/// How large a body may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimit {
+    bytes: usize,
+    /// The setting that changes it, if there is one.
+    setting: Option<&'static str>,
+}
+
+impl BodyLimit {
+    /// A limit that no setting changes.
+    pub(super) const fn fixed(bytes: usize) -> Self {
+        Self { bytes, setting: None }
+    }
+
+    /// A limit that a setting of Consul's configuration changes.
+    pub(super) const fn of_setting(bytes: usize, setting: &'static str) -> Self {
+        Self { bytes, setting: Some(setting) }
+    }
+
+    /// Consul's sentence about a body of this size; its link only where it leads to the limit.
+    fn exceeded(self, size: &str) -> ApiError {
+        let Self { bytes, setting } = self;
+        let link = setting.map_or_else(String::new, |setting| {
+            format!(
+                " See https://developer.hashicorp.com/docs/agent/config/config-files#{setting}."
+            )
+        });
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("Request body({size} bytes) too large, max size: {bytes} bytes.{link}"),
+        )
+    }
+}
+
 /// Whose rows a list shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -169,12 +203,12 @@ impl Call {
         self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
-    /// The body, however it is framed, if it has at most `limit` bytes.
-    pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, ApiError> {
+    /// The body, however it is framed, if it is within `limit`.
+    pub(super) async fn body(&mut self, limit: BodyLimit) -> Result<Bytes, ApiError> {
         if let Some(declared) = self.declared_length()
-            && declared > limit as u64
+            && declared > limit.bytes as u64
         {
-            return Err(too_large(&declared.to_string(), limit));
+            return Err(limit.exceeded(&declared.to_string()));
         }
         let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut body = std::mem::take(body);
@@ -184,8 +218,8 @@ impl Call {
                 ApiError::bad_request(format!("Request body unreadable: {error}"))
             })?;
             let Some(data) = frame.data_ref() else { continue };
-            if bytes.len() + data.len() > limit {
-                return Err(too_large(&format!("over {limit}"), limit));
+            if bytes.len() + data.len() > limit.bytes {
+                return Err(limit.exceeded(&format!("over {}", limit.bytes)));
             }
             bytes.extend_from_slice(data);
         }
@@ -194,13 +228,21 @@ impl Call {
 
     /// The body, read as strictly as Consul does.
     pub(super) async fn decode<T: decode::Body>(&mut self) -> Result<T, ApiError> {
-        let body = self.body(MAX_JSON_BYTES).await?;
+        self.decode_up_to(MAX_JSON_BYTES).await
+    }
+
+    /// The same with a limit of its own.
+    pub(super) async fn decode_up_to<T: decode::Body>(
+        &mut self,
+        bytes_max: usize,
+    ) -> Result<T, ApiError> {
+        let body = self.body(BodyLimit::fixed(bytes_max)).await?;
         Ok(decode::body(&body)?)
     }
 
     /// The same where the body may be absent: `None` if it has no bytes.
     pub(super) async fn decode_if_any<T: decode::Body>(&mut self) -> Result<Option<T>, ApiError> {
-        let body = self.body(MAX_JSON_BYTES).await?;
+        let body = self.body(BodyLimit::fixed(MAX_JSON_BYTES)).await?;
         match body.is_empty() {
             true => Ok(None),
             false => Ok(Some(decode::body(&body)?)),
@@ -222,12 +264,22 @@ impl Call {
     }
 }
 
-fn too_large(size: &str, limit: usize) -> ApiError {
-    ApiError::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        format!(
-            "Request body({size} bytes) too large, max size: {limit} bytes. \
-             See https://developer.hashicorp.com/docs/agent/config/config-files#kv_max_value_size."
-        ),
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_too_large_is_told_which_setting_limits_it() {
+        let error = BodyLimit::of_setting(7, "txn_max_req_len").exceeded("8");
+        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            error.text,
+            "Request body(8 bytes) too large, max size: 7 bytes. \
+             See https://developer.hashicorp.com/docs/agent/config/config-files#txn_max_req_len."
+        );
+        assert_eq!(
+            BodyLimit::fixed(7).exceeded("over 7").text,
+            "Request body(over 7 bytes) too large, max size: 7 bytes."
+        );
+    }
 }

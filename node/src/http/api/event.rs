@@ -14,7 +14,7 @@ use quorate_storage::{State, Topic};
 use regex::Regex;
 
 use crate::http::blocking;
-use crate::http::call::{Asked, Call};
+use crate::http::call::{Asked, BodyLimit, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::regexp;
@@ -39,7 +39,7 @@ async fn fire(mut call: Call) -> Answer {
     Filters::new(&node_filter, &service_filter, &tag_filter)?;
     let fixed = name.len() + node_filter.len() + service_filter.len() + tag_filter.len();
     let Some(left) = EVENT_BYTES_MAX.checked_sub(fixed) else { return Err(too_large()) };
-    let payload = call.body(left).await.map_err(|_| too_large())?;
+    let payload = call.body(BodyLimit::fixed(left)).await.map_err(|_| too_large())?;
     let id = uuid::Uuid::new_v4().to_string().into();
     let event = Event { id, name, payload, node_filter, service_filter, tag_filter, time: 0 };
     let answer = shown(&event);

@@ -8,7 +8,7 @@ use quorate_storage::{State, Topic};
 
 use super::session::session_id;
 use crate::http::blocking;
-use crate::http::call::Call;
+use crate::http::call::{BodyLimit, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::params::Params;
@@ -92,7 +92,8 @@ async fn put(mut call: Call) -> Answer {
     refuse_conflict(&call.params, &["cas", "acquire", "release"])?;
     let flags = call.params.unsigned("flags")?.unwrap_or(0);
     let mode = put_mode(&call.params)?;
-    let value = call.body(call.process.limits.value_bytes.unwrap_or(VALUE_BYTES_MAX)).await?;
+    let bytes_max = call.process.limits.value_bytes.unwrap_or(VALUE_BYTES_MAX);
+    let value = call.body(BodyLimit::of_setting(bytes_max, "kv_max_value_size")).await?;
     call.check_datacenter()?;
     written(&call, Command::KvPut { key, value, flags, mode }).await
 }

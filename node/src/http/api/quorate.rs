@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::host::figures;
 use crate::host::supervise;
-use crate::http::call::{Call, MAX_JSON_BYTES};
+use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
 use crate::http::definition::Description;
 use crate::http::definition::check_meta;
 use crate::http::endpoint::{Answer, Endpoint};
@@ -38,7 +38,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// What a client agent's configuration says of its node, which is made if it is not there.
 async fn describe_agent(mut call: Call) -> Answer {
     let agent = call.agent()?;
-    let body = call.body(MAX_JSON_BYTES).await?;
+    let body = call.body(BodyLimit::fixed(MAX_JSON_BYTES)).await?;
     let said: Description = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_request(format!("Request decode failed: {error}")))?;
     if let Some(id) = said.id.as_ref().filter(|id| Uuid::try_parse(id).is_err()) {

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::host::supervise;
 use crate::http::blocking;
-use crate::http::call::Call;
+use crate::http::call::{BodyLimit, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
@@ -117,7 +117,7 @@ impl io::Write for Blocks<'_> {
 async fn restore(mut call: Call) -> Answer {
     call.check_datacenter()?;
     let _turn = RESTORES.try_acquire().map_err(|_| busy("another snapshot is being restored"))?;
-    let body = call.body(MAX_ARCHIVE_BYTES).await?;
+    let body = call.body(BodyLimit::fixed(MAX_ARCHIVE_BYTES)).await?;
     let running = call.node.published();
     let checked = supervise::blocking("checking a snapshot", move || {
         let check = || {

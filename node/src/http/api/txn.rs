@@ -19,7 +19,7 @@ use quorate_storage::{State, Topic};
 
 use super::catalog::{check_node_id, check_registration, service_definition};
 use crate::http::blocking;
-use crate::http::call::Call;
+use crate::http::call::{BodyLimit, Call};
 use crate::http::decode;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
@@ -37,7 +37,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 async fn transact(mut call: Call) -> Answer {
     let options = call.read_options()?;
     call.check_datacenter()?;
-    let body = call.body(call.process.limits.txn_bytes.unwrap_or(MAX_BODY_BYTES)).await?;
+    let bytes_max = call.process.limits.txn_bytes.unwrap_or(MAX_BODY_BYTES);
+    let body = call.body(BodyLimit::of_setting(bytes_max, "txn_max_req_len")).await?;
     let parsed = operations(&body)?;
     let operations = parsed.operations;
     if parsed.writes {

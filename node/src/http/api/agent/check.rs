@@ -19,6 +19,10 @@ use crate::http::filter::{Fault, Filter};
 use crate::http::reply::Reply;
 use crate::http::wire;
 
+/// The largest heartbeat. Far more than is kept of its output, because the heartbeat counts however much its
+/// check had to say.
+const MAX_HEARTBEAT_BYTES: usize = 8 * 1024 * 1024;
+
 /// How much of a heartbeat's output is kept.
 const MAX_OUTPUT_BYTES: usize = 4096;
 
@@ -95,7 +99,7 @@ async fn note(call: Call, status: CheckStatus) -> Answer {
 async fn update(mut call: Call) -> Answer {
     // Before the body is waited for: a heartbeat is as old as its request.
     let seen = call.seen();
-    let body: CheckUpdate = call.decode().await?;
+    let body: CheckUpdate = call.decode_up_to(MAX_HEARTBEAT_BYTES).await?;
     let status = known_status(&body.status)
         .ok_or_else(|| ApiError::bad_request(format!("Invalid check status: '{}'", body.status)))?;
     let output = kept(&call, body.output);

@@ -21,7 +21,7 @@ use quorate_storage::record::{Autopilot, AutopilotSettings, CheckStatus, SERF_HE
 
 use crate::http::CONSUL_VERSION;
 use crate::http::blocking;
-use crate::http::call::{self, Call};
+use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::raft::HEARTBEAT_MS;
@@ -72,7 +72,7 @@ async fn configuration(call: Call) -> Answer {
 async fn configure(mut call: Call) -> Answer {
     call.read_options()?;
     call.check_datacenter()?;
-    let body = call.body(call::MAX_JSON_BYTES).await?;
+    let body = call.body(BodyLimit::fixed(MAX_JSON_BYTES)).await?;
     let body: AutopilotConfiguration = decode::body(&body).map_err(|error| {
         ApiError::bad_request(format!("Bad request: Error parsing autopilot config: {error}"))
     })?;
