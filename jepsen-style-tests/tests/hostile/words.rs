@@ -28,6 +28,7 @@ const INTERNAL: &[&str] = &[
     "Failed to create boolean expression evaluator: ",
     "failed to decompress snapshot: ",
     "Scripts are disabled on this agent",
+    "OSService checks are not supported",
     "CheckID missing",
     "CheckID \"",
     "ServiceID missing",

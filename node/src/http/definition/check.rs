@@ -91,12 +91,17 @@ const fn is_alias(check: &CheckSpecification) -> bool {
 
 /// Refuses checks that would run something on a host: the cluster runs checks, not the host.
 pub(super) fn refuse_scripts(check: &CheckSpecification) -> Result<(), ApiError> {
-    if check.script_args.is_empty() && check.os_service.is_empty() {
-        return Ok(());
+    if !check.script_args.is_empty() {
+        return Err(ApiError::internal(
+            "Scripts are disabled on this agent; Quorate runs no commands on hosts, use a TTL, HTTP, TCP or gRPC check",
+        ));
     }
-    Err(ApiError::internal(
-        "Scripts are disabled on this agent; Quorate runs no commands on hosts, use a TTL, HTTP, TCP or gRPC check",
-    ))
+    if !check.os_service.is_empty() {
+        return Err(ApiError::internal(
+            "OSService checks are not supported; Quorate runs nothing on hosts that could ask their operating system, use a TTL, HTTP, TCP or gRPC check",
+        ));
+    }
+    Ok(())
 }
 
 /// A valid check as the state keeps it.
@@ -195,6 +200,8 @@ mod tests {
         }
         let scripts = register(r#"{"Name":"c","Args":["true"],"Interval":"10s"}"#).unwrap_err();
         assert!(scripts.starts_with("Scripts are disabled"), "{scripts}");
+        let service = register(r#"{"Name":"c","OSService":"s","Interval":"10s"}"#).unwrap_err();
+        assert!(service.starts_with("OSService checks are not supported"), "{service}");
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub(in crate::http) fn registration(
             .map_err(|fault| ApiError::bad_request(format!("Invalid Service Meta: {fault}")))?;
     }
     let id = if body.id.is_empty() { body.name.clone() } else { body.id };
-    let checks = checks(body.check.into_iter().chain(body.checks).collect(), &id, &body.name)?;
+    // A single check that says nothing is none; in the list it is one without a type.
+    let check = body.check.filter(|check| *check != CheckSpecification::default());
+    let checks = checks(check.into_iter().chain(body.checks).collect(), &id, &body.name)?;
     let addresses = service_addresses(body.tagged_addresses);
     let service = ServiceDefinition {
         tagged_addresses: with_own_address(addresses, &body.address, body.port),
@@ -52,9 +54,10 @@ pub(in crate::http) fn registration(
     Ok((service, checks))
 }
 
-/// Whether a text is the address that means "any".
+/// Whether a text is the address that means "any", in brackets or not.
 pub(in crate::http) fn is_unspecified(address: &str) -> bool {
-    address.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+    let bare = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    bare.unwrap_or(address).parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
 }
 
 fn weights(given: Option<types::Weights>) -> Result<Weights, ApiError> {
@@ -148,6 +151,7 @@ mod tests {
             ("{}", "Missing service name"),
             (r#"{"Name":"w","Address":"0.0.0.0"}"#, "Invalid service address"),
             (r#"{"Name":"w","Address":"::"}"#, "Invalid service address"),
+            (r#"{"Name":"w","Address":"[::]"}"#, "Invalid service address"),
             (
                 r#"{"Name":"w","Check":{"Name":"x"}}"#,
                 "Invalid check: TTL must be > 0 for TTL checks",
@@ -180,6 +184,12 @@ mod tests {
                 r#"{"Name":"w","Meta":{"":"x"}}"#,
                 "Invalid Service Meta: Couldn't load metadata pair ('', 'x'): Key cannot be blank",
             ),
+            (
+                r#"{"Name":"w","Meta":{"consul-x":"y"}}"#,
+                "Invalid Service Meta: Couldn't load metadata pair ('consul-x', 'y'): \
+                 Key prefix 'consul-' is reserved for internal use",
+            ),
+            (r#"{"Name":"w","Checks":[{}]}"#, "Invalid check: TTL must be > 0 for TTL checks"),
         ] {
             assert_eq!(register(text).unwrap_err(), words, "{text}");
         }
@@ -198,6 +208,8 @@ mod tests {
             ),
             ["service:w:1", "x", "service:w:3"]
         );
+        assert_eq!(ids(r#"{"Name":"w","Check":{},"Checks":[{"TTL":"1s"}]}"#), ["service:w"]);
+        assert!(ids(r#"{"Name":"w","Check":{}}"#).is_empty());
     }
 
     #[test]
