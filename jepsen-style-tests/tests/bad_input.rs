@@ -181,6 +181,7 @@ const PARAMETERS: &[Case] = &[
     Case("DELETE", "/v1/kv/key?recurse&cas=1", NONE, 400, Begins("Conflicting flags: "), AtTheEdge),
     Case("DELETE", "/v1/kv/key?cas=x", NONE, 500, Begins("strconv.ParseUint: "), AtTheEdge),
     in_the_log("/v1/agent/check/pass/serfHealth", NONE, 404, Begins("Unknown check ID \"serfHealth\".")),
+    in_the_log("/v1/kv/key?acquire=abc", Is("v"), 500, Equals("invalid session \"abc\"")),
     in_the_log("/v1/kv/key?cas=99999", Is("v"), 200, Equals("false")),
     in_the_log("/v1/kv/key?cas=0", Is("v"), 200, Equals("false")),
 ];

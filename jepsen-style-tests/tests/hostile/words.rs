@@ -20,7 +20,6 @@ const INTERNAL: &[&str] = &[
     "Invalid Session TTL '",
     "Session TTL '",
     "Invalid Behavior setting '",
-    "failed session lookup: ",
     "invalid session \"",
     "missing session",
     "strconv.ParseUint: parsing ",

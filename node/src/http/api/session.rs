@@ -45,15 +45,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The session that a key is to be acquired by, whose id must at least look like one. Elsewhere an id
-/// that does not is one that nobody has, as in Consul since 1.11.
-pub(super) fn session_id(text: &str) -> Result<&str, ApiError> {
-    if text.len() != UUID_CHARACTERS || uuid::Uuid::try_parse(text).is_err() {
-        return Err(ApiError::internal(format!(
-            "failed session lookup: index error: UUID must be {UUID_CHARACTERS} characters"
-        )));
+/// A session's id in the letter case in which it was made. What does not look like one is an id that nobody
+/// has, as in Consul since 1.11, and stays as it is, to be quoted so.
+pub(super) fn session_id(text: &str) -> Arc<str> {
+    match text.len() == UUID_CHARACTERS && uuid::Uuid::try_parse(text).is_ok() {
+        true => text.to_lowercase().into(),
+        false => text.into(),
     }
-    Ok(text)
 }
 
 // ---- writes ----------------------------------------------------------------------------------
@@ -154,7 +152,7 @@ fn ttl(text: &str, min_nanos: i64) -> Result<Millis, ApiError> {
 
 async fn destroy(call: Call) -> Answer {
     call.check_datacenter()?;
-    let id = call.required(MISSING_SESSION)?.to_lowercase().into();
+    let id = session_id(call.required(MISSING_SESSION)?);
     call.propose(Command::SessionDestroy { id }).await?;
     call.json(&true)
 }
@@ -162,7 +160,7 @@ async fn destroy(call: Call) -> Answer {
 async fn renew(call: Call) -> Answer {
     call.check_datacenter()?;
     let asked = call.required(MISSING_SESSION)?;
-    let id: Arc<str> = asked.to_lowercase().into();
+    let id = session_id(asked);
     call.propose(Command::SessionRenew { id: Arc::clone(&id), seen: call.seen() }).await?;
     // This node has applied the renewal, so the session is in its state unless it ended since.
     let published = call.node.published();
@@ -175,7 +173,7 @@ async fn renew(call: Call) -> Answer {
 // ---- reads -----------------------------------------------------------------------------------
 
 async fn info(call: Call) -> Answer {
-    let id = call.required(MISSING_SESSION)?.to_lowercase();
+    let id = session_id(call.required(MISSING_SESSION)?);
     let options = call.read_options()?;
     let shown = |state: &State| {
         let session = state.session(&id).map(|session| wire::session(session));
@@ -277,15 +275,11 @@ mod tests {
     }
 
     #[test]
-    fn an_id_must_look_like_one() {
-        session_id("8a4b3b0e-6d07-4f40-9d7a-0f6a7e0d1b11").unwrap();
-        for id in [
-            "abc",
-            "",
-            "8a4b3b0e-6d07-4f40-9d7a-0f6a7e0d1b1",
-            "8a4b3b0e6d074f409d7a0f6a7e0d1b11abcd",
-        ] {
-            assert!(session_id(id).unwrap_err().text.starts_with("failed session lookup"), "{id}");
+    fn the_letter_case_of_an_id_does_not_matter() {
+        let id = "8a4b3b0e-6d07-4f40-9d7a-0f6a7e0d1b11";
+        assert_eq!(&*session_id(&id.to_uppercase()), id);
+        for id in ["Abc", "", "8A4b3b0e6d074f409d7a0f6a7e0d1b11abcd"] {
+            assert_eq!(&*session_id(id), id);
         }
     }
 }

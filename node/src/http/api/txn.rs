@@ -18,6 +18,7 @@ use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{State, Topic};
 
 use super::catalog::{check_node_id, check_registration, service_definition};
+use super::session::session_id;
 use crate::http::blocking;
 use crate::http::call::{BodyLimit, Call};
 use crate::http::decode;
@@ -204,7 +205,7 @@ fn on_key(given: KvOp) -> Result<(TxnOperation, bool), String> {
             value: Bytes::from(value),
             flags: given.flags,
             index: given.index,
-            session: given.session.into(),
+            session: session_id(&given.session),
         },
     };
     Ok((operation, writes))
