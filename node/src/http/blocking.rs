@@ -9,6 +9,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use quorate_storage::machine::Published;
 use quorate_storage::{State, Topic};
 use serde::Serialize;
@@ -22,6 +23,7 @@ use super::params::ReadOptions;
 use super::reply::CacheUse;
 use crate::node::{Consistency, Node};
 use crate::raft::error::ReadError;
+use crate::watch::Subscription;
 
 /// The random time that is added to a wait is at most the wait divided by this.
 const JITTER_FRACTION: u32 = 16;
@@ -52,7 +54,7 @@ where
     let topic = topic(&published.state);
     if options.index > 0 {
         let newer = |state: &State| state.topic_index(&topic).0 > options.index;
-        published = until(node, &topic, options.wait, published, newer).await;
+        published = until(node, [&topic], options.wait, published, newer).await;
     }
     let index = published.state.topic_index(&topic);
     let contact = node.contact();
@@ -181,11 +183,11 @@ pub(super) async fn at_barrier(
     Ok(node.read(consistency).await?)
 }
 
-/// Waits until the state satisfies a condition, the time is up, or the node stops; returns the
-/// newest state. `wait` is without jitter.
-pub(super) async fn until(
+/// Waits until the state satisfies a condition, which only a change of one of the topics can bring about,
+/// the time is up, or the node stops; returns the newest state. `wait` is without jitter.
+pub(super) async fn until<const N: usize>(
     node: &Node,
-    topic: &Topic,
+    topics: [&Topic; N],
     wait: Duration,
     first: Arc<Published>,
     satisfied: impl Fn(&State) -> bool,
@@ -195,7 +197,8 @@ pub(super) async fn until(
     }
     // A waiting query must not keep an old version of the state alive.
     drop(first);
-    let mut subscription = node.watches().subscribe(topic);
+    let subscribe = || topics.map(|topic| node.watches().subscribe(topic));
+    let mut subscriptions = subscribe();
     let timeout = tokio::time::sleep(wait + jitter(wait));
     tokio::pin!(timeout);
     loop {
@@ -205,9 +208,21 @@ pub(super) async fn until(
         }
         drop(published);
         tokio::select! {
-            () = subscription.changed() => {}
+            () = any_changed(&mut subscriptions) => {}
             () = &mut timeout => return node.published(),
             () = node.stopping().cancelled() => return node.published(),
+        }
+    }
+}
+
+/// Waits until one of the topics was touched.
+async fn any_changed(subscriptions: &mut [Subscription]) {
+    match subscriptions {
+        // Nearly all queries wait for one topic, so that one is waited for without an allocation.
+        [only] => only.changed().await,
+        several => {
+            let changes = several.iter_mut().map(|one| Box::pin(one.changed()));
+            select_all(changes).await;
         }
     }
 }

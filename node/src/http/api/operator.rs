@@ -9,7 +9,7 @@ use quorate_client::types::operator::{
 };
 use quorate_storage::raft::{NodeId, StoredMembership};
 use quorate_storage::record::SERVER_SERVICE;
-use quorate_storage::{State, Topic};
+use quorate_storage::{Index, State, Topic};
 
 use crate::http::blocking;
 use crate::http::call::Call;
@@ -83,10 +83,15 @@ async fn transfer_leader(call: Call) -> Answer {
 async fn usage(call: Call) -> Answer {
     let options = call.read_options()?;
     call.check_datacenter()?;
-    let published = blocking::at_barrier(&call.node, &options).await?;
+    let mut published = blocking::at_barrier(&call.node, &options).await?;
+    if options.index > 0 {
+        let newer = |state: &State| usage_index(state).0 > options.index;
+        let counted = [&Topic::Nodes, &Topic::Services];
+        published = blocking::until(&call.node, counted, options.wait, published, newer).await;
+    }
     let usage = service_usage(&published.state);
     let contact = call.node.contact();
-    let index = published.state.topic_index(&Topic::Services);
+    let index = usage_index(&published.state);
     let answer = Usage {
         usage: [(call.node.info().datacenter, usage)].into(),
         index: index.0,
@@ -96,6 +101,11 @@ async fn usage(call: Call) -> Answer {
         ..Usage::default()
     };
     Ok(call.json(&answer)?.with_read_headers(index, contact, options.effective))
+}
+
+/// The newest change of what is counted.
+fn usage_index(state: &State) -> Index {
+    state.topic_index(&Topic::Nodes).max(state.topic_index(&Topic::Services))
 }
 
 fn service_usage(state: &State) -> ServiceUsage {
