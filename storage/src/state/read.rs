@@ -72,15 +72,14 @@ impl State {
         self.catalog.nodes.values().map(|slot| &slot.node)
     }
 
-    /// Service names with the union of their instances' tags. The letter case is that of the first
-    /// instance.
+    /// Service names with the union of their instances' tags. Names that differ only in their letter case
+    /// are one service to those who ask for its instances, and are listed apart.
     #[must_use]
-    pub fn service_tags(&self) -> BTreeMap<Arc<str>, BTreeSet<&str>> {
-        let mut merged = BTreeMap::new();
-        for named in self.catalog.names.values() {
-            let Some(first) = named.instances.values().next() else { continue };
-            let tags = named.instances.values().flat_map(|row| row.definition.tags.iter());
-            merged.insert(first.definition.name.clone(), tags.map(String::as_str).collect());
+    pub fn service_tags(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut merged: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for row in self.services() {
+            let tags = row.definition.tags.iter().map(String::as_str);
+            merged.entry(&row.definition.name).or_default().extend(tags);
         }
         merged
     }
