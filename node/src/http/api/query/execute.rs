@@ -13,6 +13,7 @@ use crate::http::call::Call;
 use crate::http::endpoint::Answer;
 use crate::http::error::ApiError;
 use crate::http::near;
+use crate::http::params::Params;
 use crate::http::wire;
 
 /// An instance with its node.
@@ -21,7 +22,7 @@ type Instance<'a> = (&'a Arc<Node>, &'a Arc<Service>);
 /// `GET /v1/query/:id-or-name/execute[?limit&near]`.
 pub(super) async fn execute(call: &Call, name: &str) -> Answer {
     let options = call.cached_read_options()?;
-    let limit = limit(call)?;
+    let limit = limit(&call.params)?;
     // It does not block: an index is ignored, as by Consul.
     call.check_datacenter()?;
     let Fetched { published, cache } = blocking::fetch(&call.node, &options).await?;
@@ -57,12 +58,14 @@ pub(super) async fn execute(call: &Call, name: &str) -> Answer {
 }
 
 /// How many instances are wanted.
-fn limit(call: &Call) -> Result<usize, ApiError> {
-    match call.params.filled("limit") {
+fn limit(params: &Params) -> Result<usize, ApiError> {
+    match params.filled("limit") {
         None => Ok(usize::MAX),
-        Some(text) => match text.parse::<usize>() {
-            Ok(0) => Ok(usize::MAX),
-            Ok(limit) => Ok(limit),
+        Some(text) => match text.parse::<i64>() {
+            // None, zero and less are no limit.
+            Ok(limit) => {
+                Ok(usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX))
+            }
             Err(_) => Err(ApiError::internal(format!(
                 "Bad limit: strconv.Atoi: parsing {text:?}: invalid syntax"
             ))),
@@ -118,6 +121,17 @@ mod tests {
 
     fn texts(tags: &[&str]) -> Vec<String> {
         tags.iter().map(|tag| (*tag).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_limit_that_is_not_positive_is_none() {
+        let read = |query: &str| limit(&Params::parse(query).unwrap()).map_err(|error| error.text);
+        for query in ["", "limit", "limit=0", "limit=-1"] {
+            assert_eq!(read(query), Ok(usize::MAX), "{query}");
+        }
+        assert_eq!(read("limit=2"), Ok(2));
+        let refused = read("limit=x").unwrap_err();
+        assert_eq!(refused, "Bad limit: strconv.Atoi: parsing \"x\": invalid syntax");
     }
 
     #[test]
