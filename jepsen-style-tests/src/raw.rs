@@ -34,13 +34,15 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Whether the body goes out in chunks instead of with a declared length.
     pub is_chunked: bool,
+    /// Whether it names the host, as HTTP/1.1 demands.
+    pub has_host: bool,
 }
 
 impl Request {
     /// A request without a body.
     pub fn new(method: &str, target: impl Into<Vec<u8>>) -> Self {
         let (method, target) = (method.to_owned(), target.into());
-        Self { method, target, body: Vec::new(), is_chunked: false }
+        Self { method, target, body: Vec::new(), is_chunked: false, has_host: true }
     }
 
     /// `GET target`.
@@ -53,11 +55,20 @@ impl Request {
         Self { body: body.into(), ..Self::new("PUT", target) }
     }
 
+    /// The same without a `Host`.
+    #[must_use]
+    pub fn without_host(self) -> Self {
+        Self { has_host: false, ..self }
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.method.clone().into_bytes();
         bytes.push(b' ');
         bytes.extend_from_slice(&self.target);
-        bytes.extend_from_slice(b" HTTP/1.1\r\nHost: quorate\r\n");
+        bytes.extend_from_slice(b" HTTP/1.1\r\n");
+        if self.has_host {
+            bytes.extend_from_slice(b"Host: quorate\r\n");
+        }
         if self.is_chunked {
             bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
             for chunk in self.body.chunks(self.body.len() / CHUNKS + 1) {

@@ -207,6 +207,11 @@ const PATHS: &[Case] = &[
     get("/v1/kv/a%00b", 400, Equals("")),
     put("/v1/kv/a%07b", 400, Equals("")),
     put("/v1/kv/%ff%fe", 400, Any),
+    put("/v1/kv/a%E2%80%8Bb", 400, Equals("")),
+    put("/v1/kv/a%C2%ADb", 400, Equals("")),
+    put("/v1/kv/a%EF%BB%BFb", 400, Equals("")),
+    put("/v1/kv/a%EE%80%80b", 400, Equals("")),
+    Case("PUT", "/v1/txn", Long(KV_BYTES_MAX + 1), 413, Equals("Request body(524289 bytes) too large, max size: 524288 bytes. See https://developer.hashicorp.com/docs/agent/config/config-files#txn_max_req_len."), AtTheEdge),
     Case("PUT", "/v1/kv/large", Long(KV_BYTES_MAX + 1), 413, Begins("Request body(524289 bytes) too large, max size: 524288 bytes."), AtTheEdge),
 ];
 

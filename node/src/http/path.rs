@@ -11,6 +11,7 @@
 //! ([`check_addressable`]).
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -19,6 +20,7 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use regex::Regex;
 
 /// What is not percent-encoded in a normalised path.
 const PLAIN: &AsciiSet =
@@ -126,11 +128,18 @@ fn has_control(text: &[u8]) -> bool {
     String::from_utf8_lossy(text).chars().any(char::is_control)
 }
 
-/// Whether a path can be shown: no control characters, and no blanks but the ordinary one.
+/// What Go's `unicode.IsPrint` takes: letters, marks, numbers, punctuation, symbols and the ordinary blank.
+/// Not control and format characters, other blanks, private use and what stands for nothing.
+static PRINTABLE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]*$").expect("the expression is a valid one")
+});
+
+/// Whether a path can be shown.
 fn printable(path: &[u8]) -> bool {
-    String::from_utf8_lossy(path)
-        .chars()
-        .all(|c| c == ' ' || !(c.is_control() || c.is_whitespace()))
+    match path.is_ascii() {
+        true => path.iter().all(|byte| *byte == b' ' || byte.is_ascii_graphic()),
+        false => PRINTABLE.is_match(&String::from_utf8_lossy(path)),
+    }
 }
 
 /// Removes empty, `.` and `..` elements; a slash at the end stays.
@@ -271,6 +280,16 @@ mod tests {
     fn unprintable_and_badly_encoded_paths_are_refused() {
         for target in ["/v1/kv/%00", "/v1/kv/a%0Ab", "/v1/kv/%7F", "/v1/kv/%", "/v1/kv/%2"] {
             assert_eq!(get(target), Err((400, String::new())), "{target}");
+        }
+        // Format characters, another blank, private use, and a code point without a character.
+        for hidden in ['\u{200b}', '\u{ad}', '\u{feff}', '\u{a0}', '\u{e000}', '\u{378}'] {
+            let target =
+                format!("/v1/kv/{}", percent_encode(format!("a{hidden}").as_bytes(), PLAIN));
+            assert_eq!(get(&target), Err((400, String::new())), "{target}");
+        }
+        for shown in ["\u{e9}", "e\u{301}", "\u{4e2d}\u{6587}", "\u{1f600}", "\u{20ac}"] {
+            let target = format!("/v1/kv/{}", percent_encode(shown.as_bytes(), PLAIN));
+            assert_eq!(get(&target).unwrap().1, format!("/v1/kv/{shown}").into_bytes());
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, HOST};
 use axum::http::{HeaderValue, StatusCode, Version};
 use axum::response::Response;
 use hyper::Request;
@@ -66,6 +66,29 @@ impl Answerer for Api {
     async fn answer(self, request: Request<Body>) -> Result<Response, Infallible> {
         Ok(Self::answer(&self, request).await)
     }
+}
+
+/// HTTP/1.1 wants exactly one `Host` in every request. Go's sentences.
+fn check_host<B>(request: &Request<B>) -> Result<(), &'static str> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    match hosts {
+        0 if request.version() == Version::HTTP_11 => {
+            Err("400 Bad Request: missing required Host header")
+        }
+        2.. => Err("400 Bad Request: too many Host headers"),
+        _ => Ok(()),
+    }
+}
+
+/// The answer to a request that does not name its host as it must. As by Go, what follows on such a
+/// connection is not trusted either.
+fn hostless(fault: &'static str, version: Version) -> Response {
+    let mut response = ApiError::bad_request(fault).into_response();
+    // HTTP/2 has no such header.
+    if version == Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The answer to a client that has too many connections of its own.
@@ -154,6 +177,9 @@ impl<A: Answerer> Server<A> {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let api = api.clone();
             async move {
+                if let Err(fault) = check_host(&request) {
+                    return Ok(hostless(fault, request.version()));
+                }
                 request.extensions_mut().insert(caller);
                 let request = Drained::wrap(request).map(Body::new);
                 api.answer(request).await
@@ -176,6 +202,9 @@ impl<A: Answerer> Server<A> {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let api = api.clone();
             async move {
+                if let Err(fault) = check_host(&request) {
+                    return Ok(hostless(fault, request.version()));
+                }
                 request.extensions_mut().insert(caller);
                 let request = Drained::wrap(request).map(Body::new);
                 let mut response = if is_served_beyond_the_limit(request.uri().path()) {
@@ -215,4 +244,28 @@ fn refuse_client(mut stream: Stream, caller: SocketAddr) {
         // A client that hangs up instead of reading this knows enough.
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(TOO_MANY)).await;
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_its_host_once() {
+        let checked = |version: Version, hosts: &[&str]| {
+            let mut request = Request::builder().version(version);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            check_host(&request.body(()).unwrap())
+        };
+        let missing = Err("400 Bad Request: missing required Host header");
+        assert_eq!(checked(Version::HTTP_11, &[]), missing);
+        assert_eq!(checked(Version::HTTP_11, &[""]), Ok(()));
+        // Older ones have none, and HTTP/2 has `:authority`.
+        assert_eq!(checked(Version::HTTP_10, &[]), Ok(()));
+        assert_eq!(checked(Version::HTTP_2, &[]), Ok(()));
+        let several = Err("400 Bad Request: too many Host headers");
+        assert_eq!(checked(Version::HTTP_11, &["a", "a"]), several);
+    }
 }
