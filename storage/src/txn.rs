@@ -98,6 +98,8 @@ pub enum KeyVerb {
     DeleteTree,
     /// Remove it if its `ModifyIndex` is this; a key that does not exist is removed already.
     DeleteCas,
+    /// Read it; one that does not exist is shown without a value and with indexes 0.
+    GetOrEmpty,
 }
 
 impl KeyVerb {
@@ -117,6 +119,7 @@ impl KeyVerb {
             "delete" => Self::Delete,
             "delete-tree" => Self::DeleteTree,
             "delete-cas" => Self::DeleteCas,
+            "get-or-empty" => Self::GetOrEmpty,
             _ => return None,
         })
     }

@@ -231,13 +231,14 @@ impl Generator {
     }
 
     fn operation(&mut self, state: &State) -> TxnOperation {
-        const KEY_VERBS: [KeyVerb; 9] = [
+        const KEY_VERBS: [KeyVerb; 10] = [
             KeyVerb::Set,
             KeyVerb::Set,
             KeyVerb::Cas,
             KeyVerb::Lock,
             KeyVerb::Unlock,
             KeyVerb::GetTree,
+            KeyVerb::GetOrEmpty,
             KeyVerb::Delete,
             KeyVerb::DeleteTree,
             KeyVerb::DeleteCas,

@@ -630,6 +630,7 @@ fn words() -> String {
             KeyVerb::Delete,
             KeyVerb::DeleteTree,
             KeyVerb::DeleteCas,
+            KeyVerb::GetOrEmpty,
         ]),
         variant_lines(&[
             RowVerb::Get,

@@ -28,7 +28,7 @@ pub struct TxnOp {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct KvOp {
-    /// `set`, `cas`, `lock`, `unlock`, `get`, `get-tree`, `check-index`, `check-session`,
+    /// `set`, `cas`, `lock`, `unlock`, `get`, `get-or-empty`, `get-tree`, `check-index`, `check-session`,
     /// `check-not-exists`, `delete`, `delete-tree`, `delete-cas`.
     pub verb: String,
     /// The key, or a prefix.

@@ -182,6 +182,7 @@ const TEXTS: &[&str] = &[
     "set",
     "cas",
     "lock",
+    "get-or-empty",
     "get-tree",
     "passing",
     "odd",

@@ -35,6 +35,12 @@ pub(crate) fn key_without_value(name: &str, row: &Key) -> Value {
     key(name, &Key { value: Vec::new(), ..row.clone() })
 }
 
+/// What is there, or a key without anything.
+pub(crate) fn key_or_empty(name: &str, row: Option<&Key>) -> Value {
+    let empty = || json!({"LockIndex": 0, "Key": name, "Flags": 0, "Value": null});
+    row.map_or_else(empty, |row| key(name, row))
+}
+
 pub(crate) fn session(id: &str, row: &Session) -> Value {
     let checks = row.checks.as_ref().map_or_else(|| json!(ABSENT), |checks| json!(checks));
     json!({

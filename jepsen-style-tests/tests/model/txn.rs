@@ -110,6 +110,7 @@ impl Model {
                 let row = row.ok_or_else(|| format!("key {key:?} doesn't exist"))?;
                 return Ok(vec![json!({"KV": shapes::key(key, row)})]);
             }
+            "get-or-empty" => return Ok(vec![json!({"KV": shapes::key_or_empty(key, row)})]),
             "get-tree" => {
                 let rows = self.keys_below(key);
                 return Ok(rows.map(|(key, row)| json!({"KV": shapes::key(key, row)})).collect());

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use super::State;
 use super::catalog::fold_arc;
 use super::change::Change;
+use crate::Index;
 use crate::command::{CatalogRegistration, KvDeleteMode, KvPutMode, Outcome, Rejection};
-use crate::record::{CheckRegistration, KvEntry, ServiceDefinition};
+use crate::record::{CheckRegistration, Indexes, KvEntry, ServiceDefinition};
 use crate::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 
 /// The most rows that a transaction answers with: every replica collects them.
@@ -132,6 +133,10 @@ impl Change<'_> {
                 Some(row) => Ok(vec![TxnResult::Key(row)]),
                 None => Err(format!("key {key:?} doesn't exist")),
             },
+            KeyVerb::GetOrEmpty => {
+                let row = self.entry(key).unwrap_or_else(|| Arc::new(nothing_at(key)));
+                Ok(vec![TxnResult::Key(row)])
+            }
             KeyVerb::GetTree => {
                 let rows = self.state.kv.below(key).map(|row| TxnResult::Key(row.clone()));
                 // One more than allowed, so that the caller sees that there are too many.
@@ -320,6 +325,18 @@ fn numbered(failures: impl Iterator<Item = Option<String>>) -> Vec<TxnError> {
         .zip(failures)
         .filter_map(|(operation, what)| what.map(|what| TxnError { operation, what }))
         .collect()
+}
+
+/// A key that does not exist, as `get-or-empty` shows it.
+fn nothing_at(key: &Arc<str>) -> KvEntry {
+    KvEntry {
+        key: key.clone(),
+        value: Bytes::new(),
+        flags: 0,
+        lock_index: 0,
+        session: None,
+        indexes: Indexes { create: Index(0), modify: Index(0) },
+    }
 }
 
 /// A key as operations show it that did not ask for its value.

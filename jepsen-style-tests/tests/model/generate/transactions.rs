@@ -57,7 +57,7 @@ impl Generator<'_> {
     }
 
     fn txn_key(&mut self, careful: bool) -> TxnOp {
-        const SAFE: &[&str] = &["set", "delete", "get-tree", "delete-tree"];
+        const SAFE: &[&str] = &["set", "delete", "get-or-empty", "get-tree", "delete-tree"];
         const PRESENT: &[&str] =
             &["set", "get", "cas", "delete-cas", "check-index", "check-session"];
         const ALL: &[&str] = &[
@@ -66,6 +66,7 @@ impl Generator<'_> {
             "lock",
             "unlock",
             "get",
+            "get-or-empty",
             "get-tree",
             "check-index",
             "check-session",

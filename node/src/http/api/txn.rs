@@ -82,7 +82,7 @@ fn bytes_read(state: &State, operation: &TxnOperation) -> usize {
         TxnOperation::Key { verb: KeyVerb::GetTree, key, .. } => {
             state.answer_bytes(&Topic::Prefix(Arc::clone(key)))
         }
-        TxnOperation::Key { verb: KeyVerb::Get, key, .. } => {
+        TxnOperation::Key { verb: KeyVerb::Get | KeyVerb::GetOrEmpty, key, .. } => {
             state.answer_bytes(&Topic::Key(Arc::clone(key)))
         }
         _ => 0,
@@ -187,6 +187,7 @@ fn on_key(given: KvOp) -> Result<(TxnOperation, bool), String> {
         ) => true,
         Some(
             KeyVerb::Get
+            | KeyVerb::GetOrEmpty
             | KeyVerb::GetTree
             | KeyVerb::CheckIndex
             | KeyVerb::CheckSession
