@@ -69,6 +69,9 @@ async fn rules_of_the_api_hold_on_any_node_and_without_a_leader() {
     queries(&nodes).await.unwrap();
     members(&nodes).await.unwrap();
     shapes(&nodes).await.unwrap();
+    sessions(&nodes).await.unwrap();
+    registrations(&nodes).await.unwrap();
+    usage(&nodes).await.unwrap();
     alone(&mut cluster).await.unwrap();
     cluster.finish().await.unwrap();
 }
@@ -310,6 +313,118 @@ async fn shapes(nodes: &Nodes) -> Result<()> {
     let datacenters = nodes.get("/v1/coordinate/datacenters").await?;
     let name = datacenters[0]["Coordinates"][0]["Node"].as_str().unwrap_or_default().to_owned();
     assert_eq!(nodes.get(&format!("/v1/coordinate/node/{name}")).await?[0]["Node"], name.as_str());
+    Ok(())
+}
+
+async fn sessions(nodes: &Nodes) -> Result<()> {
+    let created = nodes.must_put("/v1/session/create", &json!({"LockDelay": "0s"})).await?;
+    let created: Value = serde_json::from_str(&created)?;
+    let id = created["ID"].as_str().unwrap_or_default();
+    let upper = id.to_uppercase();
+    let acquired = nodes.must_put(&format!("/v1/kv/s/lock?acquire={upper}"), &json!(1)).await?;
+    assert_eq!(acquired, "true");
+    assert_eq!(nodes.get("/v1/kv/s/lock").await?[0]["Session"], id);
+    let (status, answer) = nodes
+        .txn(&json!([{"KV": {"Verb": "check-session", "Key": "s/lock", "Session": upper}}]))
+        .await?;
+    assert_eq!(status, 200, "{answer}");
+    let released = nodes.must_put(&format!("/v1/kv/s/lock?release={upper}"), &json!(1)).await?;
+    assert_eq!(released, "true");
+    nodes.must_put(&format!("/v1/session/destroy/{upper}"), &Value::Null).await?;
+    assert_eq!(nodes.get(&format!("/v1/session/info/{id}")).await?, json!([]));
+
+    let (status, answer) = nodes
+        .txn(&json!([{"KV": {"Verb": "get-or-empty", "Key": "s/none"}},
+            {"KV": {"Verb": "set", "Key": "s/some", "Value": "MQ=="}},
+            {"KV": {"Verb": "get-or-empty", "Key": "s/some"}}]))
+        .await?;
+    assert_eq!(status, 200, "{answer}");
+    let results = &answer["Results"];
+    let none = json!({"LockIndex": 0, "Key": "s/none", "Flags": 0, "Value": null,
+        "CreateIndex": 0, "ModifyIndex": 0});
+    assert_eq!((&results[0]["KV"], &results[2]["KV"]["Value"]), (&none, &json!("MQ==")));
+    Ok(())
+}
+
+async fn registrations(nodes: &Nodes) -> Result<()> {
+    // A socket and a locality come back wherever the instance is shown, and a registration without them
+    // takes them away.
+    let place = json!({"Region": "eu", "Zone": "eu-1"});
+    let (socket, agent) = ("/run/web.sock", "?agent=client-3");
+    let by_agent = json!({"Name": "local", "SocketPath": socket, "Locality": place});
+    nodes.must_put(&format!("/v1/agent/service/register{agent}"), &by_agent).await?;
+    let row = json!({"Service": "placed", "SocketPath": socket, "Locality": place});
+    let by_catalogue = json!({"Node": "p1", "Address": "10.1.1.2", "Service": row});
+    nodes.must_put("/v1/catalog/register", &by_catalogue).await?;
+    let mut renamed = row.clone();
+    renamed["Service"] = json!("moved");
+    let (status, answer) =
+        nodes.txn(&json!([{"Service": {"Verb": "set", "Node": "p1", "Service": renamed}}])).await?;
+    assert_eq!(status, 200, "{answer}");
+    let shown = nodes.get(&format!("/v1/agent/service/local{agent}")).await?;
+    assert_eq!((&shown["SocketPath"], &shown["Locality"]), (&json!(socket), &place));
+    for name in ["local", "placed", "moved"] {
+        let shown = &nodes.get(&format!("/v1/catalog/service/{name}")).await?[0];
+        let kept = (&shown["ServiceSocketPath"], &shown["ServiceLocality"]);
+        assert_eq!(kept, (&json!(socket), &place), "{shown}");
+        let shown = &nodes.get(&format!("/v1/health/service/{name}")).await?[0]["Service"];
+        assert_eq!((&shown["SocketPath"], &shown["Locality"]), (&json!(socket), &place));
+    }
+    let chosen = nodes.get("/v1/catalog/services?filter=ServiceSocketPath==%22/run/web.sock%22");
+    assert_eq!(chosen.await?, json!({"local": [], "moved": [], "placed": []}));
+    let bare = json!({"Node": "p1", "Address": "10.1.1.2", "Service": {"Service": "placed"}});
+    nodes.must_put("/v1/catalog/register", &bare).await?;
+    let shown = &nodes.get("/v1/health/service/placed").await?[0]["Service"];
+    assert!(shown.get("SocketPath").is_none() && shown.get("Locality").is_none(), "{shown}");
+
+    // Names in other letter cases are one service, listed apart.
+    for (id, name, tag) in [("c1", "Cased", "upper"), ("c2", "cased", "lower")] {
+        let row = json!({"ID": id, "Service": name, "Tags": [tag]});
+        let body = json!({"Node": "p1", "Address": "10.1.1.2", "Service": row});
+        nodes.must_put("/v1/catalog/register", &body).await?;
+    }
+    let listed = nodes.get("/v1/catalog/services").await?;
+    assert_eq!((&listed["Cased"], &listed["cased"]), (&json!(["upper"]), &json!(["lower"])));
+    assert_eq!(nodes.get("/v1/catalog/service/CASED").await?.as_array().map(Vec::len), Some(2));
+
+    // An empty check is none.
+    let bare = json!({"Name": "bare-check", "Check": {}});
+    nodes.must_put("/v1/agent/service/register", &bare).await?;
+    assert_eq!(nodes.get("/v1/health/checks/bare-check").await?, json!([]));
+
+    // A heartbeat counts, however much its check had to say.
+    let check = json!({"Name": "long", "TTL": "10m"});
+    nodes.must_put("/v1/agent/check/register", &check).await?;
+    let beat = json!({"Status": "passing", "Output": "x".repeat(2 << 20)});
+    nodes.must_put("/v1/agent/check/update/long", &beat).await?;
+    let shown = &nodes.get("/v1/agent/checks").await?["long"];
+    let output = shown["Output"].as_str().unwrap_or_default();
+    assert_eq!(shown["Status"], "passing", "{shown}");
+    assert!(output.ends_with(" ... (captured 4096 of 2097152 bytes)"), "{output}");
+    nodes.must_put("/v1/agent/check/deregister/long", &Value::Null).await?;
+
+    let unhosted = nodes.raw(Request::get("/v1/status/leader").without_host()).await?;
+    let told = "400 Bad Request: missing required Host header";
+    assert_eq!((unhosted.status, unhosted.text().as_str()), (400, told));
+    Ok(())
+}
+
+/// A watcher of the usage rests until what it counts changes, a node without services included.
+async fn usage(nodes: &Nodes) -> Result<()> {
+    let raw = Raw::new(nodes.next().base());
+    let path = "/v1/operator/usage";
+    let seen = raw.send(&Request::get(path)).await?.index().unwrap_or_default();
+    let began = Instant::now();
+    let rested = raw.send(&Request::get(format!("{path}?index={seen}&wait=1s"))).await?;
+    assert!(began.elapsed() >= Duration::from_secs(1), "answered after {:?}", began.elapsed());
+    assert_eq!(rested.index(), Some(seen));
+    let watch = Request::get(format!("{path}?index={seen}&wait=15s"));
+    let watching = tokio::spawn(async move { raw.send(&watch).await });
+    let body = json!({"Node": "counted", "Address": "10.1.1.3"});
+    nodes.must_put("/v1/catalog/register", &body).await?;
+    let woken = watching.await.map_err(|error| Failure::new(error.to_string()))??;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(woken.index() > Some(seen), "{:?} after {seen}", woken.index());
     Ok(())
 }
 
