@@ -250,7 +250,7 @@ mod tests {
             loop {
                 let (mut stream, _) = listening.accept().await.unwrap();
                 let mut request = [0; 512];
-                stream.read(&mut request).await.unwrap();
+                assert!(stream.read(&mut request).await.unwrap() > 0);
                 let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
                 stream.write_all(answer).await.unwrap();
             }
