@@ -11,7 +11,8 @@
 //! * [`membership`] founds a cluster, joins one, and removes servers; [`learners`] says when a
 //!   new server may vote, [`majority`] refuses changes that would end the cluster. [`surroundings`] and
 //!   [`warnings`] tell the operator what stands in the way. [`lives`] knows which process speaks for a server, and where it
-//!   is; [`starting`] is how a process becomes that.
+//!   is; [`starting`] is how a process becomes that. [`plausible`] keeps from
+//!   openraft what no honest peer sends.
 
 pub mod acknowledged;
 mod admission;
@@ -31,6 +32,7 @@ pub mod lives;
 mod majority;
 pub mod membership;
 pub mod network;
+pub mod plausible;
 pub mod propose;
 pub mod protocol;
 pub mod read;

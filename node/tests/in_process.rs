@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use openraft::raft::VoteRequest;
+use openraft::async_runtime::WatchReceiver;
+use openraft::entry::RaftEntry as _;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use quorate::node::Consistency;
 use quorate::raft::error::{MembershipError, ProposeError};
 use quorate::raft::protocol::{Envelope, Forwarded, Refusal, Request, Response};
 use quorate::raft::transport::Purpose;
 use quorate_storage::Topic;
 use quorate_storage::command::{Batch, Outcome, Part, Rejection};
-use quorate_storage::raft::{NodeId, Vote};
+use quorate_storage::raft::{Entry, LogId, NodeId, Vote};
 
 use support::cluster::{Cluster, LIMIT, address, is_no_leader_or_unknown, put_new};
 use support::network::Faults;
@@ -297,6 +299,125 @@ async fn a_server_that_lost_its_disk_is_refused_and_cannot_vote() {
     cluster.stop(stopped).await;
     let answer = cluster.node(leader).propose(put_new("alone")).await;
     assert!(is_no_leader_or_unknown(&answer), "{answer:?}");
+}
+
+/// What a server answers to a request in the name of another one.
+async fn in_the_name_of(cluster: &Cluster, from: NodeId, to: NodeId, request: Request) -> Response {
+    let envelope = Envelope {
+        cluster: cluster.node(from).info().cluster_id,
+        from,
+        to: Some(to),
+        store: Some(cluster.peer(to).store_id),
+        request,
+        sender: cluster.node(from).lives().sender(),
+        addressee: None,
+    };
+    let transport = cluster.network.transport_of("a test");
+    let answer = transport.call(&address(to), Purpose::Control, envelope, LIMIT).await;
+    answer.expect("it answers")
+}
+
+fn entry_id(term: u64, index: u64) -> LogId {
+    LogId::new(openraft::vote::leader_id_std::CommittedLeaderId::new(term), index)
+}
+
+fn append(vote: Vote, previous: Option<LogId>, ids: &[LogId]) -> Request {
+    let entries = ids.iter().map(|id| Entry::new_blank(*id)).collect();
+    Request::Append(AppendEntriesRequest {
+        vote,
+        prev_log_id: previous,
+        entries,
+        leader_commit: None,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impossible_messages_of_raft_are_refused_and_harm_nobody() {
+    let mut cluster = Cluster::found(3, 21, PATIENT).await;
+    cluster.put(1, "before").await;
+    cluster.converge().await;
+    let leader = cluster.leader().await;
+    let victim = cluster.others(leader)[0];
+    let term = cluster.node(victim).raft().metrics().borrow_watched().current_term;
+    let leads = |term| Vote::new_committed(term, leader);
+    let end = |term| entry_id(term, 1 << 20);
+    for request in [
+        Request::Vote(VoteRequest::new(Vote::new(u64::MAX, leader), Some(end(term)))),
+        Request::PreVote(VoteRequest::new(Vote::new(u64::MAX, leader), Some(end(term)))),
+        append(leads(u64::MAX), None, &[]),
+        append(leads(term), Some(entry_id(term, u64::MAX)), &[]),
+        append(leads(term + 1), Some(end(term)), &[entry_id(term, 7)]),
+        append(leads(term + 1), Some(end(term)), &[entry_id(term + 2, end(term).index + 1)]),
+        append(Vote::new_committed(term + 1, victim), None, &[]),
+    ] {
+        let answer = in_the_name_of(&cluster, leader, victim, request.clone()).await;
+        let refused = matches!(answer, Response::Refused(Refusal::Implausible(_)));
+        assert!(refused, "{request:?}: {answer:?}");
+    }
+    cluster.put(victim, "after").await;
+    cluster.stop(victim).await;
+    cluster.start(victim).await;
+    cluster.put(victim, "after a restart").await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_ends_when_leaders_deny_what_it_knows_to_be_committed() {
+    let cluster = Cluster::found(3, 22, PATIENT).await;
+    cluster.put(1, "acknowledged").await;
+    cluster.converge().await;
+    let leader = cluster.leader().await;
+    let [loyal, other] = cluster.others(leader)[..] else { panic!("three servers") };
+    let metrics = cluster.node(loyal).raft().metrics().borrow_watched().clone();
+    let term = metrics.current_term + 1;
+    let committed = metrics.local_committed.expect("something is").index;
+    let denial = append(Vote::new_committed(term, leader), Some(entry_id(term, committed)), &[]);
+    let denied = |to| in_the_name_of(&cluster, leader, to, denial.clone());
+    // Once is not enough.
+    let answer = denied(other).await;
+    assert!(matches!(answer, Response::Refused(Refusal::Contradicts(_))), "{answer:?}");
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let why = loop {
+        assert!(tokio::time::Instant::now() < deadline, "it goes on");
+        let answer = denied(loyal).await;
+        assert!(matches!(answer, Response::Refused(Refusal::Contradicts(_))), "{answer:?}");
+        let failed = cluster.node(loyal).failed();
+        if let Ok(why) = tokio::time::timeout(Duration::from_millis(100), failed).await {
+            break why;
+        }
+    };
+    assert!(why.contains("no longer has entries that this server knows to be committed"), "{why}");
+    let text = tokio::time::timeout(Duration::from_millis(100), cluster.node(other).failed()).await;
+    assert!(text.is_err(), "one message ends nobody: {text:?}");
+    cluster.put(other, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_in_the_name_of_a_server_do_not_use_up_its_numbers() {
+    let cluster = Cluster::found(3, 23, PATIENT).await;
+    let leader = cluster.leader().await;
+    let victim = cluster.others(leader)[0];
+    cluster.put(victim, "before").await;
+    let incarnation = cluster.node(victim).lives().incarnation().expect("it has one");
+    let forged = |answered_through, number| Part {
+        origin: victim,
+        incarnation,
+        answered_through,
+        commands: vec![(number, put_new(&format!("forged/{number}")))],
+    };
+    for part in [forged(1 << 63, 1_000), forged(0, 1 << 63), forged(0, u64::MAX)] {
+        let answer = hand_over(&cluster, part).await;
+        let refused = matches!(answer, Response::Refused(Refusal::Implausible(_)));
+        assert!(refused, "{answer:?}");
+    }
+    let later = Part { incarnation: incarnation + 1, ..forged(0, 1) };
+    let answer = hand_over(&cluster, later).await;
+    assert!(matches!(answer, Response::Refused(Refusal::Starting)), "{answer:?}");
+    // What is not refused costs the open commands at most.
+    let answer = hand_over(&cluster, forged(1 << 31, (1 << 31) + 1)).await;
+    assert!(matches!(answer, Response::Forward(Forwarded::Committed)), "{answer:?}");
+    cluster.converge().await;
+    cluster.put(victim, "after").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

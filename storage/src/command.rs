@@ -120,6 +120,18 @@ pub struct Part {
     pub commands: Vec<(u64, Command)>,
 }
 
+impl Part {
+    /// The highest number that it names, of commands and of answers.
+    #[must_use]
+    pub fn highest_number(&self) -> u64 {
+        let numbers = self.commands.iter().map(|(number, command)| match command {
+            Command::Answered { runs } => runs.iter().map(|(_, last)| *last).max().unwrap_or(0),
+            _ => *number,
+        });
+        numbers.max().unwrap_or(0).max(self.answered_through)
+    }
+}
+
 /// The number of a command: unique in the life of the cluster. A command with a number takes effect
 /// at most once, however often it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

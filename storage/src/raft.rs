@@ -58,6 +58,10 @@ openraft::declare_raft_types!(
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 
+/// No cluster holds so many elections. What claims a higher term is forged or damaged, and the highest
+/// numbers would leave no room for the next election.
+pub const TERM_MAX: u64 = 1 << 62;
+
 /// Position of an entry in the log.
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 /// A log entry.

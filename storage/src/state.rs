@@ -91,7 +91,7 @@ use imbl::{OrdMap, Vector};
 pub use self::applied::Before;
 pub use self::kv::Tombstone;
 pub use self::lives::ServerLife;
-pub use self::origin::ANSWERED_PER_NOTE;
+pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::probe::{ProbeChange, Probes};
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::{TableIndexes, TopicIndexes};

@@ -54,6 +54,7 @@ impl Observer for ApplyObserver {
     fn applied(&self, published: &Arc<Published>, effects: Effects) {
         self.lives.observe(published);
         self.proposer.applied(effects.outcomes);
+        self.proposer.used(published.state.used_numbers(self.lives.id()));
         self.advance(published);
         self.watches.touch(effects.touched);
     }
@@ -61,6 +62,7 @@ impl Observer for ApplyObserver {
     fn installed(&self, published: &Arc<Published>) {
         self.lives.observe(published);
         self.proposer.installed(&published.state);
+        self.proposer.used(published.state.used_numbers(self.lives.id()));
         self.advance(published);
         self.watches.touch_everything();
     }

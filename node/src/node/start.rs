@@ -6,7 +6,7 @@ use std::sync::Arc;
 use openraft::RaftLogReader as _;
 use openraft::storage::RaftLogStorage;
 use quorate_storage::machine::{Machine, Published, StateReader};
-use quorate_storage::raft::{NodeId, Peer, Position, TypeConfig};
+use quorate_storage::raft::{NodeId, Peer, Position, TERM_MAX, TypeConfig};
 use quorate_storage::snapshot::SnapshotStore;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -220,9 +220,17 @@ where
 {
     let end_of_log = log.get_log_state().await?.last_log_id;
     let vote = log.get_log_reader().await.read_vote().await?;
+    let term = vote.map_or(0, |vote| vote.leader_id.term);
+    if term > TERM_MAX {
+        return Err(io::Error::other(format!(
+            "the vote in this data directory is of term {term}, which no election reaches: a message was forged, or \
+             the disk is damaged. Keep the directory, and see `quorate recover`, which makes a new cluster of it \
+             with everything that its log holds"
+        )));
+    }
     Ok(Boot {
         last: end_of_log.max(recovered.last_applied).map(Into::into),
-        term: vote.map_or(0, |vote| vote.leader_id.term),
+        term,
         ..Boot::default()
     })
 }

@@ -38,6 +38,10 @@ pub const PART_BYTES_MAX: usize = ENTRY_BYTES_MAX + COMMAND_BYTES_MAX;
 /// Entries of one lane proposed and not yet applied. Two, so that one is written while the other is
 /// replicated.
 const ENTRIES_IN_FLIGHT: usize = 2;
+/// How far the numbers of a server's commands may be ahead of those that were applied. It numbers what it
+/// sends, and has few open at a time ([`Lane::unanswered_max`]), but those it gives up while nothing is
+/// committed count as well: this is weeks of that.
+pub const NUMBERS_AHEAD_MAX: u64 = 1 << 32;
 /// Parts of one lane that may wait for the leader to propose them; beyond that, their origins are told to
 /// try again. Origins limit themselves long before.
 const WAITING_PARTS_MAX: usize = 4_096;

@@ -25,10 +25,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::machine::{Published, StateReader};
-use quorate_storage::raft::{Life, NodeId, Peer};
+use quorate_storage::raft::{Life, NodeId, Peer, Position};
 use tokio::sync::watch;
 
 use super::acknowledged::Acknowledged;
+use super::plausible::contradiction;
 use super::protocol::{Introduction, Refusal, Sender};
 use crate::host::clock::{Clock, Moment};
 
@@ -38,6 +39,11 @@ const PROBE_VALID: Duration = Duration::from_millis(250);
 /// A process that has just booted ends when it hears that its identity is in use, and still hears it
 /// after this time: the other one may be about to end.
 const IN_USE_CONFIRMED_AFTER: Duration = Duration::from_secs(1);
+/// A process ends when leaders still deny what it knows to be committed after this time: a leader sends again
+/// and again, and one message alone ends nobody.
+const CONTRADICTION_CONFIRMED_AFTER: Duration = Duration::from_secs(1);
+/// Two such messages with a longer pause between them have nothing to do with each other.
+const CONTRADICTION_FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +78,8 @@ struct Table {
     asking: BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
     /// Since when this process hears that its identity is in use.
     in_use_since: Option<Moment>,
+    /// Since when leaders deny what this process knows to be committed, and when one did last.
+    contradicted: Option<(Moment, Moment)>,
 }
 
 #[derive(Debug)]
@@ -121,6 +129,12 @@ impl Lives {
             store_id: self.store_id.clone(),
             rpc_addr: self.rpc_addr.clone(),
         }
+    }
+
+    /// This server's Raft id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     /// This boot.
@@ -278,12 +292,40 @@ impl Lives {
             | Refusal::NotRunning(_)
             | Refusal::NoAddressee
             | Refusal::OtherLife(_)
-            | Refusal::Starting => {}
+            | Refusal::Starting
+            | Refusal::Implausible(_)
+            | Refusal::Contradicts(_)
+            | Refusal::SetBack(_)
+            | Refusal::Alone(_) => {}
+        }
+    }
+
+    /// The leader has other entries than those that this process knows to be committed.
+    pub(super) fn contradicted(&self, theirs: Position, committed: Position) {
+        let now = self.clock.now();
+        let since = {
+            let mut table = self.table();
+            let recent = table
+                .contradicted
+                .filter(|(_, last)| now.since(*last) < CONTRADICTION_FORGOTTEN_AFTER);
+            let since = recent.map_or(now, |(since, _)| since);
+            table.contradicted = Some((since, now));
+            since
+        };
+        if now.since(since) >= CONTRADICTION_CONFIRMED_AFTER {
+            self.end(&Refusal::Alone(contradiction(theirs, committed)));
         }
     }
 
     /// This process must end.
     fn end(&self, why: &Refusal) {
+        let set_back = match why {
+            Refusal::Superseded(address) if *address == self.rpc_addr => {
+                Some(Refusal::SetBack(address.clone()))
+            }
+            _ => None,
+        };
+        let why = set_back.as_ref().unwrap_or(why);
         self.end.send_if_modified(|end| {
             let is_first = end.is_none();
             if is_first {

@@ -16,6 +16,7 @@ use quorate_storage::snapshot::Snapshot;
 
 use super::acknowledged::Sent;
 use super::context::Context;
+use super::plausible;
 use super::protocol::{Request, Response, Sender, SnapshotHeader};
 use super::transport::{Purpose, TransportError};
 use super::{ELECTION_MS_MAX, SNAPSHOT_SEND_MS_MAX};
@@ -86,6 +87,17 @@ impl PeerNetwork {
         self.context.lives.current(self.target, &self.peer.store_id)
     }
 
+    /// An answer may tell of a later term, which openraft saves: it must be one that elections can have reached.
+    #[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
+    fn plausible(&self, vote: &Vote, asked_in: u64) -> Result<(), RPCError<TypeConfig>> {
+        plausible::term(vote.leader_id.term, asked_in).map_err(|refusal| {
+            let sentence =
+                format!("ignored an answer in the name of server {}: {refusal}", self.target);
+            self.context.warnings.warn_of("forgery", &sentence);
+            RPCError::Unreachable(Unreachable::new(&refusal))
+        })
+    }
+
     /// A server asks for votes once it has asked whether its identity is free.
     #[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
     fn may_ask_for_votes(&self) -> Result<(), RPCError<TypeConfig>> {
@@ -132,6 +144,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             }
         };
         let sent = Sent::of(&rpc);
+        let term = rpc.vote.leader_id.term;
         let process = self.current();
         let life = process.as_ref().map(|process| process.life);
         let (context, purpose, request) = (&self.context, self.purpose, Request::Append(rpc));
@@ -140,6 +153,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             .await;
         match answer.map_err(rpc_error).and_then(unless_refused)? {
             Response::Append(answer) => {
+                if let AppendEntriesResponse::HigherVote(vote) = &answer {
+                    self.plausible(vote, term)?;
+                }
                 let acknowledged = &self.context.lives.acknowledged;
                 let noted = acknowledged.note(self.target, life, sent, &answer);
                 noted.map_err(|lost| RPCError::Unreachable(Unreachable::from_string(lost)))?;
@@ -155,8 +171,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.may_ask_for_votes()?;
+        let term = rpc.vote.leader_id.term;
         match self.call(Purpose::Control, Request::Vote(rpc), VOTE_TIMEOUT).await? {
-            Response::Vote(answer) => Ok(answer),
+            Response::Vote(answer) => {
+                self.plausible(&answer.vote, term)?;
+                Ok(answer)
+            }
             _ => Err(wrong_answer()),
         }
     }
@@ -167,8 +187,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.may_ask_for_votes()?;
+        let term = rpc.vote.leader_id.term;
         match self.call(Purpose::Control, Request::PreVote(rpc), VOTE_TIMEOUT).await? {
-            Response::Vote(answer) => Ok(answer),
+            Response::Vote(answer) => {
+                self.plausible(&answer.vote, term)?;
+                Ok(answer)
+            }
             _ => Err(wrong_answer()),
         }
     }
@@ -200,7 +224,10 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
         match answer.map_err(rpc_error).and_then(unless_refused)? {
-            Response::Snapshot(answer) => Ok(answer),
+            Response::Snapshot(answer) => {
+                self.plausible(&answer.vote, vote.leader_id.term)?;
+                Ok(answer)
+            }
             _ => Err(wrong_answer().into()),
         }
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use quorate_storage::command::{Command, CommandId, Outcome, Part};
 use quorate_storage::limits::{self, Excess};
 use quorate_storage::raft::{NodeId, Peer};
-use quorate_storage::state::{ANSWERED_PER_NOTE, State};
+use quorate_storage::state::{ANSWERED_PER_NOTE, State, UsedNumbers};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::context::Context;
@@ -229,6 +229,24 @@ impl Proposer {
             if id.origin == self.context.id && id.incarnation == incarnation {
                 table.answer(id.seq, outcome);
             }
+        }
+    }
+
+    /// Takes note of how far the numbers of this life are used, as the log has it. They can be used further than
+    /// this node has come only if somebody else sent commands in its name; what follows must not be taken for
+    /// answered then.
+    pub fn used(&self, used: UsedNumbers) {
+        if self.context.lives.incarnation() != Some(used.incarnation) {
+            return;
+        }
+        let mut table = self.table();
+        if used.highest > table.last_seq {
+            tracing::warn!(
+                used = used.highest,
+                given = table.last_seq,
+                "somebody has sent commands in the name of this server: its own go on behind them"
+            );
+            table.last_seq = used.highest;
         }
     }
 

@@ -337,6 +337,24 @@ pub enum Refusal {
     /// The sender was started with settings that cannot be right, in words.
     #[error("{0}")]
     Misconfigured(String),
+    /// No server of this cluster can have sent it.
+    #[error("the message is impossible: {0}")]
+    Implausible(String),
+    /// The sender leads, and denies an entry that this server knows to be committed: this is what it has there.
+    #[error("the leader has {0}, where this server has another entry that is committed")]
+    Contradicts(Position),
+    /// A server says so of itself: see [`Refusal::Superseded`], from its own address.
+    #[error(
+        "the cluster has seen a later start of this server than its data directory knows, at this same address \
+         ({0}): the directory was set back to an older copy. It must not take part again, because it may have \
+         promised what it no longer knows: remove this server from the cluster (DELETE \
+         /v1/operator/raft/peer?id=ID at another server), and add it again with an empty data directory under a \
+         new --node-id. If a majority of the servers was set back, keep all directories and see `quorate recover`"
+    )]
+    SetBack(String),
+    /// A server says so of itself: the cluster has lost what it knows to be committed.
+    #[error("{0}")]
+    Alone(String),
 }
 
 /// What goes before the bytes of a snapshot.

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::command::Part;
-use quorate_storage::raft::{Life, NodeId, TypeConfig};
+use quorate_storage::raft::{Life, LogId, NodeId, TypeConfig};
 use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 
 use super::Raft;
 use super::context::Context;
-use super::intake::Intake;
+use super::intake::{Intake, NUMBERS_AHEAD_MAX};
 use super::leadership::LeaderContact;
 use super::membership::Membership;
+use super::plausible::{self, Known, Plausible};
 use super::protocol::{
     Envelope, Forwarded, Introduction, Refusal, Request, Response, Sender, SnapshotHeader,
 };
@@ -67,10 +69,16 @@ impl Service {
             _ => None,
         };
         self.admit_process(from, &sender, addressee, introduction).await?;
-        if request.is_consensus() && !self.context.lives.is_cleared() {
-            return Err(Refusal::Starting);
+        if request.is_consensus() {
+            if !self.context.lives.is_cleared() {
+                return Err(Refusal::Starting);
+            }
+            self.check(from, &sender, plausible::first_named(&request), |known| {
+                known.check(&request)
+            })
+            .await?;
         }
-        self.answer(request, &sender).await
+        self.answer(from, request, &sender).await
     }
 
     /// Whether a request comes from the process that speaks for its server, and is meant for this one.
@@ -96,6 +104,40 @@ impl Service {
             Some(introduction) => lives.refuse_lost(introduction, sender),
             None => Ok(()),
         }
+    }
+
+    /// Keeps from openraft what it cannot take, and tells the operator who sent it.
+    async fn check(
+        &self,
+        from: NodeId,
+        sender: &Sender,
+        first: Option<LogId>,
+        check: impl FnOnce(&Plausible<'_>) -> Result<(), Refusal> + Send,
+    ) -> Result<(), Refusal> {
+        let mut known = Known::of(&self.raft.metrics().borrow_watched());
+        if known.is_behind(first) {
+            let id = self.context.id;
+            let all = self.raft.with_raft_state(move |state| Known::all_of(id, state)).await;
+            known = all.map_err(not_running)?;
+        }
+        let checked = check(&Plausible::new(&known, from));
+        match (&checked, known.committed) {
+            (Err(Refusal::Contradicts(theirs)), Some(committed)) => {
+                self.context.lives.contradicted(*theirs, committed.into());
+            }
+            (Err(refusal), _) => self.warn_of_forgery(from, sender, refusal),
+            (Ok(()), _) => {}
+        }
+        checked
+    }
+
+    fn warn_of_forgery(&self, from: NodeId, sender: &Sender, refusal: &Refusal) {
+        let sentence = format!(
+            "refused a message in the name of server {from} at {}: {refusal}; that server is damaged, or somebody \
+             else sends in its name",
+            sender.rpc_addr
+        );
+        self.context.warnings.warn_of("forgery", &sentence);
     }
 
     /// Only what is meant for this very server is looked at.
@@ -168,7 +210,12 @@ impl Service {
         }
     }
 
-    async fn answer(&self, request: Request, sender: &Sender) -> Result<Response, Refusal> {
+    async fn answer(
+        &self,
+        from: NodeId,
+        request: Request,
+        sender: &Sender,
+    ) -> Result<Response, Refusal> {
         match request {
             Request::Append(rpc) => {
                 let answer = self.raft.append_entries(rpc).await.map_err(not_running)?;
@@ -187,7 +234,12 @@ impl Service {
                 let answer = self.raft.handle_transfer_leader(rpc).await;
                 answer.map(Response::TransferLeader).map_err(not_running)
             }
-            Request::Forward(part) => Ok(Response::Forward(self.forwarded(part).await)),
+            Request::Forward(part) => {
+                self.check_numbers(from, &part).inspect_err(|refusal| {
+                    self.warn_of_forgery(from, sender, refusal);
+                })?;
+                Ok(Response::Forward(self.forwarded(part).await))
+            }
             Request::ReadIndex => Ok(Response::ReadIndex(self.barrier.local_read_index().await)),
             Request::Hello(introduction) => {
                 Ok(Response::Hello(Box::new(self.membership.greet(&introduction))))
@@ -206,6 +258,27 @@ impl Service {
             }
             Request::WhoAreYou => Ok(Response::Identity(self.context.lives.sender())),
         }
+    }
+
+    /// Numbers far above those that a server has used would use up its numbers: what it sends later would be
+    /// taken for answered already.
+    fn check_numbers(&self, from: NodeId, part: &Part) -> Result<(), Refusal> {
+        let wrong = |what: String| Err(Refusal::Implausible(what));
+        if part.origin != from {
+            return wrong(format!("it hands over commands of server {}", part.origin));
+        }
+        let Some(published) = self.context.lives.published() else { return Ok(()) };
+        let used = published.state.used_numbers(from);
+        if part.incarnation > used.incarnation {
+            // This leader may not have applied that start yet: it is handed over again.
+            return Err(Refusal::Starting);
+        }
+        let used = if part.incarnation == used.incarnation { used.highest } else { 0 };
+        let highest = part.highest_number();
+        if highest.saturating_sub(used) > NUMBERS_AHEAD_MAX {
+            return wrong(format!("command {highest}, and {used} was the highest so far"));
+        }
+        Ok(())
     }
 
     async fn forwarded(&self, part: Part) -> Forwarded {
@@ -242,6 +315,10 @@ impl Service {
         if !self.context.lives.is_cleared() {
             return Err(Refusal::Starting);
         }
+        self.check(header.from, &header.sender, header.meta.last_log_id, |known| {
+            known.check_snapshot(&header.vote, &header.meta)
+        })
+        .await?;
         let snapshot = self.store(bytes).await.map_err(not_running)?;
         tracing::info!(from = header.from, bytes = snapshot.len(), "received a snapshot");
         let snapshot = SnapshotOf::<TypeConfig, Snapshot> { meta: header.meta, snapshot };

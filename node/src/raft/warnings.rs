@@ -44,6 +44,13 @@ impl Warnings {
         }
     }
 
+    /// Says a sentence that others can make different each time: at most one of its kind in [`WARN_EVERY`].
+    pub fn warn_of(&self, kind: &str, sentence: &str) {
+        if self.is_due(kind) {
+            tracing::warn!("{sentence}");
+        }
+    }
+
     fn is_due(&self, sentence: &str) -> bool {
         let now = self.clock.now();
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,6 +91,12 @@ pub fn refusal_text(
         Refusal::WrongStore => Some(format!(
             "the server at {address}{expected}, has another data directory than the one that the cluster knows: \
              two servers run under one --node-id, or it has lost its data"
+        )),
+        Refusal::Contradicts(entry) => Some(format!(
+            "the server at {address}{expected}, knows other entries to be committed than this cluster has (here: \
+             {entry}), and refuses to follow: the data directories of a majority of the servers were set back or \
+             replaced, and what was acknowledged may be in that server's directory only. Keep it, and see \
+             `quorate recover`"
         )),
         _ => None,
     }

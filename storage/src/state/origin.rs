@@ -29,6 +29,7 @@
 
 use imbl::OrdMap;
 
+use super::State;
 use crate::Index;
 use crate::command::{Command, CommandId, Outcome, Part, Rejection};
 use crate::ids::NodeId;
@@ -190,12 +191,39 @@ impl Origins {
     /// Forgets a removed server's outcomes, but not how far it had come.
     pub(super) fn retire(&mut self, id: NodeId) {
         if let Some(record) = self.records.get_mut(&id) {
-            let outcome = record.outcomes.get_max().map_or(0, |(seq, _)| *seq);
-            let answered = record.answered.get_max().map_or(0, |(_, last)| *last);
-            record.floor = record.floor.max(outcome).max(answered);
+            record.floor = record.highest();
             record.outcomes = OrdMap::new();
             record.answered = OrdMap::new();
         }
+    }
+}
+
+/// Which numbers of commands a server has used, as far as the log says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UsedNumbers {
+    /// Its newest life.
+    pub incarnation: u64,
+    /// The highest number of that life.
+    pub highest: u64,
+}
+
+impl OriginRecord {
+    /// The highest number that was applied or answered.
+    fn highest(&self) -> u64 {
+        let outcome = self.outcomes.get_max().map_or(0, |(seq, _)| *seq);
+        let answered = self.answered.get_max().map_or(0, |(_, last)| *last);
+        self.floor.max(outcome).max(answered)
+    }
+}
+
+impl State {
+    /// Which numbers a server has used.
+    #[must_use]
+    pub fn used_numbers(&self, id: NodeId) -> UsedNumbers {
+        self.origins.records.get(&id).map_or_else(UsedNumbers::default, |record| UsedNumbers {
+            incarnation: record.incarnation,
+            highest: record.highest(),
+        })
     }
 }
 

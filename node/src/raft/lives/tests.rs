@@ -298,3 +298,32 @@ fn a_process_that_the_log_knows_ends_only_for_a_later_one_or_its_removal() {
         assert_eq!(context.lives.end.borrow().is_some(), ends, "{refusal:?}");
     }
 }
+
+#[test]
+fn a_process_that_is_superseded_from_its_own_address_was_set_back() {
+    let Scene { context, .. } = scene(known(&[1, 3]), &[]);
+    let own = context.lives.sender().rpc_addr;
+    context.lives.begin(5);
+    context.lives.told(&Refusal::Superseded(own.clone()));
+    let end = context.lives.end.borrow().clone();
+    assert_eq!(end, Some(Refusal::SetBack(own)));
+    let text = end.map(|end| end.to_string()).unwrap_or_default();
+    assert!(text.contains("a later start of this server") && text.contains("recover"), "{text}");
+}
+
+#[test]
+fn one_denial_of_what_is_committed_ends_nobody_and_a_series_does() {
+    let Scene { context, hand, .. } = scene(known(&[1, 3]), &[]);
+    let lives = &context.lives;
+    let denied_at = |now| {
+        hand.0.store(now, Ordering::Relaxed);
+        lives.contradicted(Position { term: 4, index: 7 }, Position { term: 3, index: 9 });
+        lives.end.borrow().clone()
+    };
+    assert_eq!(denied_at(0), None);
+    assert_eq!(denied_at(60_000), None, "the first was long ago");
+    assert_eq!(denied_at(60_900), None);
+    let text = denied_at(61_000).map(|end| end.to_string()).unwrap_or_default();
+    assert!(text.contains("up to index 9 of term 3"), "{text}");
+    assert!(text.contains("quorate recover"), "{text}");
+}
