@@ -28,12 +28,13 @@ use std::sync::Arc;
 use openraft::{EntryPayload, Membership};
 use thiserror::Error;
 
+use crate::command::Duty;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::durable;
 use crate::log_store::OpenError;
 use crate::log_store::stopped::{self, StoppedLog};
 use crate::machine::Published;
-use crate::raft::{LogId, NodeId, Peer, StoredMembership, Vote};
+use crate::raft::{Life, LogId, NodeId, Peer, Position, StoredMembership, TERM_MAX, Vote};
 use crate::snapshot::{FileSnapshots, RecordReader, SnapshotStore};
 
 #[cfg(test)]
@@ -115,9 +116,104 @@ pub struct Report {
     pub snapshot: Option<LogId>,
     /// What the log once held and does not hold now, in words.
     pub lost: Option<String>,
+    /// Which entries the log has.
+    pub history: History,
+    /// What this server knows others to have held.
+    pub held: BTreeMap<NodeId, HeldBy>,
+}
+
+/// Which entries a log has, as the last entry of each term.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// The last entry that is in the snapshot only.
+    pub begin: Option<LogId>,
+    /// The last entry of each term behind it.
+    pub ends: Vec<LogId>,
+}
+
+impl History {
+    fn push(&mut self, id: LogId) {
+        match self.ends.last_mut() {
+            Some(last) if last.leader_id == id.leader_id => *last = id,
+            Some(_) | None => self.ends.push(id),
+        }
+    }
+
+    /// The entry at an index, if the log goes back so far.
+    #[must_use]
+    pub fn at(&self, index: u64) -> Option<LogId> {
+        if self.begin.is_some_and(|begin| index <= begin.index) {
+            return self.begin.filter(|begin| begin.index == index);
+        }
+        let end = self.ends.iter().find(|end| index <= end.index)?;
+        Some(LogId::new(end.leader_id, index))
+    }
+
+    /// The first index up to `upto` at which two logs have different entries, as far as they go back. Terms do
+    /// not fall, so it is also known of an entry that one has in its snapshot only that it is not of a later term
+    /// than what follows.
+    #[must_use]
+    pub fn parts_from(&self, other: &Self, upto: u64) -> Option<u64> {
+        let start = |history: &Self| history.begin.map_or(0, |begin| begin.index);
+        let both = start(self).max(start(other));
+        let differs = |index: &u64| match (self.at(*index), other.at(*index)) {
+            (Some(one), Some(two)) => one != two,
+            (None, _) | (_, None) => false,
+        };
+        if let Some(index) = (both..=upto).find(differs) {
+            return Some(index);
+        }
+        let is_later = |ends: &Self, snapshot: &Self| {
+            let (end, begin) = (ends.at(upto), snapshot.begin);
+            begin.is_some_and(|begin| {
+                upto < begin.index && end > Some(LogId::new(begin.leader_id, upto))
+            })
+        };
+        (is_later(self, other) || is_later(other, self)).then_some(upto)
+    }
+}
+
+/// What a server is known to have held, see [`Held`](crate::command::Held).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBy {
+    life: Life,
+    /// Its data directory.
+    pub store: String,
+    /// How far its log reached, and the term in which that was found.
+    pub upto: Option<(Position, u64)>,
+}
+
+impl HeldBy {
+    /// Of a life that is not told.
+    #[must_use]
+    pub fn new(store: String, upto: Position, term: u64) -> Self {
+        Self { life: Life::default(), store, upto: Some((upto, term)) }
+    }
 }
 
 impl Report {
+    /// Whether its vote, or its last entry, is of a term that no election reaches.
+    #[must_use]
+    pub fn has_impossible_term(&self) -> bool {
+        let terms =
+            [self.vote.map(|vote| vote.leader_id().term), self.last.map(|id| id.leader_id.term)];
+        terms.into_iter().flatten().any(|term| term > TERM_MAX)
+    }
+
+    /// The last entry that this server knows to be committed, in its log or in its snapshot.
+    #[must_use]
+    pub fn known_committed(&self) -> Option<LogId> {
+        self.committed.max(self.snapshot)
+    }
+
+    /// The first index, as far as the logs go back, at which this server and another know different entries to be
+    /// committed.
+    #[must_use]
+    pub fn contradicts(&self, other: &Self) -> Option<u64> {
+        let (ours, theirs) = (self.known_committed()?, other.known_committed()?);
+        self.history.parts_from(&other.history, ours.index.min(theirs.index))
+    }
+
     /// How many entries the log has that the server does not know to be committed.
     #[must_use]
     pub fn beyond_committed(&self) -> u64 {
@@ -163,6 +259,7 @@ impl Survivor {
         let failed = |source| RecoveryError::Io { path: dir.snapshot_dir(), source };
         let snapshots = FileSnapshots::open(dir.snapshot_dir()).map_err(failed)?;
         let (snapshot, mut membership) = covered(&snapshots).map_err(failed)?;
+        let mut held = held_in_snapshot(&snapshots).map_err(failed)?;
         let purged = log.purged;
         if purged.is_some_and(|purged| snapshot.is_none_or(|last| last.index < purged.index)) {
             return Err(RecoveryError::Gap {
@@ -172,9 +269,18 @@ impl Survivor {
             });
         }
         let failed = |source| RecoveryError::Io { path: dir.log_dir(), source };
-        log.visit(snapshot, |entry| {
-            if let EntryPayload::Membership(changed) = entry.payload {
-                membership = StoredMembership::new(Some(entry.log_id), changed);
+        let mut history = History { begin: log.purged, ends: Vec::new() };
+        log.visit(None, |entry| {
+            history.push(entry.log_id);
+            if Some(entry.log_id) <= snapshot {
+                return;
+            }
+            match entry.payload {
+                EntryPayload::Membership(changed) => {
+                    membership = StoredMembership::new(Some(entry.log_id), changed);
+                }
+                EntryPayload::Normal(batch) => note_held(&mut held, batch.duty),
+                EntryPayload::Blank => {}
             }
         })
         .map_err(failed)?;
@@ -189,6 +295,8 @@ impl Survivor {
             committed: log.committed,
             snapshot,
             lost: log.lost.clone(),
+            history,
+            held,
         };
         Ok(Self { dir, log, snapshots, report })
     }
@@ -242,11 +350,42 @@ fn covered(snapshots: &FileSnapshots) -> io::Result<(Option<LogId>, StoredMember
     Ok((meta.last_log_id, meta.last_membership.clone()))
 }
 
+/// What the snapshot says of how much servers held.
+fn held_in_snapshot(snapshots: &FileSnapshots) -> io::Result<BTreeMap<NodeId, HeldBy>> {
+    let version = Published::from_snapshot(snapshots)?;
+    let rows = version.state.lives().map(|(id, row)| {
+        (id, HeldBy { life: row.life, store: row.store_id.clone(), upto: row.held })
+    });
+    Ok(rows.collect())
+}
+
+/// What an entry of the log says of it, as applying it would note it.
+fn note_held(held: &mut BTreeMap<NodeId, HeldBy>, duty: Option<Duty>) {
+    match duty {
+        Some(Duty::Started(start)) => {
+            let known = held.get(&start.id).filter(|row| row.store == start.store_id);
+            let upto = known.and_then(|row| row.upto);
+            held.insert(start.id, HeldBy { life: start.life, store: start.store_id, upto });
+        }
+        Some(Duty::Held(all)) => {
+            for one in all {
+                if let Some(row) = held.get_mut(&one.id).filter(|row| row.life == one.life) {
+                    row.upto = row.upto.max(Some((one.upto, one.term)));
+                }
+            }
+        }
+        Some(Duty::Expire { .. } | Duty::ExpireDue { .. } | Duty::Reap { .. }) | None => {}
+    }
+}
+
 /// Where the new cluster begins: one entry, which makes the server its only member, in a term above
-/// everything that this server has seen; and the vote that goes with it.
+/// everything that this server has seen and that elections can have reached; and the vote that goes with it.
 fn first_of_new_cluster(report: &Report) -> (LogId, Vote) {
-    let seen = report.vote.map_or(0, |vote| vote.leader_id().term);
-    let seen = seen.max(report.last.map_or(0, |last| last.leader_id.term));
+    let seen =
+        [report.vote.map(|vote| vote.leader_id().term), report.last.map(|id| id.leader_id.term)];
+    // A forged term is not taken over: it would leave no room for the next election. The old log, which has
+    // entries of it perhaps, stays behind.
+    let seen = seen.into_iter().flatten().filter(|term| *term <= TERM_MAX).max().unwrap_or(0);
     let index = report.last.map_or(0, |last| last.index + 1);
     let leader = openraft::vote::leader_id_std::CommittedLeaderId::new(seen + 1);
     (LogId::new(leader, index), Vote::new(seen + 1, report.node))

@@ -13,6 +13,8 @@ use quorate_storage::raft::{LogId, NodeId};
 use quorate_storage::recovery::{Recovered, Report, Survivor};
 use uuid::Uuid;
 
+use crate::raft::protocol::Boot;
+
 /// Flags of `quorate recover`.
 #[derive(Debug, Clone, Args)]
 pub struct RecoverArgs {
@@ -42,9 +44,22 @@ pub fn run(args: &RecoverArgs) -> io::Result<()> {
             Err(error) => println!("Not usable: {error}\n"),
         }
     }
-    let reports: Vec<&Report> = survivors.iter().map(Survivor::report).collect();
+    let mut reports: Vec<Report> = survivors.iter().map(|one| one.report().clone()).collect();
+    note_what_was_lost(&mut reports);
+    let reports: Vec<&Report> = reports.iter().collect();
     if !reports.is_empty() {
         println!("{}", table(&reports));
+    }
+    if let Some(conflict) = conflict(&reports) {
+        println!("{conflict}");
+        if args.dry_run {
+            println!("\nThis was a dry run: nothing was changed.");
+            return Ok(());
+        }
+        return Err(io::Error::other(
+            "nothing was changed: the committed entries of these directories conflict; choose, and give only the \
+             directory to take",
+        ));
     }
     let advice = Advice::on(&reports).map_err(io::Error::other)?;
     println!("{}", advice.text(&reports));
@@ -67,6 +82,62 @@ pub fn run(args: &RecoverArgs) -> io::Result<()> {
     let recovered = best.found_new_cluster(fresh(), fresh()).map_err(io::Error::other)?;
     println!("\n{}", what_next(&recovered, &dir.display().to_string(), node, &rpc_addr));
     Ok(())
+}
+
+/// A log that looks complete may end before what another server knows it to have held: the directory was set back.
+fn note_what_was_lost(reports: &mut [Report]) {
+    let lost: Vec<Option<String>> =
+        reports.iter().map(|report| what_was_lost(report, reports)).collect();
+    for (report, lost) in reports.iter_mut().zip(lost) {
+        report.lost = report.lost.take().or(lost);
+    }
+}
+
+fn what_was_lost(report: &Report, all: &[Report]) -> Option<String> {
+    if report.has_impossible_term() {
+        return Some("it holds a term that no election reaches, and does not start".to_owned());
+    }
+    let boot = Boot {
+        last: report.last.map(Into::into),
+        term: report.vote.map_or(0, |vote| vote.leader_id().term),
+        ..Boot::default()
+    };
+    all.iter().filter(|other| other.cluster == report.cluster).find_map(|other| {
+        let held = other.held.get(&report.node).filter(|held| held.store == report.store)?;
+        let (upto, term) = held.upto?;
+        let lacks = boot.lacks(upto, term)?;
+        Some(format!("it was set back: {lacks}, as server {} knows", other.node))
+    })
+}
+
+/// What there is to say if two of these servers know different entries to be committed. There is no best one
+/// then: whichever is taken, what the other one alone has is lost.
+fn conflict(reports: &[&Report]) -> Option<String> {
+    let pairs = reports.iter().enumerate().flat_map(|(at, one)| {
+        reports[at + 1..]
+            .iter()
+            .filter(|other| other.cluster == one.cluster)
+            .map(move |other| (one, other))
+    });
+    let index = pairs.filter_map(|(one, other)| one.contradicts(other)).min()?;
+    let mut text = format!(
+        "The committed entries of these directories CONFLICT, from index {index} on at the latest. Servers were set \
+         back to older copies of their directories, or replaced, and went on from there. Writes were acknowledged \
+         on both sides, and no directory has all of them:\n"
+    );
+    for report in reports {
+        text.push_str(&format!(
+            "  {} (server {}) knows entries up to {} to be committed\n",
+            report.dir.display(),
+            report.node,
+            entry(report.known_committed())
+        ));
+    }
+    text.push_str(
+        "Nothing is recommended. Copy all directories aside first. Choose the one whose writes you need, and give \
+         only that one: --data-dir DIR. What the others alone have is lost to the new cluster then.",
+    );
+    Some(text)
 }
 
 /// Asks on the terminal; without one the answer is no.
@@ -190,7 +261,7 @@ impl Advice {
         let present = |set: &BTreeSet<NodeId>| set.intersection(&here).count();
         let objection = if sets.iter().all(|set| present(set) >= quorum(set)) {
             Some(format!(
-                "these servers are a majority of the {} voters and need no recovery: start them, and they elect a leader",
+                "these servers are a majority of the {} voters: start them first, all at once. They elect a leader, and need no recovery, unless one of them ends and says that it has lost data",
                 voters.len()
             ))
         } else {

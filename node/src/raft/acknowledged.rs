@@ -116,7 +116,7 @@ impl Acknowledged {
 
 impl Boot {
     /// What a server that had acknowledged all this does not have any more, in words.
-    pub(super) fn lacks(&self, held: Position, term: u64) -> Option<String> {
+    pub(crate) fn lacks(&self, held: Position, term: u64) -> Option<String> {
         if self.last < Some(held) {
             let end =
                 self.last.map_or_else(|| "is empty".to_owned(), |end| format!("ends at {end}"));

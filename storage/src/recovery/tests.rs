@@ -4,7 +4,7 @@ use openraft::{EntryPayload, RaftLogReader};
 use tempfile::TempDir;
 
 use super::*;
-use crate::command::{Batch, Command, KvPutMode, Part};
+use crate::command::{Batch, Command, Duty, Held, KvPutMode, Part, Start};
 use crate::log_store::LogStore;
 use crate::raft::{Entry, TypeConfig};
 
@@ -205,4 +205,63 @@ async fn a_log_that_lacks_something_is_shown_with_what_is_missing() {
     assert!(survivor.report().lost.as_ref().unwrap().contains("high-water mark"));
     let node = survivor.found_new_cluster("s".to_owned(), "c".to_owned()).unwrap_err();
     assert!(matches!(node, RecoveryError::NotAMember { node: NODE, .. }), "{node}");
+}
+
+#[tokio::test]
+async fn a_vote_of_a_term_that_no_election_reaches_is_not_taken_over() {
+    let dir = stopped_server(20, 15, None).await;
+    {
+        let data = DataDir::open(dir.path(), NODE, "unused".to_owned()).unwrap();
+        let mut log = LogStore::open(&data).unwrap();
+        log.save_vote(&Vote::new(u64::MAX, 3)).await.unwrap();
+        log.monitor().close().await.unwrap();
+    }
+    assert!(Survivor::open(dir.path()).unwrap().report().has_impossible_term());
+    recover(&dir).unwrap();
+    let (_, version, last, vote) = started(&dir).await;
+    assert_eq!(version.last_applied, Some(id(4, 21)), "behind everything that the log held");
+    assert_eq!((last, vote), (Some(id(4, 21)), Some(Vote::new(4, NODE))));
+    assert!(!Survivor::open(dir.path()).unwrap().report().has_impossible_term());
+}
+
+#[tokio::test]
+async fn a_report_tells_what_the_log_has_and_what_others_held() {
+    for snapshot in [None, Some(10)] {
+        let dir = stopped_server(20, 15, snapshot).await;
+        let survivor = Survivor::open(dir.path()).unwrap();
+        let History { begin, ends } = &survivor.report().history;
+        assert_eq!(*begin, snapshot.map(|snapshot| id(3, snapshot / 2)));
+        assert_eq!(ends.last(), Some(&id(3, 20)));
+    }
+    let mut held = BTreeMap::new();
+    let (old, new) = (Life([1; 16]), Life([2; 16]));
+    let start = |life| {
+        let start = Start { id: 1, life, store_id: "s".to_owned(), ..Start::default() };
+        Some(Duty::Started(Box::new(start)))
+    };
+    let upto = Position { term: 3, index: 9 };
+    let note = |life| Some(Duty::Held(vec![Held { id: 1, life, upto, term: 4 }]));
+    note_held(&mut held, start(old));
+    note_held(&mut held, note(new));
+    assert_eq!(held[&1].upto, None, "another life");
+    note_held(&mut held, note(old));
+    note_held(&mut held, start(new));
+    assert_eq!(held[&1], HeldBy { life: new, store: "s".to_owned(), upto: Some((upto, 4)) });
+}
+
+#[test]
+fn logs_part_where_their_entries_differ() {
+    let history = |begin, ends: &[LogId]| History { begin, ends: ends.to_vec() };
+    let kept = history(None, &[id(1, 40), id(3, 112)]);
+    let set_back = history(None, &[id(1, 40), id(3, 50), id(15, 72)]);
+    assert_eq!(kept.parts_from(&set_back, 72), Some(51));
+    assert_eq!(set_back.parts_from(&kept, 72), Some(51));
+    assert_eq!(kept.parts_from(&set_back, 50), None);
+    assert_eq!(kept.parts_from(&kept, 112), None);
+    // Only the snapshots have what parts them.
+    let compacted = history(Some(id(3, 100)), &[id(3, 112)]);
+    assert_eq!(compacted.parts_from(&set_back, 72), Some(72));
+    assert_eq!(set_back.parts_from(&compacted, 72), Some(72));
+    assert_eq!(compacted.parts_from(&kept, 112), None);
+    assert_eq!(compacted.parts_from(&history(None, &[id(1, 40), id(3, 50)]), 50), None);
 }

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use openraft::Membership;
-use quorate_storage::raft::{Peer, StoredMembership};
+use quorate_storage::raft::{Peer, StoredMembership, Vote};
+use quorate_storage::recovery::{HeldBy, History};
 
 use super::*;
 
@@ -28,6 +29,8 @@ fn report(node: NodeId, voters: u64, last: LogId) -> Report {
         committed: Some(id(1, 5)),
         snapshot: None,
         lost: None,
+        history: History { begin: None, ends: vec![last] },
+        held: BTreeMap::new(),
     }
 }
 
@@ -62,7 +65,7 @@ fn what_may_be_missing_depends_on_how_many_are_here() {
 #[test]
 fn a_majority_needs_no_recovery_unless_its_logs_are_damaged() {
     let mut two = [report(1, 3, id(2, 9)), report(2, 3, id(2, 8))];
-    assert!(advice(&two).unwrap().objection.unwrap().contains("need no recovery"));
+    assert!(advice(&two).unwrap().objection.unwrap().contains("start them first"));
     two[1].lost = Some("the end".to_owned());
     assert_eq!(advice(&two).unwrap().objection, None);
     two[0].lost = Some("the middle".to_owned());
@@ -86,4 +89,45 @@ fn the_table_shows_everything() {
     for shown in ["/data/n2", "2 (n2)", "store-1", "3 n3 at 10.0.0.3:8300", "index 8 of term 4"] {
         assert!(table.contains(shown), "{shown} is not in\n{table}");
     }
+}
+
+#[test]
+fn committed_entries_that_conflict_are_reported_and_nothing_is_recommended() {
+    let committed = |node, last: LogId| Report { committed: Some(last), ..report(node, 3, last) };
+    let mut three = [committed(1, id(15, 72)), committed(2, id(15, 72)), committed(3, id(3, 112))];
+    for report in &mut three[..2] {
+        report.history.ends.insert(0, id(3, 50));
+    }
+    let text = conflict(&three.iter().collect::<Vec<_>>()).unwrap();
+    assert!(text.contains("CONFLICT, from index 51 on"), "{text}");
+    assert!(text.contains("(server 2) knows entries up to index 72 of term 15"), "{text}");
+    assert!(text.contains("(server 3) knows entries up to index 112 of term 3"), "{text}");
+    assert!(!text.contains("Take") && !text.contains("Nothing that was acknowledged"), "{text}");
+    assert_eq!(conflict(&three[..2].iter().collect::<Vec<_>>()), None);
+    // What is not committed may differ.
+    three[2].committed = Some(id(3, 50));
+    assert_eq!(conflict(&three.iter().collect::<Vec<_>>()), None);
+}
+
+#[test]
+fn a_directory_that_was_set_back_does_not_count_for_a_majority() {
+    let mut two = [report(1, 3, id(2, 9)), report(2, 3, id(2, 30))];
+    for report in &mut two {
+        report.vote = Some(Vote::new(2, 1));
+    }
+    note_what_was_lost(&mut two);
+    assert!(two.iter().all(|report| report.lost.is_none()));
+    let held = HeldBy::new("store-1".to_owned(), id(2, 30).into(), 2);
+    two[1].held.insert(1, held);
+    note_what_was_lost(&mut two);
+    let lost = two[0].lost.as_ref().unwrap();
+    assert!(
+        lost.contains("set back: it held entry 30 of term 2, and its log ends at entry 9"),
+        "{lost}"
+    );
+    assert!(lost.contains("as server 2 knows"), "{lost}");
+    assert_eq!(advice(&two).unwrap().objection, None);
+    two[1].vote = Some(Vote::new(u64::MAX, 1));
+    note_what_was_lost(&mut two);
+    assert!(two[1].lost.as_ref().unwrap().contains("no election reaches"));
 }
