@@ -115,7 +115,6 @@ pub struct TxnAnswer {
 }
 
 /// What one operation answered.
-#[expect(clippy::large_enum_variant, reason = "made, written and dropped one answer at a time")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TxnResult {
     /// A key; its value only if it was read.
