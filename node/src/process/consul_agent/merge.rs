@@ -10,7 +10,9 @@ pub(super) fn merge(before: &mut Value, later: Value) {
                 match before.get_mut(&key) {
                     _ if value.is_null() => {}
                     // Each file defines its own: they are not two halves of one.
-                    Some(first) if key == "service" || key == "check" => append(first, value),
+                    Some(first) if ["service", "services", "check", "checks"].contains(&&*key) => {
+                        append(first, value);
+                    }
                     Some(first) => merge(first, value),
                     None => {
                         before.insert(key, value);
