@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`flags`] and [`files`] know the outside, [`keys`] which keys mean something here, [`configuration`] what
-//! they say, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
+//! they say, [`first_hcl`] how Consul's HCL differs from what is read here, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
 //! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
 
 pub mod address;
@@ -23,6 +23,7 @@ pub mod client;
 mod configuration;
 pub mod definitions;
 pub mod files;
+mod first_hcl;
 pub mod flags;
 mod keys;
 mod merge;

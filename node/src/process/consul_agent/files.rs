@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::configuration::Configuration;
 use super::definitions::Defined;
+use super::first_hcl::one_member_a_line;
 use super::keys::{self, Findings};
 use super::merge::merge;
 use crate::http::definition::Description;
@@ -184,49 +185,9 @@ fn parse(text: &str, format: Format) -> Result<Map<String, Value>, String> {
         (false, true) => serde_json::from_str(text).map_err(|error| error.to_string()),
         (false, false) => {
             let strict = hcl::from_str(text).map_err(|error| error.to_string());
-            strict.or_else(|error| hcl::from_str(&one_item_a_line(text)).map_err(|_| error))
+            strict.or_else(|error| hcl::from_str(&one_member_a_line(text)).map_err(|_| error))
         }
     }
-}
-
-/// The text with a line for each member of a block or object. Consul reads the first HCL, which allows
-/// `ports { http = 1, dns = 2 }`; its successor wants lines there, and allows them in objects too.
-fn one_item_a_line(text: &str) -> String {
-    let mut lines = String::with_capacity(text.len());
-    let mut open = Vec::new();
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => {
-                lines.push('"');
-                while let Some(inner) = characters.next() {
-                    lines.push(inner);
-                    match inner {
-                        '\\' => lines.extend(characters.next()),
-                        '"' => break,
-                        _ => {}
-                    }
-                }
-                continue;
-            }
-            '#' => {
-                // A comment may hold anything.
-                characters.by_ref().find(|inner| *inner == '\n');
-                lines.push('\n');
-                continue;
-            }
-            '{' | '[' => open.push(character),
-            '}' | ']' => drop(open.pop()),
-            _ => {}
-        }
-        match character {
-            '{' => lines.push_str("{\n"),
-            '}' => lines.push_str("\n}"),
-            ',' if open.last() == Some(&'{') => lines.push('\n'),
-            other => lines.push(other),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -292,6 +253,14 @@ mod tests {
         });
         merge(&mut all, later);
         merge(&mut all, json!({"service": [{"n": 3}], "a": null}));
+        let several = json!({"services": [{"n": 1}], "checks": {"n": 1}});
+        merge(&mut all, several.clone());
+        merge(&mut all, json!({"services": {"n": 2}, "checks": {"n": 2}}));
+        merge(&mut all, several);
+        let lists: Vec<_> = ["services", "checks"].map(|key| all[key].take()).into();
+        assert_eq!(lists[0], json!([{"n": 1}, {"n": 2}, {"n": 1}]));
+        assert_eq!(lists[0], lists[1]);
+        all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         assert_eq!(
             all,
             json!({
