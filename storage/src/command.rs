@@ -370,6 +370,15 @@ pub enum Command {
         /// First and last number of each run.
         runs: Vec<(u64, u64)>,
     },
+    /// A client agent's process has started, or has found its node gone: from now on the node's
+    /// `serfHealth` is critical when the process was silent for longer than `ttl`. The process renews
+    /// it with a [`Command::Heartbeat`].
+    WatchAgent {
+        /// Whose process.
+        agent: Agent,
+        /// How long it may be silent.
+        ttl: Millis,
+    },
 }
 
 impl Command {

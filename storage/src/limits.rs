@@ -169,6 +169,7 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
             node_addresses(tagged_addresses.as_ref())?;
             self::meta("node metadata", meta.as_ref())
         }
+        Command::WatchAgent { agent, .. } => self::agent(agent),
         // The servers' own, and what only reads, removes or renews: bounded as a whole.
         Command::CatalogDeregister { .. }
         | Command::AgentDeregisterService { .. }

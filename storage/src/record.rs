@@ -26,6 +26,8 @@ use crate::{ClusterTime, Index, Millis};
 pub const SERVER_SERVICE: &str = "consul";
 /// Id of the check that says whether a node is alive.
 pub const SERF_HEALTH: &str = "serfHealth";
+/// What it says of a node that is alive (Consul's words).
+pub const SERF_ALIVE: &str = "Agent alive and reachable";
 /// The shortest `deregister_critical_service_after` that counts (Consul's minimum).
 pub const DEREGISTER_AFTER_MIN: Millis = Millis::from_secs(60);
 
@@ -303,6 +305,20 @@ pub struct Check {
     pub critical_since: Option<ClusterTime>,
     /// When it was made and last visibly changed.
     pub indexes: Indexes,
+}
+
+impl Check {
+    /// Whether it is the `serfHealth` of a node whose agent's process says itself that it lives
+    /// ([`Command::WatchAgent`](crate::command::Command::WatchAgent)). A TTL check that a client
+    /// registered under that id has a type.
+    #[must_use]
+    pub fn is_liveness(&self) -> bool {
+        let what = &self.registration;
+        &*what.id == SERF_HEALTH
+            && what.service_id.is_empty()
+            && what.kind.is_empty()
+            && !what.definition.ttl.is_zero()
+    }
 }
 
 /// One key of the key-value store.

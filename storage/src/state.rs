@@ -307,6 +307,7 @@ impl Change<'_> {
                 let (id, tagged) = (id.as_deref(), tagged_addresses.as_ref());
                 self.describe_agent(agent, id, tagged, meta.as_ref());
             }
+            Command::WatchAgent { agent, ttl } => self.watch_agent(agent, *ttl),
             // The origin records have taken note of it when the part began.
             Command::Answered { .. } => {}
             Command::ProbeResult { number, probe, status, output } => {

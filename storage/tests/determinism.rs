@@ -341,7 +341,8 @@ impl Generator {
                 service_id: if self.chance(60) { self.pick(&SERVICE_IDS) } else { "" }.into(),
                 reason: self.chance(50).then(|| "why".to_owned()),
             },
-            6 | 7 => Command::AgentLeave { agent },
+            6 => Command::AgentLeave { agent },
+            7 => Command::WatchAgent { agent, ttl: Millis(self.random.random_range(1..5_000)) },
             8 => {
                 let mut texts = |name: &str, values: &[&'static str]| {
                     let some =

@@ -349,6 +349,7 @@ fn later_commands() -> Vec<Command> {
             meta: None,
         },
         Command::Answered { runs: vec![(301, 302), (400, 400)] },
+        Command::WatchAgent { agent: common::agent("h1"), ttl: Millis::from_secs(10) },
     ]
 }
 

@@ -11,7 +11,7 @@
 //! | `catalog n1 address=1.2.3.4 id=x service=web sid=web-1 check=c1,service=web-1` | `catalog/register` |
 //! | `put a 1 cas=2`, `put a 1 acquire=s1`, `del a recurse` | keys (`del recurse`: all of them) |
 //! | `@h1 session s1 ttl=10000 delay=15000 behavior=delete checks=c1` | sessions |
-//! | `@h1 maintain web-1 reason=x`, `@h1 maintain`, `@h1 leave`, `autopilot min-quorum=3 cas=2` | operators |
+//! | `@h1 maintain web-1 reason=x`, `@h1 maintain`, `@h1 leave`, `@h1 watch-agent ttl=10000`, `autopilot min-quorum=3 cas=2` | operators |
 //! | `txn set a 1 ; cas b 2 index=5 ; node-set n1 address=1.2.3.4` | a transaction |
 //! | `query q1 name=q session=s1 service=web` (with `template`: one), `drop-query q1`, `event deploy`, `coordinate n1 0.5` | the later tables |
 //! | `backup`, `restore 100` | a backup is kept, and restored in pieces of 100 bytes |
@@ -679,6 +679,9 @@ fn catalog_command(line: &Line<'_>) -> Command {
             reason: line.get("reason").map(str::to_owned),
         },
         "leave" => Command::AgentLeave { agent: line.agent.clone() },
+        "watch-agent" => {
+            Command::WatchAgent { agent: line.agent.clone(), ttl: Millis(line.number("ttl")) }
+        }
         "describe" => Command::DescribeAgent {
             agent: line.agent.clone(),
             id: line.get("id").map(str::to_owned),

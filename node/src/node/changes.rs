@@ -76,7 +76,7 @@ fn cause(row: &Check) -> &'static str {
     let what = &row.registration;
     let is_critical = what.status == CheckStatus::Critical;
     if &*what.id == SERF_HEALTH {
-        "whether the server answers the leader"
+        "whether the server answers the leader, or the client agent says that it lives"
     } else if is_critical
         && !what.definition.ttl.is_zero()
         && what.output.starts_with("TTL expired")

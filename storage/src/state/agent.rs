@@ -18,18 +18,17 @@ use imbl::{OrdMap, OrdSet};
 use super::State;
 use super::catalog::{Slot, fold_arc};
 use super::change::Change;
+use crate::Millis;
 use crate::command::{Agent, Rejection, ServerRecord};
 use crate::ids::NodeId;
 use crate::index::fold;
 use crate::record::{
-    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, SERF_HEALTH,
-    SERVER_SERVICE, Service, ServiceDefinition, TextMap,
+    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, SERF_ALIVE,
+    SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition, TextMap,
 };
 
-/// What `serfHealth` says of a node that is alive (Consul's words).
-const ALIVE: &str = "Agent alive and reachable";
 /// What it says of one that is not.
-const NOT_ALIVE: &str = "Agent not live or unreachable";
+pub(super) const NOT_ALIVE: &str = "Agent not live or unreachable";
 /// Id of the check that puts an agent's node into maintenance.
 pub(super) const NODE_MAINTENANCE: &str = "_node_maintenance";
 /// Begins the id of the check that puts a service into maintenance; the service's id follows.
@@ -106,7 +105,9 @@ impl Change<'_> {
     /// configuration, stays.
     pub(super) fn ensure_agent(&mut self, agent: &Agent, kind: NodeKind) -> Arc<str> {
         let key = fold_arc(&agent.name);
-        let present = self.state.catalog.nodes.get(&key).map(|slot| slot.node.clone());
+        let slot = self.state.catalog.nodes.get(&key);
+        let present = slot.map(|slot| slot.node.clone());
+        let is_watched = slot.is_some_and(|slot| is_watched(slot));
         let kind = match present.as_ref().map(|node| node.kind) {
             // A server's node is the server's, also when its agent is named like it.
             Some(NodeKind::Server) => return key,
@@ -118,8 +119,22 @@ impl Change<'_> {
             keep_description(&mut node, &present);
         }
         self.put_node(node, None);
-        self.register_check(&key, serf_health(true));
+        // Whoever asks in its name does not know whether the agent's process lives.
+        if !is_watched {
+            self.register_check(&key, serf_health(true));
+        }
         key
+    }
+
+    /// Shows an agent's node as alive for as long as its process says so at least every `ttl`. Whether a
+    /// server's host is alive, the leader says.
+    pub(super) fn watch_agent(&mut self, agent: &Agent, ttl: Millis) {
+        let key = self.ensure_agent(agent, NodeKind::Agent);
+        let slot = self.state.catalog.nodes.get(&key);
+        if slot.is_some_and(|slot| slot.node.kind == NodeKind::Agent) {
+            let definition = CheckDefinition { ttl, ..CheckDefinition::default() };
+            self.register_check(&key, CheckRegistration { definition, ..serf_health(true) });
+        }
     }
 
     /// Gives an agent's node the id, addresses and metadata of its configuration, and takes away what
@@ -298,6 +313,12 @@ impl Change<'_> {
     }
 }
 
+/// Whether an agent's process says itself that it lives.
+pub(super) fn is_watched(slot: &Slot) -> bool {
+    slot.node.kind == NodeKind::Agent
+        && slot.checks.get(SERF_HEALTH).is_some_and(|row| row.is_liveness())
+}
+
 /// Whether a service is the agent's to find: a server's instance of `consul` is nobody's.
 fn has_own_service(slot: &Slot, id: &str) -> bool {
     let is_servers = slot.node.kind == NodeKind::Server && id == SERVER_SERVICE;
@@ -348,7 +369,7 @@ fn keep_description(node: &mut Node, present: &Node) {
 /// The check that says whether a node's agent is alive.
 fn serf_health(alive: bool) -> CheckRegistration {
     let (status, output) = match alive {
-        true => (CheckStatus::Passing, ALIVE),
+        true => (CheckStatus::Passing, SERF_ALIVE),
         false => (CheckStatus::Critical, NOT_ALIVE),
     };
     CheckRegistration {

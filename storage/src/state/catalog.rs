@@ -78,12 +78,15 @@ impl Slot {
         }
     }
 
-    /// Whether nothing is on the node but the sign that its agent is alive.
+    /// Whether nothing is on the node but the sign that its agent is alive. A node whose agent's process
+    /// keeps saying so is not idle.
     pub(super) fn is_idle(&self) -> bool {
         self.services.is_empty()
             && self.sessions.is_empty()
             && self.checks.len() <= 1
-            && self.checks.keys().all(|id| &**id == SERF_HEALTH)
+            && self.checks.iter().all(|(id, row)| {
+                &**id == SERF_HEALTH && (row.critical_since.is_some() || !row.is_liveness())
+            })
     }
 
     /// Notes a session of this node.

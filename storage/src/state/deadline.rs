@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::agent::NOT_ALIVE;
 use super::change::Change;
 use super::{Effects, State};
 use crate::record::{Check, CheckStatus, DEREGISTER_AFTER_MIN, NodeKind, Session};
@@ -210,6 +211,7 @@ impl Change<'_> {
             return;
         }
         let output = match row.registration.output.as_str() {
+            _ if row.is_liveness() => NOT_ALIVE.to_owned(),
             "" => TTL_EXPIRED.to_owned(),
             last => format!("{TTL_EXPIRED} (last output before timeout follows): {last}"),
         };

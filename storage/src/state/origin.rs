@@ -277,6 +277,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::RestorePiece { .. }
         | Command::RestoreFinish { .. }
         | Command::DescribeAgent { .. }
+        | Command::WatchAgent { .. }
         | Command::Answered { .. } => false,
     }
 }

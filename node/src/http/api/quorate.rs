@@ -2,7 +2,9 @@
 
 use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::quorate::StateHash;
-use quorate_storage::command::Command;
+use quorate_storage::command::{Command, Rejection};
+use quorate_storage::record::{CheckStatus, NodeKind, SERF_ALIVE, SERF_HEALTH};
+use quorate_storage::{Millis, State};
 use uuid::Uuid;
 
 use crate::host::figures;
@@ -20,6 +22,10 @@ use crate::node::Readiness;
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
+/// A client agent's node is critical when its process was silent for longer. It says every 3 s that it
+/// lives: two of these may be lost.
+const AGENT_TTL: Millis = Millis::from_secs(10);
+
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/").get(|_| Box::pin(std::future::ready(Ok(Reply::text("Consul Agent"))))),
@@ -31,6 +37,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .head(|call| Box::pin(std::future::ready(ready(&call)))),
         Endpoint::new("/metrics").get(|call| Box::pin(std::future::ready(tell_metrics(&call)))),
         Endpoint::new("/v1/quorate/agent").put(|call| Box::pin(describe_agent(call))),
+        Endpoint::new("/v1/quorate/agent/alive").put(|call| Box::pin(keep_alive(call))),
         Endpoint::new("/v1/quorate/state-hash").get(|call| Box::pin(state_hash(call))),
     ]
 }
@@ -51,6 +58,52 @@ async fn describe_agent(mut call: Call) -> Answer {
     let Description { id, tagged_addresses, meta } = said;
     call.propose(Command::DescribeAgent { agent, id, tagged_addresses, meta }).await?;
     Ok(Reply::empty())
+}
+
+/// A client agent's process lives. 404 if the cluster does not watch it (any more), because somebody has
+/// deregistered its node, say; with `?begin` it is watched from now on.
+async fn keep_alive(call: Call) -> Answer {
+    let seen = call.seen();
+    let agent = call.agent()?;
+    if call.params.switch("begin")? {
+        call.propose(Command::WatchAgent { agent, ttl: AGENT_TTL }).await?;
+        return Ok(Reply::empty());
+    }
+    let number = match watch_of(&call.node.published().state, &agent.name) {
+        Some(WatchedBy::Servers) => return Ok(Reply::empty()),
+        Some(WatchedBy::Check(number)) => number,
+        None => return Err(not_watched(&agent.name)),
+    };
+    let (status, output) = (CheckStatus::Passing, SERF_ALIVE.to_owned());
+    let beat = Command::Heartbeat { number, status, output, seen };
+    match call.node.propose(beat).await?.into_result() {
+        Ok(_) => Ok(Reply::empty()),
+        Err(Rejection::NoSuchNumber | Rejection::NotTtl(_)) => Err(not_watched(&agent.name)),
+        Err(rejection) => Err(rejection.into()),
+    }
+}
+
+/// Who sees whether an agent's node is alive.
+#[derive(Debug, PartialEq, Eq)]
+enum WatchedBy {
+    /// It is the host of a server.
+    Servers,
+    /// The `serfHealth` with this number.
+    Check(u64),
+}
+
+fn watch_of(state: &State, agent: &str) -> Option<WatchedBy> {
+    match state.node(agent)?.kind {
+        NodeKind::Server | NodeKind::ServerAgent => Some(WatchedBy::Servers),
+        NodeKind::Agent | NodeKind::Registered => {
+            let check = state.check(agent, SERF_HEALTH)?;
+            check.is_liveness().then_some(WatchedBy::Check(check.number))
+        }
+    }
+}
+
+fn not_watched(agent: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("no process of agent {agent:?} is known"))
 }
 
 fn ready(call: &Call) -> Answer {
