@@ -27,6 +27,8 @@ pub(super) const MAX_JSON_BYTES: usize = 1024 * 1024;
 
 /// The header that names the asking agent, as `?agent=` does.
 pub(crate) const AGENT_HEADER: &str = "x-quorate-agent";
+/// In what a client agent forwards: the `IP:PORT` at which it serves its own clients (port 0: none).
+pub(crate) const SERVED_AT_HEADER: &str = "x-quorate-served-at";
 
 /// The name that stands for all agents, in lists.
 const ALL_AGENTS: &str = "*";

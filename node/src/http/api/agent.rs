@@ -14,6 +14,9 @@ mod monitor;
 mod service;
 mod stats;
 
+use std::net::SocketAddr;
+
+use axum::http::HeaderName;
 use quorate_client::duration;
 use quorate_client::types::TextMap;
 use quorate_client::types::agent::{AgentConfig, AgentSelf, Member};
@@ -24,9 +27,9 @@ use quorate_storage::record::{CheckStatus, Node, NodeKind, SERF_HEALTH};
 use serde_json::{Value, json};
 
 use super::session::TTL_MIN_NANOS;
-use crate::http::CONSUL_VERSION;
 use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};
+use crate::http::{CONSUL_VERSION, SERVED_AT_HEADER};
 use crate::node::NodeInfo;
 
 /// The revision in a member's `build` tag, which must be `x.y.z:revision`.
@@ -86,31 +89,70 @@ fn about(call: &Call) -> Answer {
     let info = call.node.info();
     let ttl_min = call.process.limits.session_ttl_min_nanos.unwrap_or(TTL_MIN_NANOS);
     let agent = asking_agent(call, &info);
-    let tags = tags(&info.datacenter, &agent.id, info.rpc_addr.port());
+    let client_at = served_at(call);
+    let member = match client_at {
+        Some(_) => client(&agent.name, &agent.id, &agent.address, &info.datacenter, false),
+        None => Member {
+            name: agent.name.to_string(),
+            addr: agent.address.clone(),
+            port: info.rpc_addr.port(),
+            tags: tags(&info.datacenter, &agent.id, info.rpc_addr.port()),
+            status: ALIVE,
+            ..protocols()
+        },
+    };
+    let mut debug_config = debug_config(&info, &agent, ttl_min);
+    if let Some(http) = client_at {
+        describe_client(&mut debug_config, &agent, http);
+    }
     call.json(&AgentSelf {
         config: AgentConfig {
-            datacenter: info.datacenter.clone(),
+            datacenter: info.datacenter,
             node_name: agent.name.to_string(),
             node_id: agent.id.clone(),
             revision: REVISION.to_owned(),
-            server: true,
+            server: client_at.is_none(),
             version: CONSUL_VERSION.to_owned(),
             build_date: BUILD_DATE.to_owned(),
             session_ttl_min: ttl_min,
         },
-        debug_config: debug_config(&info, &agent, ttl_min),
+        debug_config,
         coord: json!({ "Adjustment": 0, "Error": 1.5, "Height": 0.00001, "Vec": [0, 0, 0, 0, 0, 0, 0, 0] }),
-        member: Member {
-            name: agent.name.to_string(),
-            addr: agent.address,
-            port: info.rpc_addr.port(),
-            tags,
-            status: ALIVE,
-            ..protocols()
+        member,
+        stats: match client_at {
+            Some(_) => stats::of_client_agent(call, &agent.name),
+            None => stats::stats(call, &agent.name),
         },
-        stats: stats::stats(call, &agent.name),
         meta: texts([("quorate-version", env!("CARGO_PKG_VERSION"))]),
     })
+}
+
+/// Where the client agent that forwarded a request serves its own clients; `None` if none did.
+fn served_at(call: &Call) -> Option<SocketAddr> {
+    call.header(&HeaderName::from_static(SERVED_AT_HEADER))?.parse().ok()
+}
+
+/// Puts in the place of what a server says of itself what is so of a client agent, which listens for
+/// clients only.
+fn describe_client(debug_config: &mut Value, agent: &Agent, http: SocketAddr) {
+    let is_served = http.port() != 0;
+    let own = json!({
+        "AdvertiseAddrLAN": agent.address,
+        "AdvertiseAddrWAN": agent.address,
+        "BindAddr": agent.address,
+        "ClientAddrs": is_served.then(|| http.ip().to_string()).as_slice(),
+        "HTTPAddrs": is_served.then(|| format!("tcp://{http}")).as_slice(),
+        "HTTPPort": if is_served { i32::from(http.port()) } else { -1 },
+        "RPCAdvertiseAddr": "",
+        "RPCBindAddr": "",
+        "ServerMode": false,
+        "ServerName": "",
+        "ServerPort": -1,
+        "TaggedAddresses": { "lan": agent.address, "wan": agent.address },
+    });
+    if let (Value::Object(all), Value::Object(own)) = (debug_config, own) {
+        all.extend(own);
+    }
 }
 
 /// What people look at: addresses and ports under Consul's names. Ports of what Quorate does not have

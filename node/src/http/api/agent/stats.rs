@@ -26,6 +26,17 @@ pub(super) fn stats(call: &Call, agent: &str) -> BTreeMap<String, TextMap> {
     groups.into_iter().map(|(name, group)| (name.to_owned(), group)).collect()
 }
 
+/// The groups that a client agent has, which takes no part in consensus.
+pub(super) fn of_client_agent(call: &Call, agent: &str) -> BTreeMap<String, TextMap> {
+    let mut groups = stats(call, agent);
+    let servers = call.node.published().membership.nodes().count().to_string();
+    let consul = [("acl", "disabled"), ("known_servers", servers.as_str()), ("server", "false")];
+    groups.insert("consul".to_owned(), texts(consul));
+    groups.remove("raft");
+    groups.remove("serf_wan");
+    groups
+}
+
 fn checks(published: &Published, agent: &str) -> TextMap {
     let state = &published.state;
     let definitions = || state.checks_on(agent).map(|check| &check.registration.definition);
