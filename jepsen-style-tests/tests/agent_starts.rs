@@ -10,6 +10,7 @@ use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
 use jepsen_style_tests::process::{Process, free_ports};
 use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::{Failure, Limit, Result};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// How long a process may take to start or to end on a machine that is busy with other things.
@@ -145,7 +146,7 @@ fn write_files(directory: &Path) -> Result<()> {
     )?;
     write(
         directory.join("last.json"),
-        r#"{"node_name": "last", "service": {"name": "from-json"}}"#,
+        r#"{"node_name": "last", "service": {"name": "from-json"}, "services": {"name": "third"}}"#,
     )?;
     write(directory.join("file.conf"), "server = true\nbootstrap_expect = 1\n")?;
     Ok(write(directory.join("empty.json"), "")?)
@@ -199,7 +200,7 @@ async fn judge(line: &str, leader: &str, agent: &Agent, directory: &Path) -> Res
     if line.contains("mixed") {
         let about = http.must_get("/v1/agent/self").await?;
         assert_eq!(about["Config"]["NodeName"], "last");
-        let defined = ["from-hcl", "from-json", "second"];
+        let defined = ["from-hcl", "from-json", "second", "third"];
         let has_all = |services: &Value| {
             services.as_object().into_iter().flat_map(|all| all.keys()).eq(&defined)
         };
@@ -344,6 +345,131 @@ async fn a_client_agent_speaks_for_its_host() {
     let code = client.process.wait_ended(PATIENCE).await.unwrap();
     assert_eq!(code, Some(0), "{}", client.log());
     server.until("/v1/catalog/nodes", |nodes| !nodes.to_string().contains("\"c1\"")).await;
+}
+
+/// A client agent's node is alive as long as its process is, and is there as long as its process is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_agent_keeps_its_node_alive() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [server_ip, client_ip] = [next_ip(), next_ip()];
+    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
+    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
+    server.leader(8500).await.unwrap();
+    let there = server.http(8500).unwrap();
+    let start = |place: &str| {
+        let line = format!(
+            "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} -hcl 'service {{ name = \"web\" port = 80 }} check {{ id = \"ping\" name = \"ping\" tcp = \"{server_ip}:8500\" interval = \"1s\" }}'"
+        );
+        Agent::start(&directory.path().join(place), client_ip, &line).unwrap()
+    };
+    let mut client = start("c");
+    client.leader(8500).await.unwrap();
+    let passing = "/v1/health/service/web?passing&filter=Node.Node==c1";
+    server.until(passing, |list| count(list) == 1).await;
+    let warning =
+        |log: String| log.lines().any(|line| line.contains("WARN") && line.contains("ping"));
+    assert!(warning(client.log()), "{}", client.log());
+
+    // It says what it is.
+    let here = client.http(8500).unwrap();
+    let about = here.must_get("/v1/agent/self").await.unwrap();
+    assert_eq!(
+        (
+            &about["Config"]["Server"],
+            &about["Config"]["NodeName"],
+            &about["Member"]["Tags"]["role"]
+        ),
+        (&json!(false), &json!("c1"), &json!("node"))
+    );
+    let config = &about["DebugConfig"];
+    assert_eq!(
+        (&config["ServerMode"], &config["HTTPPort"], &config["HTTPAddrs"], &config["ServerPort"]),
+        (&json!(false), &json!(8500), &json!([format!("tcp://{client_ip}:8500")]), &json!(-1))
+    );
+    assert_eq!(about["Stats"]["consul"]["server"], "false");
+    let about = there.must_get("/v1/agent/self").await.unwrap();
+    assert_eq!(about["Config"]["Server"], true);
+
+    // Somebody deregisters the node while its agent runs: all of it comes back.
+    there.must_put("/v1/catalog/deregister", r#"{"Node": "c1"}"#).await.unwrap();
+    server.until(passing, |list| count(list) == 1).await;
+    server.until("/v1/health/node/c1", |list| list.to_string().contains("\"ping\"")).await;
+
+    // It dies, with a lock. What requests register in its name does not revive it.
+    let session = here.must_put("/v1/session/create", "").await.unwrap();
+    let session: Value = serde_json::from_str(&session).unwrap();
+    let session = session["ID"].as_str().unwrap().to_owned();
+    let taken = here.must_put(&format!("/v1/kv/lock?acquire={session}"), "x").await.unwrap();
+    assert_eq!(taken.trim(), "true");
+    drop(client);
+    let services = "/v1/agent/service/register?agent=c1";
+    there.must_put(services, r#"{"Name": "db"}"#).await.unwrap();
+    server.until(passing, |list| count(list) == 0).await;
+    let info = format!("/v1/session/info/{session}");
+    assert_eq!(count(&there.must_get(&info).await.unwrap()), 0);
+    assert_eq!(status_of_c1(&there.must_get("/v1/agent/members").await.unwrap()), Some(4));
+    there.must_put(services, r#"{"Name": "db", "Port": 1}"#).await.unwrap();
+    assert_eq!(count(&there.must_get(passing).await.unwrap()), 0);
+
+    // It is back, and leaves when it is told to stop.
+    let mut client = start("c-again");
+    client.leader(8500).await.unwrap();
+    server.until(passing, |list| count(list) == 1).await;
+    assert_eq!(status_of_c1(&there.must_get("/v1/agent/members").await.unwrap()), Some(1));
+    client.process.signal(Signal::SIGTERM).unwrap();
+    let code = client.process.wait_ended(PATIENCE).await.unwrap();
+    let log = client.log();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("left the cluster"), "{log}");
+    let nodes = there.must_get("/v1/catalog/nodes").await.unwrap();
+    assert!(!nodes.to_string().contains("\"c1\""), "{nodes}\n{log}");
+}
+
+/// What the list of members says of the client agent.
+fn status_of_c1(members: &Value) -> Option<u64> {
+    let member = members.as_array()?.iter().find(|member| member["Name"] == "c1")?;
+    member["Status"].as_u64()
+}
+
+/// One address is enough to know all servers, also when that server is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_agent_learns_who_the_servers_are() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let machines = [next_ip(), next_ip(), next_ip()];
+    let joins = machines.map(|ip| format!("-retry-join {ip}")).join(" ");
+    let line =
+        format!("-server -bootstrap-expect 3 -bind %ip -client %ip -data-dir %dir/data {joins}");
+    let mut servers = Vec::new();
+    for (number, ip) in machines.into_iter().enumerate() {
+        let place = directory.path().join(number.to_string());
+        servers.push(Agent::start(&place, ip, &format!("-node n{number} {line}")).unwrap());
+    }
+    for server in &mut servers {
+        server.leader(8500).await.unwrap();
+    }
+    let line = format!(
+        "-node c1 -client %ip -data-dir %dir/data -retry-join {} -log-level debug",
+        machines[0]
+    );
+    let mut client = Agent::start(&directory.path().join("c"), next_ip(), &line).unwrap();
+    client.leader(8500).await.unwrap();
+    client.process.wait_logged("these are the servers", PATIENCE).await.unwrap();
+    drop(servers.remove(0));
+    let here = client.http(8500).unwrap();
+    client.until("/v1/catalog/services", Value::is_object).await;
+    here.must_put("/v1/kv/a", "b").await.unwrap();
+
+    // None can be reached, which is logged, but not each time; then one can.
+    drop(servers);
+    let limit = Limit::new(PATIENCE);
+    while !client.log().contains("no server can be reached") {
+        limit.pause(|| client.log()).await.unwrap();
+        assert_eq!(here.get("/v1/kv/a").await.map_or(500, |answer| answer.status), 500);
+    }
+    let logged = client.log().matches("no server can be reached").count();
+    assert!(logged <= 2, "{}", client.log());
 }
 
 /// What a client that says nothing of an agent gets, over a connection of its own.

@@ -172,6 +172,7 @@ fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
         data_dir: config.data_dir,
         connections_per_client: settings.limits.connections_per_client,
         level,
+        leave: settings.leave,
     };
     raise_limits();
     Ok(runtime()?.block_on(client::run(settings))?)

@@ -191,7 +191,7 @@ async fn live(node: &Arc<Node>, reload: Option<&Reload>, signals: &mut Signals) 
         std::future::pending::<io::Result<()>>().await
     };
     tokio::select! {
-        () = stops.asked() => Ok(()),
+        _ = stops.asked() => Ok(()),
         refused = entering => refused,
         () = reload_on_hangup(reload, hangups) => Ok(()),
         reason = node.failed() => Err(io::Error::other(reason)),

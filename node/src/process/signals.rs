@@ -23,6 +23,15 @@ pub(crate) struct Stops {
     terminate: Signal,
 }
 
+/// Which signal ends a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
 impl Signals {
     /// Must be called within a runtime.
     pub(crate) fn listen() -> io::Result<Self> {
@@ -35,12 +44,13 @@ impl Signals {
 
 impl Stops {
     /// Returns when it is to end, and logs the signal that said so.
-    pub(crate) async fn asked(&mut self) {
-        let signal = tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+    pub(crate) async fn asked(&mut self) -> Stop {
+        let (stop, signal) = tokio::select! {
+            _ = self.interrupt.recv() => (Stop::Interrupt, "SIGINT"),
+            _ = self.terminate.recv() => (Stop::Terminate, "SIGTERM"),
         };
         tracing::info!(signal, "asked to stop");
+        stop
     }
 }
 

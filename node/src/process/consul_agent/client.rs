@@ -4,30 +4,39 @@
 //! own node: so what is registered here belongs to this host, whichever server is asked. It keeps its
 //! node, and the services and checks of its files, registered.
 //!
+//! It says every few seconds that it lives. When it is silent its node's `serfHealth` turns critical, in
+//! cluster time, and the node's sessions end; when it is told to stop it leaves.
+//!
 //! Active checks are run by the cluster's leader, also those that are registered here.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use futures_util::future::join_all;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::files::Sources;
 use super::registrar::Registrar;
-use super::registry::Registry;
+use super::registry::{self, Registry};
 use super::servers::Servers;
-use crate::host::listen::{Listeners, bind_all, texts};
+use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::LevelHandle;
 use crate::host::supervise::{Supervisor, watch_panics};
 use crate::http::connections::Connections;
 use crate::http::per_client::PerClient;
 use crate::http::process::Reload;
 use crate::http::server::{Answerer, serve};
-use crate::process::signals::{Signals, reload_on_hangup};
+use crate::process::signals::{Signals, Stop, reload_on_hangup};
+
+/// Leaving takes this long at most: whoever sent the signal may send the next one soon.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a client agent runs with.
 #[derive(Debug)]
@@ -46,6 +55,18 @@ pub struct ClientSettings {
     pub connections_per_client: Option<usize>,
     /// Changes the level of its log.
     pub level: LevelHandle,
+    /// Which signals make it leave.
+    pub leave: LeaveOn,
+}
+
+/// Which signals make a client agent leave the cluster, with all that is registered on its node, before it
+/// ends. After another one its node turns critical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaveOn {
+    /// SIGTERM does (`leave_on_terminate`).
+    pub terminate: bool,
+    /// SIGINT does (`skip_leave_on_interrupt` says that it does not).
+    pub interrupt: bool,
 }
 
 /// What answers a client agent's clients; cheap to clone.
@@ -61,7 +82,7 @@ struct Front {
 /// # Errors
 /// When an address is taken, or signals cannot be received.
 pub async fn run(settings: ClientSettings) -> io::Result<()> {
-    let ClientSettings { name, servers, listeners, sources, data_dir, level, .. } = settings;
+    let ClientSettings { name, servers, listeners, sources, data_dir, level, leave, .. } = settings;
     let counts = PerClient::new(settings.connections_per_client);
     // Before anybody can see it serve: whoever does may ask it to stop.
     let Signals { mut stops, mut hangups } = Signals::listen()?;
@@ -74,12 +95,16 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
         "started as a client agent: requests go to the servers"
     );
     let agent = HeaderValue::from_str(&name).map_err(io::Error::other)?;
-    let servers = Arc::new(Servers::new(servers, agent));
+    let served_at = listeners.http.iter().find_map(Listen::tcp);
+    let served_at = served_at.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let served_at = HeaderValue::from_str(&served_at.to_string()).map_err(io::Error::other)?;
+    let servers = Arc::new(Servers::new(servers, agent, served_at));
     let (reload, requests) = Reload::new();
     let registry = Registry::Through { servers: Arc::clone(&servers), name };
     let registrar = Registrar { registry, sources, data_dir, level };
     let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
-    let front = Front { servers, reload: reload.clone(), leaving: leaving.clone() };
+    let front =
+        Front { servers: Arc::clone(&servers), reload: reload.clone(), leaving: leaving.clone() };
     let (supervisor, connections) = (Supervisor::default(), Arc::new(Connections::default()));
     watch_panics(&supervisor);
     let http = bound.into_iter().map(|listener| {
@@ -89,16 +114,42 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     });
     let http = join_all(http.collect::<Vec<_>>());
     let ended = tokio::select! {
-        () = stops.asked() => Ok(()),
+        stop = stops.asked() => Ok(Some(stop)),
         reason = supervisor.failed() => Err(io::Error::other(reason)),
-        () = leaving.cancelled() => Ok(()),
-        () = reload_on_hangup(Some(&reload), &mut hangups) => Ok(()),
-        () = registrar.keep(requests) => Ok(()),
+        () = leaving.cancelled() => Ok(None),
+        () = reload_on_hangup(Some(&reload), &mut hangups) => Ok(None),
+        () = registrar.keep(requests) => Ok(None),
+        () = servers.keep_known() => Ok(None),
     };
     stopping.cancel();
+    // Nothing says any more that it lives, or registers anything.
+    if let Ok(Some(stop)) = &ended
+        && leave.is_on(*stop)
+    {
+        leave_cluster(&servers).await;
+    }
     http.await;
     tracing::info!("stopped");
-    ended
+    ended.map(drop)
+}
+
+impl LeaveOn {
+    const fn is_on(self, stop: Stop) -> bool {
+        match stop {
+            Stop::Interrupt => self.interrupt,
+            Stop::Terminate => self.terminate,
+        }
+    }
+}
+
+/// Takes this agent's node out of the cluster. If that fails the node turns critical in time.
+async fn leave_cluster(servers: &Servers) {
+    let asking = registry::ask(servers, Method::PUT, "/v1/agent/leave", &Value::Null);
+    match tokio::time::timeout(LEAVE_TIMEOUT, asking).await {
+        Ok(Ok((200, _))) => tracing::info!("left the cluster"),
+        Ok(Ok((_, why)) | Err(why)) => tracing::warn!(%why, "did not leave the cluster"),
+        Err(_) => tracing::warn!(why = "no answer in time", "did not leave the cluster"),
+    }
 }
 
 impl Answerer for Front {

@@ -37,6 +37,7 @@ pub(super) struct Configuration {
     pub(super) datacenter: Option<String>,
     pub(super) discard_check_output: Option<bool>,
     pub(super) http_config: HttpConfig,
+    pub(super) leave_on_terminate: Option<bool>,
     pub(super) limits: Limits,
     pub(super) log_file: Option<PathBuf>,
     pub(super) log_json: Option<bool>,
@@ -60,6 +61,7 @@ pub(super) struct Configuration {
     #[serde(deserialize_with = "one_or_many")]
     pub(super) services: Vec<Value>,
     pub(super) session_ttl_min: Option<String>,
+    pub(super) skip_leave_on_interrupt: Option<bool>,
     #[serde(deserialize_with = "one_or_many")]
     pub(super) start_join: Vec<String>,
     #[serde(deserialize_with = "texts")]

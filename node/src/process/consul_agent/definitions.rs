@@ -1,6 +1,7 @@
 //! What configurations say of an agent's node, and the services and checks that they define: judged,
 //! parsed, and as steps that register it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use quorate_storage::command::{Agent, Command};
@@ -143,12 +144,37 @@ fn label(definition: &Value, place: usize) -> String {
 }
 
 impl Parsed {
+    /// The checks that name a loopback address, with what they name.
+    pub(super) fn loopback_targets(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
+        let of_services = self.services.iter().flat_map(|parsed| &parsed.checks);
+        let all = of_services.chain(self.checks.iter().map(|parsed| &parsed.check));
+        all.flat_map(|check| {
+            let what = &check.definition;
+            let targets = [&what.http, &what.tcp, &what.grpc, &what.udp, &what.h2ping];
+            let targets = targets.into_iter().filter(|target| is_loopback(target));
+            targets.map(|target| (&check.id, target.as_str()))
+        })
+    }
+
     /// What registers it all.
     pub(super) fn steps(self) -> Vec<Step> {
         let services = self.services.into_iter().map(|parsed| Step::PutService(Box::new(parsed)));
         let checks = self.checks.into_iter().map(|parsed| Step::PutCheck(Box::new(parsed)));
         services.chain(checks).collect()
     }
+}
+
+/// Whether a URL or `HOST:PORT` names the host that it is looked up on.
+fn is_loopback(target: &str) -> bool {
+    let rest = target.split_once("://").map_or(target, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((ipv6, _)) => ipv6,
+        None => host.rsplit_once(':').map_or(host, |(host, _)| host),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A service of a file as the API has it: a check may call its id `id` there, and HCL writes a list of one
@@ -185,6 +211,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn loopback_targets_are_known() {
+        for target in [
+            "http://localhost:7777/health",
+            "https://LOCALHOST/",
+            "http://user@127.0.0.1:1?x=[",
+            "127.9.1.1:80",
+            "[::1]:80",
+            "127.0.0.1:80/service",
+        ] {
+            assert!(is_loopback(target), "{target}");
+        }
+        for target in ["", "http://10.0.0.1/localhost", "db.localhost.example:1", "[::2]:80"] {
+            assert!(!is_loopback(target), "{target}");
+        }
+    }
 
     #[test]
     fn a_fault_is_told_with_the_name_of_the_definition_and_nothing_else_of_it() {

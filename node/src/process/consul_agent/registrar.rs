@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::definitions::{Parsed, Step, parse};
 use super::files::Sources;
@@ -57,44 +57,55 @@ struct Registered {
 }
 
 impl Registrar {
-    /// Registers everything, and again at each request. Ends when nobody can ask any more.
-    pub async fn keep(self, mut requests: mpsc::Receiver<ReloadRequest>) {
+    /// Registers everything, again at each request, and again when somebody has deregistered the node of a
+    /// client agent. Ends when nobody can ask any more.
+    pub async fn keep(self, requests: mpsc::Receiver<ReloadRequest>) {
+        let gone = Notify::new();
+        tokio::select! {
+            () = self.registry.keep_alive(&gone) => {}
+            () = self.keep_registered(requests, &gone) => {}
+        }
+    }
+
+    async fn keep_registered(&self, mut requests: mpsc::Receiver<ReloadRequest>, gone: &Notify) {
         let clock = Clock::monotonic();
         let mut pause = RETRY_PAUSE;
         let mut loaded = self.load().await;
-        while let Err(error) = loaded {
-            tracing::warn!(%error, ?pause, "the definitions of the configuration are not registered yet");
-            loaded = tokio::select! {
-                () = clock.sleep(pause) => {
-                    pause = longer(pause);
-                    self.load().await
-                }
+        loop {
+            if let Err(error) = &loaded {
+                tracing::warn!(%error, ?pause, "the definitions of the configuration are not registered yet");
+            }
+            let wait = if loaded.is_ok() { DESCRIBE_EVERY } else { pause };
+            tokio::select! {
                 request = requests.recv() => {
                     let Some(done) = request else { return };
-                    // Somebody has mended the files.
-                    pause = RETRY_PAUSE;
                     let again = self.load().await;
+                    match &again {
+                        Ok(()) => tracing::info!("the definitions of the configuration were read again"),
+                        Err(error) => tracing::warn!(%error, "the configuration was not read again"),
+                    }
+                    // What was registered before files became wrong still is.
+                    if loaded.is_err() {
+                        loaded = again.clone();
+                    }
+                    pause = RETRY_PAUSE;
                     // Nobody need wait for the answer.
-                    let _ = done.send(again.clone());
-                    again
+                    let _ = done.send(again);
                 }
-            };
-        }
-        loop {
-            let request = tokio::select! {
-                request = requests.recv() => request,
-                () = clock.sleep(DESCRIBE_EVERY) => {
-                    self.describe_again().await;
-                    continue;
+                () = gone.notified() => {
+                    tracing::warn!("the cluster does not know this agent any more: everything is registered again");
+                    loaded = self.load().await;
+                    pause = RETRY_PAUSE;
                 }
-            };
-            let Some(done) = request else { return };
-            let loaded = self.load().await;
-            match &loaded {
-                Ok(()) => tracing::info!("the definitions of the configuration were read again"),
-                Err(error) => tracing::warn!(%error, "the configuration was not read again"),
+                () = clock.sleep(wait) => {
+                    if loaded.is_ok() {
+                        self.describe_again().await;
+                    } else {
+                        loaded = self.load().await;
+                        pause = longer(pause);
+                    }
+                }
             }
-            let _ = done.send(loaded);
         }
     }
 
@@ -103,6 +114,9 @@ impl Registrar {
     async fn load(&self) -> Result<(), String> {
         let reading = self.sources.reload().map_err(|error| error.to_string())?;
         let parsed = parse(&reading.defined)?;
+        if matches!(self.registry, Registry::Through { .. }) {
+            log_loopback(&parsed);
+        }
         self.level.set(reading.log_level);
         let path = self.data_dir.join(FILE);
         let before = remembered(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -135,6 +149,17 @@ impl Registrar {
             Ok(Ok(())) => {}
             Ok(Err(error)) | Err(error) => tracing::warn!(%error, "the node is not described"),
         }
+    }
+}
+
+/// Warns of checks that would look at the wrong host.
+fn log_loopback(parsed: &Parsed) {
+    for (check, target) in parsed.loopback_targets() {
+        tracing::warn!(
+            %check,
+            target,
+            "the cluster's leader runs this check, so it looks at the leader's host and not at this one: give it an address of this host that the servers reach"
+        );
     }
 }
 

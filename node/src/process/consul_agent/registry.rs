@@ -3,20 +3,32 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
 use quorate_storage::State;
 use quorate_storage::command::{Agent, Rejection};
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::definitions::Step;
 use super::servers::Servers;
+use crate::host::clock::Clock;
 use crate::http::definition::Description;
 use crate::node::{Consistency, Node};
 
 /// An answer of a server that is read as a whole is not longer than this.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Time between two signs of life: the cluster waits 10 s for one.
+const ALIVE_EVERY: Duration = Duration::from_secs(3);
+/// A server that does not answer one in this time is passed over.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time after which another server is told when one could not be.
+const ALIVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const ALIVE_PATH: &str = "/v1/quorate/agent/alive";
+const ALIVE_BEGIN_PATH: &str = "/v1/quorate/agent/alive?begin";
 
 /// Where to register.
 #[derive(Debug)]
@@ -93,6 +105,32 @@ impl Registry {
         Ok(steps)
     }
 
+    /// Says every few seconds that this agent's process lives, and notifies `gone` when the cluster did not
+    /// know it, and so may have lost what is registered. The leader sees by itself whether a server lives.
+    /// Does not return.
+    pub(super) async fn keep_alive(&self, gone: &Notify) {
+        let Self::Through { servers, .. } = self else { return std::future::pending().await };
+        let clock = Clock::monotonic();
+        let mut begun = false;
+        loop {
+            match beat(servers, begun).await {
+                Ok(()) => begun = true,
+                Err(Unbeaten::NotWatched) => {
+                    let again = beat(servers, false).await;
+                    begun = again.is_ok();
+                    gone.notify_one();
+                }
+                Err(Unbeaten::Failed(why)) => {
+                    tracing::debug!(%why, "the cluster was not told that this agent lives");
+                    servers.pass_over();
+                    clock.sleep(ALIVE_AGAIN_AFTER).await;
+                    continue;
+                }
+            }
+            clock.sleep(ALIVE_EVERY).await;
+        }
+    }
+
     /// Whether there is need to describe the node again: somebody else has written its row. Through a
     /// server there always is, because a node with nothing on it is forgotten in time.
     pub(super) fn needs(&self, said: &Description) -> bool {
@@ -104,6 +142,27 @@ impl Registry {
             }
             Self::Through { .. } => true,
         }
+    }
+}
+
+/// Why the cluster does not know that this agent lives.
+#[derive(Debug)]
+enum Unbeaten {
+    /// Somebody has deregistered its node, or it is new.
+    NotWatched,
+    /// It could not be told.
+    Failed(String),
+}
+
+/// Says that this agent lives; for the first time, if it has not `begun` to say so.
+async fn beat(servers: &Servers, begun: bool) -> Result<(), Unbeaten> {
+    let path = if begun { ALIVE_PATH } else { ALIVE_BEGIN_PATH };
+    let asking = ask(servers, Method::PUT, path, &Value::Null);
+    match tokio::time::timeout(ALIVE_TIMEOUT, asking).await {
+        Ok(Ok((200, _))) => Ok(()),
+        Ok(Ok((404, _))) if begun => Err(Unbeaten::NotWatched),
+        Ok(Ok((_, why)) | Err(why)) => Err(Unbeaten::Failed(why)),
+        Err(_) => Err(Unbeaten::Failed("no answer in time".to_owned())),
     }
 }
 
@@ -137,7 +196,7 @@ async fn own_ids(servers: &Servers, path: &str) -> Result<serde_json::Map<String
     }
 }
 
-async fn ask(
+pub(super) async fn ask(
     servers: &Servers,
     method: Method,
     path: &str,

@@ -1,14 +1,16 @@
 //! The servers of a cluster as a client agent reaches them: at their RPC listeners, which answer the
 //! HTTP API to agents.
 //!
+//! The configuration names some of them; from those the others are learned ([`Servers::keep_known`]), so
+//! that one address is enough until this process ends.
+//!
 //! Requests go to one server until it cannot be reached, then to the next. One that may have reached a
 //! server is never sent again: its client hears that the outcome is unknown. Bodies stream both ways, so
 //! long polls, logs and snapshots pass as they are.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,9 +22,11 @@ use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Ver
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
+use crate::host::clock::{Clock, Moment};
 use crate::host::supervise::contained;
-use crate::http::AGENT_HEADER;
+use crate::http::{AGENT_HEADER, SERVED_AT_HEADER};
 
 /// Time to connect: a server on the same network answers in milliseconds or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,19 +36,61 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 const HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
+/// Time between two looks at who the servers are.
+const LEARN_EVERY: Duration = Duration::from_secs(10);
+/// The same when a server could not be reached.
+const LEARN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A server that does not say in this time who the servers are is passed over.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(3);
+/// An answer that names the servers is not longer.
+const PEERS_BYTES_MAX: usize = 64 << 10;
+/// That no server can be reached is logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
 type Sender = SendRequest<Body>;
 
 /// The servers of a cluster.
 #[derive(Debug)]
 pub struct Servers {
-    /// `HOST:PORT` of each; host names are looked up at each connection.
-    addresses: Vec<String>,
+    /// `HOST:PORT` of each in the configuration; host names are looked up at each connection.
+    seeds: Vec<String>,
     /// Name of this agent.
     agent: HeaderValue,
-    /// The one that answered last.
-    present: AtomicUsize,
+    /// Where this agent's own clients are served.
+    served_at: HeaderValue,
+    clock: Clock,
     /// A std lock: held for a look only.
-    idle: Arc<Mutex<HashMap<usize, Vec<Sender>>>>,
+    known: Mutex<Known>,
+    /// Connections by address. A std lock: held for a look only.
+    idle: Arc<Mutex<HashMap<String, Vec<Sender>>>>,
+    /// A server could not be reached.
+    missed: Notify,
+}
+
+/// What is known of the servers.
+#[derive(Debug, Default)]
+struct Known {
+    /// Those that the cluster itself has named.
+    learned: Vec<String>,
+    /// The one that answered last.
+    present: String,
+    /// When it was logged that none can be reached, since one could be.
+    none_logged: Option<Moment>,
+}
+
+impl Known {
+    /// All addresses, without repetition, the present server's first.
+    fn in_turn(&self, seeds: &[String]) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for address in self.learned.iter().chain(seeds) {
+            if !all.contains(address) {
+                all.push(address.clone());
+            }
+        }
+        let first = all.iter().position(|address| *address == self.present);
+        all.rotate_left(first.unwrap_or(0));
+        all
+    }
 }
 
 /// Why a request has no answer.
@@ -59,10 +105,83 @@ pub enum Unanswered {
 }
 
 impl Servers {
-    /// The servers at these addresses (`HOST:PORT`), asked in the name of this agent.
+    /// The servers of which some have these addresses (`HOST:PORT`), asked in the name of this agent, which
+    /// serves its own clients at `served_at`.
     #[must_use]
-    pub fn new(addresses: Vec<String>, agent: HeaderValue) -> Self {
-        Self { addresses, agent, present: AtomicUsize::new(0), idle: Arc::default() }
+    pub fn new(seeds: Vec<String>, agent: HeaderValue, served_at: HeaderValue) -> Self {
+        let known =
+            Known { present: seeds.first().cloned().unwrap_or_default(), ..Known::default() };
+        Self {
+            seeds,
+            agent,
+            served_at,
+            clock: Clock::monotonic(),
+            known: Mutex::new(known),
+            idle: Arc::default(),
+            missed: Notify::new(),
+        }
+    }
+
+    /// Asks the servers again and again who they are: one of them in the configuration is enough to know
+    /// all. Does not return.
+    pub async fn keep_known(&self) {
+        loop {
+            self.learn().await;
+            tokio::select! {
+                () = self.clock.sleep(LEARN_EVERY) => {}
+                () = self.missed.notified() => self.clock.sleep(LEARN_AGAIN_AFTER).await,
+            }
+        }
+    }
+
+    async fn learn(&self) {
+        match tokio::time::timeout(LEARN_TIMEOUT, self.peers()).await {
+            Ok(Ok(peers)) if !peers.is_empty() => {
+                let mut known = self.known();
+                if known.learned != peers {
+                    tracing::debug!(servers = %peers.join(" "), "these are the servers");
+                    known.learned = peers;
+                    let all = known.in_turn(&self.seeds);
+                    self.idle().retain(|address, _| all.contains(address));
+                }
+            }
+            // A server that has not joined yet knows nobody.
+            Ok(Ok(_)) => self.pass_over(),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "who the servers are is not known");
+                self.pass_over();
+            }
+            Err(_) => self.pass_over(),
+        }
+    }
+
+    async fn peers(&self) -> Result<Vec<String>, String> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from_static("/v1/status/peers");
+        self.prepare(&mut request);
+        let answer = self.send(request).await.map_err(|error| error.to_string())?;
+        if answer.status() != StatusCode::OK {
+            return Err(answer.status().to_string());
+        }
+        let bytes = axum::body::to_bytes(answer.into_body(), PEERS_BYTES_MAX).await;
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    }
+
+    /// The present server does not do what it should: requests go to the next one.
+    pub(super) fn pass_over(&self) {
+        let mut known = self.known();
+        if let Some(next) = known.in_turn(&self.seeds).into_iter().nth(1) {
+            known.present = next;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, HashMap<String, Vec<Sender>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers a client's request with a server's answer.
@@ -91,6 +210,9 @@ impl Servers {
         *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
         *request.version_mut() = Version::HTTP_11;
         end_hop(request.headers_mut());
+        request
+            .headers_mut()
+            .insert(HeaderName::from_static(SERVED_AT_HEADER), self.served_at.clone());
         // A client that names an agent means that one.
         let header = HeaderName::from_static(AGENT_HEADER);
         request.headers_mut().entry(header).or_insert(self.agent.clone());
@@ -98,10 +220,9 @@ impl Servers {
 
     /// Sends a request to the present server, or the next that can be reached.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
-        let first = self.present.load(Ordering::Relaxed);
+        let all = self.known().in_turn(&self.seeds);
         let mut request = request;
-        for turn in 0..self.addresses.len() {
-            let server = (first + turn) % self.addresses.len();
+        for server in &all {
             // Connections that a server has closed meanwhile hand the request back.
             while let Some(mut sender) = self.take_idle(server) {
                 match sender.try_send_request(request).await {
@@ -112,10 +233,11 @@ impl Servers {
                     },
                 }
             }
-            let mut sender = match connect(&self.addresses[server]).await {
+            let mut sender = match connect(server).await {
                 Ok(sender) => sender,
                 Err(error) => {
-                    tracing::debug!(server = %self.addresses[server], %error, "cannot be reached");
+                    tracing::debug!(%server, %error, "cannot be reached");
+                    self.missed.notify_one();
                     continue;
                 }
             };
@@ -127,18 +249,46 @@ impl Servers {
                 },
             }
         }
-        Err(Unanswered::NoServer(self.addresses.join(", ")))
+        let all = all.join(", ");
+        self.log_none(&all);
+        Err(Unanswered::NoServer(all))
+    }
+
+    /// Logs that no server can be reached, but not at each request.
+    fn log_none(&self, all: &str) {
+        let now = self.clock.now();
+        let mut known = self.known();
+        if known.none_logged.is_none_or(|then| now.since(then) >= LOG_EVERY) {
+            known.none_logged = Some(now);
+            drop(known);
+            tracing::warn!(servers = all, "no server can be reached");
+        }
+    }
+
+    /// Notes which server has answered.
+    fn log_answer(&self, server: &str) {
+        let mut known = self.known();
+        let was_none = known.none_logged.take().is_some();
+        let is_other = known.present != server;
+        if is_other {
+            server.clone_into(&mut known.present);
+        }
+        drop(known);
+        if was_none {
+            tracing::info!(server, "a server can be reached again");
+        } else if is_other {
+            tracing::info!(server, "requests go to this server now");
+        }
     }
 
     fn answered(
         &self,
-        server: usize,
+        server: &str,
         mut sender: Sender,
         answer: Response<hyper::body::Incoming>,
     ) -> Response<Body> {
-        if self.present.swap(server, Ordering::Relaxed) != server {
-            tracing::info!(server = %self.addresses[server], "requests go to this server now");
-        }
+        self.log_answer(server);
+        let server = server.to_owned();
         let idle = Arc::clone(&self.idle);
         drop(contained("a connection to a server", async move {
             // Ready again when the answer has been read to its end.
@@ -155,9 +305,8 @@ impl Servers {
         answer
     }
 
-    fn take_idle(&self, server: usize) -> Option<Sender> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.get_mut(&server)?.pop()
+    fn take_idle(&self, server: &str) -> Option<Sender> {
+        self.idle().get_mut(server)?.pop()
     }
 }
 
@@ -180,4 +329,32 @@ fn end_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove("keep-alive");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn learned_servers_come_before_those_of_the_configuration_and_the_present_one_first() {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let seeds = texts(&["b", "x"]);
+        let mut known = Known { present: "x".to_owned(), ..Known::default() };
+        assert_eq!(known.in_turn(&seeds), ["x", "b"]);
+        known.learned = texts(&["a", "b", "c"]);
+        assert_eq!(known.in_turn(&seeds), ["x", "a", "b", "c"]);
+        known.present = "b".to_owned();
+        assert_eq!(known.in_turn(&seeds), ["b", "c", "x", "a"]);
+        known.present = "gone".to_owned();
+        assert_eq!(known.in_turn(&seeds), ["a", "b", "c", "x"]);
+    }
+
+    #[test]
+    fn a_server_that_is_passed_over_comes_last() {
+        let seeds = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let text = HeaderValue::from_static("h");
+        let servers = Servers::new(seeds.clone(), text.clone(), text);
+        servers.pass_over();
+        assert_eq!(servers.known().in_turn(&seeds), ["b", "c", "a"]);
+    }
 }

@@ -22,6 +22,7 @@ use quorate_client::duration;
 use uuid::Uuid;
 
 use super::address::{self, Host, Interface};
+use super::client::LeaveOn;
 use super::configuration::{Configuration, about, invalid};
 use super::definitions;
 use super::files::{Read, Sources};
@@ -70,6 +71,8 @@ pub struct AgentSettings {
     pub notes: Notes,
     /// Set if it is a client agent: the servers, `HOST:PORT` each.
     pub client_of: Option<Vec<String>>,
+    /// Which signals make a client agent leave.
+    pub leave: LeaveOn,
 }
 
 /// What an operator is to know about the configuration.
@@ -116,8 +119,20 @@ impl AgentArgs {
         let resolver = Resolver { dev: self.dev, of: &configuration, interfaces: &interfaces };
         let rpc = resolver.rpc()?;
         let http = resolver.http()?;
+        let server = resolver.server(&rpc, &http)?;
+        let client_of = resolver.client_of(&rpc)?;
+        if client_of.is_none() {
+            // A server never leaves because it is stopped.
+            let of = &configuration;
+            let leaves = [
+                ("leave_on_terminate", of.leave_on_terminate),
+                ("skip_leave_on_interrupt", of.skip_leave_on_interrupt),
+            ];
+            let given = leaves.into_iter().filter(|(_, value)| value.is_some());
+            notes.ignored.extend(given.map(|(key, _)| key.to_owned()));
+        }
         Ok(AgentSettings {
-            server: resolver.server(&rpc, &http)?,
+            server,
             listeners: Listeners {
                 http,
                 http_setting: "client_addr, ports.http",
@@ -129,7 +144,11 @@ impl AgentArgs {
             response_headers: headers(&configuration.http_config.response_headers)?,
             limits: configuration.limits()?,
             check_output: configuration.check_output()?,
-            client_of: resolver.client_of(&rpc)?,
+            client_of,
+            leave: LeaveOn {
+                terminate: configuration.leave_on_terminate.unwrap_or(true),
+                interrupt: !configuration.skip_leave_on_interrupt.unwrap_or(false),
+            },
             sources: self.sources,
             notes,
         })
