@@ -41,6 +41,10 @@ use crate::{ClusterTime, Index, Millis, Topic, release};
 /// A restore that nobody goes on with for this long is dropped.
 pub(super) const STAGED_IDLE_MAX: Millis = Millis::from_secs(60);
 
+/// A restore whose next piece has not come for this long gives way to another one. While one is under way
+/// its pieces come within milliseconds of each other, at most a change of leader apart.
+const STAGED_GIVES_WAY: Millis = Millis::from_secs(10);
+
 /// The largest index of a backup. Clients that keep numbers as JavaScript does cannot tell larger
 /// ones apart, and the counter must never come to its end.
 const INDEX_MAX: Index = Index(1 << 53);
@@ -157,10 +161,13 @@ impl State {
 }
 
 impl Change<'_> {
-    /// Begins a restore. Another one in progress is not disturbed.
+    /// Begins a restore. Another one in progress is not disturbed; one whose client or server has gone
+    /// gives way.
     pub(super) fn begin_restore(&mut self, id: &Arc<str>) -> Result<(), Rejection> {
-        self.state.drop_idle_restore(self.state.time);
-        if self.state.staged.as_ref().is_some_and(|staged| staged.id != *id) {
+        let now = self.state.time;
+        let is_in_progress =
+            |staged: &Staged| staged.id != *id && staged.touched + STAGED_GIVES_WAY > now;
+        if self.state.staged.as_ref().is_some_and(is_in_progress) {
             return Err(Rejection::RestoreInProgress);
         }
         self.state.drop_restore();
