@@ -78,6 +78,12 @@ fn runs_at_once_max() -> usize {
     BUDGET.checks
 }
 
+/// How many of them may be of checks that are not known to be quick, so that targets that hang do not hold
+/// up the checks of those that answer.
+fn others_at_once_max() -> usize {
+    (runs_at_once_max() * 3 / 4).max(1)
+}
+
 /// The shortest interval (Consul's rule): shorter ones are taken for it.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a run may take unless its definition says otherwise.
@@ -240,7 +246,7 @@ impl Checks {
     ) {
         let now = self.clock.now();
         while under_way.len() < runs_at_once_max()
-            && let Some(run) = schedule.take_due(now)
+            && let Some(run) = schedule.take_due(now, others_at_once_max())
         {
             let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
             let started = run.clone();
@@ -258,7 +264,8 @@ impl Checks {
     }
 
     fn pause(&self, schedule: &Schedule, under_way: usize) -> Duration {
-        let next = schedule.next_due().filter(|_| under_way < runs_at_once_max());
+        let next =
+            schedule.next_due(others_at_once_max()).filter(|_| under_way < runs_at_once_max());
         next.map_or(LOOK_EVERY, |next| next.since(self.clock.now()).min(LOOK_EVERY))
     }
 
@@ -268,6 +275,7 @@ impl Checks {
         let now = self.clock.now();
         match step {
             Step::Ran(run, finding) => {
+                schedule.asked(&run, now);
                 let finding = self.output.apply(finding);
                 let published = self.state.load();
                 let shown = published.state.check_numbered(run.check);

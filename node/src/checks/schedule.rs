@@ -21,12 +21,23 @@ pub(super) struct Run {
     pub(super) row: Arc<Check>,
 }
 
+/// A check whose run took no longer counts as quick until its next one.
+const QUICK_MAX: Duration = Duration::from_secs(2);
+
 /// All checks with an interval.
+///
+/// Targets that hang take places for as long as their timeouts. So that they cannot take all, and hold up
+/// the checks of targets that answer, only a part of the places is given to checks that are not known to
+/// be quick.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     entries: BTreeMap<u64, Entry>,
-    /// When those that are not under way run next.
-    due: BTreeSet<(Moment, u64)>,
+    /// When quick checks that are not under way run next.
+    quick: BTreeSet<(Moment, u64)>,
+    /// When the others do.
+    others: BTreeSet<(Moment, u64)>,
+    /// Those of the others that are under way.
+    others_under_way: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -35,6 +46,10 @@ struct Entry {
     interval: Duration,
     /// When it runs next; `None` while it is under way.
     due: Option<Moment>,
+    /// When its last run began.
+    began: Moment,
+    /// Whether its last run was quick; none was yet: no.
+    is_quick: bool,
     /// Ends the run that is under way, if one is.
     under_way: Option<AbortHandle>,
     streak: Streak,
@@ -48,9 +63,19 @@ impl Schedule {
         let (check, due) = (run.check, now.plus(delay));
         let streak = Streak::default();
         let (due_first, under_way) = (Some(due), None);
-        let entry = Entry { run, interval, due: due_first, under_way, streak, output_from: now };
+        let (began, is_quick) = (now, false);
+        let entry = Entry {
+            run,
+            interval,
+            due: due_first,
+            began,
+            is_quick,
+            under_way,
+            streak,
+            output_from: now,
+        };
         self.entries.insert(check, entry);
-        self.due.insert((due, check));
+        self.others.insert((due, check));
     }
 
     /// Forgets a check. A run of it that is under way is ended: it would come to nothing, and others
@@ -58,8 +83,10 @@ impl Schedule {
     pub(super) fn remove(&mut self, check: u64) {
         let Some(entry) = self.entries.remove(&check) else { return };
         if let Some(due) = entry.due {
-            self.due.remove(&(due, check));
+            let turns = if entry.is_quick { &mut self.quick } else { &mut self.others };
+            turns.remove(&(due, check));
         }
+        self.others_under_way.remove(&check);
         if let Some(handle) = entry.under_way {
             handle.abort();
         }
@@ -72,18 +99,37 @@ impl Schedule {
         }
     }
 
-    /// When the next check runs.
-    pub(super) fn next_due(&self) -> Option<Moment> {
-        self.due.first().map(|(due, _)| *due)
+    /// When the next check runs, if at most so many that are not known to be quick may be under way.
+    pub(super) fn next_due(&self, others_max: usize) -> Option<Moment> {
+        self.next(others_max).map(|(due, _)| due)
     }
 
     /// The next check that is due; it is under way from now on.
-    pub(super) fn take_due(&mut self, now: Moment) -> Option<Run> {
-        let (due, check) = *self.due.first().filter(|(due, _)| *due <= now)?;
-        self.due.remove(&(due, check));
+    pub(super) fn take_due(&mut self, now: Moment, others_max: usize) -> Option<Run> {
+        let next = self.next(others_max).filter(|(due, _)| *due <= now)?;
+        let (_, check) = next;
+        if self.others.remove(&next) {
+            self.others_under_way.insert(check);
+        } else {
+            self.quick.remove(&next);
+        }
         let entry = self.entries.get_mut(&check).expect("what is due is scheduled");
-        entry.due = None;
+        (entry.due, entry.began) = (None, now);
         Some(entry.run.clone())
+    }
+
+    fn next(&self, others_max: usize) -> Option<(Moment, u64)> {
+        let has_room = self.others_under_way.len() < others_max;
+        let other = self.others.first().filter(|_| has_room);
+        self.quick.first().into_iter().chain(other).min().copied()
+    }
+
+    /// The target of a run was asked.
+    pub(super) fn asked(&mut self, run: &Run, now: Moment) {
+        if let Some(entry) = self.current(run) {
+            entry.is_quick = now.since(entry.began) <= QUICK_MAX;
+            self.others_under_way.remove(&run.check);
+        }
     }
 
     /// Counts a finding, and says what of it is to be written; `shown` is the check as the state has
@@ -116,7 +162,10 @@ impl Schedule {
         if let Some(entry) = self.current(run) {
             let due = now.plus(entry.interval);
             (entry.due, entry.under_way) = (Some(due), None);
-            self.due.insert((due, run.check));
+            let is_quick = entry.is_quick;
+            let turns = if is_quick { &mut self.quick } else { &mut self.others };
+            turns.insert((due, run.check));
+            self.others_under_way.remove(&run.check);
         }
     }
 
@@ -200,51 +249,75 @@ mod tests {
         let mut schedule = Schedule::default();
         schedule.add(run(1, 10), 5 * SECOND, at(0), 2 * SECOND);
         schedule.add(run(2, 20), SECOND, at(0), SECOND);
-        assert_eq!(schedule.next_due(), Some(at(1)));
-        assert!(schedule.take_due(at(0)).is_none());
-        let first = schedule.take_due(at(3)).unwrap();
-        let second = schedule.take_due(at(3)).unwrap();
+        assert_eq!(schedule.next_due(9), Some(at(1)));
+        assert!(schedule.take_due(at(0), 9).is_none());
+        let first = schedule.take_due(at(3), 9).unwrap();
+        let second = schedule.take_due(at(3), 9).unwrap();
         assert_eq!((first.check, second.check), (2, 1));
-        assert_eq!(schedule.next_due(), None, "what is under way is not started again");
+        assert_eq!(schedule.next_due(9), None, "what is under way is not started again");
         schedule.finish(&second, at(4));
-        assert_eq!(schedule.next_due(), Some(at(9)));
+        assert_eq!(schedule.next_due(9), Some(at(9)));
+    }
+
+    #[test]
+    fn targets_that_hang_do_not_hold_up_those_that_answer() {
+        let mut schedule = Schedule::default();
+        for check in 1..=3 {
+            schedule.add(run(check, 10), SECOND, at(0), Duration::ZERO);
+        }
+        let first = schedule.take_due(at(0), 2).unwrap();
+        schedule.asked(&first, at(1));
+        schedule.finish(&first, at(1));
+        assert_eq!(schedule.take_due(at(1), 2).map(|run| run.check), Some(2));
+        assert_eq!(schedule.take_due(at(1), 2).map(|run| run.check), Some(3));
+        // Two hang. A quick one has its turn, a new one has none.
+        schedule.add(run(4, 10), SECOND, at(1), Duration::ZERO);
+        assert_eq!(schedule.next_due(2), Some(at(2)));
+        assert_eq!(schedule.take_due(at(2), 2).map(|run| run.check), Some(1));
+        assert!(schedule.take_due(at(2), 2).is_none());
+        schedule.remove(2);
+        assert_eq!(schedule.take_due(at(2), 2).map(|run| run.check), Some(4));
+        let hung = run(3, 10);
+        schedule.asked(&hung, at(60));
+        schedule.finish(&hung, at(60));
+        assert!(schedule.others.contains(&(at(61), 3)));
     }
 
     #[test]
     fn a_run_of_a_definition_that_was_replaced_comes_to_nothing() {
         let mut schedule = Schedule::default();
         schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
-        let old = schedule.take_due(at(0)).unwrap();
+        let old = schedule.take_due(at(0), 9).unwrap();
         schedule.remove(1);
         schedule.add(run(1, 11), SECOND, at(0), SECOND);
         let shown = Arc::clone(&old.row);
         let finding = Finding::critical("late".to_owned());
         assert_eq!(schedule.judge(&old, finding, &shown, at(0)), None);
         schedule.finish(&old, at(0));
-        assert_eq!(schedule.take_due(at(1)).map(|run| run.probe), Some(11));
-        assert!(schedule.take_due(at(1)).is_none());
+        assert_eq!(schedule.take_due(at(1), 9).map(|run| run.probe), Some(11));
+        assert!(schedule.take_due(at(1), 9).is_none());
         schedule.remove(1);
-        assert_eq!(schedule.next_due(), None);
+        assert_eq!(schedule.next_due(9), None);
     }
 
     #[tokio::test]
     async fn a_run_ends_when_its_check_goes_or_is_defined_anew() {
         let mut schedule = Schedule::default();
         schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
-        let taken = schedule.take_due(at(0)).unwrap();
+        let taken = schedule.take_due(at(0), 9).unwrap();
         let task = tokio::spawn(std::future::pending::<()>());
         schedule.started(&taken, task.abort_handle());
         schedule.remove(1);
         assert!(task.await.unwrap_err().is_cancelled());
         schedule.add(run(1, 11), SECOND, at(0), Duration::ZERO);
-        assert_eq!(schedule.take_due(at(0)).map(|run| run.probe), Some(11));
+        assert_eq!(schedule.take_due(at(0), 9).map(|run| run.probe), Some(11));
     }
 
     #[test]
     fn a_status_is_written_at_once_and_an_output_alone_seldom() {
         let mut schedule = Schedule::default();
         schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
-        let run = schedule.take_due(at(0)).unwrap();
+        let run = schedule.take_due(at(0), 9).unwrap();
         let shown = row(CheckStatus::Passing, "one", CheckDefinition::default());
         let judge = |schedule: &mut Schedule, finding: &Finding, seconds| {
             schedule.judge(&run, finding.clone(), &shown, at(seconds)).is_some()

@@ -91,13 +91,13 @@ mod tests {
         let mut under_way = UnderWay::default();
         assert!(under_way.next().await.is_none());
         schedule.add(run(1), Duration::from_secs(1), clock.now(), Duration::ZERO);
-        let taken = schedule.take_due(clock.now()).unwrap();
+        let taken = schedule.take_due(clock.now(), 1).unwrap();
         under_way.start(taken, async { panic!("a prober's mistake") });
         assert_eq!(under_way.len(), 1);
         let Some(Step::Ended(ended)) = under_way.next().await else { panic!("it found something") };
         assert_eq!(ended.check, 1);
         schedule.finish(&ended, clock.now());
-        assert!(schedule.next_due().is_some());
+        assert!(schedule.next_due(1).is_some());
         under_way.start(run(2), std::future::pending()).abort();
         let Some(Step::Ended(ended)) = under_way.next().await else { panic!("it found something") };
         assert_eq!((ended.check, under_way.len(), under_way.runs.len()), (2, 0, 0));
