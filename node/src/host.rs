@@ -10,6 +10,7 @@ pub mod listen;
 pub mod log_rate;
 pub mod log_stream;
 pub mod logging;
+pub mod one_line;
 pub mod resources;
 pub mod supervise;
 pub mod system;

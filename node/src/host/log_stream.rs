@@ -17,6 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::one_line::escaped;
 use crate::host::clock::{self, WallTime};
 
 /// Lines that are kept for a slow reader.
@@ -71,8 +72,7 @@ impl Line {
                 FieldValue::Json(value) => write!(text, " {name}={value}"),
             };
         }
-        text.push('\n');
-        text
+        format!("{}\n", escaped(&text))
     }
 
     fn json(&self) -> String {

@@ -10,6 +10,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
+use super::one_line::OneLine;
 use crate::host::log_stream::{LevelHandle, Logs};
 
 /// The environment variable that says what is logged.
@@ -90,7 +91,7 @@ where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(OneLine(writer)).with_ansi(false);
     if json {
         lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
