@@ -2,13 +2,18 @@
 
 use regex::{Regex, RegexBuilder};
 
+/// The longest expression: compiling takes time in proportion to what it stands for.
+const MAX_PATTERN_BYTES: usize = 1_024;
 /// The largest compiled expression, in bytes: a short pattern can stand for a large automaton.
-const MAX_REGEX_BYTES: usize = 256 * 1024;
+const MAX_REGEX_BYTES: usize = 64 * 1024;
 
 /// Compiles an expression, or says what is wrong with it; an empty one is none.
 pub(super) fn compile(pattern: &str) -> Result<Option<Regex>, String> {
     match pattern {
         "" => Ok(None),
+        pattern if pattern.len() > MAX_PATTERN_BYTES => {
+            Err(format!("regular expression longer than {MAX_PATTERN_BYTES} bytes"))
+        }
         pattern => RegexBuilder::new(pattern)
             .size_limit(MAX_REGEX_BYTES)
             .build()

@@ -12,7 +12,7 @@ use super::selectors::{Field, Record};
 /// The most comparisons of an expression. Each is asked of each row.
 const MAX_COMPARISONS: usize = 512;
 /// The most regular expressions.
-const MAX_REGEXES: usize = 32;
+const MAX_REGEXES: usize = 16;
 
 /// A comparison that can be asked of rows.
 #[derive(Debug)]
@@ -103,6 +103,13 @@ impl<'a> Fitting<'a> {
         self.regexes += 1;
         if self.regexes > MAX_REGEXES {
             return Err(format!("Number of regular expressions exceeds the limit ({MAX_REGEXES})"));
+        }
+        if text.len() > pattern::MAX_PATTERN_BYTES {
+            return Err(format!(
+                "Regular expression with length {} exceeds maximum length of {}",
+                text.len(),
+                pattern::MAX_PATTERN_BYTES
+            ));
         }
         pattern::compile(text)
     }

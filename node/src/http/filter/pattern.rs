@@ -7,8 +7,11 @@ use regex::{Regex, RegexBuilder};
 
 use super::parse::MAX_NESTING;
 
+/// The longest expression. Compiling one takes time in proportion to what it stands for, and this bounds it
+/// before anything is compiled.
+pub(super) const MAX_PATTERN_BYTES: usize = 1_024;
 /// The largest compiled expression, and the most that matching one keeps in memory.
-const MAX_REGEX_BYTES: usize = 256 * 1024;
+const MAX_REGEX_BYTES: usize = 64 * 1024;
 
 /// Compiles an expression, or says what is wrong with it.
 pub(super) fn compile(text: &str) -> Result<Regex, String> {
