@@ -35,6 +35,7 @@
 
 mod api;
 mod blocking;
+mod budget;
 mod cached;
 mod call;
 mod compress;

@@ -59,7 +59,7 @@ where
     let index = published.state.topic_index(&topic);
     let contact = node.contact();
     let bytes = published.state.answer_bytes(&topic);
-    let reply = heavy::render(bytes, || render(&published.state)).await?;
+    let reply = heavy::render(bytes, || render(&published.state)).await??;
     let reply = reply.with_read_headers(index, contact, options.effective);
     Ok(reply.with_cache(cache, contact))
 }
@@ -102,7 +102,7 @@ pub(super) async fn list_of_agent<T: Record + Default>(
         Asked::All => Topic::Checks,
     };
     let bytes = published.state.answer_bytes(&topic);
-    heavy::render(bytes, || listed(call, &published.state, &asked, &filter)).await
+    heavy::render(bytes, || listed(call, &published.state, &asked, &filter)).await?
 }
 
 /// A state to answer from, and whether it is a cached one, if `?cached` counted.

@@ -13,9 +13,11 @@ use quorate_storage::ClusterTime;
 use quorate_storage::command::{Agent, Command, Outcome};
 use serde::Serialize;
 
+use super::budget::{self, BodyShare};
 use super::error::ApiError;
 use super::filter::{self, Filter};
 use super::params::{Params, ReadOptions};
+use super::path::check_addressable;
 use super::reply::{Layout, Reply};
 use crate::host::figures::Figure;
 use crate::http::process::Process;
@@ -184,6 +186,9 @@ impl Call {
     }
 
     fn agent_of(&self, named: Option<&str>) -> Result<Agent, ApiError> {
+        if let Some(name) = named {
+            check_addressable("agent", name).map_err(ApiError::bad_request)?;
+        }
         // Without the cluster's id no agent has one; the node has never heard of a leader then.
         let agent = self.node.agent_of(self.caller, named);
         agent.ok_or_else(|| ProposeError::NoLeader.into())
@@ -205,8 +210,27 @@ impl Call {
         self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
-    /// The body, however it is framed, if it is within `limit`.
+    /// The body, however it is framed, if it is within `limit` and arrives in time.
     pub(super) async fn body(&mut self, limit: BodyLimit) -> Result<Bytes, ApiError> {
+        let mut share = BodyShare::default();
+        let received = self.receive(limit, |bytes| share.grow_to(bytes));
+        tokio::time::timeout(budget::BODY_TIMEOUT, received)
+            .await
+            .unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    /// The same for an endpoint that takes one body at a time, which may be a large one: it takes none of
+    /// the memory that the others share, and only its next piece has to arrive in time.
+    pub(super) async fn large_body(&mut self, limit: BodyLimit) -> Result<Bytes, ApiError> {
+        self.receive(limit, |_| Ok(())).await
+    }
+
+    /// Reads the body; `grow` is asked before it grows to so many bytes.
+    async fn receive(
+        &mut self,
+        limit: BodyLimit,
+        mut grow: impl FnMut(usize) -> Result<(), ApiError>,
+    ) -> Result<Bytes, ApiError> {
         if let Some(declared) = self.declared_length()
             && declared > limit.bytes as u64
         {
@@ -215,7 +239,10 @@ impl Call {
         let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut body = std::mem::take(body);
         let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
+        let next = async |body: &mut Body| {
+            tokio::time::timeout(budget::BODY_TIMEOUT, body.frame()).await.map_err(|_| too_slow())
+        };
+        while let Some(frame) = next(&mut body).await? {
             let frame = frame.map_err(|error| {
                 ApiError::bad_request(format!("Request body unreadable: {error}"))
             })?;
@@ -223,6 +250,7 @@ impl Call {
             if bytes.len() + data.len() > limit.bytes {
                 return Err(limit.exceeded(&format!("over {}", limit.bytes)));
             }
+            grow(bytes.len() + data.len())?;
             bytes.extend_from_slice(data);
         }
         Ok(bytes.freeze())
@@ -264,6 +292,13 @@ impl Call {
         let layout = if self.params.has("pretty") { Layout::Pretty } else { Layout::Compact };
         Reply::json(layout, value).map_err(|error| ApiError::internal(error.to_string()))
     }
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(
+        StatusCode::REQUEST_TIMEOUT,
+        format!("the request's body did not arrive within {} s", budget::BODY_TIMEOUT.as_secs()),
+    )
 }
 
 #[cfg(test)]

@@ -77,7 +77,10 @@ async fn beside_requests(plain: &[u8]) -> io::Result<Vec<u8>> {
     if plain.len() <= INLINE_BYTES_MAX {
         return gzip(plain);
     }
-    heavy::render(usize::MAX, || gzip(plain)).await
+    match heavy::render(usize::MAX, || gzip(plain)).await {
+        Ok(compressed) => compressed,
+        Err(refused) => Err(io::Error::other(refused.text)),
+    }
 }
 
 /// Level 1: JSON shrinks to a tenth with it as well, at a fraction of the time.

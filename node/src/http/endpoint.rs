@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 
+use super::budget;
 use super::call::Call;
 use super::compress;
 use super::error::ApiError;
@@ -96,7 +97,8 @@ impl Endpoint {
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
-        if wants_gzip { compress::compressed(response).await } else { response }
+        let response = if wants_gzip { compress::compressed(response).await } else { response };
+        budget::counted(response).await
     }
 
     async fn judge(&self, node: Arc<Node>, process: Arc<Process>, request: Request) -> Response {

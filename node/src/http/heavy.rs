@@ -9,6 +9,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio::task;
 
+use super::budget;
+use super::error::ApiError;
+
 /// Answers that are estimated to be longer are rendered aside. Rendering so much takes a few
 /// milliseconds, the hand-over some tens of microseconds.
 pub(super) const INLINE_BYTES_MAX: usize = 256 * 1024;
@@ -20,13 +23,15 @@ const AT_ONCE_MAX: usize = 2;
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
 /// Renders an answer of about so many bytes.
-pub(super) async fn render<T>(bytes: usize, render: impl FnOnce() -> T) -> T {
+///
+/// # Errors
+/// 503: the answer is a long one, and clients do not read as many as there is room for.
+pub(super) async fn render<T>(bytes: usize, render: impl FnOnce() -> T) -> Result<T, ApiError> {
     if bytes <= INLINE_BYTES_MAX || !can_step_aside() {
-        return render();
+        return Ok(render());
     }
-    // Never closed: without a turn it would only be rendered a little sooner.
-    let _turn = TURNS.acquire().await;
-    task::block_in_place(render)
+    let _turn = budget::turn_for_an_answer(&TURNS).await?;
+    Ok(task::block_in_place(render))
 }
 
 /// A runtime of one thread, as tests have it, has nowhere to step aside to.
@@ -50,7 +55,7 @@ mod tests {
         let long = tokio::spawn(render(INLINE_BYTES_MAX + 1, move || {
             receiver.recv_timeout(Duration::from_secs(60))
         }));
-        assert_eq!(long.await.unwrap(), Ok("somebody else's step"));
+        assert_eq!(long.await.unwrap().unwrap(), Ok("somebody else's step"));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -65,13 +70,13 @@ mod tests {
             }))
         });
         for answer in answers.collect::<Vec<_>>() {
-            let running = answer.await.unwrap();
+            let running = answer.await.unwrap().unwrap();
             assert!(running <= AT_ONCE_MAX, "{running} at once");
         }
     }
 
     #[tokio::test]
     async fn one_thread_renders_everything_itself() {
-        assert_eq!(render(usize::MAX, || 1).await, 1);
+        assert_eq!(render(usize::MAX, || 1).await.unwrap(), 1);
     }
 }

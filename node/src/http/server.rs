@@ -20,9 +20,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::AsyncWriteExt as _;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
+use super::budget::WRITE_TIMEOUT;
 use super::connections::{Admission, Connections, Place, is_served_beyond_the_limit};
 use super::drain::Drained;
 use super::error::ApiError;
@@ -34,6 +36,9 @@ use crate::host::supervise::contained;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest head of a request, and how much of a body is read ahead.
+const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// What a client is told that there is no room for.
 const NO_ROOM: &str =
@@ -153,6 +158,7 @@ impl<A: Answerer> Server<A> {
             .http1()
             .title_case_headers(true)
             .timer(TokioTimer::new())
+            .max_buf_size(READ_BUFFER_BYTES_MAX)
             .header_read_timeout(HEADER_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         let accept_lines = LogRate::new(Clock::monotonic(), ACCEPT_LINE_EVERY);
@@ -185,7 +191,10 @@ impl<A: Answerer> Server<A> {
                 api.answer(request).await
             }
         });
-        let served = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let stream = TokioIo::new(Box::pin(stream));
+        let served = self.builder.serve_connection(stream, service).into_owned();
         let served = self.graceful.watch(served);
         drop(contained("a connection", async move {
             let _place = place;

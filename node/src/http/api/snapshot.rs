@@ -117,7 +117,7 @@ impl io::Write for Blocks<'_> {
 async fn restore(mut call: Call) -> Answer {
     call.check_datacenter()?;
     let _turn = RESTORES.try_acquire().map_err(|_| busy("another snapshot is being restored"))?;
-    let body = call.body(BodyLimit::fixed(MAX_ARCHIVE_BYTES)).await?;
+    let body = call.large_body(BodyLimit::fixed(MAX_ARCHIVE_BYTES)).await?;
     let running = call.node.published();
     let checked = supervise::blocking("checking a snapshot", move || {
         let check = || {

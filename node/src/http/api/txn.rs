@@ -55,7 +55,7 @@ async fn transact(mut call: Call) -> Answer {
     let state = &published.state;
     let bytes = operations.iter().map(|operation| bytes_read(state, operation)).sum();
     let shown = || answer(&call, state, state.evaluate(&operations), Some(read));
-    Ok(heavy::render(bytes, shown).await?.with_contact(contact))
+    Ok(heavy::render(bytes, shown).await??.with_contact(contact))
 }
 
 async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
@@ -73,7 +73,7 @@ async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
     };
     let bytes = done.as_ref().map_or(0, |results| results.iter().map(bytes_shown).sum());
     let published = call.node.published();
-    heavy::render(bytes, || answer(call, &published.state, done, None)).await
+    heavy::render(bytes, || answer(call, &published.state, done, None)).await?
 }
 
 /// About how much an operation adds to an answer.

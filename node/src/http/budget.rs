@@ -1,0 +1,199 @@
+//! How much memory clients' bodies and the answers to them take together.
+//!
+//! Each request is bounded by itself, but there may be thousands. Two budgets bound their sum:
+//!
+//! * *bodies that are being received*: a client can send half of one and wait. Beyond the budget a body is
+//!   refused with 503, and a client that is slow for too long gets 408;
+//! * *long answers that are being sent*: a client can ask for one and not read it. Beyond the budget no
+//!   further long answer is rendered until others have been read; after a while that is a 503. A
+//!   connection on which nothing can be written for a while is closed ([`WRITE_TIMEOUT`]).
+//!
+//! Small bodies and answers are not counted: the number of connections bounds them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use super::error::ApiError;
+
+/// Bodies that are being received, in bytes.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The budget of bodies is given out in pieces of this many bytes. A smaller body takes nothing of it.
+const BODY_PIECE_BYTES: usize = 16 * 1024;
+/// How long a body may take to arrive, and how long the next piece of one that may be as large as a
+/// backup.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Long answers that are being sent, in bytes.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Shorter answers are not counted.
+const ANSWER_BYTES_COUNTED: usize = 64 * 1024;
+/// How long a long answer may wait until it is its turn and there is room for it.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a waiting answer looks whether there is.
+const ANSWER_LOOK: Duration = Duration::from_millis(20);
+
+/// A connection on which nothing could be written for this long is closed: its client does not read.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+static BODIES: Semaphore = Semaphore::const_new(BODY_BYTES_MAX / BODY_PIECE_BYTES);
+static ANSWERS: Answers = Answers::new(ANSWER_BYTES_MAX);
+
+/// What a body that is being received takes of the budget.
+#[derive(Debug, Default)]
+pub(super) struct BodyShare(Option<SemaphorePermit<'static>>);
+
+impl BodyShare {
+    /// Takes what a body of so many bytes needs.
+    ///
+    /// # Errors
+    /// 503: there is no room.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let has = self.0.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let more = (bytes / BODY_PIECE_BYTES).saturating_sub(has);
+        if more == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let taken = BODIES.try_acquire_many(more).map_err(|_| {
+            busy("this server is receiving as many request bodies as it has room for")
+        })?;
+        match &mut self.0 {
+            Some(share) => share.merge(taken),
+            none => *none = Some(taken),
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a turn to render a long answer, and until there is room for it.
+///
+/// # Errors
+/// 503: others are not read.
+pub(super) async fn turn_for_an_answer(
+    turns: &'static Semaphore,
+) -> Result<SemaphorePermit<'static>, ApiError> {
+    let deadline = Instant::now() + ANSWER_PATIENCE;
+    let turn = timeout_at(deadline, turns.acquire()).await.map_err(|_| too_many_answers())?;
+    let turn = turn.map_err(|_| too_many_answers())?;
+    // With the turn, so that those that wait for room do not all begin when there is some.
+    ANSWERS.room(deadline).await?;
+    Ok(turn)
+}
+
+fn too_many_answers() -> ApiError {
+    busy("this server is sending as many long answers as it has room for")
+}
+
+/// The same response, counted until it was written or its client has gone.
+pub(super) async fn counted(response: Response) -> Response {
+    let length = response.body().size_hint().exact().and_then(|exact| usize::try_from(exact).ok());
+    if length.is_none_or(|length| length < ANSWER_BYTES_COUNTED) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    // The length is known, so the body is in memory and there is nothing to wait for.
+    match body.collect().await {
+        Ok(collected) => {
+            let counted = Counted::new(collected.to_bytes(), &ANSWERS);
+            Response::from_parts(parts, Body::from(Bytes::from_owner(counted)))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "an answer could not be read");
+            Response::from_parts(parts, Body::empty())
+        }
+    }
+}
+
+fn busy(what: &str) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what}, try again later"))
+}
+
+/// Answers that are being sent.
+#[derive(Debug)]
+struct Answers {
+    bytes: AtomicUsize,
+    max: usize,
+}
+
+impl Answers {
+    const fn new(max: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), max }
+    }
+
+    async fn room(&self, deadline: Instant) -> Result<(), ApiError> {
+        while self.bytes.load(Ordering::Relaxed) >= self.max {
+            let pause = timeout_at(deadline, tokio::time::sleep(ANSWER_LOOK));
+            pause.await.map_err(|_| too_many_answers())?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of an answer, counted while anybody holds them.
+struct Counted {
+    bytes: Bytes,
+    answers: &'static Answers,
+}
+
+impl Counted {
+    fn new(bytes: Bytes, answers: &'static Answers) -> Self {
+        answers.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { bytes, answers }
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.answers.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_take_room_as_they_grow_and_give_it_back() {
+        let mut shares = Vec::new();
+        let large = BODY_BYTES_MAX / 4;
+        for _ in 0..4 {
+            let mut share = BodyShare::default();
+            share.grow_to(large / 2).unwrap();
+            share.grow_to(large).unwrap();
+            shares.push(share);
+        }
+        let mut late = BodyShare::default();
+        late.grow_to(BODY_PIECE_BYTES - 1).unwrap();
+        let refused = late.grow_to(BODY_PIECE_BYTES).unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        shares.pop();
+        late.grow_to(large).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_answer_waits_until_others_were_read() {
+        static ANSWERS: Answers = Answers::new(100);
+        let unread = Bytes::from_owner(Counted::new(Bytes::from_static(&[0; 100]), &ANSWERS));
+        let part = unread.slice(10..20);
+        drop(unread);
+        let refused = ANSWERS.room(Instant::now() + ANSWER_PATIENCE).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(part);
+        ANSWERS.room(Instant::now()).await.unwrap();
+    }
+}
