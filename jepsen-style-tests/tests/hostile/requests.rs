@@ -292,8 +292,9 @@ fn query(dice: &mut Dice) -> Vec<u8> {
             query.extend(std::iter::repeat_n('x', dice.below(QUERY_BYTES_MAX)));
         }
         2 => {
-            // The first counts: it must not wait for long.
-            query.push_str("wait=1ms&index=");
+            // The first counts: it must not wait for long. The name begins after a separator, because the
+            // path may end with a question mark that becomes part of the first name.
+            query.push_str("&wait=1ms&index=");
             query.push_str(dice.one_of(&[
                 "5",
                 "1",

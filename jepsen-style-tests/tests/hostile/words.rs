@@ -61,7 +61,8 @@ pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<S
     let text = answer.text();
     let is_known = match answer.status {
         200 | 301 | 400 | 404 | 405 | 413 | 414 | 431 => true,
-        // The health of a service is told by the status, too.
+        // The health of a service, and of the cluster, is told by the status, too.
+        429 if path == "/v1/operator/autopilot/health" => true,
         429 | 503 => path.starts_with("/v1/agent/health/"),
         401 => text == "ACL support disabled",
         409 => path == "/v1/txn" || path.starts_with("/v1/agent/"),
