@@ -52,14 +52,15 @@ async fn is_refused(stream: &mut TcpStream, within: Duration) -> bool {
 }
 
 /// A write and a read of somebody else.
-async fn is_served(node: &Http, pid: u32, what: &'static str) {
+async fn is_served(node: &Http, pid: u32, what: &'static str) -> Result<()> {
     let began = std::time::Instant::now();
-    node.must_put("/v1/kv/other", what).await.unwrap();
-    assert_eq!(node.get("/v1/kv/other?raw").await.unwrap().text(), what);
+    node.must_put("/v1/kv/other", what).await?;
+    assert_eq!(node.get("/v1/kv/other?raw").await?.text(), what);
     assert!(began.elapsed() < Duration::from_secs(5), "served after {:?}", began.elapsed());
-    let resident = resident_kib(pid).unwrap();
+    let resident = resident_kib(pid)?;
     println!("{what}: {} MiB resident", resident / 1024);
     assert!(resident < RESIDENT_KIB_MAX, "{resident} KiB resident");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,12 +80,12 @@ async fn what_clients_take_without_giving_has_a_limit() {
                 .unwrap(),
         );
     }
-    is_served(&node, pid, "long answers are not read").await;
+    is_served(&node, pid, "long answers are not read").await.unwrap();
     let answered = unread.iter_mut().map(|stream| is_refused(stream, REFUSED_WITHIN));
     let answered = futures_util::future::join_all(answered).await;
     assert!(answered.contains(&true), "there is no room for all of them");
     assert!(answered.contains(&false), "there is room for some");
-    is_served(&node, pid, "some were refused").await;
+    is_served(&node, pid, "some were refused").await.unwrap();
     drop(unread);
 
     let head =
@@ -94,7 +95,7 @@ async fn what_clients_take_without_giving_has_a_limit() {
     for number in 0..HALF_SENT {
         half_sent.push(send(&node, number, &half).await.unwrap());
     }
-    is_served(&node, pid, "bodies are not ended").await;
+    is_served(&node, pid, "bodies are not ended").await.unwrap();
     let answered = half_sent.iter_mut().map(|stream| is_refused(stream, Duration::from_secs(5)));
     let answered = futures_util::future::join_all(answered).await;
     assert!(answered.contains(&true), "there is no room for all of them");
