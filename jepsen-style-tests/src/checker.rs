@@ -1,5 +1,8 @@
 //! Judges of histories, one per file. Each is a function from what was observed to a [`Verdict`],
 //! and is itself tested with histories made by hand that it must reject and accept.
+//!
+//! To add one: a file here, called by the `judge` of its workload, or by `judge.rs` for every run; and a
+//! mutant in `mutants/` that only it finds.
 
 pub mod append;
 pub mod availability;

@@ -5,6 +5,10 @@
 //! is reported as skipped with the reason, never as passed. Whatever happens to the harness, what was
 //! done to the machine is undone: by [`Nemesis::heal`], by the destructors of what [`Ground`] holds, and by
 //! the cluster's guardian if the harness itself is killed.
+//!
+//! To add a fault: a file here, a line in `all()`, and cells in `matrix.rs` (a test asks for them). If it
+//! ends processes or slows them, its name also belongs into `ENDING` of `checker/restarts.rs`, `SLOWING`
+//! of `checker/weather.rs`, or the lists of `checker/availability.rs`.
 
 mod cgroup;
 mod clock_jump;

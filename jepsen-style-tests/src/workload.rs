@@ -1,4 +1,7 @@
 //! What the clients of a run do, one file per workload, and which checkers judge it.
+//!
+//! To add one: a file here, a line in `all()`, its cells in `matrix.rs`, the verbs it uses in `verbs.txt` and
+//! `verbs.rs`, and, if it works in steps, a line in `Mixed::default()`. The README counts them.
 
 pub mod append;
 pub mod catalog;
@@ -58,8 +61,8 @@ pub trait Workload: Send + Sync {
         Ok(())
     }
 
-    /// One client's work: a loop that ends when [`Client::turn`] says so, by itself a step in each turn. An error is
-    /// one of the harness; trouble with the servers is what is written down.
+    /// One client's work: a loop until [`Client::turn`] returns false. The default calls [`Self::step`] once a
+    /// turn. An error is one of the harness; trouble with the servers is recorded.
     async fn work(&self, mut client: Client) -> Result<()> {
         while client.turn().await {
             self.step(&mut client).await;

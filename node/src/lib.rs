@@ -45,9 +45,9 @@
 //! 5. Touched topics go to a set; a task of its own wakes the blocking queries ([`watch`]).
 //!
 //! When the leader dies between 2 and 4, the open commands go to the next one under the same numbers.
-//! The state keeps the outcomes of numbers that their node has not said it answered, so each takes
-//! effect once, and a node that was brought up to date by a snapshot looks its outcomes up there. When
-//! the hold time is over, the error says whether a leader may have had the command.
+//! The state remembers each outcome until the node that numbered the command says that it has answered
+//! its client. So a command that is sent twice is applied once, and a node that was brought up to date
+//! by a snapshot looks its outcomes up there. When the hold time is over, the error says whether a leader may have had the command.
 //!
 //! # How a read passes
 //!
@@ -91,8 +91,8 @@
 //!
 //! # What is absent
 //!
-//! * State: it is in [`quorate_storage`], which has no clock, no randomness and no I/O in it. No handler
-//!   keeps anything between requests.
+//! * State: it is in [`quorate_storage::state`], a pure function without clock, randomness and I/O. No
+//!   handler keeps anything between requests.
 //! * Wall clocks, leases and anything that trusts two clocks to go at one rate.
 //! * Locks across an await, queues without a limit, tasks without an owner.
 //! * A private door: the dashboard, DNS and the command line use what any client can use.
@@ -130,8 +130,10 @@
 //! | [`agent`] | who is asking: the agent of each client host |
 //! | [`host`] | clock, tasks and their panics, listeners and addresses, descriptors, the disk, the process's own log |
 //!
-//! A new endpoint is a file in `http/api/`, a new kind of check a file in `checks/`, a new duty of the
-//! leader a file in `leader/`. What other protocols will serve (DNS, the dashboard) belongs beside
+//! A new endpoint is a line in the `endpoints()` of its area in `http/api/`, one in the harness' list of
+//! verbs (a test asks for it) and one among its hostile routes. A new kind of check is a file in
+//! `checks/`, a new duty of the leader a file in `leader/`. What a new command takes is listed at
+//! [`quorate_storage::command`]. What other protocols will serve (DNS, the dashboard) belongs beside
 //! [`http`] and asks [`node`] as it does.
 
 #![forbid(unsafe_code)]

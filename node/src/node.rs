@@ -1,4 +1,4 @@
-//! A running node: what the API is a face of, and the owner of every task.
+//! A running node: what the API is a face of, and the owner of every vital task.
 //!
 //! [`Node::start`] takes the parts that differ between a real process and a simulation (log, snapshots,
 //! transport, clock, identity) and wires the rest:

@@ -7,6 +7,13 @@
 //! A command carries everything that decides its effect. Ids and randomness were made by the node
 //! that took the request; time is the stamp of the batch. `apply` cannot fail: a refusal is an
 //! [`Outcome::Rejected`], the same on every node.
+//!
+//! To add a command: append a variant to [`Command`] and decide about it in `is_heartbeat` (the compiler
+//! does not ask); give it an arm in `state.rs`, limits in `limits.rs`, and an answer to whether it may
+//! fail midway in `state/origin.rs`; add its golden bytes, a verb of the scripts, and a line in the
+//! determinism test. New rows also go into `state/snapshot_record.rs`, `state/invariants.rs` and
+//! `state/restore.rs`. A server that does not know a command cannot apply it, so all servers need the
+//! new version before a client may cause one.
 
 use std::sync::Arc;
 

@@ -6,7 +6,8 @@
 //!   state and its [`Effects`] out. [`command`] is everything that can change it, as data; [`record`] is
 //!   what it keeps; [`index`] and [`time`] are the two counters that everything else leans on: the index
 //!   that clients see, and cluster time, in which deadlines are kept. No clock, no randomness, no I/O, no
-//!   order that depends on hashing: the crate's clippy settings ban them.
+//!   floats, no order that depends on hashing. The crate's clippy settings ban clocks, random ids and
+//!   hash maps; review and the determinism test keep the rest out.
 //! * **What is on disk.** [`data_dir`] is whose directory it is, [`log_store`] the Raft log on sled,
 //!   [`snapshot`] the snapshots as files. All of it assumes that the power fails at the worst moment.
 //!

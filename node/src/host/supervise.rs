@@ -1,4 +1,4 @@
-//! Every task has an owner that reacts when it panics.
+//! Every panic is noticed: a vital task's ends the process, a contained one's is logged.
 //!
 //! * A **vital** task ([`Supervisor::vital`]) is one that nothing works without: the waking of queries,
 //!   the proposer, the barrier, the listeners. Its panic ends the process, in order and with its message
@@ -107,7 +107,7 @@ impl Supervisor {
     }
 }
 
-/// Starts a task whose panic concerns nobody but who waits for it; it is logged.
+/// Starts a task whose panic is logged and ends nothing else. Whoever waits for it sees a closed channel.
 #[expect(clippy::disallowed_methods, reason = "the owner of tasks")]
 pub fn contained<T: Send + 'static>(
     what: &'static str,

@@ -1,6 +1,7 @@
 //! The endpoints, one file for each area of the API.
 //!
-//! A new area is a file here and a line in [`endpoints`].
+//! A new area is a file here and a line in [`endpoints`]; a new endpoint is a line in its area's own
+//! `endpoints()`, in the harness' `verbs.txt`, and in its `hostile/routes.rs`.
 
 mod agent;
 mod catalog;

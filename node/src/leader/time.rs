@@ -25,8 +25,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Time stands still when no quorum answered an RPC sent within this long.
 const QUORUM_WITHIN: Duration = Duration::from_secs(2);
 /// Time stands still while a heartbeat has waited here for this long. (However long it waits, it is
-/// proposed before the next expiry. But it is refused when it is older than 2 s, or its TTL, of cluster
-/// time.)
+/// proposed before the next expiry. But it is refused when it is older than its TTL or 2 s of cluster
+/// time, whichever is longer.)
 const HEARTBEAT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What may expire in one entry: few enough that applying it (some 10 us each) delays nothing else
 /// noticeably.

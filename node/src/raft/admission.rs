@@ -57,7 +57,7 @@ impl Context {
             return Ok(());
         }
         lives.found_present(from, current.life);
-        // Where the log does not know the process that is there, it does not decide for it either.
+        // If the log does not know the running process yet, neither is preferred: the newcomer asks again.
         let recorded = lives.recorded(from, &sender.store_id).map(|(life, _)| life);
         Err(if recorded == Some(current.life) {
             Refusal::InUse(current.rpc_addr)

@@ -101,7 +101,8 @@ impl Intake {
             waiting.push_back(Waiting { part, bytes, since: self.clock.now(), reply });
         }
         queue.arrived.notify_one();
-        // The sender is dropped only with the intake itself, when the node ends.
+        // The sender is dropped when the node ends, or by a panic in the entry's task: in either case
+        // nobody knows the outcome.
         answer.await.unwrap_or(Forwarded::Unknown)
     }
 

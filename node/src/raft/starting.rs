@@ -3,7 +3,7 @@
 //! A process that has booted asks every server it knows of whether its identity is free, and only then
 //! votes and takes entries. As soon as there is a leader it asks that to enter its boot into the log.
 //! When this node has applied the entry, it has its incarnation, and the commands that were waiting go.
-//! None of it is asked of a server that is known already, so a change of leaders does not wait for it.
+//! A server whose boot is in the log skips all of this, so a change of leaders does not wait for it.
 //!
 //! What the log says then is what the leader makes the membership say: a server that came from another
 //! address is a member at that address.
@@ -139,7 +139,7 @@ impl Membership {
         {
             return Err(Refusal::InUse(known.rpc_addr.clone()));
         }
-        // Where it was before, it was found.
+        // At an address that is recorded it has been reached before: only a new one is checked.
         if known.is_none_or(|known| known.rpc_addr != sender.rpc_addr)
             && let Some(why) = self.found_elsewhere(id, &sender.rpc_addr, PROBE_TIMEOUT).await
         {

@@ -126,8 +126,8 @@ impl Change<'_> {
         key
     }
 
-    /// Shows an agent's node as alive for as long as its process says so at least every `ttl`. Whether a
-    /// server's host is alive, the leader says.
+    /// Shows an agent's node as alive for as long as its process says so at least every `ttl`. The
+    /// leader says whether a server's own node is alive.
     pub(super) fn watch_agent(&mut self, agent: &Agent, ttl: Millis) {
         let key = self.ensure_agent(agent, NodeKind::Agent);
         let slot = self.state.catalog.nodes.get(&key);
