@@ -174,3 +174,85 @@ async fn a_recovery_that_is_killed_leaves_the_old_state_or_the_new_one() {
     everything_is_there(&cluster, survivor, &alone).await.unwrap();
     cluster.abandon();
 }
+
+fn copied(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("cp: {status}"))) }
+}
+
+async fn write(cluster: &Cluster, id: u64, prefix: &str) -> Result<()> {
+    for number in 0..KEYS {
+        let path = format!("/v1/kv/{prefix}/{number}");
+        cluster.http(id).must_put(&path, number.to_string()).await?;
+    }
+    Ok(())
+}
+
+/// Two of three servers are set back and go on. The third alone has what was acknowledged in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_cluster_was_set_back_ends_and_no_directory_is_recommended() {
+    let mut cluster =
+        Cluster::start_with(Options { shares_turn: true, ..Options::default() }).await.unwrap();
+    let ids = cluster.ids();
+    write(&cluster, 3, "early").await.unwrap();
+    cluster.kill_all(&ids).unwrap();
+    let aside = tempfile::tempdir().unwrap();
+    let data = |cluster: &Cluster, id| cluster.data_dir(id).to_owned();
+    let old = |id: u64| aside.path().join(id.to_string());
+    for id in [1, 2] {
+        copied(&data(&cluster, id), &old(id)).unwrap();
+    }
+    for id in &ids {
+        cluster.start_node(*id).unwrap();
+    }
+    cluster.wait_all_ready().await.unwrap();
+    // More than the others will write in one term: theirs begins with the same number, and an entry is known by
+    // term and index.
+    for part in ["lost", "lost/too", "lost/as/well"] {
+        write(&cluster, 3, part).await.unwrap();
+    }
+    cluster.kill_all(&ids).unwrap();
+    for id in [1, 2] {
+        cluster.wipe(id).unwrap();
+        copied(&old(id), &data(&cluster, id)).unwrap();
+    }
+    // So often that the log gives them later incarnations than the third server knows.
+    for _ in 0..4 {
+        for id in [1, 2] {
+            cluster.start_node(id).unwrap();
+        }
+        cluster.wait_ready(1).await.unwrap();
+        cluster.wait_ready(2).await.unwrap();
+        write(&cluster, 1, "after").await.unwrap();
+        cluster.kill_all(&[1, 2]).unwrap();
+    }
+    for id in &ids {
+        cluster.start_node(*id).unwrap();
+    }
+    let limit = Limit::new(LIMIT);
+    let mut ended = Vec::new();
+    while ended.is_empty() {
+        limit.pause(|| "the third server ends".to_owned()).await.unwrap();
+        ended = cluster.reap_ended().unwrap();
+    }
+    for (id, status) in ended {
+        let log = cluster.log(id).unwrap();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.contains("no longer has entries that this server knows"), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+    cluster.kill_all(&cluster.running()).unwrap();
+    let dirs = [1, 2, 3].map(|id| data(&cluster, id));
+    let dirs = [&*dirs[0], &*dirs[1], &*dirs[2]];
+    let (_, shown) = recover(&dirs, &["--dry-run"]).unwrap();
+    assert!(shown.contains("CONFLICT, from index") && !shown.contains("Take "), "{shown}");
+    let (status, said) = recover(&dirs, &["--yes", "--force"]).unwrap();
+    assert!(!status.success(), "{said}");
+    let (status, said) = recover(&dirs[2..], &["--yes"]).unwrap();
+    assert!(status.success(), "{said}");
+    cluster.start_node(3).unwrap();
+    cluster.wait_ready(3).await.unwrap();
+    let keys = cluster.http(3).must_get("/v1/kv/lost/?keys").await.unwrap();
+    assert_eq!(keys.as_array().map(Vec::len), Some(3 * KEYS));
+    cluster.abandon();
+}
