@@ -9,13 +9,23 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What a server may have: half of it is for clients.
+/// What a server may have: three eighths of it are for clients, and one for the RPC port.
 const DESCRIPTORS: usize = 512;
-const CLIENTS: usize = DESCRIPTORS / 2;
+const CLIENTS: usize = DESCRIPTORS * 3 / 8;
+const RPC: usize = DESCRIPTORS / 8;
 /// Connections of the test's own that are open already, at most.
 const OTHER_CLIENTS: usize = 8;
 /// Long polls at each server.
 const POLLS: usize = CLIENTS + 60;
+/// Where servers listen for each other.
+const RPC_PORT: u16 = 8300;
+/// Connections to each server's RPC port that say nothing.
+const STRANGERS: usize = 1_050;
+/// Requests that are sent in part, and how much of each.
+const HALF_REQUESTS: usize = 12;
+const HALF_BYTES: usize = 40 << 20;
+/// What they may cost a server. All that is sent is far more.
+const MORE_MIB_MAX: u64 = 260;
 /// Some snapshots' worth.
 const WRITES: usize = 240;
 
@@ -46,19 +56,26 @@ async fn figure(node: &Http, name: &str) -> Result<u64> {
     figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let options = Options {
+fn options() -> Options {
+    Options {
         // The soft limit is the one that a server raises.
         before_start: vec![format!("ulimit -Sn 128; ulimit -Hn {DESCRIPTORS}")],
         flags: ["--raft-snapshot-threshold", "60", "--raft-trailing-logs", "30"]
             .map(str::to_owned)
             .into(),
         ..Options::default()
-    };
-    let cluster = Cluster::start_with(options).await.unwrap();
+    }
+}
+
+fn raise_own_limit() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
+    raise_own_limit().unwrap();
+    let cluster = Cluster::start_with(options()).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     nodes[0].must_put("/v1/kv/polled", "once").await.unwrap();
     let mut held = Vec::new();
@@ -95,5 +112,86 @@ async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
     while fresh.get("/v1/kv/polled").await.unwrap().status != 200 {
         limit.pause(|| "places are given back".to_owned()).await.unwrap();
     }
+    cluster.finish().await.unwrap();
+}
+
+/// Whether the other end has not closed a connection.
+async fn is_open(stream: &mut TcpStream) -> bool {
+    let mut ignored = [0; 64];
+    let read = stream.read(&mut ignored);
+    tokio::time::timeout(Duration::from_millis(20), read).await.is_err()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_take_no_place_from_peers() {
+    raise_own_limit().unwrap();
+    let mut cluster = Cluster::start_with(options()).await.unwrap();
+    let mut silent = Vec::new();
+    for id in cluster.ids() {
+        for _ in 0..STRANGERS {
+            silent.push(TcpStream::connect((cluster.ip(id), RPC_PORT)).await.unwrap());
+        }
+    }
+    // Peers have to connect anew.
+    let restarted = cluster.others(cluster.leader().await.unwrap())[0];
+    cluster.restart(restarted).unwrap();
+    cluster.wait_all_ready().await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    for number in 0..WRITES {
+        let node = &nodes[number % nodes.len()];
+        node.must_put(&format!("/v1/kv/written/{}", number % 50), "value").await.unwrap();
+    }
+    for node in &nodes {
+        let fresh = Http::with_timeout(node.base(), Duration::from_secs(10)).unwrap();
+        assert_eq!(fresh.get("/livez").await.unwrap().status, 200);
+        assert!(figure(node, "quorate_raft_snapshot_index").await.unwrap() >= 60);
+    }
+    let mut open = 0;
+    for stream in &mut silent {
+        open += usize::from(is_open(stream).await);
+    }
+    assert!(open <= cluster.ids().len() * RPC, "{open} are open");
+    cluster.finish().await.unwrap();
+}
+
+fn resident_mib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib >> 10).ok_or_else(|| Failure::new("no resident size"))
+}
+
+/// Begins a request of the largest size that there may be, and sends this much of it. Whether all was taken.
+async fn half_a_request(
+    address: (std::net::Ipv4Addr, u16),
+    bytes: usize,
+) -> Result<(TcpStream, bool)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let head = "POST /rpc/1/call HTTP/1.1\r\nHost: quorate\r\nContent-Length: 80000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    let piece = vec![7; 1 << 20];
+    for _ in 0..bytes / piece.len() {
+        let sent = tokio::time::timeout(Duration::from_secs(2), stream.write_all(&piece)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            return Ok((stream, false));
+        }
+    }
+    Ok((stream, true))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_never_arrive_in_full_take_little_memory() {
+    let cluster = Cluster::start(3).await.unwrap();
+    let follower = cluster.others(cluster.leader().await.unwrap())[0];
+    let pid = cluster.pid(follower).unwrap();
+    let before = resident_mib(pid).unwrap();
+    let address = (cluster.ip(follower), RPC_PORT);
+    let halves = (0..HALF_REQUESTS).map(|_| half_a_request(address, HALF_BYTES));
+    let halves = futures_util::future::try_join_all(halves).await.unwrap();
+    assert!(halves.iter().any(|(_, is_taken)| !is_taken), "all were taken");
+    let more = resident_mib(pid).unwrap().saturating_sub(before);
+    assert!(more < MORE_MIB_MAX, "{more} MiB more");
+    cluster.http(follower).must_put("/v1/kv/written", "meanwhile").await.unwrap();
+    drop(halves);
     cluster.finish().await.unwrap();
 }

@@ -7,5 +7,6 @@ pub mod cli;
 pub mod config;
 pub mod consul_agent;
 pub mod recover;
+mod rpc_listener;
 pub mod server;
 mod signals;

@@ -1,7 +1,7 @@
 //! Consensus, from the node's side: what openraft needs from us, and what we make of it.
 //!
 //! * [`transport`] is how nodes reach each other, as a trait: HTTP between processes
-//!   ([`http_transport`], [`rpc_server`]), a simulated network in tests. [`protocol`] are the
+//!   ([`http_transport`], [`rpc_server`], [`rpc_connections`]), a simulated network in tests. [`protocol`] are the
 //!   messages, [`network`] is openraft's view of the transport, [`service`] answers.
 //! * [`propose`] numbers this node's commands, batches them, hands them to whoever leads and answers
 //!   each client from this node's own apply. [`intake`] is the leader's end of that.
@@ -36,6 +36,7 @@ pub mod plausible;
 pub mod propose;
 pub mod protocol;
 pub mod read;
+pub mod rpc_connections;
 pub mod rpc_server;
 pub mod service;
 pub mod starting;

@@ -8,11 +8,15 @@ use std::sync::LazyLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// What is kept for the log, snapshots, listeners, look-ups of names, and peers: up to eight of them, with
-/// some connections in each direction for each purpose.
+/// What is kept for the log, snapshots, listeners, look-ups of names, and connections to peers: up to eight of
+/// them, with some for each purpose.
 const OWN_MAX: u64 = 256;
 /// Each run of a check has a socket ([`crate::checks`]).
 const CHECKS_MAX: u64 = 512;
+/// Connections to the RPC port: of peers, and of client agents.
+const RPC_MAX: u64 = 4_096;
+/// Where descriptors are scarce, they are at most this part of all.
+const RPC_PART: u64 = 8;
 /// Where descriptors are scarce, what is kept for either of these is at most this part of all.
 const PART: u64 = 4;
 /// Where the system does not tell its limit: the usual one of a shell.
@@ -33,6 +37,8 @@ pub struct Budget {
     pub clients: usize,
     /// Runs of checks at a time.
     pub checks: usize,
+    /// Connections of other servers and of client agents to this one.
+    pub rpc: usize,
 }
 
 impl Budget {
@@ -42,8 +48,9 @@ impl Budget {
         let own = OWN_MAX.min(descriptors / PART);
         let checks = CHECKS_MAX.min(descriptors / PART);
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        let clients = count((descriptors - own - checks).max(1));
-        Self { descriptors, clients, checks: count(checks.max(1)) }
+        let rpc = RPC_MAX.min(descriptors / RPC_PART);
+        let clients = count((descriptors - own - checks - rpc).max(1));
+        Self { descriptors, clients, checks: count(checks.max(1)), rpc: count(rpc.max(1)) }
     }
 }
 
@@ -70,14 +77,16 @@ mod tests {
 
     #[test]
     fn clients_never_get_all_descriptors() {
-        assert_eq!(Budget::of(1_000_000).clients, 1_000_000 - 768);
-        assert_eq!(Budget::of(1_024), Budget { descriptors: 1_024, clients: 512, checks: 256 });
-        assert_eq!(Budget::of(512), Budget { descriptors: 512, clients: 256, checks: 128 });
+        assert_eq!(Budget::of(1_000_000).clients, 1_000_000 - 768 - 4_096);
+        let shares =
+            |descriptors, clients, checks, rpc| Budget { descriptors, clients, checks, rpc };
+        assert_eq!(Budget::of(1_024), shares(1_024, 384, 256, 128));
+        assert_eq!(Budget::of(512), shares(512, 192, 128, 64));
         for descriptors in 0..5_000 {
             let budget = Budget::of(descriptors);
-            let used = (budget.clients + budget.checks) as u64;
+            let used = (budget.clients + budget.checks + budget.rpc) as u64;
             let own = OWN_MAX.min(descriptors / PART);
-            assert!(descriptors < 4 || used <= descriptors - own, "{budget:?}");
+            assert!(descriptors < 8 || used <= descriptors - own, "{budget:?}");
             assert!(budget.clients > 0 && budget.checks > 0);
         }
     }

@@ -116,6 +116,19 @@ pub fn contained<T: Send + 'static>(
     tokio::spawn(catch(what, work))
 }
 
+/// Starts the tasks of HTTP/2 streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Contained;
+
+impl<F> hyper::rt::Executor<F> for Contained
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        drop(contained("a stream", work));
+    }
+}
+
 /// Starts a task of a set, whose owner finds out through it how the task ended.
 #[expect(clippy::disallowed_methods, reason = "the owner of tasks")]
 pub fn spawn_on<T: Send + 'static>(

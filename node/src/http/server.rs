@@ -32,7 +32,7 @@ use super::per_client::{Counted, PerClient};
 use crate::host::clock::Clock;
 use crate::host::listen::{Listener, Stream};
 use crate::host::log_rate::LogRate;
-use crate::host::supervise::contained;
+use crate::host::supervise::{Contained, contained};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -125,19 +125,6 @@ pub async fn serve(
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, server.graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still being answered when the server stopped");
-    }
-}
-
-/// Starts the tasks of HTTP/2 streams.
-#[derive(Debug, Clone, Copy)]
-struct Contained;
-
-impl<F> hyper::rt::Executor<F> for Contained
-where
-    F: Future<Output: Send + 'static> + Send + 'static,
-{
-    fn execute(&self, work: F) {
-        drop(contained("a stream", work));
     }
 }
 

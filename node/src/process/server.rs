@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::Extension;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::checks::CheckOutput;
 use crate::host::clock::Clock;
 use crate::host::disk;
-use crate::host::listen::{Listen, Listener, Listeners, bind_all, texts};
+use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::resources::BUDGET;
 use crate::host::supervise::watch_panics;
@@ -34,10 +34,12 @@ use crate::process::config::ServerConfig;
 use crate::process::consul_agent::files::Sources;
 use crate::process::consul_agent::registrar::Registrar;
 use crate::process::consul_agent::registry::Registry;
+use crate::process::rpc_listener;
 use crate::process::signals::{Signals, reload_on_hangup};
 use crate::raft::compaction;
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::identity::Identity;
+use crate::raft::rpc_connections::{Caller, RpcConnections};
 use crate::raft::rpc_server;
 
 /// The permissions of everybody but the owner.
@@ -105,8 +107,10 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     tasks.vital("watching the disk", disk);
     let api = Api::new(&node, Arc::clone(&process));
     let routes = rpc_server::router(service).fallback(for_client_agents(api.clone()));
+    let connections = Arc::new(RpcConnections::new(BUDGET.rpc));
     for listener in rpc_listeners {
-        tasks.vital("an RPC listener", serve_rpc(listener, routes.clone()));
+        let serving = rpc_listener::serve(listener, routes.clone(), Arc::clone(&connections));
+        tasks.vital("an RPC listener", serving);
     }
     let counts = PerClient::new(process.limits.connections_per_client);
     let http = http_listeners.into_iter().map(|listener| {
@@ -212,30 +216,20 @@ fn listeners_of(config: &ServerConfig) -> Listeners {
 /// The API as client agents reach it, which know the servers' RPC addresses only. Other clients do not
 /// belong at this port.
 fn for_client_agents(api: Api) -> MethodRouter {
-    any(|ConnectInfo(caller): ConnectInfo<SocketAddr>, mut request: Request| async move {
-        if !request.headers().contains_key(http::AGENT_HEADER) {
-            let text = "this port is for servers and client agents; the HTTP API has its own";
-            return (StatusCode::NOT_FOUND, text).into_response();
-        }
-        request.extensions_mut().insert(caller);
-        api.answer(request).await
-    })
-}
-
-/// Serves other servers.
-async fn serve_rpc(listener: Listener, routes: Router) {
-    let Listener::Tcp(listener) = listener else {
-        unreachable!("settings give servers TCP addresses for each other")
-    };
-    use axum::serve::ListenerExt;
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot turn Nagle's algorithm off");
-        }
-    });
-    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-    let ended = axum::serve(listener, routes).await;
-    panic!("it ended: {ended:?}");
+    any(
+        async move |peer: Extension<Arc<Caller>>,
+                    from: ConnectInfo<SocketAddr>,
+                    request: Request| {
+            let (ConnectInfo(caller), mut request) = (from, request);
+            if !request.headers().contains_key(http::AGENT_HEADER) {
+                let text = "this port is for servers and client agents; the HTTP API has its own";
+                return (StatusCode::NOT_FOUND, text).into_response();
+            }
+            peer.introduce();
+            request.extensions_mut().insert(caller);
+            api.answer(request).await
+        },
+    )
 }
 
 fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {

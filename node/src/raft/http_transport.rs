@@ -110,8 +110,10 @@ async fn process_ended(local: IpAddr, address: String) {
     loop {
         match connect(local, &address).await {
             Ok(stream) => {
+                let opened = tokio::time::Instant::now();
                 was_closed = closed_by_peer(stream).await;
-                if !was_closed {
+                // One that sheds every connection at once is not connected to in a tight loop.
+                if !was_closed || opened.elapsed() < RECONNECT_PAUSE {
                     tokio::time::sleep(RECONNECT_PAUSE).await;
                 }
             }

@@ -5,17 +5,21 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use hyper::body::Body as _;
 use quorate_storage::snapshot::Snapshot;
 
+use super::SNAPSHOT_SEND_MS_MAX;
 use super::protocol::{Envelope, Response, SnapshotHeader};
+use super::rpc_connections::{Caller, HeldBytes};
 use super::service::Service;
 use crate::host::supervise;
 
@@ -26,6 +30,8 @@ pub const SNAPSHOT_PATH: &str = "/rpc/1/snapshot";
 /// A request holds at most an append of some megabytes; more is not ours. Releases that did not bound
 /// commands could have written an entry of almost 64 MiB, which must still reach every follower.
 const CALL_BYTES_MAX: usize = 80 << 20;
+/// How long a request may take to arrive: a peer gives up an append earlier.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A header holds a membership; more is not ours.
 const SNAPSHOT_HEADER_BYTES_MAX: usize = 1 << 20;
 /// A snapshot is read from disk in pieces of this size.
@@ -39,13 +45,23 @@ type HttpError = (StatusCode, String);
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route(CALL_PATH, post(call))
-        .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
-        .route(SNAPSHOT_PATH, post(snapshot).layer(DefaultBodyLimit::disable()))
+        .route(SNAPSHOT_PATH, post(snapshot))
         .with_state(service)
 }
 
-async fn call(State(service): State<Arc<Service>>, body: Bytes) -> Result<Vec<u8>, HttpError> {
-    let envelope: Envelope = postcard::from_bytes(&body).map_err(bad_request)?;
+async fn call(
+    State(service): State<Arc<Service>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    body: Body,
+) -> Result<Vec<u8>, HttpError> {
+    let envelope: Envelope = {
+        let mut held = caller.holds();
+        let body = within(BODY_TIME_MAX, read_body(body, &mut held)).await?;
+        postcard::from_bytes(&body).map_err(bad_request)?
+    };
+    if service.is_addressee(&envelope) {
+        caller.introduce();
+    }
     let handled =
         supervise::catch(
             "a request of another server",
@@ -54,15 +70,58 @@ async fn call(State(service): State<Arc<Service>>, body: Bytes) -> Result<Vec<u8
     encode(&handled.await.map_err(internal)?)
 }
 
-async fn snapshot(State(service): State<Arc<Service>>, body: Body) -> Result<Vec<u8>, HttpError> {
+/// Reads a body as far as there is room for it.
+async fn read_body(body: Body, held: &mut HeldBytes<'_>) -> Result<Vec<u8>, HttpError> {
+    let announced = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    let max = announced.unwrap_or(CALL_BYTES_MAX).min(CALL_BYTES_MAX);
     let mut pieces = body.into_data_stream();
-    let (header, first) = read_header(&mut pieces).await?;
+    let mut read = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(bad_request)?;
+        let needed = read.len() + piece.len();
+        if needed > CALL_BYTES_MAX {
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, "the request is too long".to_owned()));
+        }
+        if needed > read.capacity() {
+            let capacity = needed.max(max.min(2 * read.capacity()));
+            if !held.grow_to(capacity) {
+                let text = "too much of requests has arrived that have not arrived in full";
+                return Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()));
+            }
+            read.reserve_exact(capacity - read.len());
+        }
+        read.extend_from_slice(&piece);
+    }
+    Ok(read)
+}
+
+/// Ends what takes too long.
+async fn within<T>(
+    span: Duration,
+    work: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
+    let late = |_| (StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive".to_owned());
+    tokio::time::timeout(span, work).await.map_err(late)?
+}
+
+async fn snapshot(
+    State(service): State<Arc<Service>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    body: Body,
+) -> Result<Vec<u8>, HttpError> {
+    let mut pieces = body.into_data_stream();
+    let (header, first) = within(BODY_TIME_MAX, read_header(&mut pieces)).await?;
+    if service.is_addressee_of_snapshot(&header) {
+        caller.introduce();
+    }
     let rest = pieces.map(|piece| piece.map_err(io::Error::other));
     let bytes = futures_util::stream::once(async move { Ok(first) }).chain(rest);
     let received = supervise::catch("receiving a snapshot", async move {
         service.receive_snapshot(header, Box::pin(bytes)).await
     });
-    encode(&received.await.map_err(internal)?)
+    let received = async { Ok(received.await) };
+    let received = within(Duration::from_millis(SNAPSHOT_SEND_MS_MAX), received).await?;
+    encode(&received.map_err(internal)?)
 }
 
 async fn read_header(

@@ -46,6 +46,21 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether a request is meant for this server of this cluster.
+    #[must_use]
+    pub fn is_addressee(&self, envelope: &Envelope) -> bool {
+        self.admit(envelope).is_ok()
+    }
+
+    /// The same of a snapshot.
+    #[must_use]
+    pub fn is_addressee_of_snapshot(&self, header: &SnapshotHeader) -> bool {
+        header.to == self.context.id
+            && self.is_own_store(&header.store)
+            && header.cluster.is_some()
+            && header.cluster == self.context.identity.cluster_id()
+    }
+
     /// Answers one request.
     pub async fn handle(&self, envelope: Envelope) -> Response {
         let from = envelope.from;

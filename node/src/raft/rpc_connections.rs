@@ -1,0 +1,249 @@
+//! How many connections the RPC port may have, and how much of requests that have not arrived in full yet.
+//!
+//! Whoever reaches the port can open connections, and each takes a descriptor that the log, the snapshots and the
+//! peers need. So there is a share of descriptors for them ([`crate::host::resources`]). A connection is a
+//! *stranger*'s until it has brought a message for this server of this cluster, and peers bring one at once. Only
+//! some of the places are for strangers: one more takes the place of the oldest, and each is closed after a
+//! while. So however many connect and say nothing, a peer finds a place.
+//!
+//! What strangers send and what acquaintances send is held in memory within limits of its own, so that neither
+//! the process nor the peers suffer from bodies that never end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// A connection that has not brought a message of this cluster after this time is closed. A follower keeps
+/// one that is silent, to see the end of the leader's process, and opens it anew.
+pub const INTRODUCTION_MAX: Duration = Duration::from_secs(10);
+/// This part of all places is for strangers, and for nobody else.
+const STRANGERS_PART: usize = 4;
+/// Bytes of bodies that strangers have sent in part, together: the largest one fits.
+const STRANGERS_BODY_BYTES_MAX: usize = 96 << 20;
+/// The same of acquaintances.
+const BODY_BYTES_MAX: usize = 192 << 20;
+/// A body up to this size always has room: the number of connections is bounded.
+const SMALL_BODY_BYTES: usize = 16 << 10;
+
+/// The connections of the RPC port.
+#[derive(Debug)]
+pub struct RpcConnections {
+    max: usize,
+    /// A std lock: held for map operations.
+    table: Mutex<Table>,
+    bytes_of_strangers: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    acquainted: usize,
+    next: u64,
+    /// The oldest first.
+    strangers: BTreeMap<u64, CancellationToken>,
+}
+
+/// A connection; it counts until this is dropped.
+#[derive(Debug)]
+pub struct Caller {
+    connections: Arc<RpcConnections>,
+    number: u64,
+    is_acquainted: AtomicBool,
+    end: CancellationToken,
+}
+
+/// Bytes of a body that are counted until this is dropped.
+#[derive(Debug)]
+pub struct HeldBytes<'a> {
+    caller: &'a Caller,
+    /// Which count they are in.
+    of_stranger: bool,
+    counted: usize,
+}
+
+impl RpcConnections {
+    /// Room for this many.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self {
+            max: max.max(STRANGERS_PART),
+            table: Mutex::default(),
+            bytes_of_strangers: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+        }
+    }
+
+    fn strangers_max(&self) -> usize {
+        self.max / STRANGERS_PART
+    }
+
+    /// Takes a place for a new connection, that of the oldest stranger if there is no other.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>) -> Caller {
+        let end = CancellationToken::new();
+        let mut table = self.table();
+        if table.strangers.len() >= self.strangers_max()
+            && let Some((_, oldest)) = table.strangers.pop_first()
+        {
+            oldest.cancel();
+        }
+        let number = table.next;
+        table.next += 1;
+        table.strangers.insert(number, end.clone());
+        drop(table);
+        let connections = Arc::clone(self);
+        Caller { connections, number, is_acquainted: AtomicBool::new(false), end }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Caller {
+    /// It has brought a message for this server of this cluster. If acquaintances have all their places, it
+    /// stays a stranger, which is served as long as it may stay.
+    pub fn introduce(&self) {
+        if self.is_acquainted() {
+            return;
+        }
+        let connections = &self.connections;
+        let mut table = connections.table();
+        let has_room = table.acquainted + connections.strangers_max() < connections.max;
+        if has_room && table.strangers.remove(&self.number).is_some() {
+            table.acquainted += 1;
+            self.is_acquainted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn is_acquainted(&self) -> bool {
+        self.is_acquainted.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the place is needed for another connection, or the time of a stranger is over.
+    pub async fn must_go(&self) {
+        let silent = async {
+            tokio::time::sleep(INTRODUCTION_MAX).await;
+            if self.is_acquainted() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.end.cancelled() => {}
+            () = silent => {}
+        }
+    }
+
+    /// Begins to count the bytes of a body.
+    #[must_use]
+    pub fn holds(&self) -> HeldBytes<'_> {
+        HeldBytes { caller: self, of_stranger: !self.is_acquainted(), counted: 0 }
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut table = self.connections.table();
+        if self.is_acquainted() {
+            table.acquainted -= 1;
+        } else {
+            table.strangers.remove(&self.number);
+        }
+    }
+}
+
+impl HeldBytes<'_> {
+    /// Counts that there are this many in all; `false` if there is no room for them.
+    #[must_use]
+    pub fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.counted.max(SMALL_BODY_BYTES));
+        let (count, max) = self.count();
+        let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            (held + more <= max).then_some(held + more)
+        });
+        if taken.is_ok() && more > 0 {
+            self.counted = bytes;
+        }
+        taken.is_ok()
+    }
+
+    fn count(&self) -> (&AtomicUsize, usize) {
+        let connections = &*self.caller.connections;
+        if self.of_stranger {
+            (&connections.bytes_of_strangers, STRANGERS_BODY_BYTES_MAX)
+        } else {
+            (&connections.bytes, BODY_BYTES_MAX)
+        }
+    }
+}
+
+impl Drop for HeldBytes<'_> {
+    fn drop(&mut self) {
+        let counted = self.counted.saturating_sub(SMALL_BODY_BYTES);
+        self.count().0.fetch_sub(counted, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_told_to_go(caller: &Caller) -> bool {
+        caller.end.is_cancelled()
+    }
+
+    #[test]
+    fn a_stranger_more_takes_the_place_of_the_oldest_and_acquaintances_stay() {
+        let connections = Arc::new(RpcConnections::new(8));
+        let peers: Vec<_> =
+            (0..5).map(|_| connections.admit()).inspect(Caller::introduce).collect();
+        let silent: Vec<_> = (0..3).map(|_| connections.admit()).collect();
+        let told: Vec<_> = silent.iter().map(is_told_to_go).collect();
+        assert_eq!(told, [true, false, false]);
+        let peer = connections.admit();
+        assert!(is_told_to_go(&silent[1]) && !is_told_to_go(&peer));
+        peer.introduce();
+        assert!(peer.is_acquainted() && !peers.iter().any(is_told_to_go));
+        let beyond = connections.admit();
+        beyond.introduce();
+        assert!(!beyond.is_acquainted(), "the last places are for strangers");
+        drop(peers);
+        beyond.introduce();
+        assert!(beyond.is_acquainted());
+        drop((silent, peer, beyond));
+        let table = connections.table();
+        assert_eq!((table.acquainted, table.strangers.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_that_says_nothing_has_to_go_after_a_while() {
+        let connections = Arc::new(RpcConnections::new(8));
+        let (peer, silent) = (connections.admit(), connections.admit());
+        peer.introduce();
+        silent.must_go().await;
+        assert!(tokio::time::timeout(INTRODUCTION_MAX * 9, peer.must_go()).await.is_err());
+    }
+
+    #[test]
+    fn what_strangers_send_is_bounded_and_leaves_room_for_what_peers_send() {
+        let connections = Arc::new(RpcConnections::new(64));
+        let (peer, stranger) = (connections.admit(), connections.admit());
+        peer.introduce();
+        let mut bodies = [stranger.holds(), stranger.holds(), stranger.holds()];
+        assert!(bodies[0].grow_to(80 << 20));
+        assert!(!bodies[1].grow_to(80 << 20));
+        assert!(bodies[1].grow_to(1_000) && bodies[1].grow_to(10 << 20));
+        let mut of_peer = peer.holds();
+        assert!(of_peer.grow_to(80 << 20), "peers have room of their own");
+        assert!(bodies[2].grow_to(SMALL_BODY_BYTES), "a small one has room in any case");
+        drop(bodies);
+        drop(of_peer);
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        assert_eq!((count(&connections.bytes), count(&connections.bytes_of_strangers)), (0, 0));
+    }
+}
