@@ -19,7 +19,7 @@ use quorate_storage::state::ServerLife;
 
 use super::membership::{Membership, is_another_store};
 use super::protocol::{ChangeRefusal, Forwarded, Introduction, Refusal, Request, Response, Sender};
-use super::surroundings::Round;
+use super::surroundings::{Round, wrong_datacenter};
 use super::transport::Purpose;
 
 /// Pause between two attempts to be entered into the log.
@@ -129,6 +129,11 @@ impl Membership {
         let known = published.state.life(id);
         if known.is_some_and(|known| known.life == sender.life) {
             return Ok(Ok(()));
+        }
+        // A member need not have heard enough of the others to find out by itself.
+        let datacenter = &self.introduction.datacenter;
+        if newcomer.datacenter != *datacenter {
+            return Err(Refusal::Misconfigured(wrong_datacenter(&newcomer.datacenter, datacenter)));
         }
         lives.refuse_lost(newcomer, sender)?;
         if let Some(lacks) = lives.acknowledged.lacks(id, sender.life, term, &newcomer.boot) {

@@ -114,11 +114,7 @@ impl Round {
         let is_outnumbered = theirs.len() > ours.len() + 1;
         let is_latecomer = theirs.len() == ours.len() + 1 && run(&theirs) && !run(&ours);
         let other = theirs.first().filter(|_| is_outnumbered || is_latecomer)?;
-        Some(format!(
-            "this server was started with --datacenter {}, and the cluster is that of datacenter {}: start it with \
-             that. To rename the datacenter, stop all servers and start all of them with the new name",
-            own.datacenter, other.introduction.datacenter
-        ))
+        Some(wrong_datacenter(&own.datacenter, &other.introduction.datacenter))
     }
 
     /// What is missing, once it has been missing for a while.
@@ -168,6 +164,14 @@ impl Round {
         let named = everybody.map(|server| format!("{} at {}", server.id, server.peer.rpc_addr));
         named.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// What a member is told that was started with another datacenter than its cluster's.
+pub(super) fn wrong_datacenter(started: &str, cluster: &str) -> String {
+    format!(
+        "this server was started with --datacenter {started}, and the cluster is that of datacenter {cluster}: start \
+         it with that. To rename the datacenter, stop all servers and start all of them with the new name"
+    )
 }
 
 #[cfg(test)]
