@@ -88,8 +88,10 @@ async fn what_clients_take_without_giving_has_a_limit() {
     is_served(&node, pid, "some were refused").await.unwrap();
     drop(unread);
 
-    let head =
-        format!("PUT /v1/txn HTTP/1.1\r\nHost: q\r\nContent-Length: {}\r\n\r\n", HALF_BYTES + 1);
+    let head = format!(
+        "PUT /v1/catalog/register HTTP/1.1\r\nHost: q\r\nContent-Length: {}\r\n\r\n",
+        HALF_BYTES + 1
+    );
     let half: Vec<u8> = head.bytes().chain(std::iter::repeat_n(b' ', HALF_BYTES)).collect();
     let mut half_sent = Vec::new();
     for number in 0..HALF_SENT {

@@ -1,5 +1,8 @@
 //! Answers: what the model says to a read, and what is compared with the cluster's answer.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::expression::Expression;
@@ -60,11 +63,14 @@ impl Expected {
     }
 }
 
+/// Control and format characters, private use, what stands for nothing, and all blanks but the ordinary one.
+static UNPRINTABLE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"[\p{C}\p{Z}--\ ]").expect("the expression is a valid one"));
+
 /// What becomes of a path that ends with these bytes, before any endpoint sees it.
 pub(crate) fn path_fate(rest: &[u8]) -> Option<Expected> {
     let text = String::from_utf8_lossy(rest);
-    let is_unprintable = |c: char| c != ' ' && (c.is_control() || c.is_whitespace());
-    if text.chars().any(is_unprintable) {
+    if UNPRINTABLE.is_match(&text) {
         return Some(Expected::new(400, Body::Empty));
     }
     let elements: Vec<&[u8]> = rest.split(|byte| *byte == b'/').collect();
