@@ -119,6 +119,18 @@ pub(crate) fn command(program: &Path) -> Command {
     command
 }
 
+/// Resident memory of a process, in KiB.
+///
+/// # Errors
+/// It has ended.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    let number = number.and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Failure::new("no VmRSS"))
+}
+
 /// Ports of an address on which nothing listens now.
 pub fn free_ports(ip: impl Into<IpAddr>, count: usize) -> Result<Vec<u16>> {
     let ip = ip.into();

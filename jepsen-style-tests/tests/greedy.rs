@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use jepsen_style_tests::process::resident_kib;
 use jepsen_style_tests::{Cluster, Failure, Result};
 use quorate_client::http::Http;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,14 +24,6 @@ const CONNECTIONS_OF_ONE: usize = 100;
 const RESIDENT_KIB_MAX: u64 = 900 * 1024;
 /// The server lets an answer wait 10 s for room.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
-
-fn resident_kib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    let number = number.and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Failure::new("no VmRSS"))
-}
 
 /// Sends from one of several addresses, because each may only have so many connections.
 async fn send(node: &Http, number: usize, bytes: &[u8]) -> Result<TcpStream> {

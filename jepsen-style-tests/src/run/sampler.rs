@@ -11,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 use crate::cluster::{Cluster, Subject};
 use crate::http::Http;
 use crate::journal::{Journal, Sample};
+use crate::process::resident_kib;
 
 /// How often a server's role and hash are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -78,8 +79,5 @@ fn read_process(pid: u32, sample: &mut Sample) {
     sample.pid = Some(pid);
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
     sample.descriptors = open.ok().and_then(|count| u64::try_from(count).ok());
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
-    sample.memory = kib.and_then(|kib| kib.parse::<u64>().ok()).map(|kib| kib * 1024);
+    sample.memory = resident_kib(pid).ok().map(|kib| kib * 1024);
 }

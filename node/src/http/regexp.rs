@@ -1,11 +1,13 @@
-//! Regular expressions that clients store: in filters of events, and in templates of queries.
+//! Regular expressions that clients store: in filters of events, and in templates of queries. Also what all
+//! regular expressions of clients are limited to.
 
 use regex::{Regex, RegexBuilder};
 
-/// The longest expression: compiling takes time in proportion to what it stands for.
-const MAX_PATTERN_BYTES: usize = 1_024;
+/// The longest expression. Compiling one takes time in proportion to what it stands for, and this bounds it
+/// before anything is compiled.
+pub(super) const MAX_PATTERN_BYTES: usize = 1_024;
 /// The largest compiled expression, in bytes: a short pattern can stand for a large automaton.
-const MAX_REGEX_BYTES: usize = 64 * 1024;
+pub(super) const MAX_REGEX_BYTES: usize = 64 * 1024;
 
 /// Compiles an expression, or says what is wrong with it; an empty one is none.
 pub(super) fn compile(pattern: &str) -> Result<Option<Regex>, String> {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use jepsen_style_tests::process;
+
 use crate::Failure;
 
 /// The unit of processor times in `/proc/PID/stat`: a constant of Linux's interface to programs.
@@ -10,14 +12,7 @@ const TICKS_PER_SECOND: u32 = 100;
 
 /// Resident memory of each process, in KiB.
 pub(crate) fn resident_kib(pids: &[u32]) -> Result<Vec<u64>, Failure> {
-    pids.iter().map(|pid| resident_kib_of(*pid)).collect()
-}
-
-fn resident_kib_of(pid: u32) -> Result<u64, Failure> {
-    let status = read(&format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.ok_or("no VmRSS")?.parse()?)
+    pids.iter().map(|pid| Ok(process::resident_kib(*pid)?)).collect()
 }
 
 /// Processor time of all these processes together, user and system.

@@ -8,6 +8,7 @@ use super::literal::{boolean, integer};
 use super::parse::{Comparison, Operator};
 use super::pattern;
 use super::selectors::{Field, Record};
+use crate::http::regexp::MAX_PATTERN_BYTES;
 
 /// The most comparisons of an expression. Each is asked of each row.
 const MAX_COMPARISONS: usize = 512;
@@ -104,11 +105,11 @@ impl<'a> Fitting<'a> {
         if self.regexes > MAX_REGEXES {
             return Err(format!("Number of regular expressions exceeds the limit ({MAX_REGEXES})"));
         }
-        if text.len() > pattern::MAX_PATTERN_BYTES {
+        if text.len() > MAX_PATTERN_BYTES {
             return Err(format!(
                 "Regular expression with length {} exceeds maximum length of {}",
                 text.len(),
-                pattern::MAX_PATTERN_BYTES
+                MAX_PATTERN_BYTES
             ));
         }
         pattern::compile(text)

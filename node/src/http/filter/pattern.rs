@@ -6,17 +6,13 @@
 use regex::{Regex, RegexBuilder};
 
 use super::parse::MAX_NESTING;
-
-/// The longest expression. Compiling one takes time in proportion to what it stands for, and this bounds it
-/// before anything is compiled.
-pub(super) const MAX_PATTERN_BYTES: usize = 1_024;
-/// The largest compiled expression, and the most that matching one keeps in memory.
-const MAX_REGEX_BYTES: usize = 64 * 1024;
+use crate::http::regexp::MAX_REGEX_BYTES;
 
 /// Compiles an expression, or says what is wrong with it.
 pub(super) fn compile(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(&translated(text))
         .size_limit(MAX_REGEX_BYTES)
+        // Matching keeps no more in memory than the compiled expression may take.
         .dfa_size_limit(MAX_REGEX_BYTES)
         .nest_limit(u32::try_from(MAX_NESTING).unwrap_or(u32::MAX))
         .octal(true)
