@@ -214,7 +214,7 @@ async fn a_removed_server_says_so_and_ends() {
     let removed = cluster.leader().await.unwrap();
     let others = cluster.others(removed);
     // A member whose boot never came into the log leaves no trace there, and may join again.
-    cluster.wait_log(removed, &["the cluster knows this start"], FOLLOW_LIMIT).await.unwrap();
+    cluster.wait_log(removed, &["the cluster has recorded this boot"], FOLLOW_LIMIT).await.unwrap();
     cluster.remove_from_raft(removed, others[0]).await.unwrap();
     let status = cluster.wait_ended(removed, END_LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(1));

@@ -1,11 +1,13 @@
 //! The agent of the host that asks.
 //!
 //! Consul runs an agent on every host; Quorate gives every client host one that the whole cluster
-//! keeps. Who asks is told by name (`?agent=`, or a header), else by address. A caller on this very
-//! host counts as the server's own host.
+//! keeps. The caller is identified by name (`?agent=`, or a header), or else by its IP address. A caller
+//! on the server's own machine counts as the server's own host.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use quorate_storage::Millis;
 use quorate_storage::command::Agent;
 use uuid::Uuid;
 
@@ -13,6 +15,11 @@ use crate::host::address::HostPort;
 
 /// Name of the agent of a machine whose servers listen on loopback only.
 const LOOPBACK_AGENT: &str = "quorate";
+
+/// Time between two heartbeats of a client agent's process.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// Silence after which the node of a client agent turns critical. Two heartbeats may be lost.
+pub const HEARTBEAT_TTL: Millis = Millis::from_secs(10);
 
 /// The id of a node: a UUID made from the cluster's id and the node's name, so that every server
 /// gives the same.

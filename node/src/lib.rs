@@ -67,10 +67,10 @@
 //!
 //! # Who speaks for a server
 //!
-//! A server is its id, its data directory and its *life*, random bytes made at each boot. Every boot is
-//! entered into the log before its first command ([`raft::starting`]): that is where its incarnation
+//! A server is its id, its data directory and its current *boot*, which has a random id. Every boot is
+//! recorded in the log before its first command ([`raft::boot`]): that is where its incarnation
 //! comes from, and what ends earlier boots, a copy of the directory included. Every message names the
-//! lives of both ends ([`raft::lives`]). A server's address is that of its newest life, and the membership
+//! boots of both ends ([`raft::processes`]). A server's address is that of its newest boot, and the membership
 //! and the catalogue follow it. The log also notes how far each server's disk had come, so that one
 //! that comes back with less is refused.
 //!

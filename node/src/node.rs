@@ -43,8 +43,8 @@ use crate::raft::error::{MembershipError, ProposeError, ReadError};
 use crate::raft::failure_detector::FailureDetector;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{self, LeaderContact, Leadership};
-use crate::raft::lives::Lives;
 use crate::raft::membership::{Membership, StartError};
+use crate::raft::processes::Processes;
 use crate::raft::propose::Proposer;
 use crate::raft::protocol::Progress;
 use crate::raft::read::Barrier;
@@ -327,7 +327,7 @@ impl Node {
             // What openraft says of a failure tells more than the panic of a task that comes with it.
             biased;
             reason = self.consensus_failed() => reason,
-            refusal = self.context.lives.ended() => refusal.to_string(),
+            refusal = self.context.processes.ended() => refusal.to_string(),
             reason = self.supervisor.failed() => reason,
         }
     }
@@ -367,8 +367,8 @@ impl Node {
     }
 
     /// Which processes speak for which servers.
-    pub fn lives(&self) -> &Lives {
-        &self.context.lives
+    pub fn processes(&self) -> &Processes {
+        &self.context.processes
     }
 
     /// Consensus, for metrics and operators.

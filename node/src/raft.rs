@@ -10,12 +10,28 @@
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
 //! * [`membership`] founds a cluster, joins one, and removes servers; [`learners`] says when a
 //!   new server may vote, [`majority`] refuses changes that would end the cluster. [`surroundings`] and
-//!   [`warnings`] tell the operator what stands in the way. [`lives`] knows which process speaks for a server, and where it
-//!   is; [`starting`] is how a process becomes that. [`plausible`] keeps from
-//!   openraft what no honest peer sends.
+//!   [`warnings`] tell the operator what stands in the way. [`processes`] knows which process speaks for a
+//!   server, and where it is; [`boot`] is how a process becomes that one. [`plausible`] rejects messages
+//!   that no honest peer sends, before openraft sees them.
+//!
+//! # Terms
+//!
+//! | term | meaning |
+//! | --- | --- |
+//! | server, node | a member of the cluster: a Raft id and the data directory that belongs to it |
+//! | store id | random id of a data directory, made with it ([`identity`]); the membership names it too |
+//! | process | what runs and answers at an address. Several may claim to be one server (a copied directory); [`processes`] decides which one is heard |
+//! | boot | one start of a server's process, named by a random [`BootId`](quorate_storage::raft::BootId) |
+//! | incarnation | the number that the log gives a boot when it records it ([`boot`]); part of every command's number |
+//! | boots | how often a data directory was opened, counted on its own disk. A copy counts on its own, so this identifies nothing |
+//! | [`ProcessIdentity`](protocol::ProcessIdentity) | how a process signs its messages: boot, incarnation, store id, address |
+//! | [`ServerInfo`](protocol::ServerInfo) | what a server tells others about itself: id, addresses, datacenter and [`DiskState`](protocol::DiskState) |
+//! | [`DiskState`](protocol::DiskState) | what a process found on its disk when it booted: log end, term, boots |
+//! | log end | how far a server's log is known to have reached; a server that boots with less has lost data |
 
 pub mod acknowledged;
 mod admission;
+pub mod boot;
 pub mod cluster_clock;
 pub mod compaction;
 pub mod context;
@@ -28,18 +44,17 @@ pub mod intake;
 pub mod lane;
 pub mod leadership;
 pub mod learners;
-pub mod lives;
 mod majority;
 pub mod membership;
 pub mod network;
 pub mod plausible;
+pub mod processes;
 pub mod propose;
 pub mod protocol;
 pub mod read;
 pub mod rpc_connections;
 pub mod rpc_server;
 pub mod service;
-pub mod starting;
 mod surroundings;
 pub mod transport;
 pub mod warnings;

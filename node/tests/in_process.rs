@@ -211,7 +211,7 @@ async fn hand_over(cluster: &Cluster, part: Part) -> Response {
         from: part.origin,
         to: Some(leader),
         store: Some(cluster.peer(leader).store_id),
-        sender: cluster.node(part.origin).lives().sender(),
+        sender: cluster.node(part.origin).processes().sender(),
         addressee: None,
         request: Request::Forward(part),
     };
@@ -224,10 +224,10 @@ async fn hand_over(cluster: &Cluster, part: Part) -> Response {
 async fn a_number_of_an_earlier_life_never_takes_effect() {
     let mut cluster = Cluster::found(3, 4, PATIENT).await;
     let restarted = cluster.others(cluster.leader().await)[0];
-    cluster.put(restarted, "in the first life").await;
+    cluster.put(restarted, "before the restart").await;
     cluster.stop(restarted).await;
     cluster.start(restarted).await;
-    cluster.put(restarted, "in the second life").await;
+    cluster.put(restarted, "after the restart").await;
 
     let late = Part {
         origin: restarted,
@@ -281,7 +281,7 @@ async fn a_server_that_lost_its_disk_is_refused_and_cannot_vote() {
             to: Some(wiped),
             store: Some(old_peer.store_id.clone()),
             request: request.clone(),
-            sender: cluster.node(stopped).lives().sender(),
+            sender: cluster.node(stopped).processes().sender(),
             addressee: None,
         };
         let unaddressed = Envelope { to: None, store: None, ..envelope.clone() };
@@ -309,7 +309,7 @@ async fn in_the_name_of(cluster: &Cluster, from: NodeId, to: NodeId, request: Re
         to: Some(to),
         store: Some(cluster.peer(to).store_id),
         request,
-        sender: cluster.node(from).lives().sender(),
+        sender: cluster.node(from).processes().sender(),
         addressee: None,
     };
     let transport = cluster.network.transport_of("a test");
@@ -398,7 +398,7 @@ async fn commands_in_the_name_of_a_server_do_not_use_up_its_numbers() {
     let leader = cluster.leader().await;
     let victim = cluster.others(leader)[0];
     cluster.put(victim, "before").await;
-    let incarnation = cluster.node(victim).lives().incarnation().expect("it has one");
+    let incarnation = cluster.node(victim).processes().incarnation().expect("it has one");
     let forged = |answered_through, number| Part {
         origin: victim,
         incarnation,
@@ -509,7 +509,7 @@ async fn a_command_whose_entry_came_in_a_snapshot_is_answered_from_the_origin_re
     cluster.network.heal();
     cluster.network.mute(&address(far));
     let answer = tokio::time::timeout(LIMIT, waiting).await.expect("it is answered").unwrap();
-    assert_eq!(answer, Ok(Outcome::Held(true)));
+    assert_eq!(answer, Ok(Outcome::Condition(true)));
     assert!(cluster.network.counts().snapshots.load(Ordering::Relaxed) > 0);
     let version = cluster.node(far).published();
     assert_eq!(version.state.key("by the far one").unwrap().indexes, created, "applied once");

@@ -23,7 +23,7 @@ pub fn write<W: Write>(version: &Published, out: W) -> io::Result<W> {
             SnapshotRecord::Origin { .. }
                 | SnapshotRecord::Outcome { .. }
                 | SnapshotRecord::Answered { .. }
-                | SnapshotRecord::Life { .. }
+                | SnapshotRecord::Boot { .. }
                 | SnapshotRecord::Staged { .. }
                 | SnapshotRecord::StagedPiece(_)
                 | SnapshotRecord::StagedReservation { .. }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::ids::{Life, NodeId, Position};
+use crate::ids::{BootId, NodeId, Position};
 pub use crate::record::CatalogRegistration;
 use crate::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
@@ -70,25 +70,25 @@ pub enum Duty {
         max: u32,
     },
     /// A server has booted: gives it the incarnation under which it numbers its commands, and ends its
-    /// earlier lives.
-    Started(Box<Start>),
+    /// earlier boots.
+    Booted(Box<Boot>),
     /// How much of the log servers hold, as the leader knows it.
-    Held(Vec<Held>),
+    LogEnds(Vec<LogEnd>),
 }
 
-/// A boot of a server, see [`Duty::Started`].
+/// A boot of a server, see [`Duty::Booted`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Start {
+pub struct Boot {
     /// The server.
     pub id: NodeId,
     /// The boot.
-    pub life: Life,
-    /// The newest life that was known when this was proposed. If it is another one by then, nothing
+    pub boot: BootId,
+    /// The newest boot that was known when this was proposed. If it is another one by then, nothing
     /// happens.
-    pub replaces: Option<Life>,
+    pub replaces: Option<BootId>,
     /// How many boots the server's data directory has counted. Incarnations were these counts once;
     /// none is given again.
-    pub counted: u64,
+    pub boots: u64,
     /// Random id of its data directory.
     pub store_id: String,
     /// `IP:PORT` of its RPC listener.
@@ -99,13 +99,13 @@ pub struct Start {
     pub agent_name: String,
 }
 
-/// What a server holds, see [`Duty::Held`].
+/// What a server holds, see [`Duty::LogEnds`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct LogEnd {
     /// The server.
     pub id: NodeId,
-    /// The life that acknowledged it.
-    pub life: Life,
+    /// The boot that acknowledged it.
+    pub boot: BootId,
     /// A committed entry that is on its disk.
     pub upto: Position,
     /// The term of the leader that knows: the server has saved a vote of this term.
@@ -117,7 +117,7 @@ pub struct Held {
 pub struct Part {
     /// The node that numbered the commands.
     pub origin: NodeId,
-    /// Which life of that node, as [`Duty::Started`] numbered it.
+    /// Which boot of that node, as [`Duty::Booted`] numbered it.
     pub incarnation: u64,
     /// The origin has answered its clients for every number up to and including this one, so their
     /// outcomes need no longer be remembered, and they must never be applied from now on.
@@ -139,13 +139,13 @@ impl Part {
     }
 }
 
-/// The number of a command: unique in the life of the cluster. A command with a number takes effect
+/// The number of a command: unique within the cluster, for ever. A command with a number takes effect
 /// at most once, however often it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommandId {
     /// The node that numbered it.
     pub origin: NodeId,
-    /// Which life of that node.
+    /// Which boot of that node.
     pub incarnation: u64,
     /// 1, 2, 3, ... within an incarnation.
     pub seq: u64,
@@ -479,7 +479,7 @@ pub enum Outcome {
     /// It took effect, or there was nothing to change.
     Done,
     /// The API's `true` or `false`: whether the condition held.
-    Held(bool),
+    Condition(bool),
     /// A registered or renewed row, by its id.
     Id(Arc<str>),
     /// It took effect at this index, but the outcome was too large to remember.
@@ -498,7 +498,7 @@ impl Outcome {
     pub fn into_result(self) -> Result<Self, Rejection> {
         match self {
             Self::Rejected(rejection) => Err(rejection),
-            Self::Done | Self::Held(_) | Self::Id(_) | Self::AppliedAt(_) | Self::Txn(_) => {
+            Self::Done | Self::Condition(_) | Self::Id(_) | Self::AppliedAt(_) | Self::Txn(_) => {
                 Ok(self)
             }
         }
@@ -509,7 +509,7 @@ impl Outcome {
 /// which HTTP status goes with it is the API's business.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum Rejection {
-    /// The command's number is below what its origin answered, or of an earlier life: it may have
+    /// The command's number is below what its origin answered, or of an earlier boot: it may have
     /// been applied before, and is not applied now.
     #[error("outcome unknown: the command may or may not have taken effect")]
     OutcomeUnknown,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/lock        held while a process uses the directory
-//! DIR/identity    store id, node id, cluster id, incarnation
+//! DIR/identity    store id, node id, cluster id, boots
 //! DIR/mark        how far the log had reached when it was last looked at (see mark.rs)
 //! DIR/log/        sled
 //! DIR/snapshots/  snapshot files
@@ -111,7 +111,7 @@ struct Identity {
     store_id: String,
     node_id: NodeId,
     cluster_id: Option<String>,
-    incarnation: u64,
+    boots: u64,
     /// How often the directory was recovered, which names the part of it that is in use.
     #[serde(skip)]
     recoveries: u32,
@@ -130,7 +130,7 @@ struct Owned {
 }
 
 impl DataDir {
-    /// Takes possession of a directory, creating it if it is missing, and begins a new incarnation,
+    /// Takes possession of a directory, creating it if it is missing, and begins a new boots,
     /// which is durable when this returns. `fresh_store_id` becomes the store's id if it has none:
     /// random bytes in text, because nothing in this crate is random.
     pub fn open(
@@ -151,13 +151,13 @@ impl DataDir {
             let found = identity.node_id;
             return Err(DataDirError::OtherNode { dir: path, found, wanted: node_id });
         }
-        identity.incarnation += 1;
+        identity.boots += 1;
         write_identity(&path, &identity)?;
         Ok(Self(Arc::new(Owned { path, identity: Mutex::new(identity), _lock: lock })))
     }
 
     /// Takes possession of the directory of a server that is stopped, to look at it: nothing is created, and
-    /// no incarnation begins.
+    /// no boots begins.
     ///
     /// # Errors
     /// Also when there is no server's data in it.
@@ -185,9 +185,9 @@ impl DataDir {
     }
 
     /// How often this directory was opened: 1, 2, 3, ... A copy of the directory counts on its own, so
-    /// this names no life of the server; the log does.
+    /// this does not identify a boot; the incarnation that the log gives does.
     pub fn boots(&self) -> u64 {
-        self.identity().incarnation
+        self.identity().boots
     }
 
     /// The cluster that the server belongs to, once it belongs to one.
@@ -396,7 +396,7 @@ fn fresh_identity(dir: &Path, node_id: NodeId, store_id: String) -> Result<Ident
     }
     let mark = mark_path(dir);
     at(&mark, MarkFile::create(&mark))?;
-    Ok(Identity { store_id, node_id, cluster_id: None, incarnation: 0, recoveries: 0 })
+    Ok(Identity { store_id, node_id, cluster_id: None, boots: 0, recoveries: 0 })
 }
 
 /// Bytes that a compressing file system cannot make smaller (a xorshift sequence).

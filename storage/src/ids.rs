@@ -13,9 +13,9 @@ pub type NodeId = u64;
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-pub struct Life(pub [u8; 16]);
+pub struct BootId(pub [u8; 16]);
 
-impl fmt::Display for Life {
+impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }

@@ -6,13 +6,13 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+    static IN_CONTAINED_CALL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether what this thread does at present runs in `contain`: for a panic hook, which sees every panic.
 #[must_use]
 pub fn is_contained() -> bool {
-    CONTAINED.get()
+    IN_CONTAINED_CALL.get()
 }
 
 /// What a panic says.
@@ -25,8 +25,8 @@ pub fn message(payload: &(dyn Any + Send)) -> String {
 
 /// Does `work`; a panic in it becomes an error with its message. What `work` changed is in doubt then.
 pub(crate) fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    let before = CONTAINED.replace(true);
+    let before = IN_CONTAINED_CALL.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
-    CONTAINED.set(before);
+    IN_CONTAINED_CALL.set(before);
     done.map_err(|payload| message(&*payload))
 }

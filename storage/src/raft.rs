@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Batch;
-pub use crate::ids::{Life, NodeId, Position};
+pub use crate::ids::{BootId, NodeId, Position};
 
 /// What the membership says of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

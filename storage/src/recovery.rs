@@ -34,7 +34,7 @@ use crate::durable;
 use crate::log_store::OpenError;
 use crate::log_store::stopped::{self, StoppedLog};
 use crate::machine::Published;
-use crate::raft::{Life, LogId, NodeId, Peer, Position, StoredMembership, TERM_MAX, Vote};
+use crate::raft::{BootId, LogId, NodeId, Peer, Position, StoredMembership, TERM_MAX, Vote};
 use crate::snapshot::{FileSnapshots, RecordReader, SnapshotStore};
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ pub struct Report {
     /// Which entries the log has.
     pub history: History,
     /// What this server knows others to have held.
-    pub held: BTreeMap<NodeId, HeldBy>,
+    pub log_ends: BTreeMap<NodeId, StoreLogEnd>,
 }
 
 /// Which entries a log has, as the last entry of each term.
@@ -173,21 +173,21 @@ impl History {
     }
 }
 
-/// What a server is known to have held, see [`Held`](crate::command::Held).
+/// What a server is known to have held, see [`LogEnd`](crate::command::LogEnd).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldBy {
-    life: Life,
+pub struct StoreLogEnd {
+    boot: BootId,
     /// Its data directory.
     pub store: String,
     /// How far its log reached, and the term in which that was found.
     pub upto: Option<(Position, u64)>,
 }
 
-impl HeldBy {
-    /// Of a life that is not told.
+impl StoreLogEnd {
+    /// Of an unknown boot.
     #[must_use]
     pub fn new(store: String, upto: Position, term: u64) -> Self {
-        Self { life: Life::default(), store, upto: Some((upto, term)) }
+        Self { boot: BootId::default(), store, upto: Some((upto, term)) }
     }
 }
 
@@ -259,7 +259,7 @@ impl Survivor {
         let failed = |source| RecoveryError::Io { path: dir.snapshot_dir(), source };
         let snapshots = FileSnapshots::open(dir.snapshot_dir()).map_err(failed)?;
         let (snapshot, mut membership) = covered(&snapshots).map_err(failed)?;
-        let mut held = held_in_snapshot(&snapshots).map_err(failed)?;
+        let mut log_ends = log_ends_in_snapshot(&snapshots).map_err(failed)?;
         let purged = log.purged;
         if purged.is_some_and(|purged| snapshot.is_none_or(|last| last.index < purged.index)) {
             return Err(RecoveryError::Gap {
@@ -279,7 +279,7 @@ impl Survivor {
                 EntryPayload::Membership(changed) => {
                     membership = StoredMembership::new(Some(entry.log_id), changed);
                 }
-                EntryPayload::Normal(batch) => note_held(&mut held, batch.duty),
+                EntryPayload::Normal(batch) => note_log_ends(&mut log_ends, batch.duty),
                 EntryPayload::Blank => {}
             }
         })
@@ -296,7 +296,7 @@ impl Survivor {
             snapshot,
             lost: log.lost.clone(),
             history,
-            held,
+            log_ends,
         };
         Ok(Self { dir, log, snapshots, report })
     }
@@ -351,25 +351,26 @@ fn covered(snapshots: &FileSnapshots) -> io::Result<(Option<LogId>, StoredMember
 }
 
 /// What the snapshot says of how much servers held.
-fn held_in_snapshot(snapshots: &FileSnapshots) -> io::Result<BTreeMap<NodeId, HeldBy>> {
+fn log_ends_in_snapshot(snapshots: &FileSnapshots) -> io::Result<BTreeMap<NodeId, StoreLogEnd>> {
     let version = Published::from_snapshot(snapshots)?;
-    let rows = version.state.lives().map(|(id, row)| {
-        (id, HeldBy { life: row.life, store: row.store_id.clone(), upto: row.held })
+    let rows = version.state.boots().map(|(id, row)| {
+        (id, StoreLogEnd { boot: row.boot, store: row.store_id.clone(), upto: row.log_end })
     });
     Ok(rows.collect())
 }
 
 /// What an entry of the log says of it, as applying it would note it.
-fn note_held(held: &mut BTreeMap<NodeId, HeldBy>, duty: Option<Duty>) {
+fn note_log_ends(log_ends: &mut BTreeMap<NodeId, StoreLogEnd>, duty: Option<Duty>) {
     match duty {
-        Some(Duty::Started(start)) => {
-            let known = held.get(&start.id).filter(|row| row.store == start.store_id);
+        Some(Duty::Booted(start)) => {
+            let known = log_ends.get(&start.id).filter(|row| row.store == start.store_id);
             let upto = known.and_then(|row| row.upto);
-            held.insert(start.id, HeldBy { life: start.life, store: start.store_id, upto });
+            log_ends
+                .insert(start.id, StoreLogEnd { boot: start.boot, store: start.store_id, upto });
         }
-        Some(Duty::Held(all)) => {
+        Some(Duty::LogEnds(all)) => {
             for one in all {
-                if let Some(row) = held.get_mut(&one.id).filter(|row| row.life == one.life) {
+                if let Some(row) = log_ends.get_mut(&one.id).filter(|row| row.boot == one.boot) {
                     row.upto = row.upto.max(Some((one.upto, one.term)));
                 }
             }

@@ -41,7 +41,7 @@
 //! | `restore.rs` | a backup in the place of everything |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
-//! | `lives.rs` | which process speaks for a server |
+//! | `boots.rs` | which process speaks for a server |
 //! | `topic.rs` | the index of each topic |
 //! | `read.rs` | what readers ask |
 //! | `snapshot_record.rs` | export, import and hash |
@@ -60,6 +60,7 @@
 mod agent;
 mod applied;
 mod autopilot;
+mod boots;
 mod catalog;
 mod change;
 mod checks;
@@ -68,7 +69,6 @@ mod deadline;
 mod events;
 mod invariants;
 mod kv;
-mod lives;
 mod maintenance;
 mod nodes;
 mod origin;
@@ -89,18 +89,18 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 
 pub use self::applied::Before;
+pub use self::boots::ServerBoot;
 pub use self::kv::Tombstone;
-pub use self::lives::ServerLife;
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::probe::{ProbeChange, Probes};
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::{TableIndexes, TopicIndexes};
 
+use self::boots::Boots;
 use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
 use self::deadline::Deadlines;
 use self::kv::Kv;
-use self::lives::Lives;
 use self::origin::{Origins, Verdict};
 use self::restore::Staged;
 use crate::command::{
@@ -148,7 +148,7 @@ pub struct State {
     deadlines: Deadlines,
     origins: Origins,
     /// By server.
-    lives: Lives,
+    boots: Boots,
     /// A backup that is being handed over.
     staged: Option<Staged>,
     /// The index of the last restore. No topic's is smaller.
@@ -195,8 +195,8 @@ impl State {
                 self.expire_due(*up_to, *max, &mut effects);
             }
             Some(Duty::Reap { up_to, max }) => self.reap(*up_to, *max),
-            Some(Duty::Started(start)) => self.start_life(start),
-            Some(Duty::Held(all)) => self.note_held(all),
+            Some(Duty::Booted(start)) => self.record_boot(start),
+            Some(Duty::LogEnds(all)) => self.note_log_ends(all),
             None => {}
         }
         for part in &batch.parts {

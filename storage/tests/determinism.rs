@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Agent, Batch, CatalogRegistration, Command, Duty, Held, KvDeleteMode, KvPutMode, Outcome, Part,
-    ServerRecord, SessionRequest, Start,
+    Agent, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
+    Outcome, Part, ServerRecord, SessionRequest,
 };
 use quorate_storage::machine::Published;
-use quorate_storage::raft::{Life, Position};
+use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
     ServiceDefinition, SessionBehavior, Tags, TextMap,
@@ -79,7 +79,7 @@ impl Generator {
         };
         let behind = if self.chance(5) { 500 } else { 0 };
         let duty = self.chance(30).then(|| self.duty());
-        let duty = if self.random.random_ratio(1, 200) { Some(self.life(state)) } else { duty };
+        let duty = if self.random.random_ratio(1, 200) { Some(self.boot(state)) } else { duty };
         let parts = (0..self.random.random_range(0..3)).map(|_| self.part(state)).collect();
         Batch { stamp: ClusterTime(self.time.saturating_sub(behind)), duty, parts }
     }
@@ -95,28 +95,33 @@ impl Generator {
     }
 
     /// A boot, of which some come too late, or what a server holds.
-    fn life(&mut self, state: &State) -> Duty {
+    fn boot(&mut self, state: &State) -> Duty {
         let id = self.random.random_range(1..4);
-        let known = state.life(id).map(|row| row.life);
-        if let Some(life) = known.filter(|_| self.chance(40)) {
+        let known = state.boot(id).map(|row| row.boot);
+        if let Some(boot) = known.filter(|_| self.chance(40)) {
             let upto = Position { term: 1, index: self.random.random_range(0..1_000) };
-            return Duty::Held(vec![Held { id, life, upto, term: self.random.random_range(1..4) }]);
+            return Duty::LogEnds(vec![LogEnd {
+                id,
+                boot,
+                upto,
+                term: self.random.random_range(1..4),
+            }]);
         }
-        let replaces = if self.chance(80) { known } else { Some(Life([0; 16])) };
-        Duty::Started(Box::new(Start {
+        let replaces = if self.chance(80) { known } else { Some(BootId([0; 16])) };
+        Duty::Booted(Box::new(Boot {
             id,
-            life: Life([self.random.random_range(1..=255); 16]),
+            boot: BootId([self.random.random_range(1..=255); 16]),
             replaces,
-            counted: self.random.random_range(0..5),
+            boots: self.random.random_range(0..5),
             store_id: self.pick(&["s1", "s2"]).to_owned(),
             rpc_addr: self.pick(&["a:1", "b:2"]).to_owned(),
-            ..Start::default()
+            ..Boot::default()
         }))
     }
 
     /// Numbers commands under the incarnation that the log gave.
     fn note_lives(&mut self, state: &State) {
-        for (id, row) in state.lives() {
+        for (id, row) in state.boots() {
             let numbered = self.origins.get_mut(&id).unwrap();
             if row.incarnation > numbered.0 {
                 *numbered = (row.incarnation, 0);
@@ -133,15 +138,15 @@ impl Generator {
         }
         let origin = self.random.random_range(1..4);
         if self.random.random_ratio(1, 500) {
-            let life = self.origins.get_mut(&origin).unwrap();
-            *life = (life.0 + 1, 0);
+            let boot = self.origins.get_mut(&origin).unwrap();
+            *boot = (boot.0 + 1, 0);
         }
         let commands: Vec<_> = (0..self.random.random_range(1..5))
             .map(|_| {
                 let command = self.command(state);
-                let life = self.origins.get_mut(&origin).unwrap();
-                life.1 += 1;
-                (life.1, command)
+                let boot = self.origins.get_mut(&origin).unwrap();
+                boot.1 += 1;
+                (boot.1, command)
             })
             .collect();
         let (incarnation, last) = self.origins[&origin];

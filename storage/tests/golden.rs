@@ -17,17 +17,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Batch, CatalogRegistration, Command, Duty, Held, KvDeleteMode, KvPutMode, Outcome, Part,
-    Rejection, ServerRecord, SessionRequest, Start,
+    Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome,
+    Part, Rejection, ServerRecord, SessionRequest,
 };
-use quorate_storage::raft::{Life, Position};
+use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     Autopilot, AutopilotSettings, Check, CheckDefinition, CheckRegistration, CheckStatus,
     Coordinate, Event, Indexes, KvEntry, Node, NodeKind, Query, QueryDefinition, Service,
     ServiceAddress, ServiceDefinition, Session, SessionBehavior, Tags, TextMap, Weights,
 };
 use quorate_storage::state::{
-    ServerLife, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
+    ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{ClusterTime, Index, Millis};
@@ -356,7 +356,7 @@ fn later_commands() -> Vec<Command> {
 fn outcomes() -> Vec<Outcome> {
     vec![
         Outcome::Done,
-        Outcome::Held(true),
+        Outcome::Condition(true),
         Outcome::Id("s1".into()),
         Outcome::AppliedAt(Index(300)),
         Outcome::Rejected(Rejection::OutcomeUnknown),
@@ -428,16 +428,16 @@ fn catalog_records() -> Vec<SnapshotRecord<'static>> {
 }
 
 fn life_record() -> SnapshotRecord<'static> {
-    SnapshotRecord::Life {
+    SnapshotRecord::Boot {
         id: 3,
-        row: Cow::Owned(ServerLife {
-            life: Life([7; 16]),
+        row: Cow::Owned(ServerBoot {
+            boot: BootId([7; 16]),
             incarnation: 300,
             store_id: "store".to_owned(),
             rpc_addr: "10.0.0.1:8300".to_owned(),
             http_addr: "10.0.0.1:8500".to_owned(),
             agent_name: "quorate".to_owned(),
-            held: Some((Position { term: 4, index: 300 }, 5)),
+            log_end: Some((Position { term: 4, index: 300 }, 5)),
         }),
     }
 }
@@ -468,7 +468,7 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         },
         SnapshotRecord::LockDelay { key: "k".into(), until: ClusterTime(900_000) },
         SnapshotRecord::Origin { id: 1, incarnation: 2, floor: 300 },
-        SnapshotRecord::Outcome { id: 1, seq: 301, outcome: Cow::Owned(Outcome::Held(true)) },
+        SnapshotRecord::Outcome { id: 1, seq: 301, outcome: Cow::Owned(Outcome::Condition(true)) },
         SnapshotRecord::Tables(TableIndexes {
             events: Index(2),
             coordinates: Index(3),
@@ -517,23 +517,24 @@ fn batches() -> Vec<Batch> {
 }
 
 fn duties() -> Vec<Duty> {
-    let held = Held { id: 3, life: Life([7; 16]), upto: Position { term: 4, index: 300 }, term: 5 };
+    let log_end =
+        LogEnd { id: 3, boot: BootId([7; 16]), upto: Position { term: 4, index: 300 }, term: 5 };
     let (up_to, max) = (ClusterTime(300), 512);
     vec![
         Duty::Expire { up_to, max },
         Duty::ExpireDue { up_to, max },
         Duty::Reap { up_to, max },
-        Duty::Started(Box::new(Start {
+        Duty::Booted(Box::new(Boot {
             id: 3,
-            life: Life([7; 16]),
-            replaces: Some(Life([6; 16])),
-            counted: 300,
+            boot: BootId([7; 16]),
+            replaces: Some(BootId([6; 16])),
+            boots: 300,
             store_id: "store".to_owned(),
             rpc_addr: "10.0.0.1:8300".to_owned(),
             http_addr: "10.0.0.1:8500".to_owned(),
             agent_name: "quorate".to_owned(),
         })),
-        Duty::Held(vec![held]),
+        Duty::LogEnds(vec![log_end]),
     ]
 }
 

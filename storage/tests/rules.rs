@@ -88,11 +88,11 @@ fn an_outcome_is_remembered_until_it_is_answered() {
     let mut state = State::default();
     let put = |mode| Command::KvPut { key: "k".into(), value: "v".into(), flags: 0, mode };
     apply(&mut state, 1, put(KvPutMode::Cas(0)));
-    assert_eq!(state.remembered(command_id(1)), Some(Outcome::Held(true)));
+    assert_eq!(state.remembered(command_id(1)), Some(Outcome::Condition(true)));
     let answered = Part { answered_through: 1, ..part(2, put(KvPutMode::Cas(0))) };
     state.apply(&Batch { parts: vec![answered], ..Batch::default() });
     assert_eq!(state.remembered(command_id(1)), None);
-    assert_eq!(state.remembered(command_id(2)), Some(Outcome::Held(false)));
+    assert_eq!(state.remembered(command_id(2)), Some(Outcome::Condition(false)));
 }
 
 /// Outcomes that the state remembers.
@@ -125,7 +125,7 @@ fn a_lost_command_does_not_keep_the_outcomes_of_those_behind_it() {
     apply(&mut state, 100_000, put());
     assert_eq!(state.hash(), hash, "a late copy of an answered command was applied");
     apply(&mut state, 1, Command::KvDelete { key: "k".into(), mode: KvDeleteMode::One });
-    assert_eq!(state.remembered(command_id(1)), Some(Outcome::Held(true)));
+    assert_eq!(state.remembered(command_id(1)), Some(Outcome::Condition(true)));
     assert!(state.key("k").is_none(), "the lost command was not applied when it came");
 }
 

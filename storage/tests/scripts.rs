@@ -21,7 +21,7 @@
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
 //! | `send 1/2 answered=3 ; 0 answered 5..7 9..9 ; 8 put a 1` | the same with what is answered beyond |
-//! | `start 3 life=b replaces=a counted=2 store=s at=x:1`, `held 3 life=b upto=7 term=1` | boots of servers |
+//! | `boot 3 id=b replaces=a boots=2 store=s at=x:1`, `log-end 3 boot=b upto=7 term=1` | boots of servers |
 //! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
@@ -37,20 +37,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use quorate_storage::command::{
-    Agent, Batch, CatalogRegistration, Command, Duty, Held, KvDeleteMode, KvPutMode, Outcome, Part,
-    Rejection, ServerRecord, SessionRequest, Start,
+    Agent, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
+    Outcome, Part, Rejection, ServerRecord, SessionRequest,
 };
 use quorate_storage::machine::Published;
-use quorate_storage::raft::{Life, Position};
+use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     AutopilotSettings, Check, CheckRegistration, CheckStatus, Coordinate, Event, KvEntry, Node,
     Query, QueryDefinition, Service, ServiceDefinition, Session, SessionBehavior, TextMap,
 };
-use quorate_storage::state::{ServerLife, SnapshotRecord};
+use quorate_storage::state::{ServerBoot, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
 use quorate_storage::{Effects, Millis, State, Topic, backup};
 
-/// The origin and life that number the commands of plain lines.
+/// The origin and incarnation that number the commands of plain lines.
 const ORIGIN: u64 = 9;
 
 /// A line taken apart: `@agent verb word word name=value`.
@@ -176,24 +176,24 @@ impl Story {
                 self.apply(&Batch { stamp: time, duty: Some(duty), parts: Vec::new() })
             }
             "send" => self.send(text),
-            "start" => {
-                let start = Start {
+            "boot" => {
+                let start = Boot {
                     id: parse(line.word(0)),
-                    life: life(line.text("life")),
-                    replaces: line.get("replaces").map(life),
-                    counted: line.number("counted"),
+                    boot: boot(line.text("id")),
+                    replaces: line.get("replaces").map(boot),
+                    boots: line.number("boots"),
                     store_id: line.text("store").to_owned(),
                     rpc_addr: line.text("at").to_owned(),
-                    ..Start::default()
+                    ..Boot::default()
                 };
-                let duty = Some(Duty::Started(Box::new(start)));
+                let duty = Some(Duty::Booted(Box::new(start)));
                 self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
             }
-            "held" => {
+            "log-end" => {
                 let upto = Position { term: line.number("term"), index: line.number("upto") };
-                let (id, life) = (parse(line.word(0)), life(line.text("life")));
-                let held = vec![Held { id, life, upto, term: line.number("term") }];
-                let duty = Some(Duty::Held(held));
+                let (id, boot) = (parse(line.word(0)), boot(line.text("boot")));
+                let log_end = vec![LogEnd { id, boot, upto, term: line.number("term") }];
+                let duty = Some(Duty::LogEnds(log_end));
                 self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
             }
             "txn" => {
@@ -385,7 +385,7 @@ impl Story {
                 texts.map(|(check, probe)| format!("    check {check} probe {probe}\n")).collect()
             }
             "keys" => state.keys_below("").map(key_text).collect(),
-            "lives" => state.lives().map(|(id, row)| life_text(id, row)).collect(),
+            "boots" => state.boots().map(|(id, row)| boot_text(id, row)).collect(),
             "sessions" => state.sessions().map(|row| session_text(row)).collect(),
             "origins" => {
                 let mut text = String::new();
@@ -480,16 +480,16 @@ fn check_text(row: &Check) -> String {
     format!("    {node} {id} {status} {output:?} service={service} number={number} {at}\n")
 }
 
-/// A life from its first letter.
-fn life(letter: &str) -> Life {
-    Life([letter.as_bytes()[0]; 16])
+/// A boot id from its letter.
+fn boot(letter: &str) -> BootId {
+    BootId([letter.as_bytes()[0]; 16])
 }
 
-fn life_text(id: u64, row: &ServerLife) -> String {
-    let ServerLife { life, incarnation, store_id, rpc_addr, held, .. } = row;
-    let letter = char::from(life.0[0]);
-    let held = held.map_or_else(String::new, |(upto, _)| format!(" holds {upto}"));
-    format!("    {id} {letter} incarnation={incarnation} store={store_id} at {rpc_addr}{held}\n")
+fn boot_text(id: u64, row: &ServerBoot) -> String {
+    let ServerBoot { boot, incarnation, store_id, rpc_addr, log_end, .. } = row;
+    let letter = char::from(boot.0[0]);
+    let log_end = log_end.map_or_else(String::new, |(upto, _)| format!(" log reaches {upto}"));
+    format!("    {id} {letter} incarnation={incarnation} store={store_id} at {rpc_addr}{log_end}\n")
 }
 
 fn key_text(row: &KvEntry) -> String {
@@ -706,7 +706,7 @@ fn catalog_command(line: &Line<'_>) -> Command {
 fn outcome_text(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done => "done".to_owned(),
-        Outcome::Held(holds) => holds.to_string(),
+        Outcome::Condition(holds) => holds.to_string(),
         Outcome::Id(id) => format!("id {id}"),
         Outcome::AppliedAt(index) => format!("applied at {index}"),
         Outcome::Rejected(Rejection::Txn(errors)) => {

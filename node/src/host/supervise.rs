@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 thread_local! {
     /// Whether what this thread does at present has somebody who deals with its panics.
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+    static IN_CONTAINED_TASK: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Owns the tasks of a node; cheap to clone.
@@ -203,10 +203,10 @@ fn within<T>(work: impl FnOnce() -> T) -> T {
     struct Reset(bool);
     impl Drop for Reset {
         fn drop(&mut self) {
-            CONTAINED.set(self.0);
+            IN_CONTAINED_TASK.set(self.0);
         }
     }
-    let _reset = Reset(CONTAINED.replace(true));
+    let _reset = Reset(IN_CONTAINED_TASK.replace(true));
     work()
 }
 
@@ -224,7 +224,7 @@ pub fn watch_panics(supervisor: &Supervisor) {
             _ => String::new(),
         };
         tracing::error!(%thread, "panicked at {place}: {message}{trace}");
-        if !CONTAINED.get() && !panics::is_contained() {
+        if !IN_CONTAINED_TASK.get() && !panics::is_contained() {
             supervisor.fail(format!("a task panicked at {place}: {message}"));
         }
     }));
@@ -280,11 +280,11 @@ mod tests {
 
     #[test]
     fn a_thread_is_marked_only_while_somebody_deals_with_its_panics() {
-        assert!(!CONTAINED.get());
-        assert!(within(|| CONTAINED.get()));
-        assert!(!CONTAINED.get());
+        assert!(!IN_CONTAINED_TASK.get());
+        assert!(within(|| IN_CONTAINED_TASK.get()));
+        assert!(!IN_CONTAINED_TASK.get());
         let panicked = catch_now("work", || within(|| panic!("broken")));
         assert!(panicked.is_err_and(|panicked| panicked.message == "broken"));
-        assert!(!CONTAINED.get(), "a panic resets the mark");
+        assert!(!IN_CONTAINED_TASK.get(), "a panic resets the mark");
     }
 }

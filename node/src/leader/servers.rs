@@ -14,8 +14,8 @@ use quorate_storage::record::{CheckStatus, NodeKind, SERF_HEALTH, SERVER_SERVICE
 use super::Leader;
 use crate::agent;
 use crate::host::address::HostPort;
+use crate::raft::boot::Noted;
 use crate::raft::learners::SilentLearners;
-use crate::raft::starting::Noted;
 
 /// A server that has not answered for this long is critical in the catalogue.
 const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ impl Leader {
             self.membership.complete_change().await;
             self.membership.follow_addresses().await;
             self.membership.forget_learners(&mut silent).await;
-            self.membership.note_held(&mut noted).await;
+            self.membership.note_log_ends(&mut noted).await;
             self.context.clock.sleep(SERVERS_EVERY).await;
         }
     }

@@ -10,14 +10,14 @@ use quorate_storage::Effects;
 use quorate_storage::machine::{Observer, Published};
 use tokio::sync::watch;
 
-use crate::raft::lives::Lives;
+use crate::raft::processes::Processes;
 use crate::raft::propose::Proposer;
 use crate::watch::Watches;
 
 /// Passes on what was applied.
 #[derive(Debug)]
 pub struct ApplyObserver {
-    lives: Arc<Lives>,
+    processes: Arc<Processes>,
     proposer: Arc<Proposer>,
     watches: Arc<Watches>,
     applied: watch::Sender<u64>,
@@ -26,8 +26,8 @@ pub struct ApplyObserver {
 impl ApplyObserver {
     /// An observer that answers the clients of this proposer and wakes these watches.
     #[must_use]
-    pub fn new(lives: Arc<Lives>, proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
-        Self { lives, proposer, watches, applied: watch::Sender::new(0) }
+    pub fn new(processes: Arc<Processes>, proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
+        Self { processes, proposer, watches, applied: watch::Sender::new(0) }
     }
 
     /// The index of the last applied log entry.
@@ -39,7 +39,7 @@ impl ApplyObserver {
     /// Takes note of what a restarted node recovered from its snapshot. Without it, a node that finds
     /// nothing behind its snapshot would hold every read until the next write.
     pub fn recovered(&self, published: &Published) {
-        self.lives.observe(published);
+        self.processes.observe(published);
         self.advance(published);
     }
 
@@ -52,17 +52,17 @@ impl ApplyObserver {
 
 impl Observer for ApplyObserver {
     fn applied(&self, published: &Arc<Published>, effects: Effects) {
-        self.lives.observe(published);
+        self.processes.observe(published);
         self.proposer.applied(effects.outcomes);
-        self.proposer.used(published.state.used_numbers(self.lives.id()));
+        self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.advance(published);
         self.watches.touch(effects.touched);
     }
 
     fn installed(&self, published: &Arc<Published>) {
-        self.lives.observe(published);
+        self.processes.observe(published);
         self.proposer.installed(&published.state);
-        self.proposer.used(published.state.used_numbers(self.lives.id()));
+        self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.advance(published);
         self.watches.touch_everything();
     }

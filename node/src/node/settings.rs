@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::raft::{Life, NodeId};
+use quorate_storage::raft::{BootId, NodeId};
 use quorate_storage::snapshot::SnapshotStore;
 
 use crate::checks::CheckOutput;
@@ -48,7 +48,7 @@ pub struct NodeSettings {
     /// Whether nothing was said of other servers, so that a cluster of one may be a mistake.
     pub is_alone_by_default: bool,
     /// This boot: random bytes.
-    pub life: Life,
+    pub boot: BootId,
 }
 
 /// What a server tells the others of its addresses.

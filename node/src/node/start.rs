@@ -23,11 +23,11 @@ use crate::raft::failure_detector::FailureDetector;
 use crate::raft::identity::Identity;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::{self, LeaderContact, Leadership};
-use crate::raft::lives::Lives;
 use crate::raft::membership::Membership;
 use crate::raft::network::NetworkFactory;
+use crate::raft::processes::Processes;
 use crate::raft::propose::Proposer;
-use crate::raft::protocol::{Boot, Introduction};
+use crate::raft::protocol::{DiskState, ServerInfo};
 use crate::raft::read::Barrier;
 use crate::raft::service::Service;
 use crate::raft::warnings::Warnings;
@@ -53,7 +53,7 @@ impl Node {
         let context = Context {
             id: settings.id,
             identity,
-            lives: Arc::new(Lives::new(settings.id, settings.life, &peer, clock.clone())),
+            processes: Arc::new(Processes::new(settings.id, settings.boot, &peer, clock.clone())),
             clock,
             transport,
             hold_timeout: settings.hold_timeout,
@@ -62,21 +62,21 @@ impl Node {
         let watches = Arc::new(Watches::default());
         let proposer = Arc::new(Proposer::new(context.clone()));
         let observer = Arc::new(ApplyObserver::new(
-            Arc::clone(&context.lives),
+            Arc::clone(&context.processes),
             Arc::clone(&proposer),
             Arc::clone(&watches),
         ));
         let applied = observer.applied_index();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
-        context.lives.follow(state.clone());
+        context.processes.follow(state.clone());
         observer.recovered(&state.load());
-        let mut boot = on_disk(&mut log, &state.load()).await?;
-        boot.counted = context.identity.boots();
+        let mut disk = on_disk(&mut log, &state.load()).await?;
+        disk.boots = context.identity.boots();
         let network = NetworkFactory::new(context.clone());
         let raft = start_raft(&context, network, settings.log_limits, log, machine).await?;
-        boot.member_since = member_since(&raft, settings.id).await?;
+        disk.member_since = member_since(&raft, settings.id).await?;
         let datacenter = settings.datacenter.clone();
-        let introduction = Introduction { id: settings.id, peer, boot, datacenter };
+        let info = ServerInfo { id: settings.id, peer, disk, datacenter };
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
         let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
@@ -90,7 +90,7 @@ impl Node {
                 &raft,
                 &intake,
                 &leadership,
-                introduction,
+                info,
             )),
             failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
             intake,
@@ -194,12 +194,12 @@ fn membership(
     raft: &Raft,
     intake: &Arc<Intake>,
     leadership: &watch::Receiver<Leadership>,
-    introduction: Introduction,
+    info: ServerInfo,
 ) -> Membership {
     Membership {
         state,
-        acknowledged: context.lives.acknowledged.clone(),
-        introduction,
+        acknowledged: context.processes.acknowledged.clone(),
+        info,
         context: context.clone(),
         raft: raft.clone(),
         intake: Arc::clone(intake),
@@ -214,7 +214,7 @@ fn membership(
 }
 
 /// What log and snapshot hold, before consensus begins to change it.
-async fn on_disk<L>(log: &mut L, recovered: &Published) -> io::Result<Boot>
+async fn on_disk<L>(log: &mut L, recovered: &Published) -> io::Result<DiskState>
 where
     L: RaftLogStorage<TypeConfig>,
 {
@@ -228,10 +228,10 @@ where
              with everything that its log holds"
         )));
     }
-    Ok(Boot {
+    Ok(DiskState {
         last: end_of_log.max(recovered.last_applied).map(Into::into),
         term,
-        ..Boot::default()
+        ..DiskState::default()
     })
 }
 

@@ -13,7 +13,7 @@ use quorate_storage::raft::{LogId, NodeId};
 use quorate_storage::recovery::{Recovered, Report, Survivor};
 use uuid::Uuid;
 
-use crate::raft::protocol::Boot;
+use crate::raft::protocol::DiskState;
 
 /// Flags of `quorate recover`.
 #[derive(Debug, Clone, Args)]
@@ -97,15 +97,15 @@ fn what_was_lost(report: &Report, all: &[Report]) -> Option<String> {
     if report.has_impossible_term() {
         return Some("it holds a term that no election reaches, and does not start".to_owned());
     }
-    let boot = Boot {
+    let disk = DiskState {
         last: report.last.map(Into::into),
         term: report.vote.map_or(0, |vote| vote.leader_id().term),
-        ..Boot::default()
+        ..DiskState::default()
     };
     all.iter().filter(|other| other.cluster == report.cluster).find_map(|other| {
-        let held = other.held.get(&report.node).filter(|held| held.store == report.store)?;
-        let (upto, term) = held.upto?;
-        let lacks = boot.lacks(upto, term)?;
+        let known = other.log_ends.get(&report.node).filter(|known| known.store == report.store)?;
+        let (upto, term) = known.upto?;
+        let lacks = disk.lacks(upto, term)?;
         Some(format!("it was set back: {lacks}, as server {} knows", other.node))
     })
 }

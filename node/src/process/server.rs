@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use nix::sys::stat::{Mode, umask};
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
-use quorate_storage::raft::Life;
+use quorate_storage::raft::BootId;
 use quorate_storage::snapshot::FileSnapshots;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -249,6 +249,6 @@ fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {
         check_output,
         remarks: config.remarks.clone(),
         is_alone_by_default: config.is_alone_by_default,
-        life: Life(Uuid::new_v4().into_bytes()),
+        boot: BootId(Uuid::new_v4().into_bytes()),
     }
 }

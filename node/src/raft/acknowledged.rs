@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
-use quorate_storage::raft::{Life, LogId, NodeId, Position, TypeConfig, Vote};
+use quorate_storage::raft::{BootId, LogId, NodeId, Position, TypeConfig, Vote};
 
-use super::protocol::Boot;
+use super::protocol::DiskState;
 
 /// Shared by the ways to all members; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +21,8 @@ pub struct Acknowledged(Arc<Mutex<BTreeMap<NodeId, Mark>>>);
 #[derive(Debug)]
 struct Mark {
     vote: Vote,
-    /// What each of its lives has acknowledged; `None`: one that was not known.
-    entries: BTreeMap<Option<Life>, LogId>,
+    /// What each of its boots has acknowledged. `None` is a boot that was not known.
+    entries: BTreeMap<Option<BootId>, LogId>,
     is_reported: bool,
 }
 
@@ -43,12 +43,12 @@ impl Sent {
 }
 
 impl Acknowledged {
-    /// Notes an answer of `member` in one of its lives. Fails if it shows that the member has lost what it acknowledged, with a
+    /// Notes an answer of one boot of `member`. Fails if it shows that the member has lost what it acknowledged, with a
     /// sentence about it.
     pub(super) fn note(
         &self,
         member: NodeId,
-        life: Option<Life>,
+        boot: Option<BootId>,
         sent: Sent,
         answer: &AppendEntriesResponse<TypeConfig>,
     ) -> Result<(), String> {
@@ -59,8 +59,8 @@ impl Acknowledged {
             *mark = fresh();
         }
         match answer {
-            AppendEntriesResponse::Success => mark.raise(life, sent.last),
-            AppendEntriesResponse::PartialSuccess(upto) => mark.raise(life, *upto),
+            AppendEntriesResponse::Success => mark.raise(boot, sent.last),
+            AppendEntriesResponse::PartialSuccess(upto) => mark.raise(boot, *upto),
             AppendEntriesResponse::HigherVote(_) => {}
             AppendEntriesResponse::Conflict => return mark.conflict(member, sent),
         }
@@ -78,32 +78,32 @@ impl Acknowledged {
         marks.get(&member).is_some_and(|mark| mark.is_reported && mark.vote.leader_id.term == term)
     }
 
-    /// What earlier lives of `member` have acknowledged to the leader of this term, and the server that
+    /// What earlier boots of `member` have acknowledged to the leader of this term, and the server that
     /// comes back does not have, in words.
     pub(super) fn lacks(
         &self,
         member: NodeId,
-        life: Life,
+        boot: BootId,
         term: u64,
-        boot: &Boot,
+        disk: &DiskState,
     ) -> Option<String> {
         let mut marks = self.marks();
         let mark = marks.get_mut(&member).filter(|mark| mark.vote.leader_id.term == term)?;
         // What a process acknowledged that was not known may have been this one's.
-        let is_earlier = |other: &Option<Life>| other.is_some_and(|other| other != life);
+        let is_earlier = |other: &Option<BootId>| other.is_some_and(|other| other != boot);
         let earlier = mark.entries.iter().filter(|(other, _)| is_earlier(other));
         let entry = earlier.map(|(_, entry)| *entry).max()?;
-        let lacks = boot.lacks(entry.into(), term)?;
+        let lacks = disk.lacks(entry.into(), term)?;
         mark.report(member, entry.index);
         Some(lacks)
     }
 
     /// What each process has acknowledged to the leader of this term.
-    pub(super) fn all(&self, term: u64) -> Vec<(NodeId, Life, LogId)> {
+    pub(super) fn all(&self, term: u64) -> Vec<(NodeId, BootId, LogId)> {
         let marks = self.marks();
         let marks = marks.iter().filter(|(_, mark)| mark.vote.leader_id.term == term);
         let known = marks.flat_map(|(id, mark)| {
-            mark.entries.iter().filter_map(|(life, entry)| Some((*id, (*life)?, *entry)))
+            mark.entries.iter().filter_map(|(boot, entry)| Some((*id, (*boot)?, *entry)))
         });
         known.collect()
     }
@@ -114,7 +114,7 @@ impl Acknowledged {
     }
 }
 
-impl Boot {
+impl DiskState {
     /// What a server that had acknowledged all this does not have any more, in words.
     pub(crate) fn lacks(&self, held: Position, term: u64) -> Option<String> {
         if self.last < Some(held) {
@@ -129,9 +129,9 @@ impl Boot {
 }
 
 impl Mark {
-    fn raise(&mut self, life: Option<Life>, upto: Option<LogId>) {
+    fn raise(&mut self, boot: Option<BootId>, upto: Option<LogId>) {
         if let Some(upto) = upto {
-            let entry = self.entries.entry(life).or_insert(upto);
+            let entry = self.entries.entry(boot).or_insert(upto);
             *entry = upto.max(*entry);
         }
     }
@@ -182,8 +182,8 @@ mod tests {
         })
     }
 
-    const OLD: Option<Life> = Some(Life([1; 16]));
-    const NEW: Life = Life([2; 16]);
+    const OLD: Option<BootId> = Some(BootId([1; 16]));
+    const NEW: BootId = BootId([2; 16]);
 
     const SUCCESS: AppendEntriesResponse<TypeConfig> = AppendEntriesResponse::Success;
     const CONFLICT: AppendEntriesResponse<TypeConfig> = AppendEntriesResponse::Conflict;
@@ -235,24 +235,25 @@ mod tests {
         acknowledged.note(2, OLD, sent(5, 5, 6), &CONFLICT).unwrap();
     }
 
-    fn boot(term: u64, last: u64) -> Boot {
-        Boot { last: Some(Position { term, index: last }), term, ..Boot::default() }
+    fn disk(term: u64, last: u64) -> DiskState {
+        DiskState { last: Some(Position { term, index: last }), term, ..DiskState::default() }
     }
 
     #[test]
     fn a_server_that_comes_back_with_less_than_an_earlier_life_acknowledged_is_told() {
         let acknowledged = Acknowledged::default();
         acknowledged.note(2, OLD, sent(3, 0, 5), &SUCCESS).unwrap();
-        let lacks = acknowledged.lacks(2, NEW, 3, &boot(3, 4)).unwrap();
+        let lacks = acknowledged.lacks(2, NEW, 3, &disk(3, 4)).unwrap();
         assert_eq!(lacks, "it held entry 5 of term 3, and its log ends at entry 4 of term 3");
-        let lacks = acknowledged.lacks(2, NEW, 3, &Boot { term: 3, ..Boot::default() }).unwrap();
+        let lacks =
+            acknowledged.lacks(2, NEW, 3, &DiskState { term: 3, ..DiskState::default() }).unwrap();
         assert_eq!(lacks, "it held entry 5 of term 3, and its log is empty");
-        let older = Boot { term: 2, ..boot(3, 5) };
+        let older = DiskState { term: 2, ..disk(3, 5) };
         let lacks = acknowledged.lacks(2, NEW, 3, &older).unwrap();
         assert_eq!(lacks, "it had voted in term 3, and its last vote is of term 2");
-        assert_eq!(acknowledged.lacks(2, NEW, 3, &boot(3, 5)), None);
-        assert_eq!(acknowledged.lacks(2, NEW, 4, &boot(3, 4)), None, "another leadership");
-        assert_eq!(acknowledged.lacks(1, NEW, 3, &boot(3, 4)), None, "another server");
+        assert_eq!(acknowledged.lacks(2, NEW, 3, &disk(3, 5)), None);
+        assert_eq!(acknowledged.lacks(2, NEW, 4, &disk(3, 4)), None, "another leadership");
+        assert_eq!(acknowledged.lacks(1, NEW, 3, &disk(3, 4)), None, "another server");
     }
 
     #[test]
@@ -260,7 +261,7 @@ mod tests {
         let acknowledged = Acknowledged::default();
         acknowledged.note(2, OLD, sent(3, 0, 5), &SUCCESS).unwrap();
         acknowledged.note(2, Some(NEW), sent(3, 5, 9), &SUCCESS).unwrap();
-        assert_eq!(acknowledged.lacks(2, NEW, 3, &boot(3, 5)), None);
-        assert!(acknowledged.lacks(2, Life([3; 16]), 3, &boot(3, 8)).is_some());
+        assert_eq!(acknowledged.lacks(2, NEW, 3, &disk(3, 5)), None);
+        assert!(acknowledged.lacks(2, BootId([3; 16]), 3, &disk(3, 8)).is_some());
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use quorate_storage::raft::{NodeId, Peer};
 
-use super::lives::Lives;
-use super::protocol::{Envelope, Request, Response, Sender};
+use super::processes::Processes;
+use super::protocol::{Envelope, ProcessIdentity, Request, Response};
 use super::transport::{Purpose, Transport, TransportError};
 use super::warnings::{Warnings, refusal_text};
 use crate::host::clock::Clock;
@@ -26,21 +26,21 @@ pub struct Context {
     /// How long requests are held while there is no leader.
     pub hold_timeout: Duration,
     /// Which processes speak for which servers, and where they are.
-    pub lives: Arc<Lives>,
+    pub processes: Arc<Processes>,
     /// What the operator has to mend.
     pub warnings: Arc<Warnings>,
 }
 
 impl Context {
-    /// Where a member listens: where its newest life said, else where the membership says.
+    /// Where a member listens: the address that its newest boot gave, else where the membership says.
     #[must_use]
     pub fn address_of(&self, member: NodeId, peer: &Peer) -> String {
-        let current = self.lives.current(member, &peer.store_id);
+        let current = self.processes.current(member, &peer.store_id);
         current.map_or_else(|| peer.rpc_addr.clone(), |process| process.rpc_addr)
     }
 
     /// Asks a member, at the newest address that is known of it. The request names the member's id,
-    /// store and life, so that nobody else answers it.
+    /// store and boot, so that nobody else answers it.
     ///
     /// # Errors
     /// See [`TransportError`].
@@ -52,7 +52,7 @@ impl Context {
         request: Request,
         timeout: Duration,
     ) -> Result<Response, TransportError> {
-        let current = self.lives.current(member, &peer.store_id);
+        let current = self.processes.current(member, &peer.store_id);
         self.call_process(member, peer, current.as_ref(), purpose, request, timeout).await
     }
 
@@ -61,7 +61,7 @@ impl Context {
         &self,
         member: NodeId,
         peer: &Peer,
-        process: Option<&Sender>,
+        process: Option<&ProcessIdentity>,
         purpose: Purpose,
         request: Request,
         timeout: Duration,
@@ -72,8 +72,8 @@ impl Context {
             to: Some(member),
             store: Some(peer.store_id.clone()),
             request,
-            sender: self.lives.sender(),
-            addressee: process.map(|process| process.life),
+            sender: self.processes.sender(),
+            addressee: process.map(|process| process.boot),
         };
         let address = process.map_or(&peer.rpc_addr, |process| &process.rpc_addr);
         let answer = self.transport.call(address, purpose, envelope, timeout).await;
@@ -100,13 +100,13 @@ impl Context {
             to: None,
             store: None,
             request,
-            sender: self.lives.sender(),
+            sender: self.processes.sender(),
             addressee: None,
         };
         let answer = self.transport.call(address, Purpose::Control, envelope, timeout).await;
         self.explain_refusal(&answer, None, address);
         if let Ok(Response::Refused(refusal)) = &answer {
-            self.lives.told(refusal);
+            self.processes.told(refusal);
         }
         answer
     }

@@ -27,7 +27,7 @@ impl Membership {
     /// `NotLeader`; `Unknown` if the heir is no voter; `Interrupted` if nobody took over in time.
     pub async fn hand_over_here(&self, to: Option<NodeId>) -> Result<(), ChangeRefusal> {
         self.must_lead()?;
-        let own = self.introduction.id;
+        let own = self.info.id;
         if to.is_some_and(|to| !self.voters().contains(&to)) {
             return Err(ChangeRefusal::Unknown);
         }
@@ -55,7 +55,7 @@ impl Membership {
         let leader = self.leadership.borrow().leader.clone();
         let answer = match leader {
             None => Err(ChangeRefusal::NotLeader(None)),
-            Some((id, _)) if id == self.introduction.id => self.hand_over_here(to).await,
+            Some((id, _)) if id == self.info.id => self.hand_over_here(to).await,
             Some((id, peer)) => {
                 let request = Request::HandOver(to);
                 match self.context.call(id, &peer, Purpose::Control, request, ANSWER_TIMEOUT).await
@@ -79,7 +79,7 @@ impl Membership {
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
         let others = replication.iter().filter(|(id, _)| voters.contains(id));
-        let others = others.filter(|(id, _)| **id != self.introduction.id);
+        let others = others.filter(|(id, _)| **id != self.info.id);
         others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
     }
 
@@ -91,7 +91,7 @@ impl Membership {
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
         let acked = metrics.heartbeat.as_ref();
-        let (own, term) = (self.introduction.id, metrics.current_term);
+        let (own, term) = (self.info.id, metrics.current_term);
         let members = replication.iter().map(|(id, matched)| {
             let acked = acked.and_then(|acked| acked.get(id)?.as_ref());
             let silence = acked.map(|acked| acked.elapsed()).filter(|_| *id != own);
@@ -115,7 +115,7 @@ impl Membership {
     /// The same, asked of whoever leads.
     pub async fn progress(&self) -> Option<BTreeMap<NodeId, Progress>> {
         let (id, peer) = self.leadership.borrow().leader.clone()?;
-        if id == self.introduction.id {
+        if id == self.info.id {
             return self.progress_here();
         }
         let call =

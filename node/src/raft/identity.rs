@@ -7,7 +7,7 @@ use std::io;
 pub trait Identity: Debug + Send + Sync + 'static {
     /// Random id of the data directory, made with it.
     fn store_id(&self) -> String;
-    /// How often the data directory was opened. It names no life: a copy of the directory counts on
+    /// How often the data directory was opened. It does not identify a boot: a copy of the directory counts on
     /// its own.
     fn boots(&self) -> u64;
     /// The cluster it belongs to, once it does.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
-use quorate_storage::raft::{Life, NodeId};
+use quorate_storage::raft::{BootId, NodeId};
 
 use super::membership::Membership;
 use super::protocol::ChangeRefusal;
@@ -38,8 +38,8 @@ const LEARNERS_MAX: usize = 16;
 struct Steadiness {
     /// When it was heard last, or when the wait began.
     heard: Moment,
-    /// Since when it has answered without a break, and which of its lives.
-    since: Option<(Moment, Option<Life>)>,
+    /// Since when it has answered without a break, and which of its boots.
+    since: Option<(Moment, Option<BootId>)>,
 }
 
 impl Steadiness {
@@ -48,17 +48,17 @@ impl Steadiness {
     }
 
     /// Takes note of how long the learner has been silent; whether it has been steady for long enough.
-    fn note(&mut self, now: Moment, silence: Option<Duration>, life: Option<Life>) -> bool {
+    fn note(&mut self, now: Moment, silence: Option<Duration>, boot: Option<BootId>) -> bool {
         if silence.is_none_or(|silence| silence >= BREAK) {
             self.since = None;
             return false;
         }
         self.heard = now;
         let since = match self.since {
-            Some((since, known)) if known == life => since,
+            Some((since, known)) if known == boot => since,
             Some(_) | None => now,
         };
-        self.since = Some((since, life));
+        self.since = Some((since, boot));
         now.since(since) >= STEADY_FOR
     }
 
@@ -98,9 +98,10 @@ impl Membership {
                     "it was removed while it was joining".to_owned(),
                 ));
             };
-            let life = self.context.lives.current(id, &peer.store_id).map(|process| process.life);
+            let boot =
+                self.context.processes.current(id, &peer.store_id).map(|process| process.boot);
             let now = clock.now();
-            let is_steady = steadiness.note(now, self.silence_of(id), life);
+            let is_steady = steadiness.note(now, self.silence_of(id), boot);
             if is_steady && self.has_caught_up(id) {
                 return Ok(());
             }
@@ -168,7 +169,7 @@ mod tests {
 
     const SOON: Option<Duration> = Some(Duration::from_millis(60));
     const LONG: Option<Duration> = Some(BREAK);
-    const LIFE: Option<Life> = Some(Life([1; 16]));
+    const BOOT: Option<BootId> = Some(BootId([1; 16]));
 
     async fn after(clock: &Clock, span: Duration) -> Moment {
         tokio::time::advance(span).await;
@@ -179,15 +180,15 @@ mod tests {
     async fn a_learner_is_steady_once_it_has_answered_long_enough_without_a_break() {
         let clock = Clock::monotonic();
         let mut steadiness = Steadiness::begin(clock.now());
-        assert!(!steadiness.note(clock.now(), None, LIFE), "it never answered");
-        assert!(!steadiness.note(clock.now(), SOON, LIFE));
+        assert!(!steadiness.note(clock.now(), None, BOOT), "it never answered");
+        assert!(!steadiness.note(clock.now(), SOON, BOOT));
         let almost = after(&clock, STEADY_FOR - Duration::from_millis(1)).await;
-        assert!(!steadiness.note(almost, SOON, LIFE));
-        assert!(!steadiness.note(almost, LONG, LIFE), "a break");
-        assert!(!steadiness.note(after(&clock, BREAK).await, SOON, LIFE), "from the beginning");
-        assert!(steadiness.note(after(&clock, STEADY_FOR).await, SOON, LIFE));
-        let restarted = Some(Life([2; 16]));
-        assert!(!steadiness.note(clock.now(), SOON, restarted), "another life");
+        assert!(!steadiness.note(almost, SOON, BOOT));
+        assert!(!steadiness.note(almost, LONG, BOOT), "a break");
+        assert!(!steadiness.note(after(&clock, BREAK).await, SOON, BOOT), "from the beginning");
+        assert!(steadiness.note(after(&clock, STEADY_FOR).await, SOON, BOOT));
+        let restarted = Some(BootId([2; 16]));
+        assert!(!steadiness.note(clock.now(), SOON, restarted), "another boot");
         assert!(steadiness.note(after(&clock, STEADY_FOR).await, SOON, restarted));
     }
 
@@ -195,9 +196,9 @@ mod tests {
     async fn a_learner_that_stops_answering_is_not_waited_for() {
         let clock = Clock::monotonic();
         let mut steadiness = Steadiness::begin(clock.now());
-        steadiness.note(after(&clock, BREAK).await, SOON, LIFE);
+        steadiness.note(after(&clock, BREAK).await, SOON, BOOT);
         let now = after(&clock, NOT_WAITED_FOR - Duration::from_millis(1)).await;
-        steadiness.note(now, LONG, LIFE);
+        steadiness.note(now, LONG, BOOT);
         assert!(!steadiness.is_given_up(now));
         assert!(steadiness.is_given_up(after(&clock, Duration::from_millis(1)).await));
     }

@@ -77,8 +77,7 @@ impl Membership {
         let progress = self.progress_here().unwrap_or_default();
         let answered = |id: &NodeId| {
             let silence_ms = progress.get(id).and_then(|member| member.silence_ms);
-            *id == self.introduction.id
-                || silence_ms.is_some_and(|ms| Duration::from_millis(ms) < span)
+            *id == self.info.id || silence_ms.is_some_and(|ms| Duration::from_millis(ms) < span)
         };
         voters.iter().copied().filter(answered).collect()
     }

@@ -23,7 +23,7 @@ use super::acknowledged::Acknowledged;
 use super::context::Context;
 use super::intake::Intake;
 use super::leadership::Leadership;
-use super::protocol::{ChangeRefusal, Greeting, Introduction, Request, Response};
+use super::protocol::{ChangeRefusal, Greeting, Request, Response, ServerInfo};
 use super::surroundings::Round;
 use super::transport::{Purpose, TransportError};
 use super::warnings::WARN_EVERY;
@@ -51,7 +51,7 @@ const ALONE: &str = "this server is a cluster of its own, because neither --join
 #[derive(Debug)]
 pub struct Membership {
     /// Who this node is.
-    pub introduction: Introduction,
+    pub info: ServerInfo,
     /// Its cluster, its time, its way to others.
     pub context: Context,
     /// Consensus.
@@ -92,12 +92,12 @@ pub enum StartError {
 impl Membership {
     /// Answers who this node is and what it knows of the cluster.
     #[must_use]
-    pub fn greet(&self, visitor: &Introduction) -> Greeting {
-        if let Some(clash) = Round::clash(&self.introduction, visitor) {
+    pub fn greet(&self, visitor: &ServerInfo) -> Greeting {
+        if let Some(clash) = Round::clash(&self.info, visitor) {
             self.context.warnings.warn(&clash);
         }
         let members = self.members();
-        if let Some(known) = members.get(&visitor.id).filter(|_| visitor.id != self.introduction.id)
+        if let Some(known) = members.get(&visitor.id).filter(|_| visitor.id != self.info.id)
             && is_another_store(known, &visitor.peer)
         {
             self.context.warnings.warn(&format!(
@@ -107,12 +107,12 @@ impl Membership {
             ));
         }
         Greeting {
-            introduction: self.introduction.clone(),
+            info: self.info.clone(),
             cluster: self.context.identity.cluster_id(),
             bootstrap_expect: self.bootstrap_expect,
             members,
             leader: self.leadership.borrow().leader.as_ref().map(|(id, _)| *id),
-            sender: self.context.lives.sender(),
+            sender: self.context.processes.sender(),
         }
     }
 
@@ -154,16 +154,16 @@ impl Membership {
         let mut told = false;
         loop {
             let membership = self.in_force().await?;
-            // An entry from a leader, or a membership from an earlier life. A learner is a server
+            // An entry from a leader, or a membership from before a restart. A learner is a server
             // whose joining was cut short, by the death of its leader perhaps: it asks again.
-            if membership.voter_ids().any(|id| id == self.introduction.id) {
+            if membership.voter_ids().any(|id| id == self.info.id) {
                 return Ok(());
             }
             let round = self.greet_everybody().await;
-            self.context.lives.clear();
+            self.context.processes.clear();
             self.refuse_lost_disk(&round.greetings).await?;
             let member = round.greetings.iter().find(|greeting| !greeting.members.is_empty());
-            let obstacle = round.obstacle(&self.introduction, self.bootstrap_expect);
+            let obstacle = round.obstacle(&self.info, self.bootstrap_expect);
             if let Some(member) = member {
                 self.ask_to_join(member).await?;
             } else if let Some(obstacle) = obstacle {
@@ -199,10 +199,10 @@ impl Membership {
     }
 
     pub(super) async fn greet_everybody_within(&self, timeout: Duration) -> Round {
-        // Who is known from the flags, and from a membership of an earlier life.
+        // Who is known from the flags, and from a membership of an earlier boot.
         let mut addresses: BTreeSet<String> = self.join.iter().cloned().collect();
         for (id, peer) in self.members() {
-            let current = self.context.lives.current(id, &peer.store_id);
+            let current = self.context.processes.current(id, &peer.store_id);
             addresses.extend(current.map(|contact| contact.rpc_addr));
             addresses.insert(peer.rpc_addr);
         }
@@ -210,12 +210,12 @@ impl Membership {
     }
 
     async fn greet_at(&self, mut addresses: BTreeSet<String>, timeout: Duration) -> Round {
-        addresses.remove(&self.introduction.peer.rpc_addr);
+        addresses.remove(&self.info.peer.rpc_addr);
         let greetings = addresses.iter().map(|address| self.hello(address, timeout));
         let answers = futures_util::future::join_all(greetings).await;
         let mut round = Round::default();
         for (address, answer) in addresses.iter().zip(answers) {
-            round.add(&self.introduction, address, answer);
+            round.add(&self.info, address, answer);
         }
         round
     }
@@ -226,7 +226,7 @@ impl Membership {
         let warnings = &self.context.warnings;
         loop {
             self.remarks.iter().for_each(|remark| warnings.warn(remark));
-            let (own, members) = (&self.introduction, self.members());
+            let (own, members) = (&self.info, self.members());
             if let Some(known) = members.get(&own.id) {
                 if self.is_alone_by_default && members.len() == 1 {
                     warnings.warn(ALONE);
@@ -246,13 +246,13 @@ impl Membership {
 
     /// The greeting of whoever listens at `address`, or why there is none.
     async fn hello(&self, address: &str, timeout: Duration) -> Result<Greeting, String> {
-        let request = Request::Hello(self.introduction.clone());
+        let request = Request::Hello(self.info.clone());
         match self.context.call_address(address, request, timeout).await {
             Ok(Response::Hello(greeting)) => {
-                let Greeting { introduction, sender, .. } = &*greeting;
-                if introduction.id != self.introduction.id {
+                let Greeting { info, sender, .. } = &*greeting;
+                if info.id != self.info.id {
                     // Learns where it is, too.
-                    let admitted = self.context.admit_life(introduction.id, sender, false).await;
+                    let admitted = self.context.admit_process(info.id, sender, false).await;
                     admitted.map_err(|refusal| refusal.to_string())?;
                 }
                 Ok(*greeting)
@@ -266,7 +266,7 @@ impl Membership {
     /// A server whose id the cluster knows with another store has lost its disk. It must not vote
     /// under its old id: what it promised is gone.
     async fn refuse_lost_disk(&self, greetings: &[Greeting]) -> Result<(), ChangeRefusal> {
-        let ours = &self.introduction;
+        let ours = &self.info;
         let mut known = greetings.iter().filter_map(|greeting| greeting.members.get(&ours.id));
         match known.find(|peer| is_another_store(peer, &ours.peer)) {
             Some(peer) => Err(self.id_taken(ours.id, peer).await),
@@ -282,8 +282,7 @@ impl Membership {
         let everybody = greetings.len() + 1 == self.bootstrap_expect;
         let unattached = membership.nodes().next().is_none()
             && greetings.iter().all(|greeting| greeting.cluster.is_none());
-        let lowest =
-            greetings.iter().all(|greeting| greeting.introduction.id > self.introduction.id);
+        let lowest = greetings.iter().all(|greeting| greeting.info.id > self.info.id);
         (alone || everybody) && unattached && lowest
     }
 
@@ -292,19 +291,17 @@ impl Membership {
         let identity = &self.context.identity;
         let cluster = identity.cluster_id().unwrap_or_else(|| self.fresh_cluster_id.clone());
         identity.adopt_cluster(&cluster).map_err(|error| failed(&error))?;
-        let everybody = greetings.iter().map(|greeting| &greeting.introduction);
-        let members: BTreeMap<NodeId, Peer> = everybody
-            .chain([&self.introduction])
-            .map(|member| (member.id, member.peer.clone()))
-            .collect();
+        let everybody = greetings.iter().map(|greeting| &greeting.info);
+        let members: BTreeMap<NodeId, Peer> =
+            everybody.chain([&self.info]).map(|member| (member.id, member.peer.clone())).collect();
         tracing::info!(%cluster, members = members.len(), "founding the cluster");
         self.raft.initialize(members).await.map_err(|error| failed(&error))
     }
 
     async fn ask_to_join(&self, member: &Greeting) -> Result<(), StartError> {
         let leader = member.leader.and_then(|leader| member.members.get(&leader));
-        let address = leader.unwrap_or(&member.introduction.peer).rpc_addr.clone();
-        let request = Request::Join(self.introduction.clone());
+        let address = leader.unwrap_or(&member.info.peer).rpc_addr.clone();
+        let request = Request::Join(self.info.clone());
         let warnings = &self.context.warnings;
         warnings.inform(&format!("asking to join the cluster, at {address}"));
         match self.context.call_address(&address, request, CHANGE_TIMEOUT).await {
@@ -333,7 +330,7 @@ impl Membership {
     ///
     /// # Errors
     /// See [`ChangeRefusal`].
-    pub async fn admit(&self, newcomer: Introduction) -> Result<(), ChangeRefusal> {
+    pub async fn admit(&self, newcomer: ServerInfo) -> Result<(), ChangeRefusal> {
         self.must_lead()?;
         self.may_join(&newcomer).await.inspect_err(|refusal| {
             self.context.warnings.warn(&format!(
@@ -375,7 +372,7 @@ impl Membership {
     }
 
     /// Whether a server may become a member, or is one.
-    async fn may_join(&self, newcomer: &Introduction) -> Result<(), ChangeRefusal> {
+    async fn may_join(&self, newcomer: &ServerInfo) -> Result<(), ChangeRefusal> {
         let members = self.members();
         if let Some(known) = members.get(&newcomer.id)
             && is_another_store(known, &newcomer.peer)
@@ -393,9 +390,9 @@ impl Membership {
         if let Some((owner, _)) = owner {
             return Err(ChangeRefusal::NameTaken { name: name.clone(), owner: *owner });
         }
-        if newcomer.datacenter != self.introduction.datacenter {
+        if newcomer.datacenter != self.info.datacenter {
             return Err(ChangeRefusal::OtherDatacenter {
-                ours: self.introduction.datacenter.clone(),
+                ours: self.info.datacenter.clone(),
                 theirs: newcomer.datacenter.clone(),
             });
         }
@@ -417,14 +414,12 @@ impl Membership {
 
     /// A server that nobody reaches at the address that it gave would be a member that never answers: so it
     /// is asked there who it is, before it is anything.
-    async fn dial_back(&self, newcomer: &Introduction) -> Result<(), ChangeRefusal> {
-        let Introduction { id, peer, .. } = newcomer;
-        let request = Request::Hello(self.introduction.clone());
+    async fn dial_back(&self, newcomer: &ServerInfo) -> Result<(), ChangeRefusal> {
+        let ServerInfo { id, peer, .. } = newcomer;
+        let request = Request::Hello(self.info.clone());
         let answer = self.context.call(*id, peer, Purpose::Control, request, HELLO_TIMEOUT).await;
         let why = match answer {
-            Ok(Response::Hello(greeting))
-                if greeting.introduction.peer.store_id == peer.store_id =>
-            {
+            Ok(Response::Hello(greeting)) if greeting.info.peer.store_id == peer.store_id => {
                 return Ok(());
             }
             Ok(Response::Refused(refusal)) => format!("was told: {refusal}"),
@@ -434,8 +429,8 @@ impl Membership {
         Err(ChangeRefusal::NotThere { id: *id, address: peer.rpc_addr.clone(), why })
     }
 
-    async fn add_learner(&self, newcomer: Introduction) -> Result<(), ChangeRefusal> {
-        let Introduction { id, peer, .. } = newcomer;
+    async fn add_learner(&self, newcomer: ServerInfo) -> Result<(), ChangeRefusal> {
+        let ServerInfo { id, peer, .. } = newcomer;
         let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
         match self.members().get(&id) {
             Some(known) if *known == peer => {}
@@ -539,7 +534,7 @@ impl Membership {
         let leader = self.leadership.borrow().leader.clone();
         match leader {
             None => Some(Err(ChangeRefusal::NotLeader(None))),
-            Some((leader, _)) if leader == self.introduction.id => Some(self.remove_here(id).await),
+            Some((leader, _)) if leader == self.info.id => Some(self.remove_here(id).await),
             Some((leader, peer)) => {
                 let (purpose, request) = (Purpose::Control, Request::Remove(id));
                 match self.context.call(leader, &peer, purpose, request, CHANGE_TIMEOUT).await {
@@ -555,7 +550,7 @@ impl Membership {
 
     pub(super) fn must_lead(&self) -> Result<(), ChangeRefusal> {
         let leadership = self.leadership.borrow();
-        if leadership.is_held_by(self.introduction.id) {
+        if leadership.is_held_by(self.info.id) {
             return Ok(());
         }
         Err(ChangeRefusal::NotLeader(leadership.leader.as_ref().map(|(_, peer)| peer.clone())))

@@ -17,7 +17,7 @@ use quorate_storage::snapshot::Snapshot;
 use super::acknowledged::Sent;
 use super::context::Context;
 use super::plausible;
-use super::protocol::{Request, Response, Sender, SnapshotHeader};
+use super::protocol::{ProcessIdentity, Request, Response, SnapshotHeader};
 use super::transport::{Purpose, TransportError};
 use super::{ELECTION_MS_MAX, SNAPSHOT_SEND_MS_MAX};
 
@@ -82,9 +82,9 @@ impl PeerNetwork {
         answer.map_err(rpc_error).and_then(unless_refused)
     }
 
-    /// Which life of the target is meant, as far as that is known, and where it listens.
-    fn current(&self) -> Option<Sender> {
-        self.context.lives.current(self.target, &self.peer.store_id)
+    /// Which boot of the target is meant, as far as that is known, and where it listens.
+    fn current(&self) -> Option<ProcessIdentity> {
+        self.context.processes.current(self.target, &self.peer.store_id)
     }
 
     /// An answer may tell of a later term, which openraft saves: it must be one that elections can have reached.
@@ -101,7 +101,7 @@ impl PeerNetwork {
     /// A server asks for votes once it has asked whether its identity is free.
     #[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
     fn may_ask_for_votes(&self) -> Result<(), RPCError<TypeConfig>> {
-        if self.context.lives.is_cleared() {
+        if self.context.processes.is_cleared() {
             return Ok(());
         }
         Err(RPCError::Unreachable(Unreachable::from_string("this server is starting")))
@@ -146,7 +146,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let sent = Sent::of(&rpc);
         let term = rpc.vote.leader_id.term;
         let process = self.current();
-        let life = process.as_ref().map(|process| process.life);
+        let boot = process.as_ref().map(|process| process.boot);
         let (context, purpose, request) = (&self.context, self.purpose, Request::Append(rpc));
         let answer = context
             .call_process(self.target, &self.peer, process.as_ref(), purpose, request, timeout)
@@ -156,8 +156,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
                 if let AppendEntriesResponse::HigherVote(vote) = &answer {
                     self.plausible(vote, term)?;
                 }
-                let acknowledged = &self.context.lives.acknowledged;
-                let noted = acknowledged.note(self.target, life, sent, &answer);
+                let acknowledged = &self.context.processes.acknowledged;
+                let noted = acknowledged.note(self.target, boot, sent, &answer);
                 noted.map_err(|lost| RPCError::Unreachable(Unreachable::from_string(lost)))?;
                 Ok(answer)
             }
@@ -212,8 +212,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             store: self.peer.store_id.clone(),
             vote,
             meta: snapshot.meta,
-            sender: self.context.lives.sender(),
-            addressee: current.as_ref().map(|contact| contact.life),
+            sender: self.context.processes.sender(),
+            addressee: current.as_ref().map(|contact| contact.boot),
         };
         let address = current.as_ref().map_or(&self.peer.rpc_addr, |contact| &contact.rpc_addr);
         let timeout = Duration::from_millis(SNAPSHOT_SEND_MS_MAX);

@@ -117,7 +117,7 @@ impl<'a> Plausible<'a> {
             | Request::Remove(_)
             | Request::HandOver(_)
             | Request::Progress
-            | Request::Start(_)
+            | Request::RecordBoot(_)
             | Request::WhoAreYou => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! A node's own commands, from the request that brought them to the answer.
 //!
 //! Every command gets a number `(node, incarnation, seq)` when it is first sent; the log has given the
-//! incarnation before ([`super::lives`]), and what comes earlier waits. It stays in this
+//! incarnation before ([`super::processes`]), and what comes earlier waits. It stays in this
 //! table until *this node* has applied an entry that holds its number; that is where its outcome comes
 //! from, so what a client was told it can read here, `?stale` included, and a lost reply costs
 //! nothing. When the leader changes, whatever is still open goes to the next leader under the same
@@ -158,7 +158,7 @@ impl Drop for Ticket<'_> {
 }
 
 impl Proposer {
-    /// A proposer for this life of this node.
+    /// A proposer for this boot of this node.
     #[must_use]
     pub fn new(context: Context) -> Self {
         Self { context, table: Mutex::default(), wake: Notify::new() }
@@ -223,7 +223,7 @@ impl Proposer {
     /// Answers the clients whose commands were applied. Called from the apply path: it costs a map
     /// operation for each of this node's own commands.
     pub fn applied(&self, outcomes: impl IntoIterator<Item = (CommandId, Outcome)>) {
-        let Some(incarnation) = self.context.lives.incarnation() else { return };
+        let Some(incarnation) = self.context.processes.incarnation() else { return };
         let mut table = self.table();
         for (id, outcome) in outcomes {
             if id.origin == self.context.id && id.incarnation == incarnation {
@@ -232,11 +232,11 @@ impl Proposer {
         }
     }
 
-    /// Takes note of how far the numbers of this life are used, as the log has it. They can be used further than
+    /// Takes note of how far the numbers of this boot are used, as the log has it. They can be used further than
     /// this node has come only if somebody else sent commands in its name; what follows must not be taken for
     /// answered then.
     pub fn used(&self, used: UsedNumbers) {
-        if self.context.lives.incarnation() != Some(used.incarnation) {
+        if self.context.processes.incarnation() != Some(used.incarnation) {
             return;
         }
         let mut table = self.table();
@@ -252,7 +252,7 @@ impl Proposer {
 
     /// Looks up the outcomes of open commands after a snapshot replaced the state.
     pub fn installed(&self, state: &State) {
-        let Some(incarnation) = self.context.lives.incarnation() else { return };
+        let Some(incarnation) = self.context.processes.incarnation() else { return };
         let mut table = self.table();
         let open: Vec<u64> = table.open.keys().copied().collect();
         for seq in open {
@@ -270,7 +270,7 @@ impl Proposer {
         mut leadership: watch::Receiver<Leadership>,
     ) {
         let mut current = leadership.borrow_and_update().clone();
-        let mut begun = self.context.lives.begun();
+        let mut begun = self.context.processes.begun();
         loop {
             while let Some(shipment) = self.next_shipment(&current) {
                 let (proposer, intake) = (Arc::clone(&self), Arc::clone(&intake));
@@ -282,7 +282,7 @@ impl Proposer {
             }
             tokio::select! {
                 () = self.wake.notified() => {}
-                // What was waiting for this life's incarnation can go.
+                // What was waiting for this boot's incarnation can go.
                 Ok(()) = begun.changed() => {}
                 changed = leadership.changed() => {
                     if changed.is_err() {
@@ -298,8 +298,8 @@ impl Proposer {
     /// The next batch, if there is a leader, something to send, and room on the way.
     fn next_shipment(&self, leadership: &Leadership) -> Option<Shipment> {
         leadership.leader.as_ref()?;
-        // Until the log has given this life its incarnation, its commands have no numbers.
-        let incarnation = self.context.lives.incarnation()?;
+        // Until the log has given this boot its incarnation, its commands have no numbers.
+        let incarnation = self.context.processes.incarnation()?;
         let mut table = self.table();
         Lane::ALL.into_iter().find_map(|lane| self.next_of_lane(lane, incarnation, &mut table))
     }

@@ -11,7 +11,9 @@ use openraft::raft::{
 };
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use quorate_storage::command::Part;
-use quorate_storage::raft::{Life, LogId, NodeId, Peer, Position, SnapshotMeta, TypeConfig, Vote};
+use quorate_storage::raft::{
+    BootId, LogId, NodeId, Peer, Position, SnapshotMeta, TypeConfig, Vote,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,17 +33,17 @@ pub struct Envelope {
     /// What is asked.
     pub request: Request,
     /// The process that sends it.
-    pub sender: Sender,
-    /// The life of the addressee that is meant, where the sender knows one: an answer of another
+    pub sender: ProcessIdentity,
+    /// The boot of the addressee that is meant, where the sender knows one: an answer of another
     /// process under the same id is none.
-    pub addressee: Option<Life>,
+    pub addressee: Option<BootId>,
 }
 
 /// The process that speaks for a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sender {
+pub struct ProcessIdentity {
     /// Its boot.
-    pub life: Life,
+    pub boot: BootId,
     /// The number that the log gave that boot, once it has.
     pub incarnation: Option<u64>,
     /// Random id of its data directory.
@@ -66,9 +68,9 @@ pub enum Request {
     /// Asks the leader for a position in the log that a linearizable read must have applied.
     ReadIndex,
     /// Asks who is there: used before a cluster exists, and to find the leader of one.
-    Hello(Introduction),
+    Hello(ServerInfo),
     /// Asks the leader to make the sender a member.
-    Join(Introduction),
+    Join(ServerInfo),
     /// Asks the leader to remove a server.
     Remove(NodeId),
     /// Asks the leader to hand leadership over, perhaps to this voter.
@@ -76,7 +78,7 @@ pub enum Request {
     /// Asks the leader how far its followers are.
     Progress,
     /// Asks the leader to enter the sender's boot into the log.
-    Start(Introduction),
+    RecordBoot(ServerInfo),
     /// Asks which process listens here. Answered without a look at who asks, so that two servers can
     /// ask about each other at the same time.
     WhoAreYou,
@@ -95,7 +97,7 @@ impl Request {
             | Self::Remove(_)
             | Self::HandOver(_)
             | Self::Progress
-            | Self::Start(_)
+            | Self::RecordBoot(_)
             | Self::WhoAreYou => false,
         }
     }
@@ -103,22 +105,22 @@ impl Request {
 
 /// How a node introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Introduction {
+pub struct ServerInfo {
     /// Its Raft id.
     pub id: NodeId,
     /// Its addresses and store.
     pub peer: Peer,
     /// What it found on its disk when it started.
-    pub boot: Boot,
+    pub disk: DiskState,
     /// Name of its datacenter.
     pub datacenter: String,
 }
 
 /// What a server found on its disk when it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Boot {
+pub struct DiskState {
     /// How often its data directory was opened.
-    pub counted: u64,
+    pub boots: u64,
     /// The end of its log.
     pub last: Option<Position>,
     /// The term of its vote.
@@ -142,7 +144,7 @@ pub enum Response {
     ReadIndex(Option<LogId>),
     /// To `Hello`.
     Hello(Box<Greeting>),
-    /// To `Join`, `Remove`, `HandOver` and `Start`.
+    /// To `Join`, `Remove`, `HandOver` and `RecordBoot`.
     Changed(Result<(), ChangeRefusal>),
     /// To a snapshot.
     Snapshot(SnapshotResponse<TypeConfig>),
@@ -151,7 +153,7 @@ pub enum Response {
     /// To `Progress`: `None` when the addressee does not lead.
     Progress(Option<BTreeMap<NodeId, Progress>>),
     /// To `WhoAreYou`.
-    Identity(Sender),
+    Identity(ProcessIdentity),
 }
 
 /// How far a member is, as the leader knows it.
@@ -181,7 +183,7 @@ pub enum Forwarded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
     /// Who answers.
-    pub introduction: Introduction,
+    pub info: ServerInfo,
     /// Its cluster, if it belongs to one.
     pub cluster: Option<String>,
     /// How many servers it was told to wait for.
@@ -191,7 +193,7 @@ pub struct Greeting {
     /// Who leads, as far as it knows.
     pub leader: Option<NodeId>,
     /// The process that answers.
-    pub sender: Sender,
+    pub sender: ProcessIdentity,
 }
 
 /// Why a membership was not changed.
@@ -330,7 +332,7 @@ pub enum Refusal {
     Lost(String),
     /// It was meant for another boot of this server; this is the one that answers.
     #[error("this server was started anew")]
-    OtherLife(Sender),
+    OtherBoot(ProcessIdentity),
     /// The server has not asked the others yet whether its identity is free.
     #[error("this server is starting")]
     Starting,
@@ -373,7 +375,7 @@ pub struct SnapshotHeader {
     /// What the snapshot covers.
     pub meta: SnapshotMeta,
     /// The process that sends it.
-    pub sender: Sender,
-    /// The life of the addressee that is meant, where it is known.
-    pub addressee: Option<Life>,
+    pub sender: ProcessIdentity,
+    /// The boot of the addressee that is meant, where it is known.
+    pub addressee: Option<BootId>,
 }

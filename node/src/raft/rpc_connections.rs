@@ -57,7 +57,7 @@ pub struct Caller {
 
 /// Bytes of a body that are counted until this is dropped.
 #[derive(Debug)]
-pub struct HeldBytes<'a> {
+pub struct BodyBytes<'a> {
     caller: &'a Caller,
     /// Which count they are in.
     of_stranger: bool,
@@ -141,8 +141,8 @@ impl Caller {
 
     /// Begins to count the bytes of a body.
     #[must_use]
-    pub fn holds(&self) -> HeldBytes<'_> {
-        HeldBytes { caller: self, of_stranger: !self.is_acquainted(), counted: 0 }
+    pub fn holds(&self) -> BodyBytes<'_> {
+        BodyBytes { caller: self, of_stranger: !self.is_acquainted(), counted: 0 }
     }
 }
 
@@ -157,7 +157,7 @@ impl Drop for Caller {
     }
 }
 
-impl HeldBytes<'_> {
+impl BodyBytes<'_> {
     /// Counts that there are this many in all; `false` if there is no room for them.
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
@@ -182,7 +182,7 @@ impl HeldBytes<'_> {
     }
 }
 
-impl Drop for HeldBytes<'_> {
+impl Drop for BodyBytes<'_> {
     fn drop(&mut self) {
         let counted = self.counted.saturating_sub(SMALL_BODY_BYTES);
         self.count().0.fetch_sub(counted, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use quorate_storage::snapshot::Snapshot;
 
 use super::SNAPSHOT_SEND_MS_MAX;
 use super::protocol::{Envelope, Response, SnapshotHeader};
-use super::rpc_connections::{Caller, HeldBytes};
+use super::rpc_connections::{BodyBytes, Caller};
 use super::service::Service;
 use crate::host::supervise;
 
@@ -71,7 +71,7 @@ async fn call(
 }
 
 /// Reads a body as far as there is room for it.
-async fn read_body(body: Body, held: &mut HeldBytes<'_>) -> Result<Vec<u8>, HttpError> {
+async fn read_body(body: Body, held: &mut BodyBytes<'_>) -> Result<Vec<u8>, HttpError> {
     let announced = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
     let max = announced.unwrap_or(CALL_BYTES_MAX).min(CALL_BYTES_MAX);
     let mut pieces = body.into_data_stream();

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::alias::SnapshotOf;
 use quorate_storage::command::Part;
-use quorate_storage::raft::{Life, LogId, NodeId, TypeConfig};
+use quorate_storage::raft::{BootId, LogId, NodeId, TypeConfig};
 use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 
 use super::Raft;
@@ -18,7 +18,7 @@ use super::leadership::LeaderContact;
 use super::membership::Membership;
 use super::plausible::{self, Known, Plausible};
 use super::protocol::{
-    Envelope, Forwarded, Introduction, Refusal, Request, Response, Sender, SnapshotHeader,
+    Envelope, Forwarded, ProcessIdentity, Refusal, Request, Response, ServerInfo, SnapshotHeader,
 };
 use super::read::Barrier;
 use crate::host::supervise::blocking;
@@ -75,17 +75,15 @@ impl Service {
         self.admit(&envelope)?;
         let Envelope { from, request, sender, addressee, .. } = envelope;
         if matches!(request, Request::WhoAreYou) {
-            return Ok(Response::Identity(self.context.lives.sender()));
+            return Ok(Response::Identity(self.context.processes.sender()));
         }
-        let introduction = match &request {
-            Request::Hello(introduction)
-            | Request::Join(introduction)
-            | Request::Start(introduction) => Some(introduction),
+        let info = match &request {
+            Request::Hello(info) | Request::Join(info) | Request::RecordBoot(info) => Some(info),
             _ => None,
         };
-        self.admit_process(from, &sender, addressee, introduction).await?;
+        self.admit_sender(from, &sender, addressee, info).await?;
         if request.is_consensus() {
-            if !self.context.lives.is_cleared() {
+            if !self.context.processes.is_cleared() {
                 return Err(Refusal::Starting);
             }
             self.check(from, &sender, plausible::first_named(&request), |known| {
@@ -97,26 +95,26 @@ impl Service {
     }
 
     /// Whether a request comes from the process that speaks for its server, and is meant for this one.
-    async fn admit_process(
+    async fn admit_sender(
         &self,
         from: NodeId,
-        sender: &Sender,
-        addressee: Option<Life>,
-        introduction: Option<&Introduction>,
+        sender: &ProcessIdentity,
+        addressee: Option<BootId>,
+        info: Option<&ServerInfo>,
     ) -> Result<(), Refusal> {
-        let lives = &self.context.lives;
-        if addressee.is_some_and(|life| life != lives.own()) {
-            return Err(Refusal::OtherLife(lives.sender()));
+        let processes = &self.context.processes;
+        if addressee.is_some_and(|boot| boot != processes.own()) {
+            return Err(Refusal::OtherBoot(processes.sender()));
         }
-        let (own, is_own_id) = (lives.sender(), from == self.context.id);
-        if introduction.is_some() && is_own_id && sender.store_id != own.store_id {
+        let (own, is_own_id) = (processes.sender(), from == self.context.id);
+        if info.is_some() && is_own_id && sender.store_id != own.store_id {
             // Two servers were given one id: the greeting tells them.
             return Ok(());
         }
-        lives.refuse_removed(from, sender, introduction)?;
-        self.context.admit_life(from, sender, introduction.is_some()).await?;
-        match introduction {
-            Some(introduction) => lives.refuse_lost(introduction, sender),
+        processes.refuse_removed(from, sender, info)?;
+        self.context.admit_process(from, sender, info.is_some()).await?;
+        match info {
+            Some(info) => processes.refuse_lost(info, sender),
             None => Ok(()),
         }
     }
@@ -125,7 +123,7 @@ impl Service {
     async fn check(
         &self,
         from: NodeId,
-        sender: &Sender,
+        sender: &ProcessIdentity,
         first: Option<LogId>,
         check: impl FnOnce(&Plausible<'_>) -> Result<(), Refusal> + Send,
     ) -> Result<(), Refusal> {
@@ -138,7 +136,7 @@ impl Service {
         let checked = check(&Plausible::new(&known, from));
         match (&checked, known.committed) {
             (Err(Refusal::Contradicts(theirs)), Some(committed)) => {
-                self.context.lives.contradicted(*theirs, committed.into());
+                self.context.processes.contradicted(*theirs, committed.into());
             }
             (Err(refusal), _) => self.warn_of_forgery(from, sender, refusal),
             (Ok(()), _) => {}
@@ -146,7 +144,7 @@ impl Service {
         checked
     }
 
-    fn warn_of_forgery(&self, from: NodeId, sender: &Sender, refusal: &Refusal) {
+    fn warn_of_forgery(&self, from: NodeId, sender: &ProcessIdentity, refusal: &Refusal) {
         let sentence = format!(
             "refused a message in the name of server {from} at {}: {refusal}; that server is damaged, or somebody \
              else sends in its name",
@@ -176,7 +174,7 @@ impl Service {
             | Request::ReadIndex
             | Request::Remove(_)
             | Request::HandOver(_)
-            | Request::Start(_)
+            | Request::RecordBoot(_)
             | Request::Progress => {
                 if envelope.to.is_none() || envelope.store.is_none() {
                     return Err(Refusal::NoAddressee);
@@ -229,7 +227,7 @@ impl Service {
         &self,
         from: NodeId,
         request: Request,
-        sender: &Sender,
+        sender: &ProcessIdentity,
     ) -> Result<Response, Refusal> {
         match request {
             Request::Append(rpc) => {
@@ -256,22 +254,18 @@ impl Service {
                 Ok(Response::Forward(self.forwarded(part).await))
             }
             Request::ReadIndex => Ok(Response::ReadIndex(self.barrier.local_read_index().await)),
-            Request::Hello(introduction) => {
-                Ok(Response::Hello(Box::new(self.membership.greet(&introduction))))
-            }
-            Request::Join(introduction) => {
-                Ok(Response::Changed(self.membership.admit(introduction).await))
-            }
+            Request::Hello(info) => Ok(Response::Hello(Box::new(self.membership.greet(&info)))),
+            Request::Join(info) => Ok(Response::Changed(self.membership.admit(info).await)),
             Request::Remove(id) => Ok(Response::Changed(self.membership.remove_here(id).await)),
             Request::HandOver(to) => {
                 Ok(Response::Changed(self.membership.hand_over_here(to).await))
             }
             Request::Progress => Ok(Response::Progress(self.membership.progress_here())),
-            Request::Start(introduction) => {
-                let answer = self.membership.start_here(&introduction, sender).await?;
+            Request::RecordBoot(info) => {
+                let answer = self.membership.record_boot(&info, sender).await?;
                 Ok(Response::Changed(answer))
             }
-            Request::WhoAreYou => Ok(Response::Identity(self.context.lives.sender())),
+            Request::WhoAreYou => Ok(Response::Identity(self.context.processes.sender())),
         }
     }
 
@@ -282,7 +276,7 @@ impl Service {
         if part.origin != from {
             return wrong(format!("it hands over commands of server {}", part.origin));
         }
-        let Some(published) = self.context.lives.published() else { return Ok(()) };
+        let Some(published) = self.context.processes.published() else { return Ok(()) };
         let used = published.state.used_numbers(from);
         if part.incarnation > used.incarnation {
             // This leader may not have applied that start yet: it is handed over again.
@@ -326,8 +320,8 @@ impl Service {
             return Err(Refusal::WrongStore);
         }
         self.same_cluster(header.from, header.cluster.as_deref())?;
-        self.admit_process(header.from, &header.sender, header.addressee, None).await?;
-        if !self.context.lives.is_cleared() {
+        self.admit_sender(header.from, &header.sender, header.addressee, None).await?;
+        if !self.context.processes.is_cleared() {
             return Err(Refusal::Starting);
         }
         self.check(header.from, &header.sender, header.meta.last_log_id, |known| {

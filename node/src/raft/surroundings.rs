@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate_storage::raft::NodeId;
 
-use super::protocol::{Greeting, Introduction};
+use super::protocol::{Greeting, ServerInfo};
 
 /// Said by a server that neither founds a cluster nor knows where to look for one.
 const NOBODY_NAMED: &str = "waiting: this server founds no cluster (bootstrap_expect is 0 or absent, bootstrap is not set) and is told of no other server (--join, retry_join)";
@@ -24,7 +24,7 @@ impl Round {
     /// Adds the answer of whoever listens at `address`.
     pub(super) fn add(
         &mut self,
-        own: &Introduction,
+        own: &ServerInfo,
         address: &str,
         answer: Result<Greeting, String>,
     ) {
@@ -35,24 +35,23 @@ impl Round {
                 return;
             }
         };
-        let theirs = &greeting.introduction;
+        let theirs = &greeting.info;
         if theirs.id == own.id && theirs.peer.store_id == own.peer.store_id {
             // This server, under another name of its own address.
             return;
         }
-        let earlier = self.greetings.iter().map(|greeting| &greeting.introduction);
+        let earlier = self.greetings.iter().map(|greeting| &greeting.info);
         let clash = earlier.chain([own]).find_map(|earlier| Self::clash(earlier, theirs));
         self.clashes.extend(clash);
-        let is_new = self.greetings.iter().all(|other| other.introduction.id != theirs.id);
+        let is_new = self.greetings.iter().all(|other| other.info.id != theirs.id);
         if is_new && theirs.id != own.id {
-            let position =
-                self.greetings.partition_point(|other| other.introduction.id < theirs.id);
+            let position = self.greetings.partition_point(|other| other.info.id < theirs.id);
             self.greetings.insert(position, greeting);
         }
     }
 
     /// Why two servers cannot be in one cluster.
-    pub(super) fn clash(one: &Introduction, other: &Introduction) -> Option<String> {
+    pub(super) fn clash(one: &ServerInfo, other: &ServerInfo) -> Option<String> {
         let (at, and) = (&one.peer.rpc_addr, &other.peer.rpc_addr);
         if one.id == other.id {
             let is_same = one.peer.store_id == other.peer.store_id;
@@ -79,13 +78,12 @@ impl Round {
     }
 
     /// Why no cluster can be founded of who is there, if time will not change it.
-    pub(super) fn obstacle(&self, own: &Introduction, expected: usize) -> Option<String> {
+    pub(super) fn obstacle(&self, own: &ServerInfo, expected: usize) -> Option<String> {
         if let Some(clash) = self.clashes.first() {
             return Some(format!("cannot found the cluster: {clash}"));
         }
         let founders = self.greetings.iter().filter(|greeting| greeting.bootstrap_expect != 0);
-        let mut others =
-            founders.map(|greeting| (greeting.introduction.id, greeting.bootstrap_expect));
+        let mut others = founders.map(|greeting| (greeting.info.id, greeting.bootstrap_expect));
         if expected != 0
             && let Some((id, theirs)) = others.find(|(_, theirs)| *theirs != expected)
         {
@@ -105,8 +103,8 @@ impl Round {
 
     /// Why a server that was a member must not start with its datacenter, if those that are here have another:
     /// more of them than have this one, or as many of which some run already.
-    pub(super) fn other_datacenter(&self, own: &Introduction) -> Option<String> {
-        let of_ours = |greeting: &&Greeting| greeting.introduction.datacenter == own.datacenter;
+    pub(super) fn other_datacenter(&self, own: &ServerInfo) -> Option<String> {
+        let of_ours = |greeting: &&Greeting| greeting.info.datacenter == own.datacenter;
         let (ours, theirs): (Vec<_>, Vec<_>) = self.greetings.iter().partition(of_ours);
         let run = |servers: &[&Greeting]| {
             servers.iter().any(|greeting| greeting.sender.incarnation.is_some())
@@ -114,7 +112,7 @@ impl Round {
         let is_outnumbered = theirs.len() > ours.len() + 1;
         let is_latecomer = theirs.len() == ours.len() + 1 && run(&theirs) && !run(&ours);
         let other = theirs.first().filter(|_| is_outnumbered || is_latecomer)?;
-        Some(wrong_datacenter(&own.datacenter, &other.introduction.datacenter))
+        Some(wrong_datacenter(&own.datacenter, &other.info.datacenter))
     }
 
     /// What is missing, once it has been missing for a while.
@@ -156,11 +154,11 @@ impl Round {
 
     fn attached(&self) -> BTreeMap<NodeId, &Greeting> {
         let attached = self.greetings.iter().filter(|greeting| greeting.cluster.is_some());
-        attached.map(|greeting| (greeting.introduction.id, greeting)).collect()
+        attached.map(|greeting| (greeting.info.id, greeting)).collect()
     }
 
-    fn names(&self, own: &Introduction) -> String {
-        let everybody = self.greetings.iter().map(|greeting| &greeting.introduction).chain([own]);
+    fn names(&self, own: &ServerInfo) -> String {
+        let everybody = self.greetings.iter().map(|greeting| &greeting.info).chain([own]);
         let named = everybody.map(|server| format!("{} at {}", server.id, server.peer.rpc_addr));
         named.collect::<Vec<_>>().join(", ")
     }
@@ -176,31 +174,31 @@ pub(super) fn wrong_datacenter(started: &str, cluster: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::raft::{Life, Peer};
+    use quorate_storage::raft::{BootId, Peer};
 
     use super::*;
-    use crate::raft::protocol::{Boot, Sender};
+    use crate::raft::protocol::{DiskState, ProcessIdentity};
 
-    fn server(id: NodeId) -> Introduction {
+    fn server(id: NodeId) -> ServerInfo {
         let peer = Peer {
             name: format!("n{id}"),
             rpc_addr: format!("10.0.0.{id}:8300"),
             store_id: format!("store-{id}"),
             ..Peer::default()
         };
-        Introduction { id, peer, boot: Boot::default(), datacenter: "dc1".to_owned() }
+        ServerInfo { id, peer, disk: DiskState::default(), datacenter: "dc1".to_owned() }
     }
 
-    fn greeting(introduction: Introduction) -> Greeting {
-        let sender = Sender {
-            life: Life::default(),
+    fn greeting(info: ServerInfo) -> Greeting {
+        let sender = ProcessIdentity {
+            boot: BootId::default(),
             incarnation: None,
-            store_id: introduction.peer.store_id.clone(),
-            rpc_addr: introduction.peer.rpc_addr.clone(),
+            store_id: info.peer.store_id.clone(),
+            rpc_addr: info.peer.rpc_addr.clone(),
         };
         Greeting {
             sender,
-            introduction,
+            info,
             cluster: None,
             bootstrap_expect: 3,
             members: BTreeMap::new(),
@@ -208,7 +206,7 @@ mod tests {
         }
     }
 
-    fn round(others: impl IntoIterator<Item = Introduction>) -> Round {
+    fn round(others: impl IntoIterator<Item = ServerInfo>) -> Round {
         let mut round = Round::default();
         for other in others {
             let address = other.peer.rpc_addr.clone();
@@ -217,37 +215,37 @@ mod tests {
         round
     }
 
-    fn obstacle(others: impl IntoIterator<Item = Introduction>) -> Option<String> {
+    fn obstacle(others: impl IntoIterator<Item = ServerInfo>) -> Option<String> {
         round(others).obstacle(&server(1), 3)
     }
 
     #[test]
     fn those_who_are_expected_are_no_obstacle() {
         assert_eq!(obstacle([server(3), server(2)]), None);
-        let alias = Introduction {
+        let alias = ServerInfo {
             peer: Peer { rpc_addr: "localhost:1".into(), ..server(1).peer },
             ..server(1)
         };
         let round = round([alias, server(3), server(2)]);
-        let ids: Vec<_> = round.greetings.iter().map(|greeting| greeting.introduction.id).collect();
+        let ids: Vec<_> = round.greetings.iter().map(|greeting| greeting.info.id).collect();
         assert_eq!((ids, round.clashes.len()), (vec![2, 3], 0));
     }
 
     #[test]
     fn who_cannot_be_in_one_cluster_is_named() {
         let twin =
-            Introduction { peer: Peer { store_id: "x".into(), ..server(2).peer }, ..server(1) };
+            ServerInfo { peer: Peer { store_id: "x".into(), ..server(2).peer }, ..server(1) };
         assert!(
             obstacle([twin])
                 .unwrap()
                 .contains("--node-id 1, at 10.0.0.1:8300 and at 10.0.0.2:8300")
         );
         let third =
-            Introduction { peer: Peer { store_id: "x".into(), ..server(3).peer }, ..server(2) };
+            ServerInfo { peer: Peer { store_id: "x".into(), ..server(3).peer }, ..server(2) };
         assert!(obstacle([server(2), third]).unwrap().contains("--node-id 2"));
-        let name = Introduction { peer: Peer { name: "N2".into(), ..server(3).peer }, ..server(3) };
+        let name = ServerInfo { peer: Peer { name: "N2".into(), ..server(3).peer }, ..server(3) };
         assert!(obstacle([server(2), name]).unwrap().contains("--name n2, 2 at"));
-        let datacenter = Introduction { datacenter: "dc2".into(), ..server(2) };
+        let datacenter = ServerInfo { datacenter: "dc2".into(), ..server(2) };
         assert!(obstacle([datacenter]).unwrap().contains("--datacenter dc2"));
     }
 
@@ -268,12 +266,12 @@ mod tests {
 
     #[test]
     fn a_server_of_another_datacenter_than_the_others_is_told_theirs() {
-        let own = Introduction { datacenter: "dc2".into(), ..server(1) };
+        let own = ServerInfo { datacenter: "dc2".into(), ..server(1) };
         let said = |others: &[(NodeId, &str, Option<u64>)]| {
             let mut round = Round::default();
             for (id, datacenter, incarnation) in others {
-                let introduction = Introduction { datacenter: (*datacenter).into(), ..server(*id) };
-                let mut greeting = greeting(introduction);
+                let info = ServerInfo { datacenter: (*datacenter).into(), ..server(*id) };
+                let mut greeting = greeting(info);
                 greeting.sender.incarnation = *incarnation;
                 round.add(&own, "10.0.0.9:8300", Ok(greeting));
             }

@@ -127,7 +127,7 @@ impl Cluster {
             check_output: Default::default(),
             remarks: Vec::new(),
             is_alone_by_default: false,
-            life: Disk::fresh_life(),
+            boot: Disk::fresh_boot(),
         }
     }
 
@@ -227,7 +227,11 @@ impl Cluster {
 
     /// Writes a key through a server, which must work.
     pub(crate) async fn put(&self, id: NodeId, key: &str) {
-        assert_eq!(self.node(id).propose(put_new(key)).await, Ok(Outcome::Held(true)), "{key}");
+        assert_eq!(
+            self.node(id).propose(put_new(key)).await,
+            Ok(Outcome::Condition(true)),
+            "{key}"
+        );
     }
 
     /// Whether a server shows a key in a linearizable read.

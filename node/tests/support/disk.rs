@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate::raft::identity::Identity;
-use quorate_storage::raft::Life;
+use quorate_storage::raft::BootId;
 use quorate_storage::snapshot::MemorySnapshots;
 
 use super::log::MemoryLog;
@@ -16,7 +16,7 @@ pub(crate) struct Disk {
     pub(crate) store_id: String,
     pub(crate) log: MemoryLog,
     pub(crate) snapshots: MemorySnapshots,
-    lives: u64,
+    boots: u64,
     cluster: Arc<Mutex<Option<String>>>,
 }
 
@@ -27,29 +27,29 @@ impl Disk {
             store_id: store_id.to_owned(),
             log: MemoryLog::default(),
             snapshots: MemorySnapshots::default(),
-            lives: 0,
+            boots: 0,
             cluster: Arc::default(),
         }
     }
 
-    /// A life that no server has had.
-    pub(crate) fn fresh_life() -> Life {
-        static LIVES: AtomicU64 = AtomicU64::new(1);
-        Life(u128::from(LIVES.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
+    /// An id that no boot has had.
+    pub(crate) fn fresh_boot() -> BootId {
+        static BOOTS: AtomicU64 = AtomicU64::new(1);
+        BootId(u128::from(BOOTS.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
     }
 
-    /// Begins another life of the server.
+    /// Boots the server again.
     pub(crate) fn boot(&mut self) -> Arc<MemoryIdentity> {
-        self.lives += 1;
+        self.boots += 1;
         Arc::new(MemoryIdentity {
             store_id: self.store_id.clone(),
-            boots: self.lives,
+            boots: self.boots,
             cluster: Arc::clone(&self.cluster),
         })
     }
 }
 
-/// What a server remembers of itself in one life.
+/// What a server remembers of itself during one boot.
 #[derive(Debug)]
 pub(crate) struct MemoryIdentity {
     store_id: String,

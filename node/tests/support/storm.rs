@@ -65,7 +65,7 @@ impl Ledger {
             }
             let key = format!("unique/{client}/{n}");
             match node.propose(put_new(&key)).await {
-                Ok(Outcome::Held(true)) => {
+                Ok(Outcome::Condition(true)) => {
                     if node.published().state.key(&key).is_none() {
                         self.violation(format!("{key} was acknowledged before it could be read"));
                     }
@@ -115,11 +115,11 @@ impl Ledger {
                 mode: KvPutMode::Cas(index),
             };
             match node.propose(command).await {
-                Ok(Outcome::Held(true)) => {
+                Ok(Outcome::Condition(true)) => {
                     self.raised.fetch_add(1, Ordering::SeqCst);
                 }
                 // Somebody else was faster.
-                Ok(Outcome::Held(false)) | Err(ProposeError::NoLeader) => {}
+                Ok(Outcome::Condition(false)) | Err(ProposeError::NoLeader) => {}
                 Err(ProposeError::OutcomeUnknown) => {
                     self.perhaps_raised.fetch_add(1, Ordering::SeqCst);
                 }

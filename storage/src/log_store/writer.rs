@@ -140,7 +140,7 @@ impl Writer {
             vote: end.vote,
             purge,
             waiting: Vec::new(),
-            // What an earlier life left unsynced counts as unsynced.
+            // What an earlier process left unsynced counts as unsynced.
             dirty: true,
             syncs_since_mark: 0,
             batch: None,

@@ -4,7 +4,7 @@ use openraft::{EntryPayload, RaftLogReader};
 use tempfile::TempDir;
 
 use super::*;
-use crate::command::{Batch, Command, Duty, Held, KvPutMode, Part, Start};
+use crate::command::{Batch, Boot, Command, Duty, KvPutMode, LogEnd, Part};
 use crate::log_store::LogStore;
 use crate::raft::{Entry, TypeConfig};
 
@@ -105,7 +105,7 @@ async fn a_report_tells_what_is_in_the_directory_and_changes_nothing() {
         }
         let (data, version, last, _) = started(&dir).await;
         assert_eq!((data.cluster_id().as_deref(), last), (Some("old"), Some(id(3, 20))));
-        assert_eq!(data.boots(), 2, "looking is no life");
+        assert_eq!(data.boots(), 2, "inspecting is no boot");
         assert_eq!(version.membership.voter_ids().count(), 3);
     }
 }
@@ -233,20 +233,23 @@ async fn a_report_tells_what_the_log_has_and_what_others_held() {
         assert_eq!(*begin, snapshot.map(|snapshot| id(3, snapshot / 2)));
         assert_eq!(ends.last(), Some(&id(3, 20)));
     }
-    let mut held = BTreeMap::new();
-    let (old, new) = (Life([1; 16]), Life([2; 16]));
-    let start = |life| {
-        let start = Start { id: 1, life, store_id: "s".to_owned(), ..Start::default() };
-        Some(Duty::Started(Box::new(start)))
+    let mut log_ends = BTreeMap::new();
+    let (old, new) = (BootId([1; 16]), BootId([2; 16]));
+    let start = |boot| {
+        let start = Boot { id: 1, boot, store_id: "s".to_owned(), ..Boot::default() };
+        Some(Duty::Booted(Box::new(start)))
     };
     let upto = Position { term: 3, index: 9 };
-    let note = |life| Some(Duty::Held(vec![Held { id: 1, life, upto, term: 4 }]));
-    note_held(&mut held, start(old));
-    note_held(&mut held, note(new));
-    assert_eq!(held[&1].upto, None, "another life");
-    note_held(&mut held, note(old));
-    note_held(&mut held, start(new));
-    assert_eq!(held[&1], HeldBy { life: new, store: "s".to_owned(), upto: Some((upto, 4)) });
+    let note = |boot| Some(Duty::LogEnds(vec![LogEnd { id: 1, boot, upto, term: 4 }]));
+    note_log_ends(&mut log_ends, start(old));
+    note_log_ends(&mut log_ends, note(new));
+    assert_eq!(log_ends[&1].upto, None, "another boot");
+    note_log_ends(&mut log_ends, note(old));
+    note_log_ends(&mut log_ends, start(new));
+    assert_eq!(
+        log_ends[&1],
+        StoreLogEnd { boot: new, store: "s".to_owned(), upto: Some((upto, 4)) }
+    );
 }
 
 #[test]

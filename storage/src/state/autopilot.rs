@@ -28,10 +28,10 @@ impl Change<'_> {
     ) -> Outcome {
         let present = self.state.autopilot.as_ref().map(|row| row.indexes.modify.0);
         if cas.is_some() && cas != present {
-            return Outcome::Held(false);
+            return Outcome::Condition(false);
         }
         self.put_autopilot(settings);
-        Outcome::Held(true)
+        Outcome::Condition(true)
     }
 
     /// Brings the defaults if there is no configuration yet.

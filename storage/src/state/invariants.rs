@@ -286,11 +286,11 @@ impl State {
                 before = *last;
             }
         }
-        for (id, row) in self.lives() {
+        for (id, row) in self.boots() {
             let given = self.origins.records.get(&id).map_or(0, |record| record.incarnation);
             ensure!(
                 row.incarnation <= given,
-                "server {id} lives as {}, which was never given",
+                "server {id} runs as incarnation {}, which was never given",
                 row.incarnation
             );
         }

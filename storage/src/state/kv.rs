@@ -283,7 +283,7 @@ impl Change<'_> {
                 },
             );
         }
-        Ok(Outcome::Held(holds))
+        Ok(Outcome::Condition(holds))
     }
 
     /// Whether a session that ended not long ago held the key.
@@ -359,13 +359,13 @@ impl Change<'_> {
             KvDeleteMode::Cas(expected) => {
                 let old = self.state.kv.entries.get(key);
                 if old.is_some_and(|old| old.indexes.modify.0 != *expected) {
-                    return Outcome::Held(false);
+                    return Outcome::Condition(false);
                 }
                 self.delete_key(key);
             }
             KvDeleteMode::Recurse => self.delete_below(key),
         }
-        Outcome::Held(true)
+        Outcome::Condition(true)
     }
 }
 

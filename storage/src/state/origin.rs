@@ -3,7 +3,7 @@
 //! A node that does not learn what became of a command sends it again, under the same number, to
 //! the next leader. The record of each node decides what such a command is:
 //!
-//! * of an earlier life (lower incarnation), at or below the floor, or answered above it: it may have
+//! * of an earlier boot (lower incarnation), at or below the floor, or answered above it: it may have
 //!   been applied, and is not applied now;
 //! * remembered: it was applied, and this is its outcome;
 //! * everything else is new.
@@ -45,7 +45,7 @@ pub const ANSWERED_PER_NOTE: u64 = 1_024;
 /// What is known of one node's commands.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OriginRecord {
-    /// The node's newest life.
+    /// The node's newest boot.
     pub(super) incarnation: u64,
     /// Everything up to here is answered.
     pub(super) floor: u64,
@@ -127,9 +127,9 @@ pub(super) enum Verdict {
 impl Origins {
     /// Gives a server that has booted its incarnation: one that was never given, to this id or by its
     /// data directory, which counted them itself once.
-    pub(super) fn begin_life(&mut self, id: NodeId, counted: u64, newest: Option<u64>) -> u64 {
+    pub(super) fn begin_incarnation(&mut self, id: NodeId, boots: u64, newest: Option<u64>) -> u64 {
         let record = self.records.entry(id).or_default();
-        let last = record.incarnation.max(newest.unwrap_or(0)).max(counted.saturating_sub(1));
+        let last = record.incarnation.max(newest.unwrap_or(0)).max(boots.saturating_sub(1));
         let incarnation = last + 1;
         *record = OriginRecord { incarnation, ..OriginRecord::default() };
         incarnation
@@ -201,9 +201,9 @@ impl Origins {
 /// Which numbers of commands a server has used, as far as the log says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UsedNumbers {
-    /// Its newest life.
+    /// Its newest boot.
     pub incarnation: u64,
-    /// The highest number of that life.
+    /// The highest number of that boot.
     pub highest: u64,
 }
 
@@ -231,7 +231,7 @@ impl State {
 /// lie, while "unknown" is only less.
 fn shortened(outcome: &Outcome, index: Index) -> Outcome {
     let is_small = match outcome {
-        Outcome::Done | Outcome::Held(_) | Outcome::AppliedAt(_) => true,
+        Outcome::Done | Outcome::Condition(_) | Outcome::AppliedAt(_) => true,
         Outcome::Id(_) | Outcome::Rejected(_) | Outcome::Txn(_) => {
             postcard::experimental::serialized_size(outcome)
                 .is_ok_and(|size| size <= REMEMBERED_BYTES_MAX)

@@ -6,7 +6,7 @@
 //! longer than a piece does, the last one included: what it still has to do grows with what has a
 //! deadline, not with what there is.
 //!
-//! What is restored was true in another life of the cluster, so it is carried over into this one:
+//! What is restored described another history of the cluster, so it is carried over into this one:
 //!
 //! * every row gets an index that is larger than every index of the backup and of this cluster, and
 //!   that no other change gets: it is reserved when the head of the backup has come. Every topic gets
@@ -18,7 +18,7 @@
 //! * rows get new numbers, since numbers are never used again.
 //!
 //! Kept from the running cluster are its time, its counters, the origin records, and what it says of
-//! its own servers (their lives included) and their hosts.
+//! its own servers (their boots included) and their hosts.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -222,7 +222,7 @@ impl Change<'_> {
         state.tables.last_event = state.tables.last_event.max(running.tables.last_event);
         state.restored = Some(index);
         state.origins = std::mem::take(&mut running.origins);
-        state.lives = std::mem::take(&mut running.lives);
+        state.boots = std::mem::take(&mut running.boots);
         state.postpone(running.time.since(reservation.time));
     }
 
@@ -557,10 +557,10 @@ impl Carry {
             kept @ (SnapshotRecord::Tables(_)
             | SnapshotRecord::Event(_)
             | SnapshotRecord::Coordinate { .. }) => kept,
-            // Another cluster's, or another life's. Those of the catalogue were carried over above.
+            // Another cluster's, or an earlier one's. Those of the catalogue were carried over above.
             SnapshotRecord::Origin { .. }
             | SnapshotRecord::Outcome { .. }
-            | SnapshotRecord::Life { .. }
+            | SnapshotRecord::Boot { .. }
             | SnapshotRecord::Staged { .. }
             | SnapshotRecord::StagedPiece(_)
             | SnapshotRecord::StagedReservation { .. }

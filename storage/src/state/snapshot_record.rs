@@ -17,10 +17,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::boots::ServerBoot;
 use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
 use super::kv::{Grave, Tombstone};
-use super::lives::ServerLife;
 use super::origin::OriginRecord;
 use super::restore::{Reservation, Staged, StagedPiece};
 use super::topic::{TableIndexes, TopicIndexes};
@@ -103,7 +103,7 @@ pub enum SnapshotRecord<'a> {
     Origin {
         /// The server.
         id: NodeId,
-        /// Its newest life.
+        /// Its newest boot.
         incarnation: u64,
         /// What it has answered.
         floor: u64,
@@ -112,7 +112,7 @@ pub enum SnapshotRecord<'a> {
     Outcome {
         /// The server.
         id: NodeId,
-        /// The command's number in the server's newest life.
+        /// The command's number in the server's newest boot.
         seq: u64,
         /// What became of it.
         outcome: Cow<'a, Outcome>,
@@ -183,12 +183,12 @@ pub enum SnapshotRecord<'a> {
         /// When a TTL check was last heard of.
         last_seen: Option<ClusterTime>,
     },
-    /// The newest life of a server.
-    Life {
+    /// The newest boot of a server.
+    Boot {
         /// The server.
         id: NodeId,
         /// The row.
-        row: Cow<'a, ServerLife>,
+        row: Cow<'a, ServerBoot>,
     },
 }
 
@@ -307,8 +307,8 @@ impl State {
                 sink(SnapshotRecord::Answered { id: *id, first: *first, last: *last })?;
             }
         }
-        for (id, row) in self.lives() {
-            sink(SnapshotRecord::Life { id, row: Cow::Borrowed(row) })?;
+        for (id, row) in self.boots() {
+            sink(SnapshotRecord::Boot { id, row: Cow::Borrowed(row) })?;
         }
         Ok(())
     }
@@ -444,7 +444,7 @@ impl Import {
             | SnapshotRecord::StagedReservation { .. }
             | SnapshotRecord::StagedNumber(_)
             | SnapshotRecord::StagedPiece(_)) => return self.add_staged(staged),
-            SnapshotRecord::Life { id, row } => return self.add_life(id, row.into_owned()),
+            SnapshotRecord::Boot { id, row } => return self.add_boot(id, row.into_owned()),
         }
         Ok(())
     }
@@ -610,11 +610,11 @@ impl Import {
         Ok(())
     }
 
-    fn add_life(&mut self, id: NodeId, row: ServerLife) -> io::Result<()> {
+    fn add_boot(&mut self, id: NodeId, row: ServerBoot) -> io::Result<()> {
         if !self.state.origins.records.contains_key(&id) {
-            return Err(invalid("a life of a server without commands"));
+            return Err(invalid("a boot of a server without commands"));
         }
-        unique(self.state.lives.0.insert(id, Arc::new(row)), "two lives of one server")
+        unique(self.state.boots.0.insert(id, Arc::new(row)), "two boots of one server")
     }
 
     fn add_event(&mut self, row: Event) -> io::Result<()> {

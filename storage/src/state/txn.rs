@@ -166,7 +166,7 @@ impl Change<'_> {
             return Err("missing session".to_owned());
         }
         match self.put_key(on.key, on.value, on.flags, mode) {
-            Ok(Outcome::Held(false)) => Err(refusal()),
+            Ok(Outcome::Condition(false)) => Err(refusal()),
             Ok(_) => Ok(self.entry(on.key).iter().map(|row| without_value(row)).collect()),
             Err(rejection) => Err(rejection.to_string()),
         }
@@ -174,7 +174,7 @@ impl Change<'_> {
 
     fn erase(&mut self, on: &KeyOperation<'_>, mode: &KvDeleteMode) -> Done {
         match self.delete_keys(on.key, mode) {
-            Outcome::Held(false) => {
+            Outcome::Condition(false) => {
                 Err(format!("failed to delete key {:?}, index is stale", on.key))
             }
             _ => Ok(Vec::new()),

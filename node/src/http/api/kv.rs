@@ -137,7 +137,7 @@ async fn delete(call: Call) -> Answer {
 /// Replicates a write and answers whether its condition held.
 async fn written(call: &Call, command: Command) -> Answer {
     match call.propose(command).await? {
-        Outcome::Held(held) => call.json(&held),
+        Outcome::Condition(held) => call.json(&held),
         Outcome::Done | Outcome::Id(_) | Outcome::AppliedAt(_) | Outcome::Txn(_) => {
             call.json(&true)
         }

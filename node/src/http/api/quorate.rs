@@ -2,11 +2,12 @@
 
 use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::quorate::StateHash;
+use quorate_storage::State;
 use quorate_storage::command::{Command, Rejection};
 use quorate_storage::record::{CheckStatus, NodeKind, SERF_ALIVE, SERF_HEALTH};
-use quorate_storage::{Millis, State};
 use uuid::Uuid;
 
+use crate::agent::HEARTBEAT_TTL;
 use crate::host::figures;
 use crate::host::supervise;
 use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
@@ -21,10 +22,6 @@ use crate::node::Readiness;
 /// The text format of Prometheus.
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-
-/// A client agent's node is critical when its process was silent for longer. It says every 3 s that it
-/// lives: two of these may be lost.
-const AGENT_TTL: Millis = Millis::from_secs(10);
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -66,7 +63,7 @@ async fn keep_alive(call: Call) -> Answer {
     let seen = call.seen();
     let agent = call.agent()?;
     if call.params.switch("begin")? {
-        call.propose(Command::WatchAgent { agent, ttl: AGENT_TTL }).await?;
+        call.propose(Command::WatchAgent { agent, ttl: HEARTBEAT_TTL }).await?;
         return Ok(Reply::empty());
     }
     let number = match watch_of(&call.node.published().state, &agent.name) {

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::definitions::Step;
 use super::servers::Servers;
+use crate::agent::HEARTBEAT_EVERY;
 use crate::host::clock::Clock;
 use crate::http::definition::Description;
 use crate::node::{Consistency, Node};
@@ -21,8 +22,6 @@ use crate::node::{Consistency, Node};
 /// An answer of a server that is read as a whole is not longer than this.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Time between two signs of life: the cluster waits 10 s for one.
-const ALIVE_EVERY: Duration = Duration::from_secs(3);
 /// A server that does not answer one in this time is passed over.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time after which another server is told when one could not be.
@@ -127,7 +126,7 @@ impl Registry {
                     continue;
                 }
             }
-            clock.sleep(ALIVE_EVERY).await;
+            clock.sleep(HEARTBEAT_EVERY).await;
         }
     }
 

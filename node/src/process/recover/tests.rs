@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use openraft::Membership;
 use quorate_storage::raft::{Peer, StoredMembership, Vote};
-use quorate_storage::recovery::{HeldBy, History};
+use quorate_storage::recovery::{History, StoreLogEnd};
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn report(node: NodeId, voters: u64, last: LogId) -> Report {
         snapshot: None,
         lost: None,
         history: History { begin: None, ends: vec![last] },
-        held: BTreeMap::new(),
+        log_ends: BTreeMap::new(),
     }
 }
 
@@ -117,8 +117,8 @@ fn a_directory_that_was_set_back_does_not_count_for_a_majority() {
     }
     note_what_was_lost(&mut two);
     assert!(two.iter().all(|report| report.lost.is_none()));
-    let held = HeldBy::new("store-1".to_owned(), id(2, 30).into(), 2);
-    two[1].held.insert(1, held);
+    let held = StoreLogEnd::new("store-1".to_owned(), id(2, 30).into(), 2);
+    two[1].log_ends.insert(1, held);
     note_what_was_lost(&mut two);
     let lost = two[0].lost.as_ref().unwrap();
     assert!(

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Batch, KvDeleteMode, KvPutMode};
 use quorate_storage::limits::{COMMAND_BYTES_MAX, VALUE_BYTES_MAX};
-use quorate_storage::raft::Life;
+use quorate_storage::raft::BootId;
 use quorate_storage::record::CheckStatus;
 use quorate_storage::snapshot::Snapshot;
 use quorate_storage::state::SnapshotRecord;
@@ -15,7 +15,7 @@ use quorate_storage::txn::{KeyVerb, TxnOperation};
 use super::*;
 use crate::host::clock::Clock;
 use crate::raft::identity::Identity;
-use crate::raft::lives::Lives;
+use crate::raft::processes::Processes;
 use crate::raft::protocol::{Envelope, SnapshotHeader};
 use crate::raft::transport::Transport;
 use crate::raft::warnings::Warnings;
@@ -61,7 +61,7 @@ impl Transport for Nowhere {
 
 fn proposer() -> Proposer {
     let proposer = proposer_without_incarnation();
-    proposer.context.lives.begin(INCARNATION);
+    proposer.context.processes.begin(INCARNATION);
     proposer
 }
 
@@ -74,7 +74,7 @@ fn proposer_without_incarnation() -> Proposer {
         transport: Arc::new(Nowhere),
         hold_timeout: Duration::from_millis(50),
         warnings: Arc::new(Warnings::new(Clock::monotonic())),
-        lives: Arc::new(Lives::new(ORIGIN, Life::default(), &Peer::default(), clock)),
+        processes: Arc::new(Processes::new(ORIGIN, BootId::default(), &Peer::default(), clock)),
     })
 }
 
@@ -104,7 +104,7 @@ fn numbers(shipment: &Shipment) -> Vec<u64> {
 
 fn applied(proposer: &Proposer, seq: u64) {
     let id = CommandId { origin: ORIGIN, incarnation: INCARNATION, seq };
-    proposer.applied([(id, Outcome::Held(true))]);
+    proposer.applied([(id, Outcome::Condition(true))]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn nothing_is_numbered_before_the_log_has_given_an_incarnation() {
     let proposer = proposer_without_incarnation();
     let _waits = enqueue(&proposer, command());
     assert!(proposer.next_shipment(&led()).is_none());
-    proposer.context.lives.begin(INCARNATION);
+    proposer.context.processes.begin(INCARNATION);
     assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [1]);
 }
 
@@ -172,7 +172,7 @@ fn outcomes_of_another_node_or_of_an_earlier_life_answer_nobody() {
     }
     assert!(ticket.outcome.try_recv().is_err());
     applied(&proposer, 1);
-    assert_eq!(ticket.outcome.try_recv(), Ok(Outcome::Held(true)));
+    assert_eq!(ticket.outcome.try_recv(), Ok(Outcome::Condition(true)));
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn an_outcome_that_comes_as_the_time_ends_is_the_answer() {
     proposer.next_shipment(&led()).unwrap();
     // After the timer fired, and before the table was looked at.
     applied(&proposer, 1);
-    assert_eq!(ticket.conclude(), Ok(Outcome::Held(true)));
+    assert_eq!(ticket.conclude(), Ok(Outcome::Condition(true)));
 }
 
 #[test]

@@ -137,7 +137,7 @@ async fn heartbeat(call: &Call, beat: Beat) -> Answer {
             Outcome::Rejected(Rejection::NoSuchNumber) => {}
             Outcome::Rejected(rejection) => return Err(rejection.into()),
             Outcome::Done
-            | Outcome::Held(_)
+            | Outcome::Condition(_)
             | Outcome::Id(_)
             | Outcome::AppliedAt(_)
             | Outcome::Txn(_) => {

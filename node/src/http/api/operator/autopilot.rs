@@ -93,7 +93,7 @@ async fn configure(mut call: Call) -> Answer {
         upgrade_version_tag: body.upgrade_version_tag,
     });
     let outcome = call.propose(Command::SetAutopilot { settings, cas }).await?;
-    call.json(&(outcome != Outcome::Held(false)))
+    call.json(&(outcome != Outcome::Condition(false)))
 }
 
 fn signed(nanos: u64) -> i64 {

@@ -1,19 +1,19 @@
 //! Which process speaks for a server, and where it is.
 //!
-//! A server is its id, its data directory and its *life*: random bytes made at each boot. Two processes
+//! A server is its id, its data directory and its current *boot*, which has a random id. Two processes
 //! may claim one id, because a data directory was copied, because a virtual machine was cloned, or only
 //! because a restarted server comes from another address. Raft is safe only if each server listens to one
 //! of them at a time. These are the rules:
 //!
-//! * The log decides. A server has each boot entered into it ([`super::starting`]), which gives the boot a
+//! * The log decides. A server has each boot entered into it ([`super::boot`]), which gives the boot a
 //!   higher incarnation and ends the earlier ones: their requests are refused, and they end when they
 //!   hear of it.
 //! * Before that, and while there is no leader, a server answers the process that it knows. Another one
 //!   takes its place only when that one does not answer at its address any more.
 //! * A process that has just booted takes part in Raft once it has asked everybody it can reach
-//!   ([`Lives::clear`]), and ends if it hears that its identity is in use.
+//!   ([`Processes::clear`]), and ends if it hears that its identity is in use.
 //!
-//! The same table tells where a server is: at the address that its newest life has given, whatever the
+//! The same table tells where a server is: at the address that its newest boot has given, whatever the
 //! membership still says. That is how a cluster whose servers all have moved finds itself again.
 //!
 //! What it cannot know: whether a process that does not answer is gone or cut off. If a copy of a
@@ -25,12 +25,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::machine::{Published, StateReader};
-use quorate_storage::raft::{Life, NodeId, Peer, Position};
+use quorate_storage::raft::{BootId, NodeId, Peer, Position};
 use tokio::sync::watch;
 
 use super::acknowledged::Acknowledged;
 use super::plausible::contradiction;
-use super::protocol::{Introduction, Refusal, Sender};
+use super::protocol::{ProcessIdentity, Refusal, ServerInfo};
 use crate::host::clock::{Clock, Moment};
 
 /// A process that has just said who it is counts as there for so long, so that a newcomer's votes do
@@ -50,9 +50,9 @@ mod tests;
 
 /// What this server knows of itself and of the processes that speak for others.
 #[derive(Debug)]
-pub struct Lives {
+pub struct Processes {
     id: NodeId,
-    own: Life,
+    own: BootId,
     store_id: String,
     rpc_addr: String,
     clock: Clock,
@@ -73,7 +73,7 @@ struct Table {
     /// Those that took the place of what the log says, by server.
     accepted: BTreeMap<NodeId, Accepted>,
     /// Those that were found to be there, and when.
-    present: BTreeMap<NodeId, (Life, Moment)>,
+    present: BTreeMap<NodeId, (BootId, Moment)>,
     /// One question at a time about each server.
     asking: BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
     /// Since when this process hears that its identity is in use.
@@ -84,15 +84,15 @@ struct Table {
 
 #[derive(Debug)]
 struct Accepted {
-    sender: Sender,
+    sender: ProcessIdentity,
     /// What the log said then. When it says something else, that counts.
-    instead_of: Option<Life>,
+    instead_of: Option<BootId>,
 }
 
-impl Lives {
-    /// For a server that begins its life `own`.
+impl Processes {
+    /// For the boot `own` of a server.
     #[must_use]
-    pub fn new(id: NodeId, own: Life, peer: &Peer, clock: Clock) -> Self {
+    pub fn new(id: NodeId, own: BootId, peer: &Peer, clock: Clock) -> Self {
         Self {
             id,
             own,
@@ -122,9 +122,9 @@ impl Lives {
 
     /// This process, as it signs its messages.
     #[must_use]
-    pub fn sender(&self) -> Sender {
-        Sender {
-            life: self.own,
+    pub fn sender(&self) -> ProcessIdentity {
+        ProcessIdentity {
+            boot: self.own,
             incarnation: self.incarnation(),
             store_id: self.store_id.clone(),
             rpc_addr: self.rpc_addr.clone(),
@@ -139,7 +139,7 @@ impl Lives {
 
     /// This boot.
     #[must_use]
-    pub fn own(&self) -> Life {
+    pub fn own(&self) -> BootId {
         self.own
     }
 
@@ -165,7 +165,7 @@ impl Lives {
         self.is_cleared.store(true, Ordering::SeqCst);
     }
 
-    /// See [`Lives::clear`].
+    /// See [`Processes::clear`].
     #[must_use]
     pub fn is_cleared(&self) -> bool {
         self.is_cleared.load(Ordering::SeqCst)
@@ -178,11 +178,11 @@ impl Lives {
         if was_member && lacks_member(published, self.id) {
             self.end(&Refusal::Removed);
         }
-        let Some(row) = published.state.life(self.id) else { return };
+        let Some(row) = published.state.boot(self.id) else { return };
         let began = self.incarnation();
-        if row.life == self.own {
+        if row.boot == self.own {
             if began.is_none() {
-                tracing::info!(incarnation = row.incarnation, "the cluster knows this start");
+                tracing::info!(incarnation = row.incarnation, "the cluster has recorded this boot");
                 self.begin(row.incarnation);
             }
         } else if began.is_some_and(|own| row.incarnation > own) {
@@ -197,18 +197,18 @@ impl Lives {
 
     /// Who speaks for a server with this data directory, as far as is known.
     #[must_use]
-    pub fn current(&self, id: NodeId, store_id: &str) -> Option<Sender> {
+    pub fn current(&self, id: NodeId, store_id: &str) -> Option<ProcessIdentity> {
         let published = self.published();
-        let row = published.as_ref().and_then(|published| published.state.life(id));
+        let row = published.as_ref().and_then(|published| published.state.boot(id));
         let row = row.filter(|row| row.store_id == store_id);
-        let recorded = row.map(|row| row.life);
+        let recorded = row.map(|row| row.boot);
         let table = self.table();
         let accepted = table.accepted.get(&id).filter(|accepted| {
             accepted.instead_of == recorded && accepted.sender.store_id == store_id
         });
         accepted.map(|accepted| accepted.sender.clone()).or_else(|| {
-            row.map(|row| Sender {
-                life: row.life,
+            row.map(|row| ProcessIdentity {
+                boot: row.boot,
                 incarnation: Some(row.incarnation),
                 store_id: row.store_id.clone(),
                 rpc_addr: row.rpc_addr.clone(),
@@ -216,17 +216,17 @@ impl Lives {
         })
     }
 
-    /// What the log says of a server with this data directory: life and incarnation.
-    pub(super) fn recorded(&self, id: NodeId, store_id: &str) -> Option<(Life, u64)> {
+    /// The boot and the incarnation that the log has for a server with this data directory.
+    pub(super) fn recorded(&self, id: NodeId, store_id: &str) -> Option<(BootId, u64)> {
         let published = self.published()?;
-        let row = published.state.life(id);
+        let row = published.state.boot(id);
         let row = row.filter(|row| row.store_id == store_id)?;
-        Some((row.life, row.incarnation))
+        Some((row.boot, row.incarnation))
     }
 
-    pub(super) fn accept(&self, id: NodeId, sender: &Sender) {
-        let instead_of = self.recorded(id, &sender.store_id).map(|(life, _)| life);
-        tracing::debug!(server = id, life = %sender.life, at = %sender.rpc_addr, "a server has started");
+    pub(super) fn accept(&self, id: NodeId, sender: &ProcessIdentity) {
+        let instead_of = self.recorded(id, &sender.store_id).map(|(boot, _)| boot);
+        tracing::debug!(server = id, boot = %sender.boot, at = %sender.rpc_addr, "a server has started");
         let accepted = Accepted { sender: sender.clone(), instead_of };
         self.table().accepted.insert(id, accepted);
     }
@@ -235,35 +235,35 @@ impl Lives {
     pub(super) fn refuse_removed(
         &self,
         from: NodeId,
-        sender: &Sender,
-        introduction: Option<&Introduction>,
+        sender: &ProcessIdentity,
+        info: Option<&ServerInfo>,
     ) -> Result<(), Refusal> {
         let Some(published) = self.published() else { return Ok(()) };
         if !lacks_member(&published, from) {
             return Ok(());
         }
-        let row = published.state.life(from);
+        let row = published.state.boot(from);
         let was_member = row.is_some_and(|row| row.store_id == sender.store_id);
-        // The same for a server that was removed before lives were recorded.
+        // The same for a server that was removed before boots were recorded.
         let newest = published.membership.log_id().map(Into::into);
-        let since = introduction.and_then(|introduction| introduction.boot.member_since);
+        let since = info.and_then(|info| info.disk.member_since);
         if was_member || since.is_some_and(|since| Some(since) < newest) {
             return Err(Refusal::Removed);
         }
         Ok(())
     }
 
-    /// Whether a server that has just booted lacks what an earlier life of it is known to have held.
+    /// Whether a server that has just booted lacks what an earlier boot of it is known to have held.
     pub(super) fn refuse_lost(
         &self,
-        introduction: &Introduction,
-        sender: &Sender,
+        info: &ServerInfo,
+        sender: &ProcessIdentity,
     ) -> Result<(), Refusal> {
         let Some(published) = self.published() else { return Ok(()) };
-        let row = published.state.life(introduction.id);
-        let earlier = row.filter(|row| row.store_id == sender.store_id && row.life != sender.life);
-        let held = earlier.filter(|_| sender.incarnation.is_none()).and_then(|row| row.held);
-        match held.and_then(|(held, term)| introduction.boot.lacks(held, term)) {
+        let row = published.state.boot(info.id);
+        let earlier = row.filter(|row| row.store_id == sender.store_id && row.boot != sender.boot);
+        let log_end = earlier.filter(|_| sender.incarnation.is_none()).and_then(|row| row.log_end);
+        match log_end.and_then(|(upto, term)| info.disk.lacks(upto, term)) {
             Some(what) => Err(Refusal::Lost(what)),
             None => Ok(()),
         }
@@ -291,7 +291,7 @@ impl Lives {
             | Refusal::WrongCluster
             | Refusal::NotRunning(_)
             | Refusal::NoAddressee
-            | Refusal::OtherLife(_)
+            | Refusal::OtherBoot(_)
             | Refusal::Starting
             | Refusal::Implausible(_)
             | Refusal::Contradicts(_)
@@ -346,16 +346,16 @@ impl Lives {
     }
 
     /// What becomes of a request that says that it comes from this server's process.
-    pub(super) fn claim(&self, from: NodeId, sender: &Sender) -> Claim {
+    pub(super) fn claim(&self, from: NodeId, sender: &ProcessIdentity) -> Claim {
         let Some(current) = self.current(from, &sender.store_id) else { return Claim::Later };
-        if current.life == sender.life {
+        if current.boot == sender.boot {
             return Claim::Known;
         }
         let recorded = self.recorded(from, &sender.store_id);
         match (sender.incarnation, recorded) {
             // Only the log gives incarnations: what it says here is older.
             (Some(theirs), Some((_, newest))) if theirs > newest => Claim::Later,
-            (Some(_), Some((life, _))) if life != sender.life => Claim::Earlier(current.rpc_addr),
+            (Some(_), Some((boot, _))) if boot != sender.boot => Claim::Earlier(current.rpc_addr),
             (Some(_) | None, _) => Claim::Disputed(current),
         }
     }
@@ -366,16 +366,16 @@ impl Lives {
     }
 
     /// Takes note that a process has just said who it is.
-    pub(super) fn found_present(&self, id: NodeId, life: Life) {
+    pub(super) fn found_present(&self, id: NodeId, boot: BootId) {
         let now = self.clock.now();
-        self.table().present.insert(id, (life, now));
+        self.table().present.insert(id, (boot, now));
     }
 
     /// Whether a process has said so a moment ago.
-    pub(super) fn is_present(&self, id: NodeId, life: Life) -> bool {
+    pub(super) fn is_present(&self, id: NodeId, boot: BootId) -> bool {
         let now = self.clock.now();
         let table = self.table();
-        let seen = table.present.get(&id).filter(|(known, _)| *known == life);
+        let seen = table.present.get(&id).filter(|(known, _)| *known == boot);
         seen.is_some_and(|(_, seen)| now.since(*seen) < PROBE_VALID)
     }
 
@@ -400,5 +400,5 @@ pub(super) enum Claim {
     /// It comes from an earlier one.
     Earlier(String),
     /// Only the process that is known can tell.
-    Disputed(Sender),
+    Disputed(ProcessIdentity),
 }

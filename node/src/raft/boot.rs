@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use quorate_storage::command::{Duty, Held, Start};
-use quorate_storage::raft::{Life, NodeId, Peer, Position};
-use quorate_storage::state::ServerLife;
+use quorate_storage::command::{Boot, Duty, LogEnd};
+use quorate_storage::raft::{BootId, NodeId, Peer, Position};
+use quorate_storage::state::ServerBoot;
 
 use super::membership::{Membership, is_another_store};
-use super::protocol::{ChangeRefusal, Forwarded, Introduction, Refusal, Request, Response, Sender};
+use super::protocol::{
+    ChangeRefusal, Forwarded, ProcessIdentity, Refusal, Request, Response, ServerInfo,
+};
 use super::surroundings::{Round, wrong_datacenter};
 use super::transport::Purpose;
 
@@ -38,23 +40,23 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a process that does not answer is asked again before another one ends it for good.
 const PROBES: u32 = 2;
 /// What servers hold is entered into the log this often, while there is something new.
-const HELD_EVERY: Duration = Duration::from_secs(10);
+const LOG_ENDS_EVERY: Duration = Duration::from_secs(10);
 
 impl Membership {
     /// Asks everybody whether this identity is free, then has this boot entered into the log. Returns
     /// once it is.
     pub async fn announce(&self) {
-        let lives = &self.context.lives;
+        let processes = &self.context.processes;
         let mut leadership = self.leadership.clone();
-        let mut begun = lives.begun();
+        let mut begun = processes.begun();
         let greeting = self.greet_everybody_within(FIRST_GREETING_TIMEOUT);
         let (round, ()) = tokio::join!(greeting, self.refuse_own_address());
         self.refuse_other_datacenter(&round);
-        lives.clear();
+        processes.clear();
         let mut round = 0;
-        while lives.incarnation().is_none() {
+        while processes.incarnation().is_none() {
             leadership.mark_unchanged();
-            self.ask_to_start().await;
+            self.ask_to_record_boot().await;
             let pause = if round < HURRIED_ROUNDS { ROUND_PAUSE } else { LONG_PAUSE };
             tokio::select! {
                 _ = begun.changed() => {}
@@ -72,23 +74,23 @@ impl Membership {
     /// Ends this server if it was a member and has come back with another datacenter. (One that joins is
     /// refused by the leader.)
     fn refuse_other_datacenter(&self, round: &Round) {
-        if self.introduction.boot.member_since.is_none() {
+        if self.info.disk.member_since.is_none() {
             return;
         }
-        if let Some(why) = round.other_datacenter(&self.introduction) {
-            self.context.lives.told(&Refusal::Misconfigured(why));
+        if let Some(why) = round.other_datacenter(&self.info) {
+            self.context.processes.told(&Refusal::Misconfigured(why));
         }
     }
 
-    async fn ask_to_start(&self) {
+    async fn ask_to_record_boot(&self) {
         let leader = self.leadership.borrow().leader.clone();
         let Some((id, peer)) = leader else { return };
-        let own = self.introduction.clone();
+        let own = self.info.clone();
         let answer = if id == own.id {
-            let answer = self.start_here(&own, &self.context.lives.sender()).await;
-            answer.inspect_err(|refusal| self.context.lives.told(refusal)).ok()
+            let answer = self.record_boot(&own, &self.context.processes.sender()).await;
+            answer.inspect_err(|refusal| self.context.processes.told(refusal)).ok()
         } else {
-            let (purpose, request) = (Purpose::Control, Request::Start(own));
+            let (purpose, request) = (Purpose::Control, Request::RecordBoot(own));
             match self.context.call(id, &peer, purpose, request, START_TIMEOUT).await {
                 Ok(Response::Changed(answer)) => Some(answer),
                 Ok(_) | Err(_) => None,
@@ -105,14 +107,14 @@ impl Membership {
     ///
     /// # Errors
     /// A [`ChangeRefusal`] where the server is to ask again, a [`Refusal`] where it must end.
-    pub async fn start_here(
+    pub async fn record_boot(
         &self,
-        newcomer: &Introduction,
-        sender: &Sender,
+        newcomer: &ServerInfo,
+        sender: &ProcessIdentity,
     ) -> Result<Result<(), ChangeRefusal>, Refusal> {
-        let (lives, id) = (&self.context.lives, newcomer.id);
+        let (processes, id) = (&self.context.processes, newcomer.id);
         let term = self.leadership.borrow().term;
-        let published = lives.published().filter(|published| {
+        let published = processes.published().filter(|published| {
             // What earlier leaders committed is applied once an entry of this term is.
             published.last_applied.is_some_and(|applied| applied.leader_id.term == term)
         });
@@ -126,17 +128,17 @@ impl Membership {
             }
             Some(_) => {}
         }
-        let known = published.state.life(id);
-        if known.is_some_and(|known| known.life == sender.life) {
+        let known = published.state.boot(id);
+        if known.is_some_and(|known| known.boot == sender.boot) {
             return Ok(Ok(()));
         }
         // A member need not have heard enough of the others to find out by itself.
-        let datacenter = &self.introduction.datacenter;
+        let datacenter = &self.info.datacenter;
         if newcomer.datacenter != *datacenter {
             return Err(Refusal::Misconfigured(wrong_datacenter(&newcomer.datacenter, datacenter)));
         }
-        lives.refuse_lost(newcomer, sender)?;
-        if let Some(lacks) = lives.acknowledged.lacks(id, sender.life, term, &newcomer.boot) {
+        processes.refuse_lost(newcomer, sender)?;
+        if let Some(lacks) = processes.acknowledged.lacks(id, sender.boot, term, &newcomer.disk) {
             return Err(Refusal::Lost(lacks));
         }
         if let Some(known) = known
@@ -151,18 +153,18 @@ impl Membership {
             self.context.warnings.warn(&why);
             return Err(Refusal::Misconfigured(why));
         }
-        let start = start_of(newcomer, sender, known.map(|known| known.life));
+        let start = boot_of(newcomer, sender, known.map(|known| known.boot));
         tracing::info!(server = id, at = %start.rpc_addr, "a server has started");
-        let fate = self.intake.submit_at_once(Duty::Started(Box::new(start))).await;
+        let fate = self.intake.submit_at_once(Duty::Booted(Box::new(start))).await;
         Ok(if fate == Forwarded::Committed { Ok(()) } else { Err(ChangeRefusal::Interrupted) })
     }
 
     /// Ends this server if another one answers at the address that this one was given. It would not hear of
     /// it in another way: whatever it is sent goes to the other one.
     async fn refuse_own_address(&self) {
-        let (id, address) = (self.introduction.id, &self.introduction.peer.rpc_addr);
+        let (id, address) = (self.info.id, &self.info.peer.rpc_addr);
         if let Some(why) = self.found_elsewhere(id, address, FIRST_GREETING_TIMEOUT).await {
-            self.context.lives.told(&Refusal::Misconfigured(why));
+            self.context.processes.told(&Refusal::Misconfigured(why));
         }
     }
 
@@ -178,7 +180,7 @@ impl Membership {
         let Ok(Response::Identity(there)) = answer else { return None };
         let members = self.members();
         let is_there = |peer: &Peer| peer.store_id == there.store_id;
-        let own = &self.introduction;
+        let own = &self.info;
         if (id == own.id && is_there(&own.peer)) || members.get(&id).is_some_and(is_there) {
             return None;
         }
@@ -191,9 +193,9 @@ impl Membership {
         ))
     }
 
-    async fn still_answers(&self, known: &ServerLife) -> bool {
-        let process = Sender {
-            life: known.life,
+    async fn still_answers(&self, known: &ServerBoot) -> bool {
+        let process = ProcessIdentity {
+            boot: known.boot,
             incarnation: Some(known.incarnation),
             store_id: known.store_id.clone(),
             rpc_addr: known.rpc_addr.clone(),
@@ -209,14 +211,14 @@ impl Membership {
     /// Lets the membership say, as the leader, what the log says of its servers' addresses.
     pub async fn follow_addresses(&self) {
         let Ok(_one_at_a_time) = self.changing.try_lock() else { return };
-        let Some(published) = self.context.lives.published() else { return };
+        let Some(published) = self.context.processes.published() else { return };
         if self.is_joint() {
             return;
         }
         let members = self.members().into_iter();
         let moved: BTreeMap<NodeId, Peer> = members
             .filter_map(|(id, peer)| {
-                let row = published.state.life(id).filter(|row| row.store_id == peer.store_id)?;
+                let row = published.state.boot(id).filter(|row| row.store_id == peer.store_id)?;
                 let now = Peer {
                     rpc_addr: row.rpc_addr.clone(),
                     http_addr: row.http_addr.clone(),
@@ -241,18 +243,19 @@ impl Membership {
     }
 
     /// Enters into the log what servers hold, as the leader.
-    pub async fn note_held(&self, noted: &mut Noted) {
+    pub async fn note_log_ends(&self, noted: &mut Noted) {
         let term = self.leadership.borrow().term;
-        let Some(published) = self.context.lives.published() else { return };
+        let Some(published) = self.context.processes.published() else { return };
         let Some(applied) = published.last_applied.map(Position::from) else { return };
-        let lives: BTreeMap<NodeId, Life> =
-            published.state.lives().map(|(id, row)| (id, row.life)).collect();
+        let boots: BTreeMap<NodeId, BootId> =
+            published.state.boots().map(|(id, row)| (id, row.boot)).collect();
         let now = self.context.clock.now();
-        let is_due = noted.at.is_none_or(|at| now.since(at) >= HELD_EVERY) || noted.lives != lives;
+        let is_due =
+            noted.at.is_none_or(|at| now.since(at) >= LOG_ENDS_EVERY) || noted.boots != boots;
         if !is_due {
             return;
         }
-        let own = (self.introduction.id, self.context.lives.own());
+        let own = (self.info.id, self.context.processes.own());
         let own_log = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -260,21 +263,22 @@ impl Membership {
         };
         // Who has acknowledged something is known exactly: a server that has just started must not be
         // held to what it acknowledged itself since.
-        let acknowledged = self.context.lives.acknowledged.all(term).into_iter();
+        let acknowledged = self.context.processes.acknowledged.all(term).into_iter();
         let all = acknowledged.chain(own_log.map(|entry| (own.0, own.1, entry)));
-        let news = all.filter_map(|(id, life, entry)| {
+        let news = all.filter_map(|(id, boot, entry)| {
             let upto = Position::from(entry).min(applied);
             // What this very entry adds is no news, or a quiet cluster would write for ever.
-            let is_news = upto.index > noted.upto && lives.get(&id) == Some(&life);
-            is_news.then_some(Held { id, life, upto, term })
+            let is_news = upto.index > noted.upto && boots.get(&id) == Some(&boot);
+            is_news.then_some(LogEnd { id, boot, upto, term })
         });
-        let news: Vec<Held> = news.collect();
+        let news: Vec<LogEnd> = news.collect();
         if news.is_empty() {
             return;
         }
-        if self.intake.submit_at_once(Duty::Held(news)).await == Forwarded::Committed {
-            let applied = self.context.lives.published().and_then(|version| version.last_applied);
-            *noted = Noted { at: Some(now), upto: applied.map_or(0, |id| id.index), lives };
+        if self.intake.submit_at_once(Duty::LogEnds(news)).await == Forwarded::Committed {
+            let applied =
+                self.context.processes.published().and_then(|version| version.last_applied);
+            *noted = Noted { at: Some(now), upto: applied.map_or(0, |id| id.index), boots };
         }
     }
 }
@@ -285,16 +289,16 @@ pub struct Noted {
     at: Option<crate::host::clock::Moment>,
     /// Index of the entry that says so.
     upto: u64,
-    lives: BTreeMap<NodeId, Life>,
+    boots: BTreeMap<NodeId, BootId>,
 }
 
-fn start_of(newcomer: &Introduction, sender: &Sender, replaces: Option<Life>) -> Start {
-    let Introduction { id, peer, boot, .. } = newcomer;
-    Start {
+fn boot_of(newcomer: &ServerInfo, sender: &ProcessIdentity, replaces: Option<BootId>) -> Boot {
+    let ServerInfo { id, peer, disk, .. } = newcomer;
+    Boot {
         id: *id,
-        life: sender.life,
+        boot: sender.boot,
         replaces,
-        counted: boot.counted,
+        boots: disk.boots,
         store_id: peer.store_id.clone(),
         rpc_addr: peer.rpc_addr.clone(),
         http_addr: peer.http_addr.clone(),
