@@ -7,7 +7,7 @@
 //!   what it keeps; [`index`] and [`time`] are the two counters that everything else leans on: the index
 //!   that clients see, and cluster time, in which deadlines are kept. No clock, no randomness, no I/O, no
 //!   floats, no order that depends on hashing. The crate's clippy settings ban clocks, random ids and
-//!   hash maps; review and the determinism test keep the rest out.
+//!   hash maps in the whole crate; `.ci/pure-state` bans the rest in these modules.
 //! * **What is on disk.** [`data_dir`] is whose directory it is, [`log_store`] the Raft log on sled,
 //!   [`snapshot`] the snapshots as files. All of it assumes that the power fails at the worst moment.
 //!
@@ -31,8 +31,8 @@
 //!   recovery ──> log_store ──> data_dir ──> mark ──> raft
 //! ```
 //!
-//! [`recovery`] works on the data directory of a stopped server: it shows what is in it, and founds a new
-//! cluster of it when the old one has lost its quorum for good.
+//! [`recovery`] works on the data directory of a stopped server: it reports what the
+//! directory holds, and makes a new cluster from it when the old one has lost its quorum for good.
 //!
 //! # What is absent
 //!
