@@ -3,9 +3,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::entry::RaftEntry as _;
@@ -16,7 +17,9 @@ use quorate::raft::protocol::{Envelope, Forwarded, Refusal, Request, Response};
 use quorate::raft::transport::Purpose;
 use quorate_storage::Topic;
 use quorate_storage::command::{Batch, Outcome, Part, Rejection};
+use quorate_storage::machine::Published;
 use quorate_storage::raft::{Entry, LogId, NodeId, Vote};
+use quorate_storage::record::{CheckStatus, SERF_HEALTH};
 
 use support::cluster::{Cluster, LIMIT, address, is_no_leader_or_unknown, put_new};
 use support::network::Faults;
@@ -29,6 +32,9 @@ mod support;
 const PATIENT: Duration = Duration::from_secs(20);
 /// Short enough to wait for.
 const IMPATIENT: Duration = Duration::from_secs(1);
+
+/// Longer than the silence (5 s) after which a server counts as lost.
+const LONG_SILENCE: Duration = Duration::from_secs(7);
 
 /// What is asked of the leader is lost, answered in vain, repeated and held up.
 const BAD_ANSWERS: Faults =
@@ -535,4 +541,50 @@ async fn a_node_that_restarts_from_a_snapshot_of_everything_answers_reads() {
     let read = cluster.node(restarted).read(Consistency::Linearizable);
     let version = tokio::time::timeout(LIMIT, read).await.unwrap().expect("it is answered");
     assert!(version.state.key("before").is_some());
+}
+
+/// The servers whose own check is critical at any of the nodes.
+fn called_lost(cluster: &Cluster) -> BTreeSet<String> {
+    let lost = |version: Arc<Published>| {
+        let nodes: Vec<_> = version.state.nodes().map(|node| Arc::clone(&node.name)).collect();
+        nodes.into_iter().filter_map(move |name| {
+            let check = version.state.check(&name, SERF_HEALTH)?;
+            (check.registration.status == CheckStatus::Critical).then(|| name.to_string())
+        })
+    };
+    cluster.nodes().iter().flat_map(|node| lost(node.published())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_quorum_calls_nobody_lost() {
+    // It holds commands until the others answer again, and whatever it concluded meanwhile would be committed.
+    let cluster = Cluster::found(3, 31, PATIENT).await;
+    let leader = cluster.leader().await;
+    let all_shown = || {
+        let state = &cluster.node(leader).published().state;
+        cluster.ids().iter().all(|id| state.check(&format!("n{id}"), SERF_HEALTH).is_some())
+    };
+    until("the catalogue to show all servers", LIMIT, all_shown).await;
+    let others = cluster.others(leader);
+    // No two servers reach each other, so nobody else can be elected.
+    for id in cluster.ids() {
+        cluster.isolate(id);
+    }
+    let cut_off = Instant::now();
+    while cut_off.elapsed() < LONG_SILENCE {
+        assert_eq!(called_lost(&cluster), BTreeSet::new());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.network.heal();
+    cluster.leader().await;
+    let healed = Instant::now();
+    while healed.elapsed() < LONG_SILENCE {
+        assert_eq!(called_lost(&cluster), BTreeSet::new(), "{:?} after", healed.elapsed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // Silence still counts where there is a quorum.
+    cluster.isolate(others[0]);
+    let expected = BTreeSet::from([format!("n{}", others[0])]);
+    until("the one that is cut off to be called lost", LIMIT, || called_lost(&cluster) == expected)
+        .await;
 }

@@ -1,7 +1,7 @@
 //! The catalogue's picture of the servers: keeps it in step with the membership, and with who answers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::Instant;
@@ -14,11 +14,21 @@ use quorate_storage::record::{CheckStatus, NodeKind, SERF_HEALTH, SERVER_SERVICE
 use super::Leader;
 use crate::agent;
 use crate::host::address::HostPort;
+use crate::host::clock::Moment;
 use crate::raft::boot::Noted;
+use crate::raft::leadership::has_quorum;
 use crate::raft::learners::SilentLearners;
 
-/// A server that has not answered for this long is critical in the catalogue.
+/// A server that has not answered for this long, while this leader was asking all the time, is critical in
+/// the catalogue.
 const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
+/// The silence of a server says nothing while no quorum answered an RPC sent within this long: this leader
+/// may be the one that is cut off.
+const QUORUM_WITHIN: Duration = Duration::from_secs(1);
+/// Time between two notes that this process runs.
+const ATTENTION_EVERY: Duration = Duration::from_millis(250);
+/// A gap between two such notes of more than this was a pause, in which this leader asked nobody.
+const ATTENTION_GAP_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks at the servers.
 const SERVERS_EVERY: Duration = Duration::from_millis(500);
 /// Key of a server's Raft id in the metadata of its instance.
@@ -27,12 +37,29 @@ const RAFT_ID: &str = "raft_id";
 impl Leader {
     /// Keeps the catalogue and the membership in step; never ends.
     pub(super) async fn keep_servers(&self) {
-        let began = self.context.clock.now();
+        let attention = Mutex::new(Attention::begin(self.context.clock.now()));
+        // Apart from the rounds below, which may wait long for a quorum or for a server.
+        let attending = async {
+            loop {
+                self.attended_for(&attention);
+                self.context.clock.sleep(ATTENTION_EVERY).await;
+            }
+        };
+        tokio::join!(attending, self.keep_servers_in_step(&attention));
+    }
+
+    /// For how long this leader has been asking the servers without interruption.
+    fn attended_for(&self, attention: &Mutex<Attention>) -> Duration {
+        let has_quorum = has_quorum(&self.raft, QUORUM_WITHIN);
+        let mut attention = attention.lock().unwrap_or_else(PoisonError::into_inner);
+        attention.note(self.context.clock.now(), has_quorum)
+    }
+
+    async fn keep_servers_in_step(&self, attention: &Mutex<Attention>) {
         let mut noted = Noted::default();
         let mut silent = SilentLearners::default();
         loop {
-            let led_for = self.context.clock.now().since(began);
-            for command in self.server_commands(led_for) {
+            for command in self.server_commands(self.attended_for(attention)) {
                 if let Err(error) = self.proposer.propose(command).await {
                     tracing::debug!(%error, "the catalogue of servers is not up to date yet");
                 }
@@ -46,12 +73,12 @@ impl Leader {
     }
 
     /// What has to change so that the catalogue shows the servers as they are.
-    fn server_commands(&self, led_for: Duration) -> Vec<Command> {
+    fn server_commands(&self, attended_for: Duration) -> Vec<Command> {
         let published = self.state.load();
         let Some(cluster) = self.context.identity.cluster_id() else { return Vec::new() };
         let members: BTreeMap<NodeId, Peer> =
             published.membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
-        let alive = self.alive_servers(led_for);
+        let alive = self.alive_servers(attended_for);
         let mut commands = Vec::new();
         let shown = shown_servers(&published);
         for (id, peer) in &members {
@@ -74,18 +101,42 @@ impl Leader {
         commands
     }
 
-    /// Which servers answered lately. One that has not answered this leader yet gets as long as one
-    /// that stopped answering, or each new leader would call the slower of its followers lost.
-    fn alive_servers(&self, led_for: Duration) -> BTreeMap<NodeId, bool> {
+    /// Which servers answered lately. Only silence in which this leader was asking counts: a leader that is
+    /// new, was paused or had no quorum gives each server the full time, or it would call servers lost that
+    /// live.
+    fn alive_servers(&self, attended_for: Duration) -> BTreeMap<NodeId, bool> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let heartbeats = metrics.heartbeat.iter().flatten();
         heartbeats
             .map(|(id, acked)| {
-                let silence = acked.as_ref().map_or(led_for, |acked| acked.elapsed());
-                (*id, silence < SERVER_LOST_AFTER || *id == self.context.id)
+                let silence = acked.as_ref().map_or(Duration::MAX, |acked| acked.elapsed());
+                let is_lost = silence.min(attended_for) >= SERVER_LOST_AFTER;
+                (*id, !is_lost || *id == self.context.id)
             })
             .collect()
+    }
+}
+
+/// Since when a leader has been asking the servers without interruption.
+#[derive(Debug)]
+struct Attention {
+    since: Moment,
+    noted: Moment,
+}
+
+impl Attention {
+    const fn begin(now: Moment) -> Self {
+        Self { since: now, noted: now }
+    }
+
+    /// Notes that the leader runs, and whether a quorum answers it; returns how long both have been so.
+    fn note(&mut self, now: Moment, has_quorum: bool) -> Duration {
+        if !has_quorum || now.since(self.noted) > ATTENTION_GAP_MAX {
+            self.since = now;
+        }
+        self.noted = now;
+        now.since(self.since)
     }
 }
 
@@ -140,4 +191,23 @@ fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option
     let check = published.state.check(&node.name, SERF_HEALTH)?;
     let shown_alive = check.registration.status == CheckStatus::Passing;
     (shown_alive != alive).then(|| Command::SetServerHealth { name: Arc::clone(name), alive })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_and_a_lost_quorum_begin_the_time_of_asking_anew() {
+        let at = |ms| Moment::at(Duration::from_millis(ms));
+        let mut attention = Attention::begin(at(1_000));
+        let mut note = |ms, has_quorum| attention.note(at(ms), has_quorum).as_millis();
+        assert_eq!(note(1_250, true), 250);
+        assert_eq!(note(2_250, true), 1_250);
+        assert_eq!(note(3_251, true), 0, "it was paused");
+        assert_eq!(note(3_500, true), 249);
+        assert_eq!(note(3_750, false), 0, "nobody answered");
+        assert_eq!(note(4_000, false), 0);
+        assert_eq!(note(4_100, true), 100);
+    }
 }
