@@ -82,11 +82,26 @@ pub(super) async fn turn_for_an_answer(
     turns: &'static Semaphore,
 ) -> Result<SemaphorePermit<'static>, ApiError> {
     let deadline = Instant::now() + ANSWER_PATIENCE;
-    let turn = timeout_at(deadline, turns.acquire()).await.map_err(|_| too_many_answers())?;
-    let turn = turn.map_err(|_| too_many_answers())?;
+    let turn = turn_until(turns, deadline).await?;
     // With the turn, so that those that wait for room do not all begin when there is some.
     ANSWERS.room(deadline).await?;
     Ok(turn)
+}
+
+/// Waits for a turn alone: the answer is in memory already, so it needs no room.
+///
+/// # Errors
+/// 503: no turn came in time.
+pub(super) async fn turn(turns: &'static Semaphore) -> Result<SemaphorePermit<'static>, ApiError> {
+    turn_until(turns, Instant::now() + ANSWER_PATIENCE).await
+}
+
+async fn turn_until(
+    turns: &'static Semaphore,
+    deadline: Instant,
+) -> Result<SemaphorePermit<'static>, ApiError> {
+    let turn = timeout_at(deadline, turns.acquire()).await.map_err(|_| too_many_answers())?;
+    turn.map_err(|_| too_many_answers())
 }
 
 fn too_many_answers() -> ApiError {
@@ -100,15 +115,27 @@ pub(super) async fn counted(response: Response) -> Response {
         return response;
     }
     let (parts, body) = response.into_parts();
-    // The length is known, so the body is in memory and there is nothing to wait for.
-    match body.collect().await {
-        Ok(collected) => {
-            let counted = Counted::new(collected.to_bytes(), &ANSWERS);
+    match in_memory(body).await {
+        Ok(bytes) => {
+            let counted = Counted::new(bytes, &ANSWERS);
             Response::from_parts(parts, Body::from(Bytes::from_owner(counted)))
         }
+        Err(failed) => failed,
+    }
+}
+
+/// The bytes of a body whose length is known: it is in memory already, so nothing is waited for.
+///
+/// # Errors
+/// The response to send instead, a 500: the body ended early.
+pub(super) async fn in_memory(body: Body) -> Result<Bytes, Response> {
+    match body.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
         Err(error) => {
             tracing::warn!(%error, "an answer could not be read");
-            Response::from_parts(parts, Body::empty())
+            let mut failed = Response::new(Body::empty());
+            *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            Err(failed)
         }
     }
 }
@@ -183,6 +210,23 @@ mod tests {
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
         shares.pop();
         late.grow_to(large).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_ends_early_is_a_500() {
+        let pieces = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
+        let failed = in_memory(Body::from_stream(pieces)).await.unwrap_err();
+        assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_needs_no_room() {
+        static TURNS: Semaphore = Semaphore::const_new(1);
+        let held = turn(&TURNS).await.unwrap();
+        let refused = turn(&TURNS).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(held);
+        let _next = turn(&TURNS).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,10 +12,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
-use super::heavy;
+use super::{budget, heavy};
 
 /// Shorter answers go out as they are (Consul's number): they fit into one packet anyway.
 const BYTES_MIN: u64 = 1_400;
@@ -43,13 +42,9 @@ pub(super) async fn compressed(response: Response) -> Response {
         return response;
     }
     let (mut parts, body) = response.into_parts();
-    // The length is known, so the body is in memory already.
-    let plain = match body.collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) => {
-            tracing::warn!(%error, "an answer could not be read");
-            return failed();
-        }
+    let plain = match budget::in_memory(body).await {
+        Ok(plain) => plain,
+        Err(failed) => return failed,
     };
     match beside_requests(&plain).await {
         Ok(gzip) => {
@@ -77,7 +72,7 @@ async fn beside_requests(plain: &[u8]) -> io::Result<Vec<u8>> {
     if plain.len() <= INLINE_BYTES_MAX {
         return gzip(plain);
     }
-    match heavy::render(usize::MAX, || gzip(plain)).await {
+    match heavy::rework(|| gzip(plain)).await {
         Ok(compressed) => compressed,
         Err(refused) => Err(io::Error::other(refused.text)),
     }
@@ -90,17 +85,12 @@ fn gzip(plain: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn failed() -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
 
     use flate2::read::GzDecoder;
+    use http_body_util::BodyExt as _;
     use proptest::prelude::*;
 
     use super::*;

@@ -34,6 +34,19 @@ pub(super) async fn render<T>(bytes: usize, render: impl FnOnce() -> T) -> Resul
     Ok(task::block_in_place(render))
 }
 
+/// Works on a long answer that is in memory already, such as compressing it: that needs a turn, but no room
+/// for the answer.
+///
+/// # Errors
+/// 503: the others took too long for a turn to come.
+pub(super) async fn rework<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
+    if !can_step_aside() {
+        return Ok(work());
+    }
+    let _turn = budget::turn(&TURNS).await?;
+    Ok(task::block_in_place(work))
+}
+
 /// A runtime of one thread, as tests have it, has nowhere to step aside to.
 fn can_step_aside() -> bool {
     Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread
@@ -78,5 +91,6 @@ mod tests {
     #[tokio::test]
     async fn one_thread_renders_everything_itself() {
         assert_eq!(render(usize::MAX, || 1).await.unwrap(), 1);
+        assert_eq!(rework(|| 2).await.unwrap(), 2);
     }
 }
