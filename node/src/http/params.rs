@@ -62,7 +62,7 @@ impl Params {
     pub(super) fn sorted(&self) -> String {
         let mut pairs = self.0.clone();
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
     }
 
     /// A number without sign. Consul's words and its status 500.
