@@ -11,6 +11,8 @@
 //!
 //! **Expiry** ([`time`]). Only this module proposes it; apply decides what is really due.
 //!
+//! **Comparison** ([`comparison`](crate::raft::comparison)). The servers' states are held against each other.
+//!
 //! **Servers** ([`servers`]). The catalogue shows who is a member, where, and who answers.
 
 mod servers;
@@ -27,6 +29,7 @@ use crate::checks::Checks;
 use crate::host::supervise::spawn_on;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
+use crate::raft::comparison::Comparison;
 use crate::raft::context::Context;
 use crate::raft::intake::Intake;
 use crate::raft::leadership::Leadership;
@@ -53,6 +56,8 @@ pub struct Leader {
     pub membership: Arc<Membership>,
     /// The applied state.
     pub state: StateReader,
+    /// Compares the servers' states.
+    pub comparison: Arc<Comparison>,
     /// The cluster's checks.
     pub checks: Arc<Checks>,
 }
@@ -87,6 +92,8 @@ impl Leader {
         spawn_on(&mut tasks, async move { checks.run().await });
         let servers = Arc::clone(self);
         spawn_on(&mut tasks, async move { servers.keep_servers().await });
+        let comparison = Arc::clone(&self.comparison);
+        spawn_on(&mut tasks, async move { comparison.run().await });
         self.start_clock(term).await;
         spawn_on(&mut tasks, Arc::clone(self).tick());
         spawn_on(&mut tasks, Arc::clone(self).expire(term));

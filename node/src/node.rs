@@ -38,6 +38,7 @@ use crate::host::clock::{Clock, TimedOut};
 use crate::host::supervise::Supervisor;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
+use crate::raft::comparison::Comparison;
 use crate::raft::context::Context;
 use crate::raft::error::{MembershipError, ProposeError, ReadError};
 use crate::raft::failure_detector::FailureDetector;
@@ -111,6 +112,7 @@ pub struct Node {
     watches: Arc<Watches>,
     probe_counts: Arc<ProbeCounts>,
     failure_detector: Arc<FailureDetector>,
+    comparison: Arc<Comparison>,
     applied: watch::Receiver<u64>,
     gate: watch::Sender<Gate>,
     stopping: CancellationToken,
@@ -230,6 +232,11 @@ impl Node {
     /// Elections that this node began because the leader's process had ended.
     pub fn elections_after_leader_end(&self) -> u64 {
         self.failure_detector.elections()
+    }
+
+    /// Comparisons of this node's state with that of others.
+    pub fn comparison(&self) -> &Comparison {
+        &self.comparison
     }
 
     /// Contact with the leader.

@@ -7,6 +7,7 @@
 //!   each client from this node's own apply. [`intake`] is the leader's end of that.
 //!   Heartbeats and writes have a [`lane`] each.
 //! * [`read`] is the barrier that makes a read linearizable on any node.
+//! * [`comparison`] finds servers whose state differs from that of the others.
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
 //! * [`membership`] founds a cluster, joins one, and removes servers; [`learners`] says when a
 //!   new server may vote, [`majority`] refuses changes that would end the cluster. [`surroundings`] and
@@ -34,6 +35,7 @@ mod admission;
 pub mod boot;
 pub mod cluster_clock;
 pub mod compaction;
+pub mod comparison;
 pub mod context;
 pub mod error;
 pub mod failure_detector;

@@ -588,3 +588,80 @@ async fn a_leader_without_a_quorum_calls_nobody_lost() {
     until("the one that is cut off to be called lost", LIMIT, || called_lost(&cluster) == expected)
         .await;
 }
+
+/// Why a server ended.
+async fn ended(cluster: &Cluster, id: NodeId) -> String {
+    let ended = tokio::time::timeout(LIMIT, cluster.node(id).failed());
+    ended.await.expect("it ends in time")
+}
+
+/// A server with an entry in its log that is not what the cluster agreed on, though term and index are.
+async fn with_a_forged_entry(seed: u64) -> (Cluster, NodeId) {
+    let mut cluster = Cluster::found(3, seed, PATIENT).await;
+    let leader = cluster.leader().await;
+    let forged = cluster.others(leader)[0];
+    cluster.put(leader, "forged").await;
+    cluster.converge().await;
+    cluster.stop(forged).await;
+    cluster.forge(forged, "forged");
+    cluster.start(forged).await;
+    (cluster, forged)
+}
+
+async fn assert_only_it_ended(cluster: &Cluster, wrong: NodeId) {
+    let why = ended(cluster, wrong).await;
+    assert!(why.contains("is not that of a majority of the servers"), "{why}");
+    for id in cluster.others(wrong) {
+        let node = cluster.node(id);
+        until("every server to be told", LIMIT, || node.comparison().divergences() > 0).await;
+        let failed = tokio::time::timeout(Duration::from_millis(10), node.failed()).await;
+        assert!(failed.is_err(), "server {id} ended too: {failed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_state_differs_from_the_others_ends() {
+    let (mut cluster, forged) = with_a_forged_entry(32).await;
+    assert_only_it_ended(&cluster, forged).await;
+    cluster.stop(forged).await;
+    cluster.leader().await;
+    cluster.put(cluster.ids()[0], "afterwards").await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_state_differs_from_that_of_its_followers_ends() {
+    let (mut cluster, forged) = with_a_forged_entry(33).await;
+    cluster.leader().await;
+    cluster.node(forged).hand_over(Some(forged)).await.expect("it has the whole log");
+    assert!(cluster.node(forged).leads());
+    assert_only_it_ended(&cluster, forged).await;
+    cluster.stop(forged).await;
+    cluster.leader().await;
+    cluster.put(cluster.ids()[0], "afterwards").await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_are_compared_while_entries_are_applied_all_the_time() {
+    let cluster = Cluster::found(3, 34, PATIENT).await;
+    let leader = cluster.leader().await;
+    let writers = (0..8).map(|writer| {
+        let cluster = &cluster;
+        async move {
+            let began = Instant::now();
+            let mut number = 0;
+            let compared = || cluster.node(leader).comparison().compared();
+            while compared() < 2 {
+                assert!(began.elapsed() < LIMIT, "nothing was compared");
+                cluster.put(leader, &format!("{writer}/{number}")).await;
+                number += 1;
+            }
+        }
+    });
+    futures_util::future::join_all(writers).await;
+    for id in cluster.ids() {
+        assert_eq!(cluster.node(id).comparison().divergences(), 0);
+    }
+    cluster.converge().await;
+}

@@ -56,6 +56,12 @@ pub trait Observer: Send + Sync + 'static {
     fn applied(&self, published: &Arc<Published>, effects: Effects);
     /// A snapshot replaced the state: outcomes are to be looked up, and everything may have changed.
     fn installed(&self, published: &Arc<Published>);
+    /// Whether to be told the version after exactly this entry. (What is published may have more.)
+    fn wants(&self, _index: u64) -> bool {
+        false
+    }
+    /// Such a version, before it is published.
+    fn reached(&self, _version: Published) {}
 }
 
 /// Gives out the newest published version.
@@ -231,7 +237,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 let last = self.working.last_applied.map(|last| last.index);
                 return Err(poison(&entry.log_id, &format!("it does not follow entry {last:?}")));
             }
+            let index = entry.log_id.index;
             merge(&mut effects, self.working.apply_checked(entry)?);
+            if self.observer.wants(index) {
+                self.observer.reached(self.working.clone());
+            }
             responders.extend(responder);
         }
         // Published first: whoever the observer wakes finds what was done.

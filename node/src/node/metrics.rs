@@ -43,6 +43,16 @@ impl Node {
                 "Elections that this server began because the leader's process had ended",
                 self.elections_after_leader_end(),
             ),
+            counter(
+                "state_comparisons",
+                "Comparisons of the servers' states that this server made as the leader",
+                self.comparison().compared(),
+            ),
+            counter(
+                "state_divergences",
+                "Comparisons in which servers had different states, as this server was told",
+                self.comparison().divergences(),
+            ),
             Figure {
                 name: "raft_quorum_silence_ms",
                 help: "Time since a quorum answered this leader; -1 if it does not lead",

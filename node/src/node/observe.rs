@@ -10,6 +10,7 @@ use quorate_storage::Effects;
 use quorate_storage::machine::{Observer, Published};
 use tokio::sync::watch;
 
+use crate::raft::comparison::Capture;
 use crate::raft::processes::Processes;
 use crate::raft::propose::Proposer;
 use crate::watch::Watches;
@@ -21,19 +22,32 @@ pub struct ApplyObserver {
     proposer: Arc<Proposer>,
     watches: Arc<Watches>,
     applied: watch::Sender<u64>,
+    capture: Arc<Capture>,
 }
 
 impl ApplyObserver {
     /// An observer that answers the clients of this proposer and wakes these watches.
     #[must_use]
     pub fn new(processes: Arc<Processes>, proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
-        Self { processes, proposer, watches, applied: watch::Sender::new(0) }
+        Self {
+            processes,
+            proposer,
+            watches,
+            applied: watch::Sender::new(0),
+            capture: Arc::default(),
+        }
     }
 
     /// The index of the last applied log entry.
     #[must_use]
     pub fn applied_index(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
+    }
+
+    /// The version of the state after an entry that somebody names.
+    #[must_use]
+    pub fn capture(&self) -> Arc<Capture> {
+        Arc::clone(&self.capture)
     }
 
     /// Takes note of what a restarted node recovered from its snapshot. Without it, a node that finds
@@ -65,5 +79,13 @@ impl Observer for ApplyObserver {
         self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.advance(published);
         self.watches.touch_everything();
+    }
+
+    fn wants(&self, index: u64) -> bool {
+        self.capture.wants(index)
+    }
+
+    fn reached(&self, version: Published) {
+        self.capture.reached(version);
     }
 }

@@ -18,6 +18,7 @@ use crate::checks::Checks;
 use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
 use crate::raft::cluster_clock::ClusterClock;
+use crate::raft::comparison::Comparison;
 use crate::raft::context::Context;
 use crate::raft::failure_detector::FailureDetector;
 use crate::raft::identity::Identity;
@@ -93,6 +94,7 @@ impl Node {
                 info,
             )),
             failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
+            comparison: comparison(&context, &raft, &state, &observer),
             intake,
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
             settings,
@@ -149,6 +151,7 @@ impl Node {
             proposer: Arc::clone(&self.proposer),
             membership: Arc::clone(&self.membership),
             state: self.state.clone(),
+            comparison: Arc::clone(&self.comparison),
             checks: Arc::new(Checks {
                 clock: self.context.clock.clone(),
                 proposer: Arc::clone(&self.proposer),
@@ -168,6 +171,7 @@ impl Node {
             barrier: Arc::clone(&self.barrier),
             membership: Arc::clone(&self.membership),
             contact: Arc::clone(&self.contact),
+            comparison: Arc::clone(&self.comparison),
             snapshots,
         })
     }
@@ -185,6 +189,16 @@ where
 {
     let config = openraft_config("quorate", limits).map_err(io::Error::other)?;
     Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
+}
+
+fn comparison(
+    context: &Context,
+    raft: &Raft,
+    state: &StateReader,
+    observer: &ApplyObserver,
+) -> Arc<Comparison> {
+    let (context, capture) = (context.clone(), observer.capture());
+    Arc::new(Comparison::new(context, raft.clone(), state.clone(), capture))
 }
 
 fn membership(

@@ -118,7 +118,9 @@ impl<'a> Plausible<'a> {
             | Request::HandOver(_)
             | Request::Progress
             | Request::RecordBoot(_)
-            | Request::WhoAreYou => Ok(()),
+            | Request::WhoAreYou
+            | Request::StateHash { .. }
+            | Request::StateHashes { .. } => Ok(()),
         }
     }
 

@@ -296,7 +296,8 @@ impl Processes {
             | Refusal::Implausible(_)
             | Refusal::Contradicts(_)
             | Refusal::SetBack(_)
-            | Refusal::Alone(_) => {}
+            | Refusal::Alone(_)
+            | Refusal::Diverged(_) => {}
         }
     }
 
@@ -315,6 +316,11 @@ impl Processes {
         if now.since(since) >= CONTRADICTION_CONFIRMED_AFTER {
             self.end(&Refusal::Alone(contradiction(theirs, committed)));
         }
+    }
+
+    /// This server's state is not that of a majority, in words.
+    pub(super) fn diverged(&self, what: String) {
+        self.end(&Refusal::Diverged(what));
     }
 
     /// This process must end.

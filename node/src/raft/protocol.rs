@@ -82,7 +82,24 @@ pub enum Request {
     /// Asks which process listens here. Answered without a look at who asks, so that two servers can
     /// ask about each other at the same time.
     WhoAreYou,
+    /// Asks for the hash of the addressee's state after this entry.
+    StateHash {
+        /// The entry.
+        index: u64,
+        /// The version of the program that asks: see [`super::comparison`].
+        version: String,
+    },
+    /// Tells the hashes of states that differ, after this entry.
+    StateHashes {
+        /// The entry.
+        index: u64,
+        /// By server.
+        hashes: BTreeMap<NodeId, StateHash>,
+    },
 }
+
+/// A hash of everything replicated ([`quorate_storage::State::hash`]).
+pub type StateHash = [u8; 32];
 
 impl Request {
     /// Whether it is Raft's own, which a server answers once it knows that its identity is free.
@@ -98,7 +115,9 @@ impl Request {
             | Self::HandOver(_)
             | Self::Progress
             | Self::RecordBoot(_)
-            | Self::WhoAreYou => false,
+            | Self::WhoAreYou
+            | Self::StateHash { .. }
+            | Self::StateHashes { .. } => false,
         }
     }
 }
@@ -154,6 +173,10 @@ pub enum Response {
     Progress(Option<BTreeMap<NodeId, Progress>>),
     /// To `WhoAreYou`.
     Identity(ProcessIdentity),
+    /// To `StateHash`: `None` when the addressee does not have that version of its state.
+    StateHash(Option<StateHash>),
+    /// To `StateHashes`.
+    Noted,
 }
 
 /// How far a member is, as the leader knows it.
@@ -357,6 +380,9 @@ pub enum Refusal {
     /// A server says so of itself: the cluster has lost what it knows to be committed.
     #[error("{0}")]
     Alone(String),
+    /// A server says so of itself: its state is not that of a majority.
+    #[error("{0}")]
+    Diverged(String),
 }
 
 /// What goes before the bytes of a snapshot.

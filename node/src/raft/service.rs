@@ -12,6 +12,7 @@ use quorate_storage::raft::{BootId, LogId, NodeId, TypeConfig};
 use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 
 use super::Raft;
+use super::comparison::Comparison;
 use super::context::Context;
 use super::intake::{Intake, NUMBERS_AHEAD_MAX};
 use super::leadership::LeaderContact;
@@ -39,6 +40,8 @@ pub struct Service {
     pub barrier: Arc<Barrier>,
     /// Who joins and leaves.
     pub membership: Arc<Membership>,
+    /// Hashes the state, and judges the hashes of others.
+    pub comparison: Arc<Comparison>,
     /// Remembers when the leader was last heard.
     pub contact: Arc<LeaderContact>,
     /// Where received snapshots go.
@@ -175,7 +178,9 @@ impl Service {
             | Request::Remove(_)
             | Request::HandOver(_)
             | Request::RecordBoot(_)
-            | Request::Progress => {
+            | Request::Progress
+            | Request::StateHash { .. }
+            | Request::StateHashes { .. } => {
                 if envelope.to.is_none() || envelope.store.is_none() {
                     return Err(Refusal::NoAddressee);
                 }
@@ -266,6 +271,13 @@ impl Service {
                 Ok(Response::Changed(answer))
             }
             Request::WhoAreYou => Ok(Response::Identity(self.context.processes.sender())),
+            Request::StateHash { index, version } => {
+                Ok(Response::StateHash(self.comparison.hash_at(index, &version).await))
+            }
+            Request::StateHashes { index, hashes } => {
+                self.comparison.told(index, &hashes);
+                Ok(Response::Noted)
+            }
         }
     }
 

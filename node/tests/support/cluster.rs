@@ -100,6 +100,11 @@ impl Cluster {
         self.disks.insert(id, Disk::empty(&format!("store-{id}-again")));
     }
 
+    /// Forges what a server that is stopped has in its log of a write to this key.
+    pub(crate) fn forge(&self, id: NodeId, key: &str) {
+        assert_ne!(self.disks[&id].log.forge(key), 0, "the log has no write to {key}");
+    }
+
     /// What became of a server's attempt to enter the cluster.
     pub(crate) async fn entered(&mut self, id: NodeId) -> Result<(), String> {
         let server = self.servers.get_mut(&id).expect("the server runs");

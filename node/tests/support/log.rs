@@ -7,7 +7,8 @@ use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use quorate_storage::command::Command;
 use quorate_storage::raft::{Entry, LogId, TypeConfig, Vote};
 
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,25 @@ struct Content {
 impl MemoryLog {
     fn content(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has what writes this key write another value, as a forged entry would, or one that was damaged where no
+    /// checksum sees it. Returns how many entries were changed.
+    pub(crate) fn forge(&self, forged: &str) -> usize {
+        let mut changed = 0;
+        for entry in self.content().entries.values_mut() {
+            let EntryPayload::Normal(batch) = &mut entry.payload else { continue };
+            let commands = batch.parts.iter_mut().flat_map(|part| &mut part.commands);
+            for (_, command) in commands {
+                if let Command::KvPut { key, value, .. } = command
+                    && **key == *forged
+                {
+                    *value = "forged".into();
+                    changed += 1;
+                }
+            }
+        }
+        changed
     }
 }
 
