@@ -1,4 +1,4 @@
-# Shared by the scripts beside it: where a cluster on this machine lives, and how its processes are
+# Shared by the scripts in this directory: where a cluster on this machine lives, and how its processes are
 # found, started and ended. Sourced, never run. Needs bash, curl and the quorate binary, nothing else.
 #
 # Exit codes of every script: 0 done, 1 failed, 2 the command line is wrong.
@@ -155,7 +155,7 @@ ensure_binary() {
 
 port_taken() { (exec 3<>"/dev/tcp/$HOST/$1") 2>/dev/null; }
 
-# Who listens on port $1, as far as this machine tells.
+# Which program listens on port $1, if this machine shows it.
 port_user() {
   local who=
   if command -v ss >/dev/null; then

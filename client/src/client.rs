@@ -1,7 +1,7 @@
 //! A small asynchronous client over several servers.
 //!
 //! Every server answers every request, so the client sticks to one address while it answers and
-//! goes on to the next when it does not. It never sends a write twice that may have taken effect:
+//! tries the next when it does not. It never sends a write twice that may have taken effect:
 //! a write goes to the next address only when no connection could be made, a read after any
 //! failure. What the server says, 500 included, is handed to the caller.
 

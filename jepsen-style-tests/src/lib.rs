@@ -1,4 +1,4 @@
-//! Fault injection against real Quorate processes, and the checkers that judge what clients saw.
+//! Fault injection against real Quorate processes, and the checkers that validate what clients saw.
 //!
 //! This crate is the judge: it knows the product only as its users do, by the binary, its flags and
 //! its HTTP API. It links none of the server's code but the client library, which its users link too. So nothing it observes can be an artefact of

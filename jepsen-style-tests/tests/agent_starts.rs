@@ -455,7 +455,7 @@ async fn a_client_agent_learns_who_the_servers_are() {
     );
     let mut client = Agent::start(&directory.path().join("c"), next_ip(), &line).unwrap();
     client.leader(8500).await.unwrap();
-    client.process.wait_logged("these are the servers", PATIENCE).await.unwrap();
+    client.process.wait_logged("learned the list of servers", PATIENCE).await.unwrap();
     drop(servers.remove(0));
     let here = client.http(8500).unwrap();
     client.until("/v1/catalog/services", Value::is_object).await;

@@ -94,8 +94,8 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     let flags = ["--node-id", "43", "--rpc-addr", &wrong, "--rpc-listen-addr", &listens];
     let flags = [&flags[..], &["--http-addr", &http, "--join", &network.join]].concat();
     let lost = start(&dir, "address", &flags).unwrap();
-    lost.wait_logged(&format!("asked for server 43 at {wrong}"), LIMIT).await.unwrap();
-    assert!(log_of_all(&cluster).unwrap().contains("a server cannot join: the leader asked for"));
+    lost.wait_logged(&format!("checked for server 43 at {wrong}"), LIMIT).await.unwrap();
+    assert!(log_of_all(&cluster).unwrap().contains("a server cannot join: the leader checked for"));
 
     // It is nothing, and keeps nobody from anything.
     let guest = cluster.add_member().unwrap();
@@ -208,9 +208,12 @@ async fn a_server_says_what_is_wrong_with_each_address_of_join() {
     let join = format!("{http},{closed}");
     let flags = ["--rpc-addr", rpc, "--http-addr", http, "--join", &join];
     let lost = start(directory.path(), "lost", &flags).unwrap();
-    lost.wait_logged(&format!("{http} (it answers, but not as an RPC port of Quorate)"), LIMIT)
-        .await
-        .unwrap();
+    lost.wait_logged(
+        &format!("{http} (something answers there, but it is not an RPC port of Quorate)"),
+        LIMIT,
+    )
+    .await
+    .unwrap();
     lost.wait_logged(&format!("{closed} (connection refused)"), LIMIT).await.unwrap();
     let log = lost.log();
     assert!(log.contains("looking for a cluster to join"), "{log}");

@@ -118,7 +118,7 @@ fn an_unknown_filter_is_refused_and_json_is_one_object_on_each_line() {
     let arguments = ["server", "--data-dir", data.to_str().unwrap(), "--http-addr", &taken];
     let (code, said) = started_with(&[("QUORATE_LOG", "verbose")], &arguments);
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("QUORATE_LOG: \"verbose\" is no level"), "{said}");
+    assert!(said.contains("QUORATE_LOG: \"verbose\" is neither a level"), "{said}");
     assert!(!data.exists(), "nothing was begun");
 
     // It ends at once: its address is taken.

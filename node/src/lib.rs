@@ -6,7 +6,7 @@
 //!            HTTP clients                              other nodes
 //!                 │                                         │
 //!                 ▼                                         ▼
-//!      http: parse, ask Node, render        raft::service: is it meant for me?
+//!      http: parse, ask Node, render        raft::service: addressed to me?   
 //!     ┌───────────┼───────────┐             ┌───────────────┼───────────────┐
 //!     ▼           ▼           ▼             ▼               ▼               ▼
 //!  Watches     Barrier     Proposer ────► Intake       read index    votes, entries,
@@ -40,8 +40,8 @@
 //!    comes meanwhile becomes the next one. That is the group commit. Heartbeats go a way of their own
 //!    ([`raft::lane`]), so that large values do not delay them.
 //! 4. The entry is durable on a majority, then committed, then applied *on the node that took the
-//!    request*, and **that apply answers the client** ([`node::observe`]). So what a client was told it can
-//!    read here at once, `?stale` included, and no reply between nodes has to arrive for it.
+//!    request*, and **that apply answers the client** ([`node::observe`]). So a client can read its own
+//!    write here at once, `?stale` included, and no reply between nodes has to arrive for it.
 //! 5. Touched topics go to a set; a task of its own wakes the blocking queries ([`watch`]).
 //!
 //! When the leader dies between 2 and 4, the open commands go to the next one under the same numbers.
@@ -59,11 +59,10 @@
 //!
 //! # How time passes
 //!
-//! Only [`host::clock`] reads a clock, and it tells how long, never what time it is. Only [`leader`] makes
-//! cluster time of it, stamped on the entries of its own term, and only it proposes expiry. It stands
-//! still in doubt: in the first two seconds of a leadership, without a quorum, after a pause, while
-//! heartbeats wait. What that costs is that something silent lives a little longer; what it saves is that
-//! nothing living dies.
+//! Only [`host::clock`] reads a clock, and it measures durations, never the time of day. Only [`leader`] makes
+//! cluster time of it, stamped on the entries of its own term, and only it proposes expiry. It stops
+//! in doubt: in the first two seconds of a leadership, without a quorum, after a pause, while
+//! heartbeats wait. So something silent may expire a little late, and nothing that is alive expires.
 //!
 //! # Who speaks for a server
 //!
@@ -133,8 +132,8 @@
 //! A new endpoint is a line in the `endpoints()` of its area in `http/api/`, one in the harness' list of
 //! verbs (a test asks for it) and one among its hostile routes. A new kind of check is a file in
 //! `checks/`, a new duty of the leader a file in `leader/`. What a new command takes is listed at
-//! [`quorate_storage::command`]. What other protocols will serve (DNS, the dashboard) belongs beside
-//! [`http`] and asks [`node`] as it does.
+//! [`quorate_storage::command`]. What other protocols will serve (DNS, the dashboard) belongs next to
+//! [`http`] and calls [`node`] as it does.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(

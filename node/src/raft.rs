@@ -2,7 +2,7 @@
 //!
 //! * [`transport`] is how nodes reach each other, as a trait: HTTP between processes
 //!   ([`http_transport`], [`rpc_server`], [`rpc_connections`]), a simulated network in tests. [`protocol`] are the
-//!   messages, [`network`] is openraft's view of the transport, [`service`] answers.
+//!   messages, [`network`] is openraft's view of the transport, [`service`] handles requests.
 //! * [`propose`] numbers this node's commands, batches them, hands them to whoever leads and answers
 //!   each client from this node's own apply. [`intake`] is the leader's end of that.
 //!   Heartbeats and writes have a [`lane`] each.
@@ -11,7 +11,7 @@
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
 //! * [`membership`] founds a cluster, joins one, and removes servers; [`learners`] says when a
 //!   new server may vote, [`majority`] refuses changes that would end the cluster. [`surroundings`] and
-//!   [`warnings`] tell the operator what stands in the way. [`processes`] knows which process speaks for a
+//!   [`warnings`] report to the operator what prevents it. [`processes`] knows which process speaks for a
 //!   server, and where it is; [`boot`] is how a process becomes that one. [`plausible`] rejects messages
 //!   that no honest peer sends, before openraft sees them.
 //!

@@ -4,7 +4,7 @@
 //! the on-disk format: **append variants and members at the end, never reorder or remove them**.
 //! The golden-bytes test fails when the encoding of a command changes.
 //!
-//! A command carries everything that decides its effect. Ids and randomness were made by the node
+//! A command contains everything that decides its effect. Ids and randomness were made by the node
 //! that took the request; time is the stamp of the batch. `apply` cannot fail: a refusal is an
 //! [`Outcome::Rejected`], the same on every node.
 //!

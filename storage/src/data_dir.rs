@@ -13,7 +13,7 @@
 //! mark, log and snapshots are there: what they were before stays where it was, untouched.
 //!
 //! Raft relies on a server remembering what it promised. A directory that was emptied, or copied
-//! from another server, promises nothing it does not know of; so the directory carries a random
+//! from another server, has no record of those promises; so the directory has a random
 //! *store id* that the membership records too, and everything here refuses to start rather than to
 //! guess.
 
@@ -61,7 +61,7 @@ pub enum DataDirError {
     },
     /// It belongs to another cluster.
     #[error(
-        "{dir}: this data directory belongs to cluster {found}, but the server was told to join cluster {wanted}; to move it, start it with an empty data directory under a new node id"
+        "{dir}: this data directory belongs to cluster {found}, but the server was asked to join cluster {wanted}; to move it, start it with an empty data directory under a new node id"
     )]
     OtherCluster {
         /// The directory.
@@ -90,7 +90,7 @@ pub enum DataDirError {
         dir: PathBuf,
     },
     /// There is no server's data in it.
-    #[error("{dir}: this is no data directory of a server: it has no identity file")]
+    #[error("{dir}: this is not a server's data directory: it has no identity file")]
     NoServer {
         /// The directory.
         dir: PathBuf,
@@ -271,7 +271,7 @@ impl DataDir {
     }
 
     /// Makes the [next part](Self::next_part) the one in use, as another store of another cluster. This is
-    /// one step: a crash leaves the old state or the new one. The identity as it was is kept beside it.
+    /// one step: a crash leaves the old state or the new one. The previous identity is kept in a file of its own.
     pub(crate) fn switch_to_next_part(
         &self,
         store_id: String,
@@ -336,7 +336,7 @@ fn keep_private(dir: &Path) {
         return;
     }
     if let Err(error) = fs::set_permissions(dir, fs::Permissions::from_mode(PRIVATE)) {
-        tracing::warn!(dir = %dir.display(), %error, "others may look into the data directory");
+        tracing::warn!(dir = %dir.display(), %error, "cannot restrict the data directory to its owner: other users may read it");
     }
 }
 

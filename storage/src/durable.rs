@@ -22,7 +22,7 @@ pub(crate) struct Kind {
     pub(crate) format: u8,
 }
 
-/// Encodes `value` behind a header that names its kind and carries a CRC-32 over kind and payload.
+/// Encodes `value` behind a header that names its kind and has a CRC-32 over kind and payload.
 pub(crate) fn seal<T: Serialize>(kind: Kind, value: &T) -> io::Result<Vec<u8>> {
     let payload = postcard::to_stdvec(value).map_err(io::Error::other)?;
     let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
@@ -45,19 +45,19 @@ pub(crate) fn is_of(kind: Kind, bytes: &[u8]) -> bool {
 pub(crate) fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, String> {
     let (header, rest) = bytes
         .split_at_checked(HEADER_LEN)
-        .ok_or_else(|| format!("it is cut off after {} bytes", bytes.len()))?;
+        .ok_or_else(|| format!("it is truncated after {} bytes", bytes.len()))?;
     if header[..MAGIC_LEN] != kind.magic[..] {
-        return Err("it does not begin as such a file does".to_owned());
+        return Err("it has the wrong magic bytes".to_owned());
     }
     if header[MAGIC_LEN] != kind.format {
         return Err(format!(
-            "its format is {}, this program knows {}",
+            "its format is {}, and this program reads {}",
             header[MAGIC_LEN], kind.format
         ));
     }
     let (named, sum) = header.split_at(HEADER_LEN - 4);
     let len = read_u32(&named[MAGIC_LEN + 1..]) as usize;
-    let payload = rest.get(..len).ok_or_else(|| "it is cut off".to_owned())?;
+    let payload = rest.get(..len).ok_or_else(|| "it is truncated".to_owned())?;
     if checksum(named, payload) != read_u32(sum) {
         return Err("its checksum does not match".to_owned());
     }

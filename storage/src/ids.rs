@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub type NodeId = u64;
 
 /// One boot of a server: random bytes, made when its process starts. Of several processes that run
-/// under one id, a copy of a data directory for instance, it tells which is which.
+/// under one id, a copy of a data directory for instance, it distinguishes them.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

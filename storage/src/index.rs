@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct Index(pub u64);
 
 impl Index {
-    /// Where the counter stands before the first change. Clients treat 0 as an error, so no index
+    /// The counter before the first change. Clients treat 0 as an error, so no index
     /// is ever 0; the first visible change gets 2.
     pub const START: Self = Self(1);
 

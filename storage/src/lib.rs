@@ -12,7 +12,7 @@
 //!   [`snapshot`] the snapshots as files. All of it assumes that the power fails at the worst moment.
 //!
 //! [`machine`] joins them: openraft hands it committed entries, it applies them, publishes one immutable
-//! version of the state per batch, and tells an [`Observer`](machine::Observer) what was touched.
+//! version of the state per batch, and notifies an [`Observer`](machine::Observer) of what was touched.
 //! [`raft`] names the types that openraft is instantiated with.
 //!
 //! ```text

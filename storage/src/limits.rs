@@ -1,7 +1,7 @@
 //! How large what clients send may be.
 //!
 //! Everything replicated is kept in memory by every server, written to every log and sent in every
-//! snapshot, and some of it is shown again in each row that refers to it. So a command is judged here
+//! snapshot, and some of it is shown again in each row that refers to it. So a command is validated here
 //! before it is numbered, whichever way it came in: [`validate`] looks at its members, and its encoding
 //! may have at most [`COMMAND_BYTES_MAX`] bytes.
 //!

@@ -8,7 +8,7 @@
 //!
 //! Everything that changes goes through **one ordered queue** to one thread, votes and entries
 //! alike: Raft is only safe if a vote is not overtaken by entries of an older leader. Readers see an
-//! entry as soon as `append` returns; openraft is told that it is durable after the sync.
+//! entry as soon as `append` returns; openraft is notified after the sync that it is durable.
 //!
 //! Only this module and those below it know sled. The state machine, snapshots and openraft's own
 //! rules are not its business.
@@ -66,7 +66,7 @@ const REPLACE_NODE: &str = "remove this server from the cluster (DELETE /v1/oper
 pub enum OpenError {
     /// The log lacks what it once held.
     #[error(
-        "{dir}: the log of node {node} has lost data: {lost}. Nothing was changed. This server must not take part again, because it may have promised what it no longer knows: {REPLACE_NODE}"
+        "{dir}: the log of node {node} has lost data: {lost}. Nothing was changed. This server must not take part again, because it may have forgotten votes and entries that it acknowledged: {REPLACE_NODE}"
     )]
     Behind {
         /// The log's directory.
@@ -76,7 +76,7 @@ pub enum OpenError {
         /// What is missing.
         lost: String,
     },
-    /// The high-water mark is gone or unreadable, so nobody can tell whether the log is complete.
+    /// The high-water mark is gone or unreadable, so it is unknown whether the log is complete.
     #[error(
         "{file}: the high-water mark of node {node} cannot be read: {source}. Restore the file, or {REPLACE_NODE}"
     )]
@@ -156,7 +156,7 @@ impl Shared {
     fn fail(&self, error: &io::Error) {
         let error = cannot_be_written("the log", error);
         tracing::error!(%error, "this server has to stop");
-        // An error that follows from the first one tells nothing new.
+        // An error that follows from the first one adds nothing.
         drop(self.failure.set(error));
     }
 
@@ -192,7 +192,7 @@ impl Shared {
     async fn room_for(&self, bytes: usize) -> io::Result<OwnedSemaphorePermit> {
         self.check()?;
         let pieces = (bytes / ROOM_BYTES + 1).min(ROOM_PIECES);
-        let pieces = u32::try_from(pieces).expect("the queue's room is counted in few pieces");
+        let pieces = u32::try_from(pieces).expect("an entry has few pieces");
         Arc::clone(&self.room).acquire_many_owned(pieces).await.map_err(|_| self.error())
     }
 

@@ -4,7 +4,7 @@
 //! the log behind it again. Readers see one published version at a time, and a new one once for each
 //! run of entries that openraft hands over, however many they are.
 //!
-//! The order after a run of entries is: publish, tell the observer, answer openraft. So whoever
+//! The order after a run of entries is: publish, notify the observer, answer openraft. So whoever
 //! is answered finds what was done.
 
 use std::fmt;
@@ -36,7 +36,7 @@ const BUILD_TRIES: u32 = 10;
 const TRIES_BETWEEN_WARNINGS: u32 = 10;
 
 /// What an operator has to know of an entry that cannot be applied.
-const POISON: &str = "This is a fault of this program, and every server that applies the entry ends like this one. Nothing is lost: keep the data directories, and start a version that can apply it (see \"An entry that no server can apply\" in the README)";
+const POISON: &str = "This is a bug, and every server that applies the entry stops like this one. Nothing is lost: keep the data directories, and start a version that can apply it (see \"An entry that no server can apply\" in the README)";
 
 /// One version of everything a reader may want: immutable once published.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +49,7 @@ pub struct Published {
     pub membership: StoredMembership,
 }
 
-/// Is told what was applied, after the new version was published. Called from openraft's apply task:
+/// Is notified of what was applied, after the new version was published. Called from openraft's apply task:
 /// it must not block and must not do work that grows with the number of waiters.
 pub trait Observer: Send + Sync + 'static {
     /// Entries were applied; `effects` are theirs, merged.
@@ -269,7 +269,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             match self.check_and_keep(meta, &snapshot).await {
                 Err(error) if is_shortage(&error) => {
                     if tries % TRIES_BETWEEN_WARNINGS == 0 {
-                        tracing::warn!(%error, "a snapshot cannot be installed now, and is tried again");
+                        tracing::warn!(%error, "cannot install a snapshot; trying again");
                     }
                     tries += 1;
                     pause().await;
@@ -310,7 +310,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             match off_the_runtime(move || snapshots.build(&version)).await {
                 Ok((meta, snapshot)) => return Ok(RaftSnapshot { meta, snapshot }),
                 Err(error) if is_shortage(&error) => {
-                    tracing::warn!(%error, "a snapshot cannot be written now, and is tried again");
+                    tracing::warn!(%error, "cannot write a snapshot; trying again");
                 }
                 Err(error) => return Err(cannot_be_written("a snapshot", &error)),
             }

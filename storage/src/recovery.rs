@@ -10,7 +10,7 @@
 //!
 //! **The whole log is applied**, also what the server does not know to be committed: what was acknowledged
 //! is on a majority, so it may be on this server only and be committed without this server knowing. The
-//! price is that a write may take effect that nobody was told of.
+//! price is that a write may take effect that was never acknowledged.
 //!
 //! **The old state is not touched.** Until the identity is replaced, the directory is what it was; from
 //! then on it is the new one, and the old log and snapshots are still there.
@@ -54,7 +54,7 @@ pub enum RecoveryError {
     NoCluster(PathBuf),
     /// The log does not begin where the snapshot ends.
     #[error(
-        "{dir}: the log begins behind entry {purged} and the newest snapshot ends at {snapshot}: what lies between is gone"
+        "{dir}: the log begins after entry {purged}, and the newest snapshot ends at {snapshot}: the entries between them are missing"
     )]
     Gap {
         /// The directory.
@@ -65,9 +65,7 @@ pub enum RecoveryError {
         snapshot: u64,
     },
     /// Nobody knows the server's addresses.
-    #[error(
-        "{dir}: server {node} is no member of the cluster that its log shows: it was removed from it"
-    )]
+    #[error("{dir}: server {node} is not a member of the cluster in its log: it was removed")]
     NotAMember {
         /// The directory.
         dir: PathBuf,

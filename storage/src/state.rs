@@ -4,7 +4,7 @@
 //!
 //! [`State`] holds everything the cluster agrees on: the catalogue of nodes, services and checks,
 //! the key-value store, sessions, cluster time, the index, and for every server a record of which
-//! commands it has had. [`State::apply`] takes one log entry and returns what should be told to
+//! commands it has had. [`State::apply`] takes one log entry and returns what should be reported to
 //! others ([`Effects`]): the outcome of each command, and the topics that visibly changed. It is
 //! deterministic: no I/O, no clock, no randomness, no floating point, no order that depends on
 //! hashing. Ids were made at the edge, time by the leader, and both travel in the entry. It cannot
@@ -212,7 +212,7 @@ impl State {
                 continue;
             }
             let id = CommandId { origin: part.origin, incarnation: part.incarnation, seq: *seq };
-            let outcome = match self.origins.judge(id) {
+            let outcome = match self.origins.lookup(id) {
                 Verdict::Known(outcome) => outcome,
                 Verdict::New => {
                     let outcome = self.run(command, effects);

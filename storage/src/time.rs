@@ -50,7 +50,7 @@ impl fmt::Display for Millis {
 
 /// Milliseconds during which this cluster had a working leader.
 ///
-/// It lives in the state, moves only when a log entry carries a later stamp, and stands still while
+/// It lives in the state, moves only when a log entry carries a later stamp, and stops while
 /// there is no leader. Every deadline is a `ClusterTime`, so expiry depends on no wall clock and
 /// happens at the same log position on every node.
 #[derive(

@@ -121,7 +121,7 @@ impl From<HealthCheck> for AgentCheck {
     }
 }
 
-/// A definition of a check of which nothing is told.
+/// An empty definition of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EmptyDefinition {

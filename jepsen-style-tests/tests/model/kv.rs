@@ -105,9 +105,9 @@ impl Model {
                 if old.is_some_and(|old| !is_index(old.at.modify, *index)) {
                     return false;
                 }
-                self.bury(key);
+                self.insert_tombstone(key);
             }
-            DeleteMode::One => self.bury(key),
+            DeleteMode::One => self.insert_tombstone(key),
             DeleteMode::Recurse => {
                 let keys: Vec<String> = self.keys_below(key).map(|(key, _)| key.clone()).collect();
                 if !keys.is_empty() {
@@ -120,7 +120,7 @@ impl Model {
         true
     }
 
-    fn bury(&mut self, key: &str) {
+    fn insert_tombstone(&mut self, key: &str) {
         if self.keys.remove(key).is_some() {
             self.graves.insert(key.to_owned(), self.now());
             self.touch(Topic::Key(key.to_owned()));
@@ -186,7 +186,7 @@ impl Model {
             .collect();
         for (key, row) in keys {
             match session.deletes {
-                true => self.bury(&key),
+                true => self.insert_tombstone(&key),
                 false => self.write(&key, Key { session: None, ..row }),
             }
             if session.lock_delay_nanos > 0 {

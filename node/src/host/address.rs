@@ -58,7 +58,7 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let wrong =
-            || format!("{text:?} is no HOST:PORT, such as 10.0.0.1:8300 or n1.example:8300");
+            || format!("{text:?} is not HOST:PORT, such as 10.0.0.1:8300 or n1.example:8300");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().map_err(|_| wrong())?;
         let is_bracketed = host.starts_with('[') && host.ends_with(']');

@@ -73,7 +73,7 @@ pub fn begin(settings: &LogSettings) -> Result<(Logs, LevelHandle), String> {
             let _ = file_level.reload(file);
         }
         (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!(%error, "the level of the log stays as it is");
+            tracing::warn!(%error, "keeping the current log level");
         }
     };
     Ok((logs, LevelHandle::new(set)))
@@ -107,7 +107,7 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
             let level = part.to_ascii_lowercase();
             if !LEVELS.contains(&level.as_str()) {
                 return Err(wrong(&format!(
-                    "{part:?} is no level ({}), and no TARGET=LEVEL such as openraft=debug",
+                    "{part:?} is neither a level ({}) nor TARGET=LEVEL, such as openraft=debug",
                     LEVELS.join(", ")
                 )));
             }
@@ -168,8 +168,8 @@ mod tests {
         let refused = |text| filter(text).unwrap_err();
         assert_eq!(
             refused("verbose"),
-            "QUORATE_LOG: \"verbose\" is no level (off, error, warn, info, debug, trace), and no \
-             TARGET=LEVEL such as openraft=debug"
+            "QUORATE_LOG: \"verbose\" is neither a level (off, error, warn, info, debug, trace) nor \
+             TARGET=LEVEL, such as openraft=debug"
         );
         assert!(refused("debug,quorate=loud").starts_with("QUORATE_LOG: "));
     }

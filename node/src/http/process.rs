@@ -79,7 +79,7 @@ impl Reload {
     /// A sentence that says what is wrong with them, or that nobody carried it out.
     pub async fn run(&self) -> Result<(), String> {
         let (sender, done) = oneshot::channel();
-        self.0.try_send(sender).map_err(|_| "a reload is under way already".to_owned())?;
+        self.0.try_send(sender).map_err(|_| "a reload is already in progress".to_owned())?;
         done.await.unwrap_or_else(|_| Err("this server is stopping".to_owned()))
     }
 }

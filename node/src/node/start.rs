@@ -237,7 +237,7 @@ where
     let term = vote.map_or(0, |vote| vote.leader_id.term);
     if term > TERM_MAX {
         return Err(io::Error::other(format!(
-            "the vote in this data directory is of term {term}, which no election reaches: a message was forged, or \
+            "the vote in this data directory is of term {term}, which no election can reach: a message was forged, or \
              the disk is damaged. Keep the directory, and see `quorate recover`, which makes a new cluster of it \
              with everything that its log holds"
         )));

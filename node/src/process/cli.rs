@@ -193,7 +193,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "the file of the process id is left behind");
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove the file with the process id");
         }
     }
 }

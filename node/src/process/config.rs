@@ -190,14 +190,10 @@ impl ServerArgs {
         };
         let rpc_addr = resolve("--rpc-addr", &advertised.rpc)?;
         if rpc_addr.ip().is_unspecified() {
-            return invalid(
-                "--rpc-addr must name one address: it is what this server tells the others to connect to",
-            );
+            return invalid("--rpc-addr must name one address: the other servers connect to it");
         }
         if rpc_addr.port() == 0 {
-            return invalid(
-                "--rpc-addr must name a port: it is what this server tells the others to connect to",
-            );
+            return invalid("--rpc-addr must name a port: the other servers connect to it");
         }
         let listen =
             self.rpc_listen_addr.map(|at| resolve("--rpc-listen-addr", &at)).transpose()?;
@@ -284,7 +280,7 @@ pub fn remarks_on_environment() -> Vec<String> {
         .into_iter()
         .map(|name| {
             format!(
-                "the environment variable {name} is no setting of this server and has no effect"
+                "the environment variable {name} is not a setting of this server and has no effect"
             )
         })
         .collect()

@@ -68,7 +68,7 @@ pub fn run(args: &RecoverArgs) -> io::Result<()> {
         return Ok(());
     }
     if let Some(why) = advice.objection.filter(|_| !args.force) {
-        return Err(io::Error::other(format!("{why} (--force does it all the same)")));
+        return Err(io::Error::other(format!("{why} (--force overrides this)")));
     }
     if !args.yes {
         confirm(&reports[advice.best].dir.display().to_string())?;
@@ -95,7 +95,7 @@ fn note_what_was_lost(reports: &mut [Report]) {
 
 fn what_was_lost(report: &Report, all: &[Report]) -> Option<String> {
     if report.has_impossible_term() {
-        return Some("it holds a term that no election reaches, and does not start".to_owned());
+        return Some("its term is one that no election can reach, so it cannot start".to_owned());
     }
     let disk = DiskState {
         last: report.last.map(Into::into),
@@ -106,7 +106,10 @@ fn what_was_lost(report: &Report, all: &[Report]) -> Option<String> {
         let known = other.log_ends.get(&report.node).filter(|known| known.store == report.store)?;
         let (upto, term) = known.upto?;
         let lacks = disk.lacks(upto, term)?;
-        Some(format!("it was set back: {lacks}, as server {} knows", other.node))
+        Some(format!(
+            "its directory was replaced by an older copy: {lacks}, according to server {}",
+            other.node
+        ))
     })
 }
 
@@ -135,7 +138,7 @@ fn conflict(reports: &[&Report]) -> Option<String> {
     }
     text.push_str(
         "Nothing is recommended. Copy all directories aside first. Choose the one whose writes you need, and give \
-         only that one: --data-dir DIR. What the others alone have is lost to the new cluster then.",
+         only that one: --data-dir DIR. Writes that only the others have are not in the new cluster.",
     );
     Some(text)
 }
@@ -144,7 +147,7 @@ fn conflict(reports: &[&Report]) -> Option<String> {
 fn confirm(dir: &str) -> io::Result<()> {
     if !io::stdin().is_terminal() {
         return Err(io::Error::other(
-            "nothing was changed: there is no terminal to ask on; --yes does it without asking, --dry-run only shows",
+            "nothing was changed: there is no terminal to confirm on; --yes skips the question, --dry-run only reports",
         ));
     }
     print!("\nFound a new cluster of {dir}? Type yes: ");
@@ -268,7 +271,7 @@ impl Advice {
             chosen
                 .lost
                 .as_ref()
-                .map(|lost| format!("the log of the best directory lacks something: {lost}"))
+                .map(|lost| format!("the log of the best directory is incomplete: {lost}"))
         };
         Ok(Self {
             best,

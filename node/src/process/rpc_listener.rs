@@ -61,7 +61,7 @@ async fn serve_one(
         ended = served => if let Err(error) = ended {
             tracing::debug!(%from, %error, "an RPC connection ended early");
         },
-        () = caller.must_go() => tracing::debug!(%from, "closed an RPC connection that said nothing"),
+        () = caller.must_go() => tracing::debug!(%from, "closed an RPC connection that sent no message"),
     }
 }
 

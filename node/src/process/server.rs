@@ -125,7 +125,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     node.begin_stop().await;
     stop_serving.cancel();
     if tokio::time::timeout(drain_max, http).await.is_err() {
-        tracing::warn!("some requests were still under way");
+        tracing::warn!("some requests were still in progress");
     }
     node.end().await;
     let closed = monitor.close().await;

@@ -60,7 +60,7 @@ pub(crate) async fn reload_on_hangup(reload: Option<&Reload>, hangups: &mut Sign
         match reload {
             // What became of it is in the log.
             Some(reload) => drop(reload.run().await),
-            None => tracing::info!("there are no configuration files to read again"),
+            None => tracing::info!("there are no configuration files to reload"),
         }
     }
     std::future::pending().await

@@ -94,7 +94,7 @@ impl Context {
         if let Refusal::OtherBoot(sender) = refusal {
             // If it may speak for the member, the next request is meant for it.
             if let Err(refusal) = self.admit_process(member, sender, false).await {
-                tracing::debug!(member, %refusal, "another process answers for a server");
+                tracing::debug!(member, %refusal, "another process answers under a server's identity");
             }
         }
         self.processes.told(refusal);

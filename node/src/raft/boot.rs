@@ -98,8 +98,10 @@ impl Membership {
         };
         match answer {
             Some(Ok(())) => {}
-            Some(Err(refusal)) => tracing::debug!(%refusal, "this start is not in the log yet"),
-            None => tracing::debug!("the leader does not enter this start into the log yet"),
+            Some(Err(refusal)) => {
+                tracing::debug!(%refusal, "this boot is not recorded in the log yet")
+            }
+            None => tracing::debug!("the leader did not record this boot in the log; asking again"),
         }
     }
 
@@ -154,7 +156,7 @@ impl Membership {
             return Err(Refusal::Misconfigured(why));
         }
         let start = boot_of(newcomer, sender, known.map(|known| known.boot));
-        tracing::info!(server = id, at = %start.rpc_addr, "a server has started");
+        tracing::info!(server = id, at = %start.rpc_addr, "a server has booted");
         let fate = self.intake.submit_at_once(Duty::Booted(Box::new(start))).await;
         Ok(if fate == Forwarded::Committed { Ok(()) } else { Err(ChangeRefusal::Interrupted) })
     }
@@ -188,8 +190,8 @@ impl Membership {
         let owner =
             owner.map_or_else(|| "another server".to_owned(), |(id, _)| format!("server {id}"));
         Some(format!(
-            "server {id} was started with --rpc-addr {address}, where {owner} answers: it needs an address of its \
-             own, at which the others reach it"
+            "server {id} was started with --rpc-addr {address}, where {owner} answers: give it an address of its \
+             own that the other servers can reach"
         ))
     }
 
@@ -238,7 +240,7 @@ impl Membership {
         // address can lead to a server that could vote a second time.
         let change = ChangeMembers::SetNodes(moved);
         if let Err(error) = self.raft.change_membership(change, true).await {
-            tracing::info!(%error, "the membership does not show new addresses yet");
+            tracing::info!(%error, "could not update the addresses in the membership; trying again");
         }
     }
 

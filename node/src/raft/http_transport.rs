@@ -28,7 +28,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const IDLE_CONNECTIONS_MAX: usize = 8;
 
 /// Said of an address where something listens that is no RPC port: the HTTP port, most often.
-const NO_RPC_PORT: &str = "it answers, but not as an RPC port of Quorate";
+const NO_RPC_PORT: &str = "something answers there, but it is not an RPC port of Quorate";
 
 /// Reaches peers over HTTP, from the IP address of this node's own RPC listener.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ async fn connect(local: IpAddr, address: &str) -> io::Result<TcpStream> {
                 Err(error) => last_error = Some(error),
             }
         }
-        Err(last_error.unwrap_or_else(|| io::Error::other("the name has no address")))
+        Err(last_error.unwrap_or_else(|| io::Error::other("the name resolves to no address")))
     };
     tokio::time::timeout(CONNECT_TIMEOUT, dial).await.map_err(io::Error::other)?
 }

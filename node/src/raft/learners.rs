@@ -107,7 +107,7 @@ impl Membership {
             }
             if steadiness.is_given_up(now) {
                 return Err(ChangeRefusal::NotNow(format!(
-                    "server {id} does not answer at {} any more, and does not vote",
+                    "server {id} no longer answers at {}, and does not vote",
                     peer.rpc_addr
                 )));
             }

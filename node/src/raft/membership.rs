@@ -45,7 +45,7 @@ const TURN_MAX: Duration = Duration::from_secs(5);
 const CHANGE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Said by a server that founded a cluster of its own and may not have been meant to.
-const ALONE: &str = "this server is a cluster of its own, because neither --join nor --bootstrap-expect was given: it survives no failure, and servers that were started in the same way know nothing of it. If that is meant, say --bootstrap-expect 1";
+const ALONE: &str = "this server is a cluster of its own, because neither --join nor --bootstrap-expect was given: it survives no failure, and servers started the same way do not join it. If this is intended, pass --bootstrap-expect 1";
 
 /// This node's part in the membership.
 #[derive(Debug)]
@@ -233,7 +233,7 @@ impl Membership {
                 }
                 if known.name != own.peer.name {
                     let (given, known) = (&own.peer.name, &known.name);
-                    warnings.warn(&format!("this server was started with --name {given}, and the cluster goes on to know it as {known}"));
+                    warnings.warn(&format!("this server was started with --name {given}, but the cluster keeps its name {known}"));
                 }
                 // The answers of those who belong to another cluster are refusals, which are explained
                 // where they are received.
@@ -258,7 +258,7 @@ impl Membership {
                 Ok(*greeting)
             }
             Ok(Response::Refused(refusal)) => Err(format!("it refuses: {refusal}")),
-            Ok(_) => Err("the answer is not one to this request".to_owned()),
+            Ok(_) => Err("the response does not match the request".to_owned()),
             Err(TransportError::Unreachable(why) | TransportError::NoAnswer(why)) => Err(why),
         }
     }
@@ -308,11 +308,11 @@ impl Membership {
             Ok(Response::Changed(Ok(()))) => {}
             Ok(Response::Changed(Err(refusal))) if refusal.is_final() => return Err(refusal.into()),
             Ok(Response::Changed(Err(ChangeRefusal::NotLeader(Some(_)) | ChangeRefusal::Busy))) => {
-                tracing::debug!(%address, "asking again who leads, or when the change is made");
+                tracing::debug!(%address, "no leader, or the change is not complete: asking again");
             }
             Ok(Response::Changed(Err(ChangeRefusal::NotLeader(None)))) => warnings.warn(&format!(
-                "not a member yet: {address} knows no leader of the cluster, which has none while no majority of \
-                 its servers answers"
+                "not a member yet: {address} knows no leader, and the cluster has none until a majority of \
+                 its servers responds"
             )),
             Ok(Response::Changed(Err(refusal))) => {
                 warnings.warn(&format!("not a member yet: {refusal}"));
@@ -320,7 +320,7 @@ impl Membership {
             Ok(Response::Refused(refusal)) => {
                 warnings.warn(&format!("not a member yet: {address} refuses this server: {refusal}"));
             }
-            Ok(_) => warnings.warn(&format!("not a member yet: {address} gave a strange answer")),
+            Ok(_) => warnings.warn(&format!("not a member yet: {address} sent an unexpected response")),
             Err(error) => warnings.warn(&format!("not a member yet: {address}: {error}")),
         }
         Ok(())
@@ -360,7 +360,7 @@ impl Membership {
         }
         let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.raft.change_membership(voter, true).await.map_err(refused)?;
-        tracing::info!(server = id, "the server votes now");
+        tracing::info!(server = id, "the server is a voter now");
         Ok(())
     }
 
@@ -422,9 +422,9 @@ impl Membership {
             Ok(Response::Hello(greeting)) if greeting.info.peer.store_id == peer.store_id => {
                 return Ok(());
             }
-            Ok(Response::Refused(refusal)) => format!("was told: {refusal}"),
+            Ok(Response::Refused(refusal)) => format!("it was refused: {refusal}"),
             Ok(_) => "another server answered".to_owned(),
-            Err(error) => format!("had no answer: {error}"),
+            Err(error) => format!("it got no response: {error}"),
         };
         Err(ChangeRefusal::NotThere { id: *id, address: peer.rpc_addr.clone(), why })
     }

@@ -92,7 +92,7 @@ impl PeerNetwork {
     fn plausible(&self, vote: &Vote, asked_in: u64) -> Result<(), RPCError<TypeConfig>> {
         plausible::term(vote.leader_id.term, asked_in).map_err(|refusal| {
             let sentence =
-                format!("ignored an answer in the name of server {}: {refusal}", self.target);
+                format!("ignored a response in the name of server {}: {refusal}", self.target);
             self.context.warnings.warn_of("forgery", &sentence);
             RPCError::Unreachable(Unreachable::new(&refusal))
         })
@@ -126,7 +126,7 @@ fn unless_refused(response: Response) -> Result<Response, RPCError<TypeConfig>> 
 }
 
 fn wrong_answer() -> RPCError<TypeConfig> {
-    RPCError::Network(NetworkError::from_string("the answer is not one to this request"))
+    RPCError::Network(NetworkError::from_string("the response does not match the request"))
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerNetwork {

@@ -158,7 +158,7 @@ impl<'a> Plausible<'a> {
                 return Err(implausible(format!("entry {} where {expected} follows", id.index)));
             }
             if previous.is_some_and(|previous| id.leader_id < previous.leader_id) {
-                return Err(implausible(format!("terms fall at entry {}", id.index)));
+                return Err(implausible(format!("the term decreases at entry {}", id.index)));
             }
             self.position(Some(&id), vote)?;
             previous = Some(id);
@@ -174,14 +174,14 @@ impl<'a> Plausible<'a> {
     fn candidate(&self, request: &VoteRequest<TypeConfig>) -> Checked {
         self.vote(&request.vote)?;
         if request.vote.committed {
-            return Err(implausible("a candidate that leads already"));
+            return Err(implausible("the candidate claims to lead already"));
         }
         self.position(request.last_log_id.as_ref(), &request.vote)
     }
 
     fn leader(&self, vote: &Vote) -> Checked {
         self.vote(vote)?;
-        if vote.committed { Ok(()) } else { Err(implausible("a leader that was not elected")) }
+        if vote.committed { Ok(()) } else { Err(implausible("the leader was not elected")) }
     }
 
     /// Leaders and candidates speak for themselves: what names this server itself would have it follow
@@ -189,7 +189,10 @@ impl<'a> Plausible<'a> {
     fn vote(&self, vote: &Vote) -> Checked {
         let leader = vote.leader_id;
         if leader.voted_for != self.from || leader.voted_for == self.known.id {
-            return Err(implausible(format!("it speaks for server {}", leader.voted_for)));
+            return Err(implausible(format!(
+                "it is sent in the name of server {}",
+                leader.voted_for
+            )));
         }
         term(leader.term, self.known.vote.leader_id.term)
     }

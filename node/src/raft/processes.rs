@@ -226,7 +226,7 @@ impl Processes {
 
     pub(super) fn accept(&self, id: NodeId, sender: &ProcessIdentity) {
         let instead_of = self.recorded(id, &sender.store_id).map(|(boot, _)| boot);
-        tracing::debug!(server = id, boot = %sender.boot, at = %sender.rpc_addr, "a server has started");
+        tracing::debug!(server = id, boot = %sender.boot, at = %sender.rpc_addr, "a server has booted");
         let accepted = Accepted { sender: sender.clone(), instead_of };
         self.table().accepted.insert(id, accepted);
     }

@@ -244,7 +244,7 @@ impl Proposer {
             tracing::warn!(
                 used = used.highest,
                 given = table.last_seq,
-                "somebody has sent commands in the name of this server: its own go on behind them"
+                "another process has sent commands in the name of this server: this one continues after their numbers"
             );
             table.last_seq = used.highest;
         }

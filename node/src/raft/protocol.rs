@@ -226,7 +226,7 @@ pub enum ChangeRefusal {
     #[error("not the leader")]
     NotLeader(Option<Peer>),
     /// Another change is under way; try again.
-    #[error("another membership change is under way")]
+    #[error("another membership change is in progress")]
     Busy,
     /// No such server.
     #[error("no such server")]
@@ -266,7 +266,7 @@ pub enum ChangeRefusal {
     },
     /// The newcomer does not answer where it says that it is.
     #[error(
-        "the leader asked for server {id} at {address}, the address that it gave (--rpc-addr), and {why}"
+        "the leader checked for server {id} at {address}, the address that it gave (--rpc-addr): {why}"
     )]
     NotThere {
         /// The newcomer.
@@ -323,7 +323,7 @@ pub enum Refusal {
     #[error("this is server {0}")]
     WrongServer(NodeId),
     /// It was meant for another data directory of this server.
-    #[error("this server's data directory is not the one that the cluster knows")]
+    #[error("this server's data directory is not the one that the cluster has for it")]
     WrongStore,
     /// It came from another cluster.
     #[error("this server belongs to another cluster")]
@@ -332,7 +332,7 @@ pub enum Refusal {
     #[error("this server is not running: {0}")]
     NotRunning(String),
     /// It did not say whom it was meant for.
-    #[error("the request names no server and data directory")]
+    #[error("the request does not say which server and data directory it is for")]
     NoAddressee,
     /// The sender has just booted, and another process of its identity answers at this address.
     #[error("this server's identity is in use at {0}")]
@@ -349,12 +349,12 @@ pub enum Refusal {
     /// The sender's disk has lost what the sender had acknowledged.
     #[error(
         "this server's data directory has lost data: {0}. It must not take part again, because it may have \
-         promised what it no longer knows: remove it from the cluster (DELETE /v1/operator/raft/peer?id=ID at \
+         forgotten votes and entries that it acknowledged: remove it from the cluster (DELETE /v1/operator/raft/peer?id=ID at \
          another server), and add it again with an empty data directory under a new --node-id"
     )]
     Lost(String),
     /// It was meant for another boot of this server; this is the one that answers.
-    #[error("this server was started anew")]
+    #[error("this server has restarted")]
     OtherBoot(ProcessIdentity),
     /// The server has not asked the others yet whether its identity is free.
     #[error("this server is starting")]
@@ -362,19 +362,19 @@ pub enum Refusal {
     /// The sender was started with settings that cannot be right, in words.
     #[error("{0}")]
     Misconfigured(String),
-    /// No server of this cluster can have sent it.
-    #[error("the message is impossible: {0}")]
+    /// No correct server of this cluster sends such a message.
+    #[error("the message is implausible: {0}")]
     Implausible(String),
     /// The sender leads, and denies an entry that this server knows to be committed: this is what it has there.
     #[error("the leader has {0}, where this server has another entry that is committed")]
     Contradicts(Position),
     /// A server says so of itself: see [`Refusal::Superseded`], from its own address.
     #[error(
-        "the cluster has seen a later start of this server than its data directory knows, at this same address \
-         ({0}): the directory was set back to an older copy. It must not take part again, because it may have \
-         promised what it no longer knows: remove this server from the cluster (DELETE \
+        "the cluster has recorded a later boot of this server than its data directory has, at the same address \
+         ({0}): the directory was replaced by an older copy. It must not take part again, because it may have \
+         forgotten votes and entries that it acknowledged: remove this server from the cluster (DELETE \
          /v1/operator/raft/peer?id=ID at another server), and add it again with an empty data directory under a \
-         new --node-id. If a majority of the servers was set back, keep all directories and see `quorate recover`"
+         new --node-id. If a majority of the servers was replaced by older copies, keep all directories and see `quorate recover`"
     )]
     SetBack(String),
     /// A server says so of itself: the cluster has lost what it knows to be committed.

@@ -85,7 +85,7 @@ async fn read_body(body: Body, held: &mut BodyBytes<'_>) -> Result<Vec<u8>, Http
         if needed > read.capacity() {
             let capacity = needed.max(max.min(2 * read.capacity()));
             if !held.grow_to(capacity) {
-                let text = "too much of requests has arrived that have not arrived in full";
+                let text = "too many bytes of incomplete requests are in memory";
                 return Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()));
             }
             read.reserve_exact(capacity - read.len());
@@ -143,8 +143,10 @@ async fn read_header(
             }
             continue;
         }
-        let piece =
-            pieces.next().await.ok_or_else(|| bad_request("the body ends in the header"))?;
+        let piece = pieces
+            .next()
+            .await
+            .ok_or_else(|| bad_request("the body ends before its header does"))?;
         buffer.extend_from_slice(&piece.map_err(bad_request)?);
     }
 }

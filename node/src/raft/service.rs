@@ -149,8 +149,8 @@ impl Service {
 
     fn warn_of_forgery(&self, from: NodeId, sender: &ProcessIdentity, refusal: &Refusal) {
         let sentence = format!(
-            "refused a message in the name of server {from} at {}: {refusal}; that server is damaged, or somebody \
-             else sends in its name",
+            "refused a message in the name of server {from} at {}: {refusal}; that server is damaged, or another program \
+             sends in its name",
             sender.rpc_addr
         );
         self.context.warnings.warn_of("forgery", &sentence);
@@ -191,7 +191,7 @@ impl Service {
 
     fn warn_of_another_cluster(&self, from: NodeId, theirs: &str) {
         self.context.warnings.warn(&format!(
-            "refused server {from} of another cluster ({theirs}), which takes this server for one of its own"
+            "refused server {from} of another cluster ({theirs}), which treats this server as one of its own"
         ));
     }
 
@@ -286,7 +286,7 @@ impl Service {
     fn check_numbers(&self, from: NodeId, part: &Part) -> Result<(), Refusal> {
         let wrong = |what: String| Err(Refusal::Implausible(what));
         if part.origin != from {
-            return wrong(format!("it hands over commands of server {}", part.origin));
+            return wrong(format!("it forwards commands of server {}", part.origin));
         }
         let Some(published) = self.context.processes.published() else { return Ok(()) };
         let used = published.state.used_numbers(from);

@@ -7,7 +7,7 @@ use quorate_storage::raft::NodeId;
 use super::protocol::{Greeting, ServerInfo};
 
 /// Said by a server that neither founds a cluster nor knows where to look for one.
-const NOBODY_NAMED: &str = "waiting: this server founds no cluster (bootstrap_expect is 0 or absent, bootstrap is not set) and is told of no other server (--join, retry_join)";
+const NOBODY_NAMED: &str = "waiting: this server founds no cluster (bootstrap_expect is 0 or absent, bootstrap is not set) and no other server is configured (--join, retry_join)";
 
 /// The answers of one round of greetings.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ impl Round {
         let present = self.greetings.len() + 1;
         (expected != 0 && present > expected).then(|| {
             format!(
-                "cannot found the cluster: --bootstrap-expect says {expected}, and {present} servers are here ({}): which of them are meant?",
+                "cannot found the cluster: --bootstrap-expect says {expected}, and {present} servers are present ({}): correct --bootstrap-expect, or stop those that do not belong to the cluster",
                 self.names(own)
             )
         })
@@ -118,10 +118,10 @@ impl Round {
     /// What is missing, once it has been missing for a while.
     pub(super) fn waiting_for(&self, expected: usize) -> String {
         let silent = match self.silent.as_slice() {
-            [] => "every server of --join answers".to_owned(),
+            [] => "all servers in --join answer".to_owned(),
             silent => {
                 let each = silent.iter().map(|(address, why)| format!("{address} ({why})"));
-                format!("there is no answer from {}", each.collect::<Vec<_>>().join(", "))
+                format!("no response from {}", each.collect::<Vec<_>>().join(", "))
             }
         };
         if expected == 0 && self.greetings.is_empty() && self.silent.is_empty() {
@@ -144,11 +144,11 @@ impl Round {
             String::new()
         } else {
             format!(
-                "; of those that are here {attached:?} belong to a cluster that has no members yet"
+                "; of the servers present, {attached:?} belong to a cluster that has no members yet"
             )
         };
         format!(
-            "waiting to found the cluster: --bootstrap-expect says {expected}, {present} are here, and {silent}{too_few}{attached}"
+            "waiting to found the cluster: --bootstrap-expect says {expected}, {present} are present, and {silent}{too_few}{attached}"
         )
     }
 
@@ -253,7 +253,7 @@ mod tests {
     fn other_expectations_and_too_many_servers_are_named() {
         let too_many = obstacle([server(2), server(3), server(4)]).unwrap();
         assert!(
-            too_many.contains("--bootstrap-expect says 3, and 4 servers are here"),
+            too_many.contains("--bootstrap-expect says 3, and 4 servers are present"),
             "{too_many}"
         );
         let mut round = round([server(2)]);
@@ -299,11 +299,11 @@ mod tests {
         let absent = round.waiting_for(3);
         assert!(
             absent.ends_with(
-                "2 are here, and there is no answer from 10.0.0.3:8300 (connection refused)"
+                "2 are present, and no response from 10.0.0.3:8300 (connection refused)"
             ),
             "{absent}"
         );
         assert!(round.waiting_for(0).contains("no server of --join belongs to one"));
-        assert!(Round::default().waiting_for(0).contains("is told of no other server"));
+        assert!(Round::default().waiting_for(0).contains("no other server is configured"));
     }
 }

@@ -32,7 +32,7 @@ pub enum TransportError {
     #[error("unreachable: {0}")]
     Unreachable(String),
     /// The request may have been delivered.
-    #[error("no answer: {0}")]
+    #[error("no response: {0}")]
     NoAnswer(String),
 }
 

@@ -86,14 +86,14 @@ pub fn refusal_text(
             cluster.unwrap_or("none yet")
         )),
         Refusal::WrongServer(found) => Some(format!(
-            "server {found} answers at {address}{expected}: two servers were given one address"
+            "server {found} answers at {address}{expected}: two servers have the same address"
         )),
         Refusal::WrongStore => Some(format!(
-            "the server at {address}{expected}, has another data directory than the one that the cluster knows: \
+            "the server at {address}{expected}, has a data directory that is not the one the cluster has for it: \
              two servers run under one --node-id, or it has lost its data"
         )),
         Refusal::Contradicts(entry) => Some(format!(
-            "the server at {address}{expected}, knows other entries to be committed than this cluster has (here: \
+            "the server at {address}{expected}, has committed other entries than this cluster (here: \
              {entry}), and refuses to follow: the data directories of a majority of the servers were set back or \
              replaced, and what was acknowledged may be in that server's directory only. Keep it, and see \
              `quorate recover`"

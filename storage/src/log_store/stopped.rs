@@ -40,7 +40,7 @@ impl StoppedLog {
             let lost = match mark {
                 Ok(mark) => lost(mark.mark(), &view, &tables)?,
                 Err(error) => Some(format!(
-                    "whether it is complete is not known: its high-water mark cannot be read ({error})"
+                    "cannot check whether it is complete: its high-water mark cannot be read ({error})"
                 )),
             };
             Ok((view, lost))

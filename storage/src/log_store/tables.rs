@@ -20,7 +20,7 @@ use crate::raft::Entry;
 const SEGMENT_BYTES: usize = 8 << 20;
 /// sled's page cache. Recent entries are in memory anyway; sled is read at start and for laggards.
 const CACHE_BYTES: u64 = 16 << 20;
-/// An earlier store of this process may take a moment to let go of sled's own lock; another process
+/// An earlier store of this process may take a moment to release sled's own lock; another process
 /// cannot have it, because the data directory is locked.
 const LOCK_ATTEMPTS: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -148,7 +148,7 @@ impl Tables {
                 visit(index, &bytes)?;
             }
         }
-        if assembly.is_complete() { Ok(()) } else { Err(damaged("the last entry is cut off")) }
+        if assembly.is_complete() { Ok(()) } else { Err(damaged("the last entry is truncated")) }
     }
 }
 
@@ -195,7 +195,7 @@ fn move_snapshots_aside(dir: &Path) -> io::Result<()> {
     for path in recovery_snapshots(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = dir.join(format!("aside-{name}"));
-        tracing::warn!(path = %path.display(), aside = %aside.display(), "sled calls its files corrupted; trying again without its recovery snapshot");
+        tracing::warn!(path = %path.display(), aside = %aside.display(), "sled reports corrupted files; trying again without its recovery snapshot");
         fs::rename(&path, aside)?;
     }
     durable::sync_dir(dir)

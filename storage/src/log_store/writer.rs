@@ -73,7 +73,7 @@ pub(crate) struct Queued {
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
-/// Who is told when a group is on the disk.
+/// Whom to notify when a group is on the disk.
 enum Waiter {
     Append(IOFlushed<TypeConfig>),
     Vote(Vote, oneshot::Sender<io::Result<()>>),
@@ -267,7 +267,7 @@ impl Writer {
         let Some(pending) = self.batch.take() else { return Ok(()) };
         self.dirty = true;
         self.tables.log.apply_batch(pending.batch)?;
-        // From now on the view may let go of them.
+        // From now on the view may drop them.
         self.shared.write_view().stored(next_index(self.last.as_ref()), pending.epoch);
         Ok(())
     }
@@ -364,7 +364,7 @@ impl Writer {
         }
     }
 
-    /// After a failure: tells everybody, until the store is closed.
+    /// After a failure: reports it to every waiter, until the store is closed.
     fn answer_failed(&mut self, queue: &Receiver<Queued>) {
         loop {
             let shared = Arc::clone(&self.shared);

@@ -174,8 +174,8 @@ async fn what_was_cut_short_leaves_the_old_state() {
 async fn what_cannot_be_recovered_is_refused_with_a_sentence() {
     let refused = |dir: &Path| Survivor::open(dir).map(drop).unwrap_err().to_string();
     let empty = TempDir::new().unwrap();
-    assert!(refused(empty.path()).contains("no data directory of a server"));
-    assert!(refused(&empty.path().join("absent")).contains("no data directory of a server"));
+    assert!(refused(empty.path()).contains("not a server's data directory"));
+    assert!(refused(&empty.path().join("absent")).contains("not a server's data directory"));
     assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0, "nothing is created");
 
     let alone = TempDir::new().unwrap();
@@ -188,7 +188,7 @@ async fn what_cannot_be_recovered_is_refused_with_a_sentence() {
     let snapshots = running.snapshot_dir();
     drop(running);
     fs::remove_dir_all(snapshots).unwrap();
-    assert!(refused(dir.path()).contains("what lies between is gone"));
+    assert!(refused(dir.path()).contains("the entries between them are missing"));
 }
 
 #[tokio::test]

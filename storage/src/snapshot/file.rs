@@ -179,7 +179,7 @@ impl Drop for FileSink {
             && let Err(error) = fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.path.display(), %error, "a temporary file is left behind");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a temporary file");
         }
     }
 }

@@ -87,11 +87,13 @@ impl<R: Read> RecordReader<R> {
         let mut reader =
             Self { input, hasher: blake3::Hasher::new(), meta, records: 0, ended: false };
         if reader.read::<8>()? != *MAGIC {
-            return Err(invalid("it is no snapshot"));
+            return Err(invalid("it is not a snapshot"));
         }
         let [format] = reader.read::<1>()?;
         if format != FORMAT {
-            return Err(invalid(format!("its format is {format}, this program knows {FORMAT}")));
+            return Err(invalid(format!(
+                "its format is {format}, and this program reads {FORMAT}"
+            )));
         }
         let len = reader.read_len()?.ok_or_else(|| invalid("it has no head"))?;
         let meta = reader.read_sized(len)?;
@@ -134,7 +136,7 @@ impl<R: Read> RecordReader<R> {
         }
         match self.input.read(&mut [0])? {
             0 => Ok(()),
-            _ => Err(invalid("it goes on after its end")),
+            _ => Err(invalid("there is data after its end")),
         }
     }
 
@@ -160,7 +162,7 @@ impl<R: Read> RecordReader<R> {
         let mut bytes = Vec::new();
         (&mut self.input).take(len as u64).read_to_end(&mut bytes)?;
         if bytes.len() < len {
-            return Err(invalid("it is cut off"));
+            return Err(invalid("it is truncated"));
         }
         self.hasher.update(&bytes);
         Ok(bytes)
@@ -211,5 +213,5 @@ fn invalid(what: impl Into<String>) -> io::Error {
 }
 
 fn cut_off(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::UnexpectedEof { invalid("it is cut off") } else { error }
+    if error.kind() == io::ErrorKind::UnexpectedEof { invalid("it is truncated") } else { error }
 }

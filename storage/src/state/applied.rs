@@ -1,5 +1,5 @@
 //! What must hold after every entry, as far as it is cheap to see: a running server looks at it, and stops
-//! rather than go on with a state that contradicts itself.
+//! rather than continue with a state that contradicts itself.
 //!
 //! It costs a few look-ups for each topic that was touched. The whole cross-check is in `invariants.rs`.
 

@@ -6,10 +6,10 @@
 //! looked at, and a thing that was heard of meanwhile moves to its new place. Things therefore
 //! expire in the order (true deadline, number), whether the set was kept lazily for days or has just
 //! been rebuilt from a snapshot; and `max` counts what expires, never what is looked at, so both
-//! carry out exactly the same.
+//! do exactly the same.
 //!
 //! Lock delays and tombstones end without anybody noticing. They are kept apart and reaped by a duty of
-//! their own, in entries of their own: the leader goes on proposing expiries while a million deleted
+//! their own, in entries of their own: the leader keeps proposing expiries while a million deleted
 //! keys are worked off, and no entry does more than its `max` of either.
 
 use std::collections::BTreeSet;
@@ -202,7 +202,7 @@ impl State {
 }
 
 impl Change<'_> {
-    /// A TTL ran out, or a service was critical for too long: the status tells which.
+    /// A TTL ran out, or a service was critical for too long: the status says which.
     fn expire_check(&mut self, key: &Arc<str>, id: &Arc<str>) {
         let slot = self.state.catalog.nodes.get(key);
         let Some(row) = slot.and_then(|slot| slot.checks.get(id)).cloned() else { return };

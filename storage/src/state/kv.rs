@@ -6,7 +6,7 @@
 //! the index of something that happened long ago, so it wakes nobody.
 //!
 //! A prefix is deleted in one step, however many keys are below it: they are cut out of the tree as
-//! they are, and one tombstone stands for all of them. Memory comes back behind the scenes
+//! they are, and one tombstone covers all of them. Memory comes back behind the scenes
 //! ([`release`](crate::release)).
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub struct Tombstone {
     pub until: ClusterTime,
 }
 
-/// A tombstone, and where it stands.
+/// A tombstone and its position.
 #[derive(Debug, Clone)]
 pub(super) struct Grave {
     /// The deleted key, or the prefix below which everything was deleted.
@@ -142,7 +142,7 @@ impl Kv {
     }
 
     /// Removes a row and leaves a tombstone.
-    fn bury(&mut self, key: &Arc<str>, grave: Tombstone) {
+    fn insert_tombstone(&mut self, key: &Arc<str>, grave: Tombstone) {
         if let Some(old) = self.entries.remove(key) {
             self.let_go(&old);
         }
@@ -339,11 +339,11 @@ impl Change<'_> {
             return;
         }
         let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };
-        self.state.kv.bury(key, grave);
+        self.state.kv.insert_tombstone(key, grave);
         self.touch(Topic::Key(key.clone()));
     }
 
-    /// Deletes everything below a prefix. One topic tells of it: those who watch a key or a prefix
+    /// Deletes everything below a prefix. One topic is touched: those who watch a key or a prefix
     /// below find themselves.
     fn delete_below(&mut self, prefix: &Arc<str>) {
         let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };

@@ -154,7 +154,7 @@ impl Origins {
     }
 
     /// Whether a command is to be applied.
-    pub(super) fn judge(&self, id: CommandId) -> Verdict {
+    pub(super) fn lookup(&self, id: CommandId) -> Verdict {
         let unknown = Verdict::Known(Outcome::Rejected(Rejection::OutcomeUnknown));
         match self.records.get(&id.origin) {
             Some(record) if id.incarnation < record.incarnation => unknown,

@@ -4,7 +4,7 @@
 //! leader, and its results come through the log. A result takes time: when it is applied, its check
 //! may be gone, or be defined anew. Each definition therefore gets a number of its own, the *probe*,
 //! and a result that names another than the present one is refused. A registration that repeats the
-//! definition keeps the probe, so whoever runs it goes on undisturbed.
+//! definition keeps the probe, so its runner is not interrupted.
 //!
 //! What `catalog/register` adds is not run, as in Consul. On an agent's check that is run it sets the
 //! status until the next run, and leaves definition and probe alone (`checks.rs`). The definitions are

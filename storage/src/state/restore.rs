@@ -1,7 +1,7 @@
 //! Restoring a backup: everything that clients see is replaced, in one change.
 //!
 //! A backup is too large for one entry of the log. It comes in pieces, one restore at a time, and takes
-//! effect with one last command. A restore that nobody goes on with is dropped after a while of cluster
+//! effect with one last command. A restore that nobody continues is dropped after a while of cluster
 //! time. Each piece becomes rows of the state-to-be when it comes ([`Progress`]), so no entry takes
 //! longer than a piece does, the last one included: what it still has to do grows with what has a
 //! deadline, not with what there is.
@@ -38,7 +38,7 @@ use crate::snapshot::RecordReader;
 use crate::snapshot::format;
 use crate::{ClusterTime, Index, Millis, Topic, release};
 
-/// A restore that nobody goes on with for this long is dropped.
+/// A restore that nobody continues for this long is dropped.
 pub(super) const STAGED_IDLE_MAX: Millis = Millis::from_secs(60);
 
 /// A restore whose next piece has not come for this long gives way to another one. While one is under way
@@ -110,7 +110,7 @@ pub(super) struct StagedPiece {
     pub(super) last_number: u64,
 }
 
-/// Where the running cluster stands.
+/// The counters of the running cluster: index, time and numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
     pub(super) index: Index,
@@ -119,12 +119,12 @@ pub(super) struct Running {
 }
 
 impl State {
-    /// When a restore that nobody goes on with is dropped.
+    /// When a restore that nobody continues is dropped.
     pub(super) fn restore_deadline(&self) -> Option<ClusterTime> {
         self.staged.as_ref().map(|staged| staged.touched + STAGED_IDLE_MAX)
     }
 
-    /// Drops a restore that nobody goes on with; nobody sees it go.
+    /// Drops a restore that nobody continues. It was not visible to any client, so no topic is touched.
     pub(super) fn drop_idle_restore(&mut self, limit: ClusterTime) {
         if self.restore_deadline().is_some_and(|deadline| deadline <= limit) {
             self.drop_restore();
@@ -144,7 +144,7 @@ impl State {
         if reserved.is_some_and(|reserved| reserved.index == next) { next.next() } else { next }
     }
 
-    /// Where the cluster stands, for a backup that is carried over into it.
+    /// The counters of this cluster, for a backup that is converted for it.
     pub(super) fn running(&self) -> Running {
         Running { index: self.index, time: self.time, last_number: self.last_number }
     }
@@ -383,7 +383,7 @@ impl Progress {
             }
         }
         if records.input().len() > 0 {
-            return Err(invalid("it goes on after its end"));
+            return Err(invalid("there is data after its end"));
         }
         Ok(())
     }
@@ -400,7 +400,7 @@ impl Progress {
                 None => RecordReader::new(self.pieces)?,
             };
             while records.next_record()?.is_some() {}
-            return Err(invalid("it is cut off"));
+            return Err(invalid("it is truncated"));
         }
         let carry = self.carry.ok_or_else(|| invalid("it has no header"))?;
         Ok((self.import.finish()?, carry.reservation))

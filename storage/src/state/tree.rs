@@ -7,7 +7,7 @@
 //! rows it is about:
 //!
 //! * [`Tree::cut_below`] takes out everything that begins with a prefix;
-//! * [`Tree::sum_below`] tells the newest index below a prefix, and how much there is;
+//! * [`Tree::sum_below`] gives the newest index below a prefix, and how much there is;
 //! * [`Tree::marked`] finds the few rows of many that are marked (keys that a session holds).
 //!
 //! The tree is an AVL tree, and everything that changes it is made of one operation, `join`: two

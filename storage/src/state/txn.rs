@@ -1,7 +1,7 @@
 //! Transactions: several operations as one change.
 //!
 //! All rows that a transaction writes get the same index. It runs in two phases, as in Consul: what
-//! can be judged before anything is written (faulty operations, lock delays) fails first; only then
+//! can be validated before anything is written (faulty operations, lock delays) fails first; only then
 //! do the operations run, in order, each seeing what the earlier ones did. What fails reports every
 //! failure of its phase; the caller restores the state as it was before.
 

@@ -207,7 +207,7 @@ fn source(words: &[&str], interfaces: &[Interface]) -> Result<Found, String> {
         ["GetDefaultInterfaces"] => Ok(Found::Interfaces(of(&|one| one.has_default_route))),
         ["GetPrivateInterfaces"] => Ok(Found::Interfaces(of(&private))),
         ["GetPublicInterfaces"] => Ok(Found::Interfaces(of(&public))),
-        _ => Err(format!("Quorate does not know {words:?} at the beginning of a template")),
+        _ => Err(format!("Quorate does not support {words:?} at the beginning of a template")),
     }
 }
 
@@ -221,7 +221,7 @@ fn filter(words: &[&str], found: Vec<Interface>) -> Result<Found, String> {
         }
         ["attr", "address"] => Ok(Found::Text(join(&found[..found.len().min(1)], " "))),
         ["join", "address", separator] => Ok(Found::Text(join(&found, separator))),
-        _ => Err(format!("Quorate does not know {words:?} in a template")),
+        _ => Err(format!("Quorate does not support {words:?} in a template")),
     }
 }
 
@@ -250,7 +250,7 @@ fn keep(
             _ => return Err(format!("type {what:?}: ipv4 or ipv6")),
         },
         "flags" if what == "loopback" => Box::new(|one| one.address.is_loopback()),
-        _ => return Err(format!("Quorate does not know {by:?} {what:?} in a template")),
+        _ => return Err(format!("Quorate does not support {by:?} {what:?} in a template")),
     };
     Ok(found.into_iter().filter(|one| matches(one) == wanted).collect())
 }

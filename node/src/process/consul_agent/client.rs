@@ -148,7 +148,7 @@ async fn leave_cluster(servers: &Servers) {
     match tokio::time::timeout(LEAVE_TIMEOUT, asking).await {
         Ok(Ok((200, _))) => tracing::info!("left the cluster"),
         Ok(Ok((_, why)) | Err(why)) => tracing::warn!(%why, "did not leave the cluster"),
-        Err(_) => tracing::warn!(why = "no answer in time", "did not leave the cluster"),
+        Err(_) => tracing::warn!(why = "timed out", "did not leave the cluster"),
     }
 }
 

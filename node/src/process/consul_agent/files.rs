@@ -167,7 +167,7 @@ impl Sources {
 fn refusal(refused: &[String]) -> String {
     let list = refused.join("\n  ");
     format!(
-        "the configuration asks for what Quorate does not have:\n  {list}\nremove it, or start with -ignore-unsupported to run without it"
+        "the configuration uses features that Quorate does not have:\n  {list}\nremove them, or start with -ignore-unsupported to run without them"
     )
 }
 

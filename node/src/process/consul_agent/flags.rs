@@ -33,7 +33,7 @@ use Kind::{List, Number, Pair, Switch, Text};
 type Flag = (&'static str, &'static str, Kind, &'static str);
 
 const FLAGS: &[Flag] = &[
-    ("advertise", "advertise_addr", Text, "Address that other servers are told to use"),
+    ("advertise", "advertise_addr", Text, "Address that other servers connect to"),
     ("advertise-wan", "advertise_addr_wan", Text, "The node's tagged address wan"),
     ("allow-write-http-from", "http_config.allow_write_http_from", List, "Not supported"),
     ("alt-domain", "alt_domain", Text, "Ignored"),
@@ -59,7 +59,7 @@ const FLAGS: &[Flag] = &[
     ("https-port", "ports.https", Number, "Not supported, except -1"),
     ("join", "start_join", List, "As -retry-join"),
     ("join-wan", "start_join_wan", List, "Not supported"),
-    ("log-file", "log_file", Text, "File to log to, beside standard error"),
+    ("log-file", "log_file", Text, "File to log to, in addition to standard error"),
     ("log-json", "log_json", Switch, "Log one JSON object a line"),
     ("log-level", "log_level", Text, "trace, debug, info, warn or err"),
     ("log-rotate-bytes", "log_rotate_bytes", Number, "Ignored"),
@@ -140,9 +140,10 @@ impl Args for AgentArgs {
                     .help("Keys in HCL, as in a file; may be repeated"),
             )
             .arg(switch(DEV).help("A single throw-away server, its data in a temporary directory"))
-            .arg(switch(IGNORE_UNSUPPORTED).help(
-                "Start although keys ask for what Quorate does not have, and without it (each is logged)",
-            ))
+            .arg(
+                switch(IGNORE_UNSUPPORTED)
+                    .help("Ignore keys for features that Quorate does not have (each is logged)"),
+            )
             .args(FLAGS.iter().map(argument))
     }
 

@@ -34,7 +34,7 @@ const NO_ACLS: &str = "Quorate has no access control: every client may read and 
 const NO_TLS: &str = "Quorate encrypts no connection and checks no certificate";
 const NO_GOSSIP_KEY: &str = "Quorate's servers exchange everything unencrypted";
 const NO_ENDPOINT_RULES: &str =
-    "every endpoint of the HTTP API is open to whoever reaches the port";
+    "anyone who can reach the port can use every endpoint of the HTTP API";
 const NO_WAN: &str = "Quorate has one datacenter and does not federate";
 const NO_ENTERPRISE: &str = "Quorate has no such feature of Consul Enterprise";
 const NO_HANDLERS: &str = "Quorate runs no watch handlers; use blocking queries or consul-template";

@@ -73,7 +73,7 @@ impl Registrar {
         let mut loaded = self.load().await;
         loop {
             if let Err(error) = &loaded {
-                tracing::warn!(%error, ?pause, "the definitions of the configuration are not registered yet");
+                tracing::warn!(%error, ?pause, "cannot register the definitions of the configuration; trying again");
             }
             let wait = if loaded.is_ok() { DESCRIBE_EVERY } else { pause };
             tokio::select! {
@@ -81,8 +81,8 @@ impl Registrar {
                     let Some(done) = request else { return };
                     let again = self.load().await;
                     match &again {
-                        Ok(()) => tracing::info!("the definitions of the configuration were read again"),
-                        Err(error) => tracing::warn!(%error, "the configuration was not read again"),
+                        Ok(()) => tracing::info!("reloaded the definitions of the configuration"),
+                        Err(error) => tracing::warn!(%error, "cannot reload the configuration"),
                     }
                     // What was registered before files became wrong still is.
                     if loaded.is_err() {
@@ -93,7 +93,7 @@ impl Registrar {
                     let _ = done.send(again);
                 }
                 () = gone.notified() => {
-                    tracing::warn!("the cluster does not know this agent any more: everything is registered again");
+                    tracing::warn!("the cluster no longer knows this agent: registering everything again");
                     loaded = self.load().await;
                     pause = RETRY_PAUSE;
                 }
@@ -147,7 +147,9 @@ impl Registrar {
         }
         match self.registry.carry_out(Step::Describe(reading.description)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) | Err(error) => tracing::warn!(%error, "the node is not described"),
+            Ok(Err(error)) | Err(error) => {
+                tracing::warn!(%error, "cannot set the address and metadata of the node")
+            }
         }
     }
 }
@@ -158,7 +160,7 @@ fn log_loopback(parsed: &Parsed) {
         tracing::warn!(
             %check,
             target,
-            "the cluster's leader runs this check, so it looks at the leader's host and not at this one: give it an address of this host that the servers reach"
+            "the cluster's leader runs this check, so it checks the leader's host and not this one: use an address of this host that the servers can reach"
         );
     }
 }

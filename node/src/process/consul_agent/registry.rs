@@ -120,7 +120,7 @@ impl Registry {
                     gone.notify_one();
                 }
                 Err(Unbeaten::Failed(why)) => {
-                    tracing::debug!(%why, "the cluster was not told that this agent lives");
+                    tracing::debug!(%why, "a heartbeat of this agent failed");
                     servers.pass_over();
                     clock.sleep(ALIVE_AGAIN_AFTER).await;
                     continue;
@@ -161,7 +161,7 @@ async fn beat(servers: &Servers, begun: bool) -> Result<(), Unbeaten> {
         Ok(Ok((200, _))) => Ok(()),
         Ok(Ok((404, _))) if begun => Err(Unbeaten::NotWatched),
         Ok(Ok((_, why)) | Err(why)) => Err(Unbeaten::Failed(why)),
-        Err(_) => Err(Unbeaten::Failed("no answer in time".to_owned())),
+        Err(_) => Err(Unbeaten::Failed("timed out".to_owned())),
     }
 }
 

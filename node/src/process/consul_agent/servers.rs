@@ -100,7 +100,7 @@ pub enum Unanswered {
     #[error("No known Consul servers: none of {0} can be reached")]
     NoServer(String),
     /// It was sent, and the connection ended before there was an answer.
-    #[error("the server did not answer, the request may or may not have taken effect: {0}")]
+    #[error("the server did not respond; the request may or may not have taken effect: {0}")]
     Unknown(hyper::Error),
 }
 
@@ -139,7 +139,7 @@ impl Servers {
             Ok(Ok(peers)) if !peers.is_empty() => {
                 let mut known = self.known();
                 if known.learned != peers {
-                    tracing::debug!(servers = %peers.join(" "), "these are the servers");
+                    tracing::debug!(servers = %peers.join(" "), "learned the list of servers");
                     known.learned = peers;
                     let all = known.in_turn(&self.seeds);
                     self.idle().retain(|address, _| all.contains(address));
@@ -148,7 +148,7 @@ impl Servers {
             // A server that has not joined yet knows nobody.
             Ok(Ok(_)) => self.pass_over(),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "who the servers are is not known");
+                tracing::debug!(%error, "cannot learn the list of servers");
                 self.pass_over();
             }
             Err(_) => self.pass_over(),
@@ -277,7 +277,7 @@ impl Servers {
         if was_none {
             tracing::info!(server, "a server can be reached again");
         } else if is_other {
-            tracing::info!(server, "requests go to this server now");
+            tracing::info!(server, "sending requests to this server now");
         }
     }
 

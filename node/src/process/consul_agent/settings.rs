@@ -91,7 +91,7 @@ impl Notes {
             tracing::warn!("{warning}");
         }
         if !self.ignored.is_empty() {
-            tracing::info!(keys = %self.ignored.join(", "), "these keys of the configuration change nothing in Quorate");
+            tracing::info!(keys = %self.ignored.join(", "), "these keys of the configuration have no effect in Quorate");
         }
     }
 }
@@ -109,10 +109,7 @@ impl AgentArgs {
         let mut notes =
             Notes { warnings: findings.refused, ignored: findings.ignored.into_iter().collect() };
         let passed_over = |path: PathBuf| {
-            format!(
-                "{} is passed over: its name ends neither with .json nor with .hcl",
-                path.display()
-            )
+            format!("skipping {}: its name ends with neither .json nor .hcl", path.display())
         };
         notes.warnings.extend(skipped.into_iter().map(passed_over));
         let interfaces = address::interfaces();
@@ -446,7 +443,7 @@ fn peer(text: &str, rpc_port: u16) -> Result<String, ConfigError> {
     let text = text.trim();
     let wrong = |why: &str| Err(ConfigError::Invalid(format!("retry_join {text:?}: {why}")));
     if text.contains('=') {
-        return wrong("Quorate does not look servers up at cloud providers, name their addresses");
+        return wrong("Quorate does not query cloud providers for servers: list their addresses");
     }
     let (host, port) = split_port(text);
     let port = match port.map(str::parse) {

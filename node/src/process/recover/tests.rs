@@ -69,7 +69,7 @@ fn a_majority_needs_no_recovery_unless_its_logs_are_damaged() {
     two[1].lost = Some("the end".to_owned());
     assert_eq!(advice(&two).unwrap().objection, None);
     two[0].lost = Some("the middle".to_owned());
-    assert!(advice(&two).unwrap().objection.unwrap().contains("lacks something: the middle"));
+    assert!(advice(&two).unwrap().objection.unwrap().contains("is incomplete: the middle"));
 }
 
 #[test]
@@ -122,12 +122,14 @@ fn a_directory_that_was_set_back_does_not_count_for_a_majority() {
     note_what_was_lost(&mut two);
     let lost = two[0].lost.as_ref().unwrap();
     assert!(
-        lost.contains("set back: it held entry 30 of term 2, and its log ends at entry 9"),
+        lost.contains(
+            "replaced by an older copy: it held entry 30 of term 2, and its log ends at entry 9"
+        ),
         "{lost}"
     );
-    assert!(lost.contains("as server 2 knows"), "{lost}");
+    assert!(lost.contains("according to server 2"), "{lost}");
     assert_eq!(advice(&two).unwrap().objection, None);
     two[1].vote = Some(Vote::new(u64::MAX, 1));
     note_what_was_lost(&mut two);
-    assert!(two[1].lost.as_ref().unwrap().contains("no election reaches"));
+    assert!(two[1].lost.as_ref().unwrap().contains("no election can reach"));
 }

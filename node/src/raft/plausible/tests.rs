@@ -96,8 +96,11 @@ fn entries_that_do_not_follow_each_other_are_refused() {
         appended(5, Some(id(3, 8)), &[id(5, 9), id(5, 11)]),
         "entry 11 where 10 follows",
     );
-    is_implausible(appended(5, Some(id(3, 8)), &[id(5, 9), id(4, 10)]), "terms fall at entry 10");
-    is_implausible(appended(5, Some(id(3, 8)), &[id(2, 9)]), "terms fall at entry 9");
+    is_implausible(
+        appended(5, Some(id(3, 8)), &[id(5, 9), id(4, 10)]),
+        "the term decreases at entry 10",
+    );
+    is_implausible(appended(5, Some(id(3, 8)), &[id(2, 9)]), "the term decreases at entry 9");
     is_implausible(appended(5, Some(id(3, 8)), &[id(6, 9)]), "entry 9 is of term 6");
     is_implausible(appended(5, Some(id(6, 8)), &[]), "entry 8 is of term 6");
 }
@@ -108,11 +111,11 @@ fn nobody_speaks_for_another_server() {
         let append = AppendEntriesRequest { vote, ..append(6, None, &[]) };
         Plausible::new(&known(), from).check(&Request::Append(append))
     };
-    is_implausible(speaks(3, Vote::new_committed(6, LEADER)), "it speaks for server 1");
-    is_implausible(speaks(2, Vote::new_committed(6, 2)), "it speaks for server 2");
+    is_implausible(speaks(3, Vote::new_committed(6, LEADER)), "it is sent in the name of server 1");
+    is_implausible(speaks(2, Vote::new_committed(6, 2)), "it is sent in the name of server 2");
     is_implausible(speaks(LEADER, Vote::new(6, LEADER)), "was not elected");
     let vote = VoteRequest::new(Vote::new_committed(6, LEADER), None);
-    is_implausible(check(&Request::Vote(vote)), "leads already");
+    is_implausible(check(&Request::Vote(vote)), "claims to lead already");
 }
 
 #[test]

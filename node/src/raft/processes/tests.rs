@@ -311,7 +311,7 @@ fn a_process_that_is_superseded_from_its_own_address_was_set_back() {
     let end = context.processes.end.borrow().clone();
     assert_eq!(end, Some(Refusal::SetBack(own)));
     let text = end.map(|end| end.to_string()).unwrap_or_default();
-    assert!(text.contains("a later start of this server") && text.contains("recover"), "{text}");
+    assert!(text.contains("a later boot of this server") && text.contains("recover"), "{text}");
 }
 
 #[test]
