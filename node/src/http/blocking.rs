@@ -9,10 +9,12 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use futures_util::future::select_all;
 use quorate_storage::machine::Published;
 use quorate_storage::{State, Topic};
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::call::{Asked, Call};
 use super::endpoint::Answer;
@@ -27,6 +29,12 @@ use crate::watch::Subscription;
 
 /// The random time that is added to a wait is at most the wait divided by this.
 const JITTER_FRACTION: u32 = 16;
+
+/// How many queries wait for a change at the same time. Descriptors bound connections, but one HTTP/2
+/// connection carries thousands of queries; one that waits costs about 30 KiB.
+const WAITING_MAX: usize = 32_768;
+
+static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
 
 /// With `?cached`, how long a known leader may take to answer before this server's own state does.
 const CACHED_PATIENCE: Duration = Duration::from_millis(250);
@@ -54,7 +62,7 @@ where
     let topic = topic(&published.state);
     if options.index > 0 {
         let newer = |state: &State| state.topic_index(&topic).0 > options.index;
-        published = until(node, [&topic], options.wait, published, newer).await;
+        published = until(node, [&topic], options.wait, published, newer).await?;
     }
     let index = published.state.topic_index(&topic);
     let contact = node.contact();
@@ -185,16 +193,20 @@ pub(super) async fn at_barrier(
 
 /// Waits until the state satisfies a condition, which only a change of one of the topics can bring about,
 /// the time is up, or the node stops; returns the newest state. `wait` is without jitter.
+///
+/// # Errors
+/// 503: as many queries wait already as there is room for.
 pub(super) async fn until<const N: usize>(
     node: &Node,
     topics: [&Topic; N],
     wait: Duration,
     first: Arc<Published>,
     satisfied: impl Fn(&State) -> bool,
-) -> Arc<Published> {
+) -> Result<Arc<Published>, ApiError> {
     if satisfied(&first.state) {
-        return first;
+        return Ok(first);
     }
+    let _waiting = room_to_wait(&WAITING)?;
     // A waiting query must not keep an old version of the state alive.
     drop(first);
     let subscribe = || topics.map(|topic| node.watches().subscribe(topic));
@@ -204,15 +216,25 @@ pub(super) async fn until<const N: usize>(
     loop {
         let published = node.published();
         if satisfied(&published.state) {
-            return published;
+            return Ok(published);
         }
         drop(published);
         tokio::select! {
             () = any_changed(&mut subscriptions) => {}
-            () = &mut timeout => return node.published(),
-            () = node.stopping().cancelled() => return node.published(),
+            () = &mut timeout => return Ok(node.published()),
+            () = node.stopping().cancelled() => return Ok(node.published()),
         }
     }
+}
+
+/// A place among the waiting queries, given back when it is dropped.
+fn room_to_wait(places: &Semaphore) -> Result<SemaphorePermit<'_>, ApiError> {
+    places.try_acquire().map_err(|_| {
+        let text = format!(
+            "this server has {WAITING_MAX} blocking queries that wait, try again later or at another server"
+        );
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })
 }
 
 /// Waits until one of the topics was touched.
@@ -239,6 +261,17 @@ fn jitter(wait: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_beyond_the_places_is_refused_until_one_ends() {
+        let places = Semaphore::new(1);
+        let waiting = room_to_wait(&places).unwrap();
+        let refused = room_to_wait(&places).unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.text.contains("32768 blocking queries"), "{}", refused.text);
+        drop(waiting);
+        assert!(room_to_wait(&places).is_ok());
+    }
 
     #[test]
     fn jitter_is_less_than_a_sixteenth() {

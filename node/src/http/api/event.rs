@@ -74,7 +74,7 @@ async fn list(call: Call) -> Answer {
             index(newest) != options.index
         };
         let (topic, wait) = (Topic::Events, options.wait);
-        published = blocking::until(&call.node, [&topic], wait, published, news).await;
+        published = blocking::until(&call.node, [&topic], wait, published, news).await?;
     }
     let state = &published.state;
     let events: Vec<_> = state.events().filter(|event| suits(state, event)).collect();

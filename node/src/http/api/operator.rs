@@ -87,7 +87,7 @@ async fn usage(call: Call) -> Answer {
     if options.index > 0 {
         let newer = |state: &State| usage_index(state).0 > options.index;
         let counted = [&Topic::Nodes, &Topic::Services];
-        published = blocking::until(&call.node, counted, options.wait, published, newer).await;
+        published = blocking::until(&call.node, counted, options.wait, published, newer).await?;
     }
     let usage = service_usage(&published.state);
     let contact = call.node.contact();

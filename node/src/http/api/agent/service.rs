@@ -70,7 +70,7 @@ async fn one(call: Call) -> Answer {
             Err(_) => true,
         };
         published =
-            blocking::until(&call.node, [&topic], options.wait, published.clone(), changed).await;
+            blocking::until(&call.node, [&topic], options.wait, published.clone(), changed).await?;
     }
     match published.state.find_service(&agent.name, id) {
         Ok(service) => {
