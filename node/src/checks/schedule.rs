@@ -61,21 +61,19 @@ impl Schedule {
     /// Adds a check that is not in here; it runs first after `delay`.
     pub(super) fn add(&mut self, run: Run, interval: Duration, now: Moment, delay: Duration) {
         let (check, due) = (run.check, now.plus(delay));
-        let streak = Streak::default();
-        let (due_first, under_way) = (Some(due), None);
-        let (began, is_quick) = (now, false);
+        let is_quick = false;
         let entry = Entry {
             run,
             interval,
-            due: due_first,
-            began,
+            due: Some(due),
+            began: now,
             is_quick,
-            under_way,
-            streak,
+            under_way: None,
+            streak: Streak::default(),
             output_from: now,
         };
         self.entries.insert(check, entry);
-        self.others.insert((due, check));
+        self.queue(is_quick).insert((due, check));
     }
 
     /// Forgets a check. A run of it that is under way is ended: it would come to nothing, and others
@@ -83,8 +81,7 @@ impl Schedule {
     pub(super) fn remove(&mut self, check: u64) {
         let Some(entry) = self.entries.remove(&check) else { return };
         if let Some(due) = entry.due {
-            let turns = if entry.is_quick { &mut self.quick } else { &mut self.others };
-            turns.remove(&(due, check));
+            self.queue(entry.is_quick).remove(&(due, check));
         }
         self.others_under_way.remove(&check);
         if let Some(handle) = entry.under_way {
@@ -163,10 +160,14 @@ impl Schedule {
             let due = now.plus(entry.interval);
             (entry.due, entry.under_way) = (Some(due), None);
             let is_quick = entry.is_quick;
-            let turns = if is_quick { &mut self.quick } else { &mut self.others };
-            turns.insert((due, run.check));
+            self.queue(is_quick).insert((due, run.check));
             self.others_under_way.remove(&run.check);
         }
+    }
+
+    /// The queue that a check waits in.
+    const fn queue(&mut self, is_quick: bool) -> &mut BTreeSet<(Moment, u64)> {
+        if is_quick { &mut self.quick } else { &mut self.others }
     }
 
     /// The check of a run, unless it is gone or defined anew.
