@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_client::types::catalog::{
-    CatalogService, CheckRegistration, DefinitionBody, Deregistration, NodeService,
+    self, CatalogService, CheckRegistration, DefinitionBody, Deregistration, NodeService,
     NodeServiceList, NodeServices, Registration, ServiceDefinition,
 };
 use quorate_storage::command::{CatalogRegistration, Command};
@@ -124,54 +124,40 @@ async fn service(call: Call) -> Answer {
 }
 
 async fn node(call: Call) -> Answer {
-    let options = call.read_options()?;
-    let name = call.required("Missing node name")?;
-    let filter = call.filter()?;
-    blocking::read(
-        &call,
-        &options,
-        |state| node_topic(state, name),
-        |state| {
-            let Some(node) = state.node(name) else { return call.json(&()) };
-            let services = services_shown(state, node, &filter);
-            call.json(&NodeServices {
-                node: wire::node(node, &call.node.info().datacenter),
-                services: services.map(|service| (service.id.clone(), service)).collect(),
-            })
-        },
-    )
+    read_node(&call, |found| {
+        let Some((node, services)) = found else { return call.json(&()) };
+        let services = services.into_iter().map(|service| (service.id.clone(), service)).collect();
+        call.json(&NodeServices { node, services })
+    })
     .await
 }
 
 async fn node_services(call: Call) -> Answer {
-    let options = call.read_options()?;
-    let name = call.required("Missing node name")?;
-    let filter = call.filter()?;
-    blocking::read(
-        &call,
-        &options,
-        |state| node_topic(state, name),
-        |state| {
-            let Some(node) = state.node(name) else {
-                return call.json(&NodeServiceList::default());
-            };
-            call.json(&NodeServiceList {
-                node: Some(wire::node(node, &call.node.info().datacenter)),
-                services: Some(services_shown(state, node, &filter).collect()),
-            })
-        },
-    )
+    read_node(&call, |found| {
+        let Some((node, services)) = found else { return call.json(&NodeServiceList::default()) };
+        call.json(&NodeServiceList { node: Some(node), services: Some(services) })
+    })
     .await
 }
 
-/// The instances on a node that the filter leaves.
-fn services_shown<'a>(
-    state: &'a State,
-    node: &'a record::Node,
-    filter: &Filter<NodeService>,
-) -> impl Iterator<Item = NodeService> {
-    let services = state.services_on(&node.name).map(|service| wire::node_service(service));
-    services.filter(|service| filter.keeps(service))
+/// Answers a read of the node in the path and of the instances on it that the filter leaves; `render`
+/// gets `None` if there is no such node.
+async fn read_node(
+    call: &Call,
+    render: impl Fn(Option<(catalog::Node, Vec<NodeService>)>) -> Answer,
+) -> Answer {
+    let options = call.read_options()?;
+    let name = call.required("Missing node name")?;
+    let filter: Filter<NodeService> = call.filter()?;
+    let topic = |state: &State| node_topic(state, name);
+    blocking::read(call, &options, topic, |state| {
+        render(state.node(name).map(|node| {
+            let services = state.services_on(&node.name).map(|service| wire::node_service(service));
+            let services = services.filter(|service| filter.keeps(service)).collect();
+            (wire::node(node, &call.node.info().datacenter), services)
+        }))
+    })
+    .await
 }
 
 /// What a query on a node watches: the node that the name or id means now, else the one that would
