@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 
 /// A point on a clock's own scale: time since the clock was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,52 +119,33 @@ impl ClockSource for TokioClock {
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall_time() -> WallTime {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    WallTime(since_epoch.unwrap_or_default())
+    // Not `Timestamp::now`, which panics if the machine's clock is set beyond the year 9999.
+    WallTime(Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default())
 }
 
-/// A time of day, UTC: time since 1970. Its text is `2026-01-31T23:59:59.000Z`.
+/// A time of day, UTC. Its text is `2026-01-31T23:59:59.000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WallTime(Duration);
+pub struct WallTime(Timestamp);
 
 impl WallTime {
-    /// Nanoseconds since 1970.
+    /// Nanoseconds since 1970; 0 before.
     #[must_use]
     pub fn unix_nanos(self) -> u64 {
-        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+        let nanos = self.0.as_nanosecond().max(0);
+        u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
     /// `2026-01-31 23:59:59 +0000 UTC`.
     #[must_use]
     pub fn as_go_prints_it(self) -> String {
-        let text = self.to_string();
-        format!("{} {} +0000 UTC", &text[..10], &text[11..19])
+        self.0.strftime("%F %T +0000 UTC").to_string()
     }
 }
 
 impl std::fmt::Display for WallTime {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
-        let (year, month, day) = civil(seconds / 86_400);
-        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-        write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        write!(out, "{:.3}", self.0)
     }
-}
-
-/// Year, month and day of a day counted from 1970 (Howard Hinnant's `civil_from_days`): years are
-/// counted from March, so that the leap day comes last.
-const fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
-    (year, month, day)
 }
 
 #[cfg(test)]
@@ -172,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_wall_time_is_written_as_a_date() {
-        let at = |seconds| WallTime(Duration::new(seconds, 7_000_000));
+        let at = |seconds| WallTime(Timestamp::new(seconds, 7_000_000).unwrap());
         assert_eq!(at(0).to_string(), "1970-01-01T00:00:00.007Z");
         assert_eq!(at(951_782_400).to_string(), "2000-02-29T00:00:00.007Z");
         assert_eq!(at(1_798_761_599).to_string(), "2026-12-31T23:59:59.007Z");
