@@ -179,8 +179,18 @@ impl Published {
     /// Applies an entry and checks what it did. After an error nothing of it must be seen: the state is
     /// in doubt.
     fn apply_checked(&mut self, entry: Entry) -> io::Result<Effects> {
+        self.check_applying(entry, Self::apply)
+    }
+
+    /// The same for any way to apply an entry: a test passes one that panics.
+    fn check_applying(
+        &mut self,
+        entry: Entry,
+        apply: impl FnOnce(&mut Self, Entry) -> Effects,
+    ) -> io::Result<Effects> {
         let (id, before) = (entry.log_id, self.state.before());
-        let effects = panics::contain(|| self.apply(entry)).map_err(|panic| poison(&id, &panic))?;
+        let effects =
+            panics::contain(|| apply(self, entry)).map_err(|panic| poison(&id, &panic))?;
         self.state.check_applied(before, &effects).map_err(|broken| poison(&id, &broken))?;
         Ok(effects)
     }

@@ -274,3 +274,16 @@ async fn an_entry_that_does_not_follow_is_not_applied() {
     assert_eq!(reader.load().last_applied.map(|id| id.index), Some(0));
     assert_eq!(diary.pages(), [("applied", Some(0))], "nothing of it is seen");
 }
+
+#[test]
+fn a_panic_while_an_entry_is_applied_is_an_error_that_names_the_entry() {
+    let mut version = Published::default();
+    version.apply_checked(blank(0)).unwrap();
+    let refused = version.check_applying(blank(1), |_, entry| panic!("no row for {entry}"));
+    let refused = refused.unwrap_err().to_string();
+    let id = log_id::<TypeConfig>(1, 0, 1);
+    let told = format!("log entry {id} cannot be applied: no row for ");
+    assert!(refused.starts_with(&told), "{refused}");
+    assert!(refused.contains("keep the data directories"), "{refused}");
+    assert!(!panics::is_contained(), "the mark ends with the panic");
+}
