@@ -1,9 +1,12 @@
 //! What there is to say of the machine that a server runs on: `GET /v1/agent/host`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
+use nix::sys::sysinfo::sysinfo;
+use nix::sys::utsname::{UtsName, uname};
 use quorate_client::types::agent::{Disk, Host, HostInfo, Memory, Processor};
 
 use crate::host::clock;
@@ -58,15 +61,18 @@ fn processors(text: &str) -> Vec<Processor> {
 }
 
 fn host(errors: &mut Vec<String>) -> Host {
-    let line = |text: Option<String>| text.unwrap_or_default().trim().to_owned();
-    let uptime = line(read("/proc/uptime", errors));
-    let seconds = uptime.split(['.', ' ']).next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let names = uname().map_err(|error| errors.push(format!("uname: {error}"))).ok();
+    let name = |field: fn(&UtsName) -> &OsStr| {
+        names.as_ref().map_or_else(String::new, |names| field(names).to_string_lossy().into_owned())
+    };
+    let uptime = sysinfo().map_err(|error| errors.push(format!("sysinfo: {error}"))).ok();
+    let seconds = uptime.map_or(0, |system| system.uptime().as_secs());
     Host {
-        hostname: line(read("/proc/sys/kernel/hostname", errors)),
+        hostname: name(UtsName::nodename),
         uptime: seconds,
         boot_time: (clock::wall_time().unix_nanos() / 1_000_000_000).saturating_sub(seconds),
         os: std::env::consts::OS.to_owned(),
-        kernel_version: line(read("/proc/sys/kernel/osrelease", errors)),
+        kernel_version: name(UtsName::release),
         kernel_arch: std::env::consts::ARCH.to_owned(),
     }
 }
@@ -109,6 +115,17 @@ mod tests {
         let text = "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 2000.5\n\nprocessor\t: 1\n\n";
         let listed = processors(text);
         assert_eq!((listed.len(), listed[0].model_name.as_str(), listed[1].cpu), (2, "A", 1));
+    }
+
+    #[test]
+    fn the_host_has_the_names_and_the_uptime_that_the_kernel_shows_in_its_files() {
+        let file = |path| fs::read_to_string(path).unwrap().trim().to_owned();
+        let mut errors = Vec::new();
+        let host = host(&mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(host.hostname, file("/proc/sys/kernel/hostname"));
+        assert_eq!(host.kernel_version, file("/proc/sys/kernel/osrelease"));
+        assert!(host.uptime > 0 && host.boot_time > 0);
     }
 
     #[test]

@@ -492,10 +492,10 @@ fn raft_id(name: &str) -> u64 {
 }
 
 fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "quorate".to_owned(),
-        name => name.to_owned(),
+    let names = nix::sys::utsname::uname().ok();
+    match names.as_ref().and_then(|names| names.nodename().to_str()) {
+        None | Some("") => "quorate".to_owned(),
+        Some(name) => name.to_owned(),
     }
 }
 
