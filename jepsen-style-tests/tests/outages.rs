@@ -8,6 +8,8 @@ use jepsen_style_tests::cluster::Options;
 use jepsen_style_tests::disk;
 use jepsen_style_tests::http::Http;
 use jepsen_style_tests::{Cluster, Failure, Limit, Result, process, skipped};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Far longer than anything takes here that is waited for.
@@ -182,4 +184,17 @@ async fn wait_exists(path: &Path) -> Result<()> {
         limit.pause(|| path.display().to_string()).await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_that_ask_for_nothing_end_nothing() {
+    let cluster = Cluster::start(1).await.unwrap();
+    let pid = Pid::from_raw(cluster.pid(1).unwrap().try_into().unwrap());
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGXFSZ] {
+        kill(pid, signal).unwrap();
+    }
+    line(&cluster, 1, &["this signal does nothing here", "SIGUSR1"]).await.unwrap();
+    line(&cluster, 1, &["this signal does nothing here", "SIGUSR2"]).await.unwrap();
+    cluster.http(1).must_put("/v1/kv/still", "here").await.unwrap();
+    cluster.finish().await.unwrap();
 }

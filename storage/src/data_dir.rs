@@ -96,7 +96,7 @@ pub enum DataDirError {
         dir: PathBuf,
     },
     /// The operating system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", durable::advice(.source))]
     Io {
         /// The file or directory.
         path: PathBuf,

@@ -35,7 +35,7 @@ use crate::process::consul_agent::files::Sources;
 use crate::process::consul_agent::registrar::Registrar;
 use crate::process::consul_agent::registry::Registry;
 use crate::process::rpc_listener;
-use crate::process::signals::{Signals, reload_on_hangup};
+use crate::process::signals::{Signals, reload_on_hangup, survive_signals};
 use crate::raft::compaction;
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::identity::Identity;
@@ -73,6 +73,7 @@ impl Identity for DataDir {
 /// When an address is taken, the data directory cannot be used, the cluster refuses this server, or
 /// the disk fails. Nothing that was acknowledged is lost by any of these.
 pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
+    survive_signals()?;
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let listeners = surroundings.listeners.clone().unwrap_or_else(|| listeners_of(&config));
     let http_listeners = bind_all(&listeners.http, listeners.http_setting).await?;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::sys::signal::Signal::SIGXFSZ;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::http::process::Reload;
@@ -21,6 +23,8 @@ pub(crate) struct Signals {
 pub(crate) struct Stops {
     interrupt: Signal,
     terminate: Signal,
+    /// SIGUSR1 and SIGUSR2, which end nothing.
+    user: [Signal; 2],
 }
 
 /// Which signal ends a process.
@@ -32,22 +36,44 @@ pub(crate) enum Stop {
     Terminate,
 }
 
+/// From here on neither SIGUSR1 nor SIGUSR2 ends the process, and a write beyond the limit on the size of
+/// files (`ulimit -f`) is an error of that write, which is handled as a full disk is. Unhandled, each of
+/// them ends the process without a word. Must be called within a runtime, before anything is written.
+pub(crate) fn survive_signals() -> io::Result<()> {
+    // The runtime's handlers stay when its streams are dropped.
+    for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        drop(signal(kind)?);
+    }
+    drop(signal(SignalKind::from_raw(SIGXFSZ as i32))?);
+    Ok(())
+}
+
 impl Signals {
     /// Must be called within a runtime.
     pub(crate) fn listen() -> io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
         let hangups = signal(SignalKind::hangup())?;
-        Ok(Self { stops: Stops { interrupt, terminate }, hangups })
+        let user = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+        Ok(Self { stops: Stops { interrupt, terminate, user }, hangups })
     }
 }
 
 impl Stops {
     /// Returns when it is to end, and logs the signal that said so.
     pub(crate) async fn asked(&mut self) -> Stop {
-        let (stop, signal) = tokio::select! {
-            _ = self.interrupt.recv() => (Stop::Interrupt, "SIGINT"),
-            _ = self.terminate.recv() => (Stop::Terminate, "SIGTERM"),
+        let [user1, user2] = &mut self.user;
+        let (stop, signal) = loop {
+            let ignored = tokio::select! {
+                _ = self.interrupt.recv() => break (Stop::Interrupt, "SIGINT"),
+                _ = self.terminate.recv() => break (Stop::Terminate, "SIGTERM"),
+                _ = user1.recv() => "SIGUSR1",
+                _ = user2.recv() => "SIGUSR2",
+            };
+            tracing::info!(
+                signal = ignored,
+                "this signal does nothing here; figures are at /metrics"
+            );
         };
         tracing::info!(signal, "asked to stop");
         stop

@@ -52,6 +52,25 @@ fn a_directory_in_use_is_refused() {
 }
 
 #[test]
+fn an_error_of_the_file_system_says_where_and_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let error = DataDir::open(&path, 7, "store".to_owned()).unwrap_err().to_string();
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+        assert!(error.contains("must be directories"), "{error}");
+    }
+    let said = |kind: io::ErrorKind| {
+        let source = io::Error::from(kind);
+        DataDirError::Io { path: file.clone(), source }.to_string()
+    };
+    assert!(said(io::ErrorKind::PermissionDenied).contains("must own the data directory"));
+    assert!(said(io::ErrorKind::StorageFull).contains("`ballast`"));
+    assert!(said(io::ErrorKind::FileTooLarge).contains("ulimit -f"));
+}
+
+#[test]
 fn a_damaged_or_missing_identity_is_refused_with_the_files_name() {
     let dir = TempDir::new().unwrap();
     let data = open(&dir, 7, "store").unwrap();

@@ -32,16 +32,12 @@ struct Directory {
 impl FileSnapshots {
     /// Opens the directory, creating it if it is missing, and removes what was never committed. The
     /// directory must be used by one store only.
+    ///
+    /// # Errors
+    /// Of the file system, with the path.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        fs::create_dir_all(&path)?;
-        durable::sync_parent(&path)?;
-        for file in fs::read_dir(&path)? {
-            let file = file?.path();
-            if file.extension().is_some_and(|e| e == TEMPORARY) {
-                fs::remove_file(file)?;
-            }
-        }
+        prepare(&path).map_err(|error| durable::at_path(&path, &error))?;
         let directory =
             Directory { path, temporaries: AtomicU64::new(0), committing: Mutex::new(()) };
         Ok(Self(Arc::new(directory)))
@@ -115,6 +111,19 @@ impl Directory {
 }
 
 /// Opens a committed file and checks all of it; the error names it.
+/// Makes the directory, and removes from it what was never committed.
+fn prepare(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    durable::sync_parent(path)?;
+    for file in fs::read_dir(path)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|e| e == TEMPORARY) {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
+}
+
 fn open_snapshot(path: &Path) -> io::Result<Snapshot> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let file = File::open(path).map_err(named)?;

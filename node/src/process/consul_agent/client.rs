@@ -33,7 +33,7 @@ use crate::http::connections::Connections;
 use crate::http::per_client::PerClient;
 use crate::http::process::Reload;
 use crate::http::server::{Answerer, serve};
-use crate::process::signals::{Signals, Stop, reload_on_hangup};
+use crate::process::signals::{Signals, Stop, reload_on_hangup, survive_signals};
 
 /// Leaving takes this long at most: whoever sent the signal may send the next one soon.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,6 +82,7 @@ struct Front {
 /// # Errors
 /// When an address is taken, or signals cannot be received.
 pub async fn run(settings: ClientSettings) -> io::Result<()> {
+    survive_signals()?;
     let ClientSettings { name, servers, listeners, sources, data_dir, level, leave, .. } = settings;
     let counts = PerClient::new(settings.connections_per_client);
     // Before anybody can see it serve: whoever does may ask it to stop.
