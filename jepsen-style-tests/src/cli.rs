@@ -20,7 +20,8 @@ use crate::{Failure, Result};
 
 const SETTINGS: &str = "Environment:
   QUORATE_BIN          the servers' binary
-  QUORATE_UPGRADE_BIN  the other binary that the nemesis `upgrade` goes to and back from
+  QUORATE_UPGRADE_BIN  the other binary that the nemesis `upgrade` goes to and back from (there is no way
+                       back from a version with new rules: both have the same `LEVEL`)
   QUORATE_NO_NFT       when set, links are cut by proxies though the packet filter could be used";
 
 /// Runs workloads against real servers while nemeses break things, and judges what the clients saw.

@@ -110,6 +110,11 @@ impl Load {
         Ok(())
     }
 
+    /// How many writes have been acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.traffic.site.acknowledged_writes()
+    }
+
     /// Lets every client end its last request and returns what was written down.
     pub async fn stop(self) -> Result<Traffic> {
         workload::stop(&self.traffic.site, self.clients).await?;

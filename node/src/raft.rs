@@ -46,6 +46,7 @@ pub mod intake;
 pub mod lane;
 pub mod leadership;
 pub mod learners;
+pub mod level;
 mod majority;
 pub mod membership;
 pub mod network;

@@ -13,13 +13,16 @@ use openraft::entry::RaftEntry as _;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use quorate::node::Consistency;
 use quorate::raft::error::{MembershipError, ProposeError};
-use quorate::raft::protocol::{Envelope, Forwarded, Refusal, Request, Response};
+use quorate::raft::protocol::{
+    DiskState, Envelope, Forwarded, Refusal, Request, Response, ServerInfo,
+};
 use quorate::raft::transport::Purpose;
 use quorate_storage::Topic;
 use quorate_storage::command::{Batch, Outcome, Part, Rejection};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{Entry, LogId, NodeId, Vote};
 use quorate_storage::record::{CheckStatus, SERF_HEALTH};
+use quorate_storage::state::LEVEL;
 
 use support::cluster::{Cluster, LIMIT, address, is_no_leader_or_unknown, put_new};
 use support::network::Faults;
@@ -219,6 +222,7 @@ async fn hand_over(cluster: &Cluster, part: Part) -> Response {
         store: Some(cluster.peer(leader).store_id),
         sender: cluster.node(part.origin).processes().sender(),
         addressee: None,
+        level: LEVEL,
         request: Request::Forward(part),
     };
     let transport = cluster.network.transport_of("a test");
@@ -289,6 +293,7 @@ async fn a_server_that_lost_its_disk_is_refused_and_cannot_vote() {
             request: request.clone(),
             sender: cluster.node(stopped).processes().sender(),
             addressee: None,
+            level: LEVEL,
         };
         let unaddressed = Envelope { to: None, store: None, ..envelope.clone() };
         let transport = cluster.network.transport_of("a test");
@@ -317,6 +322,7 @@ async fn in_the_name_of(cluster: &Cluster, from: NodeId, to: NodeId, request: Re
         request,
         sender: cluster.node(from).processes().sender(),
         addressee: None,
+        level: LEVEL,
     };
     let transport = cluster.network.transport_of("a test");
     let answer = transport.call(&address(to), Purpose::Control, envelope, LIMIT).await;
@@ -664,4 +670,58 @@ async fn states_are_compared_while_entries_are_applied_all_the_time() {
         assert_eq!(cluster.node(id).comparison().divergences(), 0);
     }
     cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_level_rises_when_all_servers_know_the_rules_and_an_older_one_is_refused_then() {
+    let mut cluster = Cluster::found_at(3, 11, PATIENT, 0).await;
+    let level = |cluster: &Cluster, id| cluster.node(id).published().state.level();
+    for id in 1..=3 {
+        cluster.put(id, &format!("before {id} is upgraded")).await;
+        assert_eq!(level(&cluster, id), 0, "server {id} does not know more yet");
+        cluster.stop(id).await;
+        cluster.set_level(id, LEVEL);
+        cluster.start(id).await;
+        cluster.entered(id).await.expect("it enters");
+    }
+    until("the level to rise", LIMIT, || (1..=3).all(|id| level(&cluster, id) == LEVEL)).await;
+    cluster.converge().await;
+
+    // One that would join.
+    cluster.set_level(4, 0);
+    cluster.start(4).await;
+    let leader = cluster.leader_among(&[1, 2, 3]).await;
+    let info = ServerInfo {
+        id: 4,
+        peer: cluster.peer(4),
+        disk: DiskState::default(),
+        datacenter: "dc1".to_owned(),
+    };
+    let envelope = Envelope {
+        cluster: None,
+        from: 4,
+        to: None,
+        store: None,
+        request: Request::Join(info),
+        sender: cluster.node(4).processes().sender(),
+        addressee: None,
+        level: 0,
+    };
+    let transport = cluster.network.transport_of("a test");
+    let answer = transport.call(&address(leader), Purpose::Control, envelope, LIMIT).await.unwrap();
+    let Response::Changed(Err(refusal)) = answer else { panic!("{answer:?}") };
+    assert!(refusal.to_string().contains("the cluster has level"), "{refusal}");
+    assert_eq!(voters(&cluster, leader), [1, 2, 3]);
+    cluster.stop(4).await;
+    cluster.set_level(4, LEVEL);
+    cluster.start(4).await;
+    cluster.entered(4).await.expect("it enters");
+
+    // One that is a member and comes back as what it was.
+    let follower = cluster.others(cluster.leader().await)[0];
+    cluster.stop(follower).await;
+    cluster.set_level(follower, 0);
+    cluster.start(follower).await;
+    let ended = cluster.node(follower).processes().ended().await;
+    assert!(ended.to_string().contains("the cluster has level"), "{ended}");
 }

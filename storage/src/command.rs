@@ -12,8 +12,9 @@
 //! does not ask); give it an arm in `state.rs`, limits in `limits.rs`, and an answer to whether it may
 //! fail midway in `state/origin.rs`; add its golden bytes, a verb of the scripts, and a line in the
 //! determinism test. New rows also go into `state/snapshot_record.rs`, `state/invariants.rs` and
-//! `state/restore.rs`. A server that does not know a command cannot apply it, so all servers need the
-//! new version before a client may cause one.
+//! `state/restore.rs`. A server that does not know a command or a
+//! duty cannot apply it: nothing may propose one before the state has the level of the version that brings
+//! it ([`LEVEL`](crate::state::LEVEL)).
 
 use std::sync::Arc;
 
@@ -70,10 +71,13 @@ pub enum Duty {
         max: u32,
     },
     /// A server has booted: gives it the incarnation under which it numbers its commands, and ends its
-    /// earlier boots.
+    /// earlier boots. So it comes before all commands of that boot, and in an entry of its own.
     Booted(Box<Boot>),
     /// How much of the log servers hold, as the leader knows it.
     LogEnds(Vec<LogEnd>),
+    /// Every member knows the rules of this level: they are in force from here on. See
+    /// [`LEVEL`](crate::state::LEVEL).
+    Level(u32),
 }
 
 /// A boot of a server, see [`Duty::Booted`].

@@ -22,7 +22,7 @@ use crate::durable::{cannot_be_written, is_shortage};
 use crate::panics;
 use crate::raft::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::snapshot::{RecordReader, RecordWriter, Snapshot, SnapshotStore};
-use crate::state::{Effects, Import, SnapshotRecord, State};
+use crate::state::{Effects, Import, SnapshotRecord, State, unknown_level};
 
 #[cfg(test)]
 mod tests;
@@ -191,6 +191,9 @@ impl Published {
         let (id, before) = (entry.log_id, self.state.before());
         let effects =
             panics::contain(|| apply(self, entry)).map_err(|panic| poison(&id, &panic))?;
+        if let Some(why) = unknown_level(self.state.level()) {
+            return Err(io::Error::other(format!("log entry {id} cannot be applied: {why}")));
+        }
         self.state.check_applied(before, &effects).map_err(|broken| poison(&id, &broken))?;
         Ok(effects)
     }

@@ -373,7 +373,8 @@ fn note_log_ends(log_ends: &mut BTreeMap<NodeId, StoreLogEnd>, duty: Option<Duty
                 }
             }
         }
-        Some(Duty::Expire { .. } | Duty::ExpireDue { .. } | Duty::Reap { .. }) | None => {}
+        Some(Duty::Expire { .. } | Duty::ExpireDue { .. } | Duty::Reap { .. } | Duty::Level(_))
+        | None => {}
     }
 }
 

@@ -42,6 +42,7 @@
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
 //! | `boots.rs` | which process speaks for a server |
+//! | `level.rs` | which rules are in force while servers are upgraded |
 //! | `topic.rs` | the index of each topic |
 //! | `read.rs` | what readers ask |
 //! | `snapshot_record.rs` | export, import and hash |
@@ -69,6 +70,7 @@ mod deadline;
 mod events;
 mod invariants;
 mod kv;
+mod level;
 mod maintenance;
 mod nodes;
 mod origin;
@@ -91,6 +93,8 @@ use imbl::{OrdMap, Vector};
 pub use self::applied::Before;
 pub use self::boots::ServerBoot;
 pub use self::kv::Tombstone;
+pub use self::level::LEVEL;
+pub(crate) use self::level::unknown_level;
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::probe::{ProbeChange, Probes};
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
@@ -153,6 +157,8 @@ pub struct State {
     staged: Option<Staged>,
     /// The index of the last restore. No topic's is smaller.
     restored: Option<Index>,
+    /// Of the rules in force.
+    level: u32,
 }
 
 impl Bulk for State {
@@ -197,6 +203,7 @@ impl State {
             Some(Duty::Reap { up_to, max }) => self.reap(*up_to, *max),
             Some(Duty::Booted(start)) => self.record_boot(start),
             Some(Duty::LogEnds(all)) => self.note_log_ends(all),
+            Some(Duty::Level(level)) => self.raise_level(*level),
             None => {}
         }
         for part in &batch.parts {

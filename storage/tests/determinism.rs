@@ -18,7 +18,7 @@ use quorate_storage::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
     ServiceDefinition, SessionBehavior, Tags, TextMap,
 };
-use quorate_storage::state::SnapshotRecord;
+use quorate_storage::state::{LEVEL, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
 use rand::seq::IndexedRandom;
@@ -94,8 +94,11 @@ impl Generator {
         }
     }
 
-    /// A boot, of which some come too late, or what a server holds.
+    /// A boot, of which some come too late, what a server holds, or what all know.
     fn boot(&mut self, state: &State) -> Duty {
+        if self.chance(5) {
+            return Duty::Level(self.random.random_range(0..=LEVEL));
+        }
         let id = self.random.random_range(1..4);
         let known = state.boot(id).map(|row| row.boot);
         if let Some(boot) = known.filter(|_| self.chance(40)) {

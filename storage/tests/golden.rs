@@ -502,6 +502,7 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
             last_seen: Some(ClusterTime(6)),
         },
         life_record(),
+        SnapshotRecord::Level(300),
     ]
 }
 
@@ -535,6 +536,7 @@ fn duties() -> Vec<Duty> {
             agent_name: "quorate".to_owned(),
         })),
         Duty::LogEnds(vec![log_end]),
+        Duty::Level(300),
     ]
 }
 

@@ -22,6 +22,7 @@
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
 //! | `send 1/2 answered=3 ; 0 answered 5..7 9..9 ; 8 put a 1` | the same with what is answered beyond |
 //! | `boot 3 id=b replaces=a boots=2 store=s at=x:1`, `log-end 3 boot=b upto=7 term=1` | boots of servers |
+//! | `level 1` | all members know the rules of level 1 |
 //! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
@@ -151,6 +152,29 @@ fn service(line: &Line<'_>, name: &str, id_word: &str) -> ServiceDefinition {
     row
 }
 
+/// What the leader says of its own accord, beside what is due.
+fn duty(line: &Line<'_>) -> Duty {
+    let id = || parse(line.word(0));
+    match line.verb {
+        "boot" => Duty::Booted(Box::new(Boot {
+            id: id(),
+            boot: boot(line.text("id")),
+            replaces: line.get("replaces").map(boot),
+            boots: line.number("boots"),
+            store_id: line.text("store").to_owned(),
+            rpc_addr: line.text("at").to_owned(),
+            ..Boot::default()
+        })),
+        "log-end" => Duty::LogEnds(vec![LogEnd {
+            id: id(),
+            boot: boot(line.text("boot")),
+            upto: Position { term: line.number("term"), index: line.number("upto") },
+            term: line.number("term"),
+        }]),
+        _ => Duty::Level(parse(line.word(0))),
+    }
+}
+
 struct Story {
     state: State,
     next: u64,
@@ -176,25 +200,8 @@ impl Story {
                 self.apply(&Batch { stamp: time, duty: Some(duty), parts: Vec::new() })
             }
             "send" => self.send(text),
-            "boot" => {
-                let start = Boot {
-                    id: parse(line.word(0)),
-                    boot: boot(line.text("id")),
-                    replaces: line.get("replaces").map(boot),
-                    boots: line.number("boots"),
-                    store_id: line.text("store").to_owned(),
-                    rpc_addr: line.text("at").to_owned(),
-                    ..Boot::default()
-                };
-                let duty = Some(Duty::Booted(Box::new(start)));
-                self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
-            }
-            "log-end" => {
-                let upto = Position { term: line.number("term"), index: line.number("upto") };
-                let (id, boot) = (parse(line.word(0)), boot(line.text("boot")));
-                let log_end = vec![LogEnd { id, boot, upto, term: line.number("term") }];
-                let duty = Some(Duty::LogEnds(log_end));
-                self.apply(&Batch { stamp: time, duty, parts: Vec::new() })
+            "boot" | "log-end" | "level" => {
+                self.apply(&Batch { stamp: time, duty: Some(duty(&line)), parts: Vec::new() })
             }
             "txn" => {
                 let operations = text["txn".len()..].split(" ; ").map(operation).collect();
@@ -386,6 +393,7 @@ impl Story {
             }
             "keys" => state.keys_below("").map(key_text).collect(),
             "boots" => state.boots().map(|(id, row)| boot_text(id, row)).collect(),
+            "level" => format!("    {}\n", state.level()),
             "sessions" => state.sessions().map(|row| session_text(row)).collect(),
             "origins" => {
                 let mut text = String::new();

@@ -10,4 +10,6 @@ pub struct StateHash {
     pub applied_index: u64,
     /// The hash in lower-case hexadecimal.
     pub hash: String,
+    /// The level of the rules in force: it rises when all servers run a version that knows the next one.
+    pub level: u32,
 }

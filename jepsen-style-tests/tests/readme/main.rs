@@ -29,6 +29,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("quorate recover", "its block is run"),
     ("QUORATE_ROUNDS=100 cargo test", "takes half an hour"),
     ("QUORATE_OPERATIONS=100000 cargo test", "takes nine minutes"),
+    ("QUORATE_OLD_BIN=", "needs a binary of the previous version"),
     (".ci/run", "runs this test"),
     ("jepsen-style-tests/tests/clients/install", ".ci/run runs it"),
     (

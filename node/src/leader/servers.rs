@@ -65,6 +65,7 @@ impl Leader {
                 }
             }
             self.membership.complete_change().await;
+            self.membership.raise_level().await;
             self.membership.follow_addresses().await;
             self.membership.forget_learners(&mut silent).await;
             self.membership.note_log_ends(&mut noted).await;

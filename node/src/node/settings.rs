@@ -49,6 +49,9 @@ pub struct NodeSettings {
     pub is_alone_by_default: bool,
     /// This boot: random bytes.
     pub boot: BootId,
+    /// The level of the rules that it says it knows: [`LEVEL`](quorate_storage::state::LEVEL), but for
+    /// tests.
+    pub level: u32,
 }
 
 /// What a server tells the others of its addresses.

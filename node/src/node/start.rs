@@ -53,6 +53,7 @@ impl Node {
         let peer = own_peer(&settings, &*identity);
         let context = Context {
             id: settings.id,
+            level: settings.level,
             identity,
             processes: Arc::new(Processes::new(settings.id, settings.boot, &peer, clock.clone())),
             clock,

@@ -16,6 +16,7 @@ use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
 use quorate_storage::raft::BootId;
 use quorate_storage::snapshot::FileSnapshots;
+use quorate_storage::state::LEVEL;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -251,5 +252,6 @@ fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {
         remarks: config.remarks.clone(),
         is_alone_by_default: config.is_alone_by_default,
         boot: BootId(Uuid::new_v4().into_bytes()),
+        level: LEVEL,
     }
 }

@@ -87,7 +87,8 @@ impl Membership {
         let Some((id, peer)) = leader else { return };
         let own = self.info.clone();
         let answer = if id == own.id {
-            let answer = self.record_boot(&own, &self.context.processes.sender()).await;
+            let answer =
+                self.record_boot(&own, &self.context.processes.sender(), self.context.level).await;
             answer.inspect_err(|refusal| self.context.processes.told(refusal)).ok()
         } else {
             let (purpose, request) = (Purpose::Control, Request::RecordBoot(own));
@@ -105,7 +106,7 @@ impl Membership {
         }
     }
 
-    /// Enters a server's boot into the log, as the leader.
+    /// Enters a server's boot into the log, as the leader. `level`: that of the rules that it knows.
     ///
     /// # Errors
     /// A [`ChangeRefusal`] where the server is to ask again, a [`Refusal`] where it must end.
@@ -113,14 +114,11 @@ impl Membership {
         &self,
         newcomer: &ServerInfo,
         sender: &ProcessIdentity,
+        level: u32,
     ) -> Result<Result<(), ChangeRefusal>, Refusal> {
         let (processes, id) = (&self.context.processes, newcomer.id);
         let term = self.leadership.borrow().term;
-        let published = processes.published().filter(|published| {
-            // What earlier leaders committed is applied once an entry of this term is.
-            published.last_applied.is_some_and(|applied| applied.leader_id.term == term)
-        });
-        let (Ok(()), Some(published)) = (self.must_lead(), published) else {
+        let (Ok(()), Some(published)) = (self.must_lead(), self.applied_in_term()) else {
             return Ok(Err(ChangeRefusal::NotLeader(None)));
         };
         match self.members().get(&id) {
@@ -139,6 +137,7 @@ impl Membership {
         if newcomer.datacenter != *datacenter {
             return Err(Refusal::Misconfigured(wrong_datacenter(&newcomer.datacenter, datacenter)));
         }
+        self.knows_rules(id, level).map_err(Refusal::Misconfigured)?;
         processes.refuse_lost(newcomer, sender)?;
         if let Some(lacks) = processes.acknowledged.lacks(id, sender.boot, term, &newcomer.disk) {
             return Err(Refusal::Lost(lacks));

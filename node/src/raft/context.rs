@@ -17,6 +17,8 @@ use crate::raft::identity::Identity;
 pub struct Context {
     /// This node's Raft id.
     pub id: NodeId,
+    /// The level of the rules that it knows, see [`LEVEL`](quorate_storage::state::LEVEL).
+    pub level: u32,
     /// Its cluster and store.
     pub identity: Arc<dyn Identity>,
     /// Time.
@@ -74,6 +76,7 @@ impl Context {
             request,
             sender: self.processes.sender(),
             addressee: process.map(|process| process.boot),
+            level: self.level,
         };
         let address = process.map_or(&peer.rpc_addr, |process| &process.rpc_addr);
         let answer = self.transport.call(address, purpose, envelope, timeout).await;
@@ -102,6 +105,7 @@ impl Context {
             request,
             sender: self.processes.sender(),
             addressee: None,
+            level: self.level,
         };
         let answer = self.transport.call(address, Purpose::Control, envelope, timeout).await;
         self.explain_refusal(&answer, None, address);

@@ -113,6 +113,7 @@ impl Membership {
             members,
             leader: self.leadership.borrow().leader.as_ref().map(|(id, _)| *id),
             sender: self.context.processes.sender(),
+            level: self.context.level,
         }
     }
 
@@ -138,7 +139,7 @@ impl Membership {
     /// The membership in force, as consensus itself holds it. The metrics follow it at some distance:
     /// in the first moments after a start they still show nothing, and who decided by them would found
     /// a cluster, or ask to join one, that is on the disk already.
-    async fn in_force(&self) -> Result<Arc<StoredMembership>, StartError> {
+    pub(super) async fn in_force(&self) -> Result<Arc<StoredMembership>, StartError> {
         let read =
             self.raft.with_raft_state(|state| Arc::clone(state.membership_state.effective()));
         read.await.map_err(|fatal| StartError::Failed(fatal.to_string()))
@@ -326,13 +327,14 @@ impl Membership {
         Ok(())
     }
 
-    /// Makes a server a member, as the leader: learner first, voter once it has caught up.
+    /// Makes a server a member, as the leader: learner first, voter once it has caught up. `level`: that of
+    /// the rules that it knows.
     ///
     /// # Errors
     /// See [`ChangeRefusal`].
-    pub async fn admit(&self, newcomer: ServerInfo) -> Result<(), ChangeRefusal> {
+    pub async fn admit(&self, newcomer: ServerInfo, level: u32) -> Result<(), ChangeRefusal> {
         self.must_lead()?;
-        self.may_join(&newcomer).await.inspect_err(|refusal| {
+        self.may_join(&newcomer, level).await.inspect_err(|refusal| {
             self.context.warnings.warn(&format!(
                 "refused server {} ({}), which asked to join: {refusal}",
                 newcomer.id, newcomer.peer
@@ -347,7 +349,7 @@ impl Membership {
                 self.context.warnings.warn(&format!("a server cannot join: {refusal}"));
             })?;
             let told = |refusal: &ChangeRefusal| self.tell_of_delay(refusal);
-            self.add_learner(newcomer).await.inspect_err(told)?;
+            self.add_learner(newcomer, level).await.inspect_err(told)?;
             // It counts for the quorum from its first moment as a voter, so it must be fit for that before.
             let fit = self.context.clock.timeout(CATCH_UP_MAX, self.is_fit_to_vote(id)).await;
             fit.map_err(|_| ChangeRefusal::Interrupted)?.inspect_err(told)?;
@@ -372,7 +374,7 @@ impl Membership {
     }
 
     /// Whether a server may become a member, or is one.
-    async fn may_join(&self, newcomer: &ServerInfo) -> Result<(), ChangeRefusal> {
+    async fn may_join(&self, newcomer: &ServerInfo, level: u32) -> Result<(), ChangeRefusal> {
         let members = self.members();
         if let Some(known) = members.get(&newcomer.id)
             && is_another_store(known, &newcomer.peer)
@@ -396,7 +398,7 @@ impl Membership {
                 theirs: newcomer.datacenter.clone(),
             });
         }
-        Ok(())
+        self.knows_rules(newcomer.id, level).map_err(ChangeRefusal::Refused)
     }
 
     /// Why a server cannot have an id that a member has. Whether that member runs makes all the difference
@@ -429,9 +431,14 @@ impl Membership {
         Err(ChangeRefusal::NotThere { id: *id, address: peer.rpc_addr.clone(), why })
     }
 
-    async fn add_learner(&self, newcomer: ServerInfo) -> Result<(), ChangeRefusal> {
+    async fn add_learner(&self, newcomer: ServerInfo, level: u32) -> Result<(), ChangeRefusal> {
         let ServerInfo { id, peer, .. } = newcomer;
         let _one_at_a_time = self.changing.try_lock().map_err(|_| ChangeRefusal::Busy)?;
+        // The level rises under this lock, or did in the term of an earlier leader.
+        if self.applied_in_term().is_none() {
+            return Err(ChangeRefusal::Busy);
+        }
+        self.knows_rules(id, level).map_err(ChangeRefusal::Refused)?;
         match self.members().get(&id) {
             Some(known) if *known == peer => {}
             Some(_) => {

@@ -3,6 +3,10 @@
 //! One envelope and one enum for everything but snapshots, encoded with postcard. The encoding is by
 //! position, so **append variants and members at the end**; a node that gets what it cannot read
 //! answers with an error, and the sender tries again.
+//!
+//! Members appended to the end of a whole message, an [`Envelope`] or a [`Greeting`], are read with
+//! [`or_default`]: earlier versions do not send them, and do not look at what follows the members that they
+//! know. So servers of both versions understand each other while a cluster is upgraded.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +18,7 @@ use quorate_storage::command::Part;
 use quorate_storage::raft::{
     BootId, LogId, NodeId, Peer, Position, SnapshotMeta, TypeConfig, Vote,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// A request with its addressee. A node answers only what is meant for it: the right cluster, the
@@ -37,6 +41,9 @@ pub struct Envelope {
     /// The boot of the addressee that is meant, where the sender knows one: an answer of another
     /// process under the same id is none.
     pub addressee: Option<BootId>,
+    /// The level of the rules that the sender knows, see [`LEVEL`](quorate_storage::state::LEVEL).
+    #[serde(deserialize_with = "or_default")]
+    pub level: u32,
 }
 
 /// The process that speaks for a server.
@@ -217,6 +224,19 @@ pub struct Greeting {
     pub leader: Option<NodeId>,
     /// The process that answers.
     pub sender: ProcessIdentity,
+    /// The level of the rules that it knows. A greeting is the end of its message: what is appended here is
+    /// read with [`or_default`] too.
+    #[serde(deserialize_with = "or_default")]
+    pub level: u32,
+}
+
+/// Reads a member that earlier versions do not send, from the end of a message.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(T::deserialize(deserializer).unwrap_or_default())
 }
 
 /// Why a membership was not changed.
@@ -404,4 +424,58 @@ pub struct SnapshotHeader {
     pub sender: ProcessIdentity,
     /// The boot of the addressee that is meant, where it is known.
     pub addressee: Option<BootId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(level: u32) -> Envelope {
+        let (boot, store_id, rpc_addr) = (BootId([7; 16]), "s".to_owned(), "a:1".to_owned());
+        Envelope {
+            cluster: Some("c".to_owned()),
+            from: 3,
+            to: Some(1),
+            store: None,
+            request: Request::ReadIndex,
+            sender: ProcessIdentity { boot, incarnation: Some(2), store_id, rpc_addr },
+            addressee: Some(BootId([8; 16])),
+            level,
+        }
+    }
+
+    fn answer(level: u32) -> Response {
+        let peer = Peer::default();
+        let info =
+            ServerInfo { id: 3, peer, disk: DiskState::default(), datacenter: "dc1".to_owned() };
+        Response::Hello(Box::new(Greeting {
+            info,
+            cluster: Some("c".to_owned()),
+            bootstrap_expect: 3,
+            members: BTreeMap::new(),
+            leader: Some(1),
+            sender: envelope(0).sender,
+            level,
+        }))
+    }
+
+    /// The end of a message that earlier versions neither send nor look at.
+    #[test]
+    fn a_message_without_a_level_is_one_of_a_version_that_knows_none() {
+        let bytes = postcard::to_stdvec(&envelope(5)).unwrap();
+        let read: Envelope = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(read.level, 5);
+        let (last, earlier) = bytes.split_last().unwrap();
+        assert_eq!(*last, 5, "the level comes last");
+        let read: Envelope = postcard::from_bytes(earlier).unwrap();
+        assert_eq!((read.level, read.addressee), (0, Some(BootId([8; 16]))));
+        assert!(postcard::from_bytes::<Envelope>(&earlier[..earlier.len() - 1]).is_err());
+
+        let bytes = postcard::to_stdvec(&answer(5)).unwrap();
+        let (last, earlier) = bytes.split_last().unwrap();
+        assert_eq!(*last, 5, "the level comes last");
+        let read: Response = postcard::from_bytes(earlier).unwrap();
+        let Response::Hello(read) = read else { panic!("{read:?}") };
+        assert_eq!((read.level, read.sender), (0, envelope(0).sender));
+    }
 }

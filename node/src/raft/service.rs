@@ -76,7 +76,7 @@ impl Service {
 
     async fn admit_and_answer(&self, envelope: Envelope) -> Result<Response, Refusal> {
         self.admit(&envelope)?;
-        let Envelope { from, request, sender, addressee, .. } = envelope;
+        let Envelope { from, request, sender, addressee, level, .. } = envelope;
         if matches!(request, Request::WhoAreYou) {
             return Ok(Response::Identity(self.context.processes.sender()));
         }
@@ -94,7 +94,7 @@ impl Service {
             })
             .await?;
         }
-        self.answer(from, request, &sender).await
+        self.answer(from, request, &sender, level).await
     }
 
     /// Whether a request comes from the process that speaks for its server, and is meant for this one.
@@ -233,6 +233,7 @@ impl Service {
         from: NodeId,
         request: Request,
         sender: &ProcessIdentity,
+        level: u32,
     ) -> Result<Response, Refusal> {
         match request {
             Request::Append(rpc) => {
@@ -260,14 +261,14 @@ impl Service {
             }
             Request::ReadIndex => Ok(Response::ReadIndex(self.barrier.local_read_index().await)),
             Request::Hello(info) => Ok(Response::Hello(Box::new(self.membership.greet(&info)))),
-            Request::Join(info) => Ok(Response::Changed(self.membership.admit(info).await)),
+            Request::Join(info) => Ok(Response::Changed(self.membership.admit(info, level).await)),
             Request::Remove(id) => Ok(Response::Changed(self.membership.remove_here(id).await)),
             Request::HandOver(to) => {
                 Ok(Response::Changed(self.membership.hand_over_here(to).await))
             }
             Request::Progress => Ok(Response::Progress(self.membership.progress_here())),
             Request::RecordBoot(info) => {
-                let answer = self.membership.record_boot(&info, sender).await?;
+                let answer = self.membership.record_boot(&info, sender, level).await?;
                 Ok(Response::Changed(answer))
             }
             Request::WhoAreYou => Ok(Response::Identity(self.context.processes.sender())),

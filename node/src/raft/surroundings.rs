@@ -203,6 +203,7 @@ mod tests {
             bootstrap_expect: 3,
             members: BTreeMap::new(),
             leader: None,
+            level: 0,
         }
     }
 

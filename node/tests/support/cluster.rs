@@ -12,6 +12,7 @@ use quorate::raft::LogLimits;
 use quorate::raft::error::ProposeError;
 use quorate_storage::command::{Command, KvPutMode, Outcome};
 use quorate_storage::raft::{NodeId, Peer};
+use quorate_storage::state::LEVEL;
 use tokio::task::JoinHandle;
 
 use super::disk::Disk;
@@ -30,6 +31,7 @@ pub(crate) struct Cluster {
     founders: usize,
     servers: BTreeMap<NodeId, Server>,
     disks: BTreeMap<NodeId, Disk>,
+    levels: BTreeMap<NodeId, u32>,
 }
 
 struct Server {
@@ -40,12 +42,23 @@ struct Server {
 impl Cluster {
     /// Founds a cluster of `founders` servers, and waits until it leads itself.
     pub(crate) async fn found(founders: usize, seed: u64, hold_timeout: Duration) -> Self {
+        Self::found_at(founders, seed, hold_timeout, LEVEL).await
+    }
+
+    /// The same of servers that know the rules of a level.
+    pub(crate) async fn found_at(
+        founders: usize,
+        seed: u64,
+        hold_timeout: Duration,
+        level: u32,
+    ) -> Self {
         let mut cluster = Self {
             network: Network::new(seed),
             hold_timeout,
             founders,
             servers: BTreeMap::new(),
             disks: BTreeMap::new(),
+            levels: (1..=founders as NodeId).map(|id| (id, level)).collect(),
         };
         for id in 1..=founders as NodeId {
             cluster.start(id).await;
@@ -95,6 +108,11 @@ impl Cluster {
         }
     }
 
+    /// Has a server know the rules of a level from its next start on.
+    pub(crate) fn set_level(&mut self, id: NodeId, level: u32) {
+        self.levels.insert(id, level);
+    }
+
     /// Gives a server that is stopped an empty disk.
     pub(crate) fn wipe(&mut self, id: NodeId) {
         self.disks.insert(id, Disk::empty(&format!("store-{id}-again")));
@@ -133,6 +151,7 @@ impl Cluster {
             remarks: Vec::new(),
             is_alone_by_default: false,
             boot: Disk::fresh_boot(),
+            level: self.levels.get(&id).copied().unwrap_or(LEVEL),
         }
     }
 

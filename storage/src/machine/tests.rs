@@ -2,7 +2,9 @@ use openraft::Membership;
 use openraft::testing::{blank_ent, log_id};
 
 use super::*;
+use crate::command::{Batch, Duty};
 use crate::snapshot::MemorySnapshots;
+use crate::state::{LEVEL, StateHeader};
 
 /// Writes down what it is told, and the position that a reader saw at that moment.
 #[derive(Default)]
@@ -286,4 +288,47 @@ fn a_panic_while_an_entry_is_applied_is_an_error_that_names_the_entry() {
     assert!(refused.starts_with(&told), "{refused}");
     assert!(refused.contains("keep the data directories"), "{refused}");
     assert!(!panics::is_contained(), "the mark ends with the panic");
+}
+
+/// An entry with a duty and nothing else.
+fn duty(index: u64, duty: Duty) -> Entry {
+    let batch = Batch { duty: Some(duty), ..Batch::default() };
+    Entry { log_id: log_id::<TypeConfig>(1, 0, index), payload: EntryPayload::Normal(batch) }
+}
+
+#[tokio::test]
+async fn rules_that_this_version_does_not_know_are_not_applied() {
+    let (mut machine, reader, _) = open(&MemorySnapshots::default());
+    apply(&mut machine, vec![blank(0), duty(1, Duty::Level(LEVEL))]).await;
+    assert_eq!(reader.load().state.level(), LEVEL);
+    let above = duty(2, Duty::Level(LEVEL + 1));
+    let refused = machine.apply(futures_util::stream::iter([Ok((above, None))])).await.unwrap_err();
+    assert!(refused.to_string().contains("start a newer version"), "{refused}");
+
+    let header = SnapshotRecord::Header(StateHeader::default());
+    let read = |level| State::import([Ok(header.clone()), Ok(SnapshotRecord::Level(level))]);
+    assert_eq!(read(LEVEL).unwrap().level(), LEVEL);
+    let refused = read(LEVEL + 1).unwrap_err();
+    assert!(refused.to_string().contains("start a newer version"), "{refused}");
+}
+
+#[test]
+fn a_state_without_a_level_looks_as_it_did_before_there_were_levels() {
+    let mut state = State::default();
+    let hash = state.hash();
+    state.apply(&Batch { duty: Some(Duty::Level(0)), ..Batch::default() });
+    assert_eq!(state.hash(), hash);
+    let records = |state: &State| {
+        let mut count = 0;
+        let mut sink = |_: SnapshotRecord<'_>| {
+            count += 1;
+            Ok(())
+        };
+        state.export(&mut sink).unwrap();
+        count
+    };
+    assert_eq!(records(&state), 2, "the header and the later tables' indexes");
+    state.apply(&Batch { duty: Some(Duty::Level(1)), ..Batch::default() });
+    assert_ne!(state.hash(), hash);
+    assert_eq!(records(&state), 3);
 }

@@ -17,7 +17,7 @@
 //! * times are kept as distances from now: a TTL that had ten seconds left has ten seconds left;
 //! * rows get new numbers, since numbers are never used again.
 //!
-//! Kept from the running cluster are its time, its counters, the origin records, and what it says of
+//! Kept from the running cluster are its time, its counters, its level, the origin records, and what it says of
 //! its own servers (their boots included) and their hosts.
 
 use std::io::{self, Read};
@@ -223,6 +223,7 @@ impl Change<'_> {
         state.restored = Some(index);
         state.origins = std::mem::take(&mut running.origins);
         state.boots = std::mem::take(&mut running.boots);
+        state.level = running.level;
         state.postpone(running.time.since(reservation.time));
     }
 
@@ -566,6 +567,7 @@ impl Carry {
             | SnapshotRecord::StagedReservation { .. }
             | SnapshotRecord::StagedNumber(_)
             | SnapshotRecord::Restored(_)
+            | SnapshotRecord::Level(_)
             | SnapshotRecord::Header(_)
             | SnapshotRecord::Node { .. }
             | SnapshotRecord::Service(_)

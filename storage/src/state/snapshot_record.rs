@@ -21,6 +21,7 @@ use super::boots::ServerBoot;
 use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
 use super::kv::{Grave, Tombstone};
+use super::level::unknown_level;
 use super::origin::OriginRecord;
 use super::restore::{Reservation, Staged, StagedPiece};
 use super::topic::{TableIndexes, TopicIndexes};
@@ -190,6 +191,8 @@ pub enum SnapshotRecord<'a> {
         /// The row.
         row: Cow<'a, ServerBoot>,
     },
+    /// The level of the rules in force; none: 0. Before everything that needs them.
+    Level(u32),
 }
 
 /// Where [`State::export`] puts records.
@@ -207,6 +210,10 @@ impl State {
             last_number: self.last_number,
             topics: self.topics,
         }))?;
+        if self.level > 0 {
+            // Servers that know no levels have the same hash until there is one.
+            sink(SnapshotRecord::Level(self.level))?;
+        }
         self.export_catalog(sink)?;
         for row in self.sessions.values() {
             sink(SnapshotRecord::Session {
@@ -425,11 +432,7 @@ impl Import {
             }
             SnapshotRecord::Event(row) => return self.add_event(row.into_owned()),
             SnapshotRecord::Coordinate { node, coordinate } => {
-                if !self.state.catalog.nodes.contains_key(&*node) {
-                    return Err(invalid("a coordinate without a node"));
-                }
-                let replaced = self.state.coordinates.insert(node.into(), coordinate.into_owned());
-                return unique(replaced, "two coordinates of one node");
+                return self.add_coordinate(node.into(), coordinate.into_owned());
             }
             SnapshotRecord::Query(row) => return self.add_query(row.into_owned()),
             SnapshotRecord::Autopilot(row) => {
@@ -445,6 +448,7 @@ impl Import {
             | SnapshotRecord::StagedNumber(_)
             | SnapshotRecord::StagedPiece(_)) => return self.add_staged(staged),
             SnapshotRecord::Boot { id, row } => return self.add_boot(id, row.into_owned()),
+            SnapshotRecord::Level(level) => return self.set_level(level),
         }
         Ok(())
     }
@@ -468,6 +472,14 @@ impl Import {
     /// What there is so far.
     pub(super) fn into_state(self) -> State {
         self.state
+    }
+
+    fn set_level(&mut self, level: u32) -> io::Result<()> {
+        if let Some(why) = unknown_level(level) {
+            return Err(invalid(&why));
+        }
+        let earlier = std::mem::replace(&mut self.state.level, level);
+        unique((earlier > 0).then_some(()), "two levels")
     }
 
     fn add_staged(&mut self, record: SnapshotRecord<'_>) -> io::Result<()> {
@@ -623,6 +635,14 @@ impl Import {
         }
         self.state.events.push_back(Arc::new(row));
         Ok(())
+    }
+
+    fn add_coordinate(&mut self, node: Arc<str>, coordinate: Coordinate) -> io::Result<()> {
+        if !self.state.catalog.nodes.contains_key(&node) {
+            return Err(invalid("a coordinate without a node"));
+        }
+        let replaced = self.state.coordinates.insert(node, coordinate);
+        unique(replaced, "two coordinates of one node")
     }
 
     fn add_query(&mut self, row: Query) -> io::Result<()> {

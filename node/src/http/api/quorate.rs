@@ -119,8 +119,9 @@ fn tell_metrics(call: &Call) -> Answer {
 async fn state_hash(call: Call) -> Answer {
     let published = call.node.published();
     let applied_index = published.last_applied.as_ref().map_or(0, |log_id| log_id.index());
+    let level = published.state.level();
     let hash = supervise::blocking("hashing the state", move || Ok(published.state.hash()))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    call.json(&StateHash { applied_index, hash: wire::hexadecimal(&hash) })
+    call.json(&StateHash { applied_index, hash: wire::hexadecimal(&hash), level })
 }

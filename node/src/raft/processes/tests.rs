@@ -109,6 +109,7 @@ fn scene(published: Published, there: &[(&str, BootId)]) -> Scene {
     processes.follow(StateReader::from(published));
     let context = Context {
         id: 1,
+        level: 0,
         identity: Arc::new(Nobody),
         clock,
         transport: Arc::clone(&world) as _,

@@ -69,6 +69,7 @@ fn proposer_without_incarnation() -> Proposer {
     let clock = Clock::monotonic();
     Proposer::new(Context {
         id: ORIGIN,
+        level: 0,
         identity: Arc::new(Nobody),
         clock: clock.clone(),
         transport: Arc::new(Nowhere),

@@ -1,0 +1,41 @@
+//! The level of the cluster's rules.
+//!
+//! Servers of two versions run side by side while a cluster is upgraded, and both apply the same log. What
+//! a version adds (commands, members of an entry, rules of apply) would take effect on its own servers only.
+//! So every version has a level, [`LEVEL`], and the state has the cluster's: the leader raises it with
+//! [`Duty::Level`](crate::command::Duty::Level) once every member runs a version that knows it. What
+//! belongs to a level is neither proposed nor applied before.
+//!
+//! It never falls. A server whose version knows less cannot apply the log any more, and says so.
+//!
+//! A version that adds something which the one before cannot apply has the next level. What a released version
+//! does at a level does not change.
+
+use super::State;
+
+/// The highest level whose rules this version knows. Level 0 is that of the versions before there were
+/// levels.
+pub const LEVEL: u32 = 1;
+
+impl State {
+    /// The level of the rules in force.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// All members know the rules of a level, says the leader.
+    pub(super) fn raise_level(&mut self, level: u32) {
+        self.level = self.level.max(level);
+    }
+}
+
+/// Why a server of this version cannot go on with a state of a level, if it cannot.
+pub(crate) fn unknown_level(level: u32) -> Option<String> {
+    (level > LEVEL).then(|| {
+        format!(
+            "the cluster has the rules of level {level}, and this version of quorate knows those up to level {LEVEL}: \
+             start a newer version, at least the one that the other servers run"
+        )
+    })
+}
