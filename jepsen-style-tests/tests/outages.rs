@@ -77,7 +77,10 @@ async fn every_log_tells_of_an_outage() {
     cluster.terminate(follower).unwrap();
     cluster.wait_stopped(follower).unwrap();
     line(&cluster, follower, &["asked to stop", "SIGTERM"]).await.unwrap();
-    line(&cluster, leader, &["WARN", "the quorum is lost"]).await.unwrap();
+    let said = line(&cluster, leader, &["WARN", "the quorum is lost"]).await.unwrap();
+    for id in [lost, follower] {
+        assert!(said.contains(&format!("n{id} ({}:8300)", cluster.ip(id))), "{said}");
+    }
     wait_figure(&cluster, leader, "quorate_raft_is_leader", 0).await.unwrap();
     cluster.start_all().unwrap();
     cluster.wait_all_ready().await.unwrap();
@@ -88,6 +91,27 @@ async fn every_log_tells_of_an_outage() {
     for id in cluster.ids() {
         require_private(cluster.data_dir(id)).unwrap();
     }
+    cluster.finish().await.unwrap();
+}
+
+/// It hears its leader, which cannot write anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_of_a_leader_without_a_quorum_says_who_does_not_answer() {
+    let mut cluster = Cluster::start(5).await.unwrap();
+    let leader = cluster.leader().await.unwrap();
+    let others = cluster.others(leader);
+    let (follower, lost) = others.split_first().expect("there are five");
+    for id in lost {
+        cluster.kill(*id).unwrap();
+    }
+    let said = line(&cluster, *follower, &["WARN", "the quorum is lost"]).await.unwrap();
+    for id in cluster.ids() {
+        let named = said.contains(&format!("n{id} ({}:8300)", cluster.ip(id)));
+        assert_eq!(named, lost.contains(&id), "n{id}: {said}");
+    }
+    cluster.start_all().unwrap();
+    cluster.wait_all_ready().await.unwrap();
+    line(&cluster, *follower, &["WARN", "the quorum is there again"]).await.unwrap();
     cluster.finish().await.unwrap();
 }
 

@@ -35,6 +35,12 @@ impl Moment {
         Self(self.0.saturating_add(span))
     }
 
+    /// The moment so much earlier; when the clock was made, if that is later.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
+    }
+
     /// Milliseconds since the clock was made.
     #[must_use]
     pub fn millis(self) -> u64 {

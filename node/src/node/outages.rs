@@ -1,20 +1,24 @@
 //! Says in the log what an operator is woken for: a server is lost or back, the quorum is lost or there
 //! again, no failure is left to spare.
 //!
-//! Every server says it, as far as it can know: the leader from the answers to its own heartbeats, the
-//! others from the catalogue, where the leader shows which servers it has lost, and from its silence.
+//! Every server says it. The leader knows from the answers to its heartbeats which servers are there; the
+//! others ask it, and fall back on the catalogue, where the leader shows which servers it has lost. So a
+//! follower also notices that its leader, which it hears, has no quorum. Who does not answer while there
+//! is no quorum is found out by asking everybody.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::Instant as _;
-use openraft::async_runtime::WatchReceiver as _;
+use futures_util::future::join_all;
 use quorate_storage::raft::NodeId;
 use quorate_storage::record::{CheckStatus, SERF_HEALTH};
 
 use crate::host::clock::Moment;
 use crate::node::Node;
+use crate::raft::leadership::{LEADER_HEARD_WITHIN, Leadership};
+use crate::raft::protocol::{Progress, Request};
+use crate::raft::transport::Purpose;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -22,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// Without a leader for this long, it is no election any more.
 const NO_LEADER_AFTER: Duration = Duration::from_secs(2);
+/// How long a server may take to answer when it is asked whether it is there.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// What lasts is said again after this long.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -31,8 +37,10 @@ struct Member {
     name: String,
     address: String,
     votes: bool,
-    /// Whether it counts as lost; if so, for how long it has been silent, where that is known.
-    lost: Option<Option<Duration>>,
+    /// If it counts as lost: for how long it has been silent, at least.
+    lost: Option<Duration>,
+    /// How long ago it started again, if this server noticed.
+    restarted: Option<Duration>,
 }
 
 /// What one look saw.
@@ -40,6 +48,8 @@ struct Member {
 struct Seen {
     /// Whether there is a leader with a quorum.
     has_leader: bool,
+    /// Time since a leader, or as a leader a quorum, was heard.
+    silence: Duration,
     members: BTreeMap<NodeId, Member>,
 }
 
@@ -49,7 +59,7 @@ enum News {
     Lost { id: NodeId, member: Member },
     Back { id: NodeId, member: Member, after: Duration },
     Gone { id: NodeId, name: String },
-    NoLeader { since: Duration, again: bool },
+    NoLeader { since: Duration, again: bool, silent: Vec<String> },
     LeaderAgain { after: Duration },
     NoneToSpare { voters: usize, lost: Vec<String> },
     SpareAgain { voters: usize, spare: usize },
@@ -58,10 +68,20 @@ enum News {
 /// What was said so far.
 #[derive(Debug, Default)]
 struct Outlook {
+    /// Those that were said to be lost, and when they were last heard.
     lost: BTreeMap<NodeId, (Moment, Member)>,
-    no_leader_since: Option<Moment>,
+    no_leader: Option<NoLeader>,
     no_leader_said: Option<Moment>,
     none_to_spare_said: Option<Moment>,
+}
+
+/// A time without a leader that has a quorum.
+#[derive(Debug, Clone, Copy)]
+struct NoLeader {
+    /// When one was last heard.
+    heard: Moment,
+    /// When it was first seen that there is none.
+    seen: Moment,
 }
 
 impl Outlook {
@@ -78,17 +98,21 @@ impl Outlook {
 
     fn look_at_leader(&mut self, now: Moment, seen: &Seen, news: &mut Vec<News>) {
         if seen.has_leader {
-            let since = self.no_leader_since.take();
+            let before = self.no_leader.take();
             if self.no_leader_said.take().is_some() {
-                news.push(News::LeaderAgain { after: now.since(since.unwrap_or(now)) });
+                let after = now.since(before.map_or(now, |before| before.heard));
+                news.push(News::LeaderAgain { after });
             }
             return;
         }
-        let since = now.since(*self.no_leader_since.get_or_insert(now));
+        let fresh = NoLeader { heard: now.minus(seen.silence), seen: now };
+        let no_leader = *self.no_leader.get_or_insert(fresh);
         let is_member = !seen.members.is_empty();
-        if is_member && since >= NO_LEADER_AFTER && is_due(self.no_leader_said, now) {
+        let lasts = now.since(no_leader.seen) >= NO_LEADER_AFTER;
+        if is_member && lasts && is_due(self.no_leader_said, now) {
             let again = self.no_leader_said.replace(now).is_some();
-            news.push(News::NoLeader { since, again });
+            let since = now.since(no_leader.heard);
+            news.push(News::NoLeader { since, again, silent: Vec::new() });
         }
     }
 
@@ -102,12 +126,14 @@ impl Outlook {
         });
         for (id, member) in &seen.members {
             match (member.lost, self.lost.get(id)) {
-                (Some(_), None) => {
-                    self.lost.insert(*id, (now, member.clone()));
+                // The silence of the process before; this one has not had the time to answer.
+                (Some(_), None) if member.has_just_restarted() => {}
+                (Some(silent), None) => {
+                    self.lost.insert(*id, (now.minus(silent), member.clone()));
                     news.push(News::Lost { id: *id, member: member.clone() });
                 }
-                (None, Some((since, _))) => {
-                    let after = now.since(*since);
+                (None, Some((heard, _))) => {
+                    let after = now.since(*heard);
                     self.lost.remove(id);
                     news.push(News::Back { id: *id, member: member.clone(), after });
                 }
@@ -117,9 +143,9 @@ impl Outlook {
     }
 
     fn look_at_spare(&mut self, now: Moment, seen: &Seen, news: &mut Vec<News>) {
-        let voters = seen.members.values().filter(|member| member.votes);
-        let (count, alive) = voters.fold((0, 0), |(count, alive), member| {
-            (count + 1, alive + usize::from(member.lost.is_none()))
+        let voters = seen.members.iter().filter(|(_, member)| member.votes);
+        let (count, alive) = voters.fold((0, 0), |(count, alive), (id, _)| {
+            (count + 1, alive + usize::from(!self.lost.contains_key(id)))
         });
         let spare = alive.saturating_sub(count / 2 + 1);
         // A cluster of one never had any.
@@ -135,6 +161,12 @@ impl Outlook {
     }
 }
 
+impl Member {
+    fn has_just_restarted(&self) -> bool {
+        self.restarted.is_some_and(|ago| ago < LOST_AFTER)
+    }
+}
+
 fn is_due(said: Option<Moment>, now: Moment) -> bool {
     said.is_none_or(|said| now.since(said) >= AGAIN_EVERY)
 }
@@ -143,7 +175,7 @@ impl News {
     fn log(&self) {
         match self {
             Self::Lost { id, member: Member { name, address, lost, .. } } => {
-                let silent_ms = lost.flatten().map(|silent| silent.as_millis());
+                let silent_ms = lost.map(|silent| silent.as_millis());
                 tracing::warn!(id, %name, %address, silent_ms, "a server is lost: it does not answer the leader");
             }
             Self::Back { id, member: Member { name, address, .. }, after } => {
@@ -152,13 +184,16 @@ impl News {
             Self::Gone { id, name } => {
                 tracing::warn!(id, %name, "a lost server is no longer a member");
             }
-            Self::NoLeader { since, again: false } => tracing::warn!(
+            Self::NoLeader { since, again: false, silent } => tracing::warn!(
                 ?since,
+                do_not_answer = silent.join(", "),
                 "the quorum is lost: there is no leader that a majority answers, so nothing can be written"
             ),
-            Self::NoLeader { since, again: true } => {
-                tracing::warn!(?since, "there is still no leader with a quorum");
-            }
+            Self::NoLeader { since, again: true, silent } => tracing::warn!(
+                ?since,
+                do_not_answer = silent.join(", "),
+                "there is still no leader with a quorum"
+            ),
             Self::LeaderAgain { after } => {
                 tracing::warn!(?after, "the quorum is there again: there is a leader");
             }
@@ -178,59 +213,90 @@ impl News {
 pub async fn watch(node: Arc<Node>) {
     let clock = node.clock().clone();
     let mut outlook = Outlook::default();
-    let mut leads_since = None;
+    let mut led = (Leadership::default(), clock.now());
     loop {
         clock.sleep(LOOK_EVERY).await;
+        let leadership = node.leadership.borrow().clone();
+        if leadership != led.0 {
+            led = (leadership, clock.now());
+        }
+        let asked = clock.timeout(ANSWER_TIMEOUT, node.progress()).await;
+        let progress = asked.ok().flatten();
         let now = clock.now();
-        leads_since = node.leads().then(|| leads_since.unwrap_or(now));
-        let seen = node.look(leads_since.map(|since| now.since(since)));
-        outlook.look(now, &seen).iter().for_each(News::log);
+        let seen = node.look(progress.as_ref(), now.since(led.1));
+        for mut news in outlook.look(now, &seen) {
+            if let News::NoLeader { silent, .. } = &mut news {
+                *silent = node.silent_members().await;
+            }
+            news.log();
+        }
     }
 }
 
 impl Node {
-    /// How the cluster looks from here; a leader has led for `led_for`.
-    fn look(&self, led_for: Option<Duration>) -> Seen {
+    /// How the cluster looks from here, with what the leader says of the members, who has led for `led_for`.
+    fn look(&self, progress: Option<&BTreeMap<NodeId, Progress>>, led_for: Duration) -> Seen {
         let published = self.published();
         let membership = &published.membership;
         let voters: Vec<NodeId> = membership.voter_ids().collect();
-        let silence = led_for.map(|led_for| self.silences(led_for)).unwrap_or_default();
         let members = membership.nodes().map(|(id, peer)| {
             let shown = published.state.check(&peer.name, SERF_HEALTH);
             let shown_lost =
                 shown.is_some_and(|check| check.registration.status == CheckStatus::Critical);
-            let lost = match silence.get(id) {
+            let known = progress.and_then(|progress| progress.get(id));
+            let lost = match known.map(|member| silence(*member)) {
                 _ if *id == self.id() => None,
                 // It has answered this leader.
-                Some((true, silent)) => (*silent >= LOST_AFTER).then_some(Some(*silent)),
+                Some(Some(silent)) => (silent >= LOST_AFTER).then_some(silent),
                 // It has not yet: as before.
-                Some((false, silent)) if shown_lost || *silent >= LOST_AFTER => Some(Some(*silent)),
-                Some((false, _)) => None,
-                None => shown_lost.then_some(None),
+                Some(None) if led_for >= LOST_AFTER => Some(led_for),
+                Some(None) | None => shown_lost.then_some(LOST_AFTER),
             };
             let member = Member {
                 name: peer.name.clone(),
                 address: peer.rpc_addr.clone(),
                 votes: voters.contains(id),
                 lost,
+                restarted: self.processes().accepted_ago(*id),
             };
             (*id, member)
         });
-        Seen { has_leader: self.contact().known_leader, members: members.collect() }
+        let contact = self.contact();
+        let has_quorum = progress.is_none_or(|progress| {
+            let answer = voters.iter().filter(|id| {
+                **id == self.id()
+                    || progress.get(id).is_some_and(|member| answers(*member, led_for))
+            });
+            answer.count() > voters.len() / 2
+        });
+        Seen {
+            has_leader: contact.known_leader && has_quorum,
+            silence: Duration::from_millis(contact.last_contact.0),
+            members: members.collect(),
+        }
     }
 
-    /// Whether each member has answered this leader, and how long it has been silent.
-    fn silences(&self, led_for: Duration) -> BTreeMap<NodeId, (bool, Duration)> {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let heartbeats = metrics.heartbeat.iter().flatten();
-        heartbeats
-            .map(|(id, acked)| match acked {
-                Some(acked) => (*id, (true, acked.elapsed())),
-                None => (*id, (false, led_for)),
-            })
-            .collect()
+    /// The other members that do not answer this server, with their addresses.
+    async fn silent_members(&self) -> Vec<String> {
+        let published = self.published();
+        let others = published.membership.nodes().filter(|(id, _)| **id != self.id());
+        let asked = others.map(async |(id, peer)| {
+            let (purpose, request) = (Purpose::Control, Request::WhoAreYou);
+            let answer = self.context.call(*id, peer, purpose, request, ANSWER_TIMEOUT).await;
+            answer.is_err().then(|| format!("{} ({})", peer.name, peer.rpc_addr))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
+}
+
+/// How long a member has not answered the leader; `None` if it never has.
+fn silence(member: Progress) -> Option<Duration> {
+    member.silence_ms.map(Duration::from_millis)
+}
+
+/// Whether a member counts for the quorum of a leader that has led for `led_for`.
+fn answers(member: Progress, led_for: Duration) -> bool {
+    silence(member).unwrap_or(led_for) < LEADER_HEARD_WITHIN
 }
 
 #[cfg(test)]
@@ -242,14 +308,14 @@ mod tests {
     }
 
     fn member(id: NodeId, is_lost: bool) -> (NodeId, Member) {
-        let lost = is_lost.then_some(Some(LOST_AFTER));
+        let lost = is_lost.then_some(LOST_AFTER);
         let (name, address) = (format!("n{id}"), format!("127.0.0.{id}:8300"));
-        (id, Member { name, address, votes: true, lost })
+        (id, Member { name, address, votes: true, lost, restarted: None })
     }
 
     fn seen(lost: &[NodeId]) -> Seen {
         let members = (1..=3).map(|id| member(id, lost.contains(&id))).collect();
-        Seen { has_leader: true, members }
+        Seen { has_leader: true, silence: Duration::ZERO, members }
     }
 
     #[test]
@@ -265,7 +331,7 @@ mod tests {
         assert_eq!(outlook.look(at(129), &seen(&[2])), []);
         assert_eq!(outlook.look(at(130), &seen(&[2])), [none]);
         let back =
-            News::Back { id: 2, member: member(2, false).1, after: Duration::from_secs(121) };
+            News::Back { id: 2, member: member(2, false).1, after: Duration::from_secs(126) };
         let spare = News::SpareAgain { voters: 3, spare: 1 };
         assert_eq!(outlook.look(at(131), &seen(&[])), [back, spare]);
         assert_eq!(outlook.look(at(132), &seen(&[])), []);
@@ -274,20 +340,20 @@ mod tests {
     #[test]
     fn a_lost_quorum_is_said_every_minute_until_it_is_there_again() {
         let mut outlook = Outlook::default();
-        let without = Seen { has_leader: false, ..seen(&[]) };
+        let silence = Duration::from_secs(1);
+        let without = Seen { has_leader: false, silence, ..seen(&[]) };
+        let without_leader = |seconds: u64, again: bool| News::NoLeader {
+            since: Duration::from_secs(seconds),
+            again,
+            silent: Vec::new(),
+        };
         assert_eq!(outlook.look(at(10), &without), []);
         assert_eq!(outlook.look(at(11), &without), [], "an election takes less");
-        let since = Duration::from_secs;
-        assert_eq!(
-            outlook.look(at(12), &without),
-            [News::NoLeader { since: since(2), again: false }]
-        );
+        assert_eq!(outlook.look(at(12), &without), [without_leader(3, false)]);
         assert_eq!(outlook.look(at(71), &without), []);
-        assert_eq!(
-            outlook.look(at(72), &without),
-            [News::NoLeader { since: since(62), again: true }]
-        );
-        assert_eq!(outlook.look(at(80), &seen(&[])), [News::LeaderAgain { after: since(70) }]);
+        assert_eq!(outlook.look(at(72), &without), [without_leader(63, true)]);
+        let after = Duration::from_secs(71);
+        assert_eq!(outlook.look(at(80), &seen(&[])), [News::LeaderAgain { after }]);
         assert_eq!(outlook.look(at(81), &seen(&[])), []);
     }
 
@@ -320,6 +386,26 @@ mod tests {
     fn a_cluster_of_one_never_had_a_failure_to_spare() {
         let mut outlook = Outlook::default();
         let members = [member(1, false)].into();
-        assert_eq!(outlook.look(at(1), &Seen { has_leader: true, members }), []);
+        assert_eq!(outlook.look(at(1), &Seen { members, ..seen(&[]) }), []);
+    }
+
+    #[test]
+    fn a_server_that_has_just_started_again_is_not_called_lost_before_it_could_answer() {
+        let mut outlook = Outlook::default();
+        let restarted = |ago: u64| {
+            let mut seen = seen(&[2]);
+            let member = seen.members.get_mut(&2).expect("it is a member");
+            member.restarted = Some(Duration::from_secs(ago));
+            seen
+        };
+        assert_eq!(outlook.look(at(10), &restarted(0)), []);
+        assert_eq!(outlook.look(at(14), &restarted(4)), []);
+        let news = outlook.look(at(15), &restarted(5));
+        assert!(
+            matches!(news[..], [News::Lost { id: 2, .. }, News::NoneToSpare { .. }]),
+            "{news:?}"
+        );
+        // Once it is called lost, only its answers bring it back.
+        assert_eq!(outlook.look(at(16), &restarted(0)), []);
     }
 }

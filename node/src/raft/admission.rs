@@ -47,13 +47,14 @@ impl Context {
         let is_there =
             (!afresh && processes.is_present(from, current.boot)) || self.answers(&current).await;
         if !is_there {
+            // First: from here on, the silence of the process before is no news.
+            processes.accept(from, sender);
             tracing::info!(
                 server = from,
                 was = %current.rpc_addr,
                 is = %sender.rpc_addr,
                 "a server has started again"
             );
-            processes.accept(from, sender);
             return Ok(());
         }
         processes.found_present(from, current.boot);

@@ -15,7 +15,7 @@ use super::{ELECTION_MS_MAX, Raft};
 use crate::host::clock::{Clock, Moment};
 
 /// A leader counts as known for so long after it was last heard: two election timeouts.
-const LEADER_HEARD_WITHIN: Duration = Duration::from_millis(2 * ELECTION_MS_MAX);
+pub(crate) const LEADER_HEARD_WITHIN: Duration = Duration::from_millis(2 * ELECTION_MS_MAX);
 
 /// One leadership. A leader that is elected again has another term, hence is another leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

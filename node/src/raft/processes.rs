@@ -85,6 +85,7 @@ struct Table {
 #[derive(Debug)]
 struct Accepted {
     sender: ProcessIdentity,
+    at: Moment,
     /// What the log said then. When it says something else, that counts.
     instead_of: Option<BootId>,
 }
@@ -227,8 +228,14 @@ impl Processes {
     pub(super) fn accept(&self, id: NodeId, sender: &ProcessIdentity) {
         let instead_of = self.recorded(id, &sender.store_id).map(|(boot, _)| boot);
         tracing::debug!(server = id, boot = %sender.boot, at = %sender.rpc_addr, "a server has booted");
-        let accepted = Accepted { sender: sender.clone(), instead_of };
+        let accepted = Accepted { sender: sender.clone(), at: self.clock.now(), instead_of };
         self.table().accepted.insert(id, accepted);
+    }
+
+    /// How long ago a new process of this server was last accepted here.
+    pub(crate) fn accepted_ago(&self, id: NodeId) -> Option<Duration> {
+        let now = self.clock.now();
+        self.table().accepted.get(&id).map(|accepted| now.since(accepted.at))
     }
 
     /// Whether the sender of a request is known to have been removed from the cluster.
