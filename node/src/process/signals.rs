@@ -3,7 +3,6 @@
 use std::io;
 
 use nix::sys::signal::Signal::SIGXFSZ;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::http::process::Reload;
