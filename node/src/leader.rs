@@ -18,6 +18,8 @@
 mod servers;
 mod time;
 
+pub(crate) use servers::SERVER_LOST_AFTER;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -19,9 +19,9 @@ use crate::raft::boot::Noted;
 use crate::raft::leadership::has_quorum;
 use crate::raft::learners::SilentLearners;
 
-/// A server that has not answered for this long, while this leader was asking all the time, is critical in
-/// the catalogue.
-const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
+/// A server that has not answered for this long, while the leader was asking all the time, is lost: it is
+/// critical in the catalogue, and the logs say so.
+pub(crate) const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
 /// The silence of a server says nothing while no quorum answered an RPC sent within this long: this leader
 /// may be the one that is cut off.
 const QUORUM_WITHIN: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ use quorate_storage::raft::NodeId;
 use quorate_storage::record::{CheckStatus, SERF_HEALTH};
 
 use crate::host::clock::Moment;
+use crate::leader::SERVER_LOST_AFTER;
 use crate::node::Node;
 use crate::raft::leadership::{LEADER_HEARD_WITHIN, Leadership};
 use crate::raft::protocol::{Progress, Request};
@@ -22,10 +23,11 @@ use crate::raft::transport::Purpose;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A server that has not answered the leader for this long is lost, as in the catalogue.
-const LOST_AFTER: Duration = Duration::from_secs(5);
 /// Without a leader for this long, it is no election any more.
 const NO_LEADER_AFTER: Duration = Duration::from_secs(2);
+/// While all is well, a follower asks the leader this often. What begins to be wrong in between is seen
+/// [`NO_LEADER_AFTER`] later at most, so it is logged as soon as if each look had asked.
+const ASK_EVERY: Duration = NO_LEADER_AFTER;
 /// How long a server may take to answer when it is asked whether it is there.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// What lasts is said again after this long.
@@ -50,6 +52,8 @@ struct Seen {
     has_leader: bool,
     /// Time since a leader, or as a leader a quorum, was heard.
     silence: Duration,
+    /// For how long there has been no quorum already, though no look has seen it.
+    unseen: Duration,
     members: BTreeMap<NodeId, Member>,
 }
 
@@ -80,7 +84,7 @@ struct Outlook {
 struct NoLeader {
     /// When one was last heard.
     heard: Moment,
-    /// When it was first seen that there is none.
+    /// When it was first seen that there is none, or would have been if each look had asked the leader.
     seen: Moment,
 }
 
@@ -105,7 +109,7 @@ impl Outlook {
             }
             return;
         }
-        let fresh = NoLeader { heard: now.minus(seen.silence), seen: now };
+        let fresh = NoLeader { heard: now.minus(seen.silence), seen: now.minus(seen.unseen) };
         let no_leader = *self.no_leader.get_or_insert(fresh);
         let is_member = !seen.members.is_empty();
         let lasts = now.since(no_leader.seen) >= NO_LEADER_AFTER;
@@ -163,7 +167,7 @@ impl Outlook {
 
 impl Member {
     fn has_just_restarted(&self) -> bool {
-        self.restarted.is_some_and(|ago| ago < LOST_AFTER)
+        self.restarted.is_some_and(|ago| ago < SERVER_LOST_AFTER)
     }
 }
 
@@ -209,21 +213,59 @@ impl News {
     }
 }
 
+/// What the leader last said of the members.
+#[derive(Debug, Default)]
+struct Answer {
+    /// Since when it leads, as far as this server knows.
+    leadership: (Leadership, Moment),
+    /// When it was asked.
+    asked: Moment,
+    /// `None` if it did not answer.
+    progress: Option<BTreeMap<NodeId, Progress>>,
+}
+
+impl Answer {
+    /// Whether to ask again: as long as all `members` answered the leader, every now and then.
+    fn is_due(&self, now: Moment, mut members: impl Iterator<Item = NodeId>) -> bool {
+        let is_calm = self.progress.as_ref().is_some_and(|progress| {
+            members.all(|id| {
+                let silence = progress.get(&id).and_then(|member| silence(*member));
+                silence.is_some_and(|silence| silence < LEADER_HEARD_WITHIN)
+            })
+        });
+        !is_calm || now.since(self.asked) >= ASK_EVERY
+    }
+
+    /// Asks again where that is due. As the leader, this server asks itself, which costs nothing.
+    async fn refresh(&mut self, node: &Node) {
+        let clock = node.clock();
+        let leadership = node.leadership.borrow().clone();
+        let is_new = leadership != self.leadership.0;
+        if is_new {
+            self.leadership = (leadership, clock.now());
+        }
+        let is_due = {
+            let published = node.published();
+            self.is_due(clock.now(), published.membership.nodes().map(|(id, _)| *id))
+        };
+        if is_new || node.leads() || is_due {
+            self.asked = clock.now();
+            self.progress = clock.timeout(ANSWER_TIMEOUT, node.progress()).await.ok().flatten();
+        }
+    }
+}
+
 /// Looks and says what there is to say; never ends.
 pub async fn watch(node: Arc<Node>) {
     let clock = node.clock().clone();
     let mut outlook = Outlook::default();
-    let mut led = (Leadership::default(), clock.now());
+    let mut answer =
+        Answer { leadership: (Leadership::default(), clock.now()), ..Answer::default() };
     loop {
         clock.sleep(LOOK_EVERY).await;
-        let leadership = node.leadership.borrow().clone();
-        if leadership != led.0 {
-            led = (leadership, clock.now());
-        }
-        let asked = clock.timeout(ANSWER_TIMEOUT, node.progress()).await;
-        let progress = asked.ok().flatten();
+        answer.refresh(&node).await;
         let now = clock.now();
-        let seen = node.look(progress.as_ref(), now.since(led.1));
+        let seen = node.look(answer.progress.as_ref(), now.since(answer.leadership.1));
         for mut news in outlook.look(now, &seen) {
             if let News::NoLeader { silent, .. } = &mut news {
                 *silent = node.silent_members().await;
@@ -247,10 +289,10 @@ impl Node {
             let lost = match known.map(|member| silence(*member)) {
                 _ if *id == self.id() => None,
                 // It has answered this leader.
-                Some(Some(silent)) => (silent >= LOST_AFTER).then_some(silent),
+                Some(Some(silent)) => (silent >= SERVER_LOST_AFTER).then_some(silent),
                 // It has not yet: as before.
-                Some(None) if led_for >= LOST_AFTER => Some(led_for),
-                Some(None) | None => shown_lost.then_some(LOST_AFTER),
+                Some(None) if led_for >= SERVER_LOST_AFTER => Some(led_for),
+                Some(None) | None => shown_lost.then_some(SERVER_LOST_AFTER),
             };
             let member = Member {
                 name: peer.name.clone(),
@@ -262,16 +304,20 @@ impl Node {
             (*id, member)
         });
         let contact = self.contact();
-        let has_quorum = progress.is_none_or(|progress| {
-            let answer = voters.iter().filter(|id| {
-                **id == self.id()
-                    || progress.get(id).is_some_and(|member| answers(*member, led_for))
-            });
-            answer.count() > voters.len() / 2
+        let quorum_silence = progress.map_or(Duration::ZERO, |progress| {
+            let silence = |id| match progress.get(id) {
+                _ if *id == self.id() => Duration::ZERO,
+                Some(member) => silence(*member).unwrap_or(led_for),
+                None => Duration::MAX,
+            };
+            quorum_silence(voters.iter().map(silence).collect())
         });
+        let without_quorum = quorum_silence.checked_sub(LEADER_HEARD_WITHIN);
         Seen {
-            has_leader: contact.known_leader && has_quorum,
+            has_leader: contact.known_leader && without_quorum.is_none(),
             silence: Duration::from_millis(contact.last_contact.0),
+            // A look asked [`ASK_EVERY`] ago at the earliest, and the next would have seen it.
+            unseen: without_quorum.unwrap_or_default().min(ASK_EVERY - LOOK_EVERY),
             members: members.collect(),
         }
     }
@@ -294,9 +340,10 @@ fn silence(member: Progress) -> Option<Duration> {
     member.silence_ms.map(Duration::from_millis)
 }
 
-/// Whether a member counts for the quorum of a leader that has led for `led_for`.
-fn answers(member: Progress, led_for: Duration) -> bool {
-    silence(member).unwrap_or(led_for) < LEADER_HEARD_WITHIN
+/// How long ago a majority of the voters was last heard, each of which has been silent for so long.
+fn quorum_silence(mut silences: Vec<Duration>) -> Duration {
+    silences.sort();
+    silences.get(silences.len() / 2).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -308,14 +355,14 @@ mod tests {
     }
 
     fn member(id: NodeId, is_lost: bool) -> (NodeId, Member) {
-        let lost = is_lost.then_some(LOST_AFTER);
+        let lost = is_lost.then_some(SERVER_LOST_AFTER);
         let (name, address) = (format!("n{id}"), format!("127.0.0.{id}:8300"));
         (id, Member { name, address, votes: true, lost, restarted: None })
     }
 
     fn seen(lost: &[NodeId]) -> Seen {
         let members = (1..=3).map(|id| member(id, lost.contains(&id))).collect();
-        Seen { has_leader: true, silence: Duration::ZERO, members }
+        Seen { has_leader: true, silence: Duration::ZERO, unseen: Duration::ZERO, members }
     }
 
     #[test]
@@ -355,6 +402,45 @@ mod tests {
         let after = Duration::from_secs(71);
         assert_eq!(outlook.look(at(80), &seen(&[])), [News::LeaderAgain { after }]);
         assert_eq!(outlook.look(at(81), &seen(&[])), []);
+    }
+
+    #[test]
+    fn a_lost_quorum_is_said_as_early_as_if_each_look_had_asked() {
+        let mut outlook = Outlook::default();
+        let unseen = ASK_EVERY - LOOK_EVERY;
+        let without = Seen { has_leader: false, unseen, ..seen(&[]) };
+        assert_eq!(outlook.look(at(10), &without), [], "one look may have seen a pause");
+        let next = at(10).plus(LOOK_EVERY);
+        assert!(matches!(outlook.look(next, &without)[..], [News::NoLeader { again: false, .. }]));
+    }
+
+    #[test]
+    fn a_calm_leader_is_asked_now_and_then_and_one_that_misses_a_server_at_each_look() {
+        let answer = |silence_ms: Option<u64>| Answer {
+            asked: at(10),
+            progress: Some([(2, Progress { silence_ms, ..Progress::default() })].into()),
+            ..Answer::default()
+        };
+        let (soon, later) = (at(10).plus(LOOK_EVERY), at(10).plus(ASK_EVERY));
+        let calm = answer(Some(60));
+        assert!(!calm.is_due(soon, [2].into_iter()));
+        assert!(calm.is_due(later, [2].into_iter()));
+        assert!(calm.is_due(soon, [2, 3].into_iter()), "a new member");
+        assert!(answer(Some(800)).is_due(soon, [2].into_iter()));
+        assert!(answer(None).is_due(soon, [2].into_iter()));
+        assert!(Answer::default().is_due(soon, [2].into_iter()), "it did not answer");
+    }
+
+    #[test]
+    fn the_silence_of_a_quorum_is_that_of_the_last_voter_it_needs() {
+        let of = |silences: &[u64]| {
+            quorum_silence(silences.iter().map(|ms| Duration::from_millis(*ms)).collect())
+        };
+        assert_eq!(of(&[0]).as_millis(), 0);
+        assert_eq!(of(&[0, 70]).as_millis(), 70);
+        assert_eq!(of(&[900, 0, 60]).as_millis(), 60);
+        assert_eq!(of(&[900, 800, 0, 60]).as_millis(), 800);
+        assert_eq!(of(&[900, 800, 0, 60, 700]).as_millis(), 700);
     }
 
     #[test]
