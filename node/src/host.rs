@@ -6,6 +6,7 @@ pub mod address;
 pub mod clock;
 pub mod disk;
 pub mod figures;
+pub mod hexadecimal;
 pub mod listen;
 pub mod log_rate;
 pub mod log_stream;

@@ -4,7 +4,6 @@
 //! client crate's types, and nowhere else.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use quorate_client::types::agent::AgentService;
 use quorate_client::types::catalog::{CatalogService, Node, NodeService};
@@ -259,15 +258,6 @@ fn definition(given: &record::CheckDefinition) -> CheckDefinition {
     }
 }
 
-/// Bytes as text, two lower-case digits for each.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// A time span in nanoseconds.
 pub(super) fn nanos(span: Millis) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
@@ -385,11 +375,6 @@ mod tests {
             json(&kv_pair(&entry)),
             r#"{"LockIndex":1,"Key":"a","Flags":3,"Value":null,"Session":"s","CreateIndex":5,"ModifyIndex":6}"#
         );
-    }
-
-    #[test]
-    fn a_hash_is_written_in_lower_case_hexadecimal() {
-        assert_eq!(hexadecimal(&[0x00, 0xaf, 0x10]), "00af10");
     }
 
     #[test]

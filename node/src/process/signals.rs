@@ -40,11 +40,14 @@ pub(crate) enum Stop {
 /// them ends the process without a word. Must be called within a runtime, before anything is written.
 pub(crate) fn survive_signals() -> io::Result<()> {
     // The runtime's handlers stay when its streams are dropped.
-    for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-        drop(signal(kind)?);
-    }
+    drop(user_signals()?);
     drop(signal(SignalKind::from_raw(SIGXFSZ as i32))?);
     Ok(())
+}
+
+/// SIGUSR1 and SIGUSR2.
+fn user_signals() -> io::Result<[Signal; 2]> {
+    Ok([signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?])
 }
 
 impl Signals {
@@ -53,7 +56,7 @@ impl Signals {
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
         let hangups = signal(SignalKind::hangup())?;
-        let user = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+        let user = user_signals()?;
         Ok(Self { stops: Stops { interrupt, terminate, user }, hangups })
     }
 }

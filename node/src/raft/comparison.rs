@@ -32,6 +32,7 @@ use super::Raft;
 use super::context::Context;
 use super::protocol::{Request, Response, StateHash};
 use super::transport::Purpose;
+use crate::host::hexadecimal::hexadecimal;
 use crate::host::supervise::blocking;
 
 /// Servers of one version compare their states.
@@ -235,29 +236,23 @@ impl Comparison {
         let Some(own) = own.filter(|own| hashes.get(&id) == Some(own)) else { return };
         let voters = self.raft.metrics().borrow_watched().membership_config.voter_ids().collect();
         match judge(&voters, hashes) {
-            Judgement::Equal => {}
-            Judgement::Undecided => {
-                self.divergences.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(
-                    "the states of the servers differ after log entry {index} ({}), and none is that of a \
-                     majority: nobody can tell which is right. Start the servers that are down, so that \
-                     they can be compared as well; until then, trust no answer",
-                    list(hashes)
-                );
+            Judgement::Equal => return,
+            Judgement::Undecided => tracing::error!(
+                "the states of the servers differ after log entry {index} ({}), and none is that of a \
+                 majority: nobody can tell which is right. Start the servers that are down, so that \
+                 they can be compared as well; until then, trust no answer",
+                list(hashes)
+            ),
+            Judgement::Right { right, wrong } if wrong.contains(&id) => {
+                self.context.processes.diverged(diverged(index, &own, &right));
             }
-            Judgement::Right { right, wrong } => {
-                self.divergences.fetch_add(1, Ordering::Relaxed);
-                if wrong.contains(&id) {
-                    self.context.processes.diverged(diverged(index, &own, &right));
-                } else {
-                    tracing::error!(
-                        "servers {wrong:?} have another state after log entry {index} than a majority of \
-                         the servers ({}): they end",
-                        list(hashes)
-                    );
-                }
-            }
+            Judgement::Right { wrong, .. } => tracing::error!(
+                "servers {wrong:?} have another state after log entry {index} than a majority of the \
+                 servers ({}): they end",
+                list(hashes)
+            ),
         }
+        self.divergences.fetch_add(1, Ordering::Relaxed);
     }
 
     fn others(&self) -> Vec<(NodeId, Peer)> {
@@ -314,18 +309,14 @@ fn diverged(index: u64, own: &StateHash, right: &StateHash) -> String {
          answers. Keep its data directory to find the cause, remove it from the cluster (DELETE \
          /v1/operator/raft/peer?id=ID at another server), and add it again with an empty data directory under \
          a new --node-id",
-        hex(own),
-        hex(right)
+        hexadecimal(own),
+        hexadecimal(right)
     )
 }
 
 fn list(hashes: &BTreeMap<NodeId, StateHash>) -> String {
-    let each = hashes.iter().map(|(id, hash)| format!("server {id}: {}", hex(hash)));
+    let each = hashes.iter().map(|(id, hash)| format!("server {id}: {}", hexadecimal(hash)));
     each.collect::<Vec<_>>().join(", ")
-}
-
-fn hex(hash: &StateHash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -110,7 +110,6 @@ impl Directory {
     }
 }
 
-/// Opens a committed file and checks all of it; the error names it.
 /// Makes the directory, and removes from it what was never committed.
 fn prepare(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
@@ -124,12 +123,12 @@ fn prepare(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a committed file and checks all of it; the error names it.
 fn open_snapshot(path: &Path) -> io::Result<Snapshot> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    let file = File::open(path).map_err(named)?;
-    let snapshot = FileSource::snapshot(file, path).map_err(named)?;
-    format::verify(&snapshot).map_err(named)?;
-    Ok(snapshot)
+    let opened = File::open(path)
+        .and_then(|file| FileSource::snapshot(file, path))
+        .and_then(|snapshot| format::verify(&snapshot).map(|_| snapshot));
+    opened.map_err(|error| durable::at_path(path, &error))
 }
 
 #[derive(Debug, Clone, Copy)]

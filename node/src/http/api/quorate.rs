@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::agent::HEARTBEAT_TTL;
 use crate::host::figures;
+use crate::host::hexadecimal::hexadecimal;
 use crate::host::supervise;
 use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
 use crate::http::definition::Description;
@@ -16,7 +17,6 @@ use crate::http::definition::check_meta;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
-use crate::http::wire;
 use crate::node::Readiness;
 
 /// The text format of Prometheus.
@@ -123,5 +123,5 @@ async fn state_hash(call: Call) -> Answer {
     let hash = supervise::blocking("hashing the state", move || Ok(published.state.hash()))
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    call.json(&StateHash { applied_index, hash: wire::hexadecimal(&hash), level })
+    call.json(&StateHash { applied_index, hash: hexadecimal(&hash), level })
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, Builder, Header};
 
-use crate::http::wire::hexadecimal;
+use crate::host::hexadecimal::hexadecimal;
 
 const META: &str = "meta.json";
 const STATE: &str = "state.bin";
