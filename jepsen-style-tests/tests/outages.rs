@@ -94,6 +94,37 @@ async fn every_log_tells_of_an_outage() {
     cluster.finish().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histograms_count_requests_commands_syncs_and_applied_batches() {
+    const COUNTS: [&str; 4] = [
+        "quorate_http_request_duration_seconds_count{endpoint=\"kv\",status=\"2xx\"}",
+        "quorate_command_duration_seconds_count",
+        "quorate_log_sync_duration_seconds_count",
+        "quorate_apply_duration_seconds_count",
+    ];
+    let cluster = Cluster::start(1).await.unwrap();
+    let node = cluster.http(1);
+    let counts = async || {
+        let metrics = node.get("/metrics").await.unwrap();
+        COUNTS.map(|name| metrics.metric(name).unwrap_or_default())
+    };
+    let before = counts().await;
+    for value in ["one", "two", "three"] {
+        node.must_put("/v1/kv/counted", value).await.unwrap();
+    }
+    let after = counts().await;
+    for ((name, before), after) in COUNTS.into_iter().zip(before).zip(after) {
+        assert!(after >= before + 3, "{name}: {before}, then {after}");
+    }
+    node.get("/v1/kv/counted?index=1").await.unwrap();
+    node.get("/v1/kv/absent").await.unwrap();
+    for labels in ["endpoint=\"blocking_query\",status=\"2xx\"", "endpoint=\"kv\",status=\"4xx\""] {
+        let name = format!("quorate_http_request_duration_seconds_count{{{labels}}}");
+        assert_eq!(figure(&cluster, 1, &name).await.unwrap(), 1);
+    }
+    cluster.finish().await.unwrap();
+}
+
 /// It hears its leader, which cannot write anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_of_a_leader_without_a_quorum_says_who_does_not_answer() {

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod clock;
 pub mod disk;
+pub mod durations;
 pub mod figures;
 pub mod hexadecimal;
 pub mod listen;

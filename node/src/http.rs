@@ -25,6 +25,7 @@
 //! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
 //! | [`process`] | what the API may ask of the process around the node |
+//! | [`metrics`] | what `/metrics` shows; durations of requests |
 //!
 //! # What it does not know
 //!
@@ -47,6 +48,7 @@ mod endpoint;
 mod error;
 mod filter;
 mod heavy;
+mod metrics;
 mod near;
 mod params;
 mod path;
@@ -72,6 +74,7 @@ pub(crate) use call::{AGENT_HEADER, SERVED_AT_HEADER};
 
 use crate::host::supervise;
 use crate::node::Node;
+use call::Shared;
 use endpoint::Endpoint;
 use process::Process;
 
@@ -91,10 +94,11 @@ impl Api {
     #[must_use]
     pub fn new(node: &Arc<Node>, process: Arc<Process>) -> Self {
         let endpoints = api::endpoints();
+        let shared = Arc::new(Shared::new(node, &process));
         let paths = path::Paths::new(endpoints.iter().map(Endpoint::path));
         let mut router = Router::new();
         for endpoint in endpoints {
-            router = mount(router, node, &process, endpoint);
+            router = mount(router, &shared, endpoint);
         }
         Self { router: router.fallback(unknown_path), paths: Arc::new(paths), process }
     }
@@ -134,13 +138,12 @@ impl Api {
 
 /// Routes an endpoint's path to it; a path that ends with a slash also routes all that begins with
 /// it.
-fn mount(router: Router, node: &Arc<Node>, process: &Arc<Process>, endpoint: Endpoint) -> Router {
+fn mount(router: Router, shared: &Arc<Shared>, endpoint: Endpoint) -> Router {
     let path = endpoint.path();
-    let (node, process, endpoint) = (Arc::clone(node), Arc::clone(process), Arc::new(endpoint));
+    let (shared, endpoint) = (Arc::clone(shared), Arc::new(endpoint));
     let handler = any(move |request: Request| {
-        let (node, process) = (Arc::clone(&node), Arc::clone(&process));
-        let endpoint = Arc::clone(&endpoint);
-        async move { endpoint.answer(node, process, request).await }
+        let (shared, endpoint) = (Arc::clone(&shared), Arc::clone(&endpoint));
+        async move { endpoint.answer(&shared, request).await }
     });
     let router = router.route(path, handler.clone());
     match path {

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{self, OwnHost};
 use crate::checks::{CheckOutput, ProbeCounts};
 use crate::host::clock::{Clock, TimedOut};
+use crate::host::durations::Durations;
 use crate::host::supervise::Supervisor;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
@@ -114,6 +115,7 @@ pub struct Node {
     failure_detector: Arc<FailureDetector>,
     comparison: Arc<Comparison>,
     applied: watch::Receiver<u64>,
+    apply_durations: Durations,
     gate: watch::Sender<Gate>,
     stopping: CancellationToken,
     supervisor: Supervisor,

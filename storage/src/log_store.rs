@@ -102,6 +102,15 @@ pub enum OpenError {
     },
 }
 
+/// Is notified of syncs, so that somebody with a clock can measure them. Called from the writer's thread,
+/// for one sync at a time: it must not block.
+pub trait SyncObserver: Debug + Send + Sync {
+    /// A sync begins.
+    fn begins(&self);
+    /// It has succeeded. (After one that failed there is no other.)
+    fn ended(&self);
+}
+
 /// What the store counted since it was opened, and how large it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogStats {
@@ -132,6 +141,7 @@ pub(crate) struct Shared {
     room: Arc<Semaphore>,
     tables: Tables,
     failure: OnceLock<io::Error>,
+    sync_observer: OnceLock<Arc<dyn SyncObserver>>,
     appends: AtomicU64,
     entries: AtomicU64,
     bytes: AtomicU64,
@@ -180,8 +190,17 @@ impl Shared {
         self.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
+    fn sync_begins(&self) {
+        if let Some(observer) = self.sync_observer.get() {
+            observer.begins();
+        }
+    }
+
     fn note_sync(&self) {
         self.syncs.fetch_add(1, Relaxed);
+        if let Some(observer) = self.sync_observer.get() {
+            observer.ended();
+        }
     }
 
     fn note_truncated(&self) {
@@ -287,6 +306,7 @@ impl LogStore {
             room: Arc::new(Semaphore::new(ROOM_PIECES)),
             tables: tables.clone(),
             failure: OnceLock::new(),
+            sync_observer: OnceLock::new(),
             appends: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -360,6 +380,11 @@ impl LogMonitor {
     /// a second. Costs nothing when nothing was written.
     pub fn checkpoint(&self) {
         self.0.mark_due.store(true, Relaxed);
+    }
+
+    /// Has syncs observed from now on. The first observer stays.
+    pub fn observe_syncs(&self, observer: Arc<dyn SyncObserver>) {
+        drop(self.0.sync_observer.set(observer));
     }
 
     /// The error that ended all writing, if there was one: the process has to end.

@@ -52,6 +52,8 @@ pub struct Published {
 /// Is notified of what was applied, after the new version was published. Called from openraft's apply task:
 /// it must not block and must not do work that grows with the number of waiters.
 pub trait Observer: Send + Sync + 'static {
+    /// Entries are about to be applied.
+    fn applying(&self) {}
     /// Entries were applied; `effects` are theirs, merged.
     fn applied(&self, published: &Arc<Published>, effects: Effects);
     /// A snapshot replaced the state: outcomes are to be looked up, and everything may have changed.
@@ -245,6 +247,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let mut effects = Effects::default();
         let mut responders = Vec::new();
+        self.observer.applying();
         while let Some((entry, responder)) = entries.try_next().await? {
             if !self.follows(&entry.log_id) {
                 let last = self.working.last_applied.map(|last| last.index);

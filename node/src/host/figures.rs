@@ -1,9 +1,10 @@
-//! Figures for `/metrics`, in Prometheus' text format.
+//! Figures that are read when somebody asks for them.
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 /// A figure as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,28 +28,20 @@ pub enum FigureKind {
     Counter,
 }
 
-/// The text of all figures in Prometheus' text format (`text/plain; version=0.0.4` or OpenMetrics).
-#[must_use]
-pub fn render(figures: Vec<Figure>) -> String {
-    let mut registry = Registry::with_prefix("quorate");
-    for Figure { name, help, kind, value } in figures {
-        match kind {
-            FigureKind::Gauge => {
-                let gauge: Gauge = Gauge::default();
-                gauge.set(value);
-                registry.register(name, help, gauge);
-            }
-            FigureKind::Counter => {
-                let counter: Counter = Counter::default();
-                counter.inc_by(value.unsigned_abs());
-                registry.register(name, help, counter);
-            }
-        }
+impl Figure {
+    /// Writes it for Prometheus.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let metric: &dyn EncodeMetric = match self.kind {
+            FigureKind::Gauge => &ConstGauge::new(self.value),
+            FigureKind::Counter => &ConstCounter::new(self.value.unsigned_abs()),
+        };
+        // The registry ends the help of what it holds itself with a full stop, too.
+        let help = format!("{}.", self.help);
+        metric.encode(encoder.encode_descriptor(self.name, &help, None, metric.metric_type())?)
     }
-    let mut text = String::new();
-    // Writing into a String cannot fail.
-    let _ = encode(&mut text, &registry);
-    text
 }
 
 /// A figure that goes up and down.

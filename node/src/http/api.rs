@@ -79,6 +79,14 @@ mod tests {
         }
     }
 
+    /// Each class is a time series for each status and bucket of a histogram.
+    #[test]
+    fn metrics_tell_few_classes_of_endpoints_apart() {
+        let classes: BTreeSet<_> =
+            endpoints().iter().map(|endpoint| endpoint.class(false)).collect();
+        assert!(classes.len() <= 32, "{classes:?}");
+    }
+
     #[test]
     fn every_path_is_routed_once() {
         let mut paths: Vec<_> = endpoints().iter().map(Endpoint::path).collect();

@@ -16,10 +16,10 @@ use serde::Serialize;
 use super::budget::{self, BodyShare};
 use super::error::ApiError;
 use super::filter::{self, Filter};
+use super::metrics::Metrics;
 use super::params::{Params, ReadOptions};
 use super::path::check_addressable;
 use super::reply::{Layout, Reply};
-use crate::host::figures::Figure;
 use crate::http::process::Process;
 use crate::node::Node;
 use crate::raft::error::ProposeError;
@@ -35,11 +35,27 @@ pub(crate) const SERVED_AT_HEADER: &str = "x-quorate-served-at";
 /// The name that stands for all agents, in lists.
 const ALL_AGENTS: &str = "*";
 
+/// What all calls to one API share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) node: Arc<Node>,
+    pub(super) process: Arc<Process>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    pub(super) fn new(node: &Arc<Node>, process: &Arc<Process>) -> Self {
+        let metrics = Arc::new(Metrics::new(node, process));
+        Self { node: Arc::clone(node), process: Arc::clone(process), metrics }
+    }
+}
+
 /// A request to an endpoint.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) node: Arc<Node>,
     pub(super) process: Arc<Process>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) params: Params,
     headers: HeaderMap,
     /// Where it comes from.
@@ -94,23 +110,24 @@ pub(super) enum Asked {
 }
 
 impl Call {
-    pub(super) const fn new(
-        node: Arc<Node>,
-        process: Arc<Process>,
+    pub(super) fn new(
+        shared: &Shared,
         params: Params,
         headers: HeaderMap,
         caller: IpAddr,
         rest: Vec<u8>,
         body: Body,
     ) -> Self {
-        Self { node, process, params, headers, caller, rest, body: Mutex::new(body) }
-    }
-
-    /// What the node and its process tell of themselves.
-    pub(super) fn figures(&self) -> Vec<Figure> {
-        let mut figures = self.node.figures();
-        figures.extend(self.process.figures());
-        figures
+        Self {
+            node: Arc::clone(&shared.node),
+            process: Arc::clone(&shared.process),
+            metrics: Arc::clone(&shared.metrics),
+            params,
+            headers,
+            caller,
+            rest,
+            body: Mutex::new(body),
+        }
     }
 
     /// Where the request comes from.

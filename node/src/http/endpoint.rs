@@ -1,7 +1,6 @@
 //! What is served at one path: a handler per method, and the rules that hold for all of them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -11,19 +10,22 @@ use axum::response::Response;
 use futures_util::future::BoxFuture;
 
 use super::budget;
-use super::call::Call;
+use super::call::{Call, Shared};
 use super::compress;
 use super::error::ApiError;
 use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
 use super::reply::Reply;
-use crate::http::process::Process;
-use crate::node::Node;
 
 const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 
 /// All of Consul's endpoints are below this path.
 const VERSION: &str = "/v1/";
+
+/// The class of queries that wait for a change: how long they take says nothing about the server.
+const BLOCKING_CLASS: &str = "blocking_query";
+/// The class of what is not below [`VERSION`]: probes, metrics, the root page.
+const OUTSIDE_CLASS: &str = "server";
 
 /// Where Consul's paid edition keeps things apart: query parameter, header, and how its error messages call
 /// that.
@@ -85,27 +87,39 @@ impl Endpoint {
         self.handlers.iter().map(|(method, _)| method)
     }
 
+    /// What a request counts as in `/metrics`: the part of the API, which is the first part of its path.
+    pub(super) fn class(&self, is_blocking: bool) -> &'static str {
+        match self.path.strip_prefix(VERSION) {
+            Some(_) if is_blocking => BLOCKING_CLASS,
+            Some(rest) => rest.split_once('/').map_or(rest, |(part, _)| part),
+            None => OUTSIDE_CLASS,
+        }
+    }
+
     /// Answers a request to this path.
-    pub(super) async fn answer(
-        &self,
-        node: Arc<Node>,
-        process: Arc<Process>,
-        request: Request,
-    ) -> Response {
+    pub(super) async fn answer(&self, shared: &Shared, request: Request) -> Response {
+        let began = shared.node.clock().now();
         let wants_gzip = compress::is_wanted(request.headers());
-        let mut response = self.judge(node, process, request).await;
+        let params = Params::parse(request.uri().query().unwrap_or(""));
+        let class = self.class(params.as_ref().is_ok_and(Params::is_blocking));
+        let mut response = self.judge(shared, params, request).await;
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
         let response = if wants_gzip { compress::compressed(response).await } else { response };
-        budget::counted(response).await
+        let response = budget::counted(response).await;
+        let took = shared.node.clock().now().since(began);
+        shared.metrics.answered(class, response.status(), took);
+        response
     }
 
-    async fn judge(&self, node: Arc<Node>, process: Arc<Process>, request: Request) -> Response {
-        let params = match Params::parse(request.uri().query().unwrap_or("")) {
-            Ok(params) => params,
-            Err(Undecodable) => return Self::undecodable(),
-        };
+    async fn judge(
+        &self,
+        shared: &Shared,
+        params: Result<Params, Undecodable>,
+        request: Request,
+    ) -> Response {
+        let Ok(params) = params else { return Self::undecodable() };
         let method = request.method();
         let handler = self.handlers.iter().find(|(served, _)| served == method);
         match handler {
@@ -115,7 +129,7 @@ impl Endpoint {
                 {
                     return error.into_response();
                 }
-                let call = self.call(node, process, params, request);
+                let call = self.call(shared, params, request);
                 handler(call).await.map_or_else(ApiError::into_response, Reply::into_response)
             }
             None if method == Method::OPTIONS => self.with_allow(Response::new(Body::empty())),
@@ -142,13 +156,7 @@ impl Endpoint {
         response
     }
 
-    fn call(
-        &self,
-        node: Arc<Node>,
-        process: Arc<Process>,
-        params: Params,
-        request: Request,
-    ) -> Call {
+    fn call(&self, shared: &Shared, params: Params, request: Request) -> Call {
         let (mut parts, body) = request.into_parts();
         let DecodedPath(mut path) =
             parts.extensions.remove().unwrap_or_else(|| DecodedPath(Vec::new()));
@@ -158,7 +166,7 @@ impl Endpoint {
             .extensions
             .remove::<SocketAddr>()
             .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
-        Call::new(node, process, params, parts.headers, caller, rest, body)
+        Call::new(shared, params, parts.headers, caller, rest, body)
     }
 }
 
@@ -185,6 +193,16 @@ fn refuse_places(params: &Params, headers: &HeaderMap) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_counts_for_the_part_of_the_api_that_it_is_for() {
+        let class = |path, is_blocking| Endpoint::new(path).class(is_blocking);
+        assert_eq!(class("/v1/kv/", false), "kv");
+        assert_eq!(class("/v1/health/service/", false), "health");
+        assert_eq!(class("/v1/health/service/", true), "blocking_query");
+        assert_eq!(class("/v1/txn", false), "txn");
+        assert_eq!(class("/metrics", true), "server");
+    }
 
     #[test]
     fn a_namespace_or_partition_is_refused_however_it_is_named() {

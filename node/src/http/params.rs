@@ -53,6 +53,11 @@ impl Params {
         self.get(name).filter(|value| !value.is_empty())
     }
 
+    /// Whether the request waits for a change, if it is to an endpoint where one can.
+    pub(super) fn is_blocking(&self) -> bool {
+        self.filled("index").is_some_and(|index| index != "0")
+    }
+
     /// All values of a parameter.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(present, _)| present == name).map(|(_, value)| value.as_str())

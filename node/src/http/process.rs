@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::host::disk::Disk;
+use crate::host::durations::Durations;
 use crate::host::figures::Figure;
 use crate::host::log_stream::Logs;
 use crate::http::connections::Connections;
@@ -33,6 +35,8 @@ pub struct Process {
     pub connections: Arc<Connections>,
     /// The disk with its data.
     pub disk: Arc<Disk>,
+    /// How long syncs of its log take.
+    pub log_syncs: Durations,
 }
 
 impl Process {
@@ -42,6 +46,15 @@ impl Process {
         let mut figures = self.connections.figures();
         figures.extend(self.disk.figures());
         figures
+    }
+
+    /// Has `/metrics` show the process' histograms.
+    pub fn register_durations(&self, registry: &mut Registry) {
+        registry.register(
+            "log_sync_duration_seconds",
+            "Time to make what was written to the log durable (fdatasync)",
+            self.log_syncs.histogram(),
+        );
     }
 }
 

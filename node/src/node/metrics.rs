@@ -1,9 +1,11 @@
 //! What a node tells of itself in figures: `/metrics` for Prometheus, and `/v1/agent/metrics`.
 //!
-//! Everything here is read from the node when it is asked for: nothing is counted twice, and a request
-//! for metrics takes no lock that a write could wait for.
+//! Figures are read from the node when they are asked for: nothing is counted twice, and reading them
+//! takes no lock that a write could wait for. Histograms lock for as long as it takes to copy them.
 
 use openraft::async_runtime::WatchReceiver;
+
+use prometheus_client::registry::Registry;
 
 use super::{Node, Readiness};
 use crate::host::figures::{Figure, FigureKind, counter, gauge};
@@ -15,6 +17,20 @@ impl Node {
         let mut figures = self.raft_figures();
         figures.extend(self.state_figures());
         figures
+    }
+
+    /// Has `/metrics` show the node's histograms.
+    pub fn register_durations(&self, registry: &mut Registry) {
+        registry.register(
+            "apply_duration_seconds",
+            "Time to read, apply and publish a batch of committed log entries",
+            self.apply_durations.histogram(),
+        );
+        registry.register(
+            "command_duration_seconds",
+            "Time from the proposal of a command of this server to its outcome",
+            self.proposer.durations().histogram(),
+        );
     }
 
     fn raft_figures(&self) -> Vec<Figure> {

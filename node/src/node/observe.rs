@@ -10,7 +10,9 @@ use quorate_storage::Effects;
 use quorate_storage::machine::{Observer, Published};
 use tokio::sync::watch;
 
+use crate::host::durations::{Durations, Stopwatch};
 use crate::raft::comparison::Capture;
+use crate::raft::context::Context;
 use crate::raft::processes::Processes;
 use crate::raft::propose::Proposer;
 use crate::watch::Watches;
@@ -23,18 +25,23 @@ pub struct ApplyObserver {
     watches: Arc<Watches>,
     applied: watch::Sender<u64>,
     capture: Arc<Capture>,
+    applying: Stopwatch,
+    durations: Durations,
 }
 
 impl ApplyObserver {
     /// An observer that answers the clients of this proposer and wakes these watches.
     #[must_use]
-    pub fn new(processes: Arc<Processes>, proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
+    pub fn new(context: &Context, proposer: Arc<Proposer>, watches: Arc<Watches>) -> Self {
+        let durations = Durations::default();
         Self {
-            processes,
+            processes: Arc::clone(&context.processes),
             proposer,
             watches,
             applied: watch::Sender::new(0),
             capture: Arc::default(),
+            applying: Stopwatch::new(context.clock.clone(), durations.clone()),
+            durations,
         }
     }
 
@@ -42,6 +49,12 @@ impl ApplyObserver {
     #[must_use]
     pub fn applied_index(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
+    }
+
+    /// How long batches of entries take to be applied and published.
+    #[must_use]
+    pub fn durations(&self) -> Durations {
+        self.durations.clone()
     }
 
     /// The version of the state after an entry that somebody names.
@@ -65,7 +78,13 @@ impl ApplyObserver {
 }
 
 impl Observer for ApplyObserver {
+    fn applying(&self) {
+        self.applying.start();
+    }
+
     fn applied(&self, published: &Arc<Published>, effects: Effects) {
+        // First: what follows is not what is measured.
+        self.applying.stop();
         self.processes.observe(published);
         self.proposer.applied(effects.outcomes);
         self.proposer.used(published.state.used_numbers(self.processes.id()));

@@ -63,11 +63,8 @@ impl Node {
         };
         let watches = Arc::new(Watches::default());
         let proposer = Arc::new(Proposer::new(context.clone()));
-        let observer = Arc::new(ApplyObserver::new(
-            Arc::clone(&context.processes),
-            Arc::clone(&proposer),
-            Arc::clone(&watches),
-        ));
+        let observer = ApplyObserver::new(&context, Arc::clone(&proposer), Arc::clone(&watches));
+        let observer = Arc::new(observer);
         let applied = observer.applied_index();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
         context.processes.follow(state.clone());
@@ -108,6 +105,7 @@ impl Node {
             watches,
             probe_counts: Arc::default(),
             applied,
+            apply_durations: observer.durations(),
             gate: watch::Sender::new(Gate::Closed),
             stopping: CancellationToken::new(),
             supervisor: Supervisor::default(),

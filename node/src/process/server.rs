@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::checks::CheckOutput;
 use crate::host::clock::Clock;
 use crate::host::disk;
+use crate::host::durations::Stopwatch;
 use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::resources::BUDGET;
@@ -105,6 +106,8 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let compacting = compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic());
     tasks.vital("compaction", compacting);
     let process = process(&node, &config, surroundings);
+    let syncs = Stopwatch::new(Clock::monotonic(), process.log_syncs.clone());
+    monitor.observe_syncs(Arc::new(syncs));
     let disk = disk::watch(Arc::clone(&data_dir), Arc::clone(&process.disk), Clock::monotonic());
     tasks.vital("watching the disk", disk);
     let api = Api::new(&node, Arc::clone(&process));

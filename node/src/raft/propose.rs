@@ -32,6 +32,7 @@ use super::leadership::Leadership;
 use super::protocol::{Forwarded, Request, Response};
 use super::transport::{Purpose, TransportError};
 use crate::host::clock::Moment;
+use crate::host::durations::Durations;
 use crate::host::supervise::{catch, contained};
 use crate::raft::error::ProposeError;
 
@@ -57,6 +58,7 @@ pub struct Proposer {
     /// A std lock: held for map operations, never across an await.
     table: Mutex<Table>,
     wake: Notify,
+    durations: Durations,
 }
 
 #[derive(Debug, Default)]
@@ -161,7 +163,12 @@ impl Proposer {
     /// A proposer for this boot of this node.
     #[must_use]
     pub fn new(context: Context) -> Self {
-        Self { context, table: Mutex::default(), wake: Notify::new() }
+        Self {
+            context,
+            table: Mutex::default(),
+            wake: Notify::new(),
+            durations: Durations::default(),
+        }
     }
 
     /// Replicates a command and returns its outcome once this node has applied it.
@@ -171,16 +178,25 @@ impl Proposer {
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         limits::validate(&command)?;
         Excess::of_command(encoded_bytes(&command))?;
+        let began = self.context.clock.now();
         let (reply, outcome) = oneshot::channel();
         let seq = Arc::new(AtomicU64::new(0));
         self.enqueue(command, reply, Arc::clone(&seq))?;
         let mut ticket = Ticket { proposer: self, seq, outcome };
         let hold = self.context.hold_timeout;
         match self.context.clock.timeout(hold, &mut ticket.outcome).await {
-            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Ok(outcome)) => {
+                self.durations.observe(self.context.clock.now().since(began));
+                Ok(outcome)
+            }
             Ok(Err(_)) => Err(ProposeError::Stopping),
             Err(_) => ticket.conclude(),
         }
+    }
+
+    /// How long commands take from the proposal to the outcome.
+    pub fn durations(&self) -> &Durations {
+        &self.durations
     }
 
     fn enqueue(

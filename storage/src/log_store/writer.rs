@@ -323,6 +323,7 @@ impl Writer {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        self.shared.sync_begins();
         self.tables.db.flush()?;
         self.file.sync_data()?;
         self.dirty = false;

@@ -8,7 +8,6 @@ use quorate_storage::record::{CheckStatus, NodeKind, SERF_ALIVE, SERF_HEALTH};
 use uuid::Uuid;
 
 use crate::agent::HEARTBEAT_TTL;
-use crate::host::figures;
 use crate::host::hexadecimal::hexadecimal;
 use crate::host::supervise;
 use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
@@ -111,7 +110,7 @@ fn ready(call: &Call) -> Answer {
 }
 
 fn tell_metrics(call: &Call) -> Answer {
-    Ok(Reply::bytes(figures::render(call.figures()).into(), METRICS_TYPE))
+    Ok(Reply::bytes(call.metrics.text().into(), METRICS_TYPE))
 }
 
 /// The hash of this node's own state, without a barrier. It reads everything, so it runs beside the

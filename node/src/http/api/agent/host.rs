@@ -6,7 +6,6 @@ use axum::http::header::ACCEPT;
 use quorate_client::types::agent::{Gauge, Metrics, Version};
 
 use super::{BUILD_DATE, REVISION};
-use crate::host::figures;
 use crate::host::{clock, supervise, system};
 use crate::http::CONSUL_VERSION;
 use crate::http::call::Call;
@@ -38,9 +37,9 @@ async fn machine(call: Call) -> Answer {
 fn tell_metrics(call: &Call) -> Answer {
     let accepted = call.header(&ACCEPT).unwrap_or("");
     if call.params.get("format") == Some("prometheus") || accepted.split(',').any(is_prometheus) {
-        return Ok(Reply::bytes(figures::render(call.figures()).into(), PROMETHEUS));
+        return Ok(Reply::bytes(call.metrics.text().into(), PROMETHEUS));
     }
-    let gauges = call.figures().into_iter().map(|figure| Gauge {
+    let gauges = call.metrics.figures().into_iter().map(|figure| Gauge {
         name: format!("quorate.{}", figure.name),
         value: figure.value,
         labels: Default::default(),
