@@ -3,17 +3,17 @@
 //! * [`transport`] is how nodes reach each other, as a trait: HTTP between processes
 //!   ([`http_transport`], [`rpc_server`], [`rpc_connections`]), a simulated network in tests. [`protocol`] are the
 //!   messages, [`network`] is openraft's view of the transport, [`service`] handles requests.
-//! * [`propose`] numbers this node's commands, batches them, hands them to whoever leads and answers
-//!   each client from this node's own apply. [`intake`] is the leader's end of that.
-//!   Heartbeats and writes have a [`lane`] each.
+//! * [`propose`] numbers this node's commands, batches them, sends them to the leader, and answers each
+//!   client when this node has applied its command. [`intake`] is the leader's side of that. Heartbeats and
+//!   writes have a [`lane`] each.
 //! * [`read`] is the barrier that makes a read linearizable on any node.
 //! * [`comparison`] finds servers whose state differs from that of the others.
 //! * [`failure_detector`] notices the end of the leader's process before the election timeout does.
-//! * [`membership`] founds a cluster, joins one, and removes servers; [`learners`] says when a
-//!   new server may vote, [`majority`] refuses changes that would end the cluster. [`surroundings`] and
-//!   [`warnings`] report to the operator what prevents it. [`processes`] knows which process speaks for a
-//!   server, and where it is; [`boot`] is how a process becomes that one. [`plausible`] rejects messages
-//!   that no honest peer sends, before openraft sees them.
+//! * [`membership`] founds a cluster, joins one, and removes servers. [`learners`] decides when a new server
+//!   may vote; [`majority`] refuses changes that would leave no majority. [`surroundings`] and [`warnings`]
+//!   tell the operator what is in the way. [`processes`] knows which process speaks for a server and where it
+//!   is; [`boot`] is how a process becomes that one. [`plausible`] rejects messages that no honest peer
+//!   sends, before openraft sees them.
 //!
 //! # Terms
 //!
@@ -73,25 +73,25 @@ pub type Raft = openraft::Raft<TypeConfig, Machine>;
 
 /// Time between two heartbeats of a leader.
 pub const HEARTBEAT_MS: u64 = 60;
-/// A follower that hears nothing for this long, and a random part up to the maximum, stands for
-/// election. Measured: an expected gap of about 0.7 s after a leader was killed.
+/// A follower that hears nothing for a random time between this and [`ELECTION_MS_MAX`] stands for election.
+/// Measured: an expected gap of about 0.7 s after a leader was killed.
 pub const ELECTION_MS_MIN: u64 = 200;
 /// See [`ELECTION_MS_MIN`]; also how long a leader trusts a quorum's last answer.
 pub const ELECTION_MS_MAX: u64 = 400;
-/// Without a quorum, a leader alternates between silence and probing for this long each, so that it
-/// does not hold back an election for ever.
+/// Without a quorum, a leader alternates between silence and probing for this long each, so that it does not
+/// hold back an election forever.
 const QUORUM_LOSS_PROBE_MS: u64 = 2_000;
 /// Entries in one append request; bytes are capped by the log store.
 const APPEND_ENTRIES_MAX: u64 = 256;
-/// A new server may vote once it is at most this far behind. (In this version, openraft uses its
-/// "replication lag threshold" for nothing else.)
+/// A new server may vote once it is at most this far behind. (This version of openraft uses its "replication
+/// lag threshold" for nothing else.)
 const CAUGHT_UP_ENTRIES: u64 = 500;
-/// How many entries the log may hold. (In bytes it is bounded as well, see [`crate::raft::compaction`].)
+/// How many entries the log may hold. (Its bytes are limited as well, see [`crate::raft::compaction`].)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimits {
     /// A snapshot is built after this many entries.
     pub snapshot_threshold: u64,
-    /// Entries kept behind a snapshot, so that a node that was briefly away needs no snapshot.
+    /// Entries kept behind a snapshot, so that a node that was away for a moment needs no snapshot.
     pub trailing_logs: u64,
 }
 
@@ -101,7 +101,7 @@ impl Default for LogLimits {
     }
 }
 
-/// Entries are purged in batches of this many or more, or of as many as are kept, if that is less.
+/// Entries are purged in batches of at least this many, or of [`LogLimits::trailing_logs`] if that is less.
 const PURGE_ENTRIES_MIN: u64 = 1_000;
 /// How long one snapshot may take to be sent and installed.
 pub const SNAPSHOT_SEND_MS_MAX: u64 = 120_000;
@@ -130,8 +130,8 @@ pub fn openraft_config(
         backoff: "20ms 40ms 80ms ...150ms".to_owned(),
         // A node that cannot win must not make the others change their term.
         enable_pre_vote: Some(true),
-        // A leader that restarts quickly must win an election again: restored leadership answered
-        // reads from a state machine that had not caught up in half of the simulated power cuts.
+        // A leader that restarts quickly must win an election again. With restored leadership, half of the
+        // simulated power cuts led to reads from a state machine that had not caught up.
         enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(QUORUM_LOSS_PROBE_MS),
         // A server whose log became shorter has forgotten what it promised.

@@ -1,9 +1,9 @@
-//! What each member has acknowledged to this leader, so that one which has lost it is noticed.
+//! What each member has acknowledged to this leader, so that a member that loses it is noticed.
 //!
-//! A follower that has acknowledged an entry of a leadership cannot be without it while that leadership
-//! lasts, unless its disk has lost what was synced. openraft takes the loss for a bug of its own and ends
-//! the healthy leader (with debug assertions) or goes on with numbers that make no sense (without). Here the
-//! damaged member is treated as unreachable, and the operator is told.
+//! A follower keeps the entries that it has acknowledged for as long as the leadership lasts, unless its disk
+//! loses what was synced. openraft takes such a loss for a bug of its own: it ends the healthy leader (with
+//! debug assertions) or continues with wrong numbers (without). Here the damaged member is treated as
+//! unreachable, and the operator is told.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use quorate_storage::raft::{BootId, LogId, NodeId, Position, TypeConfig, Vote};
 
 use super::protocol::DiskState;
 
-/// Shared by the ways to all members; cheap to clone.
+/// Shared by the connections to all members; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Acknowledged(Arc<Mutex<BTreeMap<NodeId, Mark>>>);
 
@@ -26,7 +26,7 @@ struct Mark {
     is_reported: bool,
 }
 
-/// What an append says, as far as it matters here: its request is gone when the answer is there.
+/// The parts of an append that matter here: the request itself is gone when the response arrives.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     vote: Vote,
@@ -43,8 +43,8 @@ impl Sent {
 }
 
 impl Acknowledged {
-    /// Notes an answer of one boot of `member`. Fails if it shows that the member has lost what it acknowledged, with a
-    /// sentence about it.
+    /// Notes a response of one boot of `member`. Fails with a sentence if the response shows that the member
+    /// has lost what it acknowledged.
     pub(super) fn note(
         &self,
         member: NodeId,
@@ -67,7 +67,7 @@ impl Acknowledged {
         Ok(())
     }
 
-    /// Forgets a member that was removed: a server that comes under its id later has promised nothing.
+    /// Forgets a removed member: a server that later gets its id has acknowledged nothing.
     pub(super) fn forget(&self, member: NodeId) {
         self.marks().remove(&member);
     }
@@ -78,8 +78,8 @@ impl Acknowledged {
         marks.get(&member).is_some_and(|mark| mark.is_reported && mark.vote.leader_id.term == term)
     }
 
-    /// What earlier boots of `member` have acknowledged to the leader of this term, and the server that
-    /// comes back does not have, in words.
+    /// What earlier boots of `member` acknowledged to the leader of this term and the returning server lacks,
+    /// as a sentence.
     pub(super) fn lacks(
         &self,
         member: NodeId,
@@ -89,7 +89,7 @@ impl Acknowledged {
     ) -> Option<String> {
         let mut marks = self.marks();
         let mark = marks.get_mut(&member).filter(|mark| mark.vote.leader_id.term == term)?;
-        // What a process acknowledged that was not known may have been this one's.
+        // Without a known boot, the acknowledgement may be this boot's own.
         let is_earlier = |other: &Option<BootId>| other.is_some_and(|other| other != boot);
         let earlier = mark.entries.iter().filter(|(other, _)| is_earlier(other));
         let entry = earlier.map(|(_, entry)| *entry).max()?;
@@ -115,7 +115,7 @@ impl Acknowledged {
 }
 
 impl DiskState {
-    /// What a server that had acknowledged all this does not have any more, in words.
+    /// What a server that had acknowledged all this now lacks, as a sentence.
     pub(crate) fn lacks(&self, held: Position, term: u64) -> Option<String> {
         if self.last < Some(held) {
             let end =

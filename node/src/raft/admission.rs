@@ -1,6 +1,6 @@
 //! Whether a request comes from the process that speaks for its server ([`Processes`] knows which that is).
 //!
-//! Where the log does not tell, the process that is known is asked whether it still runs.
+//! Where the log cannot tell, the known process is asked whether it still runs.
 //!
 //! [`Processes`]: super::processes::Processes
 
@@ -12,13 +12,12 @@ use super::context::Context;
 use super::processes::Claim;
 use super::protocol::{ProcessIdentity, Refusal, Request, Response};
 
-/// How long a process may take to say who it is before it counts as gone. Where nothing listens, the
-/// answer comes at once.
+/// How long a process may take to identify itself before it counts as gone. A closed port answers at once.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Context {
-    /// Whether a request is one of the process that speaks for its server; a newcomer becomes that if
-    /// the one before does not answer any more. `afresh`: the answer must be of this moment.
+    /// Whether a request comes from the process that speaks for its server. A newcomer becomes that process
+    /// if the previous one no longer answers. `afresh`: an answer from a moment ago does not count.
     pub(super) async fn admit_process(
         &self,
         from: NodeId,
@@ -40,14 +39,14 @@ impl Context {
         };
         let asking = processes.asking(from);
         let _one_at_a_time = asking.lock().await;
-        // Somebody else may have asked meanwhile.
+        // Another task may have asked meanwhile.
         if matches!(processes.claim(from, sender), Claim::Known) {
             return Ok(());
         }
         let is_there =
             (!afresh && processes.is_present(from, current.boot)) || self.answers(&current).await;
         if !is_there {
-            // First: from here on, the silence of the process before is no news.
+            // First: from here on, the silence of the previous process is not reported.
             processes.accept(from, sender);
             tracing::info!(
                 server = from,
@@ -76,12 +75,12 @@ impl Context {
         let is_copy = sender.store_id == own.store_id;
         Err(match (own.incarnation, sender.incarnation) {
             (Some(_), None) if is_copy => Refusal::InUse(own.rpc_addr),
-            // The log tells, or will.
+            // The log decides, now or later.
             (Some(_) | None, _) => Refusal::OtherBoot(own),
         })
     }
 
-    /// Whether this very process still answers at its address.
+    /// Whether this same process still answers at its address.
     pub(super) async fn answers(&self, process: &ProcessIdentity) -> bool {
         if process.boot == self.processes.own() {
             return true;
@@ -90,10 +89,10 @@ impl Context {
         matches!(answer, Ok(Response::Identity(there)) if there.boot == process.boot)
     }
 
-    /// Takes note of why a member did not look at a request.
+    /// Takes note of why a member refused a request.
     pub(super) async fn note_refusal(&self, member: NodeId, refusal: &Refusal) {
         if let Refusal::OtherBoot(sender) = refusal {
-            // If it may speak for the member, the next request is meant for it.
+            // If that process may speak for the member, the next request is addressed to it.
             if let Err(refusal) = self.admit_process(member, sender, false).await {
                 tracing::debug!(member, %refusal, "another process answers under a server's identity");
             }

@@ -1,12 +1,12 @@
 //! How a process becomes the one that speaks for its server.
 //!
-//! A process that has booted asks every server it knows of whether its identity is free, and only then
-//! votes and takes entries. As soon as there is a leader it asks that to enter its boot into the log.
-//! When this node has applied the entry, it has its incarnation, and the commands that were waiting go.
-//! A server whose boot is in the log skips all of this, so a change of leaders does not wait for it.
+//! A process that has booted first asks every server it knows whether its identity is free; only then does it
+//! vote and take entries. As soon as there is a leader, the process asks it to record the boot in the log.
+//! Once this node has applied that entry, it has its incarnation and sends the commands that were waiting. A
+//! server whose boot is in the log skips all of this, so a change of leaders does not wait for it.
 //!
-//! What the log says then is what the leader makes the membership say: a server that came from another
-//! address is a member at that address.
+//! The leader then brings the membership in line with the log: a server that came from another address
+//! becomes a member at that address.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,27 +24,27 @@ use super::protocol::{
 use super::surroundings::{Round, wrong_datacenter};
 use super::transport::Purpose;
 
-/// Pause between two attempts to be entered into the log.
+/// Pause between two attempts to have the boot recorded.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// The same after [`HURRIED_ROUNDS`].
 const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// Rounds with the short pause: five seconds, in which a cluster that starts elects a leader.
 const HURRIED_ROUNDS: u32 = 50;
-/// The first round of greetings holds up what a restarted server does for the others: whoever does not
-/// answer within this time is not waited for.
+/// Limit of the first round of greetings, which delays what a restarted server does for the others. The round
+/// does not wait longer for servers that do not answer.
 const FIRST_GREETING_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long the leader may take: it asks the process before, twice, and waits for the log.
+/// How long the leader may take: it asks the previous process twice, and waits for the log.
 const START_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long whoever listens at a new address may take to say who it is.
+/// How long the process at a new address may take to identify itself.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often a process that does not answer is asked again before another one ends it for good.
+/// How often a silent process is asked again before another one replaces it permanently.
 const PROBES: u32 = 2;
-/// What servers hold is entered into the log this often, while there is something new.
+/// How often the leader records in the log what servers hold, if that has changed.
 const LOG_ENDS_EVERY: Duration = Duration::from_secs(10);
 
 impl Membership {
-    /// Asks everybody whether this identity is free, then has this boot entered into the log. Returns
-    /// once it is.
+    /// Asks every server whether this identity is free, then has this boot recorded in the log. Returns once
+    /// it is.
     pub async fn announce(&self) {
         let processes = &self.context.processes;
         let mut leadership = self.leadership.clone();
@@ -62,7 +62,7 @@ impl Membership {
                 _ = begun.changed() => {}
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = self.context.clock.sleep(pause) => {
-                    // Somebody may have moved, or may have to tell this server something.
+                    // A server may have moved, or may have something to report to this one.
                     let round = self.greet_everybody().await;
                     self.refuse_other_datacenter(&round);
                 }
@@ -106,7 +106,7 @@ impl Membership {
         }
     }
 
-    /// Enters a server's boot into the log, as the leader. `level`: that of the rules that it knows.
+    /// Records a server's boot in the log, as the leader. `level`: that of the rules that the server knows.
     ///
     /// # Errors
     /// A [`ChangeRefusal`] where the server is to ask again, a [`Refusal`] where it must end.
@@ -132,7 +132,7 @@ impl Membership {
         if known.is_some_and(|known| known.boot == sender.boot) {
             return Ok(Ok(()));
         }
-        // A member need not have heard enough of the others to find out by itself.
+        // A member may not have heard from enough others to find out alone.
         let datacenter = &self.info.datacenter;
         if newcomer.datacenter != *datacenter {
             return Err(Refusal::Misconfigured(wrong_datacenter(&newcomer.datacenter, datacenter)));
@@ -147,7 +147,7 @@ impl Membership {
         {
             return Err(Refusal::InUse(known.rpc_addr.clone()));
         }
-        // At an address that is recorded it has been reached before: only a new one is checked.
+        // A recorded address has been reached before; only a new one is checked.
         if known.is_none_or(|known| known.rpc_addr != sender.rpc_addr)
             && let Some(why) = self.found_elsewhere(id, &sender.rpc_addr, PROBE_TIMEOUT).await
         {
@@ -160,8 +160,8 @@ impl Membership {
         Ok(if fate == Forwarded::Committed { Ok(()) } else { Err(ChangeRefusal::Interrupted) })
     }
 
-    /// Ends this server if another one answers at the address that this one was given. It would not hear of
-    /// it in another way: whatever it is sent goes to the other one.
+    /// Ends this server if another one answers at the address that this one was given. It would not notice
+    /// otherwise: all messages to that address reach the other server.
     async fn refuse_own_address(&self) {
         let (id, address) = (self.info.id, &self.info.peer.rpc_addr);
         if let Some(why) = self.found_elsewhere(id, address, FIRST_GREETING_TIMEOUT).await {
@@ -169,8 +169,8 @@ impl Membership {
         }
     }
 
-    /// Why a server cannot be found at the address that it was given, if another one answers there. An address
-    /// where nobody answers is no reason: this server may be cut off from it for a moment.
+    /// Why a server cannot be found at its given address, if another one answers there. An address where
+    /// nobody answers is no reason: this server may be cut off from it for a moment.
     async fn found_elsewhere(
         &self,
         id: NodeId,
@@ -209,7 +209,7 @@ impl Membership {
         false
     }
 
-    /// Lets the membership say, as the leader, what the log says of its servers' addresses.
+    /// Brings the addresses in the membership in line with the log, as the leader.
     pub async fn follow_addresses(&self) {
         let Ok(_one_at_a_time) = self.changing.try_lock() else { return };
         let Some(published) = self.context.processes.published() else { return };
@@ -235,7 +235,7 @@ impl Membership {
         for (id, peer) in &moved {
             tracing::info!(server = id, %peer, "a server has moved");
         }
-        // The voters stay the same, so this is no joint change. The ids keep their data directories: no
+        // The voters stay the same, so this is no joint change. The ids keep their data directories, so no
         // address can lead to a server that could vote a second time.
         let change = ChangeMembers::SetNodes(moved);
         if let Err(error) = self.raft.change_membership(change, true).await {
@@ -243,7 +243,7 @@ impl Membership {
         }
     }
 
-    /// Enters into the log what servers hold, as the leader.
+    /// Records in the log what servers hold, as the leader.
     pub async fn note_log_ends(&self, noted: &mut Noted) {
         let term = self.leadership.borrow().term;
         let Some(published) = self.context.processes.published() else { return };
@@ -262,13 +262,13 @@ impl Membership {
             let metrics = metrics.borrow_watched();
             metrics.replication.as_ref().and_then(|matched| *matched.get(&own.0)?)
         };
-        // Who has acknowledged something is known exactly: a server that has just started must not be
-        // held to what it acknowledged itself since.
+        // By boot, exactly: a server that has just started must not be held to what it acknowledged itself
+        // since.
         let acknowledged = self.context.processes.acknowledged.all(term).into_iter();
         let all = acknowledged.chain(own_log.map(|entry| (own.0, own.1, entry)));
         let news = all.filter_map(|(id, boot, entry)| {
             let upto = Position::from(entry).min(applied);
-            // What this very entry adds is no news, or a quiet cluster would write for ever.
+            // The end of this very entry is no news, or a quiet cluster would write forever.
             let is_news = upto.index > noted.upto && boots.get(&id) == Some(&boot);
             is_news.then_some(LogEnd { id, boot, upto, term })
         });
@@ -284,11 +284,11 @@ impl Membership {
     }
 }
 
-/// What a leader has entered into the log of what servers hold.
+/// What a leader has recorded in the log of what servers hold.
 #[derive(Debug, Default)]
 pub struct Noted {
     at: Option<crate::host::clock::Moment>,
-    /// Index of the entry that says so.
+    /// Index of the entry that records it.
     upto: u64,
     boots: BTreeMap<NodeId, BootId>,
 }

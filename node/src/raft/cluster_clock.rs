@@ -1,12 +1,12 @@
 //! Cluster time as the leader knows it.
 //!
-//! It starts from the applied time, advances by what really elapsed, but at most [`STEP_MAX`] between
-//! two ticks (and not at all across a gap of more than [`GAP_MAX`]), and only while it may (a quorum answers, no heartbeat has been waiting for long). So a
-//! leader that was paused, starved or cut off does not expire services whose heartbeats are still in
-//! its sockets.
+//! It starts from the applied time and advances by the time that really elapsed, but by at most [`STEP_MAX`]
+//! between two ticks, and not at all across a gap of more than [`GAP_MAX`]. It advances only while a quorum
+//! answers and no heartbeat has been waiting for long. So a leader that was paused, starved or cut off does
+//! not expire services whose heartbeats are still in its sockets.
 //!
-//! Between two ticks the time is read by adding what elapsed since: a heartbeat that arrives just before
-//! a tick must not count from the tick before, or its check would expire early.
+//! Between two ticks, the time since the last one is added. Otherwise a heartbeat that arrives just before a
+//! tick would count from the tick before, and its check would expire early.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,17 +15,17 @@ use quorate_storage::ClusterTime;
 
 use crate::host::clock::{Clock, Moment};
 
-/// Cluster time advances by at most this much at a time: what exceeds it was a pause.
+/// Cluster time advances by at most this much at a time; anything beyond was a pause.
 const STEP_MAX: Duration = Duration::from_millis(250);
-/// Of a gap longer than this nothing counts: the process stood still for a while, or its clock jumped, and
-/// how much time really passed nobody knows. Late is allowed, early is not.
+/// A longer gap does not count at all: the process stood still or its clock jumped, and nobody knows how much
+/// time really passed. Late is allowed, early is not.
 const GAP_MAX: Duration = Duration::from_secs(1);
 /// A gap between two ticks of more than this was a pause.
 const PAUSE: Duration = Duration::from_millis(100);
-/// After a pause nothing expires for so long: heartbeats that waited in sockets come first.
+/// After a pause nothing expires for this long: heartbeats that waited in sockets come first.
 const QUIET_AFTER_PAUSE: Duration = Duration::from_millis(100);
-/// Short pauses in a row prolong the quiet up to so much. On a machine so busy that every tick is a
-/// little late, things must expire too; heartbeats got through between those ticks.
+/// Short pauses in a row prolong the quiet time up to this. Things must expire even on a machine so busy that
+/// every tick is a little late; heartbeats got through between those ticks.
 const QUIET_IN_A_ROW_MAX: Duration = Duration::from_millis(500);
 
 /// The leader's clock: stamped on every entry.
@@ -41,15 +41,15 @@ pub struct ClusterClock {
 struct Reading {
     /// The leadership in which it holds.
     term: u64,
-    /// Cluster time, finer than milliseconds: what is cut off would add up to a slow clock.
+    /// Cluster time, finer than milliseconds: rounding at each tick would slow the clock.
     time: Duration,
-    /// When that was.
+    /// When that tick was.
     at: Moment,
-    /// Whether it goes on from there.
+    /// Whether the clock runs.
     running: bool,
     /// Nothing expires before this moment.
     quiet_until: Moment,
-    /// When the present quiet began, prolonged as it may have been.
+    /// When the present quiet time began, however often it was prolonged.
     quiet_since: Moment,
 }
 
@@ -68,9 +68,9 @@ impl ClusterClock {
         Self { clock, reading: Mutex::default() }
     }
 
-    /// The time for an entry of this term. Zero before the clock was set in it, which changes nothing:
-    /// apply takes the later of its own and the stamp. What the clock showed in an earlier term may be
-    /// later than anything that was applied, and would cut the grace short.
+    /// The time for an entry of this term. Zero before the clock was set in this term, which changes nothing,
+    /// because apply takes the later of its own time and the stamp. The clock of an earlier term may be ahead
+    /// of everything that was applied, and would cut the grace short.
     #[must_use]
     pub fn stamp(&self, term: u64) -> ClusterTime {
         let reading = self.reading();
@@ -81,12 +81,12 @@ impl ClusterClock {
         cluster_time(reading.time + since)
     }
 
-    /// Sets the clock to the applied time, without letting it go on: a leadership begins.
+    /// Stops the clock at the applied time: a leadership begins.
     pub fn stand(&self, term: u64, applied: ClusterTime) {
         self.set(term, applied, false);
     }
 
-    /// Lets the clock go on from the applied time.
+    /// Starts the clock from the applied time.
     pub fn start(&self, term: u64, applied: ClusterTime) {
         self.set(term, applied, true);
     }
@@ -103,7 +103,7 @@ impl ClusterClock {
         let mut reading = self.reading();
         let pause = now.since(reading.at);
         if pause > PAUSE {
-            // A pause that does not count in full begins a quiet of its own.
+            // A pause that does not count in full begins a new quiet time.
             if pause > STEP_MAX || now.since(reading.quiet_until) > PAUSE {
                 reading.quiet_since = now;
             }
@@ -118,9 +118,9 @@ impl ClusterClock {
         cluster_time(reading.time)
     }
 
-    /// The time up to which things may expire: that of the last tick. `None` while time stands still,
-    /// and while heartbeats that waited out a pause come first. (A tick that is overdue may be such a
-    /// pause, which the tick will find out.)
+    /// The time up to which things may expire: that of the last tick. `None` while time stands still, and
+    /// while heartbeats that waited out a pause come first. (An overdue tick may mean such a pause; the tick
+    /// itself will tell.)
     #[must_use]
     pub fn expirable(&self) -> Option<ClusterTime> {
         let now = self.clock.now();

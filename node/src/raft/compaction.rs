@@ -1,8 +1,8 @@
 //! Keeps the log small in bytes, and its high-water mark near its end.
 //!
-//! openraft counts entries, not bytes, and one entry can hold half a megabyte. This task looks at the
-//! log's size, asks for a snapshot when much has gathered since the last one, and for a purge when what
-//! is kept behind a snapshot is more than a laggard is worth.
+//! openraft counts entries, not bytes, and one entry can hold half a megabyte. This task checks the log's
+//! size. It asks for a snapshot when much has gathered since the last one, and for a purge when more is kept
+//! behind a snapshot than a lagging server is worth.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::raft::Raft;
 const SNAPSHOT_AFTER_BYTES: u64 = 64 << 20;
 /// At most this much of the log is kept behind a snapshot.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
-/// Time between two looks.
+/// Time between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Watches the log's size; ends when consensus does.

@@ -1,21 +1,21 @@
-//! Compares the states of the servers, as they are after one entry of the log.
+//! Compares the servers' states after one entry of the log.
 //!
-//! Raft makes the logs equal, and equal logs make equal states. But nothing in Raft notices when they do not:
-//! an entry that was damaged or forged on one server's disk, a bit that flipped in memory, two directories
-//! that were set back to different copies. Such a server would go on and give wrong answers.
+//! Raft makes the logs equal, and equal logs make equal states. But nothing in Raft notices when states
+//! differ: because an entry was damaged or forged on one server's disk, a bit flipped in memory, or two
+//! directories were set back to different copies. Such a server would continue and give wrong answers.
 //!
-//! So the leader asks all servers for the hash of their state after the same entry, and where the hashes
-//! differ it tells all of them to everybody. Each server judges for itself ([`judge`]): one whose state is not
-//! that of a majority of the voters ends, the leader as well. Where no hash has a majority, nobody can tell
-//! who is right: the servers say so in their logs, and go on.
+//! So the leader asks all servers for the hash of their state after the same entry. If the hashes differ, it
+//! sends all of them to every server. Each server decides for itself ([`judge`]): a server, the leader
+//! included, ends if its state is not that of a majority of the voters. If no hash has a majority, nobody can
+//! tell which is right; the servers log that and continue.
 //!
-//! * **Which entry.** On a quiet cluster the last one that the leader has applied. On a busy one that has been
-//!   passed before the others hear of it, so the leader names one that lies ahead, and each server keeps the
-//!   version that it has after that entry ([`Capture`]), which costs next to nothing.
-//! * **What it costs.** A hash reads the whole state, on a thread of its own. The pause between two comparisons
+//! * **Which entry.** On a quiet cluster, the last one that the leader has applied. On a busy one the others
+//!   have passed that entry before they are asked, so the leader names one that lies ahead. Each server keeps
+//!   its version of the state after that entry ([`Capture`]), which costs next to nothing.
+//! * **What it costs.** A hash reads the whole state, on a separate thread. The pause between two comparisons
 //!   is at least [`COST_PAUSES`] times as long as the hash took.
-//! * **Versions.** Another version of this program may write the rows in another way, hence have another hash of
-//!   the same state. Servers compare only within one version.
+//! * **Versions.** Another version of this program may write the rows differently and get another hash of the
+//!   same state. Servers compare only within one version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,23 +35,23 @@ use super::transport::Purpose;
 use crate::host::hexadecimal::hexadecimal;
 use crate::host::supervise::blocking;
 
-/// Servers of one version compare their states.
+/// Only servers of the same version compare their states.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Pause between two comparisons.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The pause is at least this many times as long as a hash took: hashing takes at most 1 % of one core.
 const COST_PAUSES: u32 = 100;
-/// Pause after a try in which some server had passed the entry, or did not reach it.
+/// Pause after an attempt in which a server had passed the entry, or did not reach it.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long a server waits until it has applied the entry.
+/// How long a server waits for the entry to be applied.
 const REACH_MAX: Duration = Duration::from_secs(5);
-/// Time between two looks whether it has.
+/// Time between two checks whether it is.
 const REACH_PAUSE: Duration = Duration::from_millis(10);
 /// How long a server may take to answer with its hash: a large state on a slow machine takes seconds.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
-/// How long the hashes may take to arrive at another server.
+/// How long another server may take to receive the hashes.
 const NOTICE_MAX: Duration = Duration::from_secs(1);
-/// How many entries ahead the leader looks, once the next one turned out to be too near.
+/// How many entries ahead the named entry lies, after the next one turned out to be too near.
 const AHEAD_MIN: u64 = 8;
 /// How many at most: a busy cluster applies as many in about a second.
 const AHEAD_MAX: u64 = 4_096;
@@ -66,7 +66,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Asks for the version after this entry, in the place of what was asked for before.
+    /// Asks for the version after this entry; replaces an earlier request.
     fn want(&self, index: u64) -> oneshot::Receiver<Published> {
         let (taker, captured) = oneshot::channel();
         *self.taker() = Some(taker);
@@ -80,11 +80,11 @@ impl Capture {
         index != 0 && self.wanted.load(Ordering::SeqCst) == index
     }
 
-    /// Hands over the version that is wanted.
+    /// Hands over the requested version.
     pub fn reached(&self, version: Published) {
         self.wanted.store(0, Ordering::SeqCst);
         if let Some(taker) = self.taker().take() {
-            // Whoever asked may have given up.
+            // The receiver may be gone; ignore the error.
             drop(taker.send(version));
         }
     }
@@ -94,23 +94,23 @@ impl Capture {
     }
 }
 
-/// Hashes this server's state for comparisons; as the leader, makes them.
+/// Hashes this server's state for comparisons, and makes them as the leader.
 #[derive(Debug)]
 pub struct Comparison {
     context: Context,
     raft: Raft,
     state: StateReader,
     capture: Arc<Capture>,
-    /// Held while a hash is made: whoever asks meanwhile gets none.
+    /// Held while a hash is made; other requests get none meanwhile.
     hashing: tokio::sync::Mutex<()>,
-    /// The last hash, of the state after which entry, and how long it took. A std lock: held to copy it.
+    /// The last hash: after which entry, and how long it took. A std lock: held to copy it.
     last: Mutex<Option<(u64, StateHash, Duration)>>,
     compared: AtomicU64,
     divergences: AtomicU64,
 }
 
 impl Comparison {
-    /// For this node; nothing was compared yet.
+    /// A comparison for this node; nothing was compared yet.
     #[must_use]
     pub fn new(context: Context, raft: Raft, state: StateReader, capture: Arc<Capture>) -> Self {
         Self {
@@ -125,13 +125,13 @@ impl Comparison {
         }
     }
 
-    /// How often this node, as the leader, compared its state with that of others.
+    /// How often this node compared its state with that of others as the leader.
     #[must_use]
     pub fn compared(&self) -> u64 {
         self.compared.load(Ordering::Relaxed)
     }
 
-    /// How often servers were found to differ, as this node was told.
+    /// How often this node heard that servers' states differ.
     #[must_use]
     pub fn divergences(&self) -> u64 {
         self.divergences.load(Ordering::Relaxed)
@@ -149,7 +149,7 @@ impl Comparison {
             if is_complete {
                 pause = self.pause();
             } else {
-                // Those who are away do not answer, and are not waited for.
+                // Servers that are away do not answer; the comparison does not wait for them.
                 pause = if ahead == AHEAD_MAX { self.pause() } else { RETRY_PAUSE };
                 let is_reached = self.applied() >= index;
                 ahead = if is_reached { (ahead * 4).clamp(AHEAD_MIN, AHEAD_MAX) } else { 0 };
@@ -187,7 +187,7 @@ impl Comparison {
         if hashes.values().collect::<BTreeSet<_>>().len() < 2 {
             return;
         }
-        // Everybody is told before this server ends, should it be the one that is wrong.
+        // Every server is notified first, because this server may be the one that is wrong and ends.
         let others = self.others().into_iter().map(|(id, peer)| {
             let request = Request::StateHashes { index, hashes: hashes.clone() };
             async move { self.context.call(id, &peer, Purpose::Control, request, NOTICE_MAX).await }
@@ -197,7 +197,7 @@ impl Comparison {
     }
 
     /// The hash of this server's state after this entry. `None` if it has passed the entry, does not reach it
-    /// in time, makes another hash, or is of another version.
+    /// in time, is making another hash, or is of another version.
     pub async fn hash_at(&self, index: u64, version: &str) -> Option<StateHash> {
         if version != VERSION {
             return None;
@@ -212,7 +212,7 @@ impl Comparison {
     }
 
     async fn version_at(&self, index: u64) -> Option<Published> {
-        // Before the look at what is applied, or the entry could pass in between.
+        // Before the check of what is applied, or the entry could pass in between.
         let mut captured = self.capture.want(index);
         let reached = async {
             loop {
@@ -228,8 +228,8 @@ impl Comparison {
         captured.try_recv().ok().or_else(|| is_last.then(|| Published::clone(&published)))
     }
 
-    /// Judges the hashes of several servers, this one's among them. They may come from anybody: what is not
-    /// about this server's last hash is ignored.
+    /// Judges the hashes of several servers, including this one. They may come from anybody, so hashes that
+    /// do not contain this server's last one are ignored.
     pub fn told(&self, index: u64, hashes: &BTreeMap<NodeId, StateHash>) {
         let id = self.context.id;
         let own = self.last().filter(|(last, _, _)| *last == index).map(|(_, hash, _)| hash);
@@ -276,18 +276,18 @@ fn applied(published: &Published) -> u64 {
     published.last_applied.map_or(0, |applied| applied.index)
 }
 
-/// Who is right where states differ.
+/// Which states are right where they differ.
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {
     /// All are equal.
     Equal,
-    /// They differ, and no state is that of a majority of the voters.
+    /// They differ, and none is that of a majority of the voters.
     Undecided,
-    /// A majority of the voters has this one, and those servers have another.
+    /// The state of a majority of the voters, and the servers that have another.
     Right { right: StateHash, wrong: BTreeSet<NodeId> },
 }
 
-/// Voters that did not answer count against every hash: without them nobody knows what a majority has.
+/// Voters that did not answer count against every hash: nobody knows which state they have.
 fn judge(voters: &BTreeSet<NodeId>, hashes: &BTreeMap<NodeId, StateHash>) -> Judgement {
     let mut votes = BTreeMap::<StateHash, usize>::new();
     for (id, hash) in hashes {

@@ -29,7 +29,7 @@ pub struct Context {
     pub hold_timeout: Duration,
     /// Which processes speak for which servers, and where they are.
     pub processes: Arc<Processes>,
-    /// What the operator has to mend.
+    /// What the operator has to fix.
     pub warnings: Arc<Warnings>,
 }
 
@@ -58,7 +58,7 @@ impl Context {
         self.call_process(member, peer, current.as_ref(), purpose, request, timeout).await
     }
 
-    /// The same of one process: an answer is certainly that process's.
+    /// The same for one process: no other process can answer.
     pub(super) async fn call_process(
         &self,
         member: NodeId,
@@ -87,7 +87,7 @@ impl Context {
         answer
     }
 
-    /// Asks whoever listens at an address, which is all that is known before there is a cluster.
+    /// Asks the process at an address; before there is a cluster, nothing else is known about it.
     ///
     /// # Errors
     /// See [`TransportError`].
@@ -115,7 +115,7 @@ impl Context {
         answer
     }
 
-    /// Tells the operator of a refusal that will not pass by itself.
+    /// Warns the operator of a refusal that will not pass without action.
     fn explain_refusal(
         &self,
         answer: &Result<Response, TransportError>,

@@ -20,7 +20,7 @@ pub enum ProposeError {
     /// The node is being stopped.
     #[error("this server is stopping")]
     Stopping,
-    /// It is larger than anything may be that is replicated.
+    /// It exceeds the limits of what is replicated.
     #[error(transparent)]
     TooLarge(#[from] Excess),
 }

@@ -1,18 +1,19 @@
 //! Notices that the leader's process has ended, and has a follower stand for election at once.
 //!
-//! A follower that merely hears nothing has to wait for the election timeout, because silence may be a
-//! slow network, a pause or a slow disk. The end of a process is more than silence: the kernel of its
-//! host closes its connections and refuses new ones. Whoever sees both knows that this process will not
-//! send another heartbeat, and need not wait.
+//! A follower that merely hears nothing has to wait for the election timeout, because silence may be a slow
+//! network, a pause or a slow disk. The end of a process is more than silence: the kernel of its host closes
+//! its connections and refuses new ones. A follower that sees both knows that this process will send no more
+//! heartbeats, and need not wait.
 //!
-//! Elections are always safe in Raft; this only decides when one begins. It must therefore be *useful*:
+//! Elections are always safe in Raft; this only decides when one begins. To be *useful*, it follows these
+//! rules:
 //!
 //! * Never on a timeout. A cut cable, lost power, a paused or starved leader end no connection, so they
 //!   still take the election timeout ([`Transport::process_ended`] has the exact rule).
-//! * Never because of one's own network: a follower that is cut off is not *refused* a connection.
-//! * One candidate at a time, or they would split the votes. The voters that remain ask each other for the last
-//!   entry of their logs, and take turns: the longest log first (it alone is sure to be granted the
-//!   votes), then the lowest id, a [`TURN`] apart.
+//! * Never because of this node's network: a follower that is cut off is not *refused* a connection.
+//! * One candidate at a time, or they would split the votes. The remaining voters ask each other for the last
+//!   entry of their logs and take turns: the longest log first (only that one is sure to get the votes), then
+//!   the lowest id, a [`TURN`] apart.
 //!
 //! The vote request says that it is part of a handover of leadership (Ongaro's dissertation, section
 //! 4.2.3), so that voters grant it although the old leader's lease has not expired. It is not subject to
@@ -39,10 +40,10 @@ use super::transport::Purpose;
 /// Time between two candidates: long enough for a vote and two fsyncs of a healthy disk, short against the
 /// election timeout. The first candidate does not wait.
 const TURN: Duration = Duration::from_millis(100);
-/// How often a voter stands in one leadership. After that, the election timeout decides.
+/// How often a voter stands in one leadership. After that, only the election timeout starts elections.
 const ATTEMPTS_MAX: u32 = 3;
-/// How long the other voters may take to say how long their logs are. Who does not answer in time would
-/// hardly vote in time either.
+/// How long the other voters may take to report the ends of their logs. A voter that does not answer in time
+/// would hardly vote in time either.
 const QUESTION_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Watches the leader's process, and stands for election when it ends.
@@ -54,7 +55,7 @@ pub struct FailureDetector {
 }
 
 impl FailureDetector {
-    /// A detector that has not seen anything yet.
+    /// A detector without any elections so far.
     #[must_use]
     pub fn new(context: Context, raft: Raft) -> Self {
         Self { context, raft, elections: AtomicU64::new(0) }
@@ -78,7 +79,7 @@ impl FailureDetector {
                 }
                 () = self.leader_ended(&current) => {
                     self.succeed(&current, &mut leadership).await;
-                    // One end of a leader, one reaction: the next needs another leadership.
+                    // A leader's end causes one reaction: the next needs another leadership.
                     if leadership.wait_for(|now| *now != current).await.is_err() {
                         return;
                     }
@@ -103,7 +104,7 @@ impl FailureDetector {
     async fn succeed(&self, ended: &Leadership, leadership: &mut watch::Receiver<Leadership>) {
         for attempt in 0..ATTEMPTS_MAX {
             let Some(turn) = self.turn_after(ended).await else { return };
-            // After the first attempt, an election that is under way gets the time to end.
+            // After the first attempt, an election that has begun gets the time to end.
             let turns = turn + attempt.min(1);
             let pause = self.context.clock.sleep(TURN * turns);
             tokio::select! {
@@ -167,22 +168,22 @@ impl FailureDetector {
         if vote.leader_id.term > ended.term && vote.leader_id.voted_for != self.context.id {
             return;
         }
-        // Whether the log suffices is for the voters to say.
+        // The voters decide whether the log suffices.
         let request = TransferLeaderRequest::new(vote, self.context.id, None);
         match self.raft.handle_transfer_leader(request).await {
             Ok(Ok(())) => {
                 self.elections.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(term = ended.term, "standing for election");
             }
-            // Another candidate was faster: its vote is the present one.
+            // Another candidate was faster; its vote is the current one.
             Ok(Err(error)) => tracing::debug!(%error, "not standing for election"),
             Err(error) => tracing::debug!(%error, "consensus has ended"),
         }
     }
 }
 
-/// How many of `others` are to stand before this node: those with more of the log, which would refuse
-/// it their votes; and among equals those with a lower id.
+/// How many of `others` should stand before this node: those with more of the log, which would not vote for
+/// it, and among equals those with a lower id.
 fn turn_of(
     (own, last): (NodeId, Option<LogId>),
     others: impl Iterator<Item = (NodeId, Option<LogId>)>,

@@ -1,4 +1,4 @@
-//! What only the leader can do or tell: hand leadership over, and say how far its followers are.
+//! What only the leader can do: hand leadership over, and report how far its followers are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Membership {
         done.map_err(|_| ChangeRefusal::Interrupted)
     }
 
-    /// Hands leadership over, whoever has it.
+    /// Hands leadership over, through the current leader.
     ///
     /// # Errors
     /// See [`MembershipError`].
@@ -112,7 +112,7 @@ impl Membership {
         Some(progress)
     }
 
-    /// The same, asked of whoever leads.
+    /// The same, asked of the current leader.
     pub async fn progress(&self) -> Option<BTreeMap<NodeId, Progress>> {
         let (id, peer) = self.leadership.borrow().leader.clone()?;
         if id == self.info.id {

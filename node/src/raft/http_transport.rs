@@ -22,12 +22,12 @@ use super::transport::{Purpose, Transport, TransportError};
 
 /// Time to connect: a peer on the same network answers in milliseconds or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Pause before a connection that shows whether a process lives is tried again.
+/// Pause before the connection that shows whether a process runs is opened again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// Idle connections kept for each peer and purpose.
 const IDLE_CONNECTIONS_MAX: usize = 8;
 
-/// Said of an address where something listens that is no RPC port: the HTTP port, most often.
+/// The error for an address where something other than an RPC port listens, most often the HTTP port.
 const NO_RPC_PORT: &str = "something answers there, but it is not an RPC port of Quorate";
 
 /// Reaches peers over HTTP, from the IP address of this node's own RPC listener.
@@ -103,8 +103,8 @@ impl Transport for HttpTransport {
     }
 }
 
-/// See [`Transport::process_ended`]. Keeps one idle connection; its end alone proves nothing (the other
-/// side may shed idle connections), so a new one is tried at once.
+/// See [`Transport::process_ended`]. Keeps one idle connection. Its end alone proves nothing, because the
+/// other side may close idle connections, so a new one is tried at once.
 async fn process_ended(local: IpAddr, address: String) {
     let mut was_closed = false;
     loop {
@@ -112,14 +112,14 @@ async fn process_ended(local: IpAddr, address: String) {
             Ok(stream) => {
                 let opened = tokio::time::Instant::now();
                 was_closed = closed_by_peer(stream).await;
-                // One that sheds every connection at once is not connected to in a tight loop.
+                // Without a pause, a peer that closes every connection would be dialled in a tight loop.
                 if !was_closed || opened.elapsed() < RECONNECT_PAUSE {
                     tokio::time::sleep(RECONNECT_PAUSE).await;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && was_closed => return,
             Err(error) => {
-                // Reset between the kernel's handshake and our own look at it.
+                // Reset between the kernel's handshake and our own check of the connection.
                 was_closed = error.kind() == io::ErrorKind::ConnectionReset;
                 tokio::time::sleep(RECONNECT_PAUSE).await;
             }
@@ -184,7 +184,7 @@ async fn post(request: reqwest::RequestBuilder) -> Result<Response, TransportErr
         .map_err(|error| TransportError::NoAnswer(format!("{NO_RPC_PORT}: {error}")))
 }
 
-/// Why a request failed, in the operator's words: the library's own sentence says only that it did.
+/// Why a request failed, in the operator's terms; the library's text says only that it did.
 fn cause_of(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "timed out".to_owned();

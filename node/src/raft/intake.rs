@@ -1,10 +1,10 @@
-//! The leader's end of a write: whatever commands wait become one log entry.
+//! The leader's side of a write: all waiting commands become one log entry.
 //!
-//! While one entry is on its way to the disks, commands gather for the next (group commit): under
-//! load, entries grow instead of queueing. Nothing lingers; a lone command goes at once.
+//! While one entry is being written, commands gather for the next (group commit). Under load, entries grow
+//! instead of queueing. A single command is proposed at once.
 //!
-//! Heartbeats have a queue and entries of their own. Before an expiry is proposed, the heartbeats that
-//! have arrived are: none is overtaken by the expiry of what it speaks for.
+//! Heartbeats have their own queue and entries. Before an expiry is proposed, all heartbeats that have
+//! arrived are proposed, so that no heartbeat is overtaken by the expiry of its check.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -31,19 +31,19 @@ use crate::raft::cluster_clock::ClusterClock;
 pub const ENTRY_COMMANDS_MAX: usize = 1_024;
 /// Bytes of commands in one entry; a larger single command goes alone.
 pub const ENTRY_BYTES_MAX: usize = 512 << 10;
-/// Bytes of one part: a batch, or one command of the largest size alone, with what numbers and lengths
-/// add. The origin keeps to it; an older one may not, and an entry that followers do not take from the
-/// leader would end all writes.
+/// Bytes of one part: a batch, or one command of the largest size, plus what numbers and lengths add. Origins
+/// keep to this limit, but earlier versions may not, and an entry that followers refuse would block all
+/// writes.
 pub const PART_BYTES_MAX: usize = ENTRY_BYTES_MAX + COMMAND_BYTES_MAX;
 /// Entries of one lane proposed and not yet applied. Two, so that one is written while the other is
 /// replicated.
 const ENTRIES_IN_FLIGHT: usize = 2;
-/// How far the numbers of a server's commands may be ahead of those that were applied. It numbers what it
-/// sends, and has few open at a time ([`Lane::unanswered_max`]), but those it gives up while nothing is
-/// committed count as well: this is weeks of that.
+/// How far the numbers of a server's commands may be ahead of those that were applied. Few are open at a time
+/// ([`Lane::unanswered_max`]), but those that a server gives up while nothing is committed count as well.
+/// This is enough for weeks without a commit.
 pub const NUMBERS_AHEAD_MAX: u64 = 1 << 32;
-/// Parts of one lane that may wait for the leader to propose them; beyond that, their origins are told to
-/// try again. Origins limit themselves long before.
+/// Parts of one lane that may wait for the leader to propose them. Beyond that, their origins are told to try
+/// again; they limit themselves long before.
 const WAITING_PARTS_MAX: usize = 4_096;
 
 /// openraft's handle to one leadership of this node.
@@ -65,8 +65,8 @@ struct Queue {
     waiting: Mutex<VecDeque<Waiting>>,
     arrived: Notify,
     in_flight: Arc<Semaphore>,
-    /// Held from the taking of parts until openraft has them, so that what was taken before something
-    /// else is proposed before it.
+    /// Held from taking parts until openraft has them, so that parts are proposed in the order in which they
+    /// were taken.
     proposing: tokio::sync::Mutex<()>,
 }
 
@@ -101,12 +101,12 @@ impl Intake {
             waiting.push_back(Waiting { part, bytes, since: self.clock.now(), reply });
         }
         queue.arrived.notify_one();
-        // The sender is dropped when the node ends, or by a panic in the entry's task: in either case
-        // nobody knows the outcome.
+        // The sender is dropped when the node ends or the entry's task panics; nobody knows the outcome
+        // then.
         answer.await.unwrap_or(Forwarded::Unknown)
     }
 
-    /// Proposes something of the leader's own accord, an expiry or a tick, in its own term only.
+    /// Proposes a duty of the leader (an expiry, or only its stamp), in this term only.
     pub async fn submit_duty(
         &self,
         term: u64,
@@ -124,7 +124,7 @@ impl Intake {
         }
     }
 
-    /// Proposes something of the leader's own accord, in whatever term it leads.
+    /// Proposes a duty of the leader in its current term, whichever that is.
     pub async fn submit_at_once(&self, duty: Duty) -> Forwarded {
         match self.raft.as_leader() {
             Ok(leader) => {
@@ -136,10 +136,10 @@ impl Intake {
         }
     }
 
-    /// Proposes the heartbeats that have arrived, whatever else is on its way: the log shall have them
-    /// before the expiry that is proposed next.
+    /// Proposes the heartbeats that have arrived, so that the log has them before the expiry that is proposed
+    /// next.
     async fn propose_waiting_heartbeats(&self) {
-        // Not those that arrive meanwhile, or this might never end.
+        // Only those that wait now: with those that arrive meanwhile, this might never end.
         let mut left = self.lanes[Lane::Heartbeats].waiting().len();
         loop {
             let taken = self.propose_next(Lane::Heartbeats, None).await;
@@ -167,7 +167,8 @@ impl Intake {
         loop {
             queue.arrived.notified().await;
             loop {
-                // First the permit, then the commands: what arrives meanwhile joins this entry.
+                // The permit first, then the commands: what arrives while this waits for the permit joins
+                // the entry.
                 let permit = Arc::clone(&queue.in_flight).acquire_owned().await;
                 let Ok(permit) = permit else { return };
                 if self.propose_next(lane, Some(permit)).await == 0 {
@@ -177,8 +178,8 @@ impl Intake {
         }
     }
 
-    /// Makes an entry of what waits in a lane; returns how many parts it took. The permit is free again
-    /// when the entry is applied.
+    /// Makes an entry of what waits in a lane; returns how many parts it took. The permit is free again when
+    /// the entry is applied.
     async fn propose_next(&self, lane: Lane, permit: Option<OwnedSemaphorePermit>) -> usize {
         let queue = &self.lanes[lane];
         let proposing = queue.proposing.lock().await;
@@ -205,15 +206,15 @@ impl Intake {
             };
             drop(permit);
             for reply in replies {
-                // An origin that has gone asks the next leader.
+                // The origin may be gone; it asks the next leader.
                 let _ = reply.send(fate);
             }
         }));
         taken
     }
 
-    /// Hands one entry to openraft, bound to this leadership. What it gives is resolved when the entry
-    /// is applied, or known not to be.
+    /// Hands one entry to openraft, bound to this leadership. The future that it returns resolves when the
+    /// entry is applied, or is known not to be.
     async fn propose(
         &self,
         leader: &Leadership,

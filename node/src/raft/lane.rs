@@ -1,19 +1,19 @@
 //! Heartbeats and writes go separate ways, from the request to the log.
 //!
-//! A heartbeat is small and something waits to be declared dead without it; a write may be large, and a
-//! client may stream them as fast as the disks allow. So each has queues, batches and limits of its own
-//! at its origin ([`super::propose`]) and at the leader ([`super::intake`]), and a heartbeat waits for
-//! no more large values than the few that are already in the log.
+//! A heartbeat is small, and something is declared dead without it. A write may be large, and clients may
+//! stream writes as fast as the disks allow. So each has its own queues, batches and limits at its origin
+//! ([`super::propose`]) and at the leader ([`super::intake`]), and a heartbeat waits only for the few large
+//! values that are already in the log.
 //!
-//! Lanes may overtake each other. Nothing depends on their order: a client that wants one request
-//! carried out before another waits for its answer, numbers are given when commands are sent, and the
-//! record of an origin remembers single numbers, in any order, above the lowest open one.
+//! Lanes may overtake each other. Nothing depends on their order: a client that wants one request carried out
+//! before another waits for its answer; numbers are given when commands are sent; and the record of an origin
+//! remembers single numbers above the lowest open one, in any order.
 
 use std::ops::{Index, IndexMut};
 
 use quorate_storage::command::{Command, Part};
 
-/// Which way a command goes.
+/// The way that a command takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// Heartbeats, renewals and results of checks.
@@ -32,7 +32,7 @@ impl Lane {
         if command.is_heartbeat() { Self::Heartbeats } else { Self::Writes }
     }
 
-    /// The lane of a batch: with a single write in it, it is the writes'.
+    /// The lane of a batch: that of writes if it contains any.
     #[must_use]
     pub fn of_part(part: &Part) -> Self {
         let is_light = |command: &Command| {
@@ -45,8 +45,8 @@ impl Lane {
         }
     }
 
-    /// Commands of one node that may be unanswered in this lane; beyond that requests get 503. Together
-    /// they bound what an origin record remembers.
+    /// Unanswered commands of one node in this lane; requests beyond that get 503. Both lanes together limit
+    /// what an origin record remembers.
     #[must_use]
     pub const fn unanswered_max(self) -> usize {
         match self {
@@ -54,8 +54,8 @@ impl Lane {
         }
     }
 
-    /// Bytes of commands of one node that may be unanswered in this lane. (A heartbeat's output is cut
-    /// to some kilobytes.)
+    /// Bytes of unanswered commands of one node in this lane. (A heartbeat's output is cut to some
+    /// kilobytes.)
     #[must_use]
     pub const fn unanswered_bytes_max(self) -> usize {
         match self {

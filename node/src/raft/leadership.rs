@@ -1,7 +1,7 @@
 //! Who leads, as one value that everything in a node watches.
 //!
-//! openraft's metrics change many times a second; this task reduces them to what matters, so that a
-//! waiting command wakes up when there is a leader to hand it to, and not otherwise.
+//! openraft's metrics change many times a second. This task reduces them to what matters, so that a waiting
+//! command wakes up only when there is a leader to send it to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use super::{ELECTION_MS_MAX, Raft};
 use crate::host::clock::{Clock, Moment};
 
-/// A leader counts as known for so long after it was last heard: two election timeouts.
+/// A leader counts as known for this long after it was last heard: two election timeouts.
 pub(crate) const LEADER_HEARD_WITHIN: Duration = Duration::from_millis(2 * ELECTION_MS_MAX);
 
-/// One leadership. A leader that is elected again has another term, hence is another leadership.
+/// One leadership. A leader that is elected again has another term, so that is another leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// The term.
@@ -43,7 +43,7 @@ pub struct LeaderContact {
 }
 
 impl LeaderContact {
-    /// Never heard so far.
+    /// A contact with no leader so far.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock, heard: AtomicU64::new(0) }

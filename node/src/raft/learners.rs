@@ -1,12 +1,12 @@
-//! Servers that join and do not vote yet: when they may, and when they are forgotten.
+//! Servers that join and do not vote yet: when they may vote, and when they are forgotten.
 //!
-//! A voter counts for the quorum whether it lives or not. A container that crashes a few seconds after each
-//! start, with a new id each time, would leave one dead voter after another until no majority answers. So a
-//! learner votes only after it has answered for [`STEADY_FOR`] without a break, and only if the voters are fit for
-//! one more ([`super::majority`]).
+//! A voter counts for the quorum whether it runs or not. A container that crashes a few seconds after each
+//! start, each time with a new id, would leave one dead voter after another until no majority answers. So a
+//! learner votes only after it has answered for [`STEADY_FOR`] without a break, and only if the cluster can
+//! take one more voter ([`super::majority`]).
 //!
 //! A learner that has been silent for [`FORGOTTEN_AFTER`] is removed, and there are never more than
-//! [`LEARNERS_MAX`] of them, so that a crash loop does not make the membership grow without end.
+//! [`LEARNERS_MAX`] of them, so that a crash loop does not let the membership grow without limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,15 +22,16 @@ use crate::host::clock::Moment;
 /// come up and fail. (Consul waits for `ServerStabilizationTime`, 10 s unless it is set; that setting is
 /// recorded here and has no effect.)
 pub const STEADY_FOR: Duration = Duration::from_secs(5);
-/// A silence that is a break. Heartbeats are answered many times within it.
+/// A silence of this length is a break. Many heartbeats are answered within it.
 const BREAK: Duration = Duration::from_secs(1);
-/// A learner that is silent for this long is not waited for: its server asks again when it is there.
+/// The leader stops waiting for a learner that is silent for this long. Its server asks again when it is
+/// back.
 const NOT_WAITED_FOR: Duration = Duration::from_secs(5);
 /// How often the leader looks at a learner that it waits for.
 const LEARNER_PAUSE: Duration = Duration::from_millis(20);
 /// A learner that has been silent for this long is removed.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// How many servers may be learners at one time. Others are told to come again.
+/// How many servers may be learners at one time. Others are told to try again.
 const LEARNERS_MAX: usize = 16;
 
 /// What a leader has seen of a learner that it waits for.
@@ -47,7 +48,8 @@ impl Steadiness {
         Self { heard: now, since: None }
     }
 
-    /// Takes note of how long the learner has been silent; whether it has been steady for long enough.
+    /// Takes note of how long the learner has been silent. Returns whether it has been steady for long
+    /// enough.
     fn note(&mut self, now: Moment, silence: Option<Duration>, boot: Option<BootId>) -> bool {
         if silence.is_none_or(|silence| silence >= BREAK) {
             self.since = None;
@@ -72,7 +74,7 @@ impl Steadiness {
 pub struct SilentLearners(BTreeMap<NodeId, Moment>);
 
 impl SilentLearners {
-    /// Takes note of who is a learner and who of them answers; those that are to be removed.
+    /// Takes note of the learners and of which of them answer. Returns those that are to be removed.
     fn note(&mut self, now: Moment, learners: &BTreeMap<NodeId, bool>) -> BTreeSet<NodeId> {
         self.0.retain(|id, _| learners.contains_key(id));
         for (id, answers) in learners {

@@ -1,5 +1,5 @@
-//! The level of the cluster's rules ([`quorate_storage::state::LEVEL`]): who raises it, and who is too old
-//! for it.
+//! The level of the cluster's rules ([`quorate_storage::state::LEVEL`]): who raises it, and which servers are
+//! too old for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::membership::Membership;
 use super::protocol::{Forwarded, Request, Response};
 use super::transport::Purpose;
 
-/// How long a member may take to say which rules it knows. The leader has other things to do.
+/// How long a member may take to say which rules it knows: short, because the leader has other duties.
 const GREETING_TIMEOUT: Duration = Duration::from_millis(250);
 
 impl Membership {
@@ -41,7 +41,7 @@ impl Membership {
         }
         let level = known.values().copied().fold(own, u32::min);
         let Ok(_one_at_a_time) = self.changing.try_lock() else { return };
-        // Somebody may have become a member while the others were asked.
+        // A server may have become a member while the others were asked.
         if self.members_in_force().await.as_ref() != Some(&members) {
             return;
         }
@@ -75,8 +75,8 @@ impl Membership {
         Some(membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect())
     }
 
-    /// The applied state, if it has everything in it that earlier leaders committed: so it is once an entry
-    /// of this term is applied.
+    /// The applied state, if it contains everything that earlier leaders committed. It does once an entry of
+    /// this term is applied.
     pub(super) fn applied_in_term(&self) -> Option<Arc<Published>> {
         let term = self.leadership.borrow().term;
         self.context.processes.published().filter(|published| {

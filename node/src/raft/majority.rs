@@ -1,11 +1,11 @@
-//! Which voters answer now: it decides whether a change of the membership is safe.
+//! Which voters answer now. That decides whether a change of the membership is safe.
 //!
-//! A change is committed by those who answer now, and needs a majority of the voters that it leaves. The
-//! leader therefore refuses, before anything is proposed, a change after which no majority would answer
-//! (etcd calls this the strict reconfiguration check). Nothing but `quorate recover` would help such a cluster.
+//! A change is committed by the voters that answer now, and needs a majority of the voters that it leaves. So
+//! before anything is proposed, the leader refuses a change after which no majority would answer (etcd calls
+//! this the strict reconfiguration check). Only `quorate recover` would help such a cluster.
 //!
-//! Removing a server that is down is never refused for this reason: those who answer stay as many, and the
-//! majority that is needed gets no larger.
+//! Removing a server that is down is never refused for this reason: as many voters answer as before, and the
+//! majority gets no larger.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use super::HEARTBEAT_MS;
 use super::membership::Membership;
 use super::protocol::ChangeRefusal;
 
-/// How long voters may take to answer before they count as silent: so long that a late heartbeat of a busy
-/// server refuses no change.
+/// How long voters may take to answer before they count as silent: long enough that a late heartbeat of a
+/// busy server refuses no change.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(1_500);
-/// Pause between two looks at who has answered.
+/// Pause between two checks of who has answered.
 const ANSWER_PAUSE: Duration = Duration::from_millis(HEARTBEAT_MS / 3);
 
 impl Membership {
@@ -71,8 +71,8 @@ impl Membership {
         }
     }
 
-    /// Those of `voters` that have answered something that was sent within this time. This server answers
-    /// itself.
+    /// Those of `voters` that have answered something that was sent within this time. This server always
+    /// does.
     fn answered_within(&self, span: Duration, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let progress = self.progress_here().unwrap_or_default();
         let answered = |id: &NodeId| {
@@ -87,9 +87,9 @@ fn is_majority(some: usize, all: usize) -> bool {
     some > all / 2
 }
 
-/// Whether one more voter is safe where `answering` of `voters` answer. The cluster should survive that the
-/// new one ends at once, or a crash loop that makes one dead voter after another would end it. While only one
-/// is silent, the new one may be its replacement.
+/// Whether one more voter is safe where `answering` of `voters` answer. The cluster should survive if the new
+/// one ends at once; otherwise a crash loop that makes one dead voter after another would end the cluster.
+/// While only one voter is silent, the new one may be its replacement.
 fn may_grow(answering: usize, voters: usize) -> bool {
     let survives = is_majority(answering, voters + 1) || answering + 1 >= voters;
     is_majority(answering, voters) && survives

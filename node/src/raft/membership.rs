@@ -4,8 +4,8 @@
 //! answered "I belong to no cluster" in one round: so two halves of a slow network cannot each found
 //! one, and a server that lost its disk finds that the others already belong to a cluster.
 //!
-//! A later server asks to join: it becomes a learner, and a voter once it has caught up. Changes name
-//! their target, so sending them again is harmless.
+//! A server that comes later asks to join: it becomes a learner, and a voter once it has caught up. Changes
+//! name their target, so repeating them is harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,15 +36,15 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the leader may take to change the membership: a learner must catch up first.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a new server may take until it is fit to vote before it has to ask again: less than
-/// [`CHANGE_TIMEOUT`], so that it hears why.
+/// How long a new server may take to become fit to vote before it has to ask again. Less than
+/// [`CHANGE_TIMEOUT`], so that it hears the reason.
 const CATCH_UP_MAX: Duration = Duration::from_secs(50);
 /// How long a server that is fit to vote waits for the end of another change.
 const TURN_MAX: Duration = Duration::from_secs(5);
 /// Pause before a refused change is asked for again.
 const CHANGE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Said by a server that founded a cluster of its own and may not have been meant to.
+/// Logged by a server that founded a cluster of one, perhaps by mistake.
 const ALONE: &str = "this server is a cluster of its own, because neither --join nor --bootstrap-expect was given: it survives no failure, and servers started the same way do not join it. If this is intended, pass --bootstrap-expect 1";
 
 /// This node's part in the membership.
@@ -52,7 +52,7 @@ const ALONE: &str = "this server is a cluster of its own, because neither --join
 pub struct Membership {
     /// Who this node is.
     pub info: ServerInfo,
-    /// Its cluster, its time, its way to others.
+    /// Its cluster, its clock, and the other servers.
     pub context: Context,
     /// Consensus.
     pub raft: Raft,
@@ -72,9 +72,9 @@ pub struct Membership {
     pub changing: Mutex<()>,
     /// The id of a cluster that this node might found: random, made at start.
     pub fresh_cluster_id: String,
-    /// What is wrong with this node's settings, and does not keep it from running.
+    /// Faults in this node's settings that do not keep it from running.
     pub remarks: Vec<String>,
-    /// Whether nothing was said of other servers, so that a cluster of one may be a mistake.
+    /// Whether no setting names other servers, so that a cluster of one may be a mistake.
     pub is_alone_by_default: bool,
 }
 
@@ -136,27 +136,27 @@ impl Membership {
         metrics.membership_config.voter_ids().collect()
     }
 
-    /// The membership in force, as consensus itself holds it. The metrics follow it at some distance:
-    /// in the first moments after a start they still show nothing, and who decided by them would found
-    /// a cluster, or ask to join one, that is on the disk already.
+    /// The membership in force, as consensus itself holds it. The metrics lag behind: in the first moments
+    /// after a start they are still empty. A server that decided by them would found a cluster, or ask to
+    /// join one, although its disk holds a membership.
     pub(super) async fn in_force(&self) -> Result<Arc<StoredMembership>, StartError> {
         let read =
             self.raft.with_raft_state(|state| Arc::clone(state.membership_state.effective()));
         read.await.map_err(|fatal| StartError::Failed(fatal.to_string()))
     }
 
-    /// Returns once this node is a member of a cluster: at once after a restart, else when one was
+    /// Returns once this node is a member of a cluster: at once after a restart, otherwise when one was
     /// founded or joined.
     ///
     /// # Errors
-    /// When the cluster refuses this server for good, or when founding failed.
+    /// When the cluster refuses this server permanently, or when founding failed.
     pub async fn found_or_join(&self) -> Result<(), StartError> {
         let began = self.context.clock.now();
         let mut told = false;
         loop {
             let membership = self.in_force().await?;
-            // An entry from a leader, or a membership from before a restart. A learner is a server
-            // whose joining was cut short, by the death of its leader perhaps: it asks again.
+            // An entry from a leader, or a membership from before a restart. A learner is a server whose
+            // join was interrupted, perhaps by the end of its leader; it asks again.
             if membership.voter_ids().any(|id| id == self.info.id) {
                 return Ok(());
             }
@@ -200,7 +200,7 @@ impl Membership {
     }
 
     pub(super) async fn greet_everybody_within(&self, timeout: Duration) -> Round {
-        // Who is known from the flags, and from a membership of an earlier boot.
+        // Servers known from the flags, and from the membership of an earlier boot.
         let mut addresses: BTreeSet<String> = self.join.iter().cloned().collect();
         for (id, peer) in self.members() {
             let current = self.context.processes.current(id, &peer.store_id);
@@ -221,7 +221,7 @@ impl Membership {
         round
     }
 
-    /// Tells the operator, for as long as it lasts, what is wrong around this node although it runs. Never
+    /// Warns the operator, for as long as it lasts, of what is wrong around this node although it runs. Never
     /// returns.
     pub async fn watch_surroundings(&self) {
         let warnings = &self.context.warnings;
@@ -236,8 +236,7 @@ impl Membership {
                     let (given, known) = (&own.peer.name, &known.name);
                     warnings.warn(&format!("this server was started with --name {given}, but the cluster keeps its name {known}"));
                 }
-                // The answers of those who belong to another cluster are refusals, which are explained
-                // where they are received.
+                // Refusals by servers of another cluster are explained where they are received.
                 let round = self.greet_at(self.join.iter().cloned().collect(), HELLO_TIMEOUT).await;
                 round.clashes.iter().for_each(|clash| warnings.warn(clash));
             }
@@ -245,7 +244,7 @@ impl Membership {
         }
     }
 
-    /// The greeting of whoever listens at `address`, or why there is none.
+    /// The greeting from `address`, or why there is none.
     async fn hello(&self, address: &str, timeout: Duration) -> Result<Greeting, String> {
         let request = Request::Hello(self.info.clone());
         match self.context.call_address(address, request, timeout).await {
@@ -264,8 +263,8 @@ impl Membership {
         }
     }
 
-    /// A server whose id the cluster knows with another store has lost its disk. It must not vote
-    /// under its old id: what it promised is gone.
+    /// A server whose id the cluster knows with another store has lost its disk. It must not vote under its
+    /// old id, because its earlier promises are lost.
     async fn refuse_lost_disk(&self, greetings: &[Greeting]) -> Result<(), ChangeRefusal> {
         let ours = &self.info;
         let mut known = greetings.iter().filter_map(|greeting| greeting.members.get(&ours.id));
@@ -275,9 +274,9 @@ impl Membership {
         }
     }
 
-    /// Only the lowest id founds, only with everybody present, and only if nobody belongs anywhere. (A
-    /// founder that crashed before it had written the first membership has a cluster's id already, and
-    /// founds that one.)
+    /// Only the lowest id founds, only with every server present, and only if none belongs to a cluster. (A
+    /// founder that crashed before it wrote the first membership already has a cluster's id, and founds that
+    /// cluster.)
     fn may_found(&self, membership: &StoredMembership, greetings: &[Greeting]) -> bool {
         let alone = self.bootstrap_expect == 1 && self.join.is_empty();
         let everybody = greetings.len() + 1 == self.bootstrap_expect;
@@ -350,11 +349,11 @@ impl Membership {
             })?;
             let told = |refusal: &ChangeRefusal| self.tell_of_delay(refusal);
             self.add_learner(newcomer, level).await.inspect_err(told)?;
-            // It counts for the quorum from its first moment as a voter, so it must be fit for that before.
+            // It counts for the quorum from its first moment as a voter, so it must be fit before.
             let fit = self.context.clock.timeout(CATCH_UP_MAX, self.is_fit_to_vote(id)).await;
             fit.map_err(|_| ChangeRefusal::Interrupted)?.inspect_err(told)?;
         }
-        // Waited for, because a server that is refused has to prove itself again.
+        // Waits for the change, because a server that is refused has to prove itself again.
         let changing = self.context.clock.timeout(TURN_MAX, self.changing.lock()).await;
         let _one_at_a_time = changing.map_err(|_| ChangeRefusal::Busy)?;
         if !self.voters().contains(&id) {
@@ -366,7 +365,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Says why a server does not become a voter now. It asks again.
+    /// Logs why a server does not become a voter now. It asks again.
     fn tell_of_delay(&self, refusal: &ChangeRefusal) {
         if let ChangeRefusal::NotNow(why) = refusal {
             self.context.warnings.warn(why);
@@ -401,8 +400,8 @@ impl Membership {
         self.knows_rules(newcomer.id, level).map_err(ChangeRefusal::Refused)
     }
 
-    /// Why a server cannot have an id that a member has. Whether that member runs makes all the difference
-    /// to the operator: a mistyped id must not end in the removal of a healthy server.
+    /// Why a server cannot have an id that a member has. It matters whether that member runs: a mistyped id
+    /// must not lead to the removal of a healthy server.
     async fn id_taken(&self, id: NodeId, known: &Peer) -> ChangeRefusal {
         let address = self.context.address_of(id, known);
         let answer = self.context.call_address(&address, Request::WhoAreYou, HELLO_TIMEOUT).await;
@@ -414,8 +413,8 @@ impl Membership {
         }
     }
 
-    /// A server that nobody reaches at the address that it gave would be a member that never answers: so it
-    /// is asked there who it is, before it is anything.
+    /// A server that cannot be reached at the address that it gave would be a member that never answers. So
+    /// the leader asks it there to identify itself before it is added.
     async fn dial_back(&self, newcomer: &ServerInfo) -> Result<(), ChangeRefusal> {
         let ServerInfo { id, peer, .. } = newcomer;
         let request = Request::Hello(self.info.clone());
@@ -450,7 +449,7 @@ impl Membership {
                 self.has_room_for_learner()?;
                 self.has_quorum().await?;
                 self.context.warnings.inform(&format!("adding server {id} ({peer})"));
-                // Its id may be that of a server that was removed before it had a command applied.
+                // A removed server may have had this id, if none of its commands was applied.
                 self.acknowledged.forget(id);
                 self.raft.add_learner(id, peer, false).await.map_err(refused)?;
             }
@@ -458,8 +457,8 @@ impl Membership {
         Ok(())
     }
 
-    /// openraft takes a server that never answered for one that is as far behind as the log is long, which
-    /// in a young cluster is not far.
+    /// openraft takes a server that never answered for one that lags by the length of the log, which is short
+    /// in a young cluster.
     pub(super) fn has_caught_up(&self, id: NodeId) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -468,7 +467,7 @@ impl Membership {
         matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last)
     }
 
-    /// Completes, as the leader, a change that an earlier leader began and did not live to complete.
+    /// Completes, as the leader, a change that an earlier leader began and did not complete.
     pub async fn complete_change(&self) {
         let Ok(_one_at_a_time) = self.changing.try_lock() else { return };
         if !self.is_joint() {
@@ -506,7 +505,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Removes a server, through whoever leads.
+    /// Removes a server, through the current leader.
     ///
     /// # Errors
     /// See [`MembershipError`].
@@ -516,7 +515,7 @@ impl Membership {
         let attempts = async {
             loop {
                 match self.try_remove(id).await {
-                    // Sent again after a lost answer, it finds its work done.
+                    // Repeated after a lost response, the request finds the server removed.
                     Some(Err(ChangeRefusal::Unknown)) if begun => return Ok(()),
                     Some(Err(ChangeRefusal::Unknown)) => {
                         return Err(MembershipError::UnknownServer(id.to_string()));
@@ -528,7 +527,7 @@ impl Membership {
                     Some(Err(ChangeRefusal::Busy | ChangeRefusal::Interrupted)) | None => {
                         begun = true;
                     }
-                    // The others are about joining.
+                    // The other refusals are about joining.
                     Some(Err(_)) => {}
                 }
                 self.context.clock.sleep(CHANGE_PAUSE).await;
@@ -569,8 +568,8 @@ pub(super) fn is_another_store(known: &Peer, comes: &Peer) -> bool {
     known.store_id != comes.store_id
 }
 
-/// What openraft's refusal means to who asked. A change has two steps: if leadership is lost between
-/// them, the error is the same as if it had been lost before.
+/// What openraft's refusal means to the caller. A change has two steps, and the error does not tell whether
+/// leadership was lost before the first or between them.
 fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeRefusal {
     match error {
         RaftError::APIError(

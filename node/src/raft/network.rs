@@ -21,11 +21,10 @@ use super::protocol::{ProcessIdentity, Request, Response, SnapshotHeader};
 use super::transport::{Purpose, TransportError};
 use super::{ELECTION_MS_MAX, SNAPSHOT_SEND_MS_MAX};
 
-/// How long an append with entries may take: a follower answers after its fsync, and a slow disk is
-/// no reason to send the same entries again. (Heartbeats have a connection of their own, and openraft
-/// ends those by itself.)
+/// How long an append with entries may take. A follower answers after its fsync, and a slow disk is no reason
+/// to send the same entries again. (Heartbeats have a separate connection, and openraft limits them.)
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a vote may take: longer than an election makes no sense.
+/// How long a vote may take; no election takes longer.
 const VOTE_TIMEOUT: Duration = Duration::from_millis(ELECTION_MS_MAX);
 
 /// Makes a [`PeerNetwork`] for each member.
@@ -35,7 +34,7 @@ pub struct NetworkFactory {
 }
 
 impl NetworkFactory {
-    /// The ways of one node to all members.
+    /// The connections of one node to all members.
     #[must_use]
     pub fn new(context: Context) -> Self {
         Self { context }
@@ -62,7 +61,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     }
 }
 
-/// The way to one member.
+/// The connection to one member.
 #[derive(Debug)]
 pub struct PeerNetwork {
     context: Context,
@@ -82,12 +81,12 @@ impl PeerNetwork {
         answer.map_err(rpc_error).and_then(unless_refused)
     }
 
-    /// Which boot of the target is meant, as far as that is known, and where it listens.
+    /// The boot of the target that requests are meant for and where it listens, as far as that is known.
     fn current(&self) -> Option<ProcessIdentity> {
         self.context.processes.current(self.target, &self.peer.store_id)
     }
 
-    /// An answer may tell of a later term, which openraft saves: it must be one that elections can have reached.
+    /// A response may name a later term, which openraft saves, so elections must be able to have reached it.
     #[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
     fn plausible(&self, vote: &Vote, asked_in: u64) -> Result<(), RPCError<TypeConfig>> {
         plausible::term(vote.leader_id.term, asked_in).map_err(|refusal| {
@@ -98,7 +97,7 @@ impl PeerNetwork {
         })
     }
 
-    /// A server asks for votes once it has asked whether its identity is free.
+    /// A server asks for votes only after it has asked whether its identity is free.
     #[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
     fn may_ask_for_votes(&self) -> Result<(), RPCError<TypeConfig>> {
         if self.context.processes.is_cleared() {
@@ -116,7 +115,7 @@ fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {
     }
 }
 
-/// A refusal is as good as unreachable: openraft backs off and tries again.
+/// A refusal counts as unreachable: openraft backs off and tries again.
 #[expect(clippy::result_large_err, reason = "openraft's error, in openraft's signatures")]
 fn unless_refused(response: Response) -> Result<Response, RPCError<TypeConfig>> {
     match response {

@@ -1,17 +1,17 @@
 //! Which of Raft's messages openraft gets to see.
 //!
-//! openraft trusts its peers: numbers that no cluster reaches are saved, and entries that do not follow each
-//! other, or that contradict what is committed, end the process with a panic, in some cases at every later
-//! start too. The port has no authentication, and even an honest peer contradicts this server when its data
-//! directory was set back. So every message is held against what this server knows of itself first.
+//! openraft trusts its peers. It saves numbers that no cluster reaches. Entries that do not follow each
+//! other, or that contradict what is committed, end the process with a panic, sometimes at every later start
+//! too. The port has no authentication, and even an honest peer contradicts this server after its data
+//! directory was set back. So every message is first compared with what this server knows about itself.
 //!
-//! A refusal is of one of two kinds. [`Refusal::Implausible`]: no server of this cluster can have sent it.
-//! [`Refusal::Contradicts`]: it comes from a leader with a valid vote, and denies an entry that this server
-//! knows to be committed. A majority of the other servers has lost data then.
+//! A refusal is of one of two kinds. [`Refusal::Implausible`]: no server of this cluster can have sent the
+//! message. [`Refusal::Contradicts`]: it comes from a leader with a valid vote, and denies an entry that this
+//! server knows to be committed. In that case a majority of the other servers has lost data.
 //!
-//! What this server knows is read from openraft's metrics, and only for a message that looks back behind the
-//! committed entry is openraft asked for its list of terms. Metrics may be a moment old, which matters little: what
-//! was committed stays committed, and the limits are wide.
+//! What this server knows is read from openraft's metrics. openraft is asked for its list of terms only if a
+//! message names entries before the committed one. Metrics may be a moment old, which matters little:
+//! committed entries stay committed, and the limits are wide.
 
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use openraft::type_config::alias::LogIdListOf;
@@ -20,8 +20,8 @@ use quorate_storage::raft::{LogId, NodeId, Position, SnapshotMeta, TERM_MAX, Typ
 
 use super::protocol::{Refusal, Request};
 
-/// A term may be this far above this server's own. A server that was away for years is not further behind;
-/// and so many messages would be needed to use up the terms.
+/// A term may be this far above this server's own. A server that was away for years lags by less, and using
+/// up all terms would take too many messages.
 pub const TERM_JUMP_MAX: u64 = 1 << 32;
 /// An index may be this far above the end of this server's log: a new server has an empty one.
 pub const INDEX_JUMP_MAX: u64 = 1 << 48;
@@ -42,7 +42,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// What the metrics tell: the terms of entries behind the committed one are not among it.
+    /// From the metrics alone, which do not have the terms of entries before the committed one.
     #[must_use]
     pub fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
         Self {
@@ -81,7 +81,7 @@ pub fn first_named(request: &Request) -> Option<LogId> {
     append.prev_log_id.or_else(|| append.entries.first().map(|entry| entry.log_id))
 }
 
-/// Holds messages of one server against what this one knows.
+/// Compares messages of one server with what this one knows.
 #[derive(Debug)]
 pub struct Plausible<'a> {
     known: &'a Known,
@@ -92,7 +92,7 @@ pub struct Plausible<'a> {
 type Checked = Result<(), Refusal>;
 
 impl<'a> Plausible<'a> {
-    /// Holds messages of the server `from` against this.
+    /// Compares messages of the server `from` with this.
     #[must_use]
     pub fn new(known: &'a Known, from: NodeId) -> Self {
         Self { known, from }
@@ -184,8 +184,8 @@ impl<'a> Plausible<'a> {
         if vote.committed { Ok(()) } else { Err(implausible("the leader was not elected")) }
     }
 
-    /// Leaders and candidates speak for themselves: what names this server itself would have it follow
-    /// itself, for which openraft is not made.
+    /// Leaders and candidates speak for themselves. A message in which this server leads would have it follow
+    /// itself, which openraft cannot handle.
     fn vote(&self, vote: &Vote) -> Checked {
         let leader = vote.leader_id;
         if leader.voted_for != self.from || leader.voted_for == self.known.id {
@@ -214,8 +214,8 @@ impl<'a> Plausible<'a> {
         Ok(())
     }
 
-    /// A leader has every committed entry. One whose vote is lower than this server's does not lead any
-    /// more: openraft tells it so, and it may have other entries.
+    /// A leader has every committed entry. A sender whose vote is lower than this server's no longer leads
+    /// and may have other entries; openraft tells it so.
     fn committed_entry(&self, id: LogId, vote: &Vote) -> Checked {
         let Some(committed) = self.known.committed else { return Ok(()) };
         if id.index > committed.index || !self.is_current(vote) {
@@ -252,7 +252,7 @@ fn implausible(what: impl Into<String>) -> Refusal {
     Refusal::Implausible(what.into())
 }
 
-/// What a server says that ends because the leader denies an entry that this server knows to be committed.
+/// The error of a server that ends because the leader denies an entry that this server knows to be committed.
 #[must_use]
 pub fn contradiction(theirs: Position, committed: Position) -> String {
     format!(

@@ -8,16 +8,16 @@
 //! * The log decides. A server has each boot entered into it ([`super::boot`]), which gives the boot a
 //!   higher incarnation and ends the earlier ones: their requests are refused, and they end when they
 //!   hear of it.
-//! * Before that, and while there is no leader, a server answers the process that it knows. Another one
-//!   takes its place only when that one does not answer at its address any more.
-//! * A process that has just booted takes part in Raft once it has asked everybody it can reach
-//!   ([`Processes::clear`]), and ends if it hears that its identity is in use.
+//! * Before that, and while there is no leader, a server answers the process that it knows. Another process
+//!   takes its place only when the known one no longer answers at its address.
+//! * A process that has just booted takes part in Raft only after it has asked every server that it can reach
+//!   ([`Processes::clear`]). It ends if it hears that its identity is in use.
 //!
-//! The same table tells where a server is: at the address that its newest boot has given, whatever the
-//! membership still says. That is how a cluster whose servers all have moved finds itself again.
+//! The same table says where a server is: at the address that its newest boot gave, whatever the membership
+//! says. That is how the servers find each other after all of them have moved.
 //!
-//! What it cannot know: whether a process that does not answer is gone or cut off. If a copy of a
-//! directory is started while the original is cut off from its peers, the copy becomes the server.
+//! It cannot know whether a process that does not answer is gone or cut off. If a copy of a directory is
+//! started while the original is cut off from its peers, the copy becomes the server.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,16 +33,16 @@ use super::plausible::contradiction;
 use super::protocol::{ProcessIdentity, Refusal, ServerInfo};
 use crate::host::clock::{Clock, Moment};
 
-/// A process that has just said who it is counts as there for so long, so that a newcomer's votes do
-/// not make everybody ask again and again.
+/// How long a process that has just identified itself counts as present, so that a newcomer's votes do not
+/// make every server ask again and again.
 const PROBE_VALID: Duration = Duration::from_millis(250);
-/// A process that has just booted ends when it hears that its identity is in use, and still hears it
-/// after this time: the other one may be about to end.
+/// A process that has just booted ends if it still hears after this time that its identity is in use. Until
+/// then, the other process may be about to end.
 const IN_USE_CONFIRMED_AFTER: Duration = Duration::from_secs(1);
-/// A process ends when leaders still deny what it knows to be committed after this time: a leader sends again
-/// and again, and one message alone ends nobody.
+/// A process ends if leaders still deny after this time what it knows to be committed. Leaders repeat their
+/// messages, and a single message ends no process.
 const CONTRADICTION_CONFIRMED_AFTER: Duration = Duration::from_secs(1);
-/// Two such messages with a longer pause between them have nothing to do with each other.
+/// Two such messages with a longer pause between them are unrelated.
 const CONTRADICTION_FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -70,15 +70,15 @@ pub struct Processes {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Those that took the place of what the log says, by server.
+    /// Processes that replaced the one that the log names, by server.
     accepted: BTreeMap<NodeId, Accepted>,
-    /// Those that were found to be there, and when.
+    /// Processes that were found to run, and when.
     present: BTreeMap<NodeId, (BootId, Moment)>,
-    /// One question at a time about each server.
+    /// Held while asking about a server, so that one task asks at a time.
     asking: BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>,
-    /// Since when this process hears that its identity is in use.
+    /// Since when this process has heard that its identity is in use.
     in_use_since: Option<Moment>,
-    /// Since when leaders deny what this process knows to be committed, and when one did last.
+    /// Since when leaders have denied what this process knows to be committed, and when one last did.
     contradicted: Option<(Moment, Moment)>,
 }
 
@@ -86,7 +86,7 @@ struct Table {
 struct Accepted {
     sender: ProcessIdentity,
     at: Moment,
-    /// What the log said then. When it says something else, that counts.
+    /// What the log said then. If it now says something else, the log counts.
     instead_of: Option<BootId>,
 }
 
@@ -110,7 +110,7 @@ impl Processes {
         }
     }
 
-    /// From now on, what the log says is read from this state.
+    /// From now on, reads what the log says from this state.
     pub fn follow(&self, state: StateReader) {
         // Once, at the start.
         drop(self.state.set(state));
@@ -161,7 +161,7 @@ impl Processes {
         self.table().in_use_since = None;
     }
 
-    /// Everybody was asked whether this identity is free: this process may vote, and take entries.
+    /// Every server was asked whether this identity is free: this process may vote and take entries.
     pub fn clear(&self) {
         self.is_cleared.store(true, Ordering::SeqCst);
     }
@@ -189,8 +189,8 @@ impl Processes {
         } else if began.is_some_and(|own| row.incarnation > own) {
             self.end(&Refusal::Superseded(row.rpc_addr.clone()));
         }
-        // The same in a later boot. A boot comes into the log after the joining: a server that is known
-        // there and is no member was one.
+        // The same in a later boot. A boot is recorded after its server has joined, so a server with a
+        // recorded boot that is no member was removed.
         if row.store_id == self.store_id && lacks_member(published, self.id) {
             self.end(&Refusal::Removed);
         }
@@ -276,7 +276,7 @@ impl Processes {
         }
     }
 
-    /// Takes note of what another server says of this one.
+    /// Takes note of what another server says about this one.
     pub(super) fn told(&self, refusal: &Refusal) {
         match refusal {
             Refusal::Superseded(_)
@@ -308,7 +308,7 @@ impl Processes {
         }
     }
 
-    /// The leader has other entries than those that this process knows to be committed.
+    /// Reports that the leader has other entries than those that this process knows to be committed.
     pub(super) fn contradicted(&self, theirs: Position, committed: Position) {
         let now = self.clock.now();
         let since = {
@@ -325,12 +325,12 @@ impl Processes {
         }
     }
 
-    /// This server's state is not that of a majority, in words.
+    /// Ends this process because its state is not that of a majority; `what` is the text for the operator.
     pub(super) fn diverged(&self, what: String) {
         self.end(&Refusal::Diverged(what));
     }
 
-    /// This process must end.
+    /// Has this process end; only the first reason counts.
     fn end(&self, why: &Refusal) {
         let set_back = match why {
             Refusal::Superseded(address) if *address == self.rpc_addr => {
@@ -358,7 +358,7 @@ impl Processes {
         }
     }
 
-    /// What becomes of a request that says that it comes from this server's process.
+    /// How to treat a request whose sender claims to speak for a server.
     pub(super) fn claim(&self, from: NodeId, sender: &ProcessIdentity) -> Claim {
         let Some(current) = self.current(from, &sender.store_id) else { return Claim::Later };
         if current.boot == sender.boot {
@@ -366,25 +366,25 @@ impl Processes {
         }
         let recorded = self.recorded(from, &sender.store_id);
         match (sender.incarnation, recorded) {
-            // Only the log gives incarnations: what it says here is older.
+            // Only the log assigns incarnations, so this server has not applied the newest one yet.
             (Some(theirs), Some((_, newest))) if theirs > newest => Claim::Later,
             (Some(_), Some((boot, _))) if boot != sender.boot => Claim::Earlier(current.rpc_addr),
             (Some(_) | None, _) => Claim::Disputed(current),
         }
     }
 
-    /// Whoever asks about a server holds this, so that one asks at a time.
+    /// Held while asking about a server, so that one task asks at a time.
     pub(super) fn asking(&self, id: NodeId) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(self.table().asking.entry(id).or_default())
     }
 
-    /// Takes note that a process has just said who it is.
+    /// Takes note that a process has just identified itself.
     pub(super) fn found_present(&self, id: NodeId, boot: BootId) {
         let now = self.clock.now();
         self.table().present.insert(id, (boot, now));
     }
 
-    /// Whether a process has said so a moment ago.
+    /// Whether a process identified itself a moment ago.
     pub(super) fn is_present(&self, id: NodeId, boot: BootId) -> bool {
         let now = self.clock.now();
         let table = self.table();
@@ -403,7 +403,7 @@ fn lacks_member(published: &Published, id: NodeId) -> bool {
     membership.nodes().next().is_some() && membership.get_node(&id).is_none()
 }
 
-/// What becomes of a request by who sent it.
+/// How a request is treated, depending on its sender.
 #[derive(Debug)]
 pub(super) enum Claim {
     /// It comes from the process that is known.

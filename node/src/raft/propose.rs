@@ -1,18 +1,19 @@
 //! A node's own commands, from the request that brought them to the answer.
 //!
-//! Every command gets a number `(node, incarnation, seq)` when it is first sent; the log has given the
-//! incarnation before ([`super::processes`]), and what comes earlier waits. It stays in this
-//! table until *this node* has applied an entry that holds its number; that is where its outcome comes
-//! from, so what a client was told it can read here, `?stale` included, and a lost reply costs
-//! nothing. When the leader changes, whatever is still open goes to the next leader under the same
-//! numbers: the replicated origin record makes it take effect once.
+//! Every command gets a number `(node, incarnation, seq)` when it is first sent. The log assigns the
+//! incarnation ([`super::processes`]); commands that come earlier wait for it. A command stays in this table
+//! until *this node* has applied an entry that holds its number, and its outcome comes from that apply. So
+//! clients can read what they were told was written from this node, even with `?stale`, and a lost reply
+//! costs nothing. When the leader changes, all open commands go to the next leader under the same numbers;
+//! the replicated origin record makes each take effect once.
 //!
-//! The table has two parts: commands that were never sent (`fresh`), and numbered ones (`open`). The
-//! lowest open number minus one is what the origin has "answered through"; it travels with every batch
-//! and is what lets the record forget. Where one number stays open while thousands above it are answered
-//! (its forward was lost, say), a batch also names those, every now and then ([`Command::Answered`]).
+//! The table has two parts: commands that were never sent (`fresh`), and numbered ones (`open`). The lowest
+//! open number minus one is what the origin has "answered through". It travels with every batch and lets the
+//! record forget all numbers up to it. One number may stay open while thousands above it are answered, for
+//! example because its forward was lost; then a batch names those as well, now and then
+//! ([`Command::Answered`]).
 //!
-//! Heartbeats and writes are batched apart ([`Lane`]); they share the numbers.
+//! Heartbeats and writes are batched separately ([`Lane`]) and share the numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,8 +41,8 @@ use crate::raft::error::ProposeError;
 const FORWARDS_IN_FLIGHT_MAX: usize = 4;
 /// Pause before a batch that was refused is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);
-/// How long one forward may take before it is sent again to the same leader: longer than a healthy
-/// disk takes; a newer leader ends it at once.
+/// How long one forward may take before it is sent again to the same leader. A healthy disk takes less, and a
+/// newer leader ends the wait at once.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of a command that has none: real ones begin at 1.
 const UNNUMBERED: u64 = 0;
@@ -51,7 +52,7 @@ const COMMAND_OVERHEAD_BYTES: usize = 64;
 #[cfg(test)]
 mod tests;
 
-/// Numbers this node's commands and sees them through.
+/// Numbers this node's commands, sends them, and answers their clients.
 #[derive(Debug)]
 pub struct Proposer {
     context: Context,
@@ -68,7 +69,7 @@ struct Table {
     last_seq: u64,
     /// Numbers that were answered or given up since a batch last named those above the floor.
     answered_since_note: u64,
-    /// Raised with every change of leadership: what was sent under an older one is due again.
+    /// Incremented with every change of leadership: what was sent under an older epoch is due again.
     epoch: u64,
 }
 
@@ -116,7 +117,7 @@ impl Open {
     }
 }
 
-/// A batch on its way: the numbers it holds, and the leadership it was made for.
+/// A batch on its way: its numbers, and the leadership that it was made for.
 #[derive(Debug)]
 struct Shipment {
     lane: Lane,
@@ -125,7 +126,7 @@ struct Shipment {
     epoch: u64,
 }
 
-/// A client's place in the table: gives the command up when the client goes or its time is over.
+/// A client's place in the table. Gives the command up when the client goes or its hold time is over.
 struct Ticket<'a> {
     proposer: &'a Proposer,
     /// Set under the table's lock when the command gets its number; zero before that.
@@ -134,10 +135,11 @@ struct Ticket<'a> {
 }
 
 impl Ticket<'_> {
-    /// The time is over: the outcome, if it came at the last moment, else what can be said without it.
+    /// Ends the wait: returns the outcome if it arrived at the last moment, otherwise what is known without
+    /// it.
     ///
-    /// All of it under the table's lock, or the command could be answered, or be numbered and handed
-    /// to a leader, between the look and the verdict.
+    /// All of it happens under the table's lock. Otherwise the command could be answered, or be numbered and
+    /// handed to a leader, between the check and the verdict.
     fn conclude(&mut self) -> Result<Outcome, ProposeError> {
         let mut table = self.proposer.table();
         if let Ok(outcome) = self.outcome.try_recv() {
@@ -236,8 +238,8 @@ impl Proposer {
         since.map_or(Duration::ZERO, |since| self.context.clock.now().since(since))
     }
 
-    /// Answers the clients whose commands were applied. Called from the apply path: it costs a map
-    /// operation for each of this node's own commands.
+    /// Answers the clients whose commands were applied. Called while applying: it costs a map operation for
+    /// each of this node's commands.
     pub fn applied(&self, outcomes: impl IntoIterator<Item = (CommandId, Outcome)>) {
         let Some(incarnation) = self.context.processes.incarnation() else { return };
         let mut table = self.table();
@@ -248,9 +250,9 @@ impl Proposer {
         }
     }
 
-    /// Takes note of how far the numbers of this boot are used, as the log has it. They can be used further than
-    /// this node has come only if somebody else sent commands in its name; what follows must not be taken for
-    /// answered then.
+    /// Takes note of how far the log has used the numbers of this boot. They can be ahead of this node only
+    /// if another process sent commands in its name. This node then continues after those numbers; otherwise
+    /// its own commands would be taken for answered ones.
     pub fn used(&self, used: UsedNumbers) {
         if self.context.processes.incarnation() != Some(used.incarnation) {
             return;
@@ -298,7 +300,7 @@ impl Proposer {
             }
             tokio::select! {
                 () = self.wake.notified() => {}
-                // What was waiting for this boot's incarnation can go.
+                // Commands that were waiting for this boot's incarnation can be sent now.
                 Ok(()) = begun.changed() => {}
                 changed = leadership.changed() => {
                     if changed.is_err() {
@@ -311,10 +313,10 @@ impl Proposer {
         }
     }
 
-    /// The next batch, if there is a leader, something to send, and room on the way.
+    /// The next batch, if there is a leader, something to send, and room for another forward.
     fn next_shipment(&self, leadership: &Leadership) -> Option<Shipment> {
         leadership.leader.as_ref()?;
-        // Until the log has given this boot its incarnation, its commands have no numbers.
+        // Until the log has assigned this boot its incarnation, its commands have no numbers.
         let incarnation = self.context.processes.incarnation()?;
         let mut table = self.table();
         Lane::ALL.into_iter().find_map(|lane| self.next_of_lane(lane, incarnation, &mut table))
@@ -354,8 +356,8 @@ impl Proposer {
         self.conclude(lane, &seqs, epoch, fate).await;
     }
 
-    /// What becomes of a batch that is handed over. A panic must not keep its lane: nobody knows then
-    /// what became of it, and it is sent again.
+    /// Hands a batch over and returns its fate. A panic must not keep the lane occupied: the fate is unknown
+    /// then, and the batch is sent again.
     async fn fate(
         &self,
         handed: impl Future<Output = Forwarded> + Send,
@@ -371,7 +373,7 @@ impl Proposer {
         }
     }
 
-    /// Gives the lane back, and has what was not committed sent again.
+    /// Frees the lane, and makes what was not committed due again.
     async fn conclude(&self, lane: Lane, seqs: &[u64], epoch: u64, fate: Forwarded) {
         self.table().resolve(lane, seqs, fate);
         if fate != Forwarded::Committed {
@@ -453,7 +455,7 @@ impl Table {
         self.open.first_key_value().map_or(self.last_seq, |(lowest, _)| lowest - 1)
     }
 
-    /// What the record can forget above the floor, if that has become much since it was last said.
+    /// What the record can forget above the floor, if that has grown large since it was last sent.
     fn note(&mut self) -> Option<Vec<(u64, u64)>> {
         let above = self.last_seq - self.answered_through();
         let answered = above.saturating_sub(self.open.len() as u64);
@@ -467,8 +469,8 @@ impl Table {
         Some(gaps.filter(|(first, last)| first <= last).collect())
     }
 
-    /// Takes what is to be sent: numbers that are due again first, then fresh commands, which get
-    /// their numbers now. A fresh command whose client has gone is dropped.
+    /// Takes what is to be sent: numbers that are due again first, then fresh commands, which get their
+    /// numbers now. Drops a fresh command whose client has gone.
     fn take(&mut self, lane: Lane) -> (Vec<(u64, Command)>, usize) {
         let mut taken = Vec::new();
         let mut total = 0;
@@ -510,7 +512,7 @@ impl Table {
 
     fn answer(&mut self, seq: u64, outcome: Outcome) {
         if let Some(open) = self.remove(seq) {
-            // A client that has gone meanwhile does not mind.
+            // The receiver may be gone; ignore the error.
             let _ = open.reply.send(outcome);
         }
     }
@@ -525,12 +527,12 @@ impl Table {
         Some(open)
     }
 
-    /// A shipment came to its end.
+    /// Counts a shipment as ended.
     fn resolve(&mut self, lane: Lane, seqs: &[u64], fate: Forwarded) {
         self.lanes[lane].forwards -= 1;
         for seq in seqs {
             if *seq == UNNUMBERED && fate != Forwarded::Committed {
-                // The note may be lost: the next batch says it again.
+                // The note may be lost; the next batch repeats it.
                 self.answered_since_note = u64::MAX / 2;
             }
             if let Some(open) = self.open.get_mut(seq) {
@@ -552,7 +554,7 @@ impl Table {
         }
     }
 
-    /// The leader changed: everything open goes to the next one.
+    /// The leader changed: everything open becomes due for the next one.
     fn change_epoch(&mut self) {
         self.epoch += 1;
         for (seq, open) in &self.open {

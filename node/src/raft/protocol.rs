@@ -21,9 +21,8 @@ use quorate_storage::raft::{
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-/// A request with its addressee. A node answers only what is meant for it: the right cluster, the
-/// right id, and the very data directory that the sender knows, so that a server that lost its disk
-/// cannot vote a second time.
+/// A request with its addressee. A node answers only requests for its cluster, its id, and the data directory
+/// that the sender knows, so that a server that lost its disk cannot vote a second time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Envelope {
     /// The sender's cluster, if it belongs to one.
@@ -38,8 +37,8 @@ pub struct Envelope {
     pub request: Request,
     /// The process that sends it.
     pub sender: ProcessIdentity,
-    /// The boot of the addressee that is meant, where the sender knows one: an answer of another
-    /// process under the same id is none.
+    /// The boot of the addressee, where the sender knows one. An answer from another process with the same id
+    /// does not count.
     pub addressee: Option<BootId>,
     /// The level of the rules that the sender knows, see [`LEVEL`](quorate_storage::state::LEVEL).
     #[serde(deserialize_with = "or_default")]
@@ -74,7 +73,7 @@ pub enum Request {
     Forward(Part),
     /// Asks the leader for a position in the log that a linearizable read must have applied.
     ReadIndex,
-    /// Asks who is there: used before a cluster exists, and to find the leader of one.
+    /// Asks a server to introduce itself: used before a cluster exists, and to find the leader of one.
     Hello(ServerInfo),
     /// Asks the leader to make the sender a member.
     Join(ServerInfo),
@@ -86,8 +85,8 @@ pub enum Request {
     Progress,
     /// Asks the leader to enter the sender's boot into the log.
     RecordBoot(ServerInfo),
-    /// Asks which process listens here. Answered without a look at who asks, so that two servers can
-    /// ask about each other at the same time.
+    /// Asks which process listens here. Answered without checking the sender, so that two servers can ask
+    /// about each other at the same time.
     WhoAreYou,
     /// Asks for the hash of the addressee's state after this entry.
     StateHash {
@@ -109,7 +108,7 @@ pub enum Request {
 pub type StateHash = [u8; 32];
 
 impl Request {
-    /// Whether it is Raft's own, which a server answers once it knows that its identity is free.
+    /// Whether it is one of Raft's own, which a server answers once it knows that its identity is free.
     #[must_use]
     pub fn is_consensus(&self) -> bool {
         match self {
@@ -151,7 +150,7 @@ pub struct DiskState {
     pub last: Option<Position>,
     /// The term of its vote.
     pub term: u64,
-    /// Position of the committed membership, if that has the server in it.
+    /// Position of the committed membership, if this server is in it.
     pub member_since: Option<Position>,
 }
 
@@ -174,7 +173,7 @@ pub enum Response {
     Changed(Result<(), ChangeRefusal>),
     /// To a snapshot.
     Snapshot(SnapshotResponse<TypeConfig>),
-    /// The request was not looked at.
+    /// The request was refused.
     Refused(Refusal),
     /// To `Progress`: `None` when the addressee does not lead.
     Progress(Option<BTreeMap<NodeId, Progress>>),
@@ -193,7 +192,7 @@ pub struct Progress {
     pub silence_ms: Option<u64>,
     /// The last entry it is known to have.
     pub matched: Option<LogId>,
-    /// Whether it has lost what it had acknowledged: then it gets no entries any more.
+    /// Whether it has lost what it had acknowledged. It gets no more entries then.
     pub is_damaged: bool,
 }
 
@@ -203,7 +202,7 @@ pub struct Progress {
 pub enum Forwarded {
     /// Committed, and applied by the leader.
     Committed,
-    /// Certainly not appended: send them again, to whoever leads.
+    /// Certainly not appended: send them again, to the current leader.
     NotLeader,
     /// Appended, but whether they commit is not known: send them again (their numbers make that safe).
     Unknown,
@@ -302,7 +301,7 @@ pub enum ChangeRefusal {
          again: start this server with an empty data directory and a new --node-id"
     )]
     IdUsed(NodeId),
-    /// It would not be safe while those servers are silent that the sentence names. Nothing was changed.
+    /// Not safe while the servers that the sentence names are silent. Nothing was changed.
     #[error("{0}")]
     NotNow(String),
     /// The member with the newcomer's id runs.
@@ -336,7 +335,7 @@ impl ChangeRefusal {
     }
 }
 
-/// Why a request was not looked at.
+/// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum Refusal {
     /// It was meant for another server.
@@ -385,10 +384,11 @@ pub enum Refusal {
     /// No correct server of this cluster sends such a message.
     #[error("the message is implausible: {0}")]
     Implausible(String),
-    /// The sender leads, and denies an entry that this server knows to be committed: this is what it has there.
+    /// The sender leads, and denies an entry that this server knows to be committed. The text says what the
+    /// sender has there.
     #[error("the leader has {0}, where this server has another entry that is committed")]
     Contradicts(Position),
-    /// A server says so of itself: see [`Refusal::Superseded`], from its own address.
+    /// A server reports this about itself: see [`Refusal::Superseded`], from its own address.
     #[error(
         "the cluster has recorded a later boot of this server than its data directory has, at the same address \
          ({0}): the directory was replaced by an older copy. It must not take part again, because it may have \
@@ -397,10 +397,10 @@ pub enum Refusal {
          new --node-id. If a majority of the servers was replaced by older copies, keep all directories and see `quorate recover`"
     )]
     SetBack(String),
-    /// A server says so of itself: the cluster has lost what it knows to be committed.
+    /// A server reports this about itself: the cluster has lost what it knows to be committed.
     #[error("{0}")]
     Alone(String),
-    /// A server says so of itself: its state is not that of a majority.
+    /// A server reports this about itself: its state is not that of a majority.
     #[error("{0}")]
     Diverged(String),
 }

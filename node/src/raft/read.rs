@@ -20,7 +20,7 @@ use super::transport::Purpose;
 use crate::host::supervise::contained;
 use crate::raft::error::ReadError;
 
-/// Pause before a barrier that failed is tried again.
+/// Pause before a failed barrier is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);
 /// How long one try may take; a newer leader ends it at once.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Barrier {
         }
     }
 
-    /// Asks the local leader for a barrier position, on behalf of any node.
+    /// Asks this node, as the leader, for a barrier position on behalf of any node.
     pub async fn local_read_index(&self) -> Option<LogId> {
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
         let answer = self.context.clock.timeout(ROUND_TIMEOUT, linearizer).await;
@@ -75,7 +75,7 @@ impl Barrier {
         let mut served = Vec::new();
         loop {
             served.retain(|reader: &oneshot::Sender<()>| !reader.is_closed());
-            // In a loop: a notification that an earlier round has dealt with is no reason for another.
+            // In a loop: an earlier round may already have served the reader of a notification.
             while served.is_empty() && self.waiting().is_empty() {
                 self.arrived.notified().await;
             }
@@ -121,13 +121,13 @@ impl Barrier {
     }
 }
 
-/// Lets the readers go once this node has applied what the barrier asked for. The next round need not
-/// wait for that.
+/// Releases the readers once this node has applied the barrier's position. The next round does not wait for
+/// that.
 fn release(readers: Vec<oneshot::Sender<()>>, index: u64, mut applied: watch::Receiver<u64>) {
     let ready = *applied.borrow() >= index;
     let go = move |readers: Vec<oneshot::Sender<()>>| {
         for reader in readers {
-            // A reader that has gone does not mind.
+            // The receiver may be gone; ignore the error.
             let _ = reader.send(());
         }
     };

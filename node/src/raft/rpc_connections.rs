@@ -1,13 +1,13 @@
-//! How many connections the RPC port may have, and how much of requests that have not arrived in full yet.
+//! Limits of the RPC port: on connections, and on bytes of requests that have not arrived in full.
 //!
-//! Whoever reaches the port can open connections, and each takes a descriptor that the log, the snapshots and the
-//! peers need. So there is a share of descriptors for them ([`crate::host::resources`]). A connection is a
-//! *stranger*'s until it has brought a message for this server of this cluster, and peers bring one at once. Only
-//! some of the places are for strangers: one more takes the place of the oldest, and each is closed after a
-//! while. So however many connect and say nothing, a peer finds a place.
+//! Anybody who reaches the port can open connections, and each takes a descriptor that the log, the snapshots
+//! and the peers need. So they get a share of the descriptors ([`crate::host::resources`]). A connection is a
+//! *stranger*'s until it has brought a message for this server of this cluster; peers send one at once.
+//! Strangers have only some of the places: one more takes the place of the oldest, and each is closed after a
+//! while. So a peer finds a place, however many connect and stay silent.
 //!
-//! What strangers send and what acquaintances send is held in memory within limits of its own, so that neither
-//! the process nor the peers suffer from bodies that never end.
+//! Incomplete requests of strangers and of acquaintances have separate memory limits, so that bodies that
+//! never end harm neither the process nor the peers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// A connection that has not brought a message of this cluster after this time is closed. A follower keeps
-/// one that is silent, to see the end of the leader's process, and opens it anew.
+/// A connection that has not brought a message of this cluster after this time is closed. A follower keeps a
+/// silent connection to see the end of the leader's process, and reopens it.
 pub const INTRODUCTION_MAX: Duration = Duration::from_secs(10);
-/// This part of all places is for strangers, and for nobody else.
+/// Strangers have this part of all places, and no others.
 const STRANGERS_PART: usize = 4;
-/// Bytes of bodies that strangers have sent in part, together: the largest one fits.
+/// Bytes of strangers' incomplete bodies, together: the largest one fits.
 const STRANGERS_BODY_BYTES_MAX: usize = 96 << 20;
 /// The same of acquaintances.
 const BODY_BYTES_MAX: usize = 192 << 20;
@@ -104,8 +104,8 @@ impl RpcConnections {
 }
 
 impl Caller {
-    /// It has brought a message for this server of this cluster. If acquaintances have all their places, it
-    /// stays a stranger, which is served as long as it may stay.
+    /// The connection has brought a message for this server of this cluster. If acquaintances have all their
+    /// places, it stays a stranger, and is served for as long as strangers are.
     pub fn introduce(&self) {
         if self.is_acquainted() {
             return;
@@ -119,7 +119,7 @@ impl Caller {
         }
     }
 
-    /// Whether it has.
+    /// Whether it has brought one.
     #[must_use]
     pub fn is_acquainted(&self) -> bool {
         self.is_acquainted.load(Ordering::Relaxed)
@@ -158,7 +158,7 @@ impl Drop for Caller {
 }
 
 impl BodyBytes<'_> {
-    /// Counts that there are this many in all; `false` if there is no room for them.
+    /// Counts this many bytes in all; `false` if there is no room for them.
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.counted.max(SMALL_BODY_BYTES));

@@ -27,12 +27,12 @@ use crate::host::supervise;
 pub const CALL_PATH: &str = "/rpc/1/call";
 /// Where snapshots go.
 pub const SNAPSHOT_PATH: &str = "/rpc/1/snapshot";
-/// A request holds at most an append of some megabytes; more is not ours. Releases that did not bound
+/// A request holds at most an append of some megabytes; a longer one is not ours. Releases that did not limit
 /// commands could have written an entry of almost 64 MiB, which must still reach every follower.
 const CALL_BYTES_MAX: usize = 80 << 20;
 /// How long a request may take to arrive: a peer gives up an append earlier.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
-/// A header holds a membership; more is not ours.
+/// A header holds a membership; a longer one is not ours.
 const SNAPSHOT_HEADER_BYTES_MAX: usize = 1 << 20;
 /// A snapshot is read from disk in pieces of this size.
 const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
@@ -95,7 +95,7 @@ async fn read_body(body: Body, held: &mut BodyBytes<'_>) -> Result<Vec<u8>, Http
     Ok(read)
 }
 
-/// Ends what takes too long.
+/// Limits how long a request may take.
 async fn within<T>(
     span: Duration,
     work: impl Future<Output = Result<T, HttpError>>,

@@ -24,7 +24,7 @@ use super::protocol::{
 use super::read::Barrier;
 use crate::host::supervise::blocking;
 
-/// What blocks here.
+/// The name of the blocking task.
 const RECEIVING: &str = "writing a snapshot that another server sent";
 
 /// Answers the requests of other nodes.
@@ -36,9 +36,9 @@ pub struct Service {
     pub raft: Raft,
     /// Where forwarded commands go.
     pub intake: Arc<Intake>,
-    /// Who knows the read index.
+    /// The source of the read index.
     pub barrier: Arc<Barrier>,
-    /// Who joins and leaves.
+    /// The membership, for servers that join or leave.
     pub membership: Arc<Membership>,
     /// Hashes the state, and judges the hashes of others.
     pub comparison: Arc<Comparison>,
@@ -55,7 +55,7 @@ impl Service {
         self.admit(envelope).is_ok()
     }
 
-    /// The same of a snapshot.
+    /// The same for a snapshot.
     #[must_use]
     pub fn is_addressee_of_snapshot(&self, header: &SnapshotHeader) -> bool {
         header.to == self.context.id
@@ -111,7 +111,7 @@ impl Service {
         }
         let (own, is_own_id) = (processes.sender(), from == self.context.id);
         if info.is_some() && is_own_id && sender.store_id != own.store_id {
-            // Two servers were given one id: the greeting tells them.
+            // Two servers were given one id; the greeting tells them.
             return Ok(());
         }
         processes.refuse_removed(from, sender, info)?;
@@ -122,7 +122,7 @@ impl Service {
         }
     }
 
-    /// Keeps from openraft what it cannot take, and tells the operator who sent it.
+    /// Keeps messages from openraft that it cannot handle, and tells the operator who sent them.
     async fn check(
         &self,
         from: NodeId,
@@ -156,7 +156,7 @@ impl Service {
         self.context.warnings.warn_of("forgery", &sentence);
     }
 
-    /// Only what is meant for this very server is looked at.
+    /// Rejects requests addressed to another server, store or cluster.
     fn admit(&self, envelope: &Envelope) -> Result<(), Refusal> {
         if envelope.to.is_some_and(|to| to != self.context.id) {
             return Err(Refusal::WrongServer(self.context.id));
@@ -165,7 +165,7 @@ impl Service {
             return Err(Refusal::WrongStore);
         }
         match envelope.request {
-            // Asked before the two know each other.
+            // Asked before the two servers know each other.
             Request::Hello(_) | Request::Join(_) | Request::WhoAreYou => {
                 self.no_other_cluster(envelope)
             }
@@ -200,7 +200,7 @@ impl Service {
         store == self.context.identity.store_id()
     }
 
-    /// Two servers that belong to different clusters have nothing to say to each other.
+    /// Servers that belong to different clusters refuse each other.
     fn no_other_cluster(&self, envelope: &Envelope) -> Result<(), Refusal> {
         match (self.context.identity.cluster_id(), &envelope.cluster) {
             (Some(ours), Some(theirs)) if ours != *theirs => {
@@ -211,8 +211,8 @@ impl Service {
         }
     }
 
-    /// A server without a cluster joins the one whose members know its store: that is how it learns
-    /// the cluster's id. It is durable before anything is answered.
+    /// A server without a cluster joins the one whose members know its store; that is how it learns the
+    /// cluster's id. The id is durable before anything is answered.
     fn same_cluster(&self, from: NodeId, theirs: Option<&str>) -> Result<(), Refusal> {
         match (self.context.identity.cluster_id(), theirs) {
             (Some(ours), Some(theirs)) if ours == theirs => Ok(()),
@@ -282,8 +282,8 @@ impl Service {
         }
     }
 
-    /// Numbers far above those that a server has used would use up its numbers: what it sends later would be
-    /// taken for answered already.
+    /// Rejects numbers far above those that a server has used. They would use up its numbers, and its later
+    /// commands would be taken for answered ones.
     fn check_numbers(&self, from: NodeId, part: &Part) -> Result<(), Refusal> {
         let wrong = |what: String| Err(Refusal::Implausible(what));
         if part.origin != from {

@@ -1,4 +1,4 @@
-//! What the greetings of other servers tell of a cluster that does not come about, or is not what was meant.
+//! What the greetings of other servers tell about a cluster that is not founded, or not as intended.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use quorate_storage::raft::NodeId;
 
 use super::protocol::{Greeting, ServerInfo};
 
-/// Said by a server that neither founds a cluster nor knows where to look for one.
+/// Logged by a server that neither founds a cluster nor knows where to look for one.
 const NOBODY_NAMED: &str = "waiting: this server founds no cluster (bootstrap_expect is 0 or absent, bootstrap is not set) and no other server is configured (--join, retry_join)";
 
 /// The answers of one round of greetings.
@@ -14,14 +14,14 @@ const NOBODY_NAMED: &str = "waiting: this server founds no cluster (bootstrap_ex
 pub(super) struct Round {
     /// One for each other server, by id.
     pub(super) greetings: Vec<Greeting>,
-    /// Servers that cannot be in one cluster, in words.
+    /// Why servers cannot be in one cluster, as sentences.
     pub(super) clashes: Vec<String>,
-    /// Where nobody answered, or refused to, and why.
+    /// Addresses where nobody answered, or that refused, with the reason.
     pub(super) silent: Vec<(String, String)>,
 }
 
 impl Round {
-    /// Adds the answer of whoever listens at `address`.
+    /// Adds the answer from `address`.
     pub(super) fn add(
         &mut self,
         own: &ServerInfo,
@@ -77,7 +77,7 @@ impl Round {
         })
     }
 
-    /// Why no cluster can be founded of who is there, if time will not change it.
+    /// Why these servers cannot found a cluster, if time will not change that.
     pub(super) fn obstacle(&self, own: &ServerInfo, expected: usize) -> Option<String> {
         if let Some(clash) = self.clashes.first() {
             return Some(format!("cannot found the cluster: {clash}"));
@@ -101,8 +101,8 @@ impl Round {
         })
     }
 
-    /// Why a server that was a member must not start with its datacenter, if those that are here have another:
-    /// more of them than have this one, or as many of which some run already.
+    /// Why a former member must not start with its datacenter: more of the servers present have another one
+    /// than have the same, or as many have another one and some of them already run.
     pub(super) fn other_datacenter(&self, own: &ServerInfo) -> Option<String> {
         let of_ours = |greeting: &&Greeting| greeting.info.datacenter == own.datacenter;
         let (ours, theirs): (Vec<_>, Vec<_>) = self.greetings.iter().partition(of_ours);
@@ -164,7 +164,7 @@ impl Round {
     }
 }
 
-/// What a member is told that was started with another datacenter than its cluster's.
+/// What to tell a member that was started with another datacenter than its cluster's.
 pub(super) fn wrong_datacenter(started: &str, cluster: &str) -> String {
     format!(
         "this server was started with --datacenter {started}, and the cluster is that of datacenter {cluster}: start \

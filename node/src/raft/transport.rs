@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use super::protocol::{Envelope, Response, SnapshotHeader};
 
-/// What a call is for. Each purpose has connections of its own, so that a heartbeat never waits
-/// behind a megabyte of entries.
+/// What a call is for. Each purpose has separate connections, so that a heartbeat never waits behind a
+/// megabyte of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
     /// Log entries.

@@ -1,4 +1,4 @@
-//! What an operator has to mend, said in the log for as long as it lasts.
+//! Conditions that an operator has to fix, logged for as long as they last.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,42 +9,42 @@ use quorate_storage::raft::NodeId;
 use super::protocol::Refusal;
 use crate::host::clock::{Clock, Moment};
 
-/// Time between two lines about one thing: often enough to be seen by whoever looks at the log now.
+/// Time between two lines about one condition: often enough for somebody who looks at the log now.
 pub const WARN_EVERY: Duration = Duration::from_secs(10);
-/// So many sentences are remembered. Beyond it the oldest is forgotten, and said again a little early.
+/// Number of sentences that are remembered. Beyond it the oldest is forgotten, and may be logged again early.
 const REMEMBERED_MAX: usize = 64;
 
-/// Says each sentence at most once in [`WARN_EVERY`].
+/// Logs each sentence at most once in [`WARN_EVERY`].
 #[derive(Debug)]
 pub struct Warnings {
     clock: Clock,
-    /// When each was said last. A std lock: held for a look-up only.
+    /// When each was last logged. A std lock: held for a look-up only.
     said: Mutex<BTreeMap<String, Moment>>,
 }
 
 impl Warnings {
-    /// Nothing was said so far.
+    /// Nothing was logged so far.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock, said: Mutex::default() }
     }
 
-    /// Says it, unless it was said just now. To be called whenever the situation is met with, so that it is
-    /// said again while it lasts.
+    /// Logs a sentence, unless it was logged just now. To be called whenever the condition is found, so that
+    /// the line is repeated while the condition lasts.
     pub fn warn(&self, sentence: &str) {
         if self.is_due(sentence) {
             tracing::warn!("{sentence}");
         }
     }
 
-    /// The same for what is no trouble, and would be said many times.
+    /// The same for what needs no action but would be logged many times.
     pub fn inform(&self, sentence: &str) {
         if self.is_due(sentence) {
             tracing::info!("{sentence}");
         }
     }
 
-    /// Says a sentence that others can make different each time: at most one of its kind in [`WARN_EVERY`].
+    /// Logs a sentence whose text another server can vary: at most one of its kind in [`WARN_EVERY`].
     pub fn warn_of(&self, kind: &str, sentence: &str) {
         if self.is_due(kind) {
             tracing::warn!("{sentence}");
@@ -68,8 +68,8 @@ impl Warnings {
     }
 }
 
-/// What a refusal means to the operator of the server that was refused, if it is not a passing one.
-/// `member` is whom it took to be at `address`, `cluster` its own cluster.
+/// What a refusal means to the operator of the refused server, unless it will pass without action. `member`
+/// is the server that was expected at `address`, `cluster` the refused server's own cluster.
 #[must_use]
 pub fn refusal_text(
     refusal: &Refusal,
