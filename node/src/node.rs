@@ -1,4 +1,4 @@
-//! A running node: what the API is a face of, and the owner of every vital task.
+//! A running node: what the API shows, and the owner of every vital task.
 //!
 //! [`Node::start`] takes the parts that differ between a real process and a simulation (log, snapshots,
 //! transport, clock, identity) and wires the rest:
@@ -55,7 +55,7 @@ use crate::watch::Watches;
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.
 const STALE_AFTER_START: Duration = Duration::from_secs(3);
 
-/// How long consensus may take to end: it waits for applying, which may wait for room on the disk.
+/// How long consensus may take to end. It waits for applying, which may wait for room on the disk.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
 /// How fresh a read must be.
@@ -67,7 +67,7 @@ pub enum Consistency {
     Stale,
 }
 
-/// What a node says of its contact with a leader: `X-Consul-KnownLeader`, `X-Consul-LastContact`.
+/// What a node reports about its contact with a leader: `X-Consul-KnownLeader`, `X-Consul-LastContact`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contact {
     /// Whether a leader is known at present.
@@ -81,11 +81,11 @@ pub struct Contact {
 pub enum Readiness {
     /// Caught up, and a quorum answers.
     Ready,
-    /// Not, and why.
+    /// Not fit, with the reason.
     NotReady(String),
 }
 
-/// What a node answers from its state after a start.
+/// What a node answers from its own state after a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     /// Nothing: its state may be older than what it answered before.
@@ -216,7 +216,7 @@ impl Node {
         }
     }
 
-    /// Who waits for what.
+    /// The blocking queries that wait, by topic.
     pub fn watches(&self) -> &Arc<Watches> {
         &self.watches
     }
@@ -226,7 +226,7 @@ impl Node {
         self.settings.check_output
     }
 
-    /// What checks this node ran while it led.
+    /// Counts the checks that this node ran while it led.
     pub fn probe_counts(&self) -> &ProbeCounts {
         &self.probe_counts
     }
@@ -247,7 +247,7 @@ impl Node {
             let silence = leadership::quorum_silence(&self.raft).unwrap_or_default();
             let known_leader = leadership::leads_with_quorum(&self.raft);
             if known_leader {
-                // So that it is known how old this node's state is once it no longer leads.
+                // Remembers it for the time when this node no longer leads and reports how old its state is.
                 self.contact.heard();
             }
             let last_contact = if known_leader { Millis::ZERO } else { millis(silence) };
@@ -263,8 +263,8 @@ impl Node {
         leader.filter(|_| self.contact().known_leader)
     }
 
-    /// The agent of the host that asks: the one it names, else the one of its address. `None` while
-    /// the cluster's id is not known.
+    /// The agent of the calling host: the one that the caller names, or else the one of its address. `None`
+    /// while the cluster's id is not known.
     pub fn agent_of(&self, caller: IpAddr, named: Option<&str>) -> Option<Agent> {
         let cluster = self.context.identity.cluster_id()?;
         let own = OwnHost {
@@ -276,7 +276,7 @@ impl Node {
         // A node may have been given another id than the one that is made from its name.
         if let Some(node) = self.published().state.node(&agent.name)
             && !node.id.is_empty()
-            // The look-up finds nodes by their ids too.
+            // The look-up also finds nodes by their ids.
             && node.name.eq_ignore_ascii_case(&agent.name)
         {
             agent.id.clone_from(&node.id);
@@ -292,7 +292,8 @@ impl Node {
         self.membership.remove(id, self.settings.hold_timeout).await
     }
 
-    /// Hands leadership over, whoever has it: to this voter, or to the one that has most of the log.
+    /// Hands leadership over, through the current leader: to this voter, or to the one that has most of the
+    /// log.
     ///
     /// # Errors
     /// See [`MembershipError`].

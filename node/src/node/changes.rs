@@ -1,8 +1,8 @@
-//! Says in the log which services came and went, and which checks changed their status, and why.
+//! Logs which services came and went, which checks changed their status, and why.
 //!
-//! Every server says it, from the state that it applied. It looks once a second and only where a table has
-//! moved, so that twenty thousand checks that turn critical together cost one look and a few lines: some
-//! of the changes, and how many others there were.
+//! Every server logs it, from the state that it applied. It looks once a second, and only where a table has
+//! changed. So twenty thousand checks that turn critical together cost one look and a few lines: some of the
+//! changes, and how many others there were.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,7 +18,7 @@ use crate::node::{Node, Readiness};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Lines in each window of time; what is beyond is counted.
+/// Lines in each window of time; further changes are counted.
 const LINES_MAX: usize = 10;
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ enum News {
 }
 
 impl News {
-    /// What is counted where there are too many.
+    /// The name under which it is counted where there are too many.
     fn kind(&self) -> &'static str {
         match self {
             Self::Registered { .. } => "registered",
@@ -71,7 +71,7 @@ impl News {
     }
 }
 
-/// Why a check has the status that it has. Not its output: that may be anything.
+/// Why a check has its status. Never its output, which can be anything.
 fn cause(row: &Check) -> &'static str {
     let what = &row.registration;
     let is_critical = what.status == CheckStatus::Critical;
@@ -145,7 +145,7 @@ impl Known {
         for row in state.checks() {
             let status = &row.registration.status;
             let from = self.statuses.get(&row.number);
-            // A check that comes passing is no news beside its service.
+            // A check that arrives passing with its service is no news.
             if from != Some(status) && (from.is_some() || *status != CheckStatus::Passing) {
                 news.push(News::Check { row: Arc::clone(row), from: from.cloned() });
             }
@@ -164,7 +164,7 @@ struct Window {
 }
 
 impl Window {
-    /// Begins a new window if it is time; what the old one only counted is returned.
+    /// Begins a new window if it is time. Returns what the old one only counted.
     fn turn(&mut self, now: Moment) -> Option<BTreeMap<&'static str, u64>> {
         if self.began.is_some_and(|began| now.since(began) < WINDOW) {
             return None;
@@ -186,8 +186,8 @@ impl Window {
     }
 }
 
-/// Looks and says what there is to say; never ends. It begins when this server has caught up: what it
-/// applies again after a start is no news.
+/// Looks for changes and logs them; never ends. It begins when this server has caught up: what is applied
+/// again after a start is no news.
 pub async fn watch(node: Arc<Node>) {
     let clock = node.clock().clone();
     while node.readiness() != Readiness::Ready {
@@ -209,7 +209,7 @@ pub async fn watch(node: Arc<Node>) {
     }
 }
 
-/// One look, beside what the runtime has to do: it reads a row for each check.
+/// One look, on a blocking thread because it reads a row for each check.
 async fn look(node: &Arc<Node>, mut known: Known) -> (Known, Vec<News>) {
     let published = node.published();
     let looked = supervise::blocking("looking for changes", move || {

@@ -1,4 +1,4 @@
-//! What a node tells of itself in figures: `/metrics` for Prometheus, and `/v1/agent/metrics`.
+//! A node's metrics: `/metrics` for Prometheus, and `/v1/agent/metrics`.
 //!
 //! Figures are read from the node when they are asked for: nothing is counted twice, and reading them
 //! takes no lock that a write could wait for. Histograms lock for as long as it takes to copy them.
@@ -40,7 +40,7 @@ impl Node {
         let metrics = self.raft().metrics();
         // Role and term of one moment: together they must make sense.
         let metrics = metrics.borrow_watched();
-        // One that nobody answers leads nothing: somebody else may by now.
+        // A leader that nobody answers does not count: another server may lead by now.
         let leads = metrics.state.is_leader() && has_quorum;
         let snapshot = metrics.snapshot.as_ref().map_or(0, |covered| covered.index);
         let purged = metrics.purged.as_ref().map_or(0, |purged| purged.index);

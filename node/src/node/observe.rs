@@ -1,8 +1,8 @@
-//! What happens in a node when something was applied.
+//! What happens in a node after something was applied.
 //!
-//! The state machine publishes a new version, then tells this observer, which answers this node's own
-//! clients, moves the applied position on, and hands the touched topics to the waking task. Nothing
-//! here waits or grows with the number of waiters.
+//! The state machine publishes a new version and then notifies this observer. The observer answers this
+//! node's own clients, advances the applied position, and hands the touched topics to the task that wakes
+//! queries. Nothing here waits, or grows with the number of waiters.
 
 use std::sync::Arc;
 
@@ -57,14 +57,14 @@ impl ApplyObserver {
         self.durations.clone()
     }
 
-    /// The version of the state after an entry that somebody names.
+    /// Captures the version of the state after a requested entry.
     #[must_use]
     pub fn capture(&self) -> Arc<Capture> {
         Arc::clone(&self.capture)
     }
 
-    /// Takes note of what a restarted node recovered from its snapshot. Without it, a node that finds
-    /// nothing behind its snapshot would hold every read until the next write.
+    /// Takes note of what a restarted node recovered from its snapshot. Otherwise a node with an empty log
+    /// behind its snapshot would hold every read until the next write.
     pub fn recovered(&self, published: &Published) {
         self.processes.observe(published);
         self.advance(published);
@@ -83,7 +83,7 @@ impl Observer for ApplyObserver {
     }
 
     fn applied(&self, published: &Arc<Published>, effects: Effects) {
-        // First: what follows is not what is measured.
+        // First, because only applying is measured.
         self.applying.stop();
         self.processes.observe(published);
         self.proposer.applied(effects.outcomes);

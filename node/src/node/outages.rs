@@ -1,10 +1,10 @@
-//! Says in the log what an operator is woken for: a server is lost or back, the quorum is lost or there
-//! again, no failure is left to spare.
+//! Logs what an operator is woken for: a server is lost or back, the quorum is lost or regained, no failure
+//! is left to spare.
 //!
-//! Every server says it. The leader knows from the answers to its heartbeats which servers are there; the
-//! others ask it, and fall back on the catalogue, where the leader shows which servers it has lost. So a
-//! follower also notices that its leader, which it hears, has no quorum. Who does not answer while there
-//! is no quorum is found out by asking everybody.
+//! Every server logs it. The leader knows from the responses to its heartbeats which servers run. The others
+//! ask the leader, and fall back on the catalogue, where the leader shows which servers it has lost. So a
+//! follower also notices if its leader, which it still hears, has no quorum. Without a quorum, a server asks
+//! all others to find out which do not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const NO_LEADER_AFTER: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = NO_LEADER_AFTER;
 /// How long a server may take to answer when it is asked whether it is there.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// What lasts is said again after this long.
+/// A condition that lasts is logged again after this long.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// A member as this server sees it.
@@ -45,7 +45,7 @@ struct Member {
     restarted: Option<Duration>,
 }
 
-/// What one look saw.
+/// What one look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Seen {
     /// Whether there is a leader with a quorum.
@@ -57,7 +57,7 @@ struct Seen {
     members: BTreeMap<NodeId, Member>,
 }
 
-/// What there is to say.
+/// What there is to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum News {
     Lost { id: NodeId, member: Member },
@@ -69,10 +69,10 @@ enum News {
     SpareAgain { voters: usize, spare: usize },
 }
 
-/// What was said so far.
+/// What was logged so far.
 #[derive(Debug, Default)]
 struct Outlook {
-    /// Those that were said to be lost, and when they were last heard.
+    /// Servers that were reported as lost, and when they were last heard.
     lost: BTreeMap<NodeId, (Moment, Member)>,
     no_leader: Option<NoLeader>,
     no_leader_said: Option<Moment>,
@@ -92,7 +92,7 @@ impl Outlook {
     fn look(&mut self, now: Moment, seen: &Seen) -> Vec<News> {
         let mut news = Vec::new();
         self.look_at_leader(now, seen, &mut news);
-        // Without a leader nobody can know who else is there.
+        // Without a leader nobody knows which servers run.
         if seen.has_leader {
             self.look_at_members(now, seen, &mut news);
             self.look_at_spare(now, seen, &mut news);
@@ -130,7 +130,7 @@ impl Outlook {
         });
         for (id, member) in &seen.members {
             match (member.lost, self.lost.get(id)) {
-                // The silence of the process before; this one has not had the time to answer.
+                // It is the previous process that was silent; this one has not had time to answer.
                 (Some(_), None) if member.has_just_restarted() => {}
                 (Some(silent), None) => {
                     self.lost.insert(*id, (now.minus(silent), member.clone()));
@@ -152,7 +152,7 @@ impl Outlook {
             (count + 1, alive + usize::from(!self.lost.contains_key(id)))
         });
         let spare = alive.saturating_sub(count / 2 + 1);
-        // A cluster of one never had any.
+        // A cluster of one never had a failure to spare.
         if spare == 0 && count > 1 {
             if is_due(self.none_to_spare_said, now) {
                 self.none_to_spare_said = Some(now);
@@ -225,7 +225,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// Whether to ask again: as long as all `members` answered the leader, every now and then.
+    /// Whether to ask again: now and then while all `members` answer the leader, at each look otherwise.
     fn is_due(&self, now: Moment, mut members: impl Iterator<Item = NodeId>) -> bool {
         let is_calm = self.progress.as_ref().is_some_and(|progress| {
             members.all(|id| {
@@ -236,7 +236,7 @@ impl Answer {
         !is_calm || now.since(self.asked) >= ASK_EVERY
     }
 
-    /// Asks again where that is due. As the leader, this server asks itself, which costs nothing.
+    /// Asks again if that is due. As the leader, this server asks itself, which costs nothing.
     async fn refresh(&mut self, node: &Node) {
         let clock = node.clock();
         let leadership = node.leadership.borrow().clone();
@@ -255,7 +255,7 @@ impl Answer {
     }
 }
 
-/// Looks and says what there is to say; never ends.
+/// Looks and logs what there is to log; never ends.
 pub async fn watch(node: Arc<Node>) {
     let clock = node.clock().clone();
     let mut outlook = Outlook::default();
@@ -276,7 +276,7 @@ pub async fn watch(node: Arc<Node>) {
 }
 
 impl Node {
-    /// How the cluster looks from here, with what the leader says of the members, who has led for `led_for`.
+    /// How the cluster looks from here. `progress` is the leader's answer, who has led for `led_for`.
     fn look(&self, progress: Option<&BTreeMap<NodeId, Progress>>, led_for: Duration) -> Seen {
         let published = self.published();
         let membership = &published.membership;
@@ -290,7 +290,7 @@ impl Node {
                 _ if *id == self.id() => None,
                 // It has answered this leader.
                 Some(Some(silent)) => (silent >= SERVER_LOST_AFTER).then_some(silent),
-                // It has not yet: as before.
+                // It has not answered this leader yet: keep what the catalogue shows.
                 Some(None) if led_for >= SERVER_LOST_AFTER => Some(led_for),
                 Some(None) | None => shown_lost.then_some(SERVER_LOST_AFTER),
             };

@@ -27,7 +27,7 @@ pub struct NodeSettings {
     pub rpc_addr: SocketAddr,
     /// `IP:PORT` of the HTTP listener.
     pub http_addr: SocketAddr,
-    /// Both as the other servers are told, perhaps with names.
+    /// Both addresses as other servers are told them, perhaps with names.
     pub advertised: Advertised,
     /// Name of the agent of the server's own host.
     pub agent_name: String,
@@ -41,20 +41,20 @@ pub struct NodeSettings {
     pub join: Vec<String>,
     /// The id of a cluster that this node might found.
     pub fresh_cluster_id: String,
-    /// What is kept of checks' outputs: of heartbeats through this node, and of the runs while it leads.
+    /// How much of checks' outputs is kept: of heartbeats through this node, and of runs while it leads.
     pub check_output: CheckOutput,
-    /// What is wrong with the settings and does not keep the node from running, in words.
+    /// Faults in the settings that do not keep the node from running, as sentences.
     pub remarks: Vec<String>,
-    /// Whether nothing was said of other servers, so that a cluster of one may be a mistake.
+    /// Whether no setting names other servers, so that a cluster of one may be a mistake.
     pub is_alone_by_default: bool,
     /// This boot: random bytes.
     pub boot: BootId,
-    /// The level of the rules that it says it knows: [`LEVEL`](quorate_storage::state::LEVEL), but for
+    /// The level of the rules that it claims to know: [`LEVEL`](quorate_storage::state::LEVEL), except in
     /// tests.
     pub level: u32,
 }
 
-/// What a server tells the others of its addresses.
+/// The addresses that a server tells the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advertised {
     /// Its RPC listener.

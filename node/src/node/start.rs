@@ -1,4 +1,4 @@
-//! Puts a node together: makes its parts, connects them, starts its tasks.
+//! Puts a node together: makes its parts, connects them, and starts its tasks.
 
 use std::io;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ use crate::raft::{LogLimits, Raft, openraft_config};
 use crate::watch::Watches;
 
 impl Node {
-    /// Starts a node, and gives what answers other nodes. It is not a member of a cluster until
-    /// [`Node::enter_cluster`] returned.
+    /// Starts a node. Also returns the service that answers other nodes. The node is not a member of a
+    /// cluster until [`Node::enter_cluster`] has returned.
     ///
     /// # Errors
     /// When the snapshot cannot be read, or openraft does not start.
@@ -226,7 +226,7 @@ fn membership(
     }
 }
 
-/// What log and snapshot hold, before consensus begins to change it.
+/// What log and snapshot hold before consensus begins to change them.
 async fn on_disk<L>(log: &mut L, recovered: &Published) -> io::Result<DiskState>
 where
     L: RaftLogStorage<TypeConfig>,
