@@ -1,19 +1,20 @@
-//! What a node does because it leads: it moves cluster time, carries out what is due, runs the
-//! cluster's checks, and keeps the catalogue's picture of the servers in step with the membership.
+//! A leader's duties: it advances cluster time, proposes what is due, runs the cluster's checks, and keeps
+//! the catalogue's picture of the servers in step with the membership.
 //!
-//! All of it ends with the leadership it belongs to.
+//! All of them end with the leadership.
 //!
-//! **Time** ([`time`]). The [`ClusterClock`] starts from the applied time once the leader's own first
-//! entry is applied, after a grace in which clients of a dead node can find another. It goes on only
-//! while a quorum answers and no heartbeat has been waiting for long.
+//! **Time** ([`time`]). The [`ClusterClock`] starts from the applied time once the leader's own first entry
+//! is applied, after a grace period in which clients of a dead node can find another. It advances only while
+//! a quorum answers and no heartbeat has been waiting for long.
 //!
 //! **Checks.** The leader runs those that the cluster runs itself ([`crate::checks`]).
 //!
 //! **Expiry** ([`time`]). Only this module proposes it; apply decides what is really due.
 //!
-//! **Comparison** ([`comparison`](crate::raft::comparison)). The servers' states are held against each other.
+//! **Comparison** ([`comparison`](crate::raft::comparison)). The leader compares the servers' states.
 //!
-//! **Servers** ([`servers`]). The catalogue shows who is a member, where, and who answers.
+//! **Servers** ([`servers`]). The catalogue shows which servers are members, where they are, and which
+//! answer.
 
 mod servers;
 mod time;
@@ -38,7 +39,7 @@ use crate::raft::leadership::Leadership;
 use crate::raft::membership::Membership;
 use crate::raft::propose::Proposer;
 
-/// Pause before the first entry of a leadership is looked for again.
+/// Pause before looking again for the first entry of a leadership.
 const FIRST_ENTRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Everything a leader needs.
@@ -54,7 +55,7 @@ pub struct Leader {
     pub intake: Arc<Intake>,
     /// Where numbered commands are proposed.
     pub proposer: Arc<Proposer>,
-    /// Who belongs to the cluster.
+    /// The membership.
     pub membership: Arc<Membership>,
     /// The applied state.
     pub state: StateReader,
@@ -88,7 +89,7 @@ impl Leader {
         let first = self.first_entry(term).await;
         self.cluster_clock.stand(term, first.state.time());
         tracing::info!(term, time = %first.state.time(), "leading");
-        // Tasks of their own, which end with this one: thousands of checks must not delay the clock.
+        // Separate tasks, which end with this one: thousands of checks must not delay the clock.
         let mut tasks = JoinSet::new();
         let checks = Arc::clone(&self.checks);
         spawn_on(&mut tasks, async move { checks.run().await });
@@ -101,7 +102,8 @@ impl Leader {
         spawn_on(&mut tasks, Arc::clone(self).expire(term));
         spawn_on(&mut tasks, Arc::clone(self).reap(term));
         while let Some(ended) = tasks.join_next().await {
-            // None of them ends by itself. A panic is passed on, or time would stand still unnoticed.
+            // None of these tasks ends on its own. A panic is passed on, or time would stand still
+            // unnoticed.
             if let Err(error) = ended
                 && let Ok(panic) = error.try_into_panic()
             {
@@ -110,8 +112,8 @@ impl Leader {
         }
     }
 
-    /// Waits until an entry of this leadership is applied: only then is everything that earlier
-    /// leaders committed applied as well.
+    /// Waits until an entry of this leadership is applied. Only then is everything applied that earlier
+    /// leaders committed.
     async fn first_entry(&self, term: u64) -> Arc<Published> {
         loop {
             let published = self.state.load();

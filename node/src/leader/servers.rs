@@ -1,4 +1,4 @@
-//! The catalogue's picture of the servers: keeps it in step with the membership, and with who answers.
+//! Keeps the catalogue's picture of the servers in step with the membership and with which servers answer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +22,12 @@ use crate::raft::learners::SilentLearners;
 /// A server that has not answered for this long, while the leader was asking all the time, is lost: it is
 /// critical in the catalogue, and the logs say so.
 pub(crate) const SERVER_LOST_AFTER: Duration = Duration::from_secs(5);
-/// The silence of a server says nothing while no quorum answered an RPC sent within this long: this leader
-/// may be the one that is cut off.
+/// A server's silence means nothing if no quorum answered an RPC sent within this long: this leader may be
+/// the one that is cut off.
 const QUORUM_WITHIN: Duration = Duration::from_secs(1);
 /// Time between two notes that this process runs.
 const ATTENTION_EVERY: Duration = Duration::from_millis(250);
-/// A gap between two such notes of more than this was a pause, in which this leader asked nobody.
+/// A gap of more than this between two such notes was a pause, in which this leader asked nobody.
 const ATTENTION_GAP_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks at the servers.
 const SERVERS_EVERY: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ impl Leader {
     /// Keeps the catalogue and the membership in step; never ends.
     pub(super) async fn keep_servers(&self) {
         let attention = Mutex::new(Attention::begin(self.context.clock.now()));
-        // Apart from the rounds below, which may wait long for a quorum or for a server.
+        // Separate from the rounds below, which may wait long for a quorum or for a server.
         let attending = async {
             loop {
                 self.attended_for(&attention);
@@ -73,7 +73,7 @@ impl Leader {
         }
     }
 
-    /// What has to change so that the catalogue shows the servers as they are.
+    /// The commands that make the catalogue show the servers as they are.
     fn server_commands(&self, attended_for: Duration) -> Vec<Command> {
         let published = self.state.load();
         let Some(cluster) = self.context.identity.cluster_id() else { return Vec::new() };
@@ -102,9 +102,9 @@ impl Leader {
         commands
     }
 
-    /// Which servers answered lately. Only silence in which this leader was asking counts: a leader that is
-    /// new, was paused or had no quorum gives each server the full time, or it would call servers lost that
-    /// live.
+    /// Which servers have answered lately. Only silence while this leader was asking counts. A leader that is
+    /// new, was paused or had no quorum gives each server the full time; otherwise it would report running
+    /// servers as lost.
     fn alive_servers(&self, attended_for: Duration) -> BTreeMap<NodeId, bool> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -131,7 +131,7 @@ impl Attention {
         Self { since: now, noted: now }
     }
 
-    /// Notes that the leader runs, and whether a quorum answers it; returns how long both have been so.
+    /// Notes that the leader runs, and whether a quorum answers it. Returns how long both have been true.
     fn note(&mut self, now: Moment, has_quorum: bool) -> Duration {
         if !has_quorum || now.since(self.noted) > ATTENTION_GAP_MAX {
             self.since = now;
@@ -145,7 +145,7 @@ impl Attention {
 fn shown_servers(published: &Published) -> BTreeMap<NodeId, Arc<str>> {
     let state = &published.state;
     let instances = state.instances(SERVER_SERVICE);
-    // A client may register an instance of that name on a server's node, but not with that id.
+    // A client may register an instance of that name on a server's node, but not with this id.
     let of_servers = instances.filter(|instance| {
         &*instance.definition.id == SERVER_SERVICE
             && state.node(&instance.node).is_some_and(|node| node.kind == NodeKind::Server)
@@ -174,13 +174,13 @@ fn server_record(cluster: &str, id: NodeId, peer: &Peer) -> Option<Box<ServerRec
     }))
 }
 
-/// Whether the catalogue shows a server where it is.
+/// Whether the catalogue shows a server at its address.
 fn is_shown(published: &Published, name: &Arc<str>, record: &ServerRecord) -> bool {
     let state = &published.state;
     let mut instances = state.instances(SERVER_SERVICE);
     let row = instances.find(|row| row.node == *name && &*row.definition.id == SERVER_SERVICE);
     let port = i64::from(record.port);
-    // A node of another name is not this one to move.
+    // A node of another name is not this one's to move.
     *record.name != **name
         || row.is_some_and(|row| {
             row.definition.port == port && row.definition.meta.as_ref() == Some(&record.meta)

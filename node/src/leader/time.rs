@@ -1,11 +1,11 @@
 //! Cluster time and what comes due with it: three tasks of one leadership.
 //!
-//! * The **tick** moves the clock. It waits for nothing, so that a storm of expiries, a slow disk or a
+//! * The **tick** advances the clock. It waits for nothing, so that a storm of expiries, a slow disk or a
 //!   large value does not stop time.
-//! * **Expiry** proposes what is due. In a storm it has several entries on their way, each bounded by
-//!   [`EXPIRE_MAX`]; the time that it names is read anew for each.
-//! * **Reaping** forgets tombstones and lock delays, one small entry at a time. Nobody waits for it, and
-//!   it keeps nobody waiting.
+//! * **Expiry** proposes what is due. In a storm it has several entries on their way, each limited by
+//!   [`EXPIRE_MAX`]; the time is read again for each.
+//! * **Reaping** forgets tombstones and lock delays, one small entry at a time. Nobody waits for it, and it
+//!   delays nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,37 +18,36 @@ use super::Leader;
 use crate::raft::leadership::has_quorum;
 use crate::raft::protocol::Forwarded;
 
-/// Time between two looks at the clock.
+/// Time between two ticks.
 const TICK: Duration = Duration::from_millis(50);
-/// After a new leadership, clients of a dead node find another before anything expires.
+/// After a leader was elected, clients of a dead node can find another before anything expires.
 const GRACE: Duration = Duration::from_secs(2);
-/// Time stands still when no quorum answered an RPC sent within this long.
+/// Time stands still if no quorum answered an RPC sent within this long.
 const QUORUM_WITHIN: Duration = Duration::from_secs(2);
-/// Time stands still while a heartbeat has waited here for this long. (However long it waits, it is
-/// proposed before the next expiry. But it is refused when it is older than its TTL or 2 s of cluster
-/// time, whichever is longer.)
+/// Time stands still while a heartbeat has waited here for this long. (However long it waits, it is proposed
+/// before the next expiry. But apply refuses it if it is older than its TTL or 2 s of cluster time, whichever
+/// is longer.)
 const HEARTBEAT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What may expire in one entry: few enough that applying it (some 10 us each) delays nothing else
 /// noticeably.
 const EXPIRE_MAX: u32 = 512;
-/// Expiry entries on their way at once in a storm. Under load an entry takes tens of milliseconds from
-/// the proposal to the apply; with one at a time that, and not the work, would set the pace.
+/// Expiry entries on their way at once in a storm. Under load an entry takes tens of milliseconds from the
+/// proposal to the apply; one at a time, that delay would set the pace instead of the work.
 const EXPIRES_IN_FLIGHT_MAX: usize = 8;
 /// What is reaped in one entry.
 const REAP_MAX: u32 = 512;
-/// While any deadline exists, the log learns the time at least this often, so that a new leader loses
-/// at most so much.
+/// While any deadline exists, the log records the time at least this often, so that a new leader loses at
+/// most this much.
 const STAMP_EVERY: Millis = Millis(1_000);
 
 impl Leader {
-    /// Starts the clock once the grace is over, from the applied time: what earlier leaders' clocks
-    /// came to.
+    /// Starts the clock after the grace period, from the applied time, which earlier leaders' clocks set.
     pub(super) async fn start_clock(&self, term: u64) {
         self.context.clock.sleep(GRACE).await;
         self.cluster_clock.start(term, self.state.load().state.time());
     }
 
-    /// Moves the clock while it may move; never ends.
+    /// Advances the clock while it may advance; never ends.
     pub(super) async fn tick(self: Arc<Self>) {
         loop {
             self.context.clock.sleep(TICK).await;
@@ -58,8 +57,8 @@ impl Leader {
         }
     }
 
-    /// Proposes expiries whenever something is due; else tells the log the time if it has not heard it
-    /// for a while. Never ends.
+    /// Proposes expiries whenever something is due; otherwise records the time in the log if that is overdue.
+    /// Never ends.
     pub(super) async fn expire(self: Arc<Self>, term: u64) {
         loop {
             self.context.clock.sleep(TICK).await;
@@ -69,8 +68,8 @@ impl Leader {
     }
 
     async fn expire_what_is_due(&self, term: u64) {
-        // One entry is enough on an ordinary day. Each round that leaves something due is followed by
-        // one of twice as many; what a surplus entry finds is not due, it does not do.
+        // One entry is enough on an ordinary day. Each round that leaves something due is followed by one
+        // with twice as many entries. A surplus entry finds nothing due and changes nothing.
         let mut entries = 1;
         while let Some(up_to) = self.due(self.state.load().state.next_deadline()) {
             let expire = || {
@@ -91,7 +90,7 @@ impl Leader {
         let has_deadlines = state.next_deadline().is_some() || state.next_reaping().is_some();
         let now = self.cluster_clock.stamp(term);
         if has_deadlines && now.since(state.time()) >= STAMP_EVERY {
-            // A tick that is lost is followed by another.
+            // A lost stamp is followed by another.
             let _ = self.intake.submit_duty(term, now, None).await;
         }
     }
