@@ -1,11 +1,11 @@
 //! openraft's state machine around [`State`].
 //!
-//! The state lives in memory. After a restart it comes from the newest snapshot, and openraft applies
-//! the log behind it again. Readers see one published version at a time, and a new one once for each
-//! run of entries that openraft hands over, however many they are.
+//! The state lives in memory. After a restart it comes from the newest snapshot, and openraft applies the log
+//! behind it again. Readers see one published version at a time. A new one is published once for each run of
+//! entries that openraft hands over, however many they are.
 //!
-//! The order after a run of entries is: publish, notify the observer, answer openraft. So whoever
-//! is answered finds what was done.
+//! After a run of entries, the order is: publish, notify the observer, answer openraft. So a client that is
+//! answered finds its write.
 
 use std::fmt;
 use std::io::{self, BufReader, BufWriter};
@@ -27,18 +27,18 @@ use crate::state::{Effects, Import, SnapshotRecord, State, unknown_level};
 #[cfg(test)]
 mod tests;
 
-/// How long to wait before a snapshot is tried again that a shortage prevented.
+/// How long to wait before trying again to make a snapshot after a shortage.
 const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
-/// How often one build is tried: the version that it writes is held in memory meanwhile. After that
-/// openraft asks for a newer one, when as many entries again have been applied.
+/// How often one build is tried; the version that it writes stays in memory meanwhile. After that, openraft
+/// asks for a newer snapshot once as many entries again have been applied.
 const BUILD_TRIES: u32 = 10;
-/// An installation that a shortage prevents says so with its first try, and then after so many.
+/// While a shortage prevents an installation, this many tries pass between two warnings.
 const TRIES_BETWEEN_WARNINGS: u32 = 10;
 
-/// What an operator has to know of an entry that cannot be applied.
+/// What an operator has to know about an entry that cannot be applied.
 const POISON: &str = "This is a bug, and every server that applies the entry stops like this one. Nothing is lost: keep the data directories, and start a version that can apply it (see \"An entry that no server can apply\" in the README)";
 
-/// One version of everything a reader may want: immutable once published.
+/// One version of everything that readers may want: immutable once published.
 #[derive(Debug, Clone, Default)]
 pub struct Published {
     /// The state.
@@ -49,8 +49,8 @@ pub struct Published {
     pub membership: StoredMembership,
 }
 
-/// Is notified of what was applied, after the new version was published. Called from openraft's apply task:
-/// it must not block and must not do work that grows with the number of waiters.
+/// Is notified of what was applied, after the new version was published. Called from openraft's apply task,
+/// so it must not block or do work that grows with the number of waiters.
 pub trait Observer: Send + Sync + 'static {
     /// Entries are about to be applied.
     fn applying(&self) {}
@@ -58,11 +58,11 @@ pub trait Observer: Send + Sync + 'static {
     fn applied(&self, published: &Arc<Published>, effects: Effects);
     /// A snapshot replaced the state: outcomes are to be looked up, and everything may have changed.
     fn installed(&self, published: &Arc<Published>);
-    /// Whether to be told the version after exactly this entry. (What is published may have more.)
+    /// Whether it wants the version after exactly this entry. (The published one may contain more entries.)
     fn wants(&self, _index: u64) -> bool {
         false
     }
-    /// Such a version, before it is published.
+    /// Receives such a version, before it is published.
     fn reached(&self, _version: Published) {}
 }
 
@@ -106,8 +106,8 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// Loads the current snapshot, if there is one. Reads all of it: not to be called from a task that
-    /// has other things to do.
+    /// Loads the current snapshot, if there is one. Reads all of it, so do not call this from a task that has
+    /// other things to do.
     pub fn open(
         store: Arc<dyn SnapshotStore>,
         observer: Arc<dyn Observer>,
@@ -150,7 +150,7 @@ impl Machine {
         self.working.last_applied.is_none_or(|last| id.index == last.index + 1)
     }
 
-    /// Checks a snapshot to its end, then makes it durable and current.
+    /// Checks a whole snapshot, then makes it durable and current.
     async fn check_and_keep(
         &self,
         meta: &SnapshotMeta,
@@ -178,13 +178,13 @@ impl Machine {
 }
 
 impl Published {
-    /// Applies an entry and checks what it did. After an error nothing of it must be seen: the state is
-    /// in doubt.
+    /// Applies an entry and checks the result. After an error the state is in doubt, and nothing of it may be
+    /// published.
     fn apply_checked(&mut self, entry: Entry) -> io::Result<Effects> {
         self.check_applying(entry, Self::apply)
     }
 
-    /// The same for any way to apply an entry: a test passes one that panics.
+    /// The same for any way to apply an entry; a test passes one that panics.
     fn check_applying(
         &mut self,
         entry: Entry,
@@ -260,7 +260,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
             responders.extend(responder);
         }
-        // Published first: whoever the observer wakes finds what was done.
+        // Published first: clients and queries that the observer wakes must find the new version.
         let published = self.publish();
         self.observer.applied(&published, effects);
         for responder in responders {
@@ -278,8 +278,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &SnapshotMeta,
         snapshot: Snapshot,
     ) -> io::Result<()> {
-        // openraft has taken note of it, and an error would end the server: while there is a shortage,
-        // applying waits.
+        // openraft has taken note of the snapshot, and an error would end the server. So applying waits for
+        // the end of a shortage.
         let mut tries = 0;
         self.working = loop {
             match self.check_and_keep(meta, &snapshot).await {
@@ -318,8 +318,8 @@ pub struct SnapshotBuilder {
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Snapshot;
 
-    /// Any error ends the server, so a shortage is none: the snapshot that there is stays the newest,
-    /// and the log behind it is kept.
+    /// Any error ends the server, so a shortage is not reported as one: the existing snapshot stays the
+    /// newest, and the log behind it is kept.
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         for _ in 0..BUILD_TRIES {
             let (version, snapshots) = (self.version.clone(), Arc::clone(&self.snapshots));
@@ -333,7 +333,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             pause().await;
         }
         let (meta, snapshot) = self.snapshots.current().clone().unwrap_or_else(|| {
-            // Covers nothing, so openraft takes it for no progress.
+            // It covers nothing, so openraft sees no progress.
             (SnapshotMeta::default(), Snapshot::from_bytes(Vec::new()))
         });
         Ok(RaftSnapshot { meta, snapshot })
@@ -344,10 +344,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 #[derive(Debug)]
 struct Snapshots {
     store: Arc<dyn SnapshotStore>,
-    /// Held only to look or to replace, never while the disk works.
+    /// Held only to read or replace it, never during disk I/O.
     current: Mutex<Option<(SnapshotMeta, Snapshot)>>,
-    /// Held while one is made durable: a build and an installation may come together, and the newer
-    /// must be the one that stays.
+    /// Held while one is made durable: a build and an installation may coincide, and the newer one must stay.
     committing: Mutex<()>,
 }
 
@@ -356,7 +355,7 @@ impl Snapshots {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a version and makes it current; gives the current one if that is newer by then.
+    /// Writes a version and makes it current. Returns the current one instead if that is newer by then.
     fn build(&self, version: &Published) -> io::Result<(SnapshotMeta, Snapshot)> {
         let meta = meta_of(version);
         let sink = BufWriter::new(self.store.create()?);
@@ -374,7 +373,7 @@ impl Snapshots {
         Ok(built)
     }
 
-    /// Makes a snapshot of another server durable and current.
+    /// Makes a snapshot from another server durable and current.
     fn keep(&self, snapshot: &Snapshot, meta: SnapshotMeta) -> io::Result<()> {
         let mut sink = self.store.create()?;
         io::copy(&mut snapshot.open()?, &mut sink)?;
@@ -396,8 +395,8 @@ fn read_snapshot(snapshot: &Snapshot) -> io::Result<Published> {
     Ok(Published { state, last_applied: last_log_id, membership: last_membership })
 }
 
-/// Runs what blocks on a thread that may block; in place where there is no tokio, as in a simulation
-/// with a runtime of its own.
+/// Runs blocking work on a thread that may block, or in place where there is no tokio, as in a simulation
+/// with another runtime.
 async fn off_the_runtime<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -407,14 +406,14 @@ async fn off_the_runtime<T: Send + 'static>(
     }
 }
 
-/// Waits until a shortage may have passed. Where there is no tokio, there is no shortage either.
+/// Waits for a shortage to pass. Where there is no tokio, there are no shortages.
 async fn pause() {
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::time::sleep(SHORTAGE_PAUSE).await;
     }
 }
 
-/// Hands out the state as encoded records.
+/// Exports the state as encoded records.
 fn export_state(state: &State, push: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = Vec::new();
     state.export(&mut |record| {
@@ -425,7 +424,7 @@ fn export_state(state: &State, push: &mut dyn FnMut(&[u8]) -> io::Result<()>) ->
     })
 }
 
-/// Builds the state from its records. Reads to the end, which is where the checksum is.
+/// Builds the state from its records. Reads to the end, where the checksum is.
 fn import_state(next: &mut dyn FnMut() -> io::Result<Option<Vec<u8>>>) -> io::Result<State> {
     let mut import = Import::default();
     while let Some(bytes) = next()? {

@@ -2,25 +2,26 @@
 //!
 //! # What it is
 //!
-//! [`State`] holds everything the cluster agrees on: the catalogue of nodes, services and checks,
-//! the key-value store, sessions, cluster time, the index, and for every server a record of which
-//! commands it has had. [`State::apply`] takes one log entry and returns what should be reported to
-//! others ([`Effects`]): the outcome of each command, and the topics that visibly changed. It is
-//! deterministic: no I/O, no clock, no randomness, no floating point, no order that depends on
-//! hashing. Ids were made at the edge, time by the leader, and both travel in the entry. It cannot
-//! fail: a refusal is an outcome like any other, the same on every replica.
+//! [`State`] holds everything the cluster agrees on: the catalogue of nodes, services and checks, the
+//! key-value store, sessions, cluster time, the index, and for every server a record of the commands it has
+//! sent. [`State::apply`] takes one log entry and returns what should be reported to others ([`Effects`]):
+//! the outcome of each command, and the topics that visibly changed. It is deterministic: no I/O, no clock,
+//! no randomness, no floating point, no order that depends on hashing. Ids are made at the edge and time by
+//! the leader; both travel in the entry. It cannot fail: a refusal is an outcome like any other, the same on
+//! every replica.
 //!
-//! All tables are persistent maps (`imbl`, and one of our own) of shared rows, so a clone costs next to nothing: readers
-//! keep an immutable version while the next entry is applied, and a snapshot is written from a clone.
+//! All tables are persistent maps (`imbl`, and one of our own) of shared rows, so a clone costs next to
+//! nothing. Readers keep an immutable version while the next entry is applied, and a snapshot is written from
+//! a clone.
 //!
 //! # How an entry is applied
 //!
 //! 1. Time becomes `max(time, stamp)`.
 //! 2. The leader's duty, if any: what is due expires, or tombstones are reaped (`deadline.rs`).
-//! 3. The commands, in order. `origin.rs` decides whether a command is new; a new one runs as one
-//!    `Change` (`change.rs`), which gives every row it writes the same next index, and reports what
-//!    it touches. A command that changes nothing visible leaves the index alone. A command that is
-//!    refused changes nothing at all: those that may find out late work on a copy.
+//! 3. The commands, in order. `origin.rs` decides whether a command is new. A new one runs as one `Change`
+//!    (`change.rs`), which gives every row it writes the same next index, and reports what it touches. A
+//!    command that changes nothing visible leaves the index alone. A refused command changes nothing at all;
+//!    commands that may be refused late work on a copy.
 //!
 //! # Where to find what
 //!
@@ -50,9 +51,9 @@
 //!
 //! # Stored and derived
 //!
-//! What is marked "derived" in a table can be rebuilt from the rows; it is neither in a snapshot nor
-//! hashed. Everything else is in the records of `snapshot_record.rs`, over which [`State::hash`]
-//! runs: so a member that is forgotten there is missed by the determinism test.
+//! What is marked "derived" in a table can be rebuilt from the rows; it is neither in a snapshot nor hashed.
+//! Everything else is in the records of `snapshot_record.rs`, over which [`State::hash`] runs. So the
+//! determinism test misses a member that is forgotten there.
 //!
 //! # What it does not know
 //!
@@ -143,8 +144,8 @@ pub struct State {
     /// By id.
     queries: OrdMap<Arc<str>, Arc<Query>>,
     autopilot: Option<Arc<Autopilot>>,
-    /// When a TTL check or a session with a TTL was last heard of, by number. Apart from the rows,
-    /// so that a heartbeat costs one update of a small map.
+    /// When a TTL check or a session with a TTL was last heard from, by number. Kept apart from the rows, so
+    /// that a heartbeat costs one update of a small map.
     last_seen: OrdMap<u64, ClusterTime>,
     /// Checks that the leader runs.
     probes: Probes,
@@ -172,9 +173,8 @@ impl Bulk for State {
     }
 }
 
-/// A state that was replaced, but for its keys. The other tables cannot tell whether anything still shares
-/// them: they are freed when they come up again, because whoever rendered an answer has most likely finished
-/// by then.
+/// The rest of a replaced state, without its keys. The other tables cannot tell whether anything still shares
+/// them. They are freed later, when a reader that rendered an answer from them has most likely finished.
 struct WithoutKeys(Box<State>);
 
 impl Bulk for WithoutKeys {
@@ -251,7 +251,7 @@ impl State {
 }
 
 impl Change<'_> {
-    /// One command: parsed long ago, here only handed to the table that it is about.
+    /// Passes one parsed command to the table that it is about.
     fn run(&mut self, command: &Command) -> Result<Outcome, Rejection> {
         match command {
             Command::CatalogRegister(what) => self.catalog_register(what)?,
@@ -315,7 +315,7 @@ impl Change<'_> {
                 self.describe_agent(agent, id, tagged, meta.as_ref());
             }
             Command::WatchAgent { agent, ttl } => self.watch_agent(agent, *ttl),
-            // The origin records have taken note of it when the part began.
+            // The origin records took note of it when the part began.
             Command::Answered { .. } => {}
             Command::ProbeResult { number, probe, status, output } => {
                 return self.conclude_probe(*number, *probe, status, output);
@@ -341,7 +341,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// `PUT /v1/catalog/deregister`; what does not exist is deregistered already.
+    /// `PUT /v1/catalog/deregister`. Something that does not exist counts as deregistered.
     fn catalog_deregister(&mut self, node: &Arc<str>, service_id: &Arc<str>, check_id: &Arc<str>) {
         let key = fold_arc(node);
         if !service_id.is_empty() {
