@@ -23,26 +23,25 @@
 //!
 //! Where another node leads, the Proposer's batches and the Barrier's question go there instead.
 //!
-//! [`node::Node`] owns every task and wires the rest. It is handed what differs between a process and a
+//! [`node::Node`] owns every task and wires the rest. It receives what differs between a process and a
 //! simulation ([`node::NodeParts`]): the log, the snapshots, a [`raft::transport::Transport`], a
-//! [`Clock`](host::clock::Clock) and an
-//! [`Identity`](raft::identity::Identity). [`process::server`] hands it sled, files, HTTP and the
-//! machine's clock; `tests/in_process.rs` hands it memory and a seed.
+//! [`Clock`](host::clock::Clock) and an [`Identity`](raft::identity::Identity). [`process::server`] passes
+//! sled, files, HTTP and the machine's clock; `tests/in_process.rs` passes memory and a seed.
 //!
 //! # How a write passes
 //!
 //! 1. A handler in [`http`] parses the request into a `Command`. Ids and anything random are made here.
 //!    Nothing is refused from this node's own state, which may lag behind: only apply knows.
-//! 2. [`raft::propose`] gives it a number, `(node, incarnation, seq)`, puts it with whatever else waits
-//!    into a batch, and hands the batch to whoever leads.
+//! 2. [`raft::propose`] gives it a number, `(node, incarnation, seq)`, puts it into a batch with all other
+//!    commands that wait, and sends the batch to the leader.
 //! 3. There, [`raft::intake`] makes one log entry of all batches that wait, stamps it with cluster time
-//!    and proposes it, bound to the term in which it leads. At most two entries are on their way; what
-//!    comes meanwhile becomes the next one. That is the group commit. Heartbeats go a way of their own
+//!    and proposes it, bound to the term in which it leads. At most two entries are on their way; commands
+//!    that come meanwhile form the next one. That is the group commit. Heartbeats have entries of their own
 //!    ([`raft::lane`]), so that large values do not delay them.
 //! 4. The entry is durable on a majority, then committed, then applied *on the node that took the
 //!    request*, and **that apply answers the client** ([`node::observe`]). So a client can read its own
 //!    write here at once, `?stale` included, and no reply between nodes has to arrive for it.
-//! 5. Touched topics go to a set; a task of its own wakes the blocking queries ([`watch`]).
+//! 5. Touched topics go to a set; a separate task wakes the blocking queries ([`watch`]).
 //!
 //! When the leader dies between 2 and 4, the open commands go to the next one under the same numbers.
 //! The state remembers each outcome until the node that numbered the command says that it has answered
@@ -59,10 +58,11 @@
 //!
 //! # How time passes
 //!
-//! Only [`host::clock`] reads a clock, and it measures durations, never the time of day. Only [`leader`] makes
-//! cluster time of it, stamped on the entries of its own term, and only it proposes expiry. It stops
-//! in doubt: in the first two seconds of a leadership, without a quorum, after a pause, while
-//! heartbeats wait. So something silent may expire a little late, and nothing that is alive expires.
+//! Only [`host::clock`] reads a clock, and it measures durations, never the time of day. Only [`leader`] turns
+//! them into cluster time, which it stamps on the entries of its own term, and only it proposes expiry. In
+//! doubt, cluster time stands still: in the first two seconds of a leadership, without a quorum, after a
+//! pause, and while heartbeats wait. So something silent may expire a little late, but nothing that is alive
+//! expires.
 //!
 //! # Who speaks for a server
 //!

@@ -305,7 +305,7 @@ impl Node {
         });
         let contact = self.contact();
         let quorum_silence = progress.map_or(Duration::ZERO, |progress| {
-            let silence = |id| match progress.get(id) {
+            let silence = |id: &NodeId| match progress.get(id) {
                 _ if *id == self.id() => Duration::ZERO,
                 Some(member) => silence(*member).unwrap_or(led_for),
                 None => Duration::MAX,
