@@ -161,7 +161,7 @@ async fn definitions(nodes: &Nodes) -> Result<()> {
     }
     assert_eq!(nodes.get("/v1/catalog/service/m").await?, json!([]));
 
-    let harmless = json!({"Kind": "", "Connect": {}, "Proxy": {"MeshGateway": {"Mode": "local"}, "Expose": {}}});
+    let harmless = json!({"Kind": "", "Connect": {}, "Proxy": {"mesh_gateway": {"mode": "local"}, "Expose": {}}});
     let mut plain = harmless.clone();
     plain["Service"] = json!("plain");
     let body = json!({"Node": "T1", "ID": "5f1c3a52-0d0b-4f5e-9d3a-0a6a7e0d1b11", "Address": "10.1.1.1", "Service": plain});

@@ -5,7 +5,7 @@ mod server;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use self::server::{
     AgentConfig, AgentSelf, Disk, Gauge, Host, HostInfo, Member, Memory, Metrics, Processor,
@@ -206,10 +206,10 @@ pub struct ServiceRegistration {
     pub checks: Vec<CheckSpecification>,
     /// Settings of Consul's service mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect: Option<Value>,
+    pub connect: Option<Map<String, Value>>,
     /// Settings of a mesh proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<Value>,
+    pub proxy: Option<Map<String, Value>>,
 }
 
 /// How a check is run: a check of a [`ServiceRegistration`], and the common part of a

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Empty, Locality, Proxy, ServiceAddress, TextMap, Weights};
 
@@ -210,10 +210,10 @@ pub struct ServiceDefinition {
     pub enable_tag_override: bool,
     /// Settings of a mesh proxy, without effect.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<Value>,
+    pub proxy: Option<Map<String, Value>>,
     /// Settings of Consul's service mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect: Option<Value>,
+    pub connect: Option<Map<String, Value>>,
 }
 
 /// A check in a [`Registration`].

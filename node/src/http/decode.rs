@@ -25,6 +25,7 @@ use thiserror::Error;
 mod agent;
 mod catalog;
 mod coordinate;
+mod mesh;
 mod operator;
 mod query;
 mod session;

@@ -279,7 +279,7 @@ pub(super) fn service_definition(
     if is_unspecified(&given.address) {
         return Err(ApiError::internal("Invalid service address"));
     }
-    let proxy = mesh::validate(&given.kind, given.connect.as_ref(), given.proxy.as_ref())?;
+    let proxy = mesh::validate(&given.kind, given.connect.as_ref(), given.proxy)?;
     let kind = settings::encode(proxy, given.socket_path, given.locality)?;
     let id = if given.id.is_empty() { given.service.clone() } else { given.id };
     path::check_addressable("Service name", &given.service).map_err(ApiError::internal)?;

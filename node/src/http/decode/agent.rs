@@ -2,6 +2,7 @@
 
 use quorate_client::types::agent::{CheckRegistration, CheckUpdate, ServiceRegistration};
 
+use super::mesh::{CONNECT, PROXY};
 use super::{
     Body, Field, Kind, LOCALITY, SERVICE_ADDRESSES, Shape, TEXT_MAP, TEXTS, Unknown, WEIGHTS,
     alias, field,
@@ -24,8 +25,8 @@ static SERVICE: Shape = Shape {
         field("Check", Kind::Object(&SERVICE_CHECK)),
         field("Checks", Kind::List(&Kind::Object(&SERVICE_CHECK))),
         field("Token", Kind::Text),
-        field("Connect", Kind::Any),
-        field("Proxy", Kind::Any),
+        field("Connect", Kind::Object(&CONNECT)),
+        field("Proxy", Kind::Object(&PROXY)),
         field("Locality", Kind::Object(&LOCALITY)),
     ],
     shared: &[],

@@ -2,6 +2,7 @@
 
 use quorate_client::types::catalog::{Deregistration, Registration};
 
+use super::mesh::{CONNECT, PROXY};
 use super::{
     Body, Kind, LOCALITY, SERVICE_ADDRESSES, Shape, TEXT_MAP, TEXTS, Unknown, WEIGHTS, field,
 };
@@ -20,8 +21,8 @@ pub(super) static SERVICE: Shape = Shape {
         field("SocketPath", Kind::Text),
         field("Weights", Kind::Object(&WEIGHTS)),
         field("EnableTagOverride", Kind::Bool),
-        field("Proxy", Kind::Any),
-        field("Connect", Kind::Any),
+        field("Proxy", Kind::Object(&PROXY)),
+        field("Connect", Kind::Object(&CONNECT)),
         field("Locality", Kind::Object(&LOCALITY)),
         field("PeerName", Kind::Text),
         field("CreateIndex", Kind::Unsigned),

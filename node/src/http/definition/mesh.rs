@@ -4,71 +4,40 @@
 //! for the mesh is refused, because a service would be left without the protection that its owner asked
 //! for; what Consul's clients send for a service without a mesh (an empty `Kind`, `Connect: {}`,
 //! `Native: false`) is accepted; and `Proxy` of an instance that is no proxy, which has no effect in Consul
-//! either, is kept and shown.
+//! either, is kept and shown. Their spelling and unknown members are the business of
+//! [`decode`](crate::http::decode).
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::http::error::ApiError;
 
-/// The members of `Proxy` (`ConnectProxyConfig` in Consul's API, as of 1.21).
-const PROXY_MEMBERS: [&str; 14] = [
-    "AccessLogs",
-    "Config",
-    "DestinationServiceID",
-    "DestinationServiceName",
-    "EnvoyExtensions",
-    "Expose",
-    "LocalServiceAddress",
-    "LocalServicePort",
-    "LocalServiceSocketPath",
-    "MeshGateway",
-    "Mode",
-    "MutualTLSMode",
-    "TransparentProxy",
-    "Upstreams",
-];
-
-/// Validates `Kind`, `Connect` and `Proxy` of a registration, and returns the settings of `Proxy` that are
-/// kept ([`settings`](super::settings)).
+/// Validates `Kind`, `Connect` and `Proxy` of a registration, as they were read (under canonical names), and
+/// returns the settings of `Proxy` that are kept ([`settings`](super::settings)): those that say something.
 ///
 /// # Errors
-/// 501 when it asks for the mesh, 400 when it cannot be read.
+/// 501 when it asks for the mesh.
 pub(in crate::http) fn validate(
     kind: &str,
-    connect: Option<&Value>,
-    proxy: Option<&Value>,
+    connect: Option<&Map<String, Value>>,
+    proxy: Option<Map<String, Value>>,
 ) -> Result<Map<String, Value>, ApiError> {
-    if !kind.is_empty() || connect.map(asks_for_mesh).transpose()?.unwrap_or(false) {
+    if !kind.is_empty() || connect.is_some_and(asks_for_mesh) {
         return Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,
             "Quorate has no service mesh: register the service without Kind and Connect",
         ));
     }
-    Ok(proxy.map(kept).transpose()?.unwrap_or_default())
+    let settings = proxy.unwrap_or_default().into_iter();
+    Ok(settings.filter(|(_, value)| !is_empty(value)).collect())
 }
 
-/// Whether `Connect` asks for anything, under whatever spelling of its names.
-fn asks_for_mesh(connect: &Value) -> Result<bool, ApiError> {
-    let members = object(connect, "Connect")?;
-    Ok(members.iter().any(|(name, value)| {
-        let asked = !matches!(value, Value::Null | Value::Bool(false));
-        asked && ["native", "sidecarservice", "proxy"].contains(&plain(name).as_str())
-    }))
-}
-
-/// The members of `Proxy` that say something, under their canonical names.
-fn kept(proxy: &Value) -> Result<Map<String, Value>, ApiError> {
-    let mut kept = Map::new();
-    for (name, value) in object(proxy, "Proxy")? {
-        let given = plain(name);
-        let known = PROXY_MEMBERS.iter().find(|known| known.to_ascii_lowercase() == given);
-        let known = known.ok_or_else(|| undecodable(&format!("json: unknown field {name:?}")))?;
-        if !is_empty(value) {
-            kept.insert((*known).to_owned(), value.clone());
-        }
-    }
-    Ok(kept)
+/// Whether `Connect` asks for anything.
+fn asks_for_mesh(connect: &Map<String, Value>) -> bool {
+    let asks = |name: &&str| {
+        connect.get(*name).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)))
+    };
+    ["Native", "SidecarService", "Proxy"].iter().any(asks)
 }
 
 /// Consul leaves such members out when it shows them.
@@ -83,28 +52,19 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn object<'a>(value: &'a Value, name: &str) -> Result<&'a Map<String, Value>, ApiError> {
-    value.as_object().ok_or_else(|| undecodable(&format!("json: {name} must be an object")))
-}
-
-fn undecodable(fault: &str) -> ApiError {
-    ApiError::bad_request(format!("Request decode failed: {fault}"))
-}
-
-/// A name without its letter case and underscores: `sidecar_service` is `SidecarService`.
-fn plain(name: &str) -> String {
-    name.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use quorate_client::types::agent::ServiceRegistration;
     use serde_json::json;
 
     use super::*;
+    use crate::http::decode;
 
-    fn read(kind: &str, connect: Value, proxy: Value) -> Result<Map<String, Value>, u16> {
-        let given = |value: Value| Some(value).filter(|value| !value.is_null());
-        validate(kind, given(connect).as_ref(), given(proxy).as_ref())
+    fn read(kind: &str, connect: &Value, proxy: &Value) -> Result<Value, u16> {
+        let body = json!({"Name": "w", "Kind": kind, "Connect": connect, "Proxy": proxy});
+        let body: ServiceRegistration = decode::body(body.to_string().as_bytes()).unwrap();
+        validate(&body.kind, body.connect.as_ref(), body.proxy)
+            .map(Value::Object)
             .map_err(|error| error.status.as_u16())
     }
 
@@ -118,11 +78,10 @@ mod tests {
             json!({"native": true}),
             json!({"Proxy": {}}),
         ] {
-            assert_eq!(read("", connect.clone(), Value::Null), Err(501), "{connect}");
+            assert_eq!(read("", &connect, &Value::Null), Err(501), "{connect}");
         }
-        assert_eq!(read("connect-proxy", Value::Null, Value::Null), Err(501));
-        assert_eq!(read("anything", Value::Null, Value::Null), Err(501));
-        assert_eq!(read("", json!([]), Value::Null), Err(400));
+        assert_eq!(read("connect-proxy", &Value::Null, &Value::Null), Err(501));
+        assert_eq!(read("anything", &Value::Null, &Value::Null), Err(501));
     }
 
     #[test]
@@ -134,23 +93,17 @@ mod tests {
                 json!({"MeshGateway": {}, "Expose": {}, "Upstreams": null, "LocalServicePort": 0}),
                 json!({"MeshGateway": {"Mode": ""}, "Expose": {"Checks": false, "Paths": null}}),
             ] {
-                assert_eq!(read("", connect.clone(), proxy.clone()), Ok(Map::new()), "{proxy}");
+                assert_eq!(read("", &connect, &proxy), Ok(json!({})), "{proxy}");
             }
         }
     }
 
     #[test]
     fn the_proxy_of_what_is_no_proxy_is_kept_under_canonical_names() {
-        let kept = read(
-            "",
-            Value::Null,
-            json!({"local_service_port": 9, "Config": {"a_b": 1}, "MeshGateway": {"Mode": "local"}}),
-        );
-        assert_eq!(
-            Value::Object(kept.unwrap()),
-            json!({"LocalServicePort": 9, "Config": {"a_b": 1}, "MeshGateway": {"Mode": "local"}})
-        );
-        assert_eq!(read("", Value::Null, json!({"Nope": 1})), Err(400));
-        assert_eq!(read("", Value::Null, json!(3)), Err(400));
+        let given = json!({"local_service_port": 9, "Config": {"a_b": 1}, "Mode": "",
+            "mesh_gateway": {"mode": "local"}});
+        let kept =
+            json!({"LocalServicePort": 9, "Config": {"a_b": 1}, "MeshGateway": {"Mode": "local"}});
+        assert_eq!(read("", &Value::Null, &given), Ok(kept));
     }
 }

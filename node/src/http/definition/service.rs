@@ -25,7 +25,7 @@ pub(in crate::http) fn registration(
     if is_unspecified(&body.address) {
         return Err(ApiError::bad_request("Invalid service address"));
     }
-    let proxy = mesh::validate(&body.kind, body.connect.as_ref(), body.proxy.as_ref())?;
+    let proxy = mesh::validate(&body.kind, body.connect.as_ref(), body.proxy)?;
     let kind = settings::encode(proxy, body.socket_path, body.locality)?;
     path::check_addressable("Service name", &body.name).map_err(ApiError::bad_request)?;
     path::check_addressable("Service ID", &body.id).map_err(ApiError::bad_request)?;

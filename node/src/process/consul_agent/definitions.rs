@@ -198,12 +198,38 @@ pub(super) fn normal_service(mut service: Value) -> Value {
             ("checks", Value::Array(checks)) => checks.iter_mut().for_each(rename),
             ("checks", check @ Value::Object(_)) => {
                 rename(check);
-                *value = Value::Array(vec![value.take()]);
+                as_list(value);
             }
+            ("proxy", proxy) => normal_proxy(proxy),
             _ => {}
         }
     }
     service
+}
+
+/// Of a proxy's settings the lists that HCL writes as blocks.
+fn normal_proxy(proxy: &mut Value) {
+    let Value::Object(members) = proxy else { return };
+    for (name, value) in members.iter_mut() {
+        match name.to_ascii_lowercase().as_str() {
+            "upstreams" => as_list(value),
+            "expose" => {
+                let Value::Object(members) = value else { continue };
+                let paths = members.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case("paths"));
+                if let Some((_, paths)) = paths {
+                    as_list(paths);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A list of which HCL has written the only element.
+fn as_list(value: &mut Value) {
+    if value.is_object() {
+        *value = Value::Array(vec![value.take()]);
+    }
 }
 
 #[cfg(test)]
@@ -226,6 +252,25 @@ mod tests {
         }
         for target in ["", "http://10.0.0.1/localhost", "db.localhost.example:1", "[::2]:80"] {
             assert!(!is_loopback(target), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_read_as_over_the_api_with_blocks_for_lists() {
+        let service = normal_service(json!({"name": "w", "proxy": {
+            "mesh_gateway": {"mode": "local"}, "upstreams": {"destination_name": "db"},
+            "expose": {"paths": {"listener_port": 1}}, "config": {"a_b": 1}}}));
+        let defined = |service| Defined { services: vec![service], checks: vec![] };
+        let parsed = parse(&defined(service)).unwrap();
+        let kept = parsed.services[0].service.settings().unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(kept).unwrap(),
+            json!({"MeshGateway": {"Mode": "local"}, "Upstreams": [{"DestinationName": "db"}],
+                "Expose": {"Paths": [{"ListenerPort": 1}]}, "Config": {"a_b": 1}})
+        );
+        for (member, word) in [("proxy", "nope"), ("connect", "sidecar_servce")] {
+            let error = judge(&defined(json!({"name": "w", member: {word: {}}}))).unwrap_err();
+            assert!(error.contains(&format!("unknown field {word:?}")), "{error}");
         }
     }
 
