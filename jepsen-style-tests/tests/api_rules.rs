@@ -71,6 +71,7 @@ async fn rules_of_the_api_hold_on_any_node_and_without_a_leader() {
     shapes(&nodes).await.unwrap();
     sessions(&nodes).await.unwrap();
     registrations(&nodes).await.unwrap();
+    localities(&nodes).await.unwrap();
     usage(&nodes).await.unwrap();
     alone(&mut cluster).await.unwrap();
     cluster.finish().await.unwrap();
@@ -343,6 +344,38 @@ async fn sessions(nodes: &Nodes) -> Result<()> {
     let none = json!({"LockIndex": 0, "Key": "s/none", "Flags": 0, "Value": null,
         "CreateIndex": 0, "ModifyIndex": 0});
     assert_eq!((&results[0]["KV"], &results[2]["KV"]["Value"]), (&none, &json!("MQ==")));
+    Ok(())
+}
+
+/// A node's locality is kept and shown, and a registration without one takes it away.
+async fn localities(nodes: &Nodes) -> Result<()> {
+    let place = json!({"Region": "eu", "Zone": "eu-1"});
+    let placed = json!({"Node": "p2", "Address": "10.1.1.3", "locality": {"region": "eu"},
+        "TaggedAddresses": {"wan": "1.2.3.4"}, "Service": {"Service": "on-p2"}});
+    nodes.must_put("/v1/catalog/register", &placed).await?;
+    let moved = json!({"Node": "p3", "Address": "10.1.1.4", "Locality": place});
+    let (status, answer) = nodes.txn(&json!([{"Node": {"Verb": "set", "Node": moved}}])).await?;
+    assert_eq!((status, &answer["Results"][0]["Node"]["Locality"]), (200, &place), "{answer}");
+    let (status, answer) = nodes
+        .txn(&json!([{"Node": {"Verb": "set", "Node": {"Node": "p3", "Locality": {"Zone": "z"}}}}]))
+        .await?;
+    assert_eq!((status, &answer["Results"]), (409, &Value::Null), "{answer}");
+    let shown = &nodes.get("/v1/catalog/node/p3").await?["Node"];
+    assert_eq!((&shown["Locality"], &shown["TaggedAddresses"]), (&place, &Value::Null));
+    let wan = json!({"wan": "1.2.3.4"});
+    let shown = &nodes.get("/v1/health/service/on-p2").await?[0]["Node"];
+    assert_eq!((&shown["Locality"], &shown["TaggedAddresses"]), (&json!({"Region": "eu"}), &wan));
+    let shown = &nodes.get("/v1/catalog/service/on-p2").await?[0];
+    assert_eq!((&shown["TaggedAddresses"], &shown["ServiceLocality"]), (&wan, &Value::Null));
+    let bare = json!({"Node": "p2", "Address": "10.1.1.3", "TaggedAddresses": wan});
+    nodes.must_put("/v1/catalog/register", &bare).await?;
+    let listed = nodes.get("/v1/catalog/nodes").await?;
+    let listed = listed.as_array().into_iter().flatten();
+    let localities: Vec<_> = listed
+        .filter(|node| ["p2", "p3"].iter().any(|name| node["Node"] == *name))
+        .map(|node| node.get("Locality"))
+        .collect();
+    assert_eq!(localities, [None, Some(&place)]);
     Ok(())
 }
 

@@ -112,6 +112,8 @@ const VALUES: &[Case] = &[
     register_case(r#"{"Name":"x","Address":"[::]"}"#, Equals("Invalid service address")),
     register_case(r#"{"Name":"x","Meta":{"consul-x":"y"}}"#, Equals("Invalid Service Meta: Couldn't load metadata pair ('consul-x', 'y'): Key prefix 'consul-' is reserved for internal use")),
     register_case(r#"{"Name":"x","Locality":{"Zone":"z"}}"#, Equals("zone cannot be set without region")),
+    Case("PUT", CATALOG, Is(r#"{"Node":"x","Address":"10.0.0.1","Locality":{"Zone":"z"}}"#), 400, Equals("zone cannot be set without region"), AtTheEdge),
+    Case("PUT", CATALOG, Is(r#"{"Node":"x","Address":"10.0.0.1","Locality":"eu"}"#), 400, DECODE, AtTheEdge),
     register_case(r#"{"Name":"x","Checks":[{}]}"#, Equals("Invalid check: TTL must be > 0 for TTL checks")),
     register_case(r#"{"Name":"x","Weights":{"Passing":0,"Warning":1}}"#, Equals("Invalid Weights: Passing must be greater than 0")),
     register_case(r#"{"Name":"x","Meta":{"a b":"c"}}"#, Begins("Invalid Service Meta: ")),

@@ -19,7 +19,7 @@ use thiserror::Error;
 use crate::command::{Agent, CatalogRegistration, Command, SessionRequest};
 use crate::record::{
     AutopilotSettings, CheckDefinition, CheckRegistration, QueryDefinition, ServiceDefinition,
-    TextMap,
+    TextMap, is_locality,
 };
 use crate::txn::TxnOperation;
 
@@ -226,8 +226,11 @@ fn node(what: &CatalogRegistration) -> Result<(), Excess> {
 }
 
 fn node_addresses(tagged: Option<&TextMap>) -> Result<(), Excess> {
-    entries("node tagged addresses", tagged.map_or(0, TextMap::len), TAGGED_ADDRESSES_MAX)?;
-    tagged.into_iter().flatten().try_for_each(|(purpose, text)| {
+    let (localities, addresses): (Vec<_>, Vec<_>) =
+        tagged.into_iter().flatten().partition(|(purpose, _)| is_locality(purpose));
+    localities.into_iter().try_for_each(|(_, text)| address("node locality", text))?;
+    entries("node tagged addresses", addresses.len(), TAGGED_ADDRESSES_MAX)?;
+    addresses.into_iter().try_for_each(|(purpose, text)| {
         name("name of a tagged address", purpose)?;
         address("tagged address", text)
     })

@@ -6,6 +6,7 @@
 
 mod coordinate;
 mod event;
+mod locality;
 mod query;
 mod registration;
 
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::coordinate::{Coordinate, Real};
 pub use self::event::Event;
+pub(crate) use self::locality::is_locality;
+pub use self::locality::with_locality;
 pub use self::query::{Query, QueryDefinition};
 pub use self::registration::CatalogRegistration;
 
@@ -57,7 +60,8 @@ pub struct Node {
     /// An IP address or a host name.
     pub address: String,
     /// Addresses by purpose (`lan`, `wan`, ...); `None` is JSON's `null`, which clients can tell
-    /// from `{}`.
+    /// from `{}`. The node's locality lies here too: see [`with_locality`], [`Node::locality`] and
+    /// [`Node::addresses`].
     pub tagged_addresses: Option<TextMap>,
     /// Free-form metadata; `None` is JSON's `null`.
     pub meta: Option<TextMap>,

@@ -24,6 +24,9 @@ pub struct Node {
     pub tagged_addresses: Option<TextMap>,
     /// Metadata; may be `null`.
     pub meta: Option<TextMap>,
+    /// Where it runs; left out when it was not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// When it was made.
     pub create_index: u64,
     /// When it last changed.
@@ -174,6 +177,9 @@ pub struct Registration {
     pub checks: Vec<CheckRegistration>,
     /// Leave an existing node as it is.
     pub skip_node_update: bool,
+    /// Where the node runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
 }
 
 /// A service instance in a [`Registration`].

@@ -22,8 +22,10 @@ pub(super) fn node(node: &record::Node, datacenter: &str) -> Node {
         node: node.name.to_string(),
         address: node.address.clone(),
         datacenter: datacenter.to_owned(),
-        tagged_addresses: node.tagged_addresses.clone(),
+        tagged_addresses: node.addresses(),
         meta: node.meta.clone(),
+        // The state keeps what was validated before, so it can be read.
+        locality: node.locality().and_then(|text| serde_json::from_str(text).ok()),
         create_index: node.indexes.create.0,
         modify_index: node.indexes.modify.0,
     }
@@ -68,7 +70,7 @@ pub(super) fn catalog_service(
         node: service.node.to_string(),
         address: node.address.clone(),
         datacenter: datacenter.to_owned(),
-        tagged_addresses: node.tagged_addresses.clone(),
+        tagged_addresses: node.addresses(),
         node_meta: node.meta.clone(),
         service_kind: definition.mesh_kind().to_owned(),
         service_id: definition.id.to_string(),
@@ -313,6 +315,19 @@ mod tests {
         assert_eq!(
             json(&node(&host(), "dc1")),
             r#"{"ID":"","Node":"n","Address":"10.1.1.1","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"CreateIndex":2,"ModifyIndex":3}"#
+        );
+    }
+
+    #[test]
+    fn a_node_shows_its_locality_and_its_addresses_apart() {
+        let place = r#"{"Region":"eu","Zone":"eu-1"}"#;
+        let tagged_addresses = record::with_locality(None, Some(place.to_owned()));
+        let placed = record::Node { tagged_addresses, ..host() };
+        assert_eq!(
+            json(&node(&placed, "dc1")),
+            format!(
+                r#"{{"ID":"","Node":"n","Address":"10.1.1.1","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"Locality":{place},"CreateIndex":2,"ModifyIndex":3}}"#
+            )
         );
     }
 

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::record::{CheckStatus, ServiceAddress, SessionBehavior};
+use crate::record::{CheckStatus, ServiceAddress, SessionBehavior, with_locality};
 use crate::txn::{KeyVerb, RowVerb};
 use crate::{ClusterTime, Millis};
 
@@ -65,6 +65,11 @@ fn with_node(change: impl FnOnce(&mut CatalogRegistration)) -> Command {
     Command::CatalogRegister(Box::new(node))
 }
 
+/// A node's addresses with a locality of this length.
+fn place(bytes: usize) -> Option<TextMap> {
+    with_locality(None, Some(long(bytes)))
+}
+
 fn with_session(change: impl FnOnce(&mut SessionRequest)) -> Command {
     let mut session = small_session();
     change(&mut session);
@@ -106,6 +111,7 @@ const NAMES: &[Member] = &[
     ("check body", |n| with_check(|c| c.definition.body = long(n)), TEXT_BYTES_MAX),
     ("node name", |n| with_node(|w| w.node = long(n).into()), NAME_BYTES_MAX),
     ("node address", |n| with_node(|w| w.address = long(n)), ADDRESS_BYTES_MAX),
+    ("node locality", |n| with_node(|w| w.tagged_addresses = place(n)), ADDRESS_BYTES_MAX),
     ("node name", |n| with_session(|s| s.node = long(n).into()), NAME_BYTES_MAX),
     ("session name", |n| with_session(|s| s.name = long(n)), NAME_BYTES_MAX),
     ("check ID", |n| with_session(|s| s.checks = Some(vec![long(n)])), NAME_BYTES_MAX),

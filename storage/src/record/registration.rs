@@ -15,7 +15,7 @@ pub struct CatalogRegistration {
     pub node_id: String,
     /// The node's address; may be empty only if `skip_node_update`.
     pub address: String,
-    /// The node's tagged addresses.
+    /// The node's tagged addresses, with its locality ([`with_locality`](super::with_locality)).
     pub tagged_addresses: Option<TextMap>,
     /// The node's metadata.
     pub node_meta: Option<TextMap>,

@@ -245,7 +245,7 @@ fn registration(body: Registration, datacenter: &str) -> Result<CatalogRegistrat
         node: body.node.into(),
         node_id: body.id.to_lowercase(),
         address: body.address,
-        tagged_addresses: body.tagged_addresses,
+        tagged_addresses: settings::node_addresses(body.tagged_addresses, body.locality)?,
         node_meta: body.node_meta,
         skip_node_update: body.skip_node_update,
         service,

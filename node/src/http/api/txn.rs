@@ -22,6 +22,7 @@ use super::session::session_id;
 use crate::http::blocking;
 use crate::http::call::{BodyLimit, Call};
 use crate::http::decode;
+use crate::http::definition::settings;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
@@ -233,11 +234,16 @@ fn on_node(given: NodeOp) -> (TxnOperation, bool) {
 }
 
 fn node_operation(verb: RowVerb, node: Node) -> TxnOperation {
+    let locality = node.locality.filter(|_| verb != RowVerb::Get);
+    let tagged_addresses = match settings::node_addresses(node.tagged_addresses, locality) {
+        Ok(addresses) => addresses,
+        Err(fault) => return TxnOperation::Faulty(fault.text),
+    };
     let row = CatalogRegistration {
         node: node.node.into(),
         node_id: node.id.to_lowercase(),
         address: node.address,
-        tagged_addresses: node.tagged_addresses,
+        tagged_addresses,
         node_meta: node.meta,
         ..CatalogRegistration::default()
     };

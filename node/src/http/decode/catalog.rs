@@ -106,7 +106,7 @@ static REGISTRATION: Shape = Shape {
         field("Check", Kind::Object(&CHECK)),
         field("Checks", Kind::List(&Kind::Object(&CHECK))),
         field("SkipNodeUpdate", Kind::Bool),
-        field("Locality", Kind::Any),
+        field("Locality", Kind::Object(&LOCALITY)),
         field("PeerName", Kind::Text),
         field("Token", Kind::Text),
     ],

@@ -3,7 +3,7 @@
 use quorate_client::types::txn::TxnOp;
 
 use super::catalog::{CHECK, SERVICE};
-use super::{Body, DecodeError, Kind, Shape, TEXT_MAP, Unknown, field};
+use super::{Body, DecodeError, Kind, LOCALITY, Shape, TEXT_MAP, Unknown, field};
 
 /// Reads the body of `PUT /v1/txn`.
 ///
@@ -38,7 +38,7 @@ static NODE_ROW: Shape = Shape {
         field("TaggedAddresses", TEXT_MAP),
         field("Meta", TEXT_MAP),
         field("PeerName", Kind::Text),
-        field("Locality", Kind::Any),
+        field("Locality", Kind::Object(&LOCALITY)),
         field("CreateIndex", Kind::Unsigned),
         field("ModifyIndex", Kind::Unsigned),
     ],

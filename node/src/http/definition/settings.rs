@@ -1,7 +1,9 @@
 //! What the state keeps of a registration without a member for each: the settings of a proxy, the socket and
-//! the locality of an instance ([`ServiceDefinition::kind`](quorate_storage::record::ServiceDefinition::kind)).
+//! the locality of an instance ([`ServiceDefinition::kind`](quorate_storage::record::ServiceDefinition::kind)),
+//! and the locality of a node.
 
 use quorate_client::types::Locality;
+use quorate_storage::record::{TextMap, with_locality};
 use serde_json::{Map, Value};
 
 use crate::http::error::ApiError;
@@ -18,18 +20,37 @@ pub(in crate::http) fn encode(
     if !socket_path.is_empty() {
         settings.insert("SocketPath".to_owned(), Value::String(socket_path));
     }
-    if let Some(Locality { region, zone }) = locality.filter(|given| *given != Locality::default())
-    {
-        if region.is_empty() {
-            return Err(ApiError::bad_request("zone cannot be set without region"));
-        }
-        let mut place = Map::from_iter([("Region".to_owned(), Value::String(region))]);
-        if !zone.is_empty() {
-            place.insert("Zone".to_owned(), Value::String(zone));
-        }
-        settings.insert("Locality".to_owned(), Value::Object(place));
+    if let Some(place) = place(locality)? {
+        settings.insert("Locality".to_owned(), place);
     }
     Ok(if settings.is_empty() { String::new() } else { Value::Object(settings).to_string() })
+}
+
+/// A node's tagged addresses, as its row keeps them with its locality.
+///
+/// # Errors
+/// 400 for a zone of no region.
+pub(in crate::http) fn node_addresses(
+    tagged: Option<TextMap>,
+    locality: Option<Locality>,
+) -> Result<Option<TextMap>, ApiError> {
+    Ok(with_locality(tagged, place(locality)?.map(|place| place.to_string())))
+}
+
+/// A locality without what is empty; `None` if all of it is.
+fn place(given: Option<Locality>) -> Result<Option<Value>, ApiError> {
+    let Some(Locality { region, zone }) = given.filter(|given| *given != Locality::default())
+    else {
+        return Ok(None);
+    };
+    if region.is_empty() {
+        return Err(ApiError::bad_request("zone cannot be set without region"));
+    }
+    let mut place = Map::from_iter([("Region".to_owned(), Value::String(region))]);
+    if !zone.is_empty() {
+        place.insert("Zone".to_owned(), Value::String(zone));
+    }
+    Ok(Some(Value::Object(place)))
 }
 
 #[cfg(test)]
