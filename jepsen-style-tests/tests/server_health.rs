@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jepsen_style_tests::health::{Heartbeats, register};
 use jepsen_style_tests::http::Http;
-use jepsen_style_tests::{Cluster, Limit, Result};
+use jepsen_style_tests::{Cluster, Limit, Options, Result};
 use tokio::task::JoinSet;
 
 /// Long enough that a leader which counted it as the others' silence would call them lost (5 s).
@@ -134,6 +134,59 @@ async fn two_of_three_servers_that_come_back_are_not_called_lost() {
     cluster.finish().await.unwrap();
 }
 
+/// Waits until exactly these nodes are critical, as a node sees it.
+async fn wait_lost(node: &Http, names: &[&str]) -> Result<()> {
+    let limit = Limit::new(LIMIT);
+    loop {
+        match critical_servers(node, 0).await {
+            Ok((seen, _)) if seen == names => return Ok(()),
+            seen => limit.pause(|| format!("{names:?} critical: {seen:?}")).await?,
+        }
+    }
+}
+
+/// Two servers are on one host here, and the third one is on another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_host_of_a_server_is_lost_with_the_last_server_on_it() {
+    let name =
+        "export QUORATE_SERVER_AGENT_NAME=pair; test {id} != 3 || QUORATE_SERVER_AGENT_NAME=alone";
+    let before_start = vec![name.to_owned()];
+    let mut cluster =
+        Cluster::start_with(Options { before_start, ..Options::default() }).await.unwrap();
+    cluster.wait_all_ready().await.unwrap();
+    cluster.transfer_leader(1, 1).await.unwrap();
+    let leader = cluster.http(1);
+    // The rule is in force when every server has said that it knows it.
+    let limit = Limit::new(LIMIT);
+    while leader.must_get("/v1/quorate/state-hash").await.unwrap()["Level"].as_u64() < Some(2) {
+        limit.pause(|| "level 2 of the rules".to_owned()).await.unwrap();
+    }
+    let register = async |name: &str, host: &str| {
+        let body = format!(r#"{{"Name": "{name}"}}"#);
+        let path = format!("/v1/agent/service/register?agent={host}");
+        leader.must_put(&path, body).await.unwrap();
+    };
+    register("pair", "pair").await;
+    register("alone", "alone").await;
+    cluster.kill(3).unwrap();
+    wait_lost(&leader, &["alone", "n3"]).await.unwrap();
+    // Whoever asks in its name does not know that its server lives.
+    register("late", "alone").await;
+    let passing = leader.must_get("/v1/health/service/alone?passing").await.unwrap();
+    assert_eq!(passing, serde_json::json!([]));
+    assert_eq!(critical_servers(&leader, 0).await.unwrap().0, ["alone", "n3"]);
+    cluster.start_node(3).unwrap();
+    wait_nobody_lost(&cluster).await.unwrap();
+
+    cluster.kill(2).unwrap();
+    wait_lost(&leader, &["n2"]).await.unwrap();
+    let passing = leader.must_get("/v1/health/service/pair?passing").await.unwrap();
+    assert_eq!(passing.as_array().map(Vec::len), Some(1), "{passing}");
+    cluster.start_node(2).unwrap();
+    wait_nobody_lost(&cluster).await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_is_called_lost_while_the_others_have_a_quorum() {
     let mut cluster = Cluster::start(3).await.unwrap();
@@ -141,13 +194,7 @@ async fn a_server_that_is_killed_is_called_lost_while_the_others_have_a_quorum()
     let leader = cluster.leader().await.unwrap();
     let killed = cluster.others(leader)[0];
     cluster.kill(killed).unwrap();
-    let (limit, name) = (Limit::new(LIMIT), format!("n{killed}"));
-    loop {
-        match critical_servers(&cluster.http(leader), 0).await {
-            Ok((names, _)) if names == [name.clone()] => break,
-            seen => limit.pause(|| format!("{name} critical: {seen:?}")).await.unwrap(),
-        }
-    }
+    wait_lost(&cluster.http(leader), &[&format!("n{killed}")]).await.unwrap();
     cluster.start_node(killed).unwrap();
     wait_nobody_lost(&cluster).await.unwrap();
     cluster.finish().await.unwrap();

@@ -280,9 +280,9 @@ pub enum Command {
         /// Its node's name.
         name: Arc<str>,
     },
-    /// Sets the `serfHealth` of a server's node.
+    /// Sets the `serfHealth` of a server's node, or of its host's agent's.
     SetServerHealth {
-        /// The server's node's name.
+        /// The node's name.
         name: Arc<str>,
         /// Whether the leader can reach it.
         alive: bool,

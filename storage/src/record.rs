@@ -27,6 +27,8 @@ use crate::{ClusterTime, Index, Millis};
 
 /// Name and id of the service whose instances are this cluster's servers.
 pub const SERVER_SERVICE: &str = "consul";
+/// Key of a server's Raft id in the metadata of its instance of [`SERVER_SERVICE`].
+pub const RAFT_ID: &str = "raft_id";
 /// Id of the check that says whether a node is alive.
 pub const SERF_HEALTH: &str = "serfHealth";
 /// What it says of a node that is alive (Consul's words).
@@ -79,7 +81,7 @@ pub enum NodeKind {
     /// The agent of a client's host, made by its first registration; goes after an hour of cluster
     /// time with nothing on it.
     Agent,
-    /// The agent of a server's own host: stays.
+    /// The agent of a server's own host: stays as long as the server is a member.
     ServerAgent,
     /// A server of this cluster; goes when it leaves the membership.
     Server,

@@ -21,7 +21,7 @@
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
 //! | `send 1/2 answered=3 ; 0 answered 5..7 9..9 ; 8 put a 1` | the same with what is answered beyond |
-//! | `boot 3 id=b replaces=a boots=2 store=s at=x:1`, `log-end 3 boot=b upto=7 term=1` | boots of servers |
+//! | `boot 3 id=b replaces=a boots=2 store=s at=x:1 agent=h1`, `log-end 3 boot=b upto=7 term=1` | boots of servers |
 //! | `level 1` | all members know the rules of level 1 |
 //! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
@@ -45,7 +45,7 @@ use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     AutopilotSettings, Check, CheckRegistration, CheckStatus, Coordinate, Event, KvEntry, Node,
-    Query, QueryDefinition, Service, ServiceDefinition, Session, SessionBehavior, TextMap,
+    Query, QueryDefinition, RAFT_ID, Service, ServiceDefinition, Session, SessionBehavior, TextMap,
 };
 use quorate_storage::state::{ServerBoot, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
@@ -163,6 +163,7 @@ fn duty(line: &Line<'_>) -> Duty {
             boots: line.number("boots"),
             store_id: line.text("store").to_owned(),
             rpc_addr: line.text("at").to_owned(),
+            agent_name: line.text("agent").to_owned(),
             ..Boot::default()
         })),
         "log-end" => Duty::LogEnds(vec![LogEnd {
@@ -673,7 +674,11 @@ fn catalog_command(line: &Line<'_>) -> Command {
             address: common::agent(line.word(0)).address,
             port: 8300,
             agent: common::agent(line.text("agent")),
-            meta: TextMap::new(),
+            meta: line
+                .get("id")
+                .map(|id| (RAFT_ID.to_owned(), id.to_owned()))
+                .into_iter()
+                .collect(),
         })),
         "remove-server" => {
             Command::RemoveServer { id: parse(line.word(0)), name: line.word(1).into() }

@@ -9,7 +9,8 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_storage::command::{Command, ServerRecord};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{NodeId, Peer};
-use quorate_storage::record::{CheckStatus, NodeKind, SERF_HEALTH, SERVER_SERVICE};
+use quorate_storage::record::{CheckStatus, NodeKind, RAFT_ID, SERF_HEALTH, SERVER_SERVICE};
+use quorate_storage::state::HOSTS_OF_SERVERS;
 
 use super::Leader;
 use crate::agent;
@@ -31,8 +32,6 @@ const ATTENTION_EVERY: Duration = Duration::from_millis(250);
 const ATTENTION_GAP_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks at the servers.
 const SERVERS_EVERY: Duration = Duration::from_millis(500);
-/// Key of a server's Raft id in the metadata of its instance.
-const RAFT_ID: &str = "raft_id";
 
 impl Leader {
     /// Keeps the catalogue and the membership in step; never ends.
@@ -97,6 +96,7 @@ impl Leader {
                 }
             }
         }
+        commands.extend(host_commands(&published, &members, &alive));
         let gone = shown.into_iter().filter(|(id, _)| !members.contains_key(id));
         commands.extend(gone.map(|(id, name)| Command::RemoveServer { id, name }));
         commands
@@ -180,15 +180,50 @@ fn is_shown(published: &Published, name: &Arc<str>, record: &ServerRecord) -> bo
     let mut instances = state.instances(SERVER_SERVICE);
     let row = instances.find(|row| row.node == *name && &*row.definition.id == SERVER_SERVICE);
     let port = i64::from(record.port);
+    let host = state.node(&record.agent.name).map(|node| node.kind);
     // A node of another name is not this one's to move.
     *record.name != **name
         || row.is_some_and(|row| {
             row.definition.port == port && row.definition.meta.as_ref() == Some(&record.meta)
         }) && state.node(name).is_some_and(|node| node.address == record.address)
+            && matches!(host, Some(NodeKind::ServerAgent | NodeKind::Server))
 }
 
+/// What has to change so that the agents of the servers' hosts are shown as alive or not. Several servers
+/// may have one such agent: it is lost when none of them answers.
+fn host_commands(
+    published: &Published,
+    members: &BTreeMap<NodeId, Peer>,
+    alive: &BTreeMap<NodeId, bool>,
+) -> Vec<Command> {
+    if published.state.level() < HOSTS_OF_SERVERS {
+        return Vec::new();
+    }
+    let wrong = alive_hosts(members, alive).into_iter().filter_map(|(agent, alive)| {
+        let node = published.state.node(&agent)?;
+        (node.kind == NodeKind::ServerAgent)
+            .then(|| health_command(published, &node.name, alive))?
+    });
+    wrong.collect()
+}
+
+/// Which agents of servers' hosts, by name in lower case, have a server that answers.
+fn alive_hosts(
+    members: &BTreeMap<NodeId, Peer>,
+    alive: &BTreeMap<NodeId, bool>,
+) -> BTreeMap<String, bool> {
+    let mut hosts: BTreeMap<String, bool> = BTreeMap::new();
+    for (id, peer) in members {
+        let host = hosts.entry(peer.agent_name.to_ascii_lowercase()).or_default();
+        *host |= alive.get(id).copied().unwrap_or(true);
+    }
+    hosts
+}
+
+/// The change to the `serfHealth` of a server's node, or of its host's agent's, if it says something else.
 fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option<Command> {
-    let node = published.state.node(name).filter(|node| node.kind == NodeKind::Server)?;
+    let is_told = |kind| matches!(kind, NodeKind::Server | NodeKind::ServerAgent);
+    let node = published.state.node(name).filter(|node| is_told(node.kind))?;
     let check = published.state.check(&node.name, SERF_HEALTH)?;
     let shown_alive = check.registration.status == CheckStatus::Passing;
     (shown_alive != alive).then(|| Command::SetServerHealth { name: Arc::clone(name), alive })
@@ -197,6 +232,18 @@ fn health_command(published: &Published, name: &Arc<str>, alive: bool) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_alive_while_one_of_its_servers_is() {
+        let on = |agent: &str| Peer { agent_name: agent.to_owned(), ..Peer::default() };
+        let members = [(1, on("Pair")), (2, on("pair")), (3, on("alone")), (4, on("new"))].into();
+        let hosts = |alive: &[(NodeId, bool)]| {
+            let hosts = alive_hosts(&members, &alive.iter().copied().collect());
+            hosts.into_iter().filter(|(_, alive)| *alive).map(|(host, _)| host).collect::<Vec<_>>()
+        };
+        assert_eq!(hosts(&[(1, true), (2, false), (3, false)]), ["new", "pair"]);
+        assert_eq!(hosts(&[(1, false), (2, false), (3, true), (4, false)]), ["alone"]);
+    }
 
     #[test]
     fn a_pause_and_a_lost_quorum_begin_the_time_of_asking_anew() {

@@ -10,6 +10,7 @@
 //! server's host may have the server's name: what `catalog/register` put on other nodes, and the
 //! servers' own `consul` instances, are nobody's by id.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,13 +19,14 @@ use imbl::{OrdMap, OrdSet};
 use super::State;
 use super::catalog::{Slot, fold_arc};
 use super::change::Change;
+use super::level::HOSTS_OF_SERVERS;
 use crate::Millis;
 use crate::command::{Agent, Rejection, ServerRecord};
 use crate::ids::NodeId;
 use crate::index::fold;
 use crate::record::{
-    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, SERF_ALIVE,
-    SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition, TextMap,
+    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, RAFT_ID,
+    SERF_ALIVE, SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition, TextMap,
 };
 
 /// What it says of one that is not.
@@ -99,6 +101,19 @@ impl State {
     }
 }
 
+impl State {
+    /// The folded names of the agents of the servers' hosts; `None` while a server's is not known.
+    fn hosts_of_servers(&self) -> Option<BTreeSet<String>> {
+        let servers = self.catalog.nodes.values().filter(|slot| slot.node.kind == NodeKind::Server);
+        let agent_of = |slot: &Arc<Slot>| {
+            let row = slot.services.get(SERVER_SERVICE)?;
+            let id = row.definition.meta.as_ref()?.get(RAFT_ID)?.parse().ok()?;
+            Some(fold(&self.boot(id)?.agent_name).into_owned())
+        };
+        servers.map(agent_of).collect()
+    }
+}
+
 impl Change<'_> {
     /// Sees to it that an agent's node exists, has the agent's present address and is alive; returns
     /// its folded name. What else was said of the node, by `catalog/register` or by its agent's
@@ -107,20 +122,27 @@ impl Change<'_> {
         let key = fold_arc(&agent.name);
         let slot = self.state.catalog.nodes.get(&key);
         let present = slot.map(|slot| slot.node.clone());
-        let is_watched = slot.is_some_and(|slot| is_watched(slot));
         let kind = match present.as_ref().map(|node| node.kind) {
             // A server's node is the server's, also when its agent is named like it.
             Some(NodeKind::Server) => return key,
             Some(NodeKind::ServerAgent) => NodeKind::ServerAgent,
             Some(NodeKind::Agent | NodeKind::Registered) | None => kind,
         };
+        // Whoever asks in its name does not know whether its process or its server lives.
+        let is_known = slot.is_some_and(|slot| match kind {
+            NodeKind::ServerAgent if self.state.level() >= HOSTS_OF_SERVERS => {
+                slot.checks.get(SERF_HEALTH).is_some_and(|row| !row.is_liveness())
+            }
+            NodeKind::ServerAgent | NodeKind::Server | NodeKind::Agent | NodeKind::Registered => {
+                is_watched(slot)
+            }
+        });
         let mut node = host_node(&agent.name, &agent.id, &agent.address, kind);
         if let Some(present) = present {
             keep_description(&mut node, &present);
         }
         self.put_node(node, None);
-        // Whoever asks in its name does not know whether the agent's process lives.
-        if !is_watched {
+        if !is_known {
             self.register_check(&key, serf_health(true));
         }
         key
@@ -287,6 +309,7 @@ impl Change<'_> {
             },
         );
         self.ensure_agent(&server.agent, NodeKind::ServerAgent);
+        self.release_hosts();
         self.ensure_autopilot();
     }
 
@@ -296,13 +319,38 @@ impl Change<'_> {
         if let Some(key) = self.server_key(name) {
             self.remove_node(&key);
         }
+        self.release_hosts();
     }
 
-    /// Says whether a server is alive.
+    /// Says whether a server is alive, or the host of servers.
     pub(super) fn set_server_health(&mut self, name: &Arc<str>, alive: bool) {
-        if let Some(key) = self.server_key(name) {
+        let key = fold_arc(name);
+        let kind = self.state.catalog.nodes.get(&key).map(|slot| slot.node.kind);
+        let is_told = match kind {
+            Some(NodeKind::Server) => true,
+            Some(NodeKind::ServerAgent) => self.state.level() >= HOSTS_OF_SERVERS,
+            Some(NodeKind::Agent | NodeKind::Registered) | None => false,
+        };
+        if is_told {
             self.register_check(&key, serf_health(alive));
         }
+    }
+
+    /// The agent of a host that has no server any more is one of a client's host: the leader does not
+    /// say whether it is alive.
+    fn release_hosts(&mut self) {
+        if self.state.level() < HOSTS_OF_SERVERS {
+            return;
+        }
+        let Some(hosts) = self.state.hosts_of_servers() else { return };
+        let nodes = self.state.catalog.nodes.iter();
+        let released: Vec<_> = nodes
+            .filter(|(key, slot)| {
+                slot.node.kind == NodeKind::ServerAgent && !hosts.contains(&***key)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        released.iter().for_each(|key| self.set_kind(key));
     }
 
     /// The folded name of a server's node, if it has one.

@@ -14,8 +14,12 @@
 use super::State;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
-/// levels.
-pub const LEVEL: u32 = 1;
+/// levels, and level 1 has the same rules.
+pub const LEVEL: u32 = HOSTS_OF_SERVERS;
+
+/// From this level on the leader says of the agents of servers' hosts too whether they are alive
+/// ([`SetServerHealth`](crate::command::Command::SetServerHealth)), and nobody else does.
+pub const HOSTS_OF_SERVERS: u32 = 2;
 
 impl State {
     /// The level of the rules in force.

@@ -278,7 +278,7 @@ impl Change<'_> {
 
     /// A node of another cluster's server, or of its host, is not special here; nobody looks after
     /// what told of that server.
-    fn set_kind(&mut self, key: &Arc<str>) {
+    pub(super) fn set_kind(&mut self, key: &Arc<str>) {
         let Some(slot) = self.state.catalog.slot_mut(key) else { return };
         let mut node = slot.node.as_ref().clone();
         let was_server = node.kind == NodeKind::Server;
