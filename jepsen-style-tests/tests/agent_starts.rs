@@ -426,6 +426,59 @@ async fn a_client_agent_keeps_its_node_alive() {
     assert!(!nodes.to_string().contains("\"c1\""), "{nodes}\n{log}");
 }
 
+/// The files are the authority for what came from them, and clients for what they have registered. (The agent
+/// looks every minute.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_agent_registers_again_what_the_catalogue_has_lost_of_its_files() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [server_ip, client_ip] = [next_ip(), next_ip()];
+    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
+    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
+    server.leader(8500).await.unwrap();
+    let services = ["web", "ended", "last"].map(|name| format!("service {{ name = \"{name}\" }}"));
+    let line = format!(
+        "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} -hcl '{} check {{ name = \"ping\" ttl = \"10m\" }}'",
+        services.join(" ")
+    );
+    let mut client = Agent::start(&directory.path().join("c"), client_ip, &line).unwrap();
+    client.leader(8500).await.unwrap();
+    server.until("/v1/health/node/c1", |list| list.to_string().contains("\"ping\"")).await;
+    let (here, there) = (client.http(8500).unwrap(), server.http(8500).unwrap());
+    for name in ["of-a-client", "of-a-client-too"] {
+        here.must_put("/v1/agent/service/register", format!(r#"{{"Name": "{name}"}}"#))
+            .await
+            .unwrap();
+    }
+
+    here.must_put("/v1/agent/service/deregister/ended", "").await.unwrap();
+    for what in [
+        "ServiceID\": \"web",
+        "ServiceID\": \"of-a-client",
+        "CheckID\": \"ping",
+        "ServiceID\": \"last",
+    ] {
+        let body = format!("{{\"Node\": \"c1\", \"{what}\"}}");
+        there.must_put("/v1/catalog/deregister", body).await.unwrap();
+    }
+    let limit = Limit::new(Duration::from_secs(90));
+    let ids = async || {
+        let listed = here.must_get("/v1/agent/services").await.unwrap();
+        listed.as_object().into_iter().flat_map(|all| all.keys().cloned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids().await, ["of-a-client-too"]);
+    // "last" comes after the others of the same look.
+    while !ids().await.contains(&"last".to_owned()) {
+        limit.pause(|| format!("what the files define: {}", client.log())).await.unwrap();
+    }
+    assert_eq!(ids().await, ["last", "of-a-client-too", "web"]);
+    server.until("/v1/health/node/c1", |list| list.to_string().contains("\"ping\"")).await;
+
+    // When the files are read again, all of them counts.
+    here.must_put("/v1/agent/reload", "").await.unwrap();
+    assert_eq!(ids().await, ["ended", "last", "of-a-client-too", "web"]);
+}
+
 /// What the list of members says of the client agent.
 fn status_of_c1(members: &Value) -> Option<u64> {
     let member = members.as_array()?.iter().find(|member| member["Name"] == "c1")?;

@@ -17,8 +17,10 @@
 //! [`flags`] and [`files`] know the outside, [`keys`] which keys mean something here, [`configuration`] what
 //! they say, [`first_hcl`] how Consul's HCL differs from what is read here, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
 //! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
+//! [`anti_entropy`] says what of it a client agent has to register again.
 
 pub mod address;
+pub mod anti_entropy;
 pub mod client;
 mod configuration;
 pub mod definitions;

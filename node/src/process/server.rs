@@ -33,6 +33,7 @@ use crate::http::process::{ApiLimits, Process, Reload};
 use crate::http::{self, Api};
 use crate::node::{Node, NodeParts, NodeSettings};
 use crate::process::config::ServerConfig;
+use crate::process::consul_agent::anti_entropy::Withdrawn;
 use crate::process::consul_agent::files::Sources;
 use crate::process::consul_agent::registrar::Registrar;
 use crate::process::consul_agent::registry::Registry;
@@ -182,7 +183,8 @@ fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) 
     let data_dir = config.data_dir.clone();
     let has_files = !sources.is_empty();
     let registry = Registry::Here(Arc::clone(node));
-    let registrar = Registrar { registry, sources, data_dir: data_dir.clone(), level };
+    let withdrawn = Withdrawn::default();
+    let registrar = Registrar { registry, sources, data_dir: data_dir.clone(), level, withdrawn };
     if has_files {
         let keeping = async move { registrar.keep(requests).await };
         node.supervisor().vital("the definitions of files", keeping);

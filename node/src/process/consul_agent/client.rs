@@ -22,6 +22,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::anti_entropy::{Withdrawn, deregistered};
 use super::files::Sources;
 use super::registrar::Registrar;
 use super::registry::{self, Registry};
@@ -74,6 +75,7 @@ pub struct LeaveOn {
 struct Front {
     servers: Arc<Servers>,
     reload: Reload,
+    withdrawn: Withdrawn,
     leaving: CancellationToken,
 }
 
@@ -102,10 +104,15 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let servers = Arc::new(Servers::new(servers, agent, served_at));
     let (reload, requests) = Reload::new();
     let registry = Registry::Through { servers: Arc::clone(&servers), name };
-    let registrar = Registrar { registry, sources, data_dir, level };
+    let withdrawn = Withdrawn::default();
+    let registrar = Registrar { registry, sources, data_dir, level, withdrawn: withdrawn.clone() };
     let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
-    let front =
-        Front { servers: Arc::clone(&servers), reload: reload.clone(), leaving: leaving.clone() };
+    let front = Front {
+        servers: Arc::clone(&servers),
+        reload: reload.clone(),
+        withdrawn,
+        leaving: leaving.clone(),
+    };
     let (supervisor, connections) = (Supervisor::default(), Arc::new(Connections::default()));
     watch_panics(&supervisor);
     let http = bound.into_iter().map(|listener| {
@@ -173,7 +180,14 @@ impl Answerer for Front {
                 }
                 Ok(answer)
             }
-            _ => Ok(self.servers.forward(request).await),
+            _ => {
+                let deregistered = deregistered(&request);
+                let answer = self.servers.forward(request).await;
+                if answer.status().is_success() {
+                    deregistered.into_iter().for_each(|id| self.withdrawn.add(id));
+                }
+                Ok(answer)
+            }
         }
     }
 }

@@ -13,8 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
+use super::anti_entropy::{Doomed, Withdrawn};
 use super::definitions::{Parsed, Step, parse};
-use super::files::Sources;
+use super::files::{Reading, Sources};
 use super::registry::Registry;
 use crate::host::clock::Clock;
 use crate::host::log_stream::LevelHandle;
@@ -28,8 +29,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// up to this: what is refused as it stands will be refused again, and each attempt is a write.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The node is looked at this often, in case somebody else has written its row.
-const DESCRIBE_EVERY: Duration = Duration::from_secs(60);
+/// The node, and what is on it, is looked at this often, in case somebody else has written or deregistered
+/// it (Consul's agents do so every minute in a small cluster). Not less often than
+/// [`DEREGISTER_AFTER_MIN`](quorate_storage::record::DEREGISTER_AFTER_MIN).
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Keeps what a configuration says registered.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub struct Registrar {
     pub data_dir: PathBuf,
     /// The log's level, which a reload may change.
     pub level: LevelHandle,
+    /// What stays away although files define it.
+    pub withdrawn: Withdrawn,
 }
 
 /// Ids that came from files.
@@ -70,16 +75,17 @@ impl Registrar {
     async fn keep_registered(&self, mut requests: mpsc::Receiver<ReloadRequest>, gone: &Notify) {
         let clock = Clock::monotonic();
         let mut pause = RETRY_PAUSE;
-        let mut loaded = self.load().await;
+        let (mut defined, mut doomed) = (Vec::new(), Doomed::default());
+        let mut loaded = self.load(&mut defined).await;
         loop {
             if let Err(error) = &loaded {
                 tracing::warn!(%error, ?pause, "cannot register the definitions of the configuration; trying again");
             }
-            let wait = if loaded.is_ok() { DESCRIBE_EVERY } else { pause };
+            let wait = if loaded.is_ok() { LOOK_EVERY } else { pause };
             tokio::select! {
                 request = requests.recv() => {
                     let Some(done) = request else { return };
-                    let again = self.load().await;
+                    let again = self.reload(&mut defined).await;
                     match &again {
                         Ok(()) => tracing::info!("reloaded the definitions of the configuration"),
                         Err(error) => tracing::warn!(%error, "cannot reload the configuration"),
@@ -94,14 +100,15 @@ impl Registrar {
                 }
                 () = gone.notified() => {
                     tracing::warn!("the cluster no longer knows this agent: registering everything again");
-                    loaded = self.load().await;
+                    loaded = self.load(&mut defined).await;
                     pause = RETRY_PAUSE;
                 }
                 () = clock.sleep(wait) => {
                     if loaded.is_ok() {
                         self.describe_again().await;
+                        self.register_missing(&defined, &mut doomed).await;
                     } else {
-                        loaded = self.load().await;
+                        loaded = self.load(&mut defined).await;
                         pause = longer(pause);
                     }
                 }
@@ -109,11 +116,34 @@ impl Registrar {
         }
     }
 
-    /// Makes what is registered what the files define. They are judged as a whole first: one fault
-    /// leaves everything as it was. One that the cluster refuses does not keep the others from it.
-    async fn load(&self) -> Result<(), String> {
+    /// Makes what is registered what the files define, but for what stays away. `defined` is what registers
+    /// all of it.
+    async fn load(&self, defined: &mut Vec<Step>) -> Result<(), String> {
+        let (reading, parsed) = self.read()?;
+        self.register(reading, parsed, defined).await
+    }
+
+    /// The same when somebody asks for it: then nothing stays away.
+    async fn reload(&self, defined: &mut Vec<Step>) -> Result<(), String> {
+        let (reading, parsed) = self.read()?;
+        self.withdrawn.clear();
+        self.register(reading, parsed, defined).await
+    }
+
+    /// Reads the files. They are judged as a whole: one fault leaves everything as it was.
+    fn read(&self) -> Result<(Reading, Parsed), String> {
         let reading = self.sources.reload().map_err(|error| error.to_string())?;
         let parsed = parse(&reading.defined)?;
+        Ok((reading, parsed))
+    }
+
+    /// A definition that the cluster refuses does not keep the others from it.
+    async fn register(
+        &self,
+        reading: Reading,
+        parsed: Parsed,
+        defined: &mut Vec<Step>,
+    ) -> Result<(), String> {
         if matches!(self.registry, Registry::Through { .. }) {
             log_loopback(&parsed);
         }
@@ -121,6 +151,9 @@ impl Registrar {
         let path = self.data_dir.join(FILE);
         let before = remembered(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let now = Registered::of(&parsed, &reading.description);
+        *defined = parsed.steps();
+        let mut puts = defined.clone();
+        puts.retain(|step| !self.withdrawn.has(step));
         // Before anything is registered, so that nothing is forgotten when this is interrupted.
         remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
         let described = described(reading.description, before.described);
@@ -134,7 +167,7 @@ impl Registrar {
         if refused.is_empty() {
             remember(&path, &now).map_err(|error| error.to_string())?;
         }
-        refused.extend(each(parsed.steps(), carry_out).await?);
+        refused.extend(each(puts, carry_out).await?);
         if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
     }
 
@@ -149,6 +182,29 @@ impl Registrar {
             Ok(Ok(())) => {}
             Ok(Err(error)) | Err(error) => {
                 tracing::warn!(%error, "cannot set the address and metadata of the node")
+            }
+        }
+    }
+
+    /// Registers again what the files define and somebody has deregistered.
+    async fn register_missing(&self, defined: &[Step], doomed: &mut Doomed) {
+        let look = match self.registry.look().await {
+            Ok(Some(look)) => look,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "cannot see what is registered of the definitions");
+                return;
+            }
+        };
+        for step in doomed.missing(defined, &look, &self.withdrawn) {
+            let what = step.about();
+            match self.registry.carry_out(step).await {
+                Ok(Ok(())) => {
+                    tracing::info!(%what, "somebody had deregistered it: registered it again")
+                }
+                Ok(Err(error)) | Err(error) => {
+                    tracing::warn!(%what, %error, "somebody has deregistered it, and it cannot be registered again");
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use quorate_storage::command::{Agent, Rejection};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::anti_entropy::Look;
 use super::definitions::Step;
 use super::servers::Servers;
 use crate::agent::HEARTBEAT_EVERY;
@@ -102,6 +103,22 @@ impl Registry {
             }
         }
         Ok(steps)
+    }
+
+    /// What is registered for a client agent; `None` for a server's own host, at whose API anybody may
+    /// deregister it for good.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached.
+    pub(super) async fn look(&self) -> Result<Option<Look>, String> {
+        let Self::Through { servers, .. } = self else { return Ok(None) };
+        let services = own_ids(servers, "/v1/agent/services").await?;
+        let checks = own_ids(servers, "/v1/agent/checks").await?;
+        let is_critical = |(id, check): (String, Value)| (id, check["Status"] == "critical");
+        Ok(Some(Look {
+            services: services.into_iter().map(|(id, _)| id).collect(),
+            checks: checks.into_iter().map(is_critical).collect(),
+        }))
     }
 
     /// Says every few seconds that this agent's process lives, and notifies `gone` when the cluster did not
