@@ -1,12 +1,15 @@
-//! A blocking query wakes when, and only when, what it watches may have changed, on any node.
+//! A blocking query wakes when, and only when, what it watches may have changed, on any node; and when its
+//! server stops.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::health::{beat, register};
-use jepsen_style_tests::http::{Answer, AnswerExt as _, Http};
+use jepsen_style_tests::http::{Answer, AnswerExt as _, Error, Http, HttpExt as _};
 use jepsen_style_tests::rounds::{is_long_run, rounds};
-use jepsen_style_tests::{Cluster, Failure, Result};
-use tokio::task::JoinHandle;
+use jepsen_style_tests::{Cluster, Failure, Limit, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Longer than any wait in here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -208,4 +211,132 @@ async fn watch_until(node: Http, path: &str, last: u32) -> Result<usize> {
             return Ok(seen);
         }
     }
+}
+
+/// How many clients wait while the servers stop, one after the other.
+const CLIENTS: usize = 1_000;
+/// How long a server may take to end that was asked to.
+const END_LIMIT: Duration = Duration::from_secs(2);
+/// Pause of a client whose server refuses connections.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_answers_its_blocked_queries_and_ends_at_once() {
+    raise_descriptor_limit().unwrap();
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.https(&cluster.ids());
+    nodes[0].must_put("/v1/kv/still", "before").await.unwrap();
+    let index = index_of(&nodes[0], "/v1/kv/still").await.unwrap();
+    let patient: Vec<_> =
+        nodes.iter().map(|node| Http::with_timeout(node.base(), PATIENCE * 5).unwrap()).collect();
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        clients.spawn(follow_until_newer(patient[number % 3].clone(), "/v1/kv/still", index));
+    }
+    let leader = cluster.leader().await.unwrap();
+    for id in [vec![leader], cluster.others(leader)].concat() {
+        wait_for_blocked(&cluster, &mut clients).await.unwrap();
+        let leads = cluster.leader().await.unwrap() == id;
+        let asked = cluster.terminate(id).unwrap();
+        let status = cluster.wait_ended(id, END_LIMIT).await.unwrap();
+        println!("n{id} (leads: {leads}) ended {:?} after SIGTERM", asked.elapsed());
+        assert!(status.success(), "{status}");
+        let other = cluster.others(id)[0];
+        cluster.http(other).must_put("/v1/kv/goes-on", id.to_string()).await.unwrap();
+        cluster.start_node(id).unwrap();
+        cluster.wait_ready(id).await.unwrap();
+    }
+    wait_for_blocked(&cluster, &mut clients).await.unwrap();
+    nodes[0].must_put("/v1/kv/still", "after").await.unwrap();
+    let mut early = 0;
+    while let Some(client) = clients.join_next().await {
+        early += client.unwrap().unwrap();
+    }
+    // Each server's clients were sent away once, unless one had not found its server again after a stop.
+    assert!(early >= CLIENTS * 9 / 10, "vacuous: {early} answers came from servers that stopped");
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_holds_no_request_for_long_that_waits_for_a_leader() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let ids = cluster.ids();
+    cluster.kill_all(&ids[1..]).unwrap();
+    let node = cluster.http(ids[0]);
+    // Until it knows that it has lost its leader, or its quorum.
+    node.wait_for("/v1/status/leader", PATIENCE, |leader| leader == "").await.unwrap();
+    let reader = node.clone();
+    let read = tokio::spawn(async move { reader.get("/v1/kv/held").await });
+    let write = tokio::spawn(async move { node.put("/v1/kv/held", "1").await });
+    tokio::time::sleep(SETTLE).await;
+    let asked = cluster.terminate(ids[0]).unwrap();
+    let status = cluster.wait_ended(ids[0], END_LIMIT).await.unwrap();
+    println!("it ended {:?} after SIGTERM", asked.elapsed());
+    assert!(status.success(), "{status}");
+    let read = read.await.unwrap().unwrap();
+    assert_eq!((read.status, read.text().as_str()), (500, "No cluster leader"));
+    let write = write.await.unwrap().unwrap();
+    assert_eq!(write.status, 500, "{}", write.text());
+    cluster.start_all().unwrap();
+    cluster.finish().await.unwrap();
+}
+
+/// A client that asks its server again and again, until what it watches is newer than `index`. Returns how
+/// often it was answered before. Fails if it is not answered, except by a refusal of its connection.
+async fn follow_until_newer(node: Http, path: &str, index: u64) -> Result<usize> {
+    let mut early = 0;
+    loop {
+        match node.get(&format!("{path}?index={index}&wait=4m")).await {
+            Ok(answer) if answer.status != 200 => {
+                return Err(Failure::new(format!("{}: {}", answer.status, answer.text())));
+            }
+            Ok(answer) if answer.require_index()? > index => return Ok(early),
+            Ok(_) => early += 1,
+            Err(Error::Unreachable { source, .. }) if is_refusal(&source) => {
+                tokio::time::sleep(REFUSED_PAUSE).await;
+            }
+            Err(error) => return Err(Failure::new(format!("{error}: {error:?}"))),
+        }
+    }
+}
+
+/// Whether it was a refused connection.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Waits until every client's query waits at its server; fails if a client has ended.
+async fn wait_for_blocked(cluster: &Cluster, clients: &mut JoinSet<Result<usize>>) -> Result<()> {
+    for id in cluster.ids() {
+        let limit = Limit::new(PATIENCE);
+        loop {
+            let metrics = cluster.http(id).get("/metrics").await?;
+            let blocked = metrics.metric("quorate_blocking_queries");
+            if blocked.is_some_and(|blocked| blocked >= (CLIENTS / 3) as u64) {
+                break;
+            }
+            if let Some(ended) = clients.try_join_next() {
+                let ended = ended.map_err(|error| Failure::new(error.to_string()))?;
+                return Err(Failure::new(format!("a client has ended: {ended:?}")));
+            }
+            limit.pause(|| format!("the queries of all clients at n{id}: {blocked:?}")).await?;
+        }
+    }
+    tokio::time::sleep(SETTLE).await;
+    Ok(())
+}
+
+/// Every client has a connection.
+fn raise_descriptor_limit() -> Result<()> {
+    /// Files that are open anyway, generously.
+    const OTHERS: u64 = 200;
+    let wanted = CLIENTS as u64 + OTHERS;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
 }

@@ -14,5 +14,6 @@ pub mod log_stream;
 pub mod logging;
 pub mod one_line;
 pub mod resources;
+pub mod stopping;
 pub mod supervise;
 pub mod system;

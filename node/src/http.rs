@@ -19,7 +19,7 @@
 //! | --- | --- |
 //! | [`api`] | the endpoints, one file for each area |
 //! | [`definition`] | the rules for services and checks that all ways to register share |
-//! | [`server`], [`connections`], [`per_client`], [`drain`] | sockets: how many, whose, and how they end |
+//! | [`server`], [`connections`], [`per_client`], [`closing`], [`drain`] | sockets: how many, whose, and how they end |
 //! | [`path`], [`endpoint`], [`call`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (read as strictly as Consul does), query string, `?cached` |
 //! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
 //! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
@@ -39,6 +39,7 @@ mod blocking;
 mod budget;
 mod cached;
 mod call;
+pub mod closing;
 mod compress;
 pub mod connections;
 mod decode;

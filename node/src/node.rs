@@ -30,12 +30,12 @@ use quorate_storage::command::{Agent, Command, Outcome};
 use quorate_storage::machine::{Published, StateReader};
 use quorate_storage::raft::{NodeId, Peer};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::agent::{self, OwnHost};
 use crate::checks::{CheckOutput, ProbeCounts};
 use crate::host::clock::{Clock, TimedOut};
 use crate::host::durations::Durations;
+use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
@@ -54,6 +54,10 @@ use crate::watch::Watches;
 
 /// A node that finds no leader answers `?stale` reads from its recovered state after this long.
 const STALE_AFTER_START: Duration = Duration::from_secs(3);
+
+/// How long a node that stops waits for another to take over leadership. After that, the others elect a
+/// leader without its help.
+const HANDOVER_MAX: Duration = Duration::from_secs(1);
 
 /// How long consensus may take to end. It waits for applying, which may wait for room on the disk.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
@@ -117,7 +121,6 @@ pub struct Node {
     applied: watch::Receiver<u64>,
     apply_durations: Durations,
     gate: watch::Sender<Gate>,
-    stopping: CancellationToken,
     supervisor: Supervisor,
 }
 
@@ -209,7 +212,7 @@ impl Node {
         }
         let mut gate = self.gate.subscribe();
         let opened = gate.wait_for(|gate| *gate != Gate::Closed);
-        match self.context.clock.timeout(self.settings.hold_timeout, opened).await {
+        match self.context.hold(opened).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ReadError::Stopping),
             Err(_) => Err(ReadError::NotReady),
@@ -308,7 +311,7 @@ impl Node {
 
     /// Whether the node is fit to serve.
     pub fn readiness(&self) -> Readiness {
-        if self.stopping.is_cancelled() {
+        if self.stopping().has_begun() {
             return Readiness::NotReady("this server is stopping".to_owned());
         }
         if *self.gate.borrow() != Gate::Open {
@@ -320,9 +323,9 @@ impl Node {
         Readiness::Ready
     }
 
-    /// Cancelled when the node begins to stop: long polls end at once.
-    pub fn stopping(&self) -> &CancellationToken {
-        &self.stopping
+    /// Begins once no client can connect any more; long polls end at once then.
+    pub fn stopping(&self) -> &Stopping {
+        &self.context.stopping
     }
 
     /// Owns the tasks of this node; those that are given to it end with the node.
@@ -354,15 +357,28 @@ impl Node {
         }
     }
 
-    /// Begins to stop: ends long polls, and hands leadership over if this node leads. Requests that
-    /// are under way go on, through the new leader.
-    pub async fn begin_stop(&self) {
-        self.stopping.cancel();
-        if !self.leadership.borrow().is_held_by(self.settings.id) {
+    /// Begins to stop: waits for `closed`, ends long polls, and hands leadership over if this node leads.
+    /// Requests in progress go on, through the new leader, but are not held for long ([`Context::hold`]).
+    ///
+    /// `closed` resolves when no client can connect any more. It comes first because a client whose long poll
+    /// has ended asks again at once, and must ask another server.
+    pub async fn begin_stop(&self, closed: impl Future<Output = ()>) {
+        closed.await;
+        self.stopping().begin();
+        if !self.leads() {
             return;
         }
-        if let Err(error) = self.membership.hand_over_here(None).await {
-            tracing::warn!(%error, "nobody has taken over leadership: the others will elect a leader");
+        let handing_over = self.membership.hand_over_here(None);
+        match self.context.clock.timeout(HANDOVER_MAX, handing_over).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "leadership was not handed over: the others will elect a leader");
+            }
+            Err(TimedOut) => {
+                tracing::warn!(
+                    "nobody took over leadership in time: the others will elect a leader"
+                );
+            }
         }
     }
 

@@ -222,7 +222,7 @@ pub(super) async fn until<const N: usize>(
         tokio::select! {
             () = any_changed(&mut subscriptions) => {}
             () = &mut timeout => return Ok(node.published()),
-            () = node.stopping().cancelled() => return Ok(node.published()),
+            () = node.stopping().begun() => return Ok(node.published()),
         }
     }
 }

@@ -13,18 +13,20 @@ use axum::body::Body;
 use axum::http::header::{CONNECTION, HOST};
 use axum::http::{HeaderValue, StatusCode, Version};
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Notify;
 use tokio_io_timeout::TimeoutStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Api;
 use super::budget::WRITE_TIMEOUT;
+use super::closing::{CloseSignal, Closing};
 use super::connections::{Admission, Connections, Place, is_served_beyond_the_limit};
 use super::drain::Drained;
 use super::error::ApiError;
@@ -49,6 +51,9 @@ const MAX_STREAMS: u32 = 10_000;
 
 /// How long requests that are being answered may go on once the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many connections can wait to be accepted: the backlog that tokio asks for.
+const BACKLOG_MAX: usize = 1_024;
 
 /// How long a connection beyond the limit may live: enough for one request and its answer.
 const REFUSED_LIFE_MAX: Duration = Duration::from_secs(2);
@@ -102,19 +107,20 @@ const TOO_MANY: &[u8] =
 /// How long that answer may take to be written.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves the API until `stopping` is cancelled; then accepts nothing more, lets requests end (long
-/// polls end at once) and closes idle connections.
+/// Serves the API until `closing` begins; then accepts nothing more, lets requests end and closes idle
+/// connections.
 pub async fn serve(
     api: impl Answerer,
     listener: Listener,
     counts: PerClient,
     connections: Arc<Connections>,
-    stopping: CancellationToken,
+    closing: Closing,
 ) {
-    let server = Server::new(api, counts, connections);
+    let (mut close_signal, listening) = closing.listener();
+    let server = Server::new(api, counts, connections, close_signal.clone());
     loop {
         let accepted = tokio::select! {
-            () = stopping.cancelled() => break,
+            () = close_signal.wait() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -122,8 +128,12 @@ pub async fn serve(
             Err(error) => server.pause(&error).await,
         }
     }
+    let connected = (0..BACKLOG_MAX).map_while(|_| listener.accept().now_or_never()?.ok());
+    connected.for_each(|(stream, caller)| server.admit(stream, caller));
     drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, server.graceful.shutdown()).await.is_err() {
+    drop(listening);
+    server.open.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, server.open.wait()).await.is_err() {
         tracing::warn!("requests were still being answered when the server stopped");
     }
 }
@@ -132,14 +142,21 @@ pub async fn serve(
 struct Server<A> {
     api: A,
     builder: auto::Builder<Contained>,
-    graceful: GracefulShutdown,
+    close_signal: CloseSignal,
+    /// The connections that are open.
+    open: TaskTracker,
     counts: PerClient,
     connections: Arc<Connections>,
     accept_lines: LogRate,
 }
 
 impl<A: Answerer> Server<A> {
-    fn new(api: A, counts: PerClient, connections: Arc<Connections>) -> Self {
+    fn new(
+        api: A,
+        counts: PerClient,
+        connections: Arc<Connections>,
+        close_signal: CloseSignal,
+    ) -> Self {
         let mut builder = auto::Builder::new(Contained);
         builder
             .http1()
@@ -149,8 +166,8 @@ impl<A: Answerer> Server<A> {
             .header_read_timeout(HEADER_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         let accept_lines = LogRate::new(Clock::monotonic(), ACCEPT_LINE_EVERY);
-        let graceful = GracefulShutdown::new();
-        Self { api, builder, graceful, counts, connections, accept_lines }
+        let open = TaskTracker::new();
+        Self { api, builder, close_signal, open, counts, connections, accept_lines }
     }
 
     fn admit(&self, stream: Stream, caller: SocketAddr) {
@@ -167,7 +184,10 @@ impl<A: Answerer> Server<A> {
     /// Serves one connection in a task of its own.
     fn serve(&self, stream: Stream, caller: SocketAddr, place: (Place, Option<Counted>)) {
         let api = self.api.clone();
+        let requested = Arc::new(Notify::new());
+        let noted = Arc::clone(&requested);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            noted.notify_one();
             let api = api.clone();
             async move {
                 if let Err(fault) = check_host(&request) {
@@ -182,9 +202,10 @@ impl<A: Answerer> Server<A> {
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = TokioIo::new(Box::pin(stream));
         let served = self.builder.serve_connection(stream, service).into_owned();
-        let served = self.graceful.watch(served);
+        let served = self.close_signal.clone().serve(served, requested);
+        let open = self.open.token();
         drop(contained("a connection", async move {
-            let _place = place;
+            let _held = (place, open);
             if let Err(error) = served.await {
                 // Clients hang up whenever they like.
                 tracing::debug!(%caller, %error, "connection ended early");
@@ -195,7 +216,10 @@ impl<A: Answerer> Server<A> {
     /// Answers one request of a connection that there is no room for.
     fn refuse(&self, stream: Stream, caller: SocketAddr, place: Place) {
         let api = self.api.clone();
+        let requested = Arc::new(Notify::new());
+        let noted = Arc::clone(&requested);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            noted.notify_one();
             let api = api.clone();
             async move {
                 if let Err(fault) = check_host(&request) {
@@ -216,9 +240,10 @@ impl<A: Answerer> Server<A> {
             }
         });
         let served = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let served = self.graceful.watch(served);
+        let served = self.close_signal.clone().serve(served, requested);
+        let open = self.open.token();
         drop(contained("a connection", async move {
-            let _place = place;
+            let _held = (place, open);
             // A client that takes its time is not waited for.
             drop(tokio::time::timeout(REFUSED_LIFE_MAX, served).await);
         }));
@@ -244,7 +269,58 @@ fn refuse_client(mut stream: Stream, caller: SocketAddr) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    /// Answers when there is a permit.
+    #[derive(Clone)]
+    struct Patient(Arc<Semaphore>);
+
+    impl Answerer for Patient {
+        async fn answer(self, _: Request<Body>) -> Result<Response, Infallible> {
+            drop(self.0.acquire().await);
+            Ok(Response::new(Body::from("answered")))
+        }
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    /// Everything that comes until the connection is closed.
+    async fn rest(mut stream: TcpStream) -> io::Result<String> {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.map(|_| text)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_connected_before_the_listener_closes_is_answered_and_a_later_one_refused()
+     {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (closing, permits) = (Closing::default(), Arc::new(Semaphore::new(0)));
+        let api = Patient(Arc::clone(&permits));
+        let (listener, counts) = (Listener::Tcp(listener), PerClient::new(None));
+        let serving = serve(api, listener, counts, Arc::default(), closing.clone());
+        let serving = tokio::spawn(serving);
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        waiting.write_all(REQUEST).await.unwrap();
+        let mut connected = TcpStream::connect(address).await.unwrap();
+        // Not read, and perhaps not even accepted, when the listener is told to close.
+        connected.write_all(REQUEST).await.unwrap();
+        closing.close().await;
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(!serving.is_finished());
+        permits.add_permits(1);
+        for stream in [waiting, connected] {
+            let answer = rest(stream).await.unwrap();
+            assert!(answer.contains("Connection: close"), "{answer}");
+            assert!(answer.ends_with("answered"), "{answer}");
+        }
+        serving.await.unwrap();
+    }
 
     #[test]
     fn a_request_names_its_host_once() {

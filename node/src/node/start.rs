@@ -9,12 +9,12 @@ use quorate_storage::machine::{Machine, Published, StateReader};
 use quorate_storage::raft::{NodeId, Peer, Position, TERM_MAX, TypeConfig};
 use quorate_storage::snapshot::SnapshotStore;
 use tokio::sync::{Mutex, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::observe::ApplyObserver;
 use super::settings::{NodeParts, NodeSettings};
 use super::{Gate, Node, changes, outages};
 use crate::checks::Checks;
+use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
 use crate::raft::cluster_clock::ClusterClock;
@@ -56,6 +56,7 @@ impl Node {
             level: settings.level,
             identity,
             processes: Arc::new(Processes::new(settings.id, settings.boot, &peer, clock.clone())),
+            stopping: Stopping::new(clock.clone()),
             clock,
             transport,
             hold_timeout: settings.hold_timeout,
@@ -107,7 +108,6 @@ impl Node {
             applied,
             apply_durations: observer.durations(),
             gate: watch::Sender::new(Gate::Closed),
-            stopping: CancellationToken::new(),
             supervisor: Supervisor::default(),
         });
         node.start_tasks(publish);

@@ -17,7 +17,6 @@ use quorate_storage::log_store::LogStore;
 use quorate_storage::raft::BootId;
 use quorate_storage::snapshot::FileSnapshots;
 use quorate_storage::state::LEVEL;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::checks::CheckOutput;
@@ -28,6 +27,7 @@ use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::resources::BUDGET;
 use crate::host::supervise::watch_panics;
+use crate::http::closing::Closing;
 use crate::http::per_client::PerClient;
 use crate::http::process::{ApiLimits, Process, Reload};
 use crate::http::{self, Api};
@@ -101,7 +101,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     // Before anybody can see it serve: whoever does may ask it to stop.
     let mut signals = Signals::listen()?;
     log_start(&config, &listeners, &data_dir);
-    let stop_serving = CancellationToken::new();
+    let closing = Closing::default();
     let tasks = node.supervisor();
     watch_panics(tasks);
     let compacting = compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic());
@@ -121,18 +121,19 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let counts = PerClient::new(process.limits.connections_per_client);
     let http = http_listeners.into_iter().map(|listener| {
         let (counts, connections) = (counts.clone(), Arc::clone(&process.connections));
-        let stopping = stop_serving.clone();
-        let serving = http::server::serve(api.clone(), listener, counts, connections, stopping);
+        let closing = closing.clone();
+        let serving = http::server::serve(api.clone(), listener, counts, connections, closing);
         tasks.vital("an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
     let ended = live(&node, process.reload.as_ref(), &mut signals).await;
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
-    node.begin_stop().await;
-    stop_serving.cancel();
-    if tokio::time::timeout(drain_max, http).await.is_err() {
-        tracing::warn!("some requests were still in progress");
-    }
+    let drained = async {
+        if tokio::time::timeout(drain_max, http).await.is_err() {
+            tracing::warn!("some requests were still in progress");
+        }
+    };
+    tokio::join!(node.begin_stop(closing.close()), drained);
     node.end().await;
     let closed = monitor.close().await;
     tracing::info!("stopped");

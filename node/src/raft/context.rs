@@ -9,8 +9,15 @@ use super::processes::Processes;
 use super::protocol::{Envelope, ProcessIdentity, Request, Response};
 use super::transport::{Purpose, Transport, TransportError};
 use super::warnings::{Warnings, refusal_text};
-use crate::host::clock::Clock;
+use crate::host::clock::{Clock, TimedOut};
+use crate::host::stopping::Stopping;
 use crate::raft::identity::Identity;
+
+/// A node that stops holds requests for this long after the stop began; their clients can ask another server.
+const HELD_WHILE_STOPPING_MAX: Duration = Duration::from_millis(750);
+/// After that, each request gets this long. It is enough if there is a leader, also for a request whose body
+/// was still arriving when the stop began.
+const LAST_ATTEMPT_MAX: Duration = Duration::from_millis(250);
 
 /// Shared by the parts of a node; cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,9 +38,28 @@ pub struct Context {
     pub processes: Arc<Processes>,
     /// What the operator has to fix.
     pub warnings: Arc<Warnings>,
+    /// Whether this node is stopping.
+    pub stopping: Stopping,
 }
 
 impl Context {
+    /// Waits for what needs a leader: up to the hold timeout, but not longer than a second after this node began
+    /// to stop.
+    ///
+    /// # Errors
+    /// [`TimedOut`]; `work` is dropped then.
+    pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<T, TimedOut> {
+        let given_up = async {
+            self.stopping.lasted(HELD_WHILE_STOPPING_MAX).await;
+            self.clock.sleep(LAST_ATTEMPT_MAX).await;
+        };
+        tokio::select! {
+            biased;
+            done = self.clock.timeout(self.hold_timeout, work) => done,
+            () = given_up => Err(TimedOut),
+        }
+    }
+
     /// Where a member listens: the address that its newest boot gave, else where the membership says.
     #[must_use]
     pub fn address_of(&self, member: NodeId, peer: &Peer) -> String {

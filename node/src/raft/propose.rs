@@ -185,8 +185,7 @@ impl Proposer {
         let seq = Arc::new(AtomicU64::new(0));
         self.enqueue(command, reply, Arc::clone(&seq))?;
         let mut ticket = Ticket { proposer: self, seq, outcome };
-        let hold = self.context.hold_timeout;
-        match self.context.clock.timeout(hold, &mut ticket.outcome).await {
+        match self.context.hold(&mut ticket.outcome).await {
             Ok(Ok(outcome)) => {
                 self.durations.observe(self.context.clock.now().since(began));
                 Ok(outcome)

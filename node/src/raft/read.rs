@@ -46,12 +46,12 @@ impl Barrier {
     /// call.
     ///
     /// # Errors
-    /// When no leader answered within the hold timeout.
+    /// When no leader answered in time, see [`Context::hold`].
     pub async fn wait(&self) -> Result<(), ReadError> {
         let (done, passed) = oneshot::channel();
         self.waiting().push(done);
         self.arrived.notify_one();
-        match self.context.clock.timeout(self.context.hold_timeout, passed).await {
+        match self.context.hold(passed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(ReadError::Stopping),
             Err(_) => Err(ReadError::NoLeader),

@@ -30,6 +30,7 @@ use super::servers::Servers;
 use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::LevelHandle;
 use crate::host::supervise::{Supervisor, watch_panics};
+use crate::http::closing::Closing;
 use crate::http::connections::Connections;
 use crate::http::per_client::PerClient;
 use crate::http::process::Reload;
@@ -106,7 +107,7 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let registry = Registry::Through { servers: Arc::clone(&servers), name };
     let withdrawn = Withdrawn::default();
     let registrar = Registrar { registry, sources, data_dir, level, withdrawn: withdrawn.clone() };
-    let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
+    let (leaving, closing) = (CancellationToken::new(), Closing::default());
     let front = Front {
         servers: Arc::clone(&servers),
         reload: reload.clone(),
@@ -117,7 +118,7 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     watch_panics(&supervisor);
     let http = bound.into_iter().map(|listener| {
         let (counts, connections) = (counts.clone(), Arc::clone(&connections));
-        let serving = serve(front.clone(), listener, counts, connections, stopping.clone());
+        let serving = serve(front.clone(), listener, counts, connections, closing.clone());
         supervisor.vital("an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
@@ -129,7 +130,7 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
         () = registrar.keep(requests) => Ok(None),
         () = servers.keep_known() => Ok(None),
     };
-    stopping.cancel();
+    closing.close().await;
     // Nothing says any more that it lives, or registers anything.
     if let Ok(Some(stop)) = &ended
         && leave.is_on(*stop)

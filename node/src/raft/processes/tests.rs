@@ -12,6 +12,7 @@ use quorate_storage::snapshot::Snapshot;
 
 use super::*;
 use crate::host::clock::ClockSource;
+use crate::host::stopping::Stopping;
 use crate::raft::context::Context;
 use crate::raft::identity::Identity;
 use crate::raft::protocol::{DiskState, Envelope, Request, Response, SnapshotHeader};
@@ -111,6 +112,7 @@ fn scene(published: Published, there: &[(&str, BootId)]) -> Scene {
         id: 1,
         level: 0,
         identity: Arc::new(Nobody),
+        stopping: Stopping::new(clock.clone()),
         clock,
         transport: Arc::clone(&world) as _,
         hold_timeout: Duration::from_secs(1),

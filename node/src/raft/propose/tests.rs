@@ -14,6 +14,7 @@ use quorate_storage::txn::{KeyVerb, TxnOperation};
 
 use super::*;
 use crate::host::clock::Clock;
+use crate::host::stopping::Stopping;
 use crate::raft::identity::Identity;
 use crate::raft::processes::Processes;
 use crate::raft::protocol::{Envelope, SnapshotHeader};
@@ -75,6 +76,7 @@ fn proposer_without_incarnation() -> Proposer {
         transport: Arc::new(Nowhere),
         hold_timeout: Duration::from_millis(50),
         warnings: Arc::new(Warnings::new(Clock::monotonic())),
+        stopping: Stopping::new(clock.clone()),
         processes: Arc::new(Processes::new(ORIGIN, BootId::default(), &Peer::default(), clock)),
     })
 }
@@ -419,6 +421,19 @@ async fn what_is_too_large_to_be_replicated_is_refused_before_it_is_numbered() {
     // The largest value is held like any other command.
     let largest = proposer.propose(large_command(VALUE_BYTES_MAX)).await;
     assert_eq!(largest, Err(ProposeError::NoLeader));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_holds_commands_for_a_second_and_gives_later_ones_a_last_attempt() {
+    let mut proposer = proposer();
+    proposer.context.hold_timeout = Duration::from_secs(7);
+    let clock = proposer.context.clock.clone();
+    proposer.context.stopping.begin();
+    let begun = clock.now();
+    for given_up_ms in [1_000, 1_250] {
+        assert_eq!(proposer.propose(command()).await, Err(ProposeError::NoLeader));
+        assert_eq!(clock.now().since(begun), Duration::from_millis(given_up_ms));
+    }
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn monitor(call: &Call) -> Answer {
     let stopping = call.node.stopping().clone();
     let lines = stream::unfold((reader, stopping), |(mut reader, stopping)| async move {
         let line = tokio::select! {
-            () = stopping.cancelled() => None,
+            () = stopping.begun() => None,
             line = reader.next() => line,
         };
         line.map(|line| (Ok::<_, Infallible>(line), (reader, stopping)))
