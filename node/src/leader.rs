@@ -66,7 +66,8 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Leads whenever this node is the leader; ends when leadership is no longer published.
+    /// Leads whenever this node is the leader. Ends when leadership is no longer published, or when a duty
+    /// has ended that has no end.
     pub async fn run(self: Arc<Self>, mut leadership: watch::Receiver<Leadership>) {
         loop {
             let current = leadership.borrow_and_update().clone();
@@ -84,7 +85,7 @@ impl Leader {
         }
     }
 
-    /// The duties of one leadership; dropped when it ends.
+    /// The duties of one leadership; dropped when it ends. Returns only when one of them has ended.
     async fn lead(self: &Arc<Self>, term: u64) {
         let first = self.first_entry(term).await;
         self.cluster_clock.stand(term, first.state.time());
@@ -101,14 +102,12 @@ impl Leader {
         spawn_on(&mut tasks, Arc::clone(self).tick());
         spawn_on(&mut tasks, Arc::clone(self).expire(term));
         spawn_on(&mut tasks, Arc::clone(self).reap(term));
-        while let Some(ended) = tasks.join_next().await {
-            // None of these tasks ends on its own. A panic is passed on, or time would stand still
-            // unnoticed.
-            if let Err(error) = ended
-                && let Ok(panic) = error.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
-            }
+        // None of these tasks ends on its own. If one does, the others end too; a panic is passed on. Otherwise
+        // time would stand still unnoticed.
+        if let Some(Err(error)) = tasks.join_next().await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
         }
     }
 

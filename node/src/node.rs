@@ -363,6 +363,7 @@ impl Node {
     /// `closed` resolves when no client can connect any more. It comes first because a client whose long poll
     /// has ended asks again at once, and must ask another server.
     pub async fn begin_stop(&self, closed: impl Future<Output = ()>) {
+        self.supervisor.begin_stop();
         closed.await;
         self.stopping().begin();
         if !self.leads() {
@@ -384,6 +385,7 @@ impl Node {
 
     /// Ends consensus and every task of this node.
     pub async fn end(&self) {
+        self.supervisor.begin_stop();
         match self.context.clock.timeout(SHUTDOWN_MAX, self.raft.shutdown()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "consensus did not end in order"),

@@ -1,8 +1,11 @@
-//! Every panic is noticed: a vital task's ends the process, a contained one's is logged.
+//! Every end of a task is noticed: that of a vital task ends the process, a contained one's panic is logged.
 //!
 //! * A **vital** task ([`Supervisor::vital`]) is one that nothing works without: the waking of queries,
-//!   the proposer, the barrier, the listeners. Its panic ends the process, in order and with its message
-//!   ([`Supervisor::failed`]): a server that is down is seen and replaced, one that sleeps is not.
+//!   the proposer, the barrier, the listeners. If it panics, or returns although the process is not
+//!   stopping, the process ends, in order and with its message ([`Supervisor::failed`]): a server that is
+//!   down is seen and replaced, one that sleeps is not.
+//! * A **finite** task ([`Supervisor::finite`]) has an end, after which it is not needed. Only its panic ends
+//!   the process.
 //! * A **contained** task ([`contained`]) is one of many: a connection, a request, a batch on its way. Its
 //!   panic is logged with its name, and whoever waits for it finds out.
 //! * Tasks of libraries, openraft's above all, have owners that do not react. [`watch_panics`] hears of
@@ -15,6 +18,8 @@ use std::cell::Cell;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
@@ -35,6 +40,8 @@ pub struct Supervisor {
     tasks: TaskTracker,
     ended: CancellationToken,
     failure: watch::Sender<Option<String>>,
+    /// Whether vital tasks may return.
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Default for Supervisor {
@@ -43,6 +50,7 @@ impl Default for Supervisor {
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
             failure: watch::Sender::new(None),
+            is_stopping: Arc::default(),
         }
     }
 }
@@ -56,9 +64,25 @@ pub struct Panicked {
 }
 
 impl Supervisor {
-    /// Starts a task that ends with the node, and whose panic ends the process.
-    #[expect(clippy::disallowed_methods, reason = "the owner of tasks")]
+    /// Starts a task that ends with the node. If it panics, or returns before [`Self::begin_stop`], the
+    /// process ends.
     pub fn vital(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let this = self.clone();
+        self.finite(what, async move {
+            work.await;
+            if !this.is_stopping.load(Ordering::Relaxed) {
+                this.fail(format!("{what} returned unexpectedly; nothing works without it"));
+            }
+        })
+    }
+
+    /// Starts a task that ends with the node or before, and whose panic ends the process.
+    #[expect(clippy::disallowed_methods, reason = "the owner of tasks")]
+    pub fn finite(
         &self,
         what: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
@@ -99,8 +123,14 @@ impl Supervisor {
         }
     }
 
-    /// Ends every vital task and waits for it.
+    /// From now on a vital task may return.
+    pub fn begin_stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends every vital or finite task and waits for it.
     pub async fn end(&self) {
+        self.begin_stop();
         self.ended.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -239,7 +269,7 @@ mod tests {
     #[tokio::test]
     async fn a_vital_task_that_panics_is_a_failure_with_its_message() {
         let supervisor = Supervisor::default();
-        drop(supervisor.vital("what is well", async {}));
+        drop(supervisor.finite("what is done", async {}));
         drop(supervisor.vital("the waking of queries", async {
             tokio::task::yield_now().await;
             panic!("no topic {}", 7)
@@ -248,6 +278,28 @@ mod tests {
         assert_eq!(reason, "the waking of queries panicked: no topic 7; nothing works without it");
         supervisor.fail("something later".to_owned());
         assert_eq!(supervisor.failed().await, reason, "the first reason counts");
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_returns_is_a_failure_with_its_name() {
+        let supervisor = Supervisor::default();
+        drop(supervisor.vital("what is well", std::future::pending()));
+        drop(supervisor.vital("the waking of queries", tokio::task::yield_now()));
+        let reason = supervisor.failed().await;
+        assert_eq!(reason, "the waking of queries returned unexpectedly; nothing works without it");
+    }
+
+    #[tokio::test]
+    async fn a_task_may_return_if_it_is_finite_or_the_process_is_stopping() {
+        let supervisor = Supervisor::default();
+        supervisor.finite("opening the gate", tokio::task::yield_now()).await.unwrap();
+        assert_eq!(*supervisor.failure.borrow(), None);
+        supervisor.begin_stop();
+        supervisor.vital("a listener", tokio::task::yield_now()).await.unwrap();
+        assert_eq!(*supervisor.failure.borrow(), None);
+        drop(supervisor.finite("opening the gate", async { panic!("broken") }));
+        let reason = supervisor.failed().await;
+        assert_eq!(reason, "opening the gate panicked: broken; nothing works without it");
     }
 
     #[tokio::test]

@@ -134,9 +134,9 @@ impl Node {
         let watching = async move { membership.watch_surroundings().await };
         tasks.vital("watching the other servers", watching);
         let membership = Arc::clone(&self.membership);
-        tasks.vital("announcing this start", async move { membership.announce().await });
+        tasks.finite("announcing this start", async move { membership.announce().await });
         let node = Arc::clone(self);
-        tasks.vital("opening the gate", async move { node.open_gate().await });
+        tasks.finite("opening the gate", async move { node.open_gate().await });
         tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
         tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
     }

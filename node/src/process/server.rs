@@ -187,7 +187,7 @@ fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) 
     let withdrawn = Withdrawn::default();
     let registrar = Registrar { registry, sources, data_dir: data_dir.clone(), level, withdrawn };
     if has_files {
-        let keeping = async move { registrar.keep(requests).await };
+        let keeping = async move { match registrar.keep(requests).await {} };
         node.supervisor().vital("the definitions of files", keeping);
     }
     let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
@@ -205,7 +205,7 @@ async fn live(node: &Arc<Node>, reload: Option<&Reload>, signals: &mut Signals) 
     tokio::select! {
         _ = stops.asked() => Ok(()),
         refused = entering => refused,
-        () = reload_on_hangup(reload, hangups) => Ok(()),
+        never = reload_on_hangup(reload, hangups) => match never {},
         reason = node.failed() => Err(io::Error::other(reason)),
     }
 }

@@ -1,5 +1,6 @@
 //! What the operating system tells a process by signals: to stop, and to read its files again.
 
+use std::convert::Infallible;
 use std::io;
 
 use nix::sys::signal::Signal::SIGXFSZ;
@@ -83,7 +84,7 @@ impl Stops {
 }
 
 /// Reads the configuration files again at each SIGHUP; does not return.
-pub(crate) async fn reload_on_hangup(reload: Option<&Reload>, hangups: &mut Signal) {
+pub(crate) async fn reload_on_hangup(reload: Option<&Reload>, hangups: &mut Signal) -> Infallible {
     while hangups.recv().await.is_some() {
         match reload {
             // What became of it is in the log.

@@ -19,7 +19,7 @@ const KEPT_BYTES_MAX: u64 = 64 << 20;
 /// Time between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Watches the log's size; ends when consensus does.
+/// Watches the log's size; never ends.
 pub async fn run(raft: Raft, log: LogMonitor, clock: Clock) {
     loop {
         clock.sleep(LOOK_EVERY).await;
@@ -29,18 +29,15 @@ pub async fn run(raft: Raft, log: LogMonitor, clock: Clock) {
             let metrics = metrics.borrow_watched();
             (metrics.snapshot, metrics.purged)
         };
-        if log.bytes_since(snapshot.as_ref()) > SNAPSHOT_AFTER_BYTES
-            && raft.trigger().snapshot().await.is_err()
-        {
-            return;
+        if log.bytes_since(snapshot.as_ref()) > SNAPSHOT_AFTER_BYTES {
+            // An error, here and below, means that consensus has ended, which the node itself notices.
+            let _ = raft.trigger().snapshot().await;
         }
         let covered = snapshot.map_or(0, |snapshot| snapshot.index);
         let purge = log.purge_point(KEPT_BYTES_MAX).map(|point| point.min(covered));
         let purge = purge.filter(|point| purged.is_none_or(|purged| *point > purged.index));
-        if let Some(point) = purge.filter(|point| *point > 0)
-            && raft.trigger().purge_log(point).await.is_err()
-        {
-            return;
+        if let Some(point) = purge.filter(|point| *point > 0) {
+            let _ = raft.trigger().purge_log(point).await;
         }
     }
 }

@@ -94,7 +94,7 @@ pub fn leads_with_quorum(raft: &Raft) -> bool {
     has_quorum(raft, LEADER_HEARD_WITHIN)
 }
 
-/// Publishes every change of leadership; ends with the Raft node.
+/// Publishes every change of leadership. Never ends: the node itself notices when consensus ends, and why.
 pub async fn follow(raft: Raft, published: watch::Sender<Leadership>) {
     let mut metrics = raft.metrics();
     loop {
@@ -117,7 +117,7 @@ pub async fn follow(raft: Raft, published: watch::Sender<Leadership>) {
             changed
         });
         if metrics.changed().await.is_err() {
-            return;
+            return std::future::pending().await;
         }
     }
 }

@@ -126,10 +126,11 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
         stop = stops.asked() => Ok(Some(stop)),
         reason = supervisor.failed() => Err(io::Error::other(reason)),
         () = leaving.cancelled() => Ok(None),
-        () = reload_on_hangup(Some(&reload), &mut hangups) => Ok(None),
-        () = registrar.keep(requests) => Ok(None),
-        () = servers.keep_known() => Ok(None),
+        never = reload_on_hangup(Some(&reload), &mut hangups) => match never {},
+        never = registrar.keep(requests) => match never {},
+        never = servers.keep_known() => match never {},
     };
+    supervisor.begin_stop();
     closing.close().await;
     // Nothing says any more that it lives, or registers anything.
     if let Ok(Some(stop)) = &ended

@@ -6,6 +6,7 @@
 //! that a client registered is ever taken for a definition.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,16 +64,20 @@ struct Registered {
 
 impl Registrar {
     /// Registers everything, again at each request, and again when somebody has deregistered the node of a
-    /// client agent. Ends when nobody can ask any more.
-    pub async fn keep(self, requests: mpsc::Receiver<ReloadRequest>) {
+    /// client agent. Does not return.
+    pub async fn keep(self, requests: mpsc::Receiver<ReloadRequest>) -> Infallible {
         let gone = Notify::new();
         tokio::select! {
-            () = self.registry.keep_alive(&gone) => {}
-            () = self.keep_registered(requests, &gone) => {}
+            never = self.registry.keep_alive(&gone) => never,
+            never = self.keep_registered(requests, &gone) => never,
         }
     }
 
-    async fn keep_registered(&self, mut requests: mpsc::Receiver<ReloadRequest>, gone: &Notify) {
+    async fn keep_registered(
+        &self,
+        mut requests: mpsc::Receiver<ReloadRequest>,
+        gone: &Notify,
+    ) -> Infallible {
         let clock = Clock::monotonic();
         let mut pause = RETRY_PAUSE;
         let (mut defined, mut doomed) = (Vec::new(), Doomed::default());
@@ -83,8 +88,8 @@ impl Registrar {
             }
             let wait = if loaded.is_ok() { LOOK_EVERY } else { pause };
             tokio::select! {
-                request = requests.recv() => {
-                    let Some(done) = request else { return };
+                // When nobody is left who could ask, the rest goes on.
+                Some(done) = requests.recv() => {
                     let again = self.reload(&mut defined).await;
                     match &again {
                         Ok(()) => tracing::info!("reloaded the definitions of the configuration"),

@@ -1,6 +1,7 @@
 //! Where an agent registers what its files define: at the node in its own process, or, as a client
 //! agent, through the servers.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,7 +125,7 @@ impl Registry {
     /// Says every few seconds that this agent's process lives, and notifies `gone` when the cluster did not
     /// know it, and so may have lost what is registered. The leader sees by itself whether a server lives.
     /// Does not return.
-    pub(super) async fn keep_alive(&self, gone: &Notify) {
+    pub(super) async fn keep_alive(&self, gone: &Notify) -> Infallible {
         let Self::Through { servers, .. } = self else { return std::future::pending().await };
         let clock = Clock::monotonic();
         let mut begun = false;

@@ -9,6 +9,7 @@
 //! long polls, logs and snapshots pass as they are.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -124,7 +125,7 @@ impl Servers {
 
     /// Asks the servers again and again who they are: one of them in the configuration is enough to know
     /// all. Does not return.
-    pub async fn keep_known(&self) {
+    pub async fn keep_known(&self) -> Infallible {
         loop {
             self.learn().await;
             tokio::select! {
