@@ -1,7 +1,7 @@
 //! Backups: all that clients see, as bytes that another cluster can restore.
 //!
 //! A backup has the form of a snapshot file (checksummed), without what belongs to this cluster only:
-//! the origin records, the level of its rules, and a restore in progress. What a restore makes of it is in
+//! the origin records, the level of its rules, the history, and a restore in progress. What a restore makes of it is in
 //! [`State::try_restore`](crate::State::try_restore).
 
 use std::io::{self, Write};
@@ -30,6 +30,8 @@ pub fn write<W: Write>(version: &Published, out: W) -> io::Result<W> {
                 | SnapshotRecord::StagedNumber(_)
                 | SnapshotRecord::Restored(_)
                 | SnapshotRecord::Level(_)
+                | SnapshotRecord::History(_)
+                | SnapshotRecord::HistoryRecord(_)
         ) {
             return Ok(());
         }

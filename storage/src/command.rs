@@ -16,6 +16,8 @@
 //! duty cannot apply it: nothing may propose one before the state has the level of the version that brings
 //! it ([`LEVEL`](crate::state::LEVEL)).
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,7 +28,7 @@ use crate::ids::{BootId, NodeId, Position};
 pub use crate::record::CatalogRegistration;
 use crate::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
-    ServiceDefinition, SessionBehavior, TextMap,
+    RequestFacts, ServiceDefinition, SessionBehavior, TextMap, WallTime,
 };
 use crate::txn::{TxnError, TxnOperation, TxnResult};
 use crate::{ClusterTime, Index, Millis};
@@ -78,6 +80,64 @@ pub enum Duty {
     /// Every member knows the rules of this level: they are in force from here on. See
     /// [`LEVEL`](crate::state::LEVEL).
     Level(u32),
+    /// Who proposed the entry and when, and perhaps a duty. From the level of the history on every entry has
+    /// it; a batch cannot have another member, because it does not end what it lies in.
+    Stamped(Stamp),
+}
+
+impl Duty {
+    /// What is to be done; `None` for what no leader proposes any more.
+    #[must_use]
+    pub fn into_work(self) -> Option<Work> {
+        Some(match self {
+            Self::ExpireDue { up_to, max } => Work::ExpireDue { up_to, max },
+            Self::Reap { up_to, max } => Work::Reap { up_to, max },
+            Self::Booted(boot) => Work::Booted(boot),
+            Self::LogEnds(all) => Work::LogEnds(all),
+            Self::Level(level) => Work::Level(level),
+            Self::Stamped(stamp) => return stamp.work,
+            Self::Expire { .. } => return None,
+        })
+    }
+}
+
+/// The leader's stamp on an entry, see [`Duty::Stamped`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// What the leader's wall clock showed.
+    pub at: WallTime,
+    /// The term in which it led.
+    pub term: u64,
+    /// Its Raft id.
+    pub leader: NodeId,
+    /// What it does of its own accord.
+    pub work: Option<Work>,
+}
+
+/// The duties that a stamped entry can have: those of [`Duty`], which cannot lie in itself (a message could
+/// nest it without end).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// [`Duty::ExpireDue`].
+    ExpireDue {
+        /// Only deadlines at or before this time.
+        up_to: ClusterTime,
+        /// How many may expire in this entry.
+        max: u32,
+    },
+    /// [`Duty::Reap`].
+    Reap {
+        /// Only what ended at or before this time.
+        up_to: ClusterTime,
+        /// How many may be forgotten in this entry.
+        max: u32,
+    },
+    /// [`Duty::Booted`].
+    Booted(Box<Boot>),
+    /// [`Duty::LogEnds`].
+    LogEnds(Vec<LogEnd>),
+    /// [`Duty::Level`].
+    Level(u32),
 }
 
 /// A boot of a server, see [`Duty::Booted`].
@@ -127,7 +187,7 @@ pub struct Part {
     /// outcomes need no longer be remembered, and they must never be applied from now on.
     pub answered_through: u64,
     /// The commands with their numbers (1, 2, 3, ... within an incarnation; 0 for a
-    /// [`Command::Answered`]).
+    /// [`Command::Answered`] or a [`Command::Asked`], in this order and before all others).
     pub commands: Vec<(u64, Command)>,
 }
 
@@ -390,9 +450,107 @@ pub enum Command {
         /// How long it may be silent.
         ttl: Millis,
     },
+    /// A note of the part's origin: who asked for the commands that follow. It has number 0 and no outcome.
+    /// Only from the level of the history on.
+    Asked(Asked),
+}
+
+/// Who asked for the commands of a part. What several requests have in common is there once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Names of agents, endpoints and tokens.
+    pub texts: Vec<Arc<str>>,
+    /// Requests.
+    pub requests: Vec<AskedOnce>,
+    /// For each command that follows, in order: 0, or the place of its request among `requests` plus 1. A
+    /// command that it does not reach to has none.
+    pub of: Vec<u32>,
+}
+
+/// What [`Asked`] has of one request. The members other than `client` are places in
+/// [`texts`](Asked::texts) plus 1; 0: empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AskedOnce {
+    /// See [`RequestFacts::agent_claimed`].
+    pub agent_claimed: u32,
+    /// See [`RequestFacts::client`].
+    pub client: Option<SocketAddr>,
+    /// See [`RequestFacts::action`].
+    pub action: u32,
+    /// See [`RequestFacts::token`].
+    pub token: u32,
+}
+
+impl Asked {
+    /// Notes who asked for commands, in their order; `None` if nobody did.
+    #[must_use]
+    pub fn note<'a>(facts: impl IntoIterator<Item = Option<&'a RequestFacts>>) -> Option<Self> {
+        let mut note = Self::default();
+        let (mut texts, mut requests) = (BTreeMap::new(), BTreeMap::new());
+        for facts in facts {
+            let Some(facts) = facts else {
+                note.of.push(0);
+                continue;
+            };
+            let mut place = |text: &Arc<str>| match text.is_empty() {
+                true => 0,
+                false => *texts.entry(text.clone()).or_insert_with(|| {
+                    note.texts.push(text.clone());
+                    place_of(note.texts.len())
+                }),
+            };
+            let once = AskedOnce {
+                agent_claimed: place(&facts.agent_claimed),
+                client: facts.client,
+                action: place(&facts.action),
+                token: place(&facts.token),
+            };
+            note.of.push(*requests.entry(once).or_insert_with(|| {
+                note.requests.push(once);
+                place_of(note.requests.len())
+            }));
+        }
+        while note.of.last() == Some(&0) {
+            note.of.pop();
+        }
+        (!note.of.is_empty()).then_some(note)
+    }
+
+    /// Who asked for each command. Places that lead nowhere are taken for none.
+    #[must_use]
+    pub fn facts(&self) -> Vec<Option<Arc<RequestFacts>>> {
+        let text = |place: u32| {
+            let text = (place as usize).checked_sub(1).and_then(|place| self.texts.get(place));
+            text.cloned().unwrap_or_default()
+        };
+        let requests: Vec<Arc<RequestFacts>> = self
+            .requests
+            .iter()
+            .map(|once| {
+                Arc::new(RequestFacts {
+                    agent_claimed: text(once.agent_claimed),
+                    client: once.client,
+                    action: text(once.action),
+                    token: text(once.token),
+                })
+            })
+            .collect();
+        let facts = |place: &u32| requests.get((*place as usize).checked_sub(1)?).cloned();
+        self.of.iter().map(facts).collect()
+    }
+}
+
+fn place_of(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(0)
 }
 
 impl Command {
+    /// Whether it is a note of the origin about its part, with neither number nor outcome.
+    #[must_use]
+    pub const fn is_note(&self) -> bool {
+        matches!(self, Self::Answered { .. } | Self::Asked(_))
+    }
+
     /// Whether it only says that something lives, or how it is: small, and many things wait to be
     /// declared dead without it.
     #[must_use]

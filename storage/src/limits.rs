@@ -185,7 +185,8 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
         | Command::RestoreBegin { .. }
         | Command::RestorePiece { .. }
         | Command::RestoreFinish { .. }
-        | Command::Answered { .. } => Ok(()),
+        | Command::Answered { .. }
+        | Command::Asked(_) => Ok(()),
     }
 }
 

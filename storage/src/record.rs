@@ -6,6 +6,7 @@
 
 mod coordinate;
 mod event;
+mod history;
 mod locality;
 mod query;
 mod registration;
@@ -18,6 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::coordinate::{Coordinate, Real};
 pub use self::event::Event;
+pub use self::history::{
+    Cause, Detail, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord, RequestFacts, Ring,
+    Subject, WallTime,
+};
 pub(crate) use self::locality::is_locality;
 pub use self::locality::with_locality;
 pub use self::query::{Query, QueryDefinition};

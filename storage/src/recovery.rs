@@ -28,7 +28,7 @@ use std::sync::Arc;
 use openraft::{EntryPayload, Membership};
 use thiserror::Error;
 
-use crate::command::Duty;
+use crate::command::{Duty, Work};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::durable;
 use crate::log_store::OpenError;
@@ -359,22 +359,21 @@ fn log_ends_in_snapshot(snapshots: &FileSnapshots) -> io::Result<BTreeMap<NodeId
 
 /// What an entry of the log says of it, as applying it would note it.
 fn note_log_ends(log_ends: &mut BTreeMap<NodeId, StoreLogEnd>, duty: Option<Duty>) {
-    match duty {
-        Some(Duty::Booted(start)) => {
+    match duty.and_then(Duty::into_work) {
+        Some(Work::Booted(start)) => {
             let known = log_ends.get(&start.id).filter(|row| row.store == start.store_id);
             let upto = known.and_then(|row| row.upto);
             log_ends
                 .insert(start.id, StoreLogEnd { boot: start.boot, store: start.store_id, upto });
         }
-        Some(Duty::LogEnds(all)) => {
+        Some(Work::LogEnds(all)) => {
             for one in all {
                 if let Some(row) = log_ends.get_mut(&one.id).filter(|row| row.boot == one.boot) {
                     row.upto = row.upto.max(Some((one.upto, one.term)));
                 }
             }
         }
-        Some(Duty::Expire { .. } | Duty::ExpireDue { .. } | Duty::Reap { .. } | Duty::Level(_))
-        | None => {}
+        Some(Work::ExpireDue { .. } | Work::Reap { .. } | Work::Level(_)) | None => {}
     }
 }
 

@@ -43,6 +43,7 @@
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
 //! | `boots.rs` | which process speaks for a server |
+//! | `history.rs` | every visible change and its cause |
 //! | `level.rs` | which rules are in force while servers are upgraded |
 //! | `topic.rs` | the index of each topic |
 //! | `read.rs` | what readers ask |
@@ -69,6 +70,7 @@ mod checks;
 mod coordinates;
 mod deadline;
 mod events;
+mod history;
 mod invariants;
 mod kv;
 mod level;
@@ -91,13 +93,18 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
+pub use self::agent::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 pub use self::applied::Before;
 pub use self::boots::ServerBoot;
+pub use self::history::{
+    CATALOGUE_RECORDS_MAX, HISTORY_BYTES_MAX, History, HistoryHeader, OTHER_RECORDS_MAX, Thread,
+};
 pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
-pub use self::level::{HOSTS_OF_SERVERS, LEVEL};
+pub use self::level::{HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL};
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::probe::{ProbeChange, Probes};
+pub use self::read::InstancePlace;
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::{TableIndexes, TopicIndexes};
 
@@ -105,13 +112,14 @@ use self::boots::Boots;
 use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
 use self::deadline::Deadlines;
+use self::history::Requests;
 use self::kv::Kv;
 use self::origin::{Origins, Verdict};
 use self::restore::Staged;
 use crate::command::{
-    Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection,
+    Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection, Work,
 };
-use crate::record::{Autopilot, Coordinate, Event, Query, Session};
+use crate::record::{Autopilot, Cause, Coordinate, Event, Query, Session};
 use crate::release::Bulk;
 use crate::{ClusterTime, Index, Topic};
 
@@ -160,6 +168,7 @@ pub struct State {
     restored: Option<Index>,
     /// Of the rules in force.
     level: u32,
+    history: History,
 }
 
 impl Bulk for State {
@@ -192,19 +201,8 @@ impl State {
     pub fn apply(&mut self, batch: &Batch) -> Effects {
         let mut effects = Effects::default();
         self.time = self.time.max(batch.stamp);
-        match &batch.duty {
-            Some(Duty::Expire { up_to, max }) => {
-                let left = self.expire_due(*up_to, *max, &mut effects);
-                self.reap(*up_to, left);
-            }
-            Some(Duty::ExpireDue { up_to, max }) => {
-                self.expire_due(*up_to, *max, &mut effects);
-            }
-            Some(Duty::Reap { up_to, max }) => self.reap(*up_to, *max),
-            Some(Duty::Booted(start)) => self.record_boot(start),
-            Some(Duty::LogEnds(all)) => self.note_log_ends(all),
-            Some(Duty::Level(level)) => self.raise_level(*level),
-            None => {}
+        if let Some(duty) = &batch.duty {
+            self.apply_duty(duty, &mut effects);
         }
         for part in &batch.parts {
             self.apply_part(part, &mut effects);
@@ -212,17 +210,54 @@ impl State {
         effects
     }
 
+    fn apply_duty(&mut self, duty: &Duty, effects: &mut Effects) {
+        match duty {
+            Duty::Expire { up_to, max } => {
+                let left = self.expire_due(*up_to, *max, effects);
+                self.reap(*up_to, left);
+            }
+            Duty::Stamped(stamp) => {
+                self.note_stamp(stamp);
+                if let Some(work) = &stamp.work {
+                    self.work(work, effects);
+                }
+            }
+            bare => {
+                if let Some(work) = bare.clone().into_work() {
+                    self.work(&work, effects);
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, work: &Work, effects: &mut Effects) {
+        match work {
+            Work::ExpireDue { up_to, max } => {
+                self.expire_due(*up_to, *max, effects);
+            }
+            Work::Reap { up_to, max } => self.reap(*up_to, *max),
+            Work::Booted(start) => self.record_boot(start),
+            Work::LogEnds(all) => self.note_log_ends(all),
+            Work::Level(level) => self.raise_level(*level),
+        }
+    }
+
     fn apply_part(&mut self, part: &Part, effects: &mut Effects) {
         self.origins.begin(part);
-        for (seq, command) in &part.commands {
-            if matches!(command, Command::Answered { .. }) {
+        let mut requests = Requests::default();
+        for (place, (seq, command)) in part.commands.iter().enumerate() {
+            if let Command::Asked(asked) = command {
+                requests = Requests::from(place + 1, asked);
+            }
+            if command.is_note() {
                 continue;
             }
             let id = CommandId { origin: part.origin, incarnation: part.incarnation, seq: *seq };
             let outcome = match self.origins.lookup(id) {
                 Verdict::Known(outcome) => outcome,
                 Verdict::New => {
-                    let outcome = self.run(command, effects);
+                    let cause = self.cause_of(command, part.origin, || requests.of(place));
+                    let outcome = self.run(command, cause, effects);
                     self.origins.remember(id, &outcome, self.index);
                     outcome
                 }
@@ -232,10 +267,10 @@ impl State {
     }
 
     /// Runs one command; a refused one leaves no trace.
-    fn run(&mut self, command: &Command, effects: &mut Effects) -> Outcome {
+    fn run(&mut self, command: &Command, cause: Cause, effects: &mut Effects) -> Outcome {
         let before = origin::may_fail_midway(command).then(|| self.clone());
         let mut touched = BTreeSet::new();
-        match Change::new(self, &mut touched).run(command) {
+        match Change::new(self, &mut touched, cause).run(command) {
             Ok(outcome) => {
                 effects.touched.extend(touched);
                 outcome
@@ -315,8 +350,8 @@ impl Change<'_> {
                 self.describe_agent(agent, id, tagged, meta.as_ref());
             }
             Command::WatchAgent { agent, ttl } => self.watch_agent(agent, *ttl),
-            // The origin records took note of it when the part began.
-            Command::Answered { .. } => {}
+            // They were read when the part began.
+            Command::Answered { .. } | Command::Asked(_) => {}
             Command::ProbeResult { number, probe, status, output } => {
                 return self.conclude_probe(*number, *probe, status, output);
             }

@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Agent, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, ServerRecord, SessionRequest,
+    Agent, Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
+    Outcome, Part, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
-    ServiceDefinition, SessionBehavior, Tags, TextMap,
+    RequestFacts, ServiceDefinition, SessionBehavior, Tags, TextMap, WallTime,
 };
-use quorate_storage::state::{LEVEL, SnapshotRecord};
+use quorate_storage::state::{HISTORY_LEVEL, LEVEL, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
 use rand::seq::IndexedRandom;
@@ -45,19 +45,22 @@ struct Generator {
     origins: BTreeMap<u64, (u64, u64)>,
     sent: Vec<Part>,
     time: u64,
+    /// The highest level that is reached.
+    level: u32,
     /// A backup of which the first bytes were staged.
     backup: Bytes,
     staged: usize,
 }
 
 impl Generator {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, level: u32) -> Self {
         let origins = [(1, (1, 0)), (2, (1, 0)), (3, (1, 0))].into();
         Self {
             random: ChaCha8Rng::seed_from_u64(seed),
             origins,
             sent: Vec::new(),
             time: 0,
+            level,
             backup: Bytes::new(),
             staged: 0,
         }
@@ -80,6 +83,7 @@ impl Generator {
         let behind = if self.chance(5) { 500 } else { 0 };
         let duty = self.chance(30).then(|| self.duty());
         let duty = if self.random.random_ratio(1, 200) { Some(self.boot(state)) } else { duty };
+        let duty = self.stamped(duty, state);
         let parts = (0..self.random.random_range(0..3)).map(|_| self.part(state)).collect();
         Batch { stamp: ClusterTime(self.time.saturating_sub(behind)), duty, parts }
     }
@@ -94,10 +98,41 @@ impl Generator {
         }
     }
 
+    /// The same with the stamp of a leader, from when it is understood.
+    fn stamped(&mut self, duty: Option<Duty>, state: &State) -> Option<Duty> {
+        if state.level() < HISTORY_LEVEL || matches!(duty, Some(Duty::Expire { .. })) {
+            return duty;
+        }
+        let term = self.time / 100_000 + 1;
+        let at = WallTime(1_700_000_000_000 + self.time);
+        let work = duty.and_then(Duty::into_work);
+        Some(Duty::Stamped(Stamp { at, term, leader: term % 3 + 1, work }))
+    }
+
+    /// Who asked for some commands.
+    fn asked(&mut self, commands: usize) -> Option<Asked> {
+        let facts: Vec<Option<RequestFacts>> = (0..commands)
+            .map(|_| {
+                self.chance(80).then(|| RequestFacts {
+                    agent_claimed: self.pick(&NODES).into(),
+                    client: self.chance(90).then(|| ([127, 0, 0, 1], 5_000).into()),
+                    action: self.pick(&["kv", "txn"]).into(),
+                    token: self.pick(&["", "t"]).into(),
+                })
+            })
+            .collect();
+        let note = Asked::note(facts.iter().map(Option::as_ref))?;
+        let mut read: Vec<_> =
+            note.facts().iter().map(Option::as_deref).map(Option::<&_>::cloned).collect();
+        read.resize(commands, None);
+        assert_eq!(read, facts, "a note says what was noted");
+        Some(note)
+    }
+
     /// A boot, of which some come too late, what a server holds, or what all know.
     fn boot(&mut self, state: &State) -> Duty {
         if self.chance(5) {
-            return Duty::Level(self.random.random_range(0..=LEVEL));
+            return Duty::Level(self.random.random_range(0..=self.level));
         }
         let id = self.random.random_range(1..4);
         let known = state.boot(id).map(|row| row.boot);
@@ -156,6 +191,11 @@ impl Generator {
         let unanswered = self.random.random_range(0..20);
         let mut commands = commands;
         let new = commands.len() as u64;
+        if state.level() >= HISTORY_LEVEL
+            && let Some(asked) = self.asked(commands.len())
+        {
+            commands.insert(0, (0, Command::Asked(asked)));
+        }
         if self.chance(30) {
             // Of what was sent before, or (given up) is sent with it.
             let runs = (0..self.random.random_range(0..4)).map(|_| {
@@ -588,8 +628,8 @@ fn check_index_rules(
     }
 }
 
-fn run(seed: u64, commands: usize) {
-    let mut generator = Generator::new(seed);
+fn run(seed: u64, commands: usize, level: u32) {
+    let mut generator = Generator::new(seed, level);
     let mut kept = State::default();
     let mut twin = State::default();
     let mut rebuilt = State::default();
@@ -637,12 +677,18 @@ fn run(seed: u64, commands: usize) {
 
 #[test]
 fn replicas_agree_on_random_commands_also_through_snapshots() {
-    run(1, COMMANDS);
+    run(1, COMMANDS, HISTORY_LEVEL - 1);
 }
 
 #[test]
 fn short_histories_from_an_empty_state_agree_as_well() {
     for seed in 2..40 {
-        run(seed, 300);
+        run(seed, 300, LEVEL);
     }
+}
+
+#[test]
+fn replicas_agree_on_the_history() {
+    // Fewer, because every look at a state reads all of its history.
+    run(40, 10_000, LEVEL);
 }

@@ -17,17 +17,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome,
-    Part, Rejection, ServerRecord, SessionRequest,
+    Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
+    Outcome, Part, Rejection, ServerRecord, SessionRequest, Stamp, Work,
 };
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    Autopilot, AutopilotSettings, Check, CheckDefinition, CheckRegistration, CheckStatus,
-    Coordinate, Event, Indexes, KvEntry, Node, NodeKind, Query, QueryDefinition, Service,
-    ServiceAddress, ServiceDefinition, Session, SessionBehavior, Tags, TextMap, Weights,
+    Autopilot, AutopilotSettings, Cause, Check, CheckDefinition, CheckRegistration, CheckStatus,
+    Coordinate, Detail, Event, HistoryKind, HistoryRecord, Indexes, KvEntry, Node, NodeKind, Query,
+    QueryDefinition, RequestFacts, Service, ServiceAddress, ServiceDefinition, Session,
+    SessionBehavior, Subject, Tags, TextMap, WallTime, Weights,
 };
 use quorate_storage::state::{
-    ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
+    HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{ClusterTime, Index, Millis};
@@ -350,7 +351,80 @@ fn later_commands() -> Vec<Command> {
         },
         Command::Answered { runs: vec![(301, 302), (400, 400)] },
         Command::WatchAgent { agent: common::agent("h1"), ttl: Millis::from_secs(10) },
+        Command::Asked(asked()),
     ]
+}
+
+fn request() -> RequestFacts {
+    RequestFacts {
+        agent_claimed: "h1".into(),
+        client: Some("10.0.0.9:5000".parse().unwrap()),
+        action: "kv".into(),
+        token: "t".into(),
+    }
+}
+
+fn asked() -> Asked {
+    let other = RequestFacts { client: Some("[::1]:1".parse().unwrap()), ..request() };
+    Asked::note([None, Some(&request()), Some(&other), Some(&request())]).unwrap()
+}
+
+fn history_record() -> HistoryRecord {
+    HistoryRecord {
+        seq: 300,
+        index: Index(301),
+        time: ClusterTime(302),
+        at: WallTime(1_700_000_000_000),
+        kind: HistoryKind::CheckChanged,
+        subject: Subject::Check {
+            node: "n".into(),
+            service: "web".into(),
+            id: "web-1".into(),
+            check: "c".into(),
+        },
+        session: Some("s1".into()),
+        from: Some(CheckStatus::Passing),
+        to: Some(CheckStatus::Critical),
+        detail: Detail::Output("o".into()),
+        cause: Cause::Request { server: 2, request: Some(Arc::new(request())) },
+        previous: 299,
+    }
+}
+
+/// One of each, in the order of their variants.
+fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause>) {
+    let (node, id): (Arc<str>, Arc<str>) = ("n".into(), "web-1".into());
+    let subjects = vec![
+        Subject::Cluster,
+        Subject::Node { node: node.clone() },
+        Subject::Instance { node: node.clone(), service: "web".into(), id },
+        history_record().subject,
+        Subject::Key("k".into()),
+        Subject::Session { id: "s1".into(), node },
+    ];
+    let details = vec![
+        Detail::None,
+        Detail::Output("o".into()),
+        Detail::Value { bytes: 300, flags: 1 },
+        Detail::Below(300),
+        Detail::Check("c".into()),
+        Detail::Term(3),
+        Detail::Reason("r".into()),
+    ];
+    let causes = vec![
+        history_record().cause,
+        Cause::Silence { last_heard: ClusterTime(300), ttl: Millis(1) },
+        Cause::DeregisterAfter { since: ClusterTime(300), after: Millis(1) },
+        Cause::Probe { by: 2 },
+        Cause::Server { server: 2 },
+        Cause::Session("s1".into()),
+        Cause::Idle { since: ClusterTime(300) },
+    ];
+    (HistoryKind::ALL.to_vec(), subjects, details, causes)
+}
+
+fn works() -> Vec<Work> {
+    duties().into_iter().filter_map(Duty::into_work).take(5).collect()
 }
 
 fn outcomes() -> Vec<Outcome> {
@@ -503,6 +577,13 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
         },
         life_record(),
         SnapshotRecord::Level(300),
+        SnapshotRecord::History(HistoryHeader {
+            last_seq: 300,
+            clock: Some((ClusterTime(301), WallTime(1_700_000_000_000))),
+            term: 3,
+            lost_through: [1, 300, 0],
+        }),
+        SnapshotRecord::HistoryRecord(Cow::Owned(history_record())),
     ]
 }
 
@@ -537,6 +618,12 @@ fn duties() -> Vec<Duty> {
         })),
         Duty::LogEnds(vec![log_end]),
         Duty::Level(300),
+        Duty::Stamped(Stamp {
+            at: WallTime(1_700_000_000_000),
+            term: 3,
+            leader: 2,
+            work: Some(Work::Reap { up_to, max }),
+        }),
     ]
 }
 
@@ -606,6 +693,7 @@ fn encodings_on_disk_stay_as_they_are() {
 
 /// The small enums inside the others.
 fn words() -> String {
+    let (kinds, subjects, details, causes) = kinds_of_history();
     [
         variant_lines(&[
             KvPutMode::Set,
@@ -649,6 +737,11 @@ fn words() -> String {
             NodeKind::ServerAgent,
             NodeKind::Server,
         ]),
+        variant_lines(&kinds),
+        variant_lines(&subjects),
+        variant_lines(&details),
+        variant_lines(&causes),
+        variant_lines(&works()),
     ]
     .concat()
 }

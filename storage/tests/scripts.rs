@@ -23,6 +23,8 @@
 //! | `send 1/2 answered=3 ; 0 answered 5..7 9..9 ; 8 put a 1` | the same with what is answered beyond |
 //! | `boot 3 id=b replaces=a boots=2 store=s at=x:1 agent=h1`, `log-end 3 boot=b upto=7 term=1` | boots of servers |
 //! | `level 1` | all members know the rules of level 1 |
+//! | `stamp 1000 term=1 leader=2` | time passes, and the leader says so with its wall clock |
+//! | `asked kv ; put a 1` | a client asked for that at this endpoint |
 //! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
@@ -38,14 +40,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use quorate_storage::command::{
-    Agent, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, Rejection, ServerRecord, SessionRequest,
+    Agent, Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
+    Outcome, Part, Rejection, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    AutopilotSettings, Check, CheckRegistration, CheckStatus, Coordinate, Event, KvEntry, Node,
-    Query, QueryDefinition, RAFT_ID, Service, ServiceDefinition, Session, SessionBehavior, TextMap,
+    AutopilotSettings, Cause, Check, CheckRegistration, CheckStatus, Coordinate, Detail, Event,
+    HistoryRecord, KvEntry, Node, Query, QueryDefinition, RAFT_ID, RequestFacts, Ring, Service,
+    ServiceDefinition, Session, SessionBehavior, Subject, TextMap, WallTime,
 };
 use quorate_storage::state::{ServerBoot, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
@@ -183,11 +186,36 @@ struct Story {
 }
 
 impl Story {
+    /// Runs the command of a client, with a note of what the client asked.
+    fn asked(&mut self, text: &str) -> String {
+        let (asked, command) = text.split_once(" ; ").unwrap();
+        let request = RequestFacts {
+            action: asked.strip_prefix("asked ").unwrap().into(),
+            ..RequestFacts::default()
+        };
+        let command = self.command(&Line::parse(command));
+        self.next += 1;
+        let note = Command::Asked(Asked::note([Some(&request)]).unwrap());
+        self.apply_part(1, self.next - 1, vec![(0, note), (self.next, command)], ORIGIN)
+    }
+
     /// Runs a line and says what came of it.
     fn run(&mut self, text: &str) -> String {
         let line = Line::parse(text);
         let time = self.state.time();
         match line.verb {
+            "stamp" => {
+                let stamp = time + Millis(parse(line.word(0)));
+                let (term, leader) = (line.number("term"), line.number("leader"));
+                let duty = Duty::Stamped(Stamp {
+                    at: WallTime(stamp.0 + 1_000_000),
+                    term,
+                    leader,
+                    work: None,
+                });
+                self.apply(&Batch { stamp, duty: Some(duty), parts: Vec::new() })
+            }
+            "asked" => self.asked(text),
             "tick" => {
                 self.apply(&Batch { stamp: time + Millis(parse(line.word(0))), ..Batch::default() })
             }
@@ -395,6 +423,9 @@ impl Story {
             "keys" => state.keys_below("").map(key_text).collect(),
             "boots" => state.boots().map(|(id, row)| boot_text(id, row)).collect(),
             "level" => format!("    {}\n", state.level()),
+            "history" => {
+                state.history().after(0, &Ring::ALL).map(|row| history_text(row)).collect()
+            }
             "sessions" => state.sessions().map(|row| session_text(row)).collect(),
             "origins" => {
                 let mut text = String::new();
@@ -442,6 +473,46 @@ impl Story {
         };
         format!("    {what} {}\n", self.state.topic_index(&topic))
     }
+}
+
+/// A record, without what is not set.
+fn history_text(row: &HistoryRecord) -> String {
+    let subject = match &row.subject {
+        Subject::Cluster => String::new(),
+        Subject::Node { node } => format!(" {node}"),
+        Subject::Instance { node, service, id } => format!(" {node} {service}/{id}"),
+        Subject::Check { node, service, id, check } => {
+            format!(" {node} {service}/{id} check {check}")
+        }
+        Subject::Key(key) => format!(" {key}"),
+        Subject::Session { id, node } => format!(" {id} on {node}"),
+    };
+    let status =
+        |status: &Option<CheckStatus>| status.as_ref().map_or("", CheckStatus::as_str).to_owned();
+    let (from, to) = (status(&row.from), status(&row.to));
+    let statuses = if row.to.is_some() || row.from.is_some() {
+        format!(" {from}>{to}")
+    } else {
+        String::new()
+    };
+    let session = row.session.as_ref().map_or_else(String::new, |id| format!(" session {id}"));
+    let detail = match &row.detail {
+        Detail::None => String::new(),
+        detail => format!(" {detail:?}"),
+    };
+    let cause = match &row.cause {
+        Cause::Request { server, request } => {
+            let action = request.as_ref().map_or("", |request| &request.action);
+            format!("request {action} at {server}")
+        }
+        cause => format!("{cause:?}"),
+    };
+    let HistoryRecord { seq, index, time, previous, kind, at, .. } = row;
+    let kind = kind.as_str();
+    format!(
+        "    {seq}<{previous} @{index} {time} {}{subject} {kind}{statuses}{session}{detail} because {cause}\n",
+        at.0
+    )
 }
 
 /// Floors, remembered outcomes and runs of answers.

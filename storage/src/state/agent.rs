@@ -25,16 +25,16 @@ use crate::command::{Agent, Rejection, ServerRecord};
 use crate::ids::NodeId;
 use crate::index::fold;
 use crate::record::{
-    Check, CheckDefinition, CheckRegistration, CheckStatus, Indexes, Node, NodeKind, RAFT_ID,
-    SERF_ALIVE, SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition, TextMap,
+    Check, CheckDefinition, CheckRegistration, CheckStatus, HistoryKind, Indexes, Node, NodeKind,
+    RAFT_ID, SERF_ALIVE, SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition, TextMap,
 };
 
 /// What it says of one that is not.
 pub(super) const NOT_ALIVE: &str = "Agent not live or unreachable";
 /// Id of the check that puts an agent's node into maintenance.
-pub(super) const NODE_MAINTENANCE: &str = "_node_maintenance";
+pub const NODE_MAINTENANCE: &str = "_node_maintenance";
 /// Begins the id of the check that puts a service into maintenance; the service's id follows.
-pub(super) const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+pub const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 /// How many agents a refusal names.
 const AGENTS_NAMED_MAX: usize = 8;
 
@@ -292,12 +292,16 @@ impl Change<'_> {
     pub(super) fn register_server(&mut self, server: &ServerRecord) {
         let mut node = host_node(&server.name, &server.node_id, &server.address, NodeKind::Server);
         let slot = self.state.catalog.nodes.get(&fold_arc(&server.name));
+        let is_new = slot.is_none_or(|slot| slot.node.kind != NodeKind::Server);
         // What a client once registered under the name was no description of this server.
         if let Some(slot) = slot.filter(|slot| slot.node.kind != NodeKind::Registered) {
             keep_description(&mut node, &slot.node);
         }
         let key = self.put_node(node, None);
-        self.register_check(&key, serf_health(true));
+        if is_new {
+            self.record_node(HistoryKind::ServerJoined, &server.name);
+        }
+        self.set_health_of(&key, &server.name, true);
         self.put_service(
             &key,
             &ServiceDefinition {
@@ -318,6 +322,7 @@ impl Change<'_> {
         self.state.origins.retire(id);
         if let Some(key) = self.server_key(name) {
             self.remove_node(&key);
+            self.record_node(HistoryKind::ServerLeft, name);
         }
         self.release_hosts();
     }
@@ -332,7 +337,21 @@ impl Change<'_> {
             Some(NodeKind::Agent | NodeKind::Registered) | None => false,
         };
         if is_told {
-            self.register_check(&key, serf_health(alive));
+            self.set_health_of(&key, name, alive);
+        }
+    }
+
+    /// Writes whether a server or the host of servers is alive, and records of a server when that is news.
+    fn set_health_of(&mut self, key: &Arc<str>, name: &Arc<str>, alive: bool) {
+        let health = serf_health(alive);
+        let slot = self.state.catalog.nodes.get(key);
+        let is_server = slot.is_some_and(|slot| slot.node.kind == NodeKind::Server);
+        let old = slot.and_then(|slot| slot.checks.get(SERF_HEALTH));
+        let is_news = old.is_some_and(|old| old.registration.status != health.status);
+        self.register_check(key, health);
+        if is_server && is_news {
+            let kind = if alive { HistoryKind::ServerBack } else { HistoryKind::ServerLost };
+            self.record_node(kind, name);
         }
     }
 

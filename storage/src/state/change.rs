@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::State;
+use crate::record::Cause;
 use crate::{ClusterTime, Index, Topic};
 
 /// A command at work on the state.
@@ -17,13 +18,19 @@ pub(super) struct Change<'a> {
     pub(super) state: &'a mut State,
     touched: &'a mut BTreeSet<Topic>,
     index: Index,
+    /// Why, for the history.
+    pub(super) cause: Cause,
 }
 
 impl<'a> Change<'a> {
     /// Begins a change; `touched` is empty and collects what it touches.
-    pub(super) fn new(state: &'a mut State, touched: &'a mut BTreeSet<Topic>) -> Self {
+    pub(super) fn new(
+        state: &'a mut State,
+        touched: &'a mut BTreeSet<Topic>,
+        cause: Cause,
+    ) -> Self {
         let index = state.next_index();
-        Self { state, touched, index }
+        Self { state, touched, index, cause }
     }
 
     /// Gives this change another index than the next one: a larger one than all before. Only before it

@@ -123,6 +123,7 @@ impl Change<'_> {
         let number = row.number;
         let turned_critical =
             row.critical_since.is_some() && old.is_none_or(|old| old.critical_since.is_none());
+        self.record_check(old, Some(&row));
         self.state.catalog.put_check_row(key, Arc::new(row));
         self.touch_check(key, &service_id);
         if let Some(old) = old
@@ -153,6 +154,15 @@ impl Change<'_> {
 
     /// Removes a check, if it exists.
     pub(super) fn remove_check(&mut self, key: &Arc<str>, id: &Arc<str>) {
+        let slot = self.state.catalog.nodes.get(key);
+        if let Some(row) = slot.and_then(|slot| slot.checks.get(id)).cloned() {
+            self.record_check(Some(&row), None);
+            self.remove_check_unrecorded(key, id);
+        }
+    }
+
+    /// The same where the record of what it belongs to says it.
+    pub(super) fn remove_check_unrecorded(&mut self, key: &Arc<str>, id: &Arc<str>) {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
         let Some(row) = slot.checks.get(id).cloned() else { return };
         self.touch_check(key, &row.registration.service_id);

@@ -20,7 +20,7 @@ use imbl::{OrdMap, OrdSet};
 use super::agent::NOT_ALIVE;
 use super::change::Change;
 use super::{Effects, State};
-use crate::record::{Check, CheckStatus, DEREGISTER_AFTER_MIN, NodeKind, Session};
+use crate::record::{Cause, Check, CheckStatus, DEREGISTER_AFTER_MIN, NodeKind, Session};
 use crate::{ClusterTime, Millis};
 
 /// A client host's agent with nothing on it is forgotten after so much cluster time.
@@ -184,11 +184,42 @@ impl State {
         self.topics.kv_floor = self.topics.kv_floor.max(reaped);
     }
 
+    /// Why a deadline has come, for the history.
+    fn cause_of_deadline(&self, number: u64, owner: &Owner) -> Cause {
+        let last_heard = self.last_seen.get(&number).copied().unwrap_or_default();
+        match owner {
+            Owner::Check { node, id } => {
+                let row = self.catalog.nodes.get(node).and_then(|slot| slot.checks.get(id));
+                let definition = row.map(|row| &row.registration.definition);
+                match row.and_then(|row| row.critical_since) {
+                    Some(since) => {
+                        let after = definition.map(|all| all.deregister_critical_service_after);
+                        Cause::DeregisterAfter { since, after: after.unwrap_or_default() }
+                    }
+                    None => {
+                        let ttl = definition.map_or(Millis::ZERO, |definition| definition.ttl);
+                        Cause::Silence { last_heard, ttl }
+                    }
+                }
+            }
+            Owner::Session(id) => {
+                let ttl = self.sessions.get(id).map_or(Millis::ZERO, |row| row.ttl);
+                // As long as it may really be silent.
+                Cause::Silence { last_heard, ttl: Millis(ttl.0.saturating_mul(2)) }
+            }
+            Owner::Node(key) => {
+                let since = self.catalog.nodes.get(key).and_then(|slot| slot.idle_since);
+                Cause::Idle { since: since.unwrap_or_default() }
+            }
+        }
+    }
+
     /// Carries out one deadline that has come, as a change with an index of its own.
     fn carry_out(&mut self, number: u64, effects: &mut Effects) {
         let Some(owner) = self.deadlines.owner(number).cloned() else { return };
+        let cause = self.cause_of_deadline(number, &owner);
         let mut touched = BTreeSet::new();
-        let mut change = Change::new(self, &mut touched);
+        let mut change = Change::new(self, &mut touched, cause);
         match owner {
             Owner::Check { node, id } => change.expire_check(&node, &id),
             Owner::Session(id) => change.end_session(&id),

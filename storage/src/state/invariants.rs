@@ -40,6 +40,7 @@ impl State {
         self.check_probes()?;
         self.check_origins()?;
         self.check_later_tables()?;
+        self.history.check()?;
         self.check_tables()
     }
 

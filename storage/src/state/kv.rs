@@ -19,7 +19,7 @@ use super::change::Change;
 use super::read::ROW_BYTES;
 use super::tree::{Row, Tree};
 use crate::command::{KvDeleteMode, KvPutMode, Outcome, Rejection};
-use crate::record::{Indexes, KvEntry};
+use crate::record::{Detail, Indexes, KvEntry};
 use crate::{ClusterTime, Index, Millis, Topic, release};
 
 /// How long a deleted key's index is kept, in cluster time (Consul's figure).
@@ -155,16 +155,17 @@ impl Kv {
         self.tombstones.insert(Grave { key, tombstone });
     }
 
-    /// Removes everything below a prefix and leaves one tombstone. Returns whether anything was there.
-    fn cut_below(&mut self, prefix: &Arc<str>, tombstone: Tombstone) -> bool {
+    /// Removes everything below a prefix and leaves one tombstone. Returns how many keys were there.
+    fn cut_below(&mut self, prefix: &Arc<str>, tombstone: Tombstone) -> usize {
         let gone = self.entries.cut_below(prefix);
-        if gone.is_empty() {
-            return false;
+        let count = gone.len();
+        if count == 0 {
+            return 0;
         }
         gone.marked().into_iter().for_each(|row| self.let_go(row));
         release::later(gone);
         self.put_cut(prefix.clone(), tombstone);
-        true
+        count
     }
 
     /// Writes the tombstone of all that was below a prefix.
@@ -322,6 +323,7 @@ impl Change<'_> {
             return;
         }
         row.indexes.modify = index;
+        self.record_key(old, &row);
         let key = row.key.clone();
         self.state.kv.put_row(row);
         self.touch(Topic::Key(key));
@@ -335,9 +337,9 @@ impl Change<'_> {
 
     /// Deletes a key, if it exists.
     pub(super) fn delete_key(&mut self, key: &Arc<str>) {
-        if !self.state.kv.entries.contains_key(key) {
-            return;
-        }
+        let Some(old) = self.state.kv.entries.get(key) else { return };
+        let holder = old.session.clone();
+        self.record_deleted(key, holder, Detail::None);
         let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };
         self.state.kv.insert_tombstone(key, grave);
         self.touch(Topic::Key(key.clone()));
@@ -347,7 +349,9 @@ impl Change<'_> {
     /// below find themselves.
     fn delete_below(&mut self, prefix: &Arc<str>) {
         let grave = Tombstone { index: self.index(), until: self.time() + TOMBSTONE_TTL };
-        if self.state.kv.cut_below(prefix, grave) {
+        let count = self.state.kv.cut_below(prefix, grave);
+        if count > 0 {
+            self.record_deleted(prefix, None, Detail::Below(count as u64));
             self.touch(Topic::Prefix(prefix.clone()));
         }
     }

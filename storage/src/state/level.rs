@@ -10,12 +10,21 @@
 //!
 //! A version that adds something which the one before cannot apply has the next level. What a released version
 //! does at a level does not change.
+//!
+//! | level | what it brings |
+//! | --- | --- |
+//! | 1 | levels |
+//! | 2 | the leader says whether hosts of servers are alive ([`HOSTS_OF_SERVERS`]) |
+//! | 3 | the history ([`HISTORY_LEVEL`]): stamped entries, and who asked for a command |
 
 use super::State;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = HOSTS_OF_SERVERS;
+pub const LEVEL: u32 = HISTORY_LEVEL;
+
+/// From this level on there is a history ([`History`](super::History)).
+pub const HISTORY_LEVEL: u32 = 3;
 
 /// From this level on the leader says of the agents of servers' hosts too whether they are alive
 /// ([`SetServerHealth`](crate::command::Command::SetServerHealth)), and nobody else does.

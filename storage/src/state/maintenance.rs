@@ -11,7 +11,7 @@ use super::agent::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 use super::catalog::fold_arc;
 use super::change::Change;
 use crate::command::{Agent, Rejection};
-use crate::record::{CheckDefinition, CheckRegistration, CheckStatus, NodeKind};
+use crate::record::{Check, CheckDefinition, CheckRegistration, CheckStatus, NodeKind};
 
 /// The API's `Type` of these checks.
 const KIND: &str = "maintenance";
@@ -19,6 +19,12 @@ const KIND: &str = "maintenance";
 const NODE_NAME: &str = "Node Maintenance Mode";
 /// Name of the check of a service (Consul's words).
 const SERVICE_NAME: &str = "Service Maintenance Mode";
+
+/// Whether a check says that its service or node is under maintenance.
+pub(super) fn is_about(row: &Check) -> bool {
+    let id = &*row.registration.id;
+    row.registration.kind == KIND && (id == NODE_MAINTENANCE || id.starts_with(SERVICE_MAINTENANCE))
+}
 
 impl Change<'_> {
     /// Begins (with a reason) or ends maintenance of one of the agent's services.

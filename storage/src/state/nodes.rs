@@ -11,7 +11,7 @@ use super::change::Change;
 use super::deadline::Owner;
 use crate::command::{CatalogRegistration, Rejection};
 use crate::index::fold;
-use crate::record::{CheckStatus, Indexes, Node, NodeKind, SERF_HEALTH};
+use crate::record::{CheckStatus, HistoryKind, Indexes, Node, NodeKind, SERF_HEALTH};
 use crate::{Index, Topic, release};
 
 impl Change<'_> {
@@ -93,7 +93,7 @@ impl Change<'_> {
     /// of its latest registration, as in Consul; what is on it keeps that of its own. `created` is the `CreateIndex` of a node that is new under this
     /// name only.
     pub(super) fn put_node(&mut self, mut node: Node, created: Option<Index>) -> Arc<str> {
-        let key = fold_arc(&node.name);
+        let (key, shown) = (fold_arc(&node.name), node.name.clone());
         let index = self.index();
         self.take_id_from_others(&key, &node.id);
         if let Some(slot) = self.state.catalog.nodes.get(&key) {
@@ -116,9 +116,11 @@ impl Change<'_> {
             if !visible {
                 return key;
             }
+            self.record_node(HistoryKind::NodeChanged, &shown);
         } else {
             node.indexes = Indexes { create: created.unwrap_or(index), modify: index };
             self.insert_node(&key, node);
+            self.record_node(HistoryKind::NodeJoined, &shown);
         }
         self.touch(Topic::Nodes);
         self.touch(Topic::Node(key.clone()));
@@ -171,11 +173,13 @@ impl Change<'_> {
         }
         for row in slot.services.values() {
             self.touch(Topic::Services);
+            self.record_service(HistoryKind::ServiceDeregistered, row);
             self.forget_service(key, row);
         }
         self.state.catalog.node_ids.remove(&*fold(&slot.node.id));
         self.state.deadlines.disown(slot.number);
         self.remove_coordinate(key);
+        self.record_node(HistoryKind::NodeLeft, &slot.node.name);
         self.touch(Topic::Nodes);
         self.touch(Topic::Node(key.clone()));
         release::later(slot);

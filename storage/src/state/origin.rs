@@ -278,6 +278,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::RestoreFinish { .. }
         | Command::DescribeAgent { .. }
         | Command::WatchAgent { .. }
-        | Command::Answered { .. } => false,
+        | Command::Answered { .. }
+        | Command::Asked(_) => false,
     }
 }

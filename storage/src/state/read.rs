@@ -16,6 +16,9 @@ use crate::{ClusterTime, Index, Topic};
 /// About how many bytes of JSON one row makes, beside long values.
 pub(super) const ROW_BYTES: usize = 256;
 
+/// Where an instance is in the list of all: its service's and its node's name in lower case, and its id.
+pub type InstancePlace = (Arc<str>, Arc<str>, Arc<str>);
+
 impl State {
     /// Cluster time.
     #[must_use]
@@ -90,6 +93,25 @@ impl State {
         named.into_iter().flat_map(|named| named.instances.values())
     }
 
+    /// All service instances in the order of their places, from behind a place on.
+    pub fn instances_behind<'a>(
+        &'a self,
+        behind: Option<&'a InstancePlace>,
+    ) -> impl Iterator<Item = (InstancePlace, &'a Arc<Service>)> {
+        let from: Arc<str> = behind.map_or_else(Arc::default, |(service, ..)| service.clone());
+        let names = self.catalog.names.range(from..);
+        names.flat_map(move |(service, named)| {
+            let from = match behind {
+                Some((of, node, id)) if of == service => (node.clone(), id.clone()),
+                _ => (Arc::default(), Arc::default()),
+            };
+            let instances = named.instances.range(from..);
+            let instances = instances
+                .map(move |((node, id), row)| ((service.clone(), node.clone(), id.clone()), row));
+            instances.filter(move |(place, _)| Some(place) != behind)
+        })
+    }
+
     /// Service instances of a node (name in any case), by id.
     pub fn services_on(&self, node: &str) -> impl Iterator<Item = &Arc<Service>> {
         self.catalog.slot(node).into_iter().flat_map(|slot| slot.services.values())
@@ -113,6 +135,25 @@ impl State {
     #[must_use]
     pub fn service(&self, node: &str, id: &str) -> Option<&Arc<Service>> {
         self.catalog.slot(node)?.services.get(id)
+    }
+
+    /// All service instances with this id, by node.
+    pub fn services_with_id(&self, id: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let nodes = self.catalog.service_ids.get(id).into_iter().flatten();
+        nodes.filter_map(move |node| self.catalog.nodes.get(node)?.services.get(id))
+    }
+
+    /// All checks with this id, by node; none for `serfHealth`, which each node has.
+    pub fn checks_with_id(&self, id: &str) -> impl Iterator<Item = &Arc<Check>> {
+        let nodes = self.catalog.check_ids.get(id).into_iter().flatten();
+        nodes.filter_map(move |node| self.catalog.nodes.get(node)?.checks.get(id))
+    }
+
+    /// When what has this number (a check, a session, a node) comes to its end, or a critical check's service
+    /// does, if nothing is heard until then.
+    #[must_use]
+    pub fn deadline_of(&self, number: u64) -> Option<ClusterTime> {
+        self.true_deadline(number)
     }
 
     /// All checks of a node (name in any case), by id.

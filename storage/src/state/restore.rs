@@ -17,7 +17,7 @@
 //! * times are kept as distances from now: a TTL that had ten seconds left has ten seconds left;
 //! * rows get new numbers, since numbers are never used again.
 //!
-//! Kept from the running cluster are its time, its counters, its level, the origin records, and what it says of
+//! Kept from the running cluster are its time, its counters, its level, its history, the origin records, and what it says of
 //! its own servers (their boots included) and their hosts.
 
 use std::io::{self, Read};
@@ -28,11 +28,13 @@ use imbl::{OrdMap, Vector};
 
 use super::State;
 use super::change::Change;
+use super::history::What;
 use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::TopicIndexes;
 use crate::command::{Outcome, Rejection};
 use crate::record::{
-    Autopilot, Check, CheckRegistration, Indexes, NodeKind, SERF_HEALTH, SERVER_SERVICE,
+    Autopilot, Check, CheckRegistration, HistoryKind, Indexes, NodeKind, SERF_HEALTH,
+    SERVER_SERVICE, Subject,
 };
 use crate::snapshot::RecordReader;
 use crate::snapshot::format;
@@ -206,6 +208,9 @@ impl Change<'_> {
         self.touch(Topic::Everything);
         self.keep_own_nodes(&running);
         self.keep_autopilot(running.autopilot.take());
+        // What the steps above recorded tells of how the backup was fitted in. One record tells of all.
+        self.state.history = std::mem::take(&mut running.history);
+        self.record(What::new(HistoryKind::Restored, Subject::Cluster));
         release::later(running);
         Ok(Outcome::Done)
     }
@@ -568,6 +573,8 @@ impl Carry {
             | SnapshotRecord::StagedNumber(_)
             | SnapshotRecord::Restored(_)
             | SnapshotRecord::Level(_)
+            | SnapshotRecord::History(_)
+            | SnapshotRecord::HistoryRecord(_)
             | SnapshotRecord::Header(_)
             | SnapshotRecord::Node { .. }
             | SnapshotRecord::Service(_)

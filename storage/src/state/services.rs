@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use crate::Topic;
-use crate::record::{Check, Indexes, Service, ServiceDefinition};
+use crate::record::{Check, HistoryKind, Indexes, Service, ServiceDefinition};
 
 impl Change<'_> {
     /// Writes an instance on a node that exists, if it differs.
@@ -36,6 +36,11 @@ impl Change<'_> {
             self.leave_name(key, old);
         }
         self.state.catalog.put_service_row(key, row.clone(), index);
+        let kind = match old {
+            None => HistoryKind::ServiceRegistered,
+            Some(_) => HistoryKind::ServiceChanged,
+        };
+        self.record_service(kind, &row);
         self.touch(Topic::Services);
         self.touch(Topic::Node(key.clone()));
         self.touch(Topic::Service(name));
@@ -82,7 +87,8 @@ impl Change<'_> {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
         let Some(row) = slot.services.get(id).cloned() else { return };
         let checks: Vec<_> = slot.checks_of(id).map(|row| row.registration.id.clone()).collect();
-        checks.iter().for_each(|check| self.remove_check(key, check));
+        checks.iter().for_each(|check| self.remove_check_unrecorded(key, check));
+        self.record_service(HistoryKind::ServiceDeregistered, &row);
         self.forget_service(key, &row);
         self.state.catalog.remove_service_row(key, id);
         self.touch(Topic::Services);

@@ -12,7 +12,9 @@ use super::checks::HEARTBEAT_AGE_MIN;
 use super::deadline::Owner;
 use crate::command::{Outcome, Rejection, SessionRequest};
 use crate::index::fold;
-use crate::record::{CheckStatus, Indexes, NodeKind, Session, SessionBehavior};
+use crate::record::{
+    Cause, CheckStatus, Detail, HistoryKind, Indexes, NodeKind, Session, SessionBehavior,
+};
 use crate::{ClusterTime, Millis, Topic};
 
 /// The longest lock delay that takes effect, whatever the session says (Consul's cap).
@@ -92,6 +94,7 @@ impl Change<'_> {
         if let Some(slot) = self.state.catalog.slot_mut(key) {
             slot.bind(&row);
         }
+        self.record_session(HistoryKind::SessionCreated, &row, Detail::None);
         self.state.sessions.insert(id, Arc::new(row));
         self.state.schedule(number);
         self.touch(Topic::Sessions);
@@ -117,7 +120,19 @@ impl Change<'_> {
 
     /// Ends a session, if it exists, and lets go of its keys.
     pub(super) fn end_session(&mut self, id: &Arc<str>) {
+        self.end_session_because(id, Detail::None);
+    }
+
+    fn end_session_because(&mut self, id: &Arc<str>, why: Detail) {
         let Some(row) = self.state.sessions.remove(id) else { return };
+        self.record_session(HistoryKind::SessionEnded, &row, why);
+        let cause = std::mem::replace(&mut self.cause, Cause::Session(id.clone()));
+        self.forget_session(id, &row);
+        self.cause = cause;
+    }
+
+    /// Lets go of what a session that is over held.
+    fn forget_session(&mut self, id: &Arc<str>, row: &Session) {
         self.state.deadlines.disown(row.number);
         self.state.last_seen.remove(&row.number);
         self.touch(Topic::Sessions);
@@ -134,7 +149,7 @@ impl Change<'_> {
         self.remove_queries_of(id);
         let key = fold_arc(&row.node);
         if let Some(slot) = self.state.catalog.slot_mut(&key) {
-            slot.unbind(&row);
+            slot.unbind(row);
         }
         self.refresh_idle(&key);
     }
@@ -144,6 +159,6 @@ impl Change<'_> {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
         let Some(sessions) = slot.sessions_by_check.get(check_id) else { return };
         let sessions: Vec<_> = sessions.iter().cloned().collect();
-        sessions.iter().for_each(|id| self.end_session(id));
+        sessions.iter().for_each(|id| self.end_session_because(id, Detail::Check(check_id.into())));
     }
 }

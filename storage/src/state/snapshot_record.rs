@@ -20,6 +20,7 @@ use super::State;
 use super::boots::ServerBoot;
 use super::catalog::{Slot, fold_arc};
 use super::deadline::Owner;
+use super::history::HistoryHeader;
 use super::kv::{Grave, Tombstone};
 use super::level::unknown_level;
 use super::origin::OriginRecord;
@@ -28,7 +29,8 @@ use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::ids::NodeId;
 use crate::record::{
-    Autopilot, Check, Coordinate, Event, KvEntry, Node, Query, Service, Session, Tags,
+    Autopilot, Check, Coordinate, Event, HistoryRecord, KvEntry, Node, Query, Service, Session,
+    Tags,
 };
 use crate::{ClusterTime, Index};
 
@@ -193,6 +195,10 @@ pub enum SnapshotRecord<'a> {
     },
     /// The level of the rules in force; none: 0. Before everything that needs them.
     Level(u32),
+    /// The numbers of the history. Before its records.
+    History(HistoryHeader),
+    /// A record of the history, oldest first.
+    HistoryRecord(Cow<'a, HistoryRecord>),
 }
 
 /// Where [`State::export`] puts records.
@@ -223,7 +229,18 @@ impl State {
         }
         self.export_kv(sink)?;
         self.export_origins(sink)?;
-        self.export_later_tables(sink)
+        self.export_later_tables(sink)?;
+        self.export_history(sink)
+    }
+
+    fn export_history(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+        if self.history.is_empty() {
+            // Servers whose version knows no history have the same hash until there is one.
+            return Ok(());
+        }
+        sink(SnapshotRecord::History(self.history.header()))?;
+        let mut records = self.history.records();
+        records.try_for_each(|record| sink(SnapshotRecord::HistoryRecord(Cow::Borrowed(record))))
     }
 
     fn export_later_tables(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -449,6 +466,9 @@ impl Import {
             | SnapshotRecord::StagedPiece(_)) => return self.add_staged(staged),
             SnapshotRecord::Boot { id, row } => return self.add_boot(id, row.into_owned()),
             SnapshotRecord::Level(level) => return self.set_level(level),
+            history @ (SnapshotRecord::History(_) | SnapshotRecord::HistoryRecord(_)) => {
+                return self.add_history(history);
+            }
         }
         Ok(())
     }
@@ -480,6 +500,16 @@ impl Import {
         }
         let earlier = std::mem::replace(&mut self.state.level, level);
         unique((earlier > 0).then_some(()), "two levels")
+    }
+
+    fn add_history(&mut self, record: SnapshotRecord<'_>) -> io::Result<()> {
+        let history = &mut self.state.history;
+        match record {
+            SnapshotRecord::History(header) if history.is_empty() => history.set_header(header),
+            SnapshotRecord::HistoryRecord(row) if history.take_in(row.as_ref().clone()) => {}
+            _ => return Err(invalid("two histories, or a record of one out of order")),
+        }
+        Ok(())
     }
 
     fn add_staged(&mut self, record: SnapshotRecord<'_>) -> io::Result<()> {

@@ -15,7 +15,8 @@ use super::catalog::fold_arc;
 use super::change::Change;
 use crate::Index;
 use crate::command::{CatalogRegistration, KvDeleteMode, KvPutMode, Outcome, Rejection};
-use crate::record::{CheckRegistration, Indexes, KvEntry, ServiceDefinition};
+use crate::ids::NodeId;
+use crate::record::{Cause, CheckRegistration, Indexes, KvEntry, ServiceDefinition};
 use crate::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 
 /// The most rows that a transaction answers with: every replica collects them.
@@ -43,7 +44,9 @@ impl State {
     /// Every operation that fails.
     pub fn evaluate(&self, operations: &[TxnOperation]) -> Result<Vec<TxnResult>, Vec<TxnError>> {
         let (mut copy, mut touched) = (self.clone(), BTreeSet::new());
-        Change::new(&mut copy, &mut touched).run_all(operations)
+        // Nothing of it stays, the records included.
+        let cause = Cause::Request { server: NodeId::default(), request: None };
+        Change::new(&mut copy, &mut touched, cause).run_all(operations)
     }
 }
 
