@@ -66,7 +66,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::any;
 use tower::ServiceExt as _;
@@ -87,6 +87,7 @@ pub const CONSUL_VERSION: &str = "1.21.4";
 pub struct Api {
     router: Router,
     paths: Arc<path::Paths>,
+    node: Arc<Node>,
     process: Arc<Process>,
 }
 
@@ -101,7 +102,8 @@ impl Api {
         for endpoint in endpoints {
             router = mount(router, &shared, endpoint);
         }
-        Self { router: router.fallback(unknown_path), paths: Arc::new(paths), process }
+        let (router, node) = (router.fallback(unknown_path), Arc::clone(node));
+        Self { router, paths: Arc::new(paths), node, process }
     }
 
     /// Answers one request. The caller's address is expected among its extensions, as a
@@ -111,6 +113,8 @@ impl Api {
             Ok(request) => self.route(request).await,
             Err(response) => *response,
         };
+        let applied = HeaderValue::from(self.node.applied_index());
+        response.headers_mut().insert(reply::APPLIED_INDEX, applied);
         for (name, value) in &self.process.response_headers {
             response.headers_mut().insert(name, value.clone());
         }

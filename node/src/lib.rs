@@ -112,7 +112,7 @@
 //!      │
 //!    checks    HTTP, TCP, gRPC and other checks, run by the leader
 //!      │
-//!  raft, watch     consensus; who waits for which change
+//!  raft, watch, live     consensus; who waits for which change; what happened
 //!      │
 //!     host     what the machine gives: time, tasks, sockets, disk, log
 //! ```
@@ -125,6 +125,7 @@
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue's picture of the servers |
 //! | [`checks`] | the checks that the leader runs, one file for each kind |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership, cluster time ([`raft::cluster_clock`]), log size ([`raft::compaction`]), what a node remembers of itself ([`raft::identity`]) |
+//! | [`live`] | the history as it is shown, filtered, followed and explained |
 //! | [`watch`] | topics and who waits for them |
 //! | [`agent`] | who is asking: the agent of each client host |
 //! | [`host`] | clock, tasks and their panics, listeners and addresses, descriptors, the disk, the process's own log |
@@ -153,6 +154,7 @@ pub mod checks;
 pub mod host;
 pub mod http;
 pub mod leader;
+pub mod live;
 pub mod node;
 pub mod process;
 pub mod raft;

@@ -29,6 +29,7 @@ use quorate_storage::Millis;
 use quorate_storage::command::{Agent, Command, Outcome};
 use quorate_storage::machine::{Published, StateReader};
 use quorate_storage::raft::{NodeId, Peer};
+use quorate_storage::record::RequestFacts;
 use tokio::sync::watch;
 
 use crate::agent::{self, OwnHost};
@@ -37,6 +38,7 @@ use crate::host::clock::{Clock, TimedOut};
 use crate::host::durations::Durations;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
+use crate::live::feed::Feed;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::comparison::Comparison;
@@ -115,6 +117,7 @@ pub struct Node {
     contact: Arc<LeaderContact>,
     cluster_clock: Arc<ClusterClock>,
     watches: Arc<Watches>,
+    feed: Arc<Feed>,
     probe_counts: Arc<ProbeCounts>,
     failure_detector: Arc<FailureDetector>,
     comparison: Arc<Comparison>,
@@ -179,18 +182,27 @@ impl Node {
         }
     }
 
+    /// Who waits for records of the history.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
     /// This node's newest state.
     pub fn published(&self) -> Arc<Published> {
         self.state.load()
     }
 
-    /// Replicates a command and returns its outcome, once *this* node has applied it. Held while
-    /// there is no leader, up to the hold timeout.
+    /// Replicates a command and returns its outcome, once *this* node has applied it. Held while there is no
+    /// leader, up to the hold timeout. `request` is whoever asked for it, for the history.
     ///
     /// # Errors
     /// See [`ProposeError`].
-    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        self.proposer.propose(command).await
+    pub async fn propose(
+        &self,
+        command: Command,
+        request: Option<Arc<RequestFacts>>,
+    ) -> Result<Outcome, ProposeError> {
+        self.proposer.propose_for(command, request).await
     }
 
     /// The state to answer a read from. Linearizable reads wait for a barrier (held while there is no
@@ -402,6 +414,20 @@ impl Node {
     /// Consensus, for metrics and operators.
     pub fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    /// Waits until this node has applied the log up to an entry, at most as long as requests are held.
+    ///
+    /// # Errors
+    /// It has not come so far in time, or it stops.
+    pub async fn wait_for_index(&self, index: u64) -> Result<(), ReadError> {
+        let mut applied = self.applied.clone();
+        let reached = async { applied.wait_for(|applied| *applied >= index).await.map(drop) };
+        match self.context.hold(reached).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopping),
+            Err(_) => Err(ReadError::NoLeader),
+        }
     }
 
     /// The index of the last applied log entry.

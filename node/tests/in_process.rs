@@ -133,7 +133,7 @@ async fn a_minority_refuses_writes_after_the_hold_time_and_answers_stale_reads_a
     let began = tokio::time::Instant::now();
     let writes = (0..20).map(|n| {
         let (node, key) = (Arc::clone(cluster.node(follower)), format!("cut off/{n}"));
-        async move { (node.propose(put_new(&key)).await, key) }
+        async move { (node.propose(put_new(&key), None).await, key) }
     });
     let answers = futures_util::future::join_all(writes).await;
     assert!(answers.iter().all(|(answer, _)| is_no_leader_or_unknown(answer)), "{answers:?}");
@@ -181,7 +181,7 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing() {
     cluster.isolate(old);
     let writes = (0..20).map(|n| {
         let node = Arc::clone(cluster.node(old));
-        async move { node.propose(put_new(&format!("lost/{n}"))).await }
+        async move { node.propose(put_new(&format!("lost/{n}")), None).await }
     });
     for answer in futures_util::future::join_all(writes).await {
         assert!(is_no_leader_or_unknown(&answer), "{answer:?}");
@@ -308,7 +308,7 @@ async fn a_server_that_lost_its_disk_is_refused_and_cannot_vote() {
 
     // With its help, one server of three would be a majority.
     cluster.stop(stopped).await;
-    let answer = cluster.node(leader).propose(put_new("alone")).await;
+    let answer = cluster.node(leader).propose(put_new("alone"), None).await;
     assert!(is_no_leader_or_unknown(&answer), "{answer:?}");
 }
 
@@ -500,7 +500,7 @@ async fn a_command_whose_entry_came_in_a_snapshot_is_answered_from_the_origin_re
     }
     let waiting = tokio::spawn({
         let node = Arc::clone(cluster.node(far));
-        async move { node.propose(put_new("by the far one")).await }
+        async move { node.propose(put_new("by the far one"), None).await }
     });
     until("its command to be committed", LIMIT, || {
         let version = cluster.node(leader).published();

@@ -141,6 +141,20 @@ impl WallTime {
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
+    /// Milliseconds since 1970; 0 before.
+    #[must_use]
+    pub fn unix_millis(self) -> u64 {
+        u64::try_from(self.0.as_millisecond()).unwrap_or(0)
+    }
+
+    /// So many milliseconds after 1970; the latest time that there is if that is beyond it.
+    #[must_use]
+    pub fn from_unix_millis(millis: u64) -> Self {
+        let time =
+            i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        Self(time.unwrap_or(Timestamp::MAX))
+    }
+
     /// `2026-01-31 23:59:59 +0000 UTC`.
     #[must_use]
     pub fn as_go_prints_it(self) -> String {

@@ -8,6 +8,7 @@ mod catalog;
 mod coordinate;
 mod event;
 mod health;
+mod history;
 mod kv;
 mod operator;
 mod out_of_scope;
@@ -16,6 +17,7 @@ mod quorate;
 mod session;
 mod snapshot;
 mod status;
+mod stream;
 mod txn;
 
 use super::endpoint::Endpoint;
@@ -37,6 +39,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         operator::endpoints(),
         out_of_scope::endpoints(),
         quorate::endpoints(),
+        history::endpoints(),
+        stream::endpoints(),
     ]
     .into_iter()
     .flatten()

@@ -206,7 +206,7 @@ pub(super) async fn until<const N: usize>(
     if satisfied(&first.state) {
         return Ok(first);
     }
-    let _waiting = room_to_wait(&WAITING)?;
+    let _waiting = room()?;
     // A waiting query must not keep an old version of the state alive.
     drop(first);
     let subscribe = || topics.map(|topic| node.watches().subscribe(topic));
@@ -225,6 +225,14 @@ pub(super) async fn until<const N: usize>(
             () = node.stopping().begun() => return Ok(node.published()),
         }
     }
+}
+
+/// A place among the waiting queries of this server, given back when it is dropped.
+///
+/// # Errors
+/// 503: as many queries wait already as there is room for.
+pub(super) fn room() -> Result<SemaphorePermit<'static>, ApiError> {
+    room_to_wait(&WAITING)
 }
 
 /// A place among the waiting queries, given back when it is dropped.

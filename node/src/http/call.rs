@@ -1,6 +1,6 @@
 //! One request, as far as all endpoints read it alike.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::http::decode;
@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Agent, Command, Outcome};
+use quorate_storage::record::RequestFacts;
 use serde::Serialize;
 
 use super::budget::{self, BodyShare};
@@ -58,8 +59,10 @@ pub(super) struct Call {
     pub(super) metrics: Arc<Metrics>,
     pub(super) params: Params,
     headers: HeaderMap,
-    /// Where it comes from.
-    caller: IpAddr,
+    /// Where it comes from; port 0: not from a network.
+    caller: SocketAddr,
+    /// The path of the endpoint.
+    path: &'static str,
     /// What follows the endpoint's path, decoded.
     rest: Vec<u8>,
     /// Never locked: the mutex only makes a call shareable while it is waited for.
@@ -114,7 +117,8 @@ impl Call {
         shared: &Shared,
         params: Params,
         headers: HeaderMap,
-        caller: IpAddr,
+        caller: SocketAddr,
+        path: &'static str,
         rest: Vec<u8>,
         body: Body,
     ) -> Self {
@@ -125,6 +129,7 @@ impl Call {
             params,
             headers,
             caller,
+            path,
             rest,
             body: Mutex::new(body),
         }
@@ -132,7 +137,7 @@ impl Call {
 
     /// Where the request comes from.
     pub(super) fn caller(&self) -> IpAddr {
-        self.caller.to_canonical()
+        self.caller.ip().to_canonical()
     }
 
     /// What follows the endpoint's path: an id, a name or a key.
@@ -207,8 +212,13 @@ impl Call {
             check_addressable("agent", name).map_err(ApiError::bad_request)?;
         }
         // Without the cluster's id no agent has one; the node has never heard of a leader then.
-        let agent = self.node.agent_of(self.caller, named);
+        let agent = self.node.agent_of(self.caller.ip(), named);
         agent.ok_or_else(|| ProposeError::NoLeader.into())
+    }
+
+    /// Whether the client names an agent.
+    pub(super) fn names_agent(&self) -> bool {
+        self.named_agent().is_some()
     }
 
     fn named_agent(&self) -> Option<&str> {
@@ -298,9 +308,23 @@ impl Call {
 
     /// Replicates a command; a refusal becomes an error.
     pub(super) async fn propose(&self, command: Command) -> Result<Outcome, ApiError> {
-        match self.node.propose(command).await? {
-            Outcome::Rejected(rejection) => Err(rejection.into()),
-            outcome => Ok(outcome),
+        Ok(self.outcome_of(command).await?.into_result()?)
+    }
+
+    /// The same for an endpoint that tells refusals apart.
+    pub(super) async fn outcome_of(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.node.propose(command, Some(Arc::new(self.facts()))).await
+    }
+
+    /// What the history says of a request that changes something.
+    fn facts(&self) -> RequestFacts {
+        let action = self.path.strip_prefix("/v1/").unwrap_or(self.path);
+        RequestFacts {
+            agent_claimed: self.named_agent().unwrap_or_default().into(),
+            client: (self.caller.port() > 0)
+                .then(|| SocketAddr::new(self.caller(), self.caller.port())),
+            action: action.trim_end_matches('/').into(),
+            token: Arc::default(),
         }
     }
 

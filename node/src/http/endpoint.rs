@@ -1,6 +1,6 @@
 //! What is served at one path: a handler per method, and the rules that hold for all of them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -129,6 +129,9 @@ impl Endpoint {
                 {
                     return error.into_response();
                 }
+                if let Err(error) = reach_index(shared, &params).await {
+                    return error.into_response();
+                }
                 let call = self.call(shared, params, request);
                 handler(call).await.map_or_else(ApiError::into_response, Reply::into_response)
             }
@@ -165,9 +168,27 @@ impl Endpoint {
         let caller = parts
             .extensions
             .remove::<SocketAddr>()
-            .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
-        Call::new(shared, params, parts.headers, caller, rest, body)
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Call::new(shared, params, parts.headers, caller, self.path, rest, body)
     }
+}
+
+/// Waits until this node has what `?min-index=` names, the `X-Quorate-Index` of an earlier answer.
+///
+/// # Errors
+/// 503: it does not come in time. Older data is never served.
+async fn reach_index(shared: &Shared, params: &Params) -> Result<(), ApiError> {
+    let Some(text) = params.filled("min-index") else { return Ok(()) };
+    let index = text.parse().map_err(|_| {
+        ApiError::bad_request(format!("Invalid min-index: {text:?} is not a number"))
+    })?;
+    shared.node.wait_for_index(index).await.map_err(|_| {
+        let applied = shared.node.applied_index();
+        let text = format!(
+            "this server has applied the log up to {applied}, not to {index}: try again later"
+        );
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })
 }
 
 /// Refuses a request that names a namespace or partition, `default` included, as Consul's free edition does:

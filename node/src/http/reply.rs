@@ -19,6 +19,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The index that a blocking query hands back.
 pub(super) const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+/// How far this node had applied the log: what `?min-index=` of a later request can name, at any node.
+pub(super) const APPLIED_INDEX: HeaderName = HeaderName::from_static("x-quorate-index");
 const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");

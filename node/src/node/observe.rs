@@ -11,6 +11,7 @@ use quorate_storage::machine::{Observer, Published};
 use tokio::sync::watch;
 
 use crate::host::durations::{Durations, Stopwatch};
+use crate::live::feed::Feed;
 use crate::raft::comparison::Capture;
 use crate::raft::context::Context;
 use crate::raft::processes::Processes;
@@ -23,6 +24,7 @@ pub struct ApplyObserver {
     processes: Arc<Processes>,
     proposer: Arc<Proposer>,
     watches: Arc<Watches>,
+    feed: Arc<Feed>,
     applied: watch::Sender<u64>,
     capture: Arc<Capture>,
     applying: Stopwatch,
@@ -38,11 +40,18 @@ impl ApplyObserver {
             processes: Arc::clone(&context.processes),
             proposer,
             watches,
+            feed: Arc::default(),
             applied: watch::Sender::new(0),
             capture: Arc::default(),
             applying: Stopwatch::new(context.clock.clone(), durations.clone()),
             durations,
         }
+    }
+
+    /// Who waits for records of the history.
+    #[must_use]
+    pub fn feed(&self) -> Arc<Feed> {
+        Arc::clone(&self.feed)
     }
 
     /// The index of the last applied log entry.
@@ -90,6 +99,7 @@ impl Observer for ApplyObserver {
         self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.advance(published);
         self.watches.touch(effects.touched);
+        self.feed.note(published.state.history().last_seq());
     }
 
     fn installed(&self, published: &Arc<Published>) {
@@ -98,6 +108,7 @@ impl Observer for ApplyObserver {
         self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.advance(published);
         self.watches.touch_everything();
+        self.feed.note(published.state.history().last_seq());
     }
 
     fn wants(&self, index: u64) -> bool {

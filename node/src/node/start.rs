@@ -67,6 +67,7 @@ impl Node {
         let observer = ApplyObserver::new(&context, Arc::clone(&proposer), Arc::clone(&watches));
         let observer = Arc::new(observer);
         let applied = observer.applied_index();
+        let feed = observer.feed();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
         context.processes.follow(state.clone());
         observer.recovered(&state.load());
@@ -79,7 +80,7 @@ impl Node {
         let info = ServerInfo { id: settings.id, peer, disk, datacenter };
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
-        let intake = Intake::new(raft.clone(), context.clock.clone(), Arc::clone(&cluster_clock));
+        let intake = Intake::new(raft.clone(), &context, Arc::clone(&cluster_clock));
         let intake = Arc::new(intake);
         let node = Arc::new(Self {
             barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
@@ -104,6 +105,7 @@ impl Node {
             leadership,
             cluster_clock,
             watches,
+            feed,
             probe_counts: Arc::default(),
             applied,
             apply_durations: observer.durations(),
@@ -120,6 +122,7 @@ impl Node {
         tasks.vital("following the leadership", leadership::follow(self.raft.clone(), publish));
         let watches = Arc::clone(&self.watches);
         tasks.vital("waking queries", async move { watches.run().await });
+        tasks.vital("following the history", Arc::clone(&self.feed).run(self.state.clone()));
         tasks.vital("the leader's intake", Arc::clone(&self.intake).run());
         let proposer = Arc::clone(&self.proposer);
         let proposing = proposer.run(Arc::clone(&self.intake), self.leadership.clone());

@@ -14,16 +14,20 @@ use std::time::Duration;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use quorate_storage::ClusterTime;
-use quorate_storage::command::{Batch, Duty, Part};
+use quorate_storage::command::{Batch, Duty, Part, Stamp};
 use quorate_storage::limits::COMMAND_BYTES_MAX;
 use quorate_storage::machine::Machine;
-use quorate_storage::raft::TypeConfig;
+use quorate_storage::raft::{NodeId, TypeConfig};
+use quorate_storage::record::WallTime;
+use quorate_storage::state::HISTORY_LEVEL;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Raft;
+use super::context::Context;
 use super::lane::{ByLane, Lane};
+use super::processes::Processes;
 use super::protocol::Forwarded;
-use crate::host::clock::{Clock, Moment};
+use crate::host::clock::{Clock, Moment, wall_time};
 use crate::host::supervise::contained;
 use crate::raft::cluster_clock::ClusterClock;
 
@@ -52,8 +56,10 @@ type Leadership = openraft::raft::Leader<TypeConfig, Machine>;
 /// Takes commands from this node and from others, and proposes them while this node leads.
 #[derive(Debug)]
 pub struct Intake {
+    id: NodeId,
     raft: Raft,
     clock: Clock,
+    processes: Arc<Processes>,
     cluster_clock: Arc<ClusterClock>,
     lanes: ByLane<Queue>,
 }
@@ -81,8 +87,15 @@ struct Waiting {
 impl Intake {
     /// An intake for this Raft node; [`Intake::run`] does the work.
     #[must_use]
-    pub fn new(raft: Raft, clock: Clock, cluster_clock: Arc<ClusterClock>) -> Self {
-        Self { raft, clock, cluster_clock, lanes: ByLane::new(Queue::new) }
+    pub fn new(raft: Raft, context: &Context, cluster_clock: Arc<ClusterClock>) -> Self {
+        Self {
+            id: context.id,
+            raft,
+            clock: context.clock.clone(),
+            processes: Arc::clone(&context.processes),
+            cluster_clock,
+            lanes: ByLane::new(Queue::new),
+        }
     }
 
     /// Proposes the commands and says what became of them.
@@ -213,6 +226,21 @@ impl Intake {
         taken
     }
 
+    /// Adds who proposes an entry and when, once every server knows how to read that.
+    fn stamped(&self, leader: &Leadership, batch: Batch) -> Batch {
+        let published = self.processes.published();
+        if published.is_none_or(|published| published.state.level() < HISTORY_LEVEL) {
+            return batch;
+        }
+        let stamp = Stamp {
+            at: WallTime(wall_time().unix_millis()),
+            term: leader.leader_id().term,
+            leader: self.id,
+            work: batch.duty.and_then(Duty::into_work),
+        };
+        Batch { duty: Some(Duty::Stamped(stamp)), ..batch }
+    }
+
     /// Hands one entry to openraft, bound to this leadership. The future that it returns resolves when the
     /// entry is applied, or is known not to be.
     async fn propose(
@@ -223,7 +251,7 @@ impl Intake {
         let (responder, written) = ProgressResponder::complete_only();
         let request = self
             .raft
-            .write(batch)
+            .write(self.stamped(leader, batch))
             .responder(responder)
             .with_leader(leader.to_committed_leader_id());
         let is_accepted = request.await.is_ok();

@@ -20,10 +20,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_storage::command::{Command, CommandId, Outcome, Part};
+use quorate_storage::command::{Asked, Command, CommandId, Outcome, Part};
 use quorate_storage::limits::{self, Excess};
 use quorate_storage::raft::{NodeId, Peer};
-use quorate_storage::state::{ANSWERED_PER_NOTE, State, UsedNumbers};
+use quorate_storage::record::RequestFacts;
+use quorate_storage::state::{ANSWERED_PER_NOTE, HISTORY_LEVEL, State, UsedNumbers};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::context::Context;
@@ -91,6 +92,7 @@ struct Queue {
 #[derive(Debug)]
 struct Fresh {
     command: Command,
+    request: Option<Arc<RequestFacts>>,
     bytes: usize,
     since: Moment,
     ticket: Arc<AtomicU64>,
@@ -102,6 +104,7 @@ struct Fresh {
 struct Open {
     lane: Lane,
     command: Command,
+    request: Option<Arc<RequestFacts>>,
     bytes: usize,
     reply: oneshot::Sender<Outcome>,
     /// Shipments that hold it and are not resolved.
@@ -115,6 +118,14 @@ impl Open {
     fn was_handed(&self) -> bool {
         self.appended || self.in_flight > 0
     }
+}
+
+/// Commands that are to be sent, each with the request that it comes from.
+#[derive(Debug, Default)]
+struct Taken {
+    commands: Vec<(u64, Command)>,
+    requests: Vec<Option<Arc<RequestFacts>>>,
+    bytes: usize,
 }
 
 /// A batch on its way: its numbers, and the leadership that it was made for.
@@ -173,17 +184,29 @@ impl Proposer {
         }
     }
 
-    /// Replicates a command and returns its outcome once this node has applied it.
+    /// Replicates a command of this node's own and returns its outcome once this node has applied it.
     ///
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.propose_for(command, None).await
+    }
+
+    /// The same for a request, which the history names as the cause.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose_for(
+        &self,
+        command: Command,
+        request: Option<Arc<RequestFacts>>,
+    ) -> Result<Outcome, ProposeError> {
         limits::validate(&command)?;
         Excess::of_command(encoded_bytes(&command))?;
         let began = self.context.clock.now();
         let (reply, outcome) = oneshot::channel();
         let seq = Arc::new(AtomicU64::new(0));
-        self.enqueue(command, reply, Arc::clone(&seq))?;
+        self.enqueue(command, request, reply, Arc::clone(&seq))?;
         let mut ticket = Ticket { proposer: self, seq, outcome };
         match self.context.hold(&mut ticket.outcome).await {
             Ok(Ok(outcome)) => {
@@ -203,6 +226,7 @@ impl Proposer {
     fn enqueue(
         &self,
         command: Command,
+        request: Option<Arc<RequestFacts>>,
         reply: oneshot::Sender<Outcome>,
         ticket: Arc<AtomicU64>,
     ) -> Result<(), ProposeError> {
@@ -218,7 +242,7 @@ impl Proposer {
             }
         }
         queue.bytes += bytes;
-        queue.fresh.push_back(Fresh { command, bytes, since, ticket, reply });
+        queue.fresh.push_back(Fresh { command, request, bytes, since, ticket, reply });
         drop(table);
         self.wake.notify_one();
         Ok(())
@@ -325,9 +349,14 @@ impl Proposer {
         if table.lanes[lane].forwards >= FORWARDS_IN_FLIGHT_MAX {
             return None;
         }
-        let (mut commands, bytes) = table.take(lane);
+        let Taken { mut commands, requests, bytes } = table.take(lane);
         if commands.is_empty() {
             return None;
+        }
+        if self.keeps_history()
+            && let Some(asked) = Asked::note(requests.iter().map(Option::as_deref))
+        {
+            commands.insert(0, (UNNUMBERED, Command::Asked(asked)));
         }
         table.lanes[lane].forwards += 1;
         if let Some(runs) = table.note() {
@@ -340,6 +369,12 @@ impl Proposer {
             commands,
         };
         Some(Shipment { lane, part, bytes, epoch: table.epoch })
+    }
+
+    /// Whether the cluster keeps a history, as far as this node has applied the log.
+    fn keeps_history(&self) -> bool {
+        let published = self.context.processes.published();
+        published.is_some_and(|published| published.state.level() >= HISTORY_LEVEL)
     }
 
     async fn ship(
@@ -470,22 +505,22 @@ impl Table {
 
     /// Takes what is to be sent: numbers that are due again first, then fresh commands, which get their
     /// numbers now. Drops a fresh command whose client has gone.
-    fn take(&mut self, lane: Lane) -> (Vec<(u64, Command)>, usize) {
-        let mut taken = Vec::new();
-        let mut total = 0;
-        while taken.len() < ENTRY_COMMANDS_MAX {
+    fn take(&mut self, lane: Lane) -> Taken {
+        let mut taken = Taken::default();
+        while taken.commands.len() < ENTRY_COMMANDS_MAX {
             let Some((seq, bytes)) = self.peek_or_admit(lane) else { break };
-            if total + bytes > ENTRY_BYTES_MAX && !taken.is_empty() {
+            if taken.bytes + bytes > ENTRY_BYTES_MAX && !taken.commands.is_empty() {
                 break;
             }
             self.lanes[lane].due.remove(&seq);
             if let Some(open) = self.open.get_mut(&seq) {
                 open.in_flight += 1;
-                total += bytes;
-                taken.push((seq, open.command.clone()));
+                taken.bytes += bytes;
+                taken.commands.push((seq, open.command.clone()));
+                taken.requests.push(open.request.clone());
             }
         }
-        (taken, total)
+        taken
     }
 
     /// The next number that is due, after giving one to a fresh command if none is.
@@ -501,9 +536,9 @@ impl Table {
 
     fn admit(&mut self, lane: Lane, fresh: Fresh) {
         self.last_seq += 1;
-        let Fresh { command, bytes, ticket, reply, since: _ } = fresh;
+        let Fresh { command, request, bytes, ticket, reply, since: _ } = fresh;
         ticket.store(self.last_seq, Ordering::SeqCst);
-        let open = Open { lane, command, bytes, reply, in_flight: 0, appended: false };
+        let open = Open { lane, command, request, bytes, reply, in_flight: 0, appended: false };
         self.open.insert(self.last_seq, open);
         self.lanes[lane].open += 1;
         self.lanes[lane].due.insert(self.last_seq);

@@ -252,7 +252,7 @@ impl Cluster {
     /// Writes a key through a server, which must work.
     pub(crate) async fn put(&self, id: NodeId, key: &str) {
         assert_eq!(
-            self.node(id).propose(put_new(key)).await,
+            self.node(id).propose(put_new(key), None).await,
             Ok(Outcome::Condition(true)),
             "{key}"
         );

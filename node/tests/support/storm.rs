@@ -64,7 +64,7 @@ impl Ledger {
                 return;
             }
             let key = format!("unique/{client}/{n}");
-            match node.propose(put_new(&key)).await {
+            match node.propose(put_new(&key), None).await {
                 Ok(Outcome::Condition(true)) => {
                     if node.published().state.key(&key).is_none() {
                         self.violation(format!("{key} was acknowledged before it could be read"));
@@ -96,8 +96,8 @@ impl Ledger {
             };
             let delete = Command::KvDelete { key: key.as_str().into(), mode: KvDeleteMode::One };
             // Where the outcome of the write is unknown, it may still come after the deletion.
-            let was_written = node.propose(write).await.is_ok();
-            let was_deleted = other.propose(delete).await.is_ok();
+            let was_written = node.propose(write, None).await.is_ok();
+            let was_deleted = other.propose(delete, None).await.is_ok();
             if was_written && was_deleted {
                 lock(&self.deleted_keys).push(key);
             }
@@ -114,7 +114,7 @@ impl Ledger {
                 flags: 0,
                 mode: KvPutMode::Cas(index),
             };
-            match node.propose(command).await {
+            match node.propose(command, None).await {
                 Ok(Outcome::Condition(true)) => {
                     self.raised.fetch_add(1, Ordering::SeqCst);
                 }

@@ -72,7 +72,7 @@ async fn keep_alive(call: Call) -> Answer {
     };
     let (status, output) = (CheckStatus::Passing, SERF_ALIVE.to_owned());
     let beat = Command::Heartbeat { number, status, output, seen };
-    match call.node.propose(beat).await?.into_result() {
+    match call.outcome_of(beat).await?.into_result() {
         Ok(_) => Ok(Reply::empty()),
         Err(Rejection::NoSuchNumber | Rejection::NotTtl(_)) => Err(not_watched(&agent.name)),
         Err(rejection) => Err(rejection.into()),

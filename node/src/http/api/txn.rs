@@ -60,7 +60,7 @@ async fn transact(mut call: Call) -> Answer {
 }
 
 async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
-    let done = match call.node.propose(Command::Txn(operations)).await? {
+    let done = match call.outcome_of(Command::Txn(operations)).await? {
         Outcome::Txn(results) => Ok(results),
         Outcome::Rejected(Rejection::Txn(errors)) => Err(errors),
         Outcome::Rejected(rejection) => return Err(rejection.into()),

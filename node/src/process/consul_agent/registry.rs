@@ -54,7 +54,8 @@ impl Registry {
         match self {
             Self::Here(node) => {
                 let command = step.command(&own_agent(node)?);
-                let outcome = node.propose(command).await.map_err(|error| error.to_string())?;
+                let outcome =
+                    node.propose(command, None).await.map_err(|error| error.to_string())?;
                 Ok(match outcome.into_result() {
                     // Somebody else has deregistered it already.
                     Ok(_) | Err(Rejection::UnknownService(_) | Rejection::UnknownCheck(_)) => {

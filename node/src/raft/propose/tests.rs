@@ -97,7 +97,7 @@ fn led() -> Leadership {
 fn enqueue(proposer: &Proposer, command: Command) -> Ticket<'_> {
     let (reply, outcome) = oneshot::channel();
     let seq = Arc::new(AtomicU64::new(0));
-    proposer.enqueue(command, reply, Arc::clone(&seq)).unwrap();
+    proposer.enqueue(command, None, reply, Arc::clone(&seq)).unwrap();
     Ticket { proposer, seq, outcome }
 }
 
@@ -305,7 +305,7 @@ fn beyond_its_limits_the_table_refuses_until_something_is_answered() {
         (0..Lane::Writes.unanswered_max()).map(|_| enqueue(&proposer, command())).collect();
     let refused = |proposer: &Proposer, command| {
         let (reply, _outcome) = oneshot::channel();
-        proposer.enqueue(command, reply, Arc::default()) == Err(ProposeError::Overloaded)
+        proposer.enqueue(command, None, reply, Arc::default()) == Err(ProposeError::Overloaded)
     };
     assert!(refused(&proposer, command()));
     // What was never sent, and whose client has gone, makes room.

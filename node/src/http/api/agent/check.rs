@@ -133,7 +133,7 @@ async fn heartbeat(call: &Call, beat: Beat) -> Answer {
     let check_id = call.rest()?;
     let agent = call.agent()?;
     if let Some(number) = own_number(call, &agent, check_id) {
-        match call.node.propose(beat.numbered(number)).await? {
+        match call.outcome_of(beat.numbered(number)).await? {
             Outcome::Rejected(Rejection::NoSuchNumber) => {}
             Outcome::Rejected(rejection) => return Err(rejection.into()),
             Outcome::Done

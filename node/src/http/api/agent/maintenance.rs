@@ -37,7 +37,7 @@ async fn service(call: Call) -> Answer {
 
 async fn set(call: &Call, agent: Agent, id: &str, reason: Option<String>) -> Answer {
     let command = Command::SetMaintenance { agent, service_id: id.into(), reason };
-    match call.node.propose(command).await?.into_result() {
+    match call.outcome_of(command).await?.into_result() {
         Ok(_) => Ok(Reply::empty()),
         Err(Rejection::UnknownService(id)) => {
             Err(ApiError::not_found(format!("No service registered with ID {id:?}")))

@@ -1,0 +1,91 @@
+//! Streams: `GET /v1/quorate/stream`.
+
+use serde::{Deserialize, Serialize};
+
+use super::TextMap;
+use super::history::HistoryEvent;
+
+/// An instance as a stream shows it, by whatever API it was registered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Instance {
+    /// The service's name.
+    pub service: String,
+    /// The instance's id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// The node's name.
+    pub node: String,
+    /// The instance's address, or its node's.
+    pub address: String,
+    /// Its port.
+    pub port: i64,
+    /// The worst of its checks and its node's: `passing`, `warning` or `critical`.
+    pub status: String,
+    /// How long ago its youngest heartbeat came, in milliseconds of cluster time; absent: it has no TTL check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+    /// When that was, RFC 3339.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_heard: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Metadata.
+    pub meta: TextMap,
+}
+
+/// Frame `snapshot`: instances, in the order of service, node and id. Large lists come in several.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamSnapshot {
+    /// All records up to this one are in it.
+    pub seq: u64,
+    /// The index (`X-Consul-Index`) of the state that it shows.
+    pub index: u64,
+    /// The instances.
+    pub instances: Vec<Instance>,
+    /// Whether it was the last part.
+    pub complete: bool,
+}
+
+/// Frame `change`: a record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamChange {
+    /// The record.
+    #[serde(flatten)]
+    pub event: HistoryEvent,
+    /// The instance that it is about, as of the sending state; `null`: there is none (any more).
+    pub row: Option<Instance>,
+    /// The instances whose status follows a check of their node, for a record of such a check.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Instance>,
+}
+
+/// Frame `gap`: the records after `Since` are not kept any more. A snapshot follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamGap {
+    /// From where the reader wanted to go on.
+    pub since: u64,
+    /// The newest record that is lost, or, if the reader was ahead, the newest there is.
+    pub last: u64,
+}
+
+/// Frame `leader`: who leads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamLeader {
+    /// The server's name; `null`: nobody, as far as this server knows.
+    pub leader: Option<String>,
+}
+
+/// Frame `moved`: this server stops, others go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamMoved {
+    /// `http://IP:PORT` of the other servers.
+    pub servers: Vec<String>,
+    /// How long to wait before going there, in milliseconds: not all at once.
+    pub retry_ms: u64,
+}

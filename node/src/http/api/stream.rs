@@ -1,0 +1,241 @@
+//! `GET /v1/quorate/stream`: list, then follow, and resume anywhere.
+//!
+//! A stream is a [`Cursor`]: it reads on when it is woken, or when its client has read what was sent. The body
+//! is asked for more only when the socket has room, so a reader that does not read costs what lies in its
+//! socket.
+
+use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use bytes::Bytes;
+use futures_util::stream;
+use quorate_client::types::live::{StreamLeader, StreamMoved};
+use quorate_storage::state::HISTORY_LEVEL;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::host::resources::BUDGET;
+use crate::http::blocking;
+use crate::http::call::Call;
+use crate::http::endpoint::{Answer, Endpoint};
+use crate::http::error::ApiError;
+use crate::http::reply::Reply;
+use crate::live::cursor::{Cursor, Frame};
+use crate::live::feed::Reader;
+use crate::live::filter::{By, Filter};
+use crate::node::{Consistency, Node};
+
+/// Of the connections that clients may have, streams take at most this part, in percent.
+const STREAMS_PERCENT_MAX: usize = 70;
+/// Services, prefixes and kinds of one stream.
+const FILTER_ENTRIES_MAX: usize = 100;
+/// How often a stream says up to where everything was looked at.
+const MARK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked who leads.
+const LEADER_LOOK: Duration = Duration::from_millis(500);
+/// Readers of a server that stops go elsewhere within this time, not all at once.
+const MOVE_WITHIN: Duration = Duration::from_secs(2);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+static STREAMS: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(BUDGET.clients * STREAMS_PERCENT_MAX / 100)));
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![Endpoint::new("/v1/quorate/stream").get(|call| Box::pin(open(call)))]
+}
+
+async fn open(call: Call) -> Answer {
+    call.check_datacenter()?;
+    let options = call.read_options()?;
+    let filter = filter(&call)?;
+    if call.params.has("beats") {
+        return Err(ApiError::bad_request("beats: this version sends no heartbeats in streams"));
+    }
+    let since = since(&call)?;
+    let place = Arc::clone(&STREAMS).try_acquire_owned().map_err(|_| {
+        let text = "this server has as many streams as it has room for, try again later or at another server";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
+    // Before the barrier, so that nothing is missed.
+    let reader = call.node.feed().subscribe(filter.clone());
+    // A resumed stream may be ahead of what this server has applied: that is no gap, also for a stale reader.
+    let last_seq = call.node.published().state.history().last_seq();
+    if since.is_some_and(|since| since > last_seq) {
+        drop(call.node.read(Consistency::Linearizable).await?);
+    } else {
+        drop(blocking::at_barrier(&call.node, &options).await?);
+    }
+    if call.node.published().state.level() < HISTORY_LEVEL {
+        let text = "nothing is recorded yet: not all servers know the rules of the history, try again later";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    }
+    // What it was not woken for is still to be looked at.
+    reader.again();
+    let now = Instant::now();
+    let stream = Stream {
+        cursor: Cursor::new(filter, since),
+        node: Arc::clone(&call.node),
+        reader,
+        leader: None,
+        told_leader: false,
+        next_mark: now + MARK_EVERY,
+        ended: false,
+        _place: place,
+    };
+    let pieces = stream::unfold(stream, |mut stream| async move {
+        let piece = stream.next().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(piece), stream))
+    });
+    Ok(Reply::stream(Body::from_stream(pieces), EVENT_STREAM)
+        .with(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+}
+
+fn filter(call: &Call) -> Result<Filter, ApiError> {
+    let mut filter = Filter::of_stream();
+    for (name, by) in [("service", By::Service), ("prefix", By::Prefix), ("kind", By::Kind)] {
+        for text in call.params.all(name) {
+            filter.add(by, text).map_err(ApiError::bad_request)?;
+        }
+    }
+    if filter.entries() > FILTER_ENTRIES_MAX {
+        let text =
+            format!("at most {FILTER_ENTRIES_MAX} services, prefixes and kinds in one stream");
+        return Err(ApiError::bad_request(text));
+    }
+    Ok(filter)
+}
+
+/// Behind which record it goes on: the header, which browsers send when they connect again, comes first.
+fn since(call: &Call) -> Result<Option<u64>, ApiError> {
+    let header = call.header(&LAST_EVENT_ID).filter(|text| !text.is_empty());
+    let Some(text) = header.or_else(|| call.params.filled("since")) else { return Ok(None) };
+    let seq = text.parse().map_err(|_| {
+        ApiError::bad_request(format!("Invalid since: {text:?} is not the id of a record"))
+    })?;
+    Ok(Some(seq))
+}
+
+/// One reader's stream.
+struct Stream {
+    cursor: Cursor,
+    node: Arc<Node>,
+    reader: Reader,
+    /// Who leads, as it was last told.
+    leader: Option<String>,
+    told_leader: bool,
+    next_mark: Instant,
+    ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// What is to be sent next; `None`: it is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if self.node.stopping().has_begun() {
+                self.ended = true;
+                return Some(self.moved());
+            }
+            let mut out = String::new();
+            self.tell_leader(&mut out);
+            self.look(&mut out);
+            if Instant::now() >= self.next_mark {
+                self.mark(&mut out);
+            }
+            if !out.is_empty() {
+                return Some(out.into());
+            }
+            let look = Instant::now() + LEADER_LOOK;
+            tokio::select! {
+                () = self.reader.woken() => {}
+                () = tokio::time::sleep_until(self.next_mark.min(look)) => {}
+                () = self.node.stopping().begun() => {}
+            }
+        }
+    }
+
+    /// Takes a step, unless it is known that there is nothing.
+    fn look(&mut self, out: &mut String) {
+        if self.cursor.follows() {
+            match self.reader.quiet_through() {
+                Some(looked) if looked >= self.cursor.seq() && looked > 0 => {
+                    return self.cursor.skip_to(looked);
+                }
+                // It is ahead of what was looked at: the barrier is passed, so that is a gap.
+                Some(_) | None => {}
+            }
+        }
+        let published = self.node.published();
+        // A reader that begins anew before the list is complete needs the whole list.
+        let has_place = self.cursor.follows();
+        let (frames, is_more) = self.cursor.step(&published);
+        if is_more {
+            self.reader.again();
+        }
+        for next in frames {
+            match next {
+                Frame::Snapshot(page) => {
+                    frame(out, "snapshot", page.complete.then_some(page.seq), &page)
+                }
+                Frame::Change(change) => {
+                    frame(out, "change", has_place.then_some(change.event.seq), &change);
+                }
+                Frame::Gap(gap) => frame(out, "gap", None, &gap),
+                // Without an id: a reader that is cut off before its list is complete needs that list.
+                Frame::Restored(_) => frame(out, "restored", None, &serde_json::json!({})),
+            }
+        }
+    }
+
+    /// Says up to where everything was looked at, so that a quiet filter keeps its place.
+    fn mark(&mut self, out: &mut String) {
+        self.next_mark = Instant::now() + MARK_EVERY;
+        if self.cursor.follows() {
+            frame(out, "mark", Some(self.cursor.seq()), &serde_json::json!({}));
+        }
+    }
+
+    fn tell_leader(&mut self, out: &mut String) {
+        let leader = self.node.leader().map(|(_, peer)| peer.name);
+        if self.told_leader && leader == self.leader {
+            return;
+        }
+        self.told_leader = true;
+        self.leader.clone_from(&leader);
+        frame(out, "leader", None, &StreamLeader { leader });
+    }
+
+    fn moved(&self) -> Bytes {
+        let published = self.node.published();
+        let own = self.node.id();
+        let others = published.membership.nodes().filter(|(id, _)| **id != own);
+        let servers = others.map(|(_, peer)| format!("http://{}", peer.http_addr)).collect();
+        let random = RandomState::new().build_hasher().finish();
+        let within = u64::try_from(MOVE_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let mut out = String::new();
+        frame(&mut out, "moved", None, &StreamMoved { servers, retry_ms: random % within });
+        out.into()
+    }
+}
+
+/// Writes a frame; with an id where a reader can go on from.
+fn frame(out: &mut String, name: &str, id: Option<u64>, data: &impl Serialize) {
+    let data = serde_json::to_string(data).unwrap_or_default();
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "event: {name}");
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}");
+    }
+    let _ = write!(out, "data: {data}\n\n");
+}

@@ -1,0 +1,153 @@
+//! Sentences for people, made of records and rows.
+
+use quorate_storage::Millis;
+use quorate_storage::machine::Published;
+use quorate_storage::record::{
+    Cause, Check, CheckStatus, Detail, HistoryKind, HistoryRecord, SERF_HEALTH, Subject,
+};
+
+use super::show::{date, date_before, server_name, span};
+
+/// Why a record was made, as it follows "because".
+pub(super) fn because(published: &Published, record: &HistoryRecord) -> String {
+    let name = |server| server_name(published, server);
+    let time = |time| date_before(record, time);
+    match &record.cause {
+        Cause::Request { server, request: None } => {
+            format!("a client asked for it through {}", name(*server))
+        }
+        Cause::Request { server, request: Some(facts) } => {
+            let client = facts.client.map_or_else(
+                || "a client of the server's own host".to_owned(),
+                |client| format!("a client at {client}"),
+            );
+            let agent = match &*facts.agent_claimed {
+                "" => String::new(),
+                agent => format!(", in the name of agent {agent},"),
+            };
+            format!("{client}{agent} asked for it through {} ({})", name(*server), facts.action)
+        }
+        Cause::Silence { last_heard, ttl } => {
+            let (ttl, last) = (span(*ttl), time(*last_heard));
+            match record.subject {
+                Subject::Session { .. } => {
+                    format!("nobody renewed it for {ttl}; the last renewal came at {last}")
+                }
+                _ => format!("no heartbeat came for {ttl}; the last one came at {last}"),
+            }
+        }
+        Cause::DeregisterAfter { since, after } => {
+            format!("it was critical since {} for longer than {}", time(*since), span(*after))
+        }
+        Cause::Probe { by } => format!("{} ran its check", name(*by)),
+        Cause::Server { server } => format!("server {} saw to it", name(*server)),
+        Cause::Session(session) => format!("session {session} ended"),
+        Cause::Idle { since } => format!("its agent had nothing registered since {}", time(*since)),
+    }
+}
+
+/// What a record says, as a sentence without its end: "it was registered at ... because ...".
+pub(super) fn happened(published: &Published, record: &HistoryRecord) -> String {
+    let what = match record.kind {
+        HistoryKind::ServiceRegistered | HistoryKind::CheckRegistered => "was registered",
+        HistoryKind::ServiceChanged | HistoryKind::CheckChanged | HistoryKind::NodeChanged => {
+            "was changed"
+        }
+        HistoryKind::ServiceDeregistered | HistoryKind::CheckDeregistered => "was deregistered",
+        HistoryKind::ServiceRestarted => "was restarted",
+        HistoryKind::NodeJoined => "joined",
+        HistoryKind::NodeLeft => "left",
+        HistoryKind::ServerJoined => "joined as a server",
+        HistoryKind::ServerLost => "was lost",
+        HistoryKind::ServerBack => "came back",
+        HistoryKind::ServerLeft => "left the cluster",
+        HistoryKind::LeaderElected => "was elected",
+        HistoryKind::SessionCreated => "was created",
+        HistoryKind::SessionEnded => "ended",
+        HistoryKind::LockAcquired => "was locked",
+        HistoryKind::LockReleased => "was released",
+        HistoryKind::KeySet => "was written",
+        HistoryKind::KeyDeleted => "was deleted",
+        HistoryKind::MaintenanceOn => "went into maintenance",
+        HistoryKind::MaintenanceOff => "left maintenance",
+        HistoryKind::ClaimQueued => "was queued",
+        HistoryKind::ClaimGranted => "was granted",
+        HistoryKind::ClaimEnded => "ended",
+        HistoryKind::Restored => "went when a backup was restored",
+    };
+    let cause = because(published, record);
+    let check = match &record.detail {
+        Detail::Check(check) => format!(", and with that its check {check}"),
+        _ => String::new(),
+    };
+    format!("{what} at {} because {cause}{check}", date(record.at))
+}
+
+/// Why a check has its status: since when, and because of what, as far as records are kept.
+pub(super) fn status(published: &Published, row: &Check, record: Option<&HistoryRecord>) -> String {
+    let word = row.registration.status.as_str();
+    let Some(record) = record else {
+        return format!("{word} since before the history that is kept");
+    };
+    let cause = if &*row.registration.id == SERF_HEALTH {
+        liveness(published, row, record)
+    } else {
+        because(published, record)
+    };
+    format!("{word} since {} because {cause}", date(record.at))
+}
+
+/// What tells whether a node lives.
+fn liveness(published: &Published, row: &Check, record: &HistoryRecord) -> String {
+    let is_alive = row.registration.status != CheckStatus::Critical;
+    match (&record.cause, is_alive) {
+        (Cause::Server { server }, true) => {
+            format!("it answers the servers, says {}", server_name(published, *server))
+        }
+        (Cause::Server { server }, false) => {
+            format!("it does not answer the leader {}", server_name(published, *server))
+        }
+        _ => because(published, record),
+    }
+}
+
+/// What comes next for a check if nobody does anything, and what somebody can do.
+pub(super) fn next(published: &Published, row: &Check) -> String {
+    let what = &row.registration;
+    let left = published
+        .state
+        .deadline_of(row.number)
+        .map(|deadline| whole_seconds(deadline.since(published.state.time())));
+    let is_critical = what.status == CheckStatus::Critical;
+    let is_ttl = !what.definition.ttl.is_zero();
+    let runs = || match what.definition.interval.is_zero() {
+        true => "the leader follows what it stands for".to_owned(),
+        false => format!("the leader runs it every {}", span(what.definition.interval)),
+    };
+    match (is_ttl, is_critical, left) {
+        (true, false, Some(left)) => format!("without a heartbeat it turns critical in {left}"),
+        (true, true, Some(left)) => {
+            format!("a heartbeat ends that; without one its service is deregistered in {left}")
+        }
+        (true, true, None) => "a heartbeat ends that".to_owned(),
+        (true, false, None) => String::new(),
+        (false, true, Some(left)) => {
+            let runs =
+                if what.definition.is_run() { format!("{}; ", runs()) } else { String::new() };
+            format!("{runs}if it stays critical its service is deregistered in {left}")
+        }
+        (false, _, _) if what.definition.is_run() => runs(),
+        (false, _, _) => String::new(),
+    }
+}
+
+/// How long until something that has this number ends.
+pub(super) fn left(published: &Published, number: u64) -> Option<String> {
+    let deadline = published.state.deadline_of(number)?;
+    Some(whole_seconds(deadline.since(published.state.time())))
+}
+
+/// Rounded up, so that nothing is promised too early.
+fn whole_seconds(millis: Millis) -> String {
+    span(Millis::from_secs(millis.0.div_ceil(1_000)))
+}
