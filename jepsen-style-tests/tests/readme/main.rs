@@ -43,6 +43,9 @@ const PRINTED: &[(&str, &str)] = &[
     ("health/service/web?passing", "\"ID\": \"web-1\""),
     ("filter=", "\"ID\": \"api\""),
     ("quorate/state-hash", "\"Hash\""),
+    ("kind=service.", "\"Kind\":\"service.registered\""),
+    ("kind=check.changed&wait", "\"Kind\":\"silence\""),
+    ("explain/service", "because no heartbeat came for 1s"),
     ("cluster-scripts/kill leader", "cluster-scripts/url"),
     ("cluster-scripts/demo", "All nodes hold the same state"),
 ];
@@ -169,6 +172,8 @@ fn tour(readme: &mut Inline) -> Story {
     story.blocks(blocks(""));
     story.inline(readme, "cluster-scripts/status");
     story.blocks(blocks("## Five minutes with curl"));
+    story.blocks(blocks("## What happened, and why"));
+    story.blocks(blocks("## Streams"));
     story.server(readme, "target/release/quorate dev --http-addr 127.0.0.1:8400", "127.0.0.1:8400");
     story.inline(readme, "cluster-scripts/down");
     story.server(readme, "target/release/quorate dev", "127.0.0.1:8500");
