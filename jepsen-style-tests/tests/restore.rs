@@ -14,6 +14,9 @@ use rand_chacha::ChaCha8Rng;
 const KEYS: usize = 40;
 const VALUE_BYTES: usize = 100 * 1024;
 
+/// What every server logs.
+const RESTORED: &str = "a backup was restored";
+
 /// Longer than any wait in here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -88,6 +91,9 @@ async fn a_restored_backup_is_everywhere_and_wakes_everybody_and_no_index_falls(
     }
     all_is_back(&nodes).await;
     cluster.converge().await.unwrap();
+    for id in cluster.ids() {
+        cluster.wait_log(id, &["INFO", RESTORED, "index="], PATIENCE).await.unwrap();
+    }
 
     // It is in the log like everything else.
     let ids = cluster.ids();
@@ -96,7 +102,31 @@ async fn a_restored_backup_is_everywhere_and_wakes_everybody_and_no_index_falls(
     cluster.wait_all_ready().await.unwrap();
     all_is_back(&nodes).await;
     nodes[0].must_put("/v1/kv/after", "1").await.unwrap();
+    // What a server applies again after a start is no news: it was said once, by each.
+    changes_are_logged(&cluster, &nodes).await;
+    for id in cluster.ids() {
+        let log = cluster.log(id).unwrap();
+        assert_eq!(log.matches(RESTORED).count(), 1, "n{id}:\n{log}");
+    }
     cluster.finish().await.unwrap();
+}
+
+/// Returns when every server says what changes: it begins a moment after it has caught up.
+async fn changes_are_logged(cluster: &Cluster, nodes: &[Http]) {
+    for (id, node) in cluster.ids().into_iter().zip(nodes) {
+        let mut services = 0;
+        let logs = |services| {
+            let log = cluster.log(id).unwrap();
+            (0..services).any(|number| log.contains(&format!("service=n{id}-{number} ")))
+        };
+        while !logs(services) {
+            assert!(services < 60, "n{id} logs no changes:\n{}", cluster.log(id).unwrap());
+            let service = format!(r#"{{"Name":"n{id}-{services}"}}"#);
+            node.must_put("/v1/agent/service/register", service).await.unwrap();
+            services += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
 }
 
 async fn all_is_back(nodes: &[Http]) {

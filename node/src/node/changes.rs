@@ -1,4 +1,5 @@
-//! Logs which services came and went, which checks changed their status, and why.
+//! Logs which services came and went, which checks changed their status, and why, and that a backup was
+//! restored.
 //!
 //! Every server logs it, from the state that it applied. It looks once a second, and only where a table has
 //! changed. So twenty thousand checks that turn critical together cost one look and a few lines: some of the
@@ -26,6 +27,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum News {
+    /// Where the changes that follow come from. Two restores between two looks are one.
+    Restored { index: Index },
     Registered { node: Arc<str>, id: Arc<str>, name: Arc<str> },
     Deregistered { node: Arc<str>, id: Arc<str>, name: Arc<str> },
     Check { row: Arc<Check>, from: Option<CheckStatus> },
@@ -35,6 +38,7 @@ impl News {
     /// The name under which it is counted where there are too many.
     fn kind(&self) -> &'static str {
         match self {
+            Self::Restored { .. } => "restored",
             Self::Registered { .. } => "registered",
             Self::Deregistered { .. } => "deregistered",
             Self::Check { row, .. } => match row.registration.status {
@@ -48,6 +52,9 @@ impl News {
 
     fn log(&self) {
         match self {
+            Self::Restored { index } => {
+                tracing::info!(%index, "a backup was restored: it has replaced what clients had stored");
+            }
             Self::Registered { node, id, name } => {
                 tracing::info!(service = %name, %id, %node, "a service was registered");
             }
@@ -95,6 +102,7 @@ type Place = (Arc<str>, Arc<str>);
 /// What was seen at the last look.
 #[derive(Debug, Default)]
 struct Known {
+    restored: Option<Index>,
     checks_index: Index,
     services_index: Index,
     /// By number.
@@ -106,6 +114,11 @@ impl Known {
     /// Takes over the present state, and returns what is new in it.
     fn look(&mut self, state: &State) -> Vec<News> {
         let mut news = Vec::new();
+        let restored = state.restored();
+        if let Some(index) = restored.filter(|_| restored != self.restored) {
+            self.restored = restored;
+            news.push(News::Restored { index });
+        }
         let services_index = state.topic_index(&Topic::Services);
         if services_index != self.services_index {
             self.services_index = services_index;
@@ -174,8 +187,11 @@ impl Window {
         (!counted.is_empty()).then_some(counted)
     }
 
-    /// Whether this change is logged.
+    /// Whether this change is logged. A restore always is: it is rare, and explains the others.
     fn admit(&mut self, now: Moment, news: &News) -> bool {
+        if matches!(news, News::Restored { .. }) {
+            return true;
+        }
         self.began.get_or_insert(now);
         if self.lines < LINES_MAX {
             self.lines += 1;
@@ -261,6 +277,7 @@ mod tests {
 
     fn words(news: &[News]) -> Vec<String> {
         let word = |news: &News| match news {
+            News::Restored { .. } => news.kind().to_owned(),
             News::Registered { id, .. } | News::Deregistered { id, .. } => {
                 format!("{id} {}", news.kind())
             }

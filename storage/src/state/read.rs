@@ -32,6 +32,11 @@ impl State {
         self.index
     }
 
+    /// The index of the last restore of a backup, if there was one.
+    pub fn restored(&self) -> Option<Index> {
+        self.restored
+    }
+
     /// The remembered outcome of a command, if it was applied and its origin has not said that it
     /// answered it.
     #[must_use]

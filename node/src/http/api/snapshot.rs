@@ -132,6 +132,8 @@ async fn restore(mut call: Call) -> Answer {
         .map_err(|error| ApiError::internal(format!("failed to read snapshot: {error}")))?
         .map_err(ApiError::internal)?;
     let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+    // That it was restored is logged by every server, this one included.
+    tracing::info!(bytes = backup.len(), "restoring a backup that a client sent");
     call.propose(Command::RestoreBegin { id: Arc::clone(&id) }).await?;
     let mut offset = 0;
     for start in (0..backup.len()).step_by(PIECE_BYTES) {
@@ -143,6 +145,5 @@ async fn restore(mut call: Call) -> Answer {
         offset += length;
     }
     call.propose(Command::RestoreFinish { id }).await?;
-    tracing::info!(bytes = backup.len(), "a snapshot was restored");
     Ok(Reply::empty())
 }
