@@ -115,6 +115,13 @@ async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
     cluster.finish().await.unwrap();
 }
 
+/// What a server says of the connections of its RPC port, as clients of Consul ask it.
+async fn rpc_figure(node: &Http, name: &str) -> Result<u64> {
+    let fresh = Http::with_timeout(node.base(), Duration::from_secs(10))?;
+    let figure = fresh.get("/v1/agent/metrics?format=prometheus").await?.metric(name);
+    figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
+}
+
 /// Whether the other end has not closed a connection.
 async fn is_open(stream: &mut TcpStream) -> bool {
     let mut ignored = [0; 64];
@@ -145,6 +152,16 @@ async fn connections_that_say_nothing_take_no_place_from_peers() {
         let fresh = Http::with_timeout(node.base(), Duration::from_secs(10)).unwrap();
         assert_eq!(fresh.get("/livez").await.unwrap().status, 200);
         assert!(figure(node, "quorate_raft_snapshot_index").await.unwrap() >= 60);
+        assert_eq!(rpc_figure(node, "quorate_rpc_connections_max").await.unwrap(), RPC as u64);
+        let known = rpc_figure(node, "quorate_rpc_connections").await.unwrap();
+        assert!((1..=RPC as u64).contains(&known), "{known} of peers");
+        let unknown = rpc_figure(node, "quorate_rpc_connections_unknown").await.unwrap();
+        assert!(unknown <= RPC as u64 / 4, "{unknown} of strangers");
+    }
+    for id in cluster.others(restarted) {
+        let node = cluster.http(id);
+        let evicted = rpc_figure(&node, "quorate_rpc_connections_evicted_total").await.unwrap();
+        assert!(evicted >= (STRANGERS - RPC) as u64, "{evicted} were evicted");
     }
     let mut open = 0;
     for stream in &mut silent {
@@ -189,6 +206,8 @@ async fn requests_that_never_arrive_in_full_take_little_memory() {
     let halves = (0..HALF_REQUESTS).map(|_| half_a_request(address, HALF_BYTES));
     let halves = futures_util::future::try_join_all(halves).await.unwrap();
     assert!(halves.iter().any(|(_, is_taken)| !is_taken), "all were taken");
+    let node = cluster.http(follower);
+    assert!(rpc_figure(&node, "quorate_rpc_requests_refused_total").await.unwrap() > 0);
     let more = resident_mib(pid).unwrap().saturating_sub(before);
     assert!(more < MORE_MIB_MAX, "{more} MiB more");
     cluster.http(follower).must_put("/v1/kv/written", "meanwhile").await.unwrap();

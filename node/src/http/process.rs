@@ -14,6 +14,7 @@ use crate::host::durations::Durations;
 use crate::host::figures::Figure;
 use crate::host::log_stream::Logs;
 use crate::http::connections::Connections;
+use crate::raft::rpc_connections::RpcConnections;
 
 /// Reloads that may wait for each other; one more is refused.
 const RELOADS_MAX: usize = 4;
@@ -33,6 +34,8 @@ pub struct Process {
     pub limits: ApiLimits,
     /// The connections of its clients.
     pub connections: Arc<Connections>,
+    /// The connections of other servers and of client agents.
+    pub rpc_connections: Arc<RpcConnections>,
     /// The disk with its data.
     pub disk: Arc<Disk>,
     /// How long syncs of its log take.
@@ -44,6 +47,7 @@ impl Process {
     #[must_use]
     pub fn figures(&self) -> Vec<Figure> {
         let mut figures = self.connections.figures();
+        figures.extend(self.rpc_connections.figures());
         figures.extend(self.disk.figures());
         figures
     }

@@ -28,10 +28,23 @@ const WINDOW: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum News {
     /// Where the changes that follow come from. Two restores between two looks are one.
-    Restored { index: Index },
-    Registered { node: Arc<str>, id: Arc<str>, name: Arc<str> },
-    Deregistered { node: Arc<str>, id: Arc<str>, name: Arc<str> },
-    Check { row: Arc<Check>, from: Option<CheckStatus> },
+    Restored {
+        index: Index,
+    },
+    Registered {
+        node: Arc<str>,
+        id: Arc<str>,
+        name: Arc<str>,
+    },
+    Deregistered {
+        node: Arc<str>,
+        id: Arc<str>,
+        name: Arc<str>,
+    },
+    Check {
+        row: Arc<Check>,
+        from: Option<CheckStatus>,
+    },
 }
 
 impl News {

@@ -42,7 +42,7 @@ use crate::process::signals::{Signals, reload_on_hangup, survive_signals};
 use crate::raft::compaction;
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::identity::Identity;
-use crate::raft::rpc_connections::{Caller, RpcConnections};
+use crate::raft::rpc_connections::Caller;
 use crate::raft::rpc_server;
 
 /// The permissions of everybody but the owner.
@@ -113,9 +113,9 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     tasks.vital("watching the disk", disk);
     let api = Api::new(&node, Arc::clone(&process));
     let routes = rpc_server::router(service).fallback(for_client_agents(api.clone()));
-    let connections = Arc::new(RpcConnections::new(BUDGET.rpc));
     for listener in rpc_listeners {
-        let serving = rpc_listener::serve(listener, routes.clone(), Arc::clone(&connections));
+        let connections = Arc::clone(&process.rpc_connections);
+        let serving = rpc_listener::serve(listener, routes.clone(), connections);
         tasks.vital("an RPC listener", serving);
     }
     let counts = PerClient::new(process.limits.connections_per_client);

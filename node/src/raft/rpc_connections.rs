@@ -10,11 +10,14 @@
 //! never end harm neither the process nor the peers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+use crate::host::figures::{Figure, counter, gauge};
+use crate::host::resources::BUDGET;
 
 /// A connection that has not brought a message of this cluster after this time is closed. A follower keeps a
 /// silent connection to see the end of the leader's process, and reopens it.
@@ -36,6 +39,12 @@ pub struct RpcConnections {
     table: Mutex<Table>,
     bytes_of_strangers: AtomicUsize,
     bytes: AtomicUsize,
+    /// Strangers closed because another connection needed the place.
+    evicted: AtomicU64,
+    /// Strangers closed because they sent no message in time.
+    silent: AtomicU64,
+    /// Requests refused because there was no room for their bodies.
+    refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +73,12 @@ pub struct BodyBytes<'a> {
     counted: usize,
 }
 
+impl Default for RpcConnections {
+    fn default() -> Self {
+        Self::new(BUDGET.rpc)
+    }
+}
+
 impl RpcConnections {
     /// Room for this many.
     #[must_use]
@@ -73,6 +88,9 @@ impl RpcConnections {
             table: Mutex::default(),
             bytes_of_strangers: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            evicted: AtomicU64::new(0),
+            silent: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -89,6 +107,7 @@ impl RpcConnections {
             && let Some((_, oldest)) = table.strangers.pop_first()
         {
             oldest.cancel();
+            self.evicted.fetch_add(1, Ordering::Relaxed);
         }
         let number = table.next;
         table.next += 1;
@@ -96,6 +115,40 @@ impl RpcConnections {
         drop(table);
         let connections = Arc::clone(self);
         Caller { connections, number, is_acquainted: AtomicBool::new(false), end }
+    }
+
+    /// What `/metrics` tells of them.
+    #[must_use]
+    pub fn figures(&self) -> Vec<Figure> {
+        let (known, strangers) = {
+            let table = self.table();
+            (table.acquainted as u64, table.strangers.len() as u64)
+        };
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        vec![
+            gauge("rpc_connections", "RPC connections of servers and client agents", known),
+            gauge(
+                "rpc_connections_unknown",
+                "RPC connections that have not sent a message of this cluster",
+                strangers,
+            ),
+            gauge("rpc_connections_max", "How many of both there may be", self.max as u64),
+            counter(
+                "rpc_connections_evicted",
+                "Unknown RPC connections closed because another one needed the place",
+                count(&self.evicted),
+            ),
+            counter(
+                "rpc_connections_silent",
+                "Unknown RPC connections closed because they sent no message in time",
+                count(&self.silent),
+            ),
+            counter(
+                "rpc_requests_refused",
+                "RPC requests refused because too many bytes of incomplete ones are in memory",
+                count(&self.refused),
+            ),
+        ]
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -135,7 +188,7 @@ impl Caller {
         };
         tokio::select! {
             () = self.end.cancelled() => {}
-            () = silent => {}
+            () = silent => drop(self.connections.silent.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
@@ -166,7 +219,9 @@ impl BodyBytes<'_> {
         let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
             (held + more <= max).then_some(held + more)
         });
-        if taken.is_ok() && more > 0 {
+        if taken.is_err() {
+            self.caller.connections.refused.fetch_add(1, Ordering::Relaxed);
+        } else if more > 0 {
             self.counted = bytes;
         }
         taken.is_ok()
@@ -193,6 +248,10 @@ impl Drop for BodyBytes<'_> {
 mod tests {
     use super::*;
 
+    fn figure(connections: &RpcConnections, name: &str) -> i64 {
+        connections.figures().iter().find(|figure| figure.name == name).unwrap().value
+    }
+
     fn is_told_to_go(caller: &Caller) -> bool {
         caller.end.is_cancelled()
     }
@@ -212,12 +271,16 @@ mod tests {
         let beyond = connections.admit();
         beyond.introduce();
         assert!(!beyond.is_acquainted(), "the last places are for strangers");
+        assert_eq!(figure(&connections, "rpc_connections"), 6);
+        assert_eq!(figure(&connections, "rpc_connections_unknown"), 2);
+        assert_eq!(figure(&connections, "rpc_connections_max"), 8);
+        assert_eq!(figure(&connections, "rpc_connections_evicted"), 2);
         drop(peers);
         beyond.introduce();
         assert!(beyond.is_acquainted());
         drop((silent, peer, beyond));
-        let table = connections.table();
-        assert_eq!((table.acquainted, table.strangers.len()), (0, 0));
+        assert_eq!(figure(&connections, "rpc_connections"), 0);
+        assert_eq!(figure(&connections, "rpc_connections_unknown"), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,6 +289,7 @@ mod tests {
         let (peer, silent) = (connections.admit(), connections.admit());
         peer.introduce();
         silent.must_go().await;
+        assert_eq!(figure(&connections, "rpc_connections_silent"), 1);
         assert!(tokio::time::timeout(INTRODUCTION_MAX * 9, peer.must_go()).await.is_err());
     }
 
@@ -237,6 +301,7 @@ mod tests {
         let mut bodies = [stranger.holds(), stranger.holds(), stranger.holds()];
         assert!(bodies[0].grow_to(80 << 20));
         assert!(!bodies[1].grow_to(80 << 20));
+        assert_eq!(figure(&connections, "rpc_requests_refused"), 1);
         assert!(bodies[1].grow_to(1_000) && bodies[1].grow_to(10 << 20));
         let mut of_peer = peer.holds();
         assert!(of_peer.grow_to(80 << 20), "peers have room of their own");
