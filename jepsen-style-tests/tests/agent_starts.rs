@@ -228,6 +228,38 @@ async fn what_asks_for_protection_that_there_is_not_does_not_start() {
     }
 }
 
+/// Files that cannot be written, the exit code, and what is said of each: setting, path, what to do.
+const UNWRITABLE: &[(&str, i32, [&str; 3])] = &[
+    ("-dev -log-file %dir/no/log", 2, ["-log-file (log_file) ", "/no/log: ", "mkdir -p"]),
+    ("-dev -log-file %dir", 2, ["-log-file (log_file) ", ": Is a directory", "name a file"]),
+    (
+        "-dev -log-file %dir/output/log",
+        2,
+        ["-log-file (log_file) ", "/output/log: ", "directories"],
+    ),
+    ("-dev -pid-file %dir/no/pid", 1, ["-pid-file (pid_file) ", "/no/pid: ", "mkdir -p"]),
+    ("-dev -pid-file %dir", 1, ["-pid-file (pid_file) ", ": Is a directory", "name a file"]),
+    (
+        "-data-dir %dir/output/data -retry-join %ip -client %ip",
+        1,
+        ["-data-dir (data_dir) ", "/output/data: ", "directories"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_cannot_be_written_is_named_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    for (number, (line, code, words)) in UNWRITABLE.iter().enumerate() {
+        let place = directory.path().join(number.to_string());
+        let Agent { mut process, .. } = Agent::start(&place, next_ip(), line).unwrap();
+        let ended = process.wait_ended(PATIENCE).await;
+        let (ended, log) = (ended.unwrap_or_else(|error| panic!("{line}: {error}")), process.log());
+        assert_eq!(ended, Some(*code), "{line}: {log}");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(words.iter().all(|word| last.contains(word)), "{line}: {log}");
+    }
+}
+
 /// Three servers whose configurations name each other as Consul's do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_find_each_other_through_their_serf_ports() {

@@ -13,6 +13,7 @@ pub mod log_rate;
 pub mod log_stream;
 pub mod logging;
 pub mod one_line;
+pub mod path_error;
 pub mod resources;
 pub mod stopping;
 pub mod supervise;

@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use super::one_line::OneLine;
+use super::path_error::at_path;
 use crate::host::log_stream::{LevelHandle, Logs};
 
 /// The environment variable that says what is logged.
@@ -60,7 +61,7 @@ pub fn begin(settings: &LogSettings) -> Result<(Logs, LevelHandle), String> {
         None => None,
         Some(path) => {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            let told = |error| format!("log_file {}: {error}", path.display());
+            let told = |error| at_path("-log-file (log_file)", path, &error).to_string();
             let file = std::sync::Mutex::new(file.map_err(told)?);
             Some(lines(settings.json, file).with_filter(file_filter))
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::host::logging::{self, LogFormat, LogSettings};
+use crate::host::path_error::at_path;
 use crate::host::resources;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::process::consul_agent::client::{self, ClientSettings};
@@ -163,7 +164,8 @@ fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
     let (_, level) = logging::begin(&settings.log).map_err(ConfigError::Invalid)?;
     settings.notes.log();
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
-    std::fs::create_dir_all(&config.data_dir)?;
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| at_path("-data-dir (data_dir)", &config.data_dir, &error))?;
     let settings = ClientSettings {
         name: config.agent_name,
         servers: settings.client_of.unwrap_or_default(),
@@ -183,9 +185,8 @@ struct PidFile(PathBuf);
 
 impl PidFile {
     fn write(path: PathBuf) -> std::io::Result<Self> {
-        std::fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| {
-            std::io::Error::new(error.kind(), format!("pid_file {}: {error}", path.display()))
-        })?;
+        std::fs::write(&path, format!("{}\n", std::process::id()))
+            .map_err(|error| at_path("-pid-file (pid_file)", &path, &error))?;
         Ok(Self(path))
     }
 }
