@@ -7,6 +7,8 @@ use std::time::Duration;
 use jepsen_style_tests::cluster::Options;
 use jepsen_style_tests::disk;
 use jepsen_style_tests::http::Http;
+use jepsen_style_tests::load::{Load, Volume};
+use jepsen_style_tests::workload::set_and_counters;
 use jepsen_style_tests::{Cluster, Failure, Limit, Result, process, skipped};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,6 +16,11 @@ use serde_json::{Value, json};
 
 /// Far longer than anything takes here that is waited for.
 const LIMIT: Duration = Duration::from_secs(40);
+
+/// Enough that entries are on their way at every moment.
+const VOLUME: Volume = Volume { clients: 30, rate: 300 };
+/// Writes before a server stops, and after it.
+const WRITES: usize = 300;
 
 async fn line(cluster: &Cluster, id: u64, words: &[&str]) -> Result<String> {
     cluster.wait_log(id, words, LIMIT).await
@@ -122,6 +129,39 @@ async fn histograms_count_requests_commands_syncs_and_applied_batches() {
         let name = format!("quorate_http_request_duration_seconds_count{{{labels}}}");
         assert_eq!(figure(&cluster, 1, &name).await.unwrap(), 1);
     }
+    cluster.finish().await.unwrap();
+}
+
+/// An operator who reads ERROR looks for a fault, and here is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ordered_stop_of_any_server_logs_no_error() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let leader = cluster.leader().await.unwrap();
+    let mut order = cluster.others(leader);
+    order.insert(1, leader);
+    for id in order {
+        let workload = set_and_counters(&format!("stop-{id}/"));
+        let load = Load::start(&cluster, &cluster.others(id), workload, VOLUME).await.unwrap();
+        load.wait_acknowledged(WRITES, LIMIT).await.unwrap();
+        cluster.terminate(id).unwrap();
+        assert!(cluster.wait_stopped(id).unwrap().success());
+        let written = load.acknowledged() + WRITES;
+        load.wait_acknowledged(written, LIMIT).await.unwrap();
+        cluster.start_node(id).unwrap();
+        cluster.wait_ready(id).await.unwrap();
+        load.stop().await.unwrap();
+    }
+    // Whoever leads stops once more, so that every one of these was a leader or a follower that stopped.
+    let leader = cluster.leader().await.unwrap();
+    cluster.terminate(leader).unwrap();
+    assert!(cluster.wait_stopped(leader).unwrap().success());
+    for id in cluster.ids() {
+        let log = cluster.log(id).unwrap();
+        let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+        assert!(errors.is_empty(), "n{id}: {}", errors.join("\n"));
+        assert!(log.contains("asked to stop") && log.contains("stopped"), "vacuous: n{id}");
+    }
+    cluster.start_node(leader).unwrap();
     cluster.finish().await.unwrap();
 }
 

@@ -395,15 +395,15 @@ impl Node {
         }
     }
 
-    /// Ends consensus and every task of this node.
+    /// Ends every task of this node, and what it does for other servers, and then consensus: openraft takes
+    /// it for an error to be asked something when it has ended.
     pub async fn end(&self) {
-        self.supervisor.begin_stop();
+        self.supervisor.end().await;
         match self.context.clock.timeout(SHUTDOWN_MAX, self.raft.shutdown()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "consensus did not end in order"),
             Err(TimedOut) => tracing::warn!("consensus did not end in time"),
         }
-        self.supervisor.end().await;
     }
 
     /// Which processes speak for which servers.

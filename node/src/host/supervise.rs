@@ -101,6 +101,19 @@ impl Supervisor {
         })
     }
 
+    /// Does something for somebody else while the node lives. `None` if the node ended first; the work is
+    /// dropped then, before [`Supervisor::end`] returns.
+    pub async fn unless_ended<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let work = async {
+            tokio::select! {
+                biased;
+                () = self.ended.cancelled() => None,
+                done = work => Some(done),
+            }
+        };
+        self.tasks.track_future(work).await
+    }
+
     /// Says that the process has to end. The first reason counts.
     pub fn fail(&self, reason: String) {
         self.failure.send_if_modified(|failure| {
@@ -128,7 +141,8 @@ impl Supervisor {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Ends every vital or finite task and waits for it.
+    /// Ends every vital or finite task, and what is done [unless it ended](Self::unless_ended), and waits for
+    /// them.
     pub async fn end(&self) {
         self.begin_stop();
         self.ended.cancel();
@@ -328,6 +342,16 @@ mod tests {
         let task = supervisor.vital("waiting", std::future::pending());
         supervisor.end().await;
         assert!(task.is_finished());
+    }
+
+    #[tokio::test]
+    async fn what_is_done_for_others_ends_with_the_supervisor() {
+        let supervisor = Supervisor::default();
+        assert_eq!(supervisor.unless_ended(async { 7 }).await, Some(7));
+        let waits = supervisor.unless_ended(std::future::pending::<()>());
+        let (done, ()) = tokio::join!(waits, supervisor.end());
+        assert_eq!(done, None);
+        assert_eq!(supervisor.unless_ended(async { 7 }).await, None, "nothing is begun after it");
     }
 
     #[test]

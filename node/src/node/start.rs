@@ -175,6 +175,7 @@ impl Node {
             contact: Arc::clone(&self.contact),
             comparison: Arc::clone(&self.comparison),
             snapshots,
+            supervisor: self.supervisor.clone(),
         })
     }
 }

@@ -22,10 +22,13 @@ use super::protocol::{
     Envelope, Forwarded, ProcessIdentity, Refusal, Request, Response, ServerInfo, SnapshotHeader,
 };
 use super::read::Barrier;
-use crate::host::supervise::blocking;
+use crate::host::supervise::{Supervisor, blocking};
 
 /// The name of the blocking task.
 const RECEIVING: &str = "writing a snapshot that another server sent";
+
+/// What other servers are told by one that ends.
+const STOPPING: &str = "this server is stopping";
 
 /// Answers the requests of other nodes.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Service {
     pub contact: Arc<LeaderContact>,
     /// Where received snapshots go.
     pub snapshots: Arc<dyn SnapshotStore>,
+    /// Ends what is being answered before consensus ends.
+    pub supervisor: Supervisor,
 }
 
 impl Service {
@@ -67,8 +72,9 @@ impl Service {
     /// Answers one request.
     pub async fn handle(&self, envelope: Envelope) -> Response {
         let from = envelope.from;
-        let answer = self.admit_and_answer(envelope).await;
-        answer.unwrap_or_else(|refusal| {
+        // Boxed: it is large, and what wraps it would have it several times.
+        let answer = self.supervisor.unless_ended(Box::pin(self.admit_and_answer(envelope))).await;
+        answer.unwrap_or_else(|| Err(not_running(STOPPING))).unwrap_or_else(|refusal| {
             tracing::debug!(from, %refusal, "refused a request of another server");
             Response::Refused(refusal)
         })
@@ -314,8 +320,8 @@ impl Service {
         header: SnapshotHeader,
         bytes: impl Stream<Item = io::Result<Bytes>> + Unpin + Send,
     ) -> Response {
-        let installed = self.install(header, bytes).await;
-        installed.unwrap_or_else(|refusal| {
+        let installed = self.supervisor.unless_ended(Box::pin(self.install(header, bytes))).await;
+        installed.unwrap_or_else(|| Err(not_running(STOPPING))).unwrap_or_else(|refusal| {
             tracing::warn!(%refusal, "a snapshot was not installed");
             Response::Refused(refusal)
         })
