@@ -6,6 +6,7 @@
 # A cluster is a directory:
 #   DIR/cluster   how it was brought up (number of nodes, ports)
 #   DIR/n1        data of node 1           DIR/n1.pid   its process id         DIR/n1.log   its log
+#   DIR/n1.id     its id in the cluster, once it has been ready: 1, or another one since it lost its data
 #
 # A process id alone proves nothing: the machine may have been restarted and the id given to somebody
 # else. So no signal is sent before the process's command line names this very data directory.
@@ -103,15 +104,44 @@ join_list() {
   printf '%s' "${list#,}"
 }
 
+# The id of node $1 in the cluster.
+id_of() { cat "$DIR/n$1.id" 2>/dev/null || printf '%s' "$1"; }
+
+# Whether the cluster knows node $1 and its data are gone. Under that id it is not taken back: it has
+# forgotten its votes and what it acknowledged.
+has_lost_data() { [ -f "$DIR/n$1.id" ] && [ ! -f "$DIR/n$1/identity" ]; }
+
+# Stops with advice for node $1, which has lost its data.
+die_lost() {
+  die "node $1 has lost its data ($DIR/n$1), so the cluster does not take it back as server $(id_of "$1").
+  Remove that server, and start the node as a new one that gets all data from the others, with: $(command_hint "start $1 --replace")"
+}
+
+# Removes what the cluster knows of node $1, and gives the node an id that no server ever had.
+replace_server() {
+  local i old new=0 by answer
+  old=$(id_of "$1")
+  by=$(serving_number) || die "no node is ready, so server $old cannot be removed. Start the others first with: $(command_hint up)"
+  if curl -fs --max-time 5 "$(http_of "$by")/v1/operator/raft/configuration" | grep -q "\"ID\":\"$old\""; then
+    answer=$(curl -s --max-time 15 -w '\n%{http_code}' -X DELETE "$(http_of "$by")/v1/operator/raft/peer?id=$old") || true
+    [ "${answer##*$'\n'}" = 200 ] || die "node $by did not remove server $old: ${answer%$'\n'*}"
+  fi
+  for i in $(node_numbers); do if (($(id_of "$i") > new)); then new=$(id_of "$i"); fi; done
+  printf '%s\n' "$((new + 1))" >"$DIR/n$1.id"
+}
+
 # Starts node $1 and returns as soon as the process is the server's, or has ended.
 launch() {
-  local i=$1 tries=500
+  local i=$1 id expect=$NODES tries=500
+  id=$(id_of "$i")
+  # A server that takes another's place joins; it founds nothing.
+  [ "$id" = "$i" ] || expect=0
   mkdir -p "$DIR/n$i"
   # Its own session: a Ctrl-C in the terminal that ran this script is not meant for the server.
-  nohup "$(quorate_bin)" server --node-id "$i" --name "n$i" --data-dir "$DIR/n$i" \
+  nohup "$(quorate_bin)" server --node-id "$id" --name "n$i" --data-dir "$DIR/n$i" \
     --http-addr "$HOST:$(port_of "$HTTP_PORT" "$i")" --rpc-addr "$(rpc_of "$i")" \
     --dns-addr "$HOST:$(port_of "$DNS_PORT" "$i")" \
-    --bootstrap-expect "$NODES" --join "$(join_list)" </dev/null >>"$DIR/n$i.log" 2>&1 &
+    --bootstrap-expect "$expect" --join "$(join_list)" </dev/null >>"$DIR/n$i.log" 2>&1 &
   printf '%s\n' "$!" >"$DIR/n$i.pid"
   # Until the new process runs the server, its command line is this script's, and is_running would say no.
   until is_running "$i" || ! kill -0 "$!" 2>/dev/null || ((tries-- == 0)); do sleep 0.01; done
@@ -126,6 +156,8 @@ wait_ready() {
     ((SECONDS < deadline)) || { log_tail "$1"; die "node $1 was not ready within $READY_LIMIT_S s; its log is $DIR/n$1.log"; }
     sleep 0.1
   done
+  # From now on a node without data is one that lost them.
+  [ -f "$DIR/n$1.id" ] || printf '%s\n' "$1" >"$DIR/n$1.id"
 }
 
 log_tail() { say "--- the last lines of $DIR/n$1.log" >&2; tail -n 8 "$DIR/n$1.log" >&2 || true; say "---" >&2; }

@@ -68,6 +68,31 @@ check 1 "$S/up $HINT" $S/url --dir "$D"
 check 0 'leader' $S/up --dir "$D"
 check 0 it curl 'http://127.0.0.1:8510/v1/kv/written/after?raw'
 
+# A node whose disk is lost comes back as another server, and the scripts say how.
+check 0 'Killed' $S/kill 2 --dir "$D"
+check 1 "start 2 $HINT" $S/start 2 --replace --dir "$D"
+rm -r "$D/n2"
+check 1 "start 2 --replace $HINT" $S/start 2 --dir "$D"
+check 1 "start 2 --replace $HINT" $S/up --dir "$D"
+check 0 'It is server 4 now' $S/start 2 --replace --dir "$D"
+check 0 it curl 'http://127.0.0.1:8510/v1/kv/written/after?raw'
+members() { curl "$($S/url --dir "$D")/v1/operator/raft/configuration"; }
+three_vote() { [ "$(members | grep -o '"Voter":true' | wc -l)" = 3 ]; }
+wait_for three_vote
+case $(members) in *'"ID":"2"'*) fail 'server 2 is still a member' ;; esac
+# It keeps its new id, and a second loss gives it yet another one.
+check 0 'Killed' $S/kill 2 --dir "$D"
+check 0 'up and ready' $S/start 2 --dir "$D"
+check 0 'Killed' $S/kill 3 --dir "$D"
+rm -r "$D/n3"
+check 0 'It is server 5 now' $S/start 3 --replace --dir "$D"
+wait_for three_vote
+check 0 'leader' $S/up --dir "$D"
+check 0 'is down' $S/down --dir "$D"
+rm -r "$D/n1" "$D/n2"
+check 1 "up --fresh $HINT" $S/up --dir "$D"
+check 0 'deleted its data' $S/up --fresh --dir "$D"
+
 check 0 "$S/down $HINT" $S/demo --dir "$D"
 check 0 'deleted its data' $S/up --fresh --dir "$D"
 check 22 404 curl 'http://127.0.0.1:8510/v1/kv/written/after?raw'
