@@ -30,11 +30,21 @@ impl Process {
         log: &Path,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Self> {
+        Self::start_in(&[], log, arguments)
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_in<A: AsRef<OsStr>>(
+        environment: &[(&str, &str)],
+        log: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
         let directory = log.parent().ok_or_else(|| Failure::new("a log without a directory"))?;
         std::fs::create_dir_all(directory)?;
         let mut guardian = Guardian::start(directory)?;
         let output = File::options().create(true).append(true).open(log)?;
         let mut command = command(&binary::quorate()?);
+        command.envs(environment.iter().copied());
         command.args(arguments).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn()?;
         guardian.add(child.id())?;

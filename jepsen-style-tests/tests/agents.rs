@@ -62,6 +62,7 @@ async fn two_hosts_with_the_same_ids_do_not_touch_each_other() {
     let left = Host { name: "left", servers: servers.clone() };
     let right = Host { name: "right", servers };
     play(&left, &right).await.unwrap();
+    no_server_leaves(&left.servers).await.unwrap();
     cluster.finish().await.unwrap();
 }
 
@@ -105,6 +106,24 @@ async fn play(left: &Host, right: &Host) -> Result<()> {
     assert!(!names.contains(&"right") && names.contains(&"left"), "{names:?}");
     let health = right.servers[1].must_get("/v1/operator/autopilot/health").await?;
     assert_eq!(health["FailureTolerance"], 1);
+    Ok(())
+}
+
+/// A server's host stays as long as the server, whoever says goodbye in its name, and the answer says how a server
+/// leaves.
+async fn no_server_leaves(servers: &[Http]) -> Result<()> {
+    for query in ["", "?agent=quorate", "?agent=n2"] {
+        for server in servers {
+            let answer = server.put(&format!("/v1/agent/leave{query}"), "").await?;
+            assert_eq!(answer.status, 400, "{query}: {}", answer.text());
+            assert!(answer.text().contains("is the host of server n"), "{}", answer.text());
+            assert!(answer.text().contains("DELETE /v1/operator/raft/peer?id=ID"), "{query}");
+        }
+    }
+    let members = servers[0].must_get("/v1/operator/raft/configuration").await?;
+    assert_eq!(members["Servers"].as_array().map(Vec::len), Some(servers.len()));
+    let health = servers[0].must_get("/v1/operator/autopilot/health").await?;
+    assert_eq!(health["Healthy"], true);
     Ok(())
 }
 

@@ -13,10 +13,14 @@ use jepsen_style_tests::{Cluster, Failure, Limit, Result, process, skipped};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 
 /// Far longer than anything takes here that is waited for.
 const LIMIT: Duration = Duration::from_secs(40);
 
+/// Where servers listen for clients.
+const HTTP_PORT: u16 = 8500;
 /// Enough that entries are on their way at every moment.
 const VOLUME: Volume = Volume { clients: 30, rate: 300 };
 /// Writes before a server stops, and after it.
@@ -162,6 +166,76 @@ async fn an_ordered_stop_of_any_server_logs_no_error() {
         assert!(log.contains("asked to stop") && log.contains("stopped"), "vacuous: n{id}");
     }
     cluster.start_node(leader).unwrap();
+    cluster.finish().await.unwrap();
+}
+
+/// The lines that a server logs from now on, as it sends them to a client that asks for JSON.
+async fn monitor(cluster: &Cluster, id: u64) -> Result<BufReader<TcpStream>> {
+    let mut stream = TcpStream::connect((cluster.ip(id), HTTP_PORT)).await?;
+    // Of HTTP/1.0: the body comes as it is, without the lengths of chunks in between.
+    let request = "GET /v1/agent/monitor?logjson&loglevel=info HTTP/1.0\r\n\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    lines.read_line(&mut line).await?;
+    assert!(line.contains("200 OK"), "{line}");
+    while line.trim() != "" {
+        line.clear();
+        lines.read_line(&mut line).await?;
+    }
+    Ok(lines)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_monitor_that_asks_for_json_gets_an_object_on_each_line_until_the_server_stops() {
+    let mut cluster = Cluster::start(1).await.unwrap();
+    let mut monitored = monitor(&cluster, 1).await.unwrap();
+    let name = "a \"quoted\" name";
+    let mut objects: Vec<Value> = Vec::new();
+    let is_found = |object: &Value| object["service"] == name;
+    let node = cluster.http(1);
+    // Again and again: what is registered before the server has begun to look is no news.
+    let registering = async {
+        for number in 0.. {
+            let service = json!({"ID": format!("id-{number}"), "Name": name}).to_string();
+            node.must_put("/v1/agent/service/register", service).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let reading = async {
+        while !objects.iter().any(is_found) {
+            let mut line = String::new();
+            assert!(monitored.read_line(&mut line).await.unwrap() > 0, "it ended");
+            objects.push(serde_json::from_str(&line).unwrap());
+        }
+    };
+    tokio::time::timeout(LIMIT, async {
+        tokio::select! {
+            () = registering => {}
+            () = reading => {}
+        }
+    })
+    .await
+    .unwrap();
+    for object in &objects {
+        for member in ["@level", "@message", "@module", "@timestamp"] {
+            assert!(object[member].is_string(), "{object}");
+        }
+    }
+    let found = objects.iter().find(|object| is_found(object)).unwrap();
+    assert_eq!(
+        (&found["@level"], &found["@message"]),
+        (&json!("info"), &json!("a service was registered"))
+    );
+    cluster.terminate(1).unwrap();
+    let mut rest = String::new();
+    let read = tokio::time::timeout(LIMIT, monitored.read_to_string(&mut rest)).await;
+    read.expect("a server that stops ends it").unwrap();
+    for line in rest.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+    assert!(cluster.wait_stopped(1).unwrap().success());
+    cluster.start_node(1).unwrap();
     cluster.finish().await.unwrap();
 }
 

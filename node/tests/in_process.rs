@@ -4,10 +4,12 @@
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::entry::RaftEntry as _;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
@@ -17,12 +19,15 @@ use quorate::raft::protocol::{
     DiskState, Envelope, Forwarded, Refusal, Request, Response, ServerInfo,
 };
 use quorate::raft::transport::Purpose;
-use quorate_storage::Topic;
-use quorate_storage::command::{Batch, Outcome, Part, Rejection};
+use quorate_storage::command::{Agent, Batch, Command, Outcome, Part, Rejection};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{Entry, LogId, NodeId, Vote};
-use quorate_storage::record::{CheckStatus, SERF_HEALTH};
+use quorate_storage::record::{
+    CheckDefinition, CheckRegistration, CheckStatus, SERF_HEALTH, ServiceDefinition,
+};
 use quorate_storage::state::LEVEL;
+use quorate_storage::txn::{KeyVerb, TxnOperation};
+use quorate_storage::{Millis, Topic};
 
 use support::cluster::{Cluster, LIMIT, address, is_no_leader_or_unknown, put_new};
 use support::network::Faults;
@@ -666,6 +671,90 @@ async fn states_are_compared_while_entries_are_applied_all_the_time() {
     for id in cluster.ids() {
         assert_eq!(cluster.node(id).comparison().divergences(), 0);
     }
+    cluster.converge().await;
+}
+
+/// Writes or deletes some keys in one transaction.
+fn transaction(verb: KeyVerb, numbers: Range<usize>) -> Command {
+    let operation = |number: usize| TxnOperation::Key {
+        verb,
+        key: format!("key/{number}").into(),
+        value: Bytes::new(),
+        flags: 0,
+        index: 0,
+        session: "".into(),
+    };
+    Command::Txn(numbers.map(operation).collect())
+}
+
+/// A service with a check of this TTL.
+fn with_ttl(ttl: Millis) -> Command {
+    let check = CheckRegistration {
+        id: "alive".into(),
+        name: "alive".to_owned(),
+        status: CheckStatus::Passing,
+        notes: String::new(),
+        output: String::new(),
+        service_id: "web".into(),
+        kind: "ttl".to_owned(),
+        definition: CheckDefinition { ttl, ..CheckDefinition::default() },
+    };
+    let (id, name) = ("web".into(), "web".into());
+    Command::AgentRegisterService {
+        agent: Agent { name: "h1".into(), id: "i1".to_owned(), address: "10.0.0.1".to_owned() },
+        service: Box::new(ServiceDefinition { id, name, ..ServiceDefinition::default() }),
+        checks: vec![check],
+        replace_existing_checks: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_due_tombstones_delay_no_expiry() {
+    /// All of them come due before the check does.
+    const TOMBSTONES: usize = 50_000;
+    const IN_ONE_TRANSACTION: usize = 100;
+    /// Longer than a tombstone is kept.
+    const LATER: Millis = Millis::from_secs(20 * 60);
+    const TTL: Millis = Millis(200);
+    /// 500 ms are promised, on a machine that does nothing else.
+    const LATE_MAX: Millis = Millis(1_500);
+    let cluster = Cluster::found(3, 35, PATIENT).await;
+    for from in (0..TOMBSTONES).step_by(IN_ONE_TRANSACTION) {
+        for verb in [KeyVerb::Set, KeyVerb::Delete] {
+            let transaction = transaction(verb, from..from + IN_ONE_TRANSACTION);
+            let outcome = cluster.node(1).propose(transaction, None).await;
+            assert!(matches!(outcome, Ok(Outcome::Txn(_) | Outcome::AppliedAt(_))), "{outcome:?}");
+        }
+    }
+    // The log hears of a later time. The leader's own clock does not follow; the next one's begins there.
+    let leader = cluster.leader().await;
+    let node = cluster.node(leader);
+    let stamp = node.published().state.time() + LATER;
+    let later = Batch { stamp, duty: None, parts: Vec::new() };
+    node.raft().client_write(later).await.expect("it is applied");
+    let registered = node.propose(with_ttl(TTL), None).await;
+    assert_eq!(registered, Ok(Outcome::Done));
+    node.hand_over(None).await.expect("another one leads");
+
+    let observer = cluster.node(cluster.others(leader)[0]);
+    let mut expired = None;
+    until("the check to expire", LIMIT, || {
+        let version = observer.published();
+        let check = version.state.check("h1", "alive").expect("it is registered");
+        let at = check.critical_since;
+        expired =
+            at.map(|at| (at, version.state.last_seen(check.number), version.state.next_reaping()));
+        at.is_some()
+    })
+    .await;
+    let (at, seen, next_reaping) = expired.expect("it expired");
+    let deadline = seen.unwrap_or(stamp) + TTL;
+    assert!(at >= deadline && at.since(deadline) <= LATE_MAX, "due at {deadline}, expired at {at}");
+    assert!(next_reaping.is_some_and(|due| due <= at), "vacuous: no tombstone was left");
+    until("the tombstones to be reaped", LIMIT, || {
+        observer.published().state.next_reaping().is_none()
+    })
+    .await;
     cluster.converge().await;
 }
 

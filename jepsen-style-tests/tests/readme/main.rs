@@ -272,6 +272,17 @@ async fn the_scripts_say_what_they_did_and_what_to_type_next() {
     sandbox.run(include_str!("scripts.sh")).await.unwrap();
 }
 
+#[tokio::test]
+async fn servers_follow_a_name_to_another_address() {
+    let _turn = Turn::take().await.unwrap();
+    let sandbox = Sandbox::new().unwrap();
+    if !sandbox.has_network() {
+        skipped("servers known by names", "no network and mount namespaces here");
+        return;
+    }
+    sandbox.run(include_str!("names.sh")).await.unwrap();
+}
+
 /// The words after `after` in each command line of the harness that the README shows.
 fn harness_lines() -> Vec<(&'static str, String)> {
     let section = text::section(README, "## Deciding whether to trust it");
