@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Agent, Command, Outcome};
+use quorate_storage::limits::NAME_BYTES_MAX;
 use quorate_storage::record::RequestFacts;
 use serde::Serialize;
 
@@ -320,7 +321,12 @@ impl Call {
     fn facts(&self) -> RequestFacts {
         let action = self.path.strip_prefix("/v1/").unwrap_or(self.path);
         RequestFacts {
-            agent_claimed: self.named_agent().unwrap_or_default().into(),
+            // A longer one is no agent's name, and most endpoints do not look at it.
+            agent_claimed: self
+                .named_agent()
+                .filter(|name| name.len() <= NAME_BYTES_MAX)
+                .unwrap_or_default()
+                .into(),
             client: (self.caller.port() > 0)
                 .then(|| SocketAddr::new(self.caller(), self.caller.port())),
             action: action.trim_end_matches('/').into(),
