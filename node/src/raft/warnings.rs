@@ -11,6 +11,9 @@ use crate::host::clock::{Clock, Moment};
 
 /// Time between two lines about one condition: often enough for somebody who looks at the log now.
 pub const WARN_EVERY: Duration = Duration::from_secs(10);
+/// A line may come this much earlier. What looks every [`WARN_EVERY`] sees the condition a little sooner or
+/// later each time, and would otherwise log it only every second time.
+const EARLY_MAX: Duration = Duration::from_millis(500);
 /// Number of sentences that are remembered. Beyond it the oldest is forgotten, and may be logged again early.
 const REMEMBERED_MAX: usize = 64;
 
@@ -54,7 +57,7 @@ impl Warnings {
     fn is_due(&self, sentence: &str) -> bool {
         let now = self.clock.now();
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.get(sentence).is_some_and(|at| now.since(*at) < WARN_EVERY) {
+        if said.get(sentence).is_some_and(|at| now.since(*at) + EARLY_MAX < WARN_EVERY) {
             return false;
         }
         if said.len() >= REMEMBERED_MAX {
@@ -117,6 +120,9 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(warnings.is_due("a"));
         assert!(!warnings.is_due("a"));
+        // Whoever looks every ten seconds is a little early at times.
+        tokio::time::advance(WARN_EVERY - Duration::from_millis(100)).await;
+        assert!(warnings.is_due("a"));
     }
 
     #[test]
