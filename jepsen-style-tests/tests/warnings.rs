@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Time between two lines, as far as one can tell who looks every now and then.
 const PAUSE_MIN: Duration = Duration::from_secs(8);
-const PAUSE_MAX: Duration = Duration::from_secs(20);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// A server of a test: its addresses, and where its data and its log lie.
 struct Place {
