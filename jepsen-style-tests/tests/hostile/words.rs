@@ -65,7 +65,11 @@ pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<S
         429 if path == "/v1/operator/autopilot/health" => true,
         429 | 503 => path.starts_with("/v1/agent/health/"),
         401 => text == "ACL support disabled",
-        409 => path == "/v1/txn" || path.starts_with("/v1/agent/"),
+        409 => {
+            path == "/v1/txn"
+                || path.starts_with("/v1/agent/")
+                || path.starts_with("/v1/quorate/explain/")
+        }
         501 => text.starts_with("Quorate has no "),
         500 if text.is_empty() => !is_decodable,
         // The list of an agent's checks tells a bad filter without an introduction.

@@ -122,7 +122,9 @@ pub(super) fn of_key(history: &History, key: &str) -> Vec<Arc<HistoryRecord>> {
     let is_below = |record: &HistoryRecord| matches!(record.detail, Detail::Below(_));
     let own = newest(history, &Thread::Key(key.into()));
     let own: Vec<_> = own.into_iter().filter(|record| !is_below(record)).collect();
-    let Some(last) = own.first() else { return own };
+    let Some(last) = own.first().filter(|last| last.kind != HistoryKind::KeyDeleted) else {
+        return own;
+    };
     let prefixes = (0..=key.len()).filter(|end| key.is_char_boundary(*end)).map(|end| &key[..end]);
     let cuts = prefixes.filter_map(|prefix| {
         let mut records = history.thread(&Thread::Key(prefix.into())).take(TIMELINE_MAX);

@@ -19,6 +19,8 @@ use crate::node::{Node, Readiness};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether this server has caught up: what happens after that is news.
+const READY_LOOK: Duration = Duration::from_millis(50);
 /// Lines in each window of time; further changes are counted.
 const LINES_MAX: usize = 10;
 /// How long a window is.
@@ -220,7 +222,7 @@ impl Window {
 pub async fn watch(node: Arc<Node>) {
     let clock = node.clock().clone();
     while node.readiness() != Readiness::Ready {
-        clock.sleep(LOOK_EVERY).await;
+        clock.sleep(READY_LOOK).await;
     }
     let (mut known, _) = look(&node, Known::default()).await;
     let mut window = Window::default();
