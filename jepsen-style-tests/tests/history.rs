@@ -517,8 +517,8 @@ async fn silent_session_ends(story: &mut Story, session: &str, began: Instant) {
         limit.pause(|| format!("the end of {seen}")).await.unwrap();
     }
     let lines =
-        ["session.created because session/create at n", "session.ended because silence 10s"];
-    story.told(&of_session, &["is gone: it ended at", "no heartbeat came"], &lines).await;
+        ["session.created because session/create at n", "session.ended because silence 20s"];
+    story.told(&of_session, &["is gone: it ended at", "nobody renewed it for 20s"], &lines).await;
     let lines = [
         "key.set because kv at n",
         "lock.acquired because kv at n",
