@@ -10,10 +10,11 @@ use quorate_client::types::history::{ExplainedSubject, Explanation};
 use quorate_storage::index::fold;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    Check, CheckStatus, HistoryKind, HistoryRecord, KvEntry, Node, SERF_HEALTH, Service, Session,
+    Check, HistoryKind, HistoryRecord, KvEntry, Node, SERF_HEALTH, Service, Session,
 };
 use quorate_storage::state::Thread;
 
+use super::rows::badness;
 use super::sentence;
 use super::show::{date, event};
 use super::threads::{is_maintenance, newest, of_check, of_gone, of_key, of_status, restore_after};
@@ -333,15 +334,6 @@ fn why_service(
         _ => format!("{id} is {status}: check {} is {because}", what.id),
     };
     (format!("{which}."), capitalized(next))
-}
-
-/// How bad it is that a check has its status.
-fn badness(check: &Check) -> u8 {
-    match check.registration.status {
-        CheckStatus::Passing => 0,
-        CheckStatus::Warning => 1,
-        CheckStatus::Critical | CheckStatus::Other(_) => 2,
-    }
 }
 
 /// What is to be said of what is in maintenance, if a check says that it is.

@@ -1,7 +1,5 @@
 //! Which records of the history somebody wants.
 
-use std::sync::Arc;
-
 use quorate_storage::index::fold;
 use quorate_storage::record::{Detail, HistoryKind, HistoryRecord, Ring, Subject};
 
@@ -103,33 +101,28 @@ impl Filter {
     /// The rings that can have a record that matches.
     #[must_use]
     pub fn rings(&self) -> Vec<Ring> {
-        if self.is_union {
-            return self.rings_of_stream();
-        }
-        let of_keys = !self.keys.is_empty() || !self.prefixes.is_empty();
-        let of_catalogue = [&self.services, &self.nodes, &self.ids, &self.checks];
-        let of_catalogue = of_catalogue.into_iter().any(|list| !list.is_empty());
-        let suits = |ring: &Ring| match ring {
-            Ring::Keys => !of_catalogue,
-            Ring::Catalogue => !of_keys,
-            Ring::Claims => !of_keys,
-        };
         let kinds = HistoryKind::ALL.into_iter().filter(|kind| self.takes(*kind));
         let wanted: Vec<Ring> = kinds.map(HistoryKind::ring).collect();
-        Ring::ALL.into_iter().filter(|ring| suits(ring) && wanted.contains(ring)).collect()
+        Ring::ALL.into_iter().filter(|ring| self.suits(*ring) && wanted.contains(ring)).collect()
     }
 
-    fn rings_of_stream(&self) -> Vec<Ring> {
-        let kinds = HistoryKind::ALL.into_iter().filter(|kind| self.takes(*kind));
-        let wanted: Vec<Ring> = kinds.map(HistoryKind::ring).collect();
-        let suits = |ring: &Ring| match ring {
-            Ring::Keys => {
-                !self.prefixes.is_empty() || self.services.is_empty() && !self.kinds.is_empty()
-            }
-            Ring::Catalogue => self.prefixes.is_empty() || !self.services.is_empty(),
-            Ring::Claims => !self.kinds.is_empty() && self.prefixes.is_empty(),
-        };
-        Ring::ALL.into_iter().filter(|ring| suits(ring) && wanted.contains(ring)).collect()
+    /// Whether a ring can have what it names, whatever the kinds.
+    fn suits(&self, ring: Ring) -> bool {
+        if self.is_union {
+            return match ring {
+                Ring::Keys => {
+                    !self.prefixes.is_empty() || self.services.is_empty() && !self.kinds.is_empty()
+                }
+                Ring::Catalogue => self.prefixes.is_empty() || !self.services.is_empty(),
+                Ring::Claims => !self.kinds.is_empty() && self.prefixes.is_empty(),
+            };
+        }
+        let of_keys = [&self.keys, &self.prefixes];
+        let of_catalogue = [&self.services, &self.nodes, &self.ids, &self.checks];
+        match ring {
+            Ring::Keys => of_catalogue.iter().all(|list| list.is_empty()),
+            Ring::Catalogue | Ring::Claims => of_keys.iter().all(|list| list.is_empty()),
+        }
     }
 
     /// Whether it lists instances before it follows.
@@ -153,8 +146,7 @@ impl Filter {
     /// Whether it wants a record.
     #[must_use]
     pub fn matches(&self, record: &HistoryRecord) -> bool {
-        let none: Arc<str> = Arc::default();
-        let names = Names::of(&record.subject, &none);
+        let names = Names::of(&record.subject);
         let session = record.session.as_deref().unwrap_or(names.session);
         let is_below = matches!(record.detail, Detail::Below(_));
         let has_key = |key: &str| *names.key == *key || is_below && key.starts_with(names.key);
@@ -167,7 +159,7 @@ impl Filter {
             let is_below_one = is_key && self.prefixes.iter().any(|prefix| touches(prefix));
             let is_narrow = !self.services.is_empty() || !self.prefixes.is_empty();
             return self.takes(record.kind)
-                && self.rings().contains(&record.kind.ring())
+                && self.suits(record.kind.ring())
                 && (!is_narrow || is_of_service || is_below_one);
         }
         self.takes(record.kind)
@@ -197,6 +189,7 @@ pub fn decided_node(record: &HistoryRecord) -> Option<&str> {
 }
 
 /// The names in a subject; empty where it has none.
+#[derive(Default)]
 struct Names<'a> {
     node: &'a str,
     service: &'a str,
@@ -207,9 +200,8 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    fn of(subject: &'a Subject, none: &'a Arc<str>) -> Self {
-        let mut names =
-            Self { node: none, service: none, id: none, check: none, key: none, session: none };
+    fn of(subject: &'a Subject) -> Self {
+        let mut names = Self::default();
         match subject {
             Subject::Cluster => {}
             Subject::Node { node } => names.node = node,

@@ -1,10 +1,8 @@
 //! An instance as streams show it.
 
-use std::sync::Arc;
-
 use quorate_client::types::live::Instance;
 use quorate_storage::State;
-use quorate_storage::record::{CheckStatus, Service};
+use quorate_storage::record::{Check, CheckStatus, Service};
 
 use super::show::date_of;
 
@@ -18,10 +16,8 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         true => node_address(),
         false => definition.address.clone(),
     };
-    let own = |check: &&Arc<_>| !quorate_storage::record::Check::is_liveness(check);
     let heard = state
         .checks_of(row)
-        .filter(own)
         .filter(|check| !check.registration.service_id.is_empty())
         .filter_map(|check| state.last_seen(check.number))
         .max();
@@ -39,14 +35,18 @@ pub fn instance(state: &State, row: &Service) -> Instance {
     }
 }
 
-/// The worst status of an instance's checks and its node's.
-fn status(state: &State, row: &Service) -> &'static str {
-    let worst = state.checks_of(row).map(|check| match check.registration.status {
+/// How bad it is that a check has its status: 0, 1 or 2.
+pub(super) fn badness(check: &Check) -> u8 {
+    match check.registration.status {
         CheckStatus::Passing => 0,
         CheckStatus::Warning => 1,
         CheckStatus::Critical | CheckStatus::Other(_) => 2,
-    });
-    match worst.max() {
+    }
+}
+
+/// The worst status of an instance's checks and its node's.
+fn status(state: &State, row: &Service) -> &'static str {
+    match state.checks_of(row).map(|check| badness(check)).max() {
         None | Some(0) => "passing",
         Some(1) => "warning",
         Some(_) => "critical",

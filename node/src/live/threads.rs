@@ -37,27 +37,12 @@ pub(super) fn of_gone(
     Ok(match thread {
         Thread::Check(..) => {
             let newest = history.thread(thread).next();
-            let whole = newest.map(|record| whole_thread(&record.subject));
+            let whole = newest.and_then(|record| Thread::of(&record.subject).0);
             let records = whole.iter().flat_map(|whole| history.thread(whole));
             only_of_check(records, &id)
         }
         _ => newest(history, thread),
     })
-}
-
-/// The thread that the records of a check continue.
-fn whole_thread(subject: &Subject) -> Thread {
-    match subject {
-        Subject::Check { node, id, .. } | Subject::Instance { node, id, .. } if !id.is_empty() => {
-            Thread::Instance(id.clone(), fold(node).into())
-        }
-        Subject::Check { node, .. } | Subject::Instance { node, .. } | Subject::Node { node } => {
-            Thread::Node(fold(node).into())
-        }
-        Subject::Key(key) => Thread::Key(key.clone()),
-        Subject::Session { id, .. } => Thread::Session(id.clone()),
-        Subject::Cluster => Thread::Cluster,
-    }
 }
 
 /// The newest records of a thread, newest first.

@@ -69,7 +69,8 @@ pub enum Thread {
 
 impl Thread {
     /// The threads that a record belongs to: the one that it continues, and that of its check.
-    fn of(subject: &Subject) -> (Option<Self>, Option<Self>) {
+    #[must_use]
+    pub fn of(subject: &Subject) -> (Option<Self>, Option<Self>) {
         match subject {
             Subject::Cluster => (Some(Self::Cluster), None),
             Subject::Node { node } => (Some(Self::Node(fold_arc(node))), None),
