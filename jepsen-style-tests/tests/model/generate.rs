@@ -332,6 +332,10 @@ impl Generator<'_> {
         }
         let count = *self.dice.pick(&[0, 0, 1, 1, 2]);
         what.checks = (0..count).map(|_| self.check()).collect();
+        if what.node == "quorate" {
+            // Only the leader says whether the servers' own host is alive, and takes back what others say.
+            what.checks.retain(|check| check.id != "serfHealth");
+        }
         if let (Some(service), Some(check)) = (&what.service, what.checks.first_mut())
             && !check.service_id.is_empty()
         {

@@ -21,7 +21,8 @@ use crate::node::{Node, Readiness};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether this server has caught up: what happens after that is news.
 const READY_LOOK: Duration = Duration::from_millis(50);
-/// Lines in each window of time; further changes are counted.
+/// Lines for each kind of change in each window of time; further changes are counted. Each kind has its own, so
+/// that a hundred registrations do not hide the check that turned critical.
 const LINES_MAX: usize = 10;
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -187,7 +188,7 @@ impl Known {
 #[derive(Debug, Default)]
 struct Window {
     began: Option<Moment>,
-    lines: usize,
+    lines: BTreeMap<&'static str, usize>,
     counted: BTreeMap<&'static str, u64>,
 }
 
@@ -208,8 +209,9 @@ impl Window {
             return true;
         }
         self.began.get_or_insert(now);
-        if self.lines < LINES_MAX {
-            self.lines += 1;
+        let lines = self.lines.entry(news.kind()).or_default();
+        if *lines < LINES_MAX {
+            *lines += 1;
             return true;
         }
         *self.counted.entry(news.kind()).or_default() += 1;
@@ -329,9 +331,11 @@ mod tests {
     fn twenty_thousand_changes_are_a_few_lines_and_a_count() {
         let mut window = Window::default();
         let change = News::Registered { node: "n".into(), id: "i".into(), name: "s".into() };
+        let other = News::Deregistered { node: "n".into(), id: "i".into(), name: "s".into() };
         let at = |seconds| Moment::at(Duration::from_secs(seconds));
         let logged = (0..20_000).filter(|_| window.admit(at(1), &change)).count();
         assert_eq!(logged, LINES_MAX);
+        assert!(window.admit(at(1), &other), "another kind has lines of its own");
         assert_eq!(window.turn(at(10)), None);
         let counted = window.turn(at(11)).unwrap();
         assert_eq!(counted, [("registered", 20_000 - LINES_MAX as u64)].into());
