@@ -287,16 +287,20 @@ impl Node {
             ip: self.settings.rpc_addr.ip(),
             agent: &self.settings.agent_name,
         };
-        let mut agent = agent::of_caller(&cluster, caller, named, &own);
-        // A node may have been given another id than the one that is made from its name.
-        if let Some(node) = self.published().state.node(&agent.name)
-            && !node.id.is_empty()
-            // The look-up also finds nodes by their ids.
-            && node.name.eq_ignore_ascii_case(&agent.name)
-        {
-            agent.id.clone_from(&node.id);
+        Some(agent::of_caller(&cluster, caller, named, &own))
+    }
+
+    /// An agent with the id that the catalogue shows: a node may have been given another than the one that is
+    /// made from its name. For answers only. In a command it would be what this server knew some time ago,
+    /// when another node may have got that id since.
+    pub fn as_shown(&self, agent: Agent) -> Agent {
+        let published = self.published();
+        let Some(node) = published.state.node(&agent.name) else { return agent };
+        // The look-up also finds nodes by their ids.
+        match node.name.eq_ignore_ascii_case(&agent.name) && !node.id.is_empty() {
+            true => Agent { id: node.id.clone(), ..agent },
+            false => agent,
         }
-        Some(agent)
     }
 
     /// Removes a server from the membership.

@@ -76,7 +76,7 @@ fn agents(state: &State) -> impl Iterator<Item = &str> {
 /// clients look here first, and wait for an answer.
 fn asking_agent(call: &Call, info: &NodeInfo) -> Agent {
     match call.asked() {
-        Ok(Asked::One(agent)) => agent,
+        Ok(Asked::One(agent)) => call.node.as_shown(agent),
         Ok(Asked::All) | Err(_) => Agent {
             name: info.agent_name.as_str().into(),
             id: String::new(),
