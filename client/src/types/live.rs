@@ -1,11 +1,11 @@
-//! Streams: `GET /v1/quorate/stream`.
+//! Instances and streams: `GET /v1/quorate/instances` and `GET /v1/quorate/stream`.
 
 use serde::{Deserialize, Serialize};
 
 use super::TextMap;
 use super::history::HistoryEvent;
 
-/// An instance as a stream shows it, by whatever API it was registered.
+/// An instance as lists and streams show it, by whatever API it was registered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Instance {
@@ -22,6 +22,16 @@ pub struct Instance {
     pub port: i64,
     /// The worst of its checks and its node's: `passing`, `warning` or `critical`.
     pub status: String,
+    /// Whether it is passing.
+    pub active: bool,
+    /// Why its status is `warning`: the output of the worst check (of maintenance the reason; its name, if it
+    /// said nothing), at most 256 bytes of it. Empty in any other status.
+    pub warning: String,
+    /// The same of the status `critical`.
+    pub error: String,
+    /// Since when it has its status, RFC 3339; absent: for longer than the history is kept.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub since: String,
     /// How long ago its youngest heartbeat came, in milliseconds of cluster time; absent: it has no TTL check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_ms: Option<u64>,

@@ -101,6 +101,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("/v1/quorate/explain/service/", GET, ""),
     route("/v1/quorate/explain/session/", GET, ""),
     route("/v1/quorate/history", GET, ""),
+    route("/v1/quorate/instances", GET, ""),
     route("/v1/quorate/state-hash", GET, ""),
     route("/v1/session/create", PUT, SESSION),
     route("/v1/session/destroy/", PUT, ""),

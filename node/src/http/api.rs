@@ -9,6 +9,7 @@ mod coordinate;
 mod event;
 mod health;
 mod history;
+mod instance;
 mod kv;
 mod operator;
 mod out_of_scope;
@@ -40,6 +41,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         out_of_scope::endpoints(),
         quorate::endpoints(),
         history::endpoints(),
+        instance::endpoints(),
         stream::endpoints(),
     ]
     .into_iter()

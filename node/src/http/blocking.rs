@@ -56,17 +56,30 @@ where
     T: FnOnce(&State) -> Topic,
     R: Fn(&State) -> Answer,
 {
+    read_of_all(call, options, |state| [topic(state)], render).await
+}
+
+/// The same for an answer that shows what several topics are about: the index is that of the newest.
+pub(super) async fn read_of_all<const N: usize>(
+    call: &Call,
+    options: &ReadOptions,
+    topics: impl FnOnce(&State) -> [Topic; N],
+    render: impl Fn(&State) -> Answer,
+) -> Answer {
     call.check_datacenter()?;
     let node = &call.node;
     let Fetched { mut published, cache } = fetch(node, options).await?;
-    let topic = topic(&published.state);
+    let topics = topics(&published.state);
+    let newest = |state: &State| {
+        topics.iter().map(|topic| state.topic_index(topic)).max().unwrap_or_default()
+    };
     if options.index > 0 {
-        let newer = |state: &State| state.topic_index(&topic).0 > options.index;
-        published = until(node, [&topic], options.wait, published, newer).await?;
+        let newer = |state: &State| newest(state).0 > options.index;
+        published = until(node, topics.each_ref(), options.wait, published, newer).await?;
     }
-    let index = published.state.topic_index(&topic);
+    let index = newest(&published.state);
     let contact = node.contact();
-    let bytes = published.state.answer_bytes(&topic);
+    let bytes = topics.iter().map(|topic| published.state.answer_bytes(topic)).sum();
     let reply = heavy::render(bytes, || render(&published.state)).await??;
     let reply = reply.with_read_headers(index, contact, options.effective);
     Ok(reply.with_cache(cache, contact))

@@ -1,10 +1,23 @@
-//! An instance as streams show it.
+//! An instance as lists and streams show it.
+
+use std::sync::Arc;
 
 use quorate_client::types::live::Instance;
 use quorate_storage::State;
-use quorate_storage::record::{Check, CheckStatus, Service};
+use quorate_storage::index::fold;
+use quorate_storage::record::{
+    Check, CheckStatus, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord, Service,
+};
+use quorate_storage::state::Thread;
 
-use super::show::date_of;
+use super::show::{date, date_of};
+use super::threads::{is_maintenance, status_record};
+
+const PASSING: &str = "passing";
+const WARNING: &str = "warning";
+const CRITICAL: &str = "critical";
+/// How many records of an instance are looked through for its registration.
+const LOOKED_THROUGH_MAX: usize = 16;
 
 /// The row of an instance in a state.
 #[must_use]
@@ -16,18 +29,28 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         true => node_address(),
         false => definition.address.clone(),
     };
-    let heard = state
-        .checks_of(row)
+    let checks: Vec<_> = state.checks_of(row).collect();
+    let heard = checks
+        .iter()
         .filter(|check| !check.registration.service_id.is_empty())
         .filter_map(|check| state.last_seen(check.number))
         .max();
+    // The first of equally bad ones.
+    let worst = checks.iter().rev().max_by_key(|check| badness(check));
+    let status = worst.map_or(PASSING, |check| status(check));
+    let reason =
+        |of: &str| worst.filter(|_| status == of).map_or_else(String::new, |one| said(one));
     Instance {
         service: definition.name.to_string(),
         id: definition.id.to_string(),
         node: row.node.to_string(),
         address,
         port: definition.port,
-        status: status(state, row).to_owned(),
+        status: status.to_owned(),
+        active: status == PASSING,
+        warning: reason(WARNING),
+        error: reason(CRITICAL),
+        since: since(state, row, &checks),
         age_ms: heard.map(|heard| state.time().since(heard).0),
         last_heard: heard.map_or_else(String::new, |heard| date_of(state, heard)),
         tags: definition.tags.to_vec(),
@@ -44,11 +67,43 @@ pub(super) fn badness(check: &Check) -> u8 {
     }
 }
 
-/// The worst status of an instance's checks and its node's.
-fn status(state: &State, row: &Service) -> &'static str {
-    match state.checks_of(row).map(|check| badness(check)).max() {
-        None | Some(0) => "passing",
-        Some(1) => "warning",
-        Some(_) => "critical",
+/// The status that a check gives to its instance.
+fn status(check: &Check) -> &'static str {
+    match badness(check) {
+        0 => PASSING,
+        1 => WARNING,
+        _ => CRITICAL,
+    }
+}
+
+/// What a check last said (of maintenance: its reason), or its name.
+fn said(check: &Check) -> String {
+    let what = &check.registration;
+    let said = if is_maintenance(&what.id) { &what.notes } else { &what.output };
+    let text = if said.is_empty() { &what.name } else { said };
+    text[..text.floor_char_boundary(HISTORY_OUTPUT_BYTES_MAX)].to_owned()
+}
+
+/// Since when an instance has its status: while it is not passing, since the first of the checks that are as bad
+/// as that; while it is, since the last of all became so. Empty: that is not kept.
+fn since(state: &State, row: &Service, checks: &[&Arc<Check>]) -> String {
+    let history = state.history();
+    let record = |check: &&&Arc<Check>| status_record(history, check);
+    let worst = checks.iter().map(|check| badness(check)).max().unwrap_or(0);
+    if worst == 0 {
+        let thread = Thread::Instance(row.definition.id.clone(), fold(&row.node).into());
+        let mut own = history.thread(&thread).take(LOOKED_THROUGH_MAX);
+        let registered = own.find(|record| record.kind == HistoryKind::ServiceRegistered);
+        let all =
+            checks.iter().filter_map(|check| record(&check)).chain(registered.map(|one| &**one));
+        return all.max_by_key(|record| record.seq).map_or_else(String::new, |last| date(last.at));
+    }
+    let bad = || checks.iter().filter(|check| badness(check) == worst);
+    let records: Option<Vec<&HistoryRecord>> = bad().map(|check| record(&check)).collect();
+    let first = records.and_then(|records| records.into_iter().min_by_key(|record| record.seq));
+    let derived = || bad().filter_map(|check| check.critical_since).min();
+    match first {
+        Some(first) => date(first.at),
+        None => derived().map_or_else(String::new, |time| date_of(state, time)),
     }
 }

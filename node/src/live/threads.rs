@@ -12,6 +12,8 @@ use quorate_storage::state::{History, NODE_MAINTENANCE, SERVICE_MAINTENANCE, Thr
 const TIMELINE_MAX: usize = 100;
 /// How many records of a thread are looked through for those of one check.
 const LOOKED_THROUGH_MAX: usize = 10_000;
+/// How many are where each row of a list needs one.
+const STEPS_MAX: usize = 8;
 
 /// The records of a service or check that is gone, found by its id, newest first: those on the agent's node,
 /// else on the only one. Of several nodes their names are the error.
@@ -52,12 +54,16 @@ pub(super) fn newest(history: &History, thread: &Thread) -> Vec<Arc<HistoryRecor
 
 /// The newest records of a check, newest first.
 pub(super) fn of_check(history: &History, row: &Check) -> Vec<Arc<HistoryRecord>> {
+    only_of_check(history.thread(&whole_thread(row)), &row.registration.id)
+}
+
+/// The thread of what a check belongs to.
+fn whole_thread(row: &Check) -> Thread {
     let (node, id) = (fold(&row.node), &row.registration.service_id);
-    let whole = match id.is_empty() {
+    match id.is_empty() {
         true => Thread::Node(node.into()),
         false => Thread::Instance(id.clone(), node.into()),
-    };
-    only_of_check(history.thread(&whole), &row.registration.id)
+    }
 }
 
 /// The records of one check, and those that ended it together with what it belongs to. Maintenance is a check
@@ -83,7 +89,7 @@ pub(super) fn is_maintenance(check: &str) -> bool {
 /// The record of the change that gave a check its status. A node that joined came with a passing `serfHealth`.
 pub(super) fn of_status<'a>(
     row: &Check,
-    records: &'a [Arc<HistoryRecord>],
+    records: impl IntoIterator<Item = &'a Arc<HistoryRecord>>,
 ) -> Option<&'a HistoryRecord> {
     let what = &row.registration;
     let is_own = |record: &HistoryRecord| matches!(&record.subject, Subject::Check { check, .. } if *check == what.id);
@@ -92,7 +98,15 @@ pub(super) fn of_status<'a>(
         HistoryKind::NodeJoined => &*what.id == SERF_HEALTH && what.status == CheckStatus::Passing,
         _ => is_own(record) && record.from != record.to && record.to.as_ref() == Some(&what.status),
     };
-    records.iter().find(is_its).map(|record| &**record)
+    records.into_iter().find(is_its).map(|record| &**record)
+}
+
+/// The same, found by a few steps from the newest record on: `None` if it is not among those.
+pub(super) fn status_record<'a>(history: &'a History, row: &Check) -> Option<&'a HistoryRecord> {
+    let id = &row.registration.id;
+    let one = history.thread(&Thread::Check(id.clone(), fold(&row.node).into()));
+    let whole = history.thread(&whole_thread(row));
+    of_status(row, one.take(STEPS_MAX).chain(whole.take(STEPS_MAX)))
 }
 
 /// The restore that came after a record, if one did: what is gone went with it.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use quorate_client::types::agent::{AgentService, Member};
 use quorate_client::types::catalog::{CatalogService, Node, NodeService};
 use quorate_client::types::health::{HealthCheck, ServiceEntry};
+use quorate_client::types::live::Instance;
 use quorate_client::types::{ServiceAddress, TextMap, Weights};
 
 /// The content of a field.
@@ -153,6 +154,27 @@ impl Record for ServiceEntry {
             "Node" => Field::Record(&self.node),
             "Service" => Field::Record(&self.service),
             "Checks" => Field::Checks(&self.checks),
+            _ => return None,
+        })
+    }
+}
+
+/// Ages, counters and the like are not selected: their changes wake nobody.
+impl Record for Instance {
+    fn field(&self, name: &str) -> Option<Field<'_>> {
+        Some(match name {
+            "Service" => Field::Text(&self.service),
+            "ID" => Field::Text(&self.id),
+            "Node" => Field::Text(&self.node),
+            "Address" => Field::Text(&self.address),
+            "Port" => Field::Integer(self.port),
+            "Status" => Field::Text(&self.status),
+            "Active" => Field::Boolean(self.active),
+            "Warning" => Field::Text(&self.warning),
+            "Error" => Field::Text(&self.error),
+            "Since" => Field::Text(&self.since),
+            "Tags" => Field::Texts(&self.tags),
+            "Meta" => Field::TextMap(&self.meta),
             _ => return None,
         })
     }
