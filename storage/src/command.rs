@@ -27,8 +27,9 @@ use thiserror::Error;
 use crate::ids::{BootId, NodeId, Position};
 pub use crate::record::CatalogRegistration;
 use crate::record::{
-    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
-    RequestFacts, ServiceDefinition, SessionBehavior, TextMap, WallTime,
+    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, PresenceEnd,
+    PresenceTerms, QueryDefinition, RequestFacts, ServiceDefinition, SessionBehavior, TextMap,
+    WallTime,
 };
 use crate::txn::{TxnError, TxnOperation, TxnResult};
 use crate::{ClusterTime, Index, Millis};
@@ -453,6 +454,44 @@ pub enum Command {
     /// A note of the part's origin: who asked for the commands that follow. It has number 0 and no outcome.
     /// Only from the level of the history on.
     Asked(Asked),
+    /// `PUT /v1/quorate/presence`: registers an instance, which a stream of the origin holds from now on.
+    PresenceOpen(Box<PresenceOpen>),
+    /// The same for an instance that exists with this very definition. Refused (`NoSuchNumber`) when it does
+    /// not.
+    PresenceReopen(PresenceReopen),
+    /// Streams of the origin have ended, which the commands with these numbers opened.
+    PresenceEnded {
+        /// The numbers; those of leases that are over are no error.
+        seqs: Vec<u64>,
+        /// Why.
+        why: PresenceEnd,
+    },
+}
+
+/// See [`Command::PresenceOpen`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceOpen {
+    /// Whose service it is, unless the owner has it elsewhere.
+    pub agent: Agent,
+    /// The instance.
+    pub service: ServiceDefinition,
+    /// Checks beside that of the presence.
+    pub checks: Vec<CheckRegistration>,
+    /// The instance goes after it was critical for so long for want of a connection; zero: never.
+    pub deregister_after: Millis,
+    /// On which terms.
+    pub terms: PresenceTerms,
+}
+
+/// See [`Command::PresenceReopen`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceReopen {
+    /// [`Check::number`](crate::record::Check::number) of the check of the presence.
+    pub number: u64,
+    /// The `ModifyIndex` of the instance whose definition was compared.
+    pub defined: Index,
+    /// On which terms.
+    pub terms: PresenceTerms,
 }
 
 /// Who asked for the commands of a part. What several requests have in common is there once.
@@ -561,6 +600,8 @@ impl Command {
                 | Self::Heartbeat { .. }
                 | Self::SessionRenew { .. }
                 | Self::ProbeResult { .. }
+                | Self::PresenceReopen(_)
+                | Self::PresenceEnded { .. }
         )
     }
 }
@@ -761,4 +802,19 @@ pub enum Rejection {
     /// Another template answers for all names.
     #[error("a query template with an empty name already exists")]
     EmptyTemplateTaken,
+    /// An owner's earlier attempt to hold an instance came after a later one.
+    #[error(
+        "the presence of {id:?} has come to attempt {newest} of this owner, and this one is earlier"
+    )]
+    PresenceAttempt {
+        /// The instance's id.
+        id: String,
+        /// The attempt that holds it.
+        newest: u64,
+    },
+    /// Owners take an instance from each other.
+    #[error(
+        "the presence of {0:?} was taken over by another owner too often within a minute: two processes seem to use this ID"
+    )]
+    PresenceContested(String),
 }

@@ -18,8 +18,8 @@ use thiserror::Error;
 
 use crate::command::{Agent, CatalogRegistration, Command, SessionRequest};
 use crate::record::{
-    AutopilotSettings, CheckDefinition, CheckRegistration, QueryDefinition, ServiceDefinition,
-    TextMap, is_locality,
+    AutopilotSettings, CheckDefinition, CheckRegistration, PresenceTerms, QueryDefinition,
+    ServiceDefinition, TextMap, is_locality,
 };
 use crate::txn::TxnOperation;
 
@@ -73,6 +73,11 @@ pub const QUERY_LIST_MAX: usize = 1_024;
 pub const QUERY_BYTES_MAX: usize = 64 << 10;
 /// Name, filters and payload of an event together (what Consul's gossip carries).
 pub const EVENT_BYTES_MAX: usize = 512;
+
+/// Who holds a presence: a UUID, or another text of about that length.
+pub const OWNER_BYTES_MAX: usize = 64;
+/// Presences whose end one command reports.
+pub const PRESENCES_ENDED_MAX: usize = 1_024;
 
 /// What an excess of a whole command is called.
 const WHOLE_COMMAND: &str = "command";
@@ -170,6 +175,16 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
             self::meta("node metadata", meta.as_ref())
         }
         Command::WatchAgent { agent, .. } => self::agent(agent),
+        Command::PresenceOpen(open) => {
+            agent(&open.agent)?;
+            service(&open.service)?;
+            all_checks(&open.checks)?;
+            owner(&open.terms)
+        }
+        Command::PresenceReopen(reopen) => owner(&reopen.terms),
+        Command::PresenceEnded { seqs, .. } => {
+            entries("presences", seqs.len(), PRESENCES_ENDED_MAX)
+        }
         // The servers' own, and what only reads, removes or renews: bounded as a whole.
         Command::CatalogDeregister { .. }
         | Command::AgentDeregisterService { .. }
@@ -265,6 +280,10 @@ fn service(row: &ServiceDefinition) -> Result<(), Excess> {
         bytes("value of service metadata", value, META_VALUE_BYTES_MAX)?;
     }
     Ok(())
+}
+
+fn owner(terms: &PresenceTerms) -> Result<(), Excess> {
+    bytes("owner of a presence", &terms.owner, OWNER_BYTES_MAX)
 }
 
 fn all_checks(checks: &[CheckRegistration]) -> Result<(), Excess> {

@@ -8,6 +8,7 @@ mod coordinate;
 mod event;
 mod history;
 mod locality;
+mod presence;
 mod query;
 mod registration;
 
@@ -25,6 +26,10 @@ pub use self::history::{
 };
 pub(crate) use self::locality::is_locality;
 pub use self::locality::with_locality;
+pub use self::presence::{
+    EndedPresence, Lease, OnClose, PRESENCE_CHECK, PRESENCE_KIND, Presence, PresenceEnd,
+    PresenceTerms,
+};
 pub use self::query::{Query, QueryDefinition};
 pub use self::registration::CatalogRegistration;
 

@@ -39,6 +39,7 @@
 //! | `events.rs`, `coordinates.rs`, `queries.rs` | users' events, network coordinates, prepared queries |
 //! | `txn.rs` | several operations as one change |
 //! | `probe.rs` | checks that the cluster runs itself |
+//! | `presence.rs` | instances that a connection holds |
 //! | `restore.rs` | a backup in the place of everything |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
@@ -77,6 +78,7 @@ mod level;
 mod maintenance;
 mod nodes;
 mod origin;
+mod presence;
 mod probe;
 mod queries;
 mod read;
@@ -101,8 +103,9 @@ pub use self::history::{
 };
 pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
-pub use self::level::{HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL};
+pub use self::level::{HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL, PRESENCE_LEVEL};
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
+pub use self::presence::{REPLACED_MAX, SERVER_GRACE};
 pub use self::probe::{ProbeChange, Probes};
 pub use self::read::InstancePlace;
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
@@ -115,6 +118,7 @@ use self::deadline::Deadlines;
 use self::history::Requests;
 use self::kv::Kv;
 use self::origin::{Origins, Verdict};
+use self::presence::Presences;
 use self::restore::Staged;
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection, Work,
@@ -157,6 +161,8 @@ pub struct State {
     last_seen: OrdMap<u64, ClusterTime>,
     /// Checks that the leader runs.
     probes: Probes,
+    /// Instances that a connection holds.
+    presences: Presences,
     /// Derived.
     deadlines: Deadlines,
     origins: Origins,
@@ -257,7 +263,7 @@ impl State {
                 Verdict::Known(outcome) => outcome,
                 Verdict::New => {
                     let cause = self.cause_of(command, part.origin, || requests.of(place));
-                    let outcome = self.run(command, cause, effects);
+                    let outcome = self.run(id, command, cause, effects);
                     self.origins.remember(id, &outcome, self.index);
                     outcome
                 }
@@ -267,10 +273,16 @@ impl State {
     }
 
     /// Runs one command; a refused one leaves no trace.
-    fn run(&mut self, command: &Command, cause: Cause, effects: &mut Effects) -> Outcome {
+    fn run(
+        &mut self,
+        id: CommandId,
+        command: &Command,
+        cause: Cause,
+        effects: &mut Effects,
+    ) -> Outcome {
         let before = origin::may_fail_midway(command).then(|| self.clone());
         let mut touched = BTreeSet::new();
-        match Change::new(self, &mut touched, cause).run(command) {
+        match Change::new(self, &mut touched, cause).run(id, command) {
             Ok(outcome) => {
                 effects.touched.extend(touched);
                 outcome
@@ -287,7 +299,7 @@ impl State {
 
 impl Change<'_> {
     /// Passes one parsed command to the table that it is about.
-    fn run(&mut self, command: &Command) -> Result<Outcome, Rejection> {
+    fn run(&mut self, id: CommandId, command: &Command) -> Result<Outcome, Rejection> {
         match command {
             Command::CatalogRegister(what) => self.catalog_register(what)?,
             Command::CatalogDeregister { node, service_id, check_id } => {
@@ -332,11 +344,8 @@ impl Change<'_> {
             Command::PutCoordinate { node, coordinate } => self.put_coordinate(node, coordinate),
             Command::PutQuery { query, is_new } => self.put_query(query, *is_new)?,
             Command::DeleteQuery { id } => self.remove_query(id)?,
-            Command::SetMaintenance { agent, service_id, reason } if service_id.is_empty() => {
-                self.maintain_node(agent, reason.as_deref());
-            }
             Command::SetMaintenance { agent, service_id, reason } => {
-                self.maintain_service(agent, service_id, reason.as_deref())?;
+                self.set_maintenance(agent, service_id, reason.as_deref())?;
             }
             Command::AgentLeave { agent } => self.agent_leave(agent),
             Command::SetAutopilot { settings, cas } => {
@@ -355,6 +364,9 @@ impl Change<'_> {
             Command::ProbeResult { number, probe, status, output } => {
                 return self.conclude_probe(*number, *probe, status, output);
             }
+            Command::PresenceOpen(open) => return self.open_presence(id, open),
+            Command::PresenceReopen(reopen) => return self.reopen_presence(id, reopen),
+            Command::PresenceEnded { seqs, why } => self.end_presences(id, seqs, *why),
         }
         Ok(Outcome::Done)
     }

@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_storage::command::{
     Agent, Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, ServerRecord, SessionRequest, Stamp,
+    Outcome, Part, PresenceOpen, PresenceReopen, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, QueryDefinition,
-    RequestFacts, ServiceDefinition, SessionBehavior, Tags, TextMap, WallTime,
+    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, OnClose, Presence,
+    PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID, RequestFacts, ServiceDefinition,
+    SessionBehavior, Tags, TextMap, WallTime,
 };
-use quorate_storage::state::{HISTORY_LEVEL, LEVEL, SnapshotRecord};
+use quorate_storage::state::{HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
 use rand::seq::IndexedRandom;
@@ -259,17 +260,53 @@ impl Generator {
             60..66 => Command::Txn(self.transaction(state)),
             66..71 => self.delete(state),
             71..73 => self.later(state),
+            73..77 if state.level() >= PRESENCE_LEVEL => self.presence(state, agent),
             73..82 => Command::SessionCreate(Box::new(self.session(agent))),
             82..85 => Command::SessionDestroy { id: self.pick(&SESSIONS).into() },
             85..94 => {
                 Command::SessionRenew { id: self.pick(&SESSIONS).into(), seen: self.seen(state) }
             }
+            94 if state.level() >= PRESENCE_LEVEL => self.presence(state, agent),
             94..97 => self.server(),
             97..98 => {
                 Command::RemoveServer { id: self.random.random_range(1..4), name: "n1".into() }
             }
             98 => Command::SetServerHealth { name: "n1".into(), alive: self.chance(60) },
             _ => self.rare(state, agent),
+        }
+    }
+
+    /// Presences that open, come back and end.
+    fn presence(&mut self, state: &State, agent: Agent) -> Command {
+        let terms = PresenceTerms {
+            owner: self.pick(&["o1", "o2", "o3"]).into(),
+            attempt: self.random.random_range(1..4),
+            linger: Millis(self.random.random_range(0..3) * 500),
+            on_close: if self.chance(30) { OnClose::Deregister } else { OnClose::Critical },
+        };
+        let held: Vec<(u64, Presence)> = state
+            .checks()
+            .filter_map(|row| Some((row.number, state.presence(row.number)?.as_ref().clone())))
+            .collect();
+        let one = held.choose(&mut self.random);
+        match (self.random.random_range(0..10), one) {
+            (0..3, Some((number, _))) => {
+                let row = state.check_numbered(*number).unwrap();
+                let service = state.service(&row.node, &row.registration.service_id).unwrap();
+                let defined = service.indexes.modify;
+                Command::PresenceReopen(PresenceReopen { number: *number, defined, terms })
+            }
+            (3..6, Some((_, presence))) => Command::PresenceEnded {
+                seqs: presence.lease.map(|lease| lease.seq).into_iter().collect(),
+                why: if self.chance(70) { PresenceEnd::Connection } else { PresenceEnd::Moved },
+            },
+            _ => Command::PresenceOpen(Box::new(PresenceOpen {
+                agent,
+                service: self.service(),
+                checks: (0..self.random.random_range(0..2)).map(|_| self.check()).collect(),
+                deregister_after: Millis(self.random.random_range(0..3) * 40_000),
+                terms,
+            })),
         }
     }
 
@@ -534,7 +571,7 @@ impl Generator {
             address: "10.0.0.1".to_owned(),
             port: 8300,
             agent: common::agent(host),
-            meta: TextMap::new(),
+            meta: TextMap::from([(RAFT_ID.to_owned(), "1".to_owned())]),
         }))
     }
 }

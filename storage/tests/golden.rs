@@ -18,14 +18,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_storage::command::{
     Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, Rejection, ServerRecord, SessionRequest, Stamp, Work,
+    Outcome, Part, PresenceOpen, PresenceReopen, Rejection, ServerRecord, SessionRequest, Stamp,
+    Work,
 };
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     Autopilot, AutopilotSettings, Cause, Check, CheckDefinition, CheckRegistration, CheckStatus,
-    Coordinate, Detail, Event, HistoryKind, HistoryRecord, Indexes, KvEntry, Node, NodeKind, Query,
-    QueryDefinition, RequestFacts, Service, ServiceAddress, ServiceDefinition, Session,
-    SessionBehavior, Subject, Tags, TextMap, WallTime, Weights,
+    Coordinate, Detail, EndedPresence, Event, HistoryKind, HistoryRecord, Indexes, KvEntry, Lease,
+    Node, NodeKind, OnClose, Presence, PresenceEnd, PresenceTerms, Query, QueryDefinition,
+    RequestFacts, Service, ServiceAddress, ServiceDefinition, Session, SessionBehavior, Subject,
+    Tags, TextMap, WallTime, Weights,
 };
 use quorate_storage::state::{
     HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
@@ -352,7 +354,43 @@ fn later_commands() -> Vec<Command> {
         Command::Answered { runs: vec![(301, 302), (400, 400)] },
         Command::WatchAgent { agent: common::agent("h1"), ttl: Millis::from_secs(10) },
         Command::Asked(asked()),
+        Command::PresenceOpen(Box::new(PresenceOpen {
+            agent: common::agent("h1"),
+            service: service(),
+            checks: vec![registration()],
+            deregister_after: Millis(90_000),
+            terms: terms(),
+        })),
+        Command::PresenceReopen(PresenceReopen {
+            number: 300,
+            defined: Index(301),
+            terms: terms(),
+        }),
+        Command::PresenceEnded { seqs: vec![1, 300], why: PresenceEnd::Connection },
     ]
+}
+
+fn terms() -> PresenceTerms {
+    PresenceTerms {
+        owner: "o".into(),
+        attempt: 3,
+        linger: Millis(500),
+        on_close: OnClose::Deregister,
+    }
+}
+
+fn presence_row() -> Presence {
+    Presence {
+        lease: Some(Lease { origin: 1, incarnation: 2, seq: 300 }),
+        terms: terms(),
+        ended: Some(EndedPresence {
+            why: PresenceEnd::Lost,
+            server: 1,
+            since: ClusterTime(300),
+            deadline: ClusterTime(301),
+        }),
+        replaced: vec![ClusterTime(299)],
+    }
 }
 
 fn request() -> RequestFacts {
@@ -419,6 +457,7 @@ fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause
         Cause::Server { server: 2 },
         Cause::Session("s1".into()),
         Cause::Idle { since: ClusterTime(300) },
+        Cause::Connection { server: 2, why: PresenceEnd::Lost, since: ClusterTime(300) },
     ];
     (HistoryKind::ALL.to_vec(), subjects, details, causes)
 }
@@ -469,6 +508,8 @@ fn rejections() -> Vec<Rejection> {
         Rejection::InvalidBackup(text()),
         Rejection::QueryNameIsId(text()),
         Rejection::EmptyTemplateTaken,
+        Rejection::PresenceAttempt { id: text(), newest: 300 },
+        Rejection::PresenceContested(text()),
     ]
 }
 
@@ -584,6 +625,7 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
             lost_through: [1, 300, 0],
         }),
         SnapshotRecord::HistoryRecord(Cow::Owned(history_record())),
+        SnapshotRecord::Presence { check: 300, row: Cow::Owned(presence_row()) },
     ]
 }
 
@@ -742,6 +784,13 @@ fn words() -> String {
         variant_lines(&details),
         variant_lines(&causes),
         variant_lines(&works()),
+        variant_lines(&[OnClose::Critical, OnClose::Deregister]),
+        variant_lines(&[
+            PresenceEnd::Connection,
+            PresenceEnd::Moved,
+            PresenceEnd::Lost,
+            PresenceEnd::Restored,
+        ]),
     ]
     .concat()
 }

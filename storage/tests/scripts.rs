@@ -19,13 +19,16 @@
 //! | `fresh` | another, empty cluster; the backup is kept |
 //! | `begin-restore r1`, `piece r1 0 abc`, `finish-restore r1` | the same step by step |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
+//! | `@h1 open web id=web-1 owner=a attempt=2 linger=500 dereg=60000 deregister check=c1` | a presence; `send` gives it a lease of another server |
+//! | `reopen web-1 at=h1 owner=a` | the compact one, of the instance as it is |
+//! | `closed 3 4 why=moved` | streams that these commands opened have ended (`connection`, `moved`) |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
 //! | `send 1/2 answered=3 ; 0 answered 5..7 9..9 ; 8 put a 1` | the same with what is answered beyond |
 //! | `boot 3 id=b replaces=a boots=2 store=s at=x:1 agent=h1`, `log-end 3 boot=b upto=7 term=1` | boots of servers |
 //! | `level 1` | all members know the rules of level 1 |
 //! | `stamp 1000 term=1 leader=2` | time passes, and the leader says so with its wall clock |
 //! | `asked kv ; put a 1` | a client asked for that at this endpoint |
-//! | `show nodes services checks probes keys sessions deadline`, `index key:a service:web` | looks |
+//! | `show nodes services checks probes presences keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -41,14 +44,15 @@ use bytes::Bytes;
 
 use quorate_storage::command::{
     Agent, Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, Rejection, ServerRecord, SessionRequest, Stamp,
+    Outcome, Part, PresenceOpen, PresenceReopen, Rejection, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    AutopilotSettings, Cause, Check, CheckRegistration, CheckStatus, Coordinate, Detail, Event,
-    HistoryRecord, KvEntry, Node, Query, QueryDefinition, RAFT_ID, RequestFacts, Ring, Service,
-    ServiceDefinition, Session, SessionBehavior, Subject, TextMap, WallTime,
+    AutopilotSettings, Cause, Check, CheckRegistration, CheckStatus, Coordinate, Detail,
+    EndedPresence, Event, HistoryRecord, KvEntry, Node, OnClose, PRESENCE_CHECK, PresenceEnd,
+    PresenceTerms, Query, QueryDefinition, RAFT_ID, RequestFacts, Ring, Service, ServiceDefinition,
+    Session, SessionBehavior, Subject, TextMap, WallTime,
 };
 use quorate_storage::state::{ServerBoot, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
@@ -385,6 +389,7 @@ impl Story {
                 status: CheckStatus::from_text(line.word(2)),
                 output: line.text("output").to_owned(),
             },
+            "open" | "reopen" | "closed" => self.presence_command(line),
             "renew" => Command::SessionRenew { id: line.word(0).into(), seen },
             "destroy" => Command::SessionDestroy { id: line.word(0).into() },
             "session" => Command::SessionCreate(Box::new(session(line))),
@@ -410,6 +415,66 @@ impl Story {
         }
     }
 
+    fn presence_command(&self, line: &Line<'_>) -> Command {
+        let terms = PresenceTerms {
+            owner: line.text("owner").into(),
+            attempt: line.get("attempt").map_or(1, parse),
+            linger: Millis(line.number("linger")),
+            on_close: match line.has("deregister") {
+                true => OnClose::Deregister,
+                false => OnClose::Critical,
+            },
+        };
+        match line.verb {
+            "open" => Command::PresenceOpen(Box::new(PresenceOpen {
+                agent: line.agent.clone(),
+                service: service(line, line.word(0), "id"),
+                checks: line.all("check").map(check).collect(),
+                deregister_after: Millis(line.number("dereg")),
+                terms,
+            })),
+            "reopen" => {
+                let (node, id) = (line.text("at"), line.word(0));
+                let check = self.state.check(node, &format!("{PRESENCE_CHECK}{id}")).unwrap();
+                let defined = self.state.service(node, id).unwrap().indexes.modify;
+                Command::PresenceReopen(PresenceReopen { number: check.number, defined, terms })
+            }
+            _ => Command::PresenceEnded {
+                seqs: line.words.iter().map(|seq| parse(seq)).collect(),
+                why: match line.text("why") {
+                    "moved" => PresenceEnd::Moved,
+                    _ => PresenceEnd::Connection,
+                },
+            },
+        }
+    }
+
+    fn presences(&self) -> String {
+        let rows = self.state.checks().filter_map(|check| {
+            let row = self.state.presence(check.number)?;
+            let lease = row.lease.map_or_else(
+                || "no lease".to_owned(),
+                |lease| format!("lease {}/{}/{}", lease.origin, lease.incarnation, lease.seq),
+            );
+            let PresenceTerms { owner, attempt, .. } = &row.terms;
+            let ended = row.ended.map_or_else(String::new, |ended| {
+                let EndedPresence { why, server, since, deadline } = ended;
+                format!(" ended {why:?} at {server} since {since} until {deadline}")
+            });
+            let replaced = match row.replaced.len() {
+                0 => String::new(),
+                times => format!(" replaced {times} times"),
+            };
+            let status = check.registration.status.as_str();
+            let service = &check.registration.service_id;
+            Some(format!(
+                "    {} {service} {status} {lease} of {owner}/{attempt}{ended}{replaced}\n",
+                check.node
+            ))
+        });
+        rows.collect()
+    }
+
     fn show(&self, what: &str) -> String {
         let state = &self.state;
         match what {
@@ -420,6 +485,7 @@ impl Story {
                 let texts = state.probes().iter();
                 texts.map(|(check, probe)| format!("    check {check} probe {probe}\n")).collect()
             }
+            "presences" => self.presences(),
             "keys" => state.keys_below("").map(key_text).collect(),
             "boots" => state.boots().map(|(id, row)| boot_text(id, row)).collect(),
             "level" => format!("    {}\n", state.level()),

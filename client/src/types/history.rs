@@ -52,7 +52,7 @@ pub struct HistoryEvent {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct HistoryCause {
-    /// `request`, `silence`, `deregister-after`, `probe`, `server`, `session`, `idle`.
+    /// `request`, `silence`, `deregister-after`, `probe`, `server`, `session`, `idle`, `connection`.
     pub kind: String,
     /// The agent in whose name a client asked. Nobody has checked that it was that agent.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -75,12 +75,16 @@ pub struct HistoryCause {
     /// How long the silence may last, or a service be critical, such as `15s`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub after: String,
-    /// Since when it was critical, or idle.
+    /// Since when it was critical, idle, or without its connection.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub since: String,
     /// The session that ended.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub session: String,
+    /// How the connection of a presence ended: `connection` (the client's end), `moved` (its server stopped),
+    /// `server-lost`, `restored`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub ended: String,
 }
 
 /// Why something is as it is.

@@ -97,7 +97,10 @@ impl From<Rejection> for ApiError {
             | Rejection::UnknownService(_)
             | Rejection::ServiceDoesNotExist(_)
             | Rejection::UnknownSession(_) => StatusCode::NOT_FOUND,
-            Rejection::Ambiguous { .. } | Rejection::Txn(_) => StatusCode::CONFLICT,
+            Rejection::Ambiguous { .. }
+            | Rejection::Txn(_)
+            | Rejection::PresenceAttempt { .. }
+            | Rejection::PresenceContested(_) => StatusCode::CONFLICT,
             Rejection::HeartbeatTooOld | Rejection::RestoreInProgress => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

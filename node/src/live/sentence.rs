@@ -3,7 +3,8 @@
 use quorate_storage::Millis;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    Cause, Check, CheckStatus, Detail, HistoryKind, HistoryRecord, SERF_HEALTH, Subject,
+    Cause, Check, CheckStatus, Detail, HistoryKind, HistoryRecord, PresenceEnd, SERF_HEALTH,
+    Subject,
 };
 
 use super::show::{date, date_before, server_name, span};
@@ -43,6 +44,27 @@ pub(super) fn because(published: &Published, record: &HistoryRecord) -> String {
         Cause::Server { server } => format!("server {} saw to it", name(*server)),
         Cause::Session(session) => format!("session {session} ended"),
         Cause::Idle { since } => format!("its agent had nothing registered since {}", time(*since)),
+        Cause::Connection { server, why, since } => {
+            connection_ended(&name(*server), *why, &time(*since))
+        }
+    }
+}
+
+/// What became of the connection that held an instance.
+fn connection_ended(server: &str, why: PresenceEnd, at: &str) -> String {
+    match why {
+        PresenceEnd::Connection => format!("its connection to {server} ended at {at}"),
+        PresenceEnd::Moved => {
+            format!("{server} sent it to another server at {at}, and it did not come back")
+        }
+        PresenceEnd::Restored => {
+            format!("a backup was restored at {at}, and it did not come back")
+        }
+        PresenceEnd::Lost => {
+            format!(
+                "{server}, to which it was connected, was lost at {at}, and it did not come back"
+            )
+        }
     }
 }
 

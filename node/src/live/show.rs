@@ -5,7 +5,7 @@ use quorate_client::types::history::{HistoryCause, HistoryEvent};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::NodeId;
 use quorate_storage::record::{
-    self, Cause, CheckStatus, Detail, HistoryRecord, RequestFacts, Subject,
+    self, Cause, CheckStatus, Detail, HistoryRecord, PresenceEnd, RequestFacts, Subject,
 };
 use quorate_storage::{ClusterTime, Millis, State};
 
@@ -94,6 +94,21 @@ fn cause(published: &Published, record: &HistoryRecord) -> HistoryCause {
             HistoryCause { session: session.to_string(), ..of_kind("session") }
         }
         Cause::Idle { since } => HistoryCause { since: time(*since), ..of_kind("idle") },
+        Cause::Connection { server, why, since } => HistoryCause {
+            server: match why {
+                PresenceEnd::Restored => String::new(),
+                PresenceEnd::Connection | PresenceEnd::Moved | PresenceEnd::Lost => name(*server),
+            },
+            since: time(*since),
+            ended: match why {
+                PresenceEnd::Connection => "connection",
+                PresenceEnd::Moved => "moved",
+                PresenceEnd::Lost => "server-lost",
+                PresenceEnd::Restored => "restored",
+            }
+            .to_owned(),
+            ..of_kind("connection")
+        },
     }
 }
 

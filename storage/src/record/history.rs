@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::CheckStatus;
+use super::{CheckStatus, PresenceEnd};
 use crate::ids::NodeId;
 use crate::{ClusterTime, Index, Millis};
 
@@ -307,6 +307,15 @@ pub enum Cause {
     /// An agent had nothing on it for long.
     Idle {
         /// Since when.
+        since: ClusterTime,
+    },
+    /// The connection that held an instance ended.
+    Connection {
+        /// Raft id of the server that had it; 0: none had.
+        server: NodeId,
+        /// Who ended it.
+        why: PresenceEnd,
+        /// When.
         since: ClusterTime,
     },
 }

@@ -201,21 +201,31 @@ impl Change<'_> {
             Some(elsewhere) => elsewhere,
             None => self.ensure_agent(agent, NodeKind::Agent),
         };
-        self.put_service(&key, service);
+        self.put_instance(&key, service, checks);
+        if replace_existing_checks {
+            self.remove_unnamed_checks(&key, &service.id, checks);
+        }
+    }
+
+    /// Writes an instance on an agent's node that exists, and its checks.
+    pub(super) fn put_instance(
+        &mut self,
+        key: &Arc<str>,
+        service: &ServiceDefinition,
+        checks: &[CheckRegistration],
+    ) {
+        self.put_service(key, service);
         for check in checks {
             let registration =
                 CheckRegistration { service_id: service.id.clone(), ..check.clone() };
-            self.agent_put_check(&key, registration);
-        }
-        if replace_existing_checks {
-            self.remove_unnamed_checks(&key, &service.id, checks);
+            self.agent_put_check(key, registration);
         }
     }
 
     /// The node of the one other agent that has this very instance (same id, name, address and
     /// port), if the asking agent has none with this id: a registration through a proxy, or through
     /// an agent of another name, is then not a second instance.
-    fn same_instance_elsewhere(
+    pub(super) fn same_instance_elsewhere(
         &self,
         agent: &Agent,
         service: &ServiceDefinition,
@@ -262,7 +272,9 @@ impl Change<'_> {
         named: &[CheckRegistration],
     ) {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
-        let ids = slot.checks_of(service_id).map(|row| &row.registration.id);
+        let presences = &self.state.presences;
+        let rows = slot.checks_of(service_id).filter(|row| presences.get(row.number).is_none());
+        let ids = rows.map(|row| &row.registration.id);
         let unnamed: Vec<_> =
             ids.filter(|id| named.iter().all(|check| check.id != **id)).cloned().collect();
         unnamed.iter().for_each(|id| self.remove_check(key, id));
@@ -312,6 +324,7 @@ impl Change<'_> {
                 ..ServiceDefinition::default()
             },
         );
+        self.follow_server(&key);
         self.ensure_agent(&server.agent, NodeKind::ServerAgent);
         self.release_hosts();
         self.ensure_autopilot();
@@ -320,6 +333,7 @@ impl Change<'_> {
     /// Removes a server's node, and what its clients were told.
     pub(super) fn remove_server(&mut self, id: NodeId, name: &Arc<str>) {
         self.state.origins.retire(id);
+        self.state.lose_leases(id, None);
         if let Some(key) = self.server_key(name) {
             self.remove_node(&key);
             self.record_node(HistoryKind::ServerLeft, name);
@@ -338,6 +352,7 @@ impl Change<'_> {
         };
         if is_told {
             self.set_health_of(&key, name, alive);
+            self.follow_server(&key);
         }
     }
 

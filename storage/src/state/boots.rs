@@ -77,6 +77,8 @@ impl State {
             log_end,
         };
         self.boots.0.insert(start.id, Arc::new(row));
+        // The connections of an earlier boot ended with it.
+        self.lose_leases(start.id, Some(incarnation));
     }
 
     /// Takes note of what servers hold.

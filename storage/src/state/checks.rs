@@ -20,7 +20,8 @@ pub(super) const HEARTBEAT_AGE_MIN: Millis = Millis::from_secs(2);
 
 impl Change<'_> {
     /// Registers a check on a node that exists, and for a service that is on it. Its TTL runs from
-    /// now. Nobody runs it, until an agent's registration gives it a probe.
+    /// now. Nobody runs it, until an agent's registration gives it a probe; no connection holds it, until a
+    /// presence is opened.
     pub(super) fn register_check(&mut self, key: &Arc<str>, registration: CheckRegistration) {
         let id = registration.id.clone();
         self.put_check(key, registration);
@@ -35,6 +36,7 @@ impl Change<'_> {
             self.state.last_seen.remove(&number);
         }
         self.state.probes.remove(number);
+        self.state.presences.remove(number);
         self.state.schedule(number);
     }
 
@@ -75,13 +77,14 @@ impl Change<'_> {
         self.put_check(key, registration);
     }
 
-    /// A check of an agent's node that heartbeats or runs keep up to date.
+    /// A check of an agent's node that heartbeats, runs or a connection keep up to date.
     fn check_of_agent(&self, key: &Arc<str>, id: &Arc<str>) -> Option<Arc<Check>> {
         let slot = self.state.catalog.nodes.get(key)?;
         let row = slot.checks.get(id)?;
         let is_ttl = !row.registration.definition.ttl.is_zero();
         let is_run = self.state.probes.get(row.number).is_some();
-        let is_kept_up = slot.node.kind != NodeKind::Registered && (is_ttl || is_run);
+        let is_held = self.state.presences.get(row.number).is_some();
+        let is_kept_up = slot.node.kind != NodeKind::Registered && (is_ttl || is_run || is_held);
         is_kept_up.then(|| row.clone())
     }
 
@@ -235,6 +238,7 @@ impl State {
         remove_place(&mut self.catalog.check_ids, &row.registration.id, key);
         self.last_seen.remove(&row.number);
         self.probes.remove(row.number);
+        self.presences.remove(row.number);
         self.deadlines.disown(row.number);
     }
 }

@@ -20,7 +20,9 @@ use imbl::{OrdMap, OrdSet};
 use super::agent::NOT_ALIVE;
 use super::change::Change;
 use super::{Effects, State};
-use crate::record::{Cause, Check, CheckStatus, DEREGISTER_AFTER_MIN, NodeKind, Session};
+use crate::record::{
+    Cause, Check, CheckStatus, DEREGISTER_AFTER_MIN, EndedPresence, NodeKind, Session,
+};
 use crate::{ClusterTime, Millis};
 
 /// A client host's agent with nothing on it is forgotten after so much cluster time.
@@ -139,6 +141,9 @@ impl State {
                     return None;
                 }
                 let row = slot.checks.get(id)?;
+                if row.critical_since.is_none() && self.presences.get(number).is_some() {
+                    return self.presence_deadline(number);
+                }
                 check_deadline(row, self.last_seen.get(&number).copied())
             }
             Owner::Session(id) => {
@@ -191,12 +196,16 @@ impl State {
             Owner::Check { node, id } => {
                 let row = self.catalog.nodes.get(node).and_then(|slot| slot.checks.get(id));
                 let definition = row.map(|row| &row.registration.definition);
-                match row.and_then(|row| row.critical_since) {
-                    Some(since) => {
+                let ended = self.presences.get(number).and_then(|presence| presence.ended);
+                match (row.and_then(|row| row.critical_since), ended) {
+                    (Some(since), _) => {
                         let after = definition.map(|all| all.deregister_critical_service_after);
                         Cause::DeregisterAfter { since, after: after.unwrap_or_default() }
                     }
-                    None => {
+                    (None, Some(EndedPresence { server, why, since, .. })) => {
+                        Cause::Connection { server, why, since }
+                    }
+                    (None, None) => {
                         let ttl = definition.map_or(Millis::ZERO, |definition| definition.ttl);
                         Cause::Silence { last_heard, ttl }
                     }
@@ -233,12 +242,16 @@ impl State {
 }
 
 impl Change<'_> {
-    /// A TTL ran out, or a service was critical for too long: the status says which.
+    /// A TTL ran out, a connection ended, or a service was critical for too long: the status says which.
     fn expire_check(&mut self, key: &Arc<str>, id: &Arc<str>) {
         let slot = self.state.catalog.nodes.get(key);
         let Some(row) = slot.and_then(|slot| slot.checks.get(id)).cloned() else { return };
         if row.critical_since.is_some() {
             self.remove_service(key, &row.registration.service_id);
+            return;
+        }
+        if let Some(presence) = self.state.presences.get(row.number).cloned() {
+            self.expire_presence(key, &row, &presence);
             return;
         }
         let output = match row.registration.output.as_str() {

@@ -38,6 +38,7 @@ impl State {
         self.check_graves()?;
         self.check_numbers()?;
         self.check_probes()?;
+        self.check_presences()?;
         self.check_origins()?;
         self.check_later_tables()?;
         self.history.check()?;
@@ -264,6 +265,18 @@ impl State {
             ensure!(probe <= self.last_number, "probe {probe} is from the future");
             ensure!(self.deadlines.owner(probe).is_none(), "probe {probe} is something else too");
             ensure!(given.insert(probe).is_none(), "probe {probe} is that of two checks");
+        }
+        Ok(())
+    }
+
+    fn check_presences(&self) -> Result<(), String> {
+        ensure!(self.presences.is_consistent(), "leases and presences differ");
+        for (check, row) in self.presences.iter() {
+            ensure!(self.is_presence_check(check), "presence {check} has lost its check");
+            ensure!(
+                row.replaced.iter().all(|at| *at <= self.time),
+                "presence {check} was replaced in the future"
+            );
         }
         Ok(())
     }

@@ -16,12 +16,20 @@
 //! | 1 | levels |
 //! | 2 | the leader says whether hosts of servers are alive ([`HOSTS_OF_SERVERS`]) |
 //! | 3 | the history ([`HISTORY_LEVEL`]): stamped entries, and who asked for a command |
+//! | 4 | heartbeats with facts ([`HEARTBEAT_LEVEL`]) |
+//! | 5 | instances that a connection holds ([`PRESENCE_LEVEL`]) |
 
 use super::State;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = HISTORY_LEVEL;
+pub const LEVEL: u32 = PRESENCE_LEVEL;
+
+/// From this level on a connection can hold an instance ([`Presence`](crate::record::Presence)).
+pub const PRESENCE_LEVEL: u32 = 5;
+
+/// From this level on heartbeats can say more than a status.
+pub const HEARTBEAT_LEVEL: u32 = 4;
 
 /// From this level on there is a history ([`History`](super::History)).
 pub const HISTORY_LEVEL: u32 = 3;

@@ -27,8 +27,21 @@ pub(super) fn is_about(row: &Check) -> bool {
 }
 
 impl Change<'_> {
-    /// Begins (with a reason) or ends maintenance of one of the agent's services.
-    pub(super) fn maintain_service(
+    /// Begins (with a reason) or ends maintenance of one of the agent's services, or of its host.
+    pub(super) fn set_maintenance(
+        &mut self,
+        agent: &Agent,
+        service_id: &Arc<str>,
+        reason: Option<&str>,
+    ) -> Result<(), Rejection> {
+        if service_id.is_empty() {
+            self.maintain_node(agent, reason);
+            return Ok(());
+        }
+        self.maintain_service(agent, service_id, reason)
+    }
+
+    fn maintain_service(
         &mut self,
         agent: &Agent,
         service_id: &Arc<str>,
@@ -43,7 +56,7 @@ impl Change<'_> {
 
     /// Begins (with a reason) or ends maintenance of the agent's host. A host that has nothing
     /// registered needs a node only to begin.
-    pub(super) fn maintain_node(&mut self, agent: &Agent, reason: Option<&str>) {
+    fn maintain_node(&mut self, agent: &Agent, reason: Option<&str>) {
         let key = match reason {
             Some(_) => self.ensure_agent(agent, NodeKind::Agent),
             None => fold_arc(&agent.name),

@@ -279,6 +279,9 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::DescribeAgent { .. }
         | Command::WatchAgent { .. }
         | Command::Answered { .. }
-        | Command::Asked(_) => false,
+        | Command::Asked(_)
+        | Command::PresenceOpen(_)
+        | Command::PresenceReopen(_)
+        | Command::PresenceEnded { .. } => false,
     }
 }

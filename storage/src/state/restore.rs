@@ -33,7 +33,7 @@ use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::TopicIndexes;
 use crate::command::{Outcome, Rejection};
 use crate::record::{
-    Autopilot, Check, CheckRegistration, HistoryKind, Indexes, NodeKind, SERF_HEALTH,
+    Autopilot, Check, CheckRegistration, HistoryKind, Indexes, NodeKind, Presence, SERF_HEALTH,
     SERVER_SERVICE, Subject,
 };
 use crate::snapshot::RecordReader;
@@ -230,6 +230,7 @@ impl Change<'_> {
         state.boots = std::mem::take(&mut running.boots);
         state.level = running.level;
         state.postpone(running.time.since(reservation.time));
+        state.adopt_presences(running);
     }
 
     /// A backup from before autopilot was ever configured leaves its configuration alone.
@@ -524,6 +525,11 @@ impl Carry {
             SnapshotRecord::Probe { check, probe } => {
                 SnapshotRecord::Probe { check: self.number(check)?, probe: self.number(probe)? }
             }
+            // Its times are of no use: who is connected is found out anew.
+            SnapshotRecord::Presence { check, row } => {
+                let row = Presence { ended: None, replaced: Vec::new(), ..row.into_owned() };
+                SnapshotRecord::Presence { check: self.number(check)?, row: Owned(row) }
+            }
             other => return Ok(self.over_elsewhere(other)),
         }))
     }
@@ -583,6 +589,7 @@ impl Carry {
             | SnapshotRecord::CheckOfService { .. }
             | SnapshotRecord::Session { .. }
             | SnapshotRecord::Probe { .. }
+            | SnapshotRecord::Presence { .. }
             | SnapshotRecord::Answered { .. } => return None,
         })
     }

@@ -29,8 +29,8 @@ use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::ids::NodeId;
 use crate::record::{
-    Autopilot, Check, Coordinate, Event, HistoryRecord, KvEntry, Node, Query, Service, Session,
-    Tags,
+    Autopilot, Check, Coordinate, Event, HistoryRecord, KvEntry, Node, Presence, Query, Service,
+    Session, Tags,
 };
 use crate::{ClusterTime, Index};
 
@@ -199,6 +199,13 @@ pub enum SnapshotRecord<'a> {
     History(HistoryHeader),
     /// A record of the history, oldest first.
     HistoryRecord(Cow<'a, HistoryRecord>),
+    /// How an instance is held by a connection.
+    Presence {
+        /// The number of its check.
+        check: u64,
+        /// The row.
+        row: Cow<'a, Presence>,
+    },
 }
 
 /// Where [`State::export`] puts records.
@@ -296,6 +303,9 @@ impl State {
         }
         for (check, probe) in self.probes.iter() {
             sink(SnapshotRecord::Probe { check, probe })?;
+        }
+        for (check, row) in self.presences.iter() {
+            sink(SnapshotRecord::Presence { check, row: Cow::Borrowed(row) })?;
         }
         Ok(())
     }
@@ -421,9 +431,7 @@ impl Import {
             | SnapshotRecord::CheckOfService { row, last_seen } => {
                 return self.add_check(row.into_owned(), last_seen);
             }
-            SnapshotRecord::Session { row, last_seen } => {
-                return self.add_session(row.into_owned(), last_seen);
-            }
+            SnapshotRecord::Session { row, last_seen } => return self.add_session(row, last_seen),
             SnapshotRecord::Key(row) => return self.add_key(row.into_owned()),
             SnapshotRecord::Tombstone { key, grave } => {
                 return self.add_tombstone(key.into(), grave);
@@ -457,6 +465,7 @@ impl Import {
                 return unique(replaced, "two configurations of autopilot");
             }
             SnapshotRecord::Probe { check, probe } => return self.add_probe(check, probe),
+            SnapshotRecord::Presence { check, row } => return self.add_presence(check, row),
             SnapshotRecord::Restored(index) => {
                 return unique(self.state.restored.replace(index), "two last restores");
             }
@@ -608,13 +617,28 @@ impl Import {
         Ok(())
     }
 
+    fn add_presence(&mut self, check: u64, row: Cow<'_, Presence>) -> io::Result<()> {
+        let is_taken = row.lease.is_some_and(|lease| self.state.presences.holds(lease).is_some());
+        if is_taken || !self.state.is_presence_check(check) {
+            return Err(invalid("a presence without a check, or two of one lease"));
+        }
+        self.state.presences.put(check, row.into_owned());
+        self.state.schedule(check);
+        Ok(())
+    }
+
     /// The record of a server, which came before its parts.
     fn origin(&mut self, id: NodeId) -> io::Result<&mut OriginRecord> {
         let record = self.state.origins.records.get_mut(&id);
         record.ok_or_else(|| invalid("a command of an unknown server"))
     }
 
-    fn add_session(&mut self, row: Session, last_seen: Option<ClusterTime>) -> io::Result<()> {
+    fn add_session(
+        &mut self,
+        row: Cow<'_, Session>,
+        last_seen: Option<ClusterTime>,
+    ) -> io::Result<()> {
+        let row = row.into_owned();
         let (number, id) = (row.number, row.id.clone());
         let slot = self.state.catalog.slot_mut(&fold_arc(&row.node));
         slot.ok_or_else(|| invalid("a session without a node"))?.bind(&row);
