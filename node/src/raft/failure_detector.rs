@@ -173,7 +173,10 @@ impl FailureDetector {
         match self.raft.handle_transfer_leader(request).await {
             Ok(Ok(())) => {
                 self.elections.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(term = ended.term, "standing for election");
+                tracing::info!(
+                    term = ended.term,
+                    "the leader's process has ended: standing for election at once"
+                );
             }
             // Another candidate was faster; its vote is the current one.
             Ok(Err(error)) => tracing::debug!(%error, "not standing for election"),
