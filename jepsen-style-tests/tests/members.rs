@@ -49,9 +49,16 @@ impl Network {
     }
 }
 
-fn log_of_all(cluster: &Cluster) -> Result<String> {
-    let logs = cluster.ids().into_iter().map(|id| cluster.log(id));
-    Ok(logs.collect::<Result<Vec<_>>>()?.concat())
+/// Waits until one of the servers has logged something.
+async fn is_logged(cluster: &Cluster, text: &str) {
+    let limit = Limit::new(LIMIT);
+    let log_of_all = || {
+        let logs = cluster.ids().into_iter().map(|id| cluster.log(id));
+        logs.collect::<Result<Vec<_>>>().map(|logs| logs.concat())
+    };
+    while !log_of_all().unwrap().contains(text) {
+        limit.pause(|| format!("{text:?} in a log")).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,14 +75,14 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     let mut twin = start(&dir, "name", &flags).unwrap();
     assert_ne!(twin.wait_ended(LIMIT).await.unwrap(), Some(0));
     assert!(twin.log().contains("belongs to server 2 of this cluster"));
-    assert!(log_of_all(&cluster).unwrap().contains("refused server 41"));
+    is_logged(&cluster, "refused server 41").await;
 
     // Another datacenter.
     let flags = [&common[..], &["--node-id", "42", "--datacenter", "dc2"]].concat();
     let mut elsewhere = start(&dir, "datacenter", &flags).unwrap();
     assert_ne!(elsewhere.wait_ended(LIMIT).await.unwrap(), Some(0));
     assert!(elsewhere.log().contains("--datacenter \"dc2\""));
-    assert!(log_of_all(&cluster).unwrap().contains("refused server 42"));
+    is_logged(&cluster, "refused server 42").await;
 
     // The id of a server that runs: nothing is said of removing that.
     let flags = [&common[..], &["--node-id", "2"]].concat();
@@ -87,7 +94,7 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     assert!(log.contains(&advice) && !log.contains("DELETE"), "{log}");
     let said =
         format!("a server at {rpc} was started with --node-id 2, which is that of the member at");
-    assert!(log_of_all(&cluster).unwrap().contains(&said));
+    is_logged(&cluster, &said).await;
 
     // An address where nobody is.
     let (wrong, listens, http) = (network.rpc(99), network.rpc(43), network.http(43));
@@ -95,7 +102,7 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     let flags = [&flags[..], &["--http-addr", &http, "--join", &network.join]].concat();
     let lost = start(&dir, "address", &flags).unwrap();
     lost.wait_logged(&format!("checked for server 43 at {wrong}"), LIMIT).await.unwrap();
-    assert!(log_of_all(&cluster).unwrap().contains("a server cannot join: the leader checked for"));
+    is_logged(&cluster, "a server cannot join: the leader checked for").await;
 
     // It is nothing, and keeps nobody from anything.
     let guest = cluster.add_member().unwrap();
@@ -247,7 +254,7 @@ async fn a_wiped_server_comes_back_under_a_new_id_only(cluster: &mut Cluster) ->
     cluster.start_node(wiped)?;
     assert!(!cluster.wait_ended(wiped, LIMIT).await?.success());
     assert!(cluster.log(wiped)?.contains("an id is never used again"));
-    assert!(cluster.log(leader)?.contains(&format!("refused server {wiped} ")));
+    cluster.wait_log(leader, &[&format!("refused server {wiped} ")], LIMIT).await?;
 
     cluster.wipe(wiped)?;
     cluster.renew_raft_id(wiped);
@@ -285,7 +292,6 @@ async fn servers_that_know_each_other_by_names_are_a_cluster() {
         ready(http).await.unwrap();
     }
     https[1].must_put("/v1/kv/key", "1").await.unwrap();
-    let shown = https[2].must_get("/v1/operator/raft/configuration").await.unwrap();
     let addresses = |list: &Value, field: &str| -> Vec<String> {
         let rows = list.as_array().into_iter().flatten();
         let mut found: Vec<_> = rows.map(|row| row[field].as_str().unwrap().to_owned()).collect();
@@ -294,7 +300,9 @@ async fn servers_that_know_each_other_by_names_are_a_cluster() {
     };
     let mut sorted = rpc.clone();
     sorted.sort();
-    assert_eq!(addresses(&shown["Servers"], "Address"), sorted);
+    // A server may serve before it has applied the membership.
+    let is_whole = |shown: &Value| addresses(&shown["Servers"], "Address") == sorted;
+    https[2].wait_for("/v1/operator/raft/configuration", LIMIT, is_whole).await.unwrap();
     let listed = |list: &Value| addresses(list, "Address") == ["localhost"; 3];
     https[0].wait_for("/v1/catalog/service/consul", LIMIT, listed).await.unwrap();
     let web = r#"{"Name":"web","Port":80}"#;
