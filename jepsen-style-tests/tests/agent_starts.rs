@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
 use jepsen_style_tests::process::{Process, free_ports};
@@ -461,6 +461,80 @@ async fn a_client_agent_keeps_its_node_alive() {
     assert!(log.contains("left the cluster"), "{log}");
     let nodes = there.must_get("/v1/catalog/nodes").await.unwrap();
     assert!(!nodes.to_string().contains("\"c1\""), "{nodes}\n{log}");
+}
+
+/// How many long polls wait when a process is told to stop.
+const POLLS: usize = 100;
+/// A process that waited for the polls to end by themselves would take five seconds or more. (On an idle machine
+/// it takes a quarter of a second.)
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// Long polls through a client agent end when the agent stops, and when the server does, and all of their
+/// clients are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_polls_through_a_client_agent_are_answered_when_it_or_the_server_stops() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [server_ip, first_ip, second_ip] = [next_ip(), next_ip(), next_ip()];
+    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
+    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
+    server.leader(8500).await.unwrap();
+    let start = |name: &str, ip: Ipv4Addr| {
+        let line = format!("-node {name} -client %ip -data-dir %dir/data -retry-join {server_ip}");
+        Agent::start(&directory.path().join(name), ip, &line).unwrap()
+    };
+    let (mut first, mut second) = (start("c1", first_ip), start("c2", second_ip));
+    first.leader(8500).await.unwrap();
+    second.leader(8500).await.unwrap();
+    let there = server.http(8500).unwrap();
+    there.must_put("/v1/kv/watched", "value").await.unwrap();
+
+    let polls = polls_that_wait(&first, &there).await.unwrap();
+    stop_with_polls(&mut first, polls).await;
+    let polls = polls_that_wait(&second, &there).await.unwrap();
+    stop_with_polls(&mut server, polls).await;
+}
+
+/// The status and body of each, when it has come.
+type Polls = tokio::task::JoinSet<(u16, String)>;
+
+/// Long polls through an agent, once the server knows them all.
+async fn polls_that_wait(agent: &Agent, server: &Http) -> Result<Polls> {
+    let here = agent.http(8500)?;
+    let index = here.get("/v1/kv/watched").await?.require_index()?;
+    let mut polls = Polls::new();
+    for _ in 0..POLLS {
+        let here = here.clone();
+        polls.spawn(async move {
+            let path = format!("/v1/kv/watched?raw&index={index}&wait=5m");
+            match here.get(&path).await {
+                Ok(answer) => (answer.status, answer.text()),
+                Err(error) => (0, error.to_string()),
+            }
+        });
+    }
+    let limit = Limit::new(PATIENCE);
+    let waiting = async || {
+        let metrics = server.get("/metrics").await?;
+        Ok::<_, Failure>(metrics.metric("quorate_blocking_queries").unwrap_or_default())
+    };
+    while waiting().await? < POLLS as u64 {
+        limit.pause(|| "all polls wait at the server".to_owned()).await?;
+    }
+    Ok(polls)
+}
+
+/// Tells an agent to stop while polls wait for a change.
+async fn stop_with_polls(agent: &mut Agent, polls: Polls) {
+    let told = Instant::now();
+    agent.process.signal(Signal::SIGTERM).unwrap();
+    let code = agent.process.wait_ended(PATIENCE).await.unwrap();
+    let took = told.elapsed();
+    assert_eq!(code, Some(0), "{}", agent.log());
+    println!("stopped after {} ms", took.as_millis());
+    let answers = polls.join_all().await;
+    assert!(answers.iter().all(|answer| *answer == (200, "value".to_owned())), "{answers:?}");
+    assert!(took < STOP_MAX, "it took {took:?}: {}", agent.log());
 }
 
 /// The files are the authority for what came from them, and clients for what they have registered. (The agent

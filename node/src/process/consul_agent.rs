@@ -17,13 +17,15 @@
 //! [`flags`] and [`files`] know the outside, [`keys`] which keys mean something here, [`configuration`] what
 //! they say, [`first_hcl`] how Consul's HCL differs from what is read here, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
 //! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
-//! [`anti_entropy`] says what of it a client agent has to register again.
+//! [`anti_entropy`] says what of it a client agent has to register again, and [`ending`] how requests end
+//! when one stops.
 
 pub mod address;
 pub mod anti_entropy;
 pub mod client;
 mod configuration;
 pub mod definitions;
+mod ending;
 pub mod files;
 mod first_hcl;
 pub mod flags;

@@ -1,16 +1,11 @@
 //! The process around a node: directories, listeners, signals.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse as _;
-use axum::routing::{MethodRouter, any};
-use futures_util::future::join_all;
+use axum::http::HeaderMap;
+use futures_util::future::{join, join_all};
 use nix::sys::stat::{Mode, umask};
 use quorate_storage::data_dir::DataDir;
 use quorate_storage::log_store::LogStore;
@@ -32,6 +27,7 @@ use crate::http::per_client::PerClient;
 use crate::http::process::{ApiLimits, Process, Reload};
 use crate::http::{self, Api};
 use crate::node::{Node, NodeParts, NodeSettings};
+use crate::process::agent_requests::AgentRequests;
 use crate::process::config::ServerConfig;
 use crate::process::consul_agent::anti_entropy::Withdrawn;
 use crate::process::consul_agent::files::Sources;
@@ -42,7 +38,6 @@ use crate::process::signals::{Signals, reload_on_hangup, survive_signals};
 use crate::raft::compaction;
 use crate::raft::http_transport::HttpTransport;
 use crate::raft::identity::Identity;
-use crate::raft::rpc_connections::Caller;
 use crate::raft::rpc_server;
 
 /// The permissions of everybody but the owner.
@@ -112,7 +107,8 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let disk = disk::watch(Arc::clone(&data_dir), Arc::clone(&process.disk), Clock::monotonic());
     tasks.vital("watching the disk", disk);
     let api = Api::new(&node, Arc::clone(&process));
-    let routes = rpc_server::router(service).fallback(for_client_agents(api.clone()));
+    let agents = AgentRequests::new(node.stopping().clone());
+    let routes = rpc_server::router(service).fallback(agents.routes(api.clone()));
     for listener in rpc_listeners {
         let connections = Arc::clone(&process.rpc_connections);
         let serving = rpc_listener::serve(listener, routes.clone(), connections);
@@ -129,7 +125,8 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let ended = live(&node, process.reload.as_ref(), &mut signals).await;
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     let drained = async {
-        if tokio::time::timeout(drain_max, http).await.is_err() {
+        let both = join(http, agents.drained());
+        if tokio::time::timeout(drain_max, both).await.is_err() {
             tracing::warn!("some requests were still in progress");
         }
     };
@@ -219,25 +216,6 @@ fn listeners_of(config: &ServerConfig) -> Listeners {
         rpc: vec![Listen::Tcp(config.rpc_listen_addr)],
         rpc_setting: if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" },
     }
-}
-
-/// The API as client agents reach it, which know the servers' RPC addresses only. Other clients do not
-/// belong at this port.
-fn for_client_agents(api: Api) -> MethodRouter {
-    any(
-        async move |peer: Extension<Arc<Caller>>,
-                    from: ConnectInfo<SocketAddr>,
-                    request: Request| {
-            let (ConnectInfo(caller), mut request) = (from, request);
-            if !request.headers().contains_key(http::AGENT_HEADER) {
-                let text = "this port is for servers and client agents; the HTTP API has its own";
-                return (StatusCode::NOT_FOUND, text).into_response();
-            }
-            peer.introduce();
-            request.extensions_mut().insert(caller);
-            api.answer(request).await
-        },
-    )
 }
 
 fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {

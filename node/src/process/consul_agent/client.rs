@@ -23,12 +23,15 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::anti_entropy::{Withdrawn, deregistered};
+use super::ending;
 use super::files::Sources;
 use super::registrar::Registrar;
 use super::registry::{self, Registry};
 use super::servers::Servers;
+use crate::host::clock::Clock;
 use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::LevelHandle;
+use crate::host::stopping::Stopping;
 use crate::host::supervise::{Supervisor, watch_panics};
 use crate::http::closing::Closing;
 use crate::http::connections::Connections;
@@ -78,6 +81,7 @@ struct Front {
     reload: Reload,
     withdrawn: Withdrawn,
     leaving: CancellationToken,
+    stopping: Stopping,
 }
 
 /// Runs a client agent until it is told to stop, or leaves.
@@ -108,11 +112,13 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let withdrawn = Withdrawn::default();
     let registrar = Registrar { registry, sources, data_dir, level, withdrawn: withdrawn.clone() };
     let (leaving, closing) = (CancellationToken::new(), Closing::default());
+    let stopping = Stopping::new(Clock::monotonic());
     let front = Front {
         servers: Arc::clone(&servers),
         reload: reload.clone(),
         withdrawn,
         leaving: leaving.clone(),
+        stopping: stopping.clone(),
     };
     let (supervisor, connections) = (Supervisor::default(), Arc::new(Connections::default()));
     watch_panics(&supervisor);
@@ -132,6 +138,8 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     };
     supervisor.begin_stop();
     closing.close().await;
+    // A client whose long poll ends asks again at once, and must find that nobody listens here any more.
+    stopping.begin();
     // Nothing says any more that it lives, or registers anything.
     if let Ok(Some(stop)) = &ended
         && leave.is_on(*stop)
@@ -184,7 +192,7 @@ impl Answerer for Front {
             }
             _ => {
                 let deregistered = deregistered(&request);
-                let answer = self.servers.forward(request).await;
+                let answer = ending::forward(&self.servers, request, &self.stopping).await;
                 if answer.status().is_success() {
                     deregistered.into_iter().for_each(|id| self.withdrawn.add(id));
                 }
