@@ -24,6 +24,7 @@
 //! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
 //! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
+//! | [`ui`] | the dashboard's files |
 //! | [`process`] | what the API may ask of the process around the node |
 //! | [`metrics`] | what `/metrics` shows; durations of requests |
 //!
@@ -58,6 +59,7 @@ pub mod process;
 mod regexp;
 mod reply;
 pub mod server;
+mod ui;
 mod wire;
 
 use std::convert::Infallible;

@@ -37,6 +37,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("/livez", GET, ""),
     route("/readyz", GET, ""),
     route("/metrics", GET, ""),
+    route("/ui/", GET, ""),
     route("/v1/acl/", GET, ""),
     route("/v1/agent/force-leave/", PUT, ""),
     route("/v1/agent/host", GET, ""),

@@ -22,6 +22,7 @@ mod stream;
 mod txn;
 
 use super::endpoint::Endpoint;
+use super::ui;
 
 /// Every endpoint there is.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -43,6 +44,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         history::endpoints(),
         instance::endpoints(),
         stream::endpoints(),
+        ui::endpoints(),
     ]
     .into_iter()
     .flatten()

@@ -23,8 +23,13 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// Whether a client takes gzip: it says so by name, and not with a quality of 0.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
-    lists.flat_map(|list| list.split(',')).any(accepts_gzip)
+    let mut lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
+    lists.any(names_gzip)
+}
+
+/// Whether a list of codings, as in `Accept-Encoding`, has gzip in it.
+pub(super) fn names_gzip(list: &str) -> bool {
+    list.split(',').any(accepts_gzip)
 }
 
 /// Reads one item of `Accept-Encoding`, such as `gzip;q=0.5`.

@@ -1,4 +1,4 @@
-//! Quorate's own endpoints: `/v1/quorate/`, the probes, the metrics, and the root page.
+//! Quorate's own endpoints: `/v1/quorate/`, the probes and the metrics.
 
 use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::quorate::StateHash;
@@ -24,7 +24,6 @@ const METRICS_TYPE: HeaderValue =
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/").get(|_| Box::pin(std::future::ready(Ok(Reply::text("Consul Agent"))))),
         Endpoint::new("/livez")
             .get(|_| Box::pin(std::future::ready(Ok(Reply::text("ok\n")))))
             .head(|_| Box::pin(std::future::ready(Ok(Reply::text("ok\n"))))),

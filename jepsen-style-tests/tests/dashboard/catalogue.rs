@@ -1,0 +1,162 @@
+//! Services and instances: they are on the page as they are in the cluster, and soon.
+
+use std::time::{Duration, Instant};
+
+use jepsen_style_tests::Result;
+use jepsen_style_tests::health::{beat, register};
+use jepsen_style_tests::http::Http;
+use serde_json::json;
+
+use crate::scene::{Scene, click, has};
+
+/// A change is on the page within this time.
+const SOON: Duration = Duration::from_secs(1);
+const LONG_TTL: Duration = Duration::from_secs(3_600);
+const TTL: Duration = Duration::from_secs(2);
+/// How late silence may be seen at the most: the cluster's tolerance, and a busy machine.
+const LATE: Duration = Duration::from_secs(2);
+/// A name that is markup in an unwise page.
+const MARKUP: &str = "<img src=x onerror=alert(1)>";
+
+async fn deregister(node: &Http, id: &str) -> Result<()> {
+    node.must_put(&format!("/v1/agent/service/deregister/{id}"), "").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn services_and_instances_come_change_and_go_as_they_do() {
+    let test = "services_and_instances_come_change_and_go_as_they_do";
+    let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
+    let [first, second, third] = [1, 2, 3].map(|id| scene.cluster.http(id));
+    register(&second, "web", "web-1", LONG_TTL, "").await.unwrap();
+    register(&second, MARKUP, MARKUP, LONG_TTL, "").await.unwrap();
+
+    scene.open(1, "services").await.unwrap();
+    let header = "document.querySelector('#header').innerText";
+    scene
+        .wait_for(&format!("{header}.includes('3 of 3 voters, 1 failure survivable')"))
+        .await
+        .unwrap();
+    scene.wait_for(&has("service", "web")).await.unwrap();
+    // Users' text is text.
+    scene.wait_for(&has("service", MARKUP)).await.unwrap();
+    let images = scene.browser.evaluate("document.querySelectorAll('img').length").await.unwrap();
+    assert_eq!(images, 1, "the header's picture is the only one");
+
+    // Problems come first, soon after they are known anywhere.
+    third.must_put("/v1/agent/check/fail/service:web-1", "").await.unwrap();
+    let worst = "document.querySelector('.body .row:not([hidden])').innerText.includes('critical')";
+    scene.browser.wait_for(worst, SOON).await.unwrap();
+    assert_eq!(scene.browser.evaluate(&has("state", "critical")).await.unwrap(), true);
+
+    // A service leads to its instances, and an instance to why it is as it is.
+    scene.browser.evaluate(&click("service", "web")).await.unwrap();
+    scene.wait_for(&has("id", "web-1")).await.unwrap();
+    assert_eq!(scene.browser.evaluate(&has("id", MARKUP)).await.unwrap(), false);
+    scene.browser.evaluate(&click("id", "web-1")).await.unwrap();
+    let why = "document.querySelector('#panel .why')?.innerText.startsWith('web-1 is critical')";
+    scene.wait_for(why).await.unwrap();
+    scene.browser.press("Escape").await.unwrap();
+    scene.wait_for("document.querySelector('#panel').hidden").await.unwrap();
+
+    // What is deregistered anywhere is gone from the page within a second.
+    register(&first, "web", "web-2", LONG_TTL, "").await.unwrap();
+    scene.wait_for(&has("id", "web-2")).await.unwrap();
+    let began = Instant::now();
+    deregister(&third, "web-2").await.unwrap();
+    scene.browser.wait_for(&format!("!{}", has("id", "web-2")), SOON).await.unwrap();
+    println!("a deregistered row was gone after {:?}", began.elapsed());
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_instance_is_maintained_and_deregistered_from_its_panel_after_a_question() {
+    let test = "an_instance_is_maintained_and_deregistered_from_its_panel_after_a_question";
+    let Some(mut scene) = Scene::new(test, 1).await.unwrap() else { return };
+    let node = scene.cluster.http(1);
+    register(&node, "web", "web 1/a", LONG_TTL, "").await.unwrap();
+    scene.open(1, "instances").await.unwrap();
+    scene.wait_for(&has("id", "web 1/a")).await.unwrap();
+    scene.browser.evaluate(&click("id", "web 1/a")).await.unwrap();
+    let act = |name: &str| format!("document.querySelector('#panel [data-act={name}]:enabled')");
+    scene.wait_for(&format!("{} !== null", act("maintenance"))).await.unwrap();
+
+    scene.browser.evaluate(&format!("{}.click()", act("maintenance"))).await.unwrap();
+    scene
+        .wait_for("document.querySelector('dialog input') === document.activeElement")
+        .await
+        .unwrap();
+    scene.browser.type_text("new <b>disk</b>").await.unwrap();
+    scene.browser.press("Enter").await.unwrap();
+    scene.wait_for(&has("state", "critical")).await.unwrap();
+    let reason = "document.querySelector('#panel').innerText.includes('new <b>disk</b>')";
+    scene.wait_for(reason).await.unwrap();
+
+    // Nothing happens to who says no.
+    scene.browser.evaluate(&format!("{}.click()", act("deregister"))).await.unwrap();
+    scene.wait_for("document.querySelector('dialog') !== null").await.unwrap();
+    scene.browser.press("Escape").await.unwrap();
+    scene.wait_for("document.querySelector('dialog') === null").await.unwrap();
+    assert_eq!(scene.browser.evaluate(&has("id", "web 1/a")).await.unwrap(), true);
+
+    scene.browser.evaluate(&format!("{}.click()", act("deregister"))).await.unwrap();
+    scene
+        .browser
+        .evaluate("document.querySelector('dialog [data-act=confirm]').click()")
+        .await
+        .unwrap();
+    scene.wait_for(&format!("!{}", has("id", "web 1/a"))).await.unwrap();
+    let services = node.must_get("/v1/catalog/services").await.unwrap();
+    assert_eq!(services, json!({"consul": []}));
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_instance_turns_red_when_it_is_silent_for_its_ttl_and_not_before() {
+    let test = "an_instance_turns_red_when_it_is_silent_for_its_ttl_and_not_before";
+    let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
+    let node = scene.cluster.http(2);
+    register(&node, "web", "web-1", TTL, "").await.unwrap();
+    scene.open(1, "instances").await.unwrap();
+    scene.wait_for(&has("id", "web-1")).await.unwrap();
+    let is = |state: &str| format!("document.querySelector('[data-key$=web-1].{state}') !== null");
+    // Heartbeats keep it green, for longer than it may be silent.
+    let began = Instant::now();
+    let mut last = beat(&node, "web-1").await.unwrap();
+    scene.browser.wait_for(&is("passing"), SOON).await.unwrap();
+    while began.elapsed() < TTL * 2 {
+        tokio::time::sleep(TTL / 4).await;
+        last = beat(&node, "web-1").await.unwrap();
+        assert_eq!(scene.browser.evaluate(&is("passing")).await.unwrap(), true);
+    }
+    scene.browser.wait_for(&is("critical"), TTL + LATE).await.unwrap();
+    assert!(last.sent.elapsed() >= TTL, "red after {:?}", last.sent.elapsed());
+    println!("red {:?} after the last heartbeat", last.acknowledged.elapsed());
+    let words = scene.browser.evaluate(&has("state", "critical")).await.unwrap();
+    assert_eq!(words, true, "never by its colour alone");
+    beat(&node, "web-1").await.unwrap();
+    scene.browser.wait_for(&is("passing"), SOON).await.unwrap();
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_looks_at_pinned_services_is_sent_nothing_else() {
+    let test = "who_looks_at_pinned_services_is_sent_nothing_else";
+    let Some(mut scene) = Scene::new(test, 1).await.unwrap() else { return };
+    let node = scene.cluster.http(1);
+    for service in ["web", "rdb", "hdb"] {
+        register(&node, service, service, LONG_TTL, "").await.unwrap();
+    }
+    scene.open(1, "services").await.unwrap();
+    scene.wait_for(&has("service", "hdb")).await.unwrap();
+    let pin = "document.querySelector('[aria-label=\"Pin rdb\"]').click()";
+    scene.browser.evaluate(pin).await.unwrap();
+    let only = "document.querySelector('.pinned-only input:enabled')";
+    scene.wait_for(&format!("{only} !== null")).await.unwrap();
+    scene.browser.evaluate(&format!("{only}.click()")).await.unwrap();
+    let alone = "document.querySelectorAll('.body .row:not([hidden])').length === 1";
+    scene.wait_for(&format!("{alone} && {}", has("service", "rdb"))).await.unwrap();
+    let asked = scene.browser.requests.iter().rfind(|url| url.contains("/v1/quorate/stream?"));
+    assert!(asked.is_some_and(|url| url.contains("service=rdb")), "{asked:?}");
+    scene.finish().await.unwrap();
+}
