@@ -817,4 +817,10 @@ pub enum Rejection {
         "the presence of {0:?} was taken over by another owner too often within a minute: two processes seem to use this ID"
     )]
     PresenceContested(String),
+    /// A session holds as many keys as it may.
+    #[error(
+        "session {0:?} holds {max} keys, which is the most that one session can hold",
+        max = crate::record::SESSION_KEYS_MAX
+    )]
+    TooManyKeys(String),
 }

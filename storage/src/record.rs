@@ -45,6 +45,9 @@ pub const SERF_HEALTH: &str = "serfHealth";
 pub const SERF_ALIVE: &str = "Agent alive and reachable";
 /// The shortest `deregister_critical_service_after` that counts (Consul's minimum).
 pub const DEREGISTER_AFTER_MIN: Millis = Millis::from_secs(60);
+/// How many keys one session holds at most. Its end releases or deletes all of them in one entry, while
+/// nothing else is applied. Consul has no such limit; an elected leader holds a handful.
+pub const SESSION_KEYS_MAX: usize = 65_536;
 
 /// A small map of text to text, such as a service's metadata. Ordered, so that every replica
 /// encodes it alike.

@@ -103,7 +103,9 @@ pub use self::history::{
 };
 pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
-pub use self::level::{HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL, PRESENCE_LEVEL};
+pub use self::level::{
+    HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL, PRESENCE_LEVEL, SESSION_KEYS_LEVEL,
+};
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::presence::{REPLACED_MAX, SERVER_GRACE};
 pub use self::probe::{ProbeChange, Probes};

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Batch, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part, SessionRequest,
+    Batch, Command, Duty, KvDeleteMode, KvPutMode, Outcome, Part, Rejection, SessionRequest,
 };
 use quorate_storage::machine::Published;
-use quorate_storage::record::{CheckStatus, SessionBehavior};
+use quorate_storage::record::{CheckStatus, SESSION_KEYS_MAX, SessionBehavior};
+use quorate_storage::state::{LEVEL, SESSION_KEYS_LEVEL};
 use quorate_storage::{Effects, Millis, State, Topic, backup};
 
 /// Keys when nothing is said.
@@ -256,4 +257,87 @@ fn a_session_that_ends_takes_all_its_locks_along() {
         assert_eq!(bench.state.keys_below("m/").filter(|row| row.session.is_some()).count(), 0);
         bench.state.check_invariants().unwrap();
     }
+}
+
+/// Commands in one entry where many are needed before what is measured.
+const COMMANDS_PER_ENTRY: usize = 1_024;
+
+/// A cluster of this level with a session `s`, and a session `t`, which holds nothing.
+fn with_sessions(level: u32) -> Bench {
+    let mut bench = Bench::default();
+    bench.apply_batch(&Batch { duty: Some(Duty::Level(level)), ..Batch::default() });
+    for id in ["s", "t"] {
+        let request = session(id, "h1", SessionBehavior::Release);
+        bench.apply(Command::SessionCreate(Box::new(request)));
+    }
+    bench
+}
+
+/// Has a session acquire or release a key; returns whether it could.
+fn lock(bench: &mut Bench, key: &str, mode: KvPutMode) -> Outcome {
+    bench.seq += 1;
+    let put = Command::KvPut { key: key.into(), value: Bytes::new(), flags: 0, mode };
+    let commands = vec![(bench.seq, put)];
+    let part = Part { origin: 1, incarnation: 1, answered_through: bench.seq - 1, commands };
+    bench.state.apply(&Batch { parts: vec![part], ..Batch::default() }).outcomes.remove(0).1
+}
+
+/// Has session `s` acquire so many keys; all of them must be free.
+fn lock_many(bench: &mut Bench, number: usize) {
+    let acquire = |n: usize| Command::KvPut {
+        key: format!("l/{n}").into(),
+        value: Bytes::new(),
+        flags: 0,
+        mode: KvPutMode::Acquire("s".into()),
+    };
+    let all: Vec<usize> = (0..number).collect();
+    for some in all.chunks(COMMANDS_PER_ENTRY) {
+        let answered_through = bench.seq;
+        let numbered = (answered_through + 1..).zip(some.iter().map(|n| acquire(*n))).collect();
+        bench.seq += some.len() as u64;
+        let part = Part { origin: 1, incarnation: 1, answered_through, commands: numbered };
+        let (effects, _) = bench.apply_batch(&Batch { parts: vec![part], ..Batch::default() });
+        assert!(effects.outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Condition(true)));
+    }
+}
+
+/// Ends session `s`; returns how many keys that released.
+fn end_session(bench: &mut Bench) -> usize {
+    let (effects, took) = bench.apply(Command::SessionDestroy { id: "s".into() });
+    let keys = effects.touched.iter().filter(|topic| matches!(topic, Topic::Key(_))).count();
+    print("keys of one session that ends", keys, took);
+    assert_eq!(bench.state.keys_below("l/").filter(|row| row.session.is_some()).count(), 0);
+    keys
+}
+
+/// All locks of a session are free as soon as it is gone, so its end is one step, and what one session holds is
+/// bounded.
+#[test]
+fn a_session_holds_no_more_keys_than_one_entry_may_be_about() {
+    let mut bench = with_sessions(LEVEL);
+    lock_many(&mut bench, SESSION_KEYS_MAX);
+    let acquire = |session: &str| KvPutMode::Acquire(session.into());
+    let refused = Outcome::Rejected(Rejection::TooManyKeys("s".into()));
+    let done = Outcome::Condition(true);
+    assert_eq!(lock(&mut bench, "l/one more", acquire("s")), refused);
+    assert_eq!(lock(&mut bench, "l/0", acquire("s")), done, "it holds this one already");
+    assert_eq!(lock(&mut bench, "l/0", acquire("t")), Outcome::Condition(false));
+    assert_eq!(lock(&mut bench, "of another", acquire("t")), done);
+    assert_eq!(lock(&mut bench, "of another", acquire("s")), Outcome::Condition(false));
+    assert_eq!(lock(&mut bench, "l/0", KvPutMode::Release("s".into())), done);
+    assert_eq!(lock(&mut bench, "l/one more", acquire("s")), done);
+    assert_eq!(end_session(&mut bench), SESSION_KEYS_MAX);
+    bench.state.check_invariants().unwrap();
+}
+
+/// A session that held more when the rule came in keeps what it holds, gets no more, and ends as ever.
+#[test]
+fn what_a_session_held_before_there_was_a_limit_stays_its_own() {
+    let number = SESSION_KEYS_MAX + 1;
+    let mut bench = with_sessions(SESSION_KEYS_LEVEL - 1);
+    lock_many(&mut bench, keys().max(number));
+    bench.apply_batch(&Batch { duty: Some(Duty::Level(LEVEL)), ..Batch::default() });
+    let refused = lock(&mut bench, "l/one more", KvPutMode::Acquire("s".into()));
+    assert_eq!(refused, Outcome::Rejected(Rejection::TooManyKeys("s".into())));
+    assert!(end_session(&mut bench) >= number);
 }

@@ -510,6 +510,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::EmptyTemplateTaken,
         Rejection::PresenceAttempt { id: text(), newest: 300 },
         Rejection::PresenceContested(text()),
+        Rejection::TooManyKeys("s".into()),
     ]
 }
 

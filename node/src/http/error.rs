@@ -101,6 +101,7 @@ impl From<Rejection> for ApiError {
             | Rejection::Txn(_)
             | Rejection::PresenceAttempt { .. }
             | Rejection::PresenceContested(_) => StatusCode::CONFLICT,
+            Rejection::TooManyKeys(_) => StatusCode::BAD_REQUEST,
             Rejection::HeartbeatTooOld | Rejection::RestoreInProgress => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -5,6 +5,9 @@
 //! raises a floor under the indexes of all prefixes, which therefore still never fall. The floor is
 //! the index of something that happened long ago, so it wakes nobody.
 //!
+//! A session ends in one step with all that it holds, as in Consul: a client that sees that it is gone can
+//! rely on its locks being free. So a step is kept short by a limit on what one session holds.
+//!
 //! A prefix is deleted in one step, however many keys are below it: they are cut out of the tree as
 //! they are, and one tombstone covers all of them. Memory comes back behind the scenes
 //! ([`release`](crate::release)).
@@ -16,10 +19,11 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
+use super::level::SESSION_KEYS_LEVEL;
 use super::read::ROW_BYTES;
 use super::tree::{Row, Tree};
 use crate::command::{KvDeleteMode, KvPutMode, Outcome, Rejection};
-use crate::record::{Detail, Indexes, KvEntry};
+use crate::record::{Detail, Indexes, KvEntry, SESSION_KEYS_MAX};
 use crate::{ClusterTime, Index, Millis, Topic, release};
 
 /// How long a deleted key's index is kept, in cluster time (Consul's figure).
@@ -177,6 +181,11 @@ impl Kv {
         }
     }
 
+    /// How many keys a session holds.
+    pub(super) fn held_by(&self, session: &str) -> usize {
+        self.held.get(session).map_or(0, OrdSet::len)
+    }
+
     /// The row's session no longer holds its key.
     fn let_go(&mut self, row: &KvEntry) {
         let Some(holder) = &row.session else { return };
@@ -305,14 +314,20 @@ impl Change<'_> {
         if !self.state.sessions.contains_key(session) {
             return Err(Rejection::InvalidSession(session.to_string()));
         }
-        Ok(match old {
-            None => Some(1),
+        let lock_index = match old {
+            None => 1,
             Some(old) => match &old.session {
-                None => Some(old.lock_index.saturating_add(1)),
-                Some(holder) if holder == session => Some(old.lock_index),
-                Some(_) => None,
+                None => old.lock_index.saturating_add(1),
+                Some(holder) if holder == session => return Ok(Some(old.lock_index)),
+                Some(_) => return Ok(None),
             },
-        })
+        };
+        if self.state.level() >= SESSION_KEYS_LEVEL
+            && self.state.kv.held_by(session) >= SESSION_KEYS_MAX
+        {
+            return Err(Rejection::TooManyKeys(session.to_string()));
+        }
+        Ok(Some(lock_index))
     }
 
     /// Writes a row if it differs from the old one.

@@ -18,12 +18,16 @@
 //! | 3 | the history ([`HISTORY_LEVEL`]): stamped entries, and who asked for a command |
 //! | 4 | heartbeats with facts ([`HEARTBEAT_LEVEL`]) |
 //! | 5 | instances that a connection holds ([`PRESENCE_LEVEL`]) |
+//! | 7 | a session holds so many keys at most ([`SESSION_KEYS_LEVEL`]) |
 
 use super::State;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = PRESENCE_LEVEL;
+pub const LEVEL: u32 = SESSION_KEYS_LEVEL;
+
+/// From this level on a session holds at most [`SESSION_KEYS_MAX`](crate::record::SESSION_KEYS_MAX) keys.
+pub const SESSION_KEYS_LEVEL: u32 = 7;
 
 /// From this level on a connection can hold an instance ([`Presence`](crate::record::Presence)).
 pub const PRESENCE_LEVEL: u32 = 5;
