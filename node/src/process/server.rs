@@ -71,7 +71,7 @@ impl Identity for DataDir {
 /// When an address is taken, the data directory cannot be used, the cluster refuses this server, or
 /// the disk fails. Nothing that was acknowledged is lost by any of these.
 pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
-    survive_signals()?;
+    let user_signals = survive_signals()?;
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let listeners = surroundings.listeners.clone().unwrap_or_else(|| listeners_of(&config));
     let http_listeners = bind_all(&listeners.http, listeners.http_setting).await?;
@@ -94,7 +94,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     };
     let (node, service) = Node::start(settings(&config, surroundings.check_output), parts).await?;
     // Before anybody can see it serve: whoever does may ask it to stop.
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(user_signals)?;
     log_start(&config, &listeners, &data_dir);
     let closing = Closing::default();
     let tasks = node.supervisor();

@@ -23,9 +23,12 @@ pub(crate) struct Signals {
 pub(crate) struct Stops {
     interrupt: Signal,
     terminate: Signal,
-    /// SIGUSR1 and SIGUSR2, which end nothing.
-    user: [Signal; 2],
+    user: UserSignals,
 }
+
+/// SIGUSR1 and SIGUSR2, which end nothing.
+#[derive(Debug)]
+pub(crate) struct UserSignals([Signal; 2]);
 
 /// Which signal ends a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +42,19 @@ pub(crate) enum Stop {
 /// From here on neither SIGUSR1 nor SIGUSR2 ends the process, and a write beyond the limit on the size of
 /// files (`ulimit -f`) is an error of that write, which is handled as a full disk is. Unhandled, each of
 /// them ends the process without a word. Must be called within a runtime, before anything is written.
-pub(crate) fn survive_signals() -> io::Result<()> {
-    // The runtime's handlers stay when its streams are dropped.
-    drop(user_signals()?);
+pub(crate) fn survive_signals() -> io::Result<UserSignals> {
+    // The runtime's handler stays when its stream is dropped.
     drop(signal(SignalKind::from_raw(SIGXFSZ as i32))?);
-    Ok(())
-}
-
-/// SIGUSR1 and SIGUSR2.
-fn user_signals() -> io::Result<[Signal; 2]> {
-    Ok([signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?])
+    let user = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+    Ok(UserSignals(user))
 }
 
 impl Signals {
     /// Must be called within a runtime.
-    pub(crate) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen(user: UserSignals) -> io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
         let hangups = signal(SignalKind::hangup())?;
-        let user = user_signals()?;
         Ok(Self { stops: Stops { interrupt, terminate, user }, hangups })
     }
 }
@@ -65,7 +62,7 @@ impl Signals {
 impl Stops {
     /// Returns when it is to end, and logs the signal that said so.
     pub(crate) async fn asked(&mut self) -> Stop {
-        let [user1, user2] = &mut self.user;
+        let UserSignals([user1, user2]) = &mut self.user;
         let (stop, signal) = loop {
             let ignored = tokio::select! {
                 _ = self.interrupt.recv() => break (Stop::Interrupt, "SIGINT"),

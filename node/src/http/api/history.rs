@@ -126,16 +126,23 @@ fn found<'a>(
 }
 
 fn filter(call: &Call) -> Result<Filter, ApiError> {
-    let mut filter = Filter::default();
-    for (name, by) in FILTERS {
+    narrowed(call, Filter::default(), &FILTERS, "services, kinds and the like in one request")
+}
+
+/// A filter with what the parameters name, at most [`FILTER_ENTRIES_MAX`] `entries`.
+pub(super) fn narrowed(
+    call: &Call,
+    mut filter: Filter,
+    parameters: &[(&str, By)],
+    entries: &str,
+) -> Result<Filter, ApiError> {
+    for (name, by) in parameters {
         for text in call.params.all(name) {
-            filter.add(by, text).map_err(ApiError::bad_request)?;
+            filter.add(*by, text).map_err(ApiError::bad_request)?;
         }
     }
     if filter.entries() > FILTER_ENTRIES_MAX {
-        let text =
-            format!("at most {FILTER_ENTRIES_MAX} services, kinds and the like in one request");
-        return Err(ApiError::bad_request(text));
+        return Err(ApiError::bad_request(format!("at most {FILTER_ENTRIES_MAX} {entries}")));
     }
     Ok(filter)
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::history::narrowed;
 use crate::host::resources::BUDGET;
 use crate::http::blocking;
 use crate::http::call::Call;
@@ -33,8 +34,6 @@ use crate::node::{Consistency, Node};
 
 /// Of the connections that clients may have, streams take at most this part, in percent.
 const STREAMS_PERCENT_MAX: usize = 70;
-/// Services, prefixes and kinds of one stream.
-const FILTER_ENTRIES_MAX: usize = 100;
 /// How often a stream says up to where everything was looked at.
 const MARK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked who leads.
@@ -99,18 +98,8 @@ async fn open(call: Call) -> Answer {
 }
 
 fn filter(call: &Call) -> Result<Filter, ApiError> {
-    let mut filter = Filter::of_stream();
-    for (name, by) in [("service", By::Service), ("prefix", By::Prefix), ("kind", By::Kind)] {
-        for text in call.params.all(name) {
-            filter.add(by, text).map_err(ApiError::bad_request)?;
-        }
-    }
-    if filter.entries() > FILTER_ENTRIES_MAX {
-        let text =
-            format!("at most {FILTER_ENTRIES_MAX} services, prefixes and kinds in one stream");
-        return Err(ApiError::bad_request(text));
-    }
-    Ok(filter)
+    let parameters = [("service", By::Service), ("prefix", By::Prefix), ("kind", By::Kind)];
+    narrowed(call, Filter::of_stream(), &parameters, "services, prefixes and kinds in one stream")
 }
 
 /// Behind which record it goes on: the header, which browsers send when they connect again, comes first.

@@ -89,11 +89,11 @@ struct Front {
 /// # Errors
 /// When an address is taken, or signals cannot be received.
 pub async fn run(settings: ClientSettings) -> io::Result<()> {
-    survive_signals()?;
+    let user_signals = survive_signals()?;
     let ClientSettings { name, servers, listeners, sources, data_dir, level, leave, .. } = settings;
     let counts = PerClient::new(settings.connections_per_client);
     // Before anybody can see it serve: whoever does may ask it to stop.
-    let Signals { mut stops, mut hangups } = Signals::listen()?;
+    let Signals { mut stops, mut hangups } = Signals::listen(user_signals)?;
     let bound = bind_all(&listeners.http, listeners.http_setting).await?;
     tracing::info!(
         %name,
