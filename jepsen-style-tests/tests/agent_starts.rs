@@ -537,17 +537,32 @@ async fn stop_with_polls(agent: &mut Agent, polls: Polls) {
     assert!(took < STOP_MAX, "it took {took:?}: {}", agent.log());
 }
 
+/// From this level of the rules on agents mark what they have from files.
+const FILE_MARK_LEVEL: u64 = 6;
+
+/// Waits until the leader of a new cluster has put the newest rules in force.
+async fn marks_are_in_force(server: &Agent) {
+    let has_level = |seen: &Value| seen["Level"].as_u64() >= Some(FILE_MARK_LEVEL);
+    server.until("/v1/quorate/state-hash", has_level).await;
+}
+
+/// An agent looks every minute at what is registered.
+const LOOKED_WITHIN: Duration = Duration::from_secs(150);
+
 /// The files are the authority for what came from them, and clients for what they have registered. (The agent
 /// looks every minute.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_agent_registers_again_what_the_catalogue_has_lost_of_its_files() {
+async fn agents_register_again_what_the_catalogue_has_lost_of_their_files_or_somebody_has_changed()
+{
     let _turn = Turn::share().await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let [server_ip, client_ip] = [next_ip(), next_ip()];
-    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
+    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data -hcl 'service { name = \"of-server\" port = 80 }'";
     let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
     server.leader(8500).await.unwrap();
-    let services = ["web", "ended", "last"].map(|name| format!("service {{ name = \"{name}\" }}"));
+    server.until("/v1/catalog/service/of-server", |list| count(list) == 1).await;
+    let services =
+        ["web", "ended", "kept", "last"].map(|name| format!("service {{ name = \"{name}\" }}"));
     let line = format!(
         "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} -hcl '{} check {{ name = \"ping\" ttl = \"10m\" }}'",
         services.join(" ")
@@ -572,22 +587,82 @@ async fn a_client_agent_registers_again_what_the_catalogue_has_lost_of_its_files
         let body = format!("{{\"Node\": \"c1\", \"{what}\"}}");
         there.must_put("/v1/catalog/deregister", body).await.unwrap();
     }
-    let limit = Limit::new(Duration::from_secs(90));
+    for (node, name, port) in
+        [("c1", "kept", 7), ("c1", "of-a-client-too", 7), ("s1", "of-server", 7)]
+    {
+        let service = json!({"Service": name, "Port": port});
+        let body = json!({"Node": node, "SkipNodeUpdate": true, "Service": service});
+        there.must_put("/v1/catalog/register", body.to_string()).await.unwrap();
+    }
+    let limit = Limit::new(LOOKED_WITHIN);
     let ids = async || {
         let listed = here.must_get("/v1/agent/services").await.unwrap();
         listed.as_object().into_iter().flat_map(|all| all.keys().cloned()).collect::<Vec<_>>()
     };
-    assert_eq!(ids().await, ["of-a-client-too"]);
+    assert_eq!(ids().await, ["kept", "of-a-client-too"]);
     // "last" comes after the others of the same look.
     while !ids().await.contains(&"last".to_owned()) {
         limit.pause(|| format!("what the files define: {}", client.log())).await.unwrap();
     }
-    assert_eq!(ids().await, ["last", "of-a-client-too", "web"]);
+    assert_eq!(ids().await, ["kept", "last", "of-a-client-too", "web"]);
     server.until("/v1/health/node/c1", |list| list.to_string().contains("\"ping\"")).await;
+    for (name, port) in [("kept", 0), ("of-server", 80), ("of-a-client-too", 7)] {
+        let path = format!("/v1/catalog/service/{name}");
+        let is_back = |list: &Value| list[0]["ServicePort"] == port;
+        let seen = there.wait_for(&path, LOOKED_WITHIN, is_back).await;
+        seen.unwrap_or_else(|error| panic!("{error}\n{}\n{}", client.log(), server.log()));
+    }
 
     // When the files are read again, all of them counts.
     here.must_put("/v1/agent/reload", "").await.unwrap();
-    assert_eq!(ids().await, ["ended", "last", "of-a-client-too", "web"]);
+    assert_eq!(ids().await, ["ended", "kept", "last", "of-a-client-too", "web"]);
+}
+
+/// What came from files is marked in the cluster, so an agent that has lost its data directory knows what of it no
+/// file defines any more. What clients have registered, or registered again, is theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_agent_without_its_data_takes_back_what_is_in_no_file_any_more() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [server_ip, client_ip] = [next_ip(), next_ip()];
+    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
+    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
+    server.leader(8500).await.unwrap();
+    marks_are_in_force(&server).await;
+    let start = |place: &str, hcl: &str| {
+        let line = format!(
+            "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} -hcl '{hcl}'"
+        );
+        Agent::start(&directory.path().join(place), client_ip, &line).unwrap()
+    };
+    let service =
+        |name: &str| format!("service {{ name = \"{name}\" check {{ ttl = \"10m\" }} }} ");
+    let all = ["web", "gone", "taken"].map(service).concat()
+        + "check { name = \"host\" ttl = \"10m\" } check { name = \"old\" ttl = \"10m\" }";
+    let mut client = start("first", &all);
+    client.leader(8500).await.unwrap();
+    server.until("/v1/health/node/c1", |list| list.to_string().contains("\"old\"")).await;
+    let here = client.http(8500).unwrap();
+    for name in ["taken", "of-a-client"] {
+        let body = json!({"Name": name, "Check": {"TTL": "10m"}}).to_string();
+        here.must_put("/v1/agent/service/register", body).await.unwrap();
+    }
+    // It is killed, and starts elsewhere, with other files.
+    drop(client);
+    let fewer = service("web") + "check { name = \"host\" ttl = \"10m\" }";
+    let mut client = start("second", &fewer);
+    client.leader(8500).await.unwrap();
+    let names = |list: &Value| {
+        let all = list.as_object().into_iter().flat_map(|all| all.keys().cloned());
+        all.collect::<Vec<_>>()
+    };
+    let services = |list: &Value| names(list) == ["of-a-client", "taken", "web"];
+    client.until("/v1/agent/services", services).await;
+    let left = ["host", "service:of-a-client", "service:taken", "service:web"];
+    client.until("/v1/agent/checks", |list| names(list) == left).await;
+    let shown = client.http(8500).unwrap().must_get("/v1/agent/checks").await.unwrap();
+    assert_eq!(shown["service:web"]["Type"], "ttl");
+    assert!(!shown.to_string().contains("\\u0000"), "the mark shows: {shown}");
 }
 
 /// What the list of members says of the client agent.

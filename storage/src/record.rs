@@ -6,6 +6,7 @@
 
 mod coordinate;
 mod event;
+mod from_file;
 mod history;
 mod locality;
 mod presence;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::coordinate::{Coordinate, Real};
 pub use self::event::Event;
+pub use self::from_file::without_file_mark;
 pub use self::history::{
     Cause, Detail, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord, RequestFacts, Ring,
     Subject, WallTime,
@@ -149,7 +151,8 @@ pub struct ServiceDefinition {
     /// 0.2), or a JSON object, which no kind looks like. In the object are the settings of a proxy that were
     /// given for an instance that is none, and `SocketPath` and `Locality`, which no proxy has. They share
     /// a member because members cannot be added to a row that lies within others: see
-    /// [`ServiceDefinition::mesh_kind`] and [`ServiceDefinition::settings`].
+    /// [`ServiceDefinition::mesh_kind`], [`ServiceDefinition::settings`] and
+    /// [`ServiceDefinition::is_from_file`], whose mark lies before it.
     pub kind: String,
 }
 
@@ -157,13 +160,13 @@ impl ServiceDefinition {
     /// The kind of a mesh service, otherwise empty.
     #[must_use]
     pub fn mesh_kind(&self) -> &str {
-        if self.settings().is_some() { "" } else { &self.kind }
+        if self.settings().is_some() { "" } else { without_file_mark(&self.kind) }
     }
 
     /// What was given of a proxy's settings, a socket and a locality, as one JSON object.
     #[must_use]
     pub fn settings(&self) -> Option<&str> {
-        Some(&*self.kind).filter(|kind| kind.starts_with('{'))
+        Some(without_file_mark(&self.kind)).filter(|kind| kind.starts_with('{'))
     }
 }
 
@@ -299,7 +302,8 @@ pub struct CheckRegistration {
     pub output: String,
     /// The service instance it belongs to; empty for a check of the whole node.
     pub service_id: Arc<str>,
-    /// The API's `Type`: `ttl`, `http`, `tcp`, ..., or empty.
+    /// The API's `Type`, perhaps with a mark before it: see [`CheckRegistration::check_type`] and
+    /// [`CheckRegistration::is_from_file`].
     pub kind: String,
     /// How to run it.
     pub definition: CheckDefinition,

@@ -104,7 +104,8 @@ pub use self::history::{
 pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
 pub use self::level::{
-    HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL, PRESENCE_LEVEL, SESSION_KEYS_LEVEL,
+    FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL, PRESENCE_LEVEL,
+    SESSION_KEYS_LEVEL,
 };
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::presence::{REPLACED_MAX, SERVER_GRACE};
@@ -377,7 +378,7 @@ impl Change<'_> {
     fn catalog_register(&mut self, what: &CatalogRegistration) -> Result<(), Rejection> {
         let key = self.register_node(what)?;
         if let Some(service) = &what.service {
-            self.put_service(&key, service);
+            self.catalog_put_service(&key, service);
         }
         for check in &what.checks {
             let slot = self.state.catalog.nodes.get(&key);

@@ -96,6 +96,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("/v1/operator/raft/peer", &["DELETE"], ""),
     route("/v1/query", &["GET", "POST"], QUERY),
     route("/v1/query/", &["GET", "PUT", "DELETE"], QUERY),
+    route("/v1/quorate/agent/definitions", PUT, r#"{"Services":[{"Name":"web"}],"Checks":[]}"#),
     route("/v1/quorate/explain/check/", GET, ""),
     route("/v1/quorate/explain/key/", GET, ""),
     route("/v1/quorate/explain/node/", GET, ""),

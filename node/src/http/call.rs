@@ -13,6 +13,7 @@ use quorate_storage::ClusterTime;
 use quorate_storage::command::{Agent, Command, Outcome};
 use quorate_storage::limits::NAME_BYTES_MAX;
 use quorate_storage::record::RequestFacts;
+use quorate_storage::state::FILE_MARK_LEVEL;
 use serde::Serialize;
 
 use super::budget::{self, BodyShare};
@@ -225,6 +226,12 @@ impl Call {
     fn named_agent(&self) -> Option<&str> {
         let header = || self.headers.get(AGENT_HEADER)?.to_str().ok();
         self.params.filled("agent").or_else(|| header().filter(|name| !name.is_empty()))
+    }
+
+    /// Whether an agent registers this from a definition file (`?from-file`), and marks are in force.
+    pub(super) fn is_from_file(&self) -> Result<bool, ApiError> {
+        let in_force = || self.node.published().state.level() >= FILE_MARK_LEVEL;
+        Ok(self.params.switch("from-file")? && in_force())
     }
 
     /// The cluster time that this node has applied now; called before a body is waited for.

@@ -2,10 +2,12 @@
 //! the words of Consul, and turned into records of the state.
 //!
 //! [`service`] and [`check`] are the rules for agents, [`meta`], [`mesh`], [`settings`] and [`check_type`]
-//! hold for the catalogue and transactions too. [`description`] is what a client agent says of its node.
+//! hold for the catalogue and transactions too. [`description`] is what a client agent says of its node, and
+//! [`comparison`] how its definition files differ from what is registered.
 
 pub(super) mod check;
 pub(super) mod check_type;
+mod comparison;
 mod description;
 pub(super) mod mesh;
 mod meta;
@@ -16,6 +18,7 @@ use crate::http::decode;
 use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde_json::Value;
 
+pub use comparison::{Comparison, Ids};
 pub use description::Description;
 pub(crate) use meta::check_meta;
 

@@ -186,7 +186,7 @@ pub(super) fn agent_check(check: &record::Check) -> HealthCheck {
         service_id: registration.service_id.to_string(),
         service_name: check.service_name.to_string(),
         service_tags: check.service_tags.to_vec(),
-        kind: registration.kind.clone(),
+        kind: registration.check_type().to_owned(),
         definition: CheckDefinition::default(),
         create_index: 0,
         modify_index: 0,

@@ -189,7 +189,8 @@ impl Change<'_> {
         self.put_node(node, None);
     }
 
-    /// `PUT /v1/agent/service/register`.
+    /// `PUT /v1/agent/service/register`. That something is from a file is said of an agent's own node only: the
+    /// agent there would find it in none of its files.
     pub(super) fn agent_register_service(
         &mut self,
         agent: &Agent,
@@ -198,10 +199,19 @@ impl Change<'_> {
         replace_existing_checks: bool,
     ) {
         let key = match self.same_instance_elsewhere(agent, service) {
-            Some(elsewhere) => elsewhere,
-            None => self.ensure_agent(agent, NodeKind::Agent),
+            Some(elsewhere) => {
+                let (mut service, mut checks) = (service.clone(), checks.to_vec());
+                service.unmark_from_file();
+                checks.iter_mut().for_each(CheckRegistration::unmark_from_file);
+                self.put_instance(&elsewhere, &service, &checks);
+                elsewhere
+            }
+            None => {
+                let own = self.ensure_agent(agent, NodeKind::Agent);
+                self.put_instance(&own, service, checks);
+                own
+            }
         };
-        self.put_instance(&key, service, checks);
         if replace_existing_checks {
             self.remove_unnamed_checks(&key, &service.id, checks);
         }
@@ -296,7 +306,11 @@ impl Change<'_> {
             })?;
             fold_arc(&row.node)
         };
-        self.agent_put_check(&key, check.clone());
+        let mut registration = check.clone();
+        if *key != *fold(&agent.name) {
+            registration.unmark_from_file();
+        }
+        self.agent_put_check(&key, registration);
         Ok(())
     }
 

@@ -18,6 +18,7 @@
 //! | 3 | the history ([`HISTORY_LEVEL`]): stamped entries, and who asked for a command |
 //! | 4 | heartbeats with facts ([`HEARTBEAT_LEVEL`]) |
 //! | 5 | instances that a connection holds ([`PRESENCE_LEVEL`]) |
+//! | 6 | what agents have from files is marked, and whoever else writes it leaves the mark ([`FILE_MARK_LEVEL`]) |
 //! | 7 | a session holds so many keys at most ([`SESSION_KEYS_LEVEL`]) |
 
 use super::State;
@@ -28,6 +29,11 @@ pub const LEVEL: u32 = SESSION_KEYS_LEVEL;
 
 /// From this level on a session holds at most [`SESSION_KEYS_MAX`](crate::record::SESSION_KEYS_MAX) keys.
 pub const SESSION_KEYS_LEVEL: u32 = 7;
+
+/// From this level on agents mark what they register from definition files
+/// ([`ServiceDefinition::is_from_file`](crate::record::ServiceDefinition::is_from_file)). What is written
+/// through the catalogue keeps the mark of what was there.
+pub const FILE_MARK_LEVEL: u32 = 6;
 
 /// From this level on a connection can hold an instance ([`Presence`](crate::record::Presence)).
 pub const PRESENCE_LEVEL: u32 = 5;

@@ -4,10 +4,25 @@ use std::sync::Arc;
 
 use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
+use super::level::FILE_MARK_LEVEL;
 use crate::Topic;
 use crate::record::{Check, HistoryKind, Indexes, Service, ServiceDefinition};
 
 impl Change<'_> {
+    /// Registers an instance through the catalogue or a transaction. One that its agent has from a file stays
+    /// known as such: the agent will put it back.
+    pub(super) fn catalog_put_service(&mut self, key: &Arc<str>, given: &ServiceDefinition) {
+        let slot = self.state.catalog.nodes.get(key);
+        let old = slot.and_then(|slot| slot.services.get(&given.id));
+        let is_from_file = old.is_some_and(|old| old.definition.is_from_file());
+        if self.state.level() < FILE_MARK_LEVEL || !is_from_file {
+            return self.put_service(key, given);
+        }
+        let mut marked = given.clone();
+        marked.mark_from_file();
+        self.put_service(key, &marked);
+    }
+
     /// Writes an instance on a node that exists, if it differs.
     pub(super) fn put_service(&mut self, key: &Arc<str>, definition: &ServiceDefinition) {
         let index = self.index();

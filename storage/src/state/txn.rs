@@ -260,7 +260,7 @@ impl Change<'_> {
             }
             RowVerb::Cas if modify.unwrap_or(0) != index => Err(stale("set")),
             RowVerb::Set | RowVerb::Cas => {
-                self.put_service(&key, service);
+                self.catalog_put_service(&key, service);
                 let row = self.state.service(node, id).cloned();
                 Ok(row.map(TxnResult::Service).into_iter().collect())
             }

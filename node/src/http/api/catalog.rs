@@ -345,7 +345,7 @@ pub(super) fn check_registration(
     path::check_addressable("CheckID", &id).map_err(ApiError::internal)?;
     Ok(record::CheckRegistration {
         id: id.into(),
-        kind: given.kind,
+        kind: record::without_file_mark(&given.kind).to_owned(),
         name: given.name,
         status: match given.status.as_str() {
             "" => CheckStatus::Critical,

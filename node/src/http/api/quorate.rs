@@ -5,14 +5,16 @@ use quorate_client::types::quorate::StateHash;
 use quorate_storage::State;
 use quorate_storage::command::{Command, Rejection};
 use quorate_storage::record::{CheckStatus, NodeKind, SERF_ALIVE, SERF_HEALTH};
+use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::agent::HEARTBEAT_TTL;
 use crate::host::hexadecimal::hexadecimal;
 use crate::host::supervise;
+use crate::http::blocking;
 use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
-use crate::http::definition::Description;
-use crate::http::definition::check_meta;
+use crate::http::definition::{Comparison, Description, check_meta, parse_check, parse_service};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
@@ -21,6 +23,17 @@ use crate::node::Readiness;
 /// The text format of Prometheus.
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// The definitions of an agent, as they are sent to be compared: those of thousands of services.
+const DEFINITIONS_BYTES_MAX: usize = 8 << 20;
+
+/// What an agent's files define: bodies of `agent/service/register` and `agent/check/register`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definitions {
+    services: Vec<Value>,
+    checks: Vec<Value>,
+}
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -33,6 +46,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("/metrics").get(|call| Box::pin(std::future::ready(tell_metrics(&call)))),
         Endpoint::new("/v1/quorate/agent").put(|call| Box::pin(describe_agent(call))),
         Endpoint::new("/v1/quorate/agent/alive").put(|call| Box::pin(keep_alive(call))),
+        Endpoint::new("/v1/quorate/agent/definitions").put(|call| Box::pin(compare(call))),
         Endpoint::new("/v1/quorate/state-hash").get(|call| Box::pin(state_hash(call))),
     ]
 }
@@ -53,6 +67,29 @@ async fn describe_agent(mut call: Call) -> Answer {
     let Description { id, tagged_addresses, meta } = said;
     call.propose(Command::DescribeAgent { agent, id, tagged_addresses, meta }).await?;
     Ok(Reply::empty())
+}
+
+/// How what is registered on an agent's node differs from its definition files, which the body holds. Changes
+/// nothing. There may be many definitions, so they are read beside the requests, not among them.
+async fn compare(mut call: Call) -> Answer {
+    let agent = call.agent()?;
+    let options = call.read_options()?;
+    let body = call.body(BodyLimit::fixed(DEFINITIONS_BYTES_MAX)).await?;
+    let published = blocking::at_barrier(&call.node, &options).await?;
+    let compare = move || Ok(compared(&body, &published.state, &agent.name));
+    let compared = supervise::blocking("comparing definitions", compare).await;
+    let compared = compared.map_err(|error| ApiError::internal(error.to_string()))?;
+    call.json(&compared.map_err(ApiError::bad_request)?)
+}
+
+fn compared(body: &[u8], state: &State, agent: &str) -> Result<Comparison, String> {
+    let said: Definitions =
+        serde_json::from_slice(body).map_err(|error| format!("Request decode failed: {error}"))?;
+    let services = said.services.iter().map(parse_service).collect::<Result<Vec<_>, _>>()?;
+    let checks = said.checks.iter().map(parse_check).collect::<Result<Vec<_>, _>>()?;
+    let own = services.iter().map(|(service, _)| service);
+    let checks = services.iter().flat_map(|(_, checks)| checks).chain(&checks);
+    Ok(Comparison::new(state, agent, own, checks))
 }
 
 /// A client agent's process lives. 404 if the cluster does not watch it (any more), because somebody has

@@ -1,6 +1,10 @@
-//! Registers again what the files of a client agent define and somebody has deregistered, as Consul's agents do
-//! (anti-entropy): the agent is the authority of what came from its files, not the catalogue. What clients have
-//! registered lives in the cluster, and none of this is about it.
+//! Registers again what the files of an agent define and somebody has changed or, for a client agent,
+//! deregistered, as Consul's agents do (anti-entropy): the agent is the authority of what came from its files,
+//! not the catalogue. What clients have registered lives in the cluster, and none of this is about it.
+//!
+//! What came from files is marked in the catalogue, from the level on that brings marks
+//! ([`FILE_MARK_LEVEL`](quorate_storage::state::FILE_MARK_LEVEL)). So an agent that has lost its data directory
+//! still knows what it has to take back.
 //!
 //! A definition stays away until the files are read again if it was deregistered through the agent's own
 //! API, or, for a service, because it was critical for too long: Consul's agents have forgotten it then. The
@@ -15,6 +19,7 @@ use percent_encoding::percent_decode_str;
 
 use super::definitions::Step;
 use crate::http::AGENT_HEADER;
+use crate::http::definition::Comparison;
 use quorate_storage::record::CheckRegistration;
 
 /// What is registered on the agent's own node.
@@ -121,12 +126,31 @@ impl Doomed {
     }
 }
 
+/// What registers again what somebody else has changed, of what registers all definitions.
+pub(super) fn changed(defined: &[Step], compared: &Comparison, withdrawn: &Withdrawn) -> Vec<Step> {
+    let is_changed = |step: &&Step| {
+        let (service, checks) = step.registers();
+        service.is_some_and(|service| has(&compared.services.changed, &service.id))
+            || checks.iter().any(|check| has(&compared.checks.changed, &check.id))
+    };
+    let changed = defined.iter().filter(is_changed);
+    changed.filter(|step| !withdrawn.has(step)).cloned().collect()
+}
+
+/// What deregisters what this agent once registered from files and no file defines any more. A service takes
+/// its checks along.
+pub(super) fn left(compared: &Comparison) -> Vec<Step> {
+    let checks = compared.checks.left.iter().map(|id| Step::DropCheck(id.as_str().into()));
+    let services = compared.services.left.iter().map(|id| Step::DropService(id.as_str().into()));
+    services.chain(checks).collect()
+}
+
+fn has(ids: &[String], id: &str) -> bool {
+    ids.iter().any(|changed| changed == id)
+}
+
 fn checks_of(step: &Step) -> &[CheckRegistration] {
-    match step {
-        Step::PutService(parsed) => &parsed.checks,
-        Step::PutCheck(parsed) => std::slice::from_ref(&parsed.check),
-        Step::Describe(_) | Step::DropService(_) | Step::DropCheck(_) => &[],
-    }
+    step.registers().1
 }
 
 /// Whether not all is registered that a step registers, one of those that register all definitions.

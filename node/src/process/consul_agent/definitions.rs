@@ -52,6 +52,19 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// The same, with the mark that it is from a file.
+    pub(super) fn marked(mut self) -> Self {
+        match &mut self {
+            Self::PutService(parsed) => {
+                parsed.service.mark_from_file();
+                parsed.checks.iter_mut().for_each(CheckRegistration::mark_from_file);
+            }
+            Self::PutCheck(parsed) => parsed.check.mark_from_file(),
+            Self::Describe(_) | Self::DropService(_) | Self::DropCheck(_) => {}
+        }
+        self
+    }
+
     /// What does it where there is a node.
     pub(super) fn command(self, agent: &Agent) -> Command {
         let agent = agent.clone();
@@ -86,11 +99,22 @@ impl Step {
         match self {
             Self::Describe(said) => ("/v1/quorate/agent".to_owned(), json!(said)),
             Self::PutService(parsed) => {
-                ("/v1/agent/service/register".to_owned(), parsed.body.clone())
+                ("/v1/agent/service/register?from-file".to_owned(), parsed.body.clone())
             }
-            Self::PutCheck(parsed) => ("/v1/agent/check/register".to_owned(), parsed.body.clone()),
+            Self::PutCheck(parsed) => {
+                ("/v1/agent/check/register?from-file".to_owned(), parsed.body.clone())
+            }
             Self::DropService(id) => (path("service", id), Value::Null),
             Self::DropCheck(id) => (path("check", id), Value::Null),
+        }
+    }
+
+    /// The services and checks that it registers.
+    pub(super) fn registers(&self) -> (Option<&ServiceDefinition>, &[CheckRegistration]) {
+        match self {
+            Self::PutService(parsed) => (Some(&parsed.service), &parsed.checks),
+            Self::PutCheck(parsed) => (None, std::slice::from_ref(&parsed.check)),
+            Self::Describe(_) | Self::DropService(_) | Self::DropCheck(_) => (None, &[]),
         }
     }
 
@@ -104,6 +128,19 @@ impl Step {
             Self::DropCheck(id) => format!("check {id:?}"),
         }
     }
+}
+
+/// What steps register, as one body of `quorate/agent/definitions`.
+pub(super) fn bodies(steps: &[Step]) -> Value {
+    let (mut services, mut checks) = (Vec::new(), Vec::new());
+    for step in steps {
+        match step {
+            Step::PutService(parsed) => services.push(&parsed.body),
+            Step::PutCheck(parsed) => checks.push(&parsed.body),
+            Step::Describe(_) | Step::DropService(_) | Step::DropCheck(_) => {}
+        }
+    }
+    json!({"Services": services, "Checks": checks})
 }
 
 /// Judges what files define, without registering it.

@@ -1,9 +1,10 @@
 //! Keeps what an agent's configuration says registered: its node's description, and services and checks,
 //! when it starts and again whenever the files are read again.
 //!
-//! What vanishes from the files is deregistered. Which ids came from files is remembered in the data
-//! directory, so that this also holds for what vanished while the server was down, and so that nothing
-//! that a client registered is ever taken for a definition.
+//! What vanishes from the files is deregistered. What came from files is marked in the catalogue, so that this
+//! also holds for what vanished while the agent was down, and so that nothing that a client registered is
+//! ever taken for a definition. While a cluster is upgraded there may be no marks; then ids that are remembered
+//! in the data directory stand in for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
-use super::anti_entropy::{Doomed, Withdrawn};
+use super::anti_entropy::{Doomed, Withdrawn, changed, left};
 use super::definitions::{Parsed, Step, parse};
 use super::files::{Reading, Sources};
 use super::registry::Registry;
@@ -50,6 +51,15 @@ pub struct Registrar {
     pub withdrawn: Withdrawn,
 }
 
+/// What the files defined when they were last read.
+#[derive(Debug, Default)]
+struct Kept {
+    /// What registers all of it.
+    defined: Vec<Step>,
+    /// Whether it was registered with marks.
+    marked: bool,
+}
+
 /// Ids that came from files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Registered {
@@ -60,6 +70,9 @@ struct Registered {
     /// Whether a configuration described the node: one that no longer does takes that back.
     #[serde(default)]
     described: bool,
+    /// Whether all of it was registered with a mark. Then the marks alone say what came from files.
+    #[serde(default)]
+    marked: bool,
 }
 
 impl Registrar {
@@ -80,8 +93,8 @@ impl Registrar {
     ) -> Infallible {
         let clock = Clock::monotonic();
         let mut pause = RETRY_PAUSE;
-        let (mut defined, mut doomed) = (Vec::new(), Doomed::default());
-        let mut loaded = self.load(&mut defined).await;
+        let (mut kept, mut doomed) = (Kept::default(), Doomed::default());
+        let mut loaded = self.load(&mut kept).await;
         loop {
             if let Err(error) = &loaded {
                 tracing::warn!(%error, ?pause, "cannot register the definitions of the configuration; trying again");
@@ -90,7 +103,7 @@ impl Registrar {
             tokio::select! {
                 // When nobody is left who could ask, the rest goes on.
                 Some(done) = requests.recv() => {
-                    let again = self.reload(&mut defined).await;
+                    let again = self.reload(&mut kept).await;
                     match &again {
                         Ok(()) => tracing::info!("reloaded the definitions of the configuration"),
                         Err(error) => tracing::warn!(%error, "cannot reload the configuration"),
@@ -105,15 +118,16 @@ impl Registrar {
                 }
                 () = gone.notified() => {
                     tracing::warn!("the cluster no longer knows this agent: registering everything again");
-                    loaded = self.load(&mut defined).await;
+                    loaded = self.load(&mut kept).await;
                     pause = RETRY_PAUSE;
                 }
                 () = clock.sleep(wait) => {
                     if loaded.is_ok() {
                         self.describe_again().await;
-                        self.register_missing(&defined, &mut doomed).await;
+                        self.register_missing(&kept.defined, &mut doomed).await;
+                        self.register_changed(&mut kept).await;
                     } else {
-                        loaded = self.load(&mut defined).await;
+                        loaded = self.load(&mut kept).await;
                         pause = longer(pause);
                     }
                 }
@@ -121,18 +135,17 @@ impl Registrar {
         }
     }
 
-    /// Makes what is registered what the files define, but for what stays away. `defined` is what registers
-    /// all of it.
-    async fn load(&self, defined: &mut Vec<Step>) -> Result<(), String> {
+    /// Makes what is registered what the files define, but for what stays away.
+    async fn load(&self, kept: &mut Kept) -> Result<(), String> {
         let (reading, parsed) = self.read()?;
-        self.register(reading, parsed, defined).await
+        self.register(reading, parsed, kept).await
     }
 
     /// The same when somebody asks for it: then nothing stays away.
-    async fn reload(&self, defined: &mut Vec<Step>) -> Result<(), String> {
+    async fn reload(&self, kept: &mut Kept) -> Result<(), String> {
         let (reading, parsed) = self.read()?;
         self.withdrawn.clear();
-        self.register(reading, parsed, defined).await
+        self.register(reading, parsed, kept).await
     }
 
     /// Reads the files. They are judged as a whole: one fault leaves everything as it was.
@@ -147,7 +160,7 @@ impl Registrar {
         &self,
         reading: Reading,
         parsed: Parsed,
-        defined: &mut Vec<Step>,
+        kept: &mut Kept,
     ) -> Result<(), String> {
         if matches!(self.registry, Registry::Through { .. }) {
             log_loopback(&parsed);
@@ -155,10 +168,11 @@ impl Registrar {
         self.level.set(reading.log_level);
         let path = self.data_dir.join(FILE);
         let before = remembered(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let now = Registered::of(&parsed, &reading.description);
-        *defined = parsed.steps();
-        let mut puts = defined.clone();
-        puts.retain(|step| !self.withdrawn.has(step));
+        let mut now = Registered::of(&parsed, &reading.description);
+        *kept = Kept { defined: parsed.steps(), marked: false };
+        let compared = self.registry.compare(&kept.defined).await?;
+        now.marked = compared.is_some();
+        let puts = self.wanted(&kept.defined);
         // Before anything is registered, so that nothing is forgotten when this is interrupted.
         remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
         let described = described(reading.description, before.described);
@@ -167,13 +181,22 @@ impl Registrar {
         if !described.is_empty() || self.registry.needs(&described) {
             steps.push(Step::Describe(described));
         }
-        steps.extend(self.registry.only_own(before.gone(&now)).await?);
+        if !before.marked || compared.is_none() {
+            steps.extend(self.registry.only_own(before.gone(&now)).await?);
+        }
+        steps.extend(compared.iter().flat_map(left));
         let mut refused = each(steps, carry_out).await?;
         if refused.is_empty() {
             remember(&path, &now).map_err(|error| error.to_string())?;
         }
         refused.extend(each(puts, carry_out).await?);
+        kept.marked = now.marked;
         if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
+    }
+
+    /// What registers all that the files define, but for what stays away.
+    fn wanted(&self, defined: &[Step]) -> Vec<Step> {
+        defined.iter().filter(|step| !self.withdrawn.has(step)).cloned().collect()
     }
 
     /// Describes the node again if its row is not what the configuration says.
@@ -201,14 +224,47 @@ impl Registrar {
                 return;
             }
         };
-        for step in doomed.missing(defined, &look, &self.withdrawn) {
+        self.put_back("deregistered", doomed.missing(defined, &look, &self.withdrawn)).await;
+    }
+
+    /// Registers again what the files define and somebody has changed; all of it once marks are in force, if
+    /// they were not before.
+    async fn register_changed(&self, kept: &mut Kept) {
+        let compared = match self.registry.compare(&kept.defined).await {
+            Ok(Some(compared)) => compared,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "cannot compare the definitions with the catalogue");
+                return;
+            }
+        };
+        if kept.marked {
+            let changed = changed(&kept.defined, &compared, &self.withdrawn);
+            self.put_back("changed", changed).await;
+            return;
+        }
+        let carry_out = |step| self.registry.carry_out(step);
+        kept.marked = match each(self.wanted(&kept.defined), carry_out).await {
+            Ok(refused) if refused.is_empty() => true,
+            Ok(refused) => {
+                tracing::warn!(refused = refused.join("; "), "cannot mark what is from files");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot mark what is from files");
+                false
+            }
+        };
+    }
+
+    /// Registers again what somebody has `done` something to.
+    async fn put_back(&self, done: &str, steps: Vec<Step>) {
+        for step in steps {
             let what = step.about();
             match self.registry.carry_out(step).await {
-                Ok(Ok(())) => {
-                    tracing::info!(%what, "somebody had deregistered it: registered it again")
-                }
+                Ok(Ok(())) => tracing::info!(%what, "somebody had {done} it: registered it again"),
                 Ok(Err(error)) | Err(error) => {
-                    tracing::warn!(%what, %error, "somebody has deregistered it, and it cannot be registered again");
+                    tracing::warn!(%what, %error, "somebody has {done} it, and it cannot be registered again");
                 }
             }
         }
@@ -270,6 +326,7 @@ impl Registered {
             services: services.collect(),
             checks: parsed.checks.iter().map(|parsed| parsed.check.id.to_string()).collect(),
             described: !description.is_empty(),
+            marked: false,
         }
     }
 
@@ -281,6 +338,7 @@ impl Registered {
         }
         all.checks.extend(other.checks.iter().cloned());
         all.described |= other.described;
+        all.marked &= other.marked;
         all
     }
 

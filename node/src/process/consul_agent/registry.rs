@@ -10,15 +10,16 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use quorate_storage::State;
 use quorate_storage::command::{Agent, Rejection};
+use quorate_storage::state::FILE_MARK_LEVEL;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::anti_entropy::Look;
-use super::definitions::Step;
+use super::definitions::{Step, bodies};
 use super::servers::Servers;
 use crate::agent::HEARTBEAT_EVERY;
 use crate::host::clock::Clock;
-use crate::http::definition::Description;
+use crate::http::definition::{Comparison, Description};
 use crate::node::{Consistency, Node};
 
 /// An answer of a server that is read as a whole is not longer than this.
@@ -28,6 +29,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time after which another server is told when one could not be.
 const ALIVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const DEFINITIONS_PATH: &str = "/v1/quorate/agent/definitions";
 const ALIVE_PATH: &str = "/v1/quorate/agent/alive";
 const ALIVE_BEGIN_PATH: &str = "/v1/quorate/agent/alive?begin";
 
@@ -53,6 +55,8 @@ impl Registry {
     pub(super) async fn carry_out(&self, step: Step) -> Result<Result<(), String>, String> {
         match self {
             Self::Here(node) => {
+                let marks = node.published().state.level() >= FILE_MARK_LEVEL;
+                let step = if marks { step.marked() } else { step };
                 let command = step.command(&own_agent(node)?);
                 let outcome =
                     node.propose(command, None).await.map_err(|error| error.to_string())?;
@@ -105,6 +109,36 @@ impl Registry {
             }
         }
         Ok(steps)
+    }
+
+    /// How what is registered on the agent's own node differs from what these steps register; `None` where
+    /// nothing is marked as being from files, because a server does not know the marks yet.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached.
+    pub(super) async fn compare(&self, defined: &[Step]) -> Result<Option<Comparison>, String> {
+        let compared = match self {
+            Self::Here(node) => {
+                let agent = own_agent(node)?;
+                let newest = node.read(Consistency::Linearizable).await;
+                let newest = newest.map_err(|error| error.to_string())?;
+                let services = defined.iter().filter_map(|step| step.registers().0);
+                let checks = defined.iter().flat_map(|step| step.registers().1);
+                Comparison::new(&newest.state, &agent.name, services, checks)
+            }
+            Self::Through { servers, .. } => {
+                let body = bodies(defined);
+                match ask(servers, Method::PUT, DEFINITIONS_PATH, &body).await? {
+                    (200, compared) => {
+                        serde_json::from_str(&compared).map_err(|error| error.to_string())?
+                    }
+                    // An older server, or more definitions than are compared at once.
+                    (404 | 405 | 413, _) => Comparison::default(),
+                    (_, answer) => return Err(answer),
+                }
+            }
+        };
+        Ok(Some(compared).filter(|compared| compared.marks))
     }
 
     /// What is registered for a client agent; `None` for a server's own host, at whose API anybody may

@@ -71,7 +71,10 @@ fn listed(call: &Call, state: &State, asked: &Asked, filter: &Filter<HealthCheck
 async fn register(mut call: Call) -> Answer {
     let body: CheckRegistration = call.decode().await?;
     let agent = call.agent()?;
-    let check = Box::new(registration(body)?);
+    let mut check = Box::new(registration(body)?);
+    if call.is_from_file()? {
+        check.mark_from_file();
+    }
     call.propose(Command::AgentRegisterCheck { agent, check }).await?;
     Ok(Reply::empty())
 }

@@ -134,7 +134,7 @@ fn instances<'a>(state: &'a State, asked: &'a Asked, name: &str) -> Vec<&'a Arc<
 fn health<'a>(state: &'a State, service: &Service) -> (Health, Vec<&'a Arc<Check>>) {
     let checks = state.checks_of(service);
     let checks: Vec<_> = checks.filter(|check| &*check.registration.id != SERF_HEALTH).collect();
-    let worst = checks.iter().map(|check| match check.registration.kind.as_str() {
+    let worst = checks.iter().map(|check| match check.registration.check_type() {
         MAINTENANCE => Health::Maintenance,
         _ => Health::of_check(check),
     });

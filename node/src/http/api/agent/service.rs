@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 use axum::http::{HeaderName, HeaderValue};
 use quorate_client::types::agent::{AgentService, ServiceRegistration};
 use quorate_storage::command::{Command, Rejection};
-use quorate_storage::record::Service;
+use quorate_storage::record::{CheckRegistration, Service};
 use quorate_storage::{State, Topic};
 
 use super::agents;
@@ -103,7 +103,11 @@ async fn register(mut call: Call) -> Answer {
     let replace_existing_checks = replaces_checks(&call.params);
     let body: ServiceRegistration = call.decode().await?;
     let agent = call.agent()?;
-    let (service, checks) = registration(body)?;
+    let (mut service, mut checks) = registration(body)?;
+    if call.is_from_file()? {
+        service.mark_from_file();
+        checks.iter_mut().for_each(CheckRegistration::mark_from_file);
+    }
     let service = Box::new(service);
     call.propose(Command::AgentRegisterService { agent, service, checks, replace_existing_checks })
         .await?;
