@@ -41,7 +41,9 @@ function ageCell() {
   const shown = badge("unknown", "");
   return [h("div", null, shown), (row) => {
     const age = ageOf(row);
-    setBadge(shown, ageLevel(age, row.limits), age === null ? "-" : span(age));
+    // A presence is heard all the time, as long as it is there.
+    if (age === null) setBadge(shown, row.Presence ? row.Status : "unknown", row.Presence || "-");
+    else setBadge(shown, ageLevel(age, row.limits), span(age));
     setAttribute(shown, "data-still", isStill() ? "" : null);
     setAttribute(shown, "title", age === null ? "No check waits for heartbeats" : heard(row, age));
   }];
@@ -67,6 +69,7 @@ export function instances(root, go, panel) {
     columns: [
       { id: "state", title: "State", make: stateCell, sort: true },
       { id: "id", title: "Instance", make: textCell((row) => row.ID), sort: true },
+      { id: "age", title: "Heartbeat", make: ageCell, sort: true },
       { id: "service", title: "Service", make: textCell((row) => row.Service), sort: true },
       { id: "process", title: "Process", make: textCell((row) => known(row.Process)), sort: true },
       { id: "address", title: "Address", make: textCell(place), sort: true },
@@ -76,7 +79,6 @@ export function instances(root, go, panel) {
       { id: "counter", title: "Counter", make: textCell((row) => known(row.Counter, count)) },
       { id: "restarts", title: "Restarts", make: textCell((row) => known(row.Restarts, count)), sort: true },
       { id: "since", title: "Status for", make: textCell(since) },
-      { id: "age", title: "Heartbeat", make: ageCell, sort: true },
     ],
   });
   rows.markSort();

@@ -129,7 +129,8 @@ function actionCell() {
   const press = button("Make leader", () => lead(server), { "data-act": "lead" });
   return [h("div", null, press), (shown) => {
     server = shown;
-    press.hidden = !server.Voter || server.Node === store.leader || store.leader === null;
+    const isFit = server.Voter && store.cluster.health.get(server.Node)?.Healthy === true;
+    press.hidden = !isFit || server.Node === store.leader || store.leader === null;
     setAttribute(press, "aria-label", `Make ${server.Node} the leader`);
   }];
 }
