@@ -50,6 +50,7 @@ mod endpoint;
 mod error;
 mod filter;
 mod heavy;
+mod hold;
 mod metrics;
 mod near;
 mod params;

@@ -39,6 +39,7 @@ use crate::host::durations::Durations;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
 use crate::live::feed::Feed;
+use crate::presences::Presences;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::comparison::Comparison;
@@ -118,6 +119,7 @@ pub struct Node {
     cluster_clock: Arc<ClusterClock>,
     watches: Arc<Watches>,
     feed: Arc<Feed>,
+    presences: Arc<Presences>,
     probe_counts: Arc<ProbeCounts>,
     failure_detector: Arc<FailureDetector>,
     comparison: Arc<Comparison>,
@@ -180,6 +182,11 @@ impl Node {
             http_addr: self.settings.http_addr,
             agent_name: self.settings.agent_name.clone(),
         }
+    }
+
+    /// The instances that connections to this node hold.
+    pub fn presences(&self) -> &Arc<Presences> {
+        &self.presences
     }
 
     /// Who waits for records of the history.

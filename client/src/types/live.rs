@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TextMap;
+use super::agent::ServiceRegistration;
 use super::history::HistoryEvent;
 
 /// An instance as lists and streams show it, by whatever API it was registered.
@@ -38,10 +39,57 @@ pub struct Instance {
     /// When that was, RFC 3339.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_heard: String,
+    /// `open` while a connection holds it, `ended` while its linger runs, `moved` while it is waited for at
+    /// another server, `over` when it is not waited for any more; absent: it was registered otherwise.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub presence: String,
     /// Tags.
     pub tags: Vec<String>,
     /// Metadata.
     pub meta: TextMap,
+}
+
+/// Body of `PUT /v1/quorate/presence`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PresenceRegistration {
+    /// The instance.
+    #[serde(flatten)]
+    pub service: ServiceRegistration,
+    /// The process that holds it: a UUID; the server makes one when it is empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// Which of the owner's attempts this is: 1, 2, ...
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempt: u64,
+    /// The instance goes after it was critical for so long for want of a connection, in nanoseconds; 0: never.
+    #[serde(skip_serializing_if = "is_nought")]
+    pub deregister_critical_service_after: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_nought(nanos: &i64) -> bool {
+    *nanos == 0
+}
+
+/// Frame `registered` of a presence: the instance passes from here on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PresenceRegistered {
+    /// The instance's node.
+    pub node: String,
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// What holds it: the server's Raft id, its boot, and the number of the command.
+    pub lease: String,
+    /// The server's name.
+    pub server: String,
 }
 
 /// Frame `snapshot`: instances, in the order of service, node and id. Large lists come in several.

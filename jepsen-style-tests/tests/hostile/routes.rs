@@ -30,8 +30,8 @@ const UPDATE: &str = r#"{"Status":"passing","Output":"fine"}"#;
 
 const AUTOPILOT: &str = r#"{"CleanupDeadServers":false,"LastContactThreshold":"200ms","MaxTrailingLogs":250,"MinQuorum":0,"ServerStabilizationTime":"10s"}"#;
 
-/// All of them but three: `agent/monitor` and `quorate/stream` never end their answers, and `operator/raft/transfer-leader` does
-/// nothing but what it says.
+/// All of them but four: `agent/monitor`, `quorate/stream` and `quorate/presence` never end their answers,
+/// and `operator/raft/transfer-leader` does nothing but what it says.
 pub(crate) const ROUTES: &[Route] = &[
     route("/", GET, ""),
     route("/livez", GET, ""),

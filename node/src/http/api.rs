@@ -13,6 +13,7 @@ mod instance;
 mod kv;
 mod operator;
 mod out_of_scope;
+mod presence;
 mod query;
 mod quorate;
 mod session;
@@ -44,6 +45,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         history::endpoints(),
         instance::endpoints(),
         stream::endpoints(),
+        presence::endpoints(),
         ui::endpoints(),
     ]
     .into_iter()

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::http::decode;
 use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Version};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use quorate_storage::ClusterTime;
@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::budget::{self, BodyShare};
 use super::error::ApiError;
 use super::filter::{self, Filter};
+use super::hold::{Connection, Hold};
 use super::metrics::Metrics;
 use super::params::{Params, ReadOptions};
 use super::path::check_addressable;
@@ -60,15 +61,24 @@ pub(super) struct Call {
     pub(super) process: Arc<Process>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) params: Params,
-    headers: HeaderMap,
-    /// Where it comes from; port 0: not from a network.
-    caller: SocketAddr,
-    /// The path of the endpoint.
-    path: &'static str,
-    /// What follows the endpoint's path, decoded.
-    rest: Vec<u8>,
+    request: Received,
     /// Never locked: the mutex only makes a call shareable while it is waited for.
     body: Mutex<Body>,
+}
+
+/// What is known of a request beside its parameters and its body.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) headers: HeaderMap,
+    pub(super) version: Version,
+    /// Where it comes from; port 0: not from a network.
+    pub(super) caller: SocketAddr,
+    /// What it came on.
+    pub(super) connection: Connection,
+    /// The path of the endpoint.
+    pub(super) path: &'static str,
+    /// What follows the endpoint's path, decoded.
+    pub(super) rest: Vec<u8>,
 }
 
 /// How large a body may be.
@@ -115,36 +125,25 @@ pub(super) enum Asked {
 }
 
 impl Call {
-    pub(super) fn new(
-        shared: &Shared,
-        params: Params,
-        headers: HeaderMap,
-        caller: SocketAddr,
-        path: &'static str,
-        rest: Vec<u8>,
-        body: Body,
-    ) -> Self {
+    pub(super) fn new(shared: &Shared, params: Params, request: Received, body: Body) -> Self {
         Self {
             node: Arc::clone(&shared.node),
             process: Arc::clone(&shared.process),
             metrics: Arc::clone(&shared.metrics),
             params,
-            headers,
-            caller,
-            path,
-            rest,
+            request,
             body: Mutex::new(body),
         }
     }
 
     /// Where the request comes from.
     pub(super) fn caller(&self) -> IpAddr {
-        self.caller.ip().to_canonical()
+        self.request.caller.ip().to_canonical()
     }
 
     /// What follows the endpoint's path: an id, a name or a key.
     pub(super) fn rest(&self) -> Result<&str, ApiError> {
-        std::str::from_utf8(&self.rest)
+        std::str::from_utf8(&self.request.rest)
             .map_err(|_| ApiError::bad_request("Keys, names and ids must be valid UTF-8"))
     }
 
@@ -158,7 +157,7 @@ impl Call {
 
     /// The first value of a header, if it is text.
     pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+        self.request.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// How to read, or what is wrong with the parameters that say so. `?cached` is ignored.
@@ -168,7 +167,7 @@ impl Call {
 
     /// The same where `?cached` counts.
     pub(super) fn cached_read_options(&self) -> Result<ReadOptions, ApiError> {
-        ReadOptions::parse(&self.params, &self.headers)
+        ReadOptions::parse(&self.params, &self.request.headers)
     }
 
     /// Refuses another datacenter than this cluster's.
@@ -214,7 +213,7 @@ impl Call {
             check_addressable("agent", name).map_err(ApiError::bad_request)?;
         }
         // Without the cluster's id no agent has one; the node has never heard of a leader then.
-        let agent = self.node.agent_of(self.caller.ip(), named);
+        let agent = self.node.agent_of(self.request.caller.ip(), named);
         agent.ok_or_else(|| ProposeError::NoLeader.into())
     }
 
@@ -224,7 +223,7 @@ impl Call {
     }
 
     fn named_agent(&self) -> Option<&str> {
-        let header = || self.headers.get(AGENT_HEADER)?.to_str().ok();
+        let header = || self.request.headers.get(AGENT_HEADER)?.to_str().ok();
         self.params.filled("agent").or_else(|| header().filter(|name| !name.is_empty()))
     }
 
@@ -242,7 +241,7 @@ impl Call {
     /// How many bytes of body the client said it sends. Most that are chunked or come over HTTP/2 do not
     /// say, so nothing but an early refusal may depend on it.
     fn declared_length(&self) -> Option<u64> {
-        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+        self.request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
     /// The body, however it is framed, if it is within `limit` and arrives in time.
@@ -324,9 +323,14 @@ impl Call {
         self.node.propose(command, Some(Arc::new(self.facts()))).await
     }
 
+    /// Holds something until the client ends this request; its body was read.
+    pub(super) fn hold(&self) -> Hold {
+        self.request.connection.hold(self.request.version)
+    }
+
     /// What the history says of a request that changes something.
-    fn facts(&self) -> RequestFacts {
-        let action = self.path.strip_prefix("/v1/").unwrap_or(self.path);
+    pub(super) fn facts(&self) -> RequestFacts {
+        let action = self.request.path.strip_prefix("/v1/").unwrap_or(self.request.path);
         RequestFacts {
             // A longer one is no agent's name, and most endpoints do not look at it.
             agent_claimed: self
@@ -334,8 +338,8 @@ impl Call {
                 .filter(|name| name.len() <= NAME_BYTES_MAX)
                 .unwrap_or_default()
                 .into(),
-            client: (self.caller.port() > 0)
-                .then(|| SocketAddr::new(self.caller(), self.caller.port())),
+            client: (self.request.caller.port() > 0)
+                .then(|| SocketAddr::new(self.caller(), self.request.caller.port())),
             action: action.trim_end_matches('/').into(),
             token: Arc::default(),
         }

@@ -10,9 +10,10 @@ use axum::response::Response;
 use futures_util::future::BoxFuture;
 
 use super::budget;
-use super::call::{Call, Shared};
+use super::call::{Call, Received, Shared};
 use super::compress;
 use super::error::ApiError;
+use super::hold::Connection;
 use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
 use super::reply::Reply;
@@ -169,7 +170,16 @@ impl Endpoint {
             .extensions
             .remove::<SocketAddr>()
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        Call::new(shared, params, parts.headers, caller, self.path, rest, body)
+        let connection = parts.extensions.remove::<Connection>().unwrap_or_default();
+        let request = Received {
+            headers: parts.headers,
+            version: parts.version,
+            caller,
+            connection,
+            path: self.path,
+            rest,
+        };
+        Call::new(shared, params, request, body)
     }
 }
 

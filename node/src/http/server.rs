@@ -30,6 +30,7 @@ use super::closing::{CloseSignal, Closing};
 use super::connections::{Admission, Connections, Place, is_served_beyond_the_limit};
 use super::drain::Drained;
 use super::error::ApiError;
+use super::hold::{Connection, Watched};
 use super::per_client::{Counted, PerClient};
 use crate::host::clock::Clock;
 use crate::host::listen::{Listener, Stream};
@@ -186,9 +187,12 @@ impl<A: Answerer> Server<A> {
         let api = self.api.clone();
         let requested = Arc::new(Notify::new());
         let noted = Arc::clone(&requested);
+        let connection = Connection::default();
+        let shared = connection.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             noted.notify_one();
             let api = api.clone();
+            request.extensions_mut().insert(shared.clone());
             async move {
                 if let Err(fault) = check_host(&request) {
                     return Ok(hostless(fault, request.version()));
@@ -198,7 +202,7 @@ impl<A: Answerer> Server<A> {
                 api.answer(request).await
             }
         });
-        let mut stream = TimeoutStream::new(stream);
+        let mut stream = TimeoutStream::new(Watched::new(stream, connection));
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = TokioIo::new(Box::pin(stream));
         let served = self.builder.serve_connection(stream, service).into_owned();

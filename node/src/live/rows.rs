@@ -6,7 +6,8 @@ use quorate_client::types::live::Instance;
 use quorate_storage::State;
 use quorate_storage::index::fold;
 use quorate_storage::record::{
-    Check, CheckStatus, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord, Service,
+    Check, CheckStatus, EndedPresence, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord,
+    PRESENCE_CHECK, PresenceEnd, Service,
 };
 use quorate_storage::state::Thread;
 
@@ -53,8 +54,21 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         since: since(state, row, &checks),
         age_ms: heard.map(|heard| state.time().since(heard).0),
         last_heard: heard.map_or_else(String::new, |heard| date_of(state, heard)),
+        presence: presence(state, row).to_owned(),
         tags: definition.tags.to_vec(),
         meta: definition.meta.clone().unwrap_or_default(),
+    }
+}
+
+/// How a connection holds an instance; empty: none ever did.
+fn presence(state: &State, row: &Service) -> &'static str {
+    let check = state.check(&row.node, &format!("{PRESENCE_CHECK}{}", row.definition.id));
+    let Some(presence) = check.and_then(|check| state.presence(check.number)) else { return "" };
+    match presence.ended {
+        None => "open",
+        Some(_) if check.is_some_and(|check| badness(check) > 0) => "over",
+        Some(EndedPresence { why: PresenceEnd::Connection, .. }) => "ended",
+        Some(_) => "moved",
     }
 }
 

@@ -3,8 +3,8 @@
 use quorate_storage::Millis;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    Cause, Check, CheckStatus, Detail, HistoryKind, HistoryRecord, PresenceEnd, SERF_HEALTH,
-    Subject,
+    Cause, Check, CheckStatus, Detail, HistoryKind, HistoryRecord, OnClose, Presence, PresenceEnd,
+    SERF_HEALTH, Subject,
 };
 
 use super::show::{date, date_before, server_name, span};
@@ -108,6 +108,10 @@ pub(super) fn happened(published: &Published, record: &HistoryRecord) -> String 
 /// Why a check has its status: since when, and because of what, as far as records are kept.
 pub(super) fn status(published: &Published, row: &Check, record: Option<&HistoryRecord>) -> String {
     let word = row.registration.status.as_str();
+    let presence = published.state.presence(row.number);
+    if let (CheckStatus::Passing, Some(presence)) = (&row.registration.status, presence) {
+        return connected(published, presence, record);
+    }
     let Some(record) = record else {
         return format!("{word} since before the history that is kept");
     };
@@ -117,6 +121,39 @@ pub(super) fn status(published: &Published, row: &Check, record: Option<&History
         because(published, record)
     };
     format!("{word} since {} because {cause}", date(record.at))
+}
+
+/// Why the check of a presence passes.
+fn connected(published: &Published, presence: &Presence, record: Option<&HistoryRecord>) -> String {
+    let since = record.map_or_else(String::new, |record| format!(" since {}", date(record.at)));
+    let ago = |then| tenths(published.state.time().since(then));
+    match (presence.ended, presence.lease) {
+        (Some(ended), _) => {
+            let server = server_name(published, ended.server);
+            let ago = ago(ended.since);
+            match ended.why {
+                PresenceEnd::Connection => {
+                    format!("passing, but its connection to {server} ended {ago} ago")
+                }
+                PresenceEnd::Moved => {
+                    format!("passing, but {server} sent it to another server {ago} ago")
+                }
+                PresenceEnd::Lost => {
+                    format!("passing, but {server}, which it was connected to, was lost {ago} ago")
+                }
+                PresenceEnd::Restored => {
+                    format!(
+                        "passing, but it has not come back since a backup was restored {ago} ago"
+                    )
+                }
+            }
+        }
+        (None, Some(lease)) => {
+            let server = server_name(published, lease.origin);
+            format!("passing{since} because its connection to {server} is open")
+        }
+        (None, None) => format!("passing{since}"),
+    }
 }
 
 /// What tells whether a node lives.
@@ -136,6 +173,9 @@ fn liveness(published: &Published, row: &Check, record: &HistoryRecord) -> Strin
 /// What comes next for a check if nobody does anything, and what somebody can do.
 pub(super) fn next(published: &Published, row: &Check) -> String {
     let what = &row.registration;
+    if let Some(presence) = published.state.presence(row.number) {
+        return next_of_presence(published, row, presence);
+    }
     let left = published
         .state
         .deadline_of(row.number)
@@ -163,10 +203,35 @@ pub(super) fn next(published: &Published, row: &Check) -> String {
     }
 }
 
+/// The same for the check of a presence.
+fn next_of_presence(published: &Published, row: &Check, presence: &Presence) -> String {
+    let deadline = published.state.deadline_of(row.number);
+    let left = deadline.map(|deadline| deadline.since(published.state.time()));
+    let end = match presence.terms.on_close {
+        OnClose::Critical => "it turns critical",
+        OnClose::Deregister => "its service is deregistered",
+    };
+    let is_critical = row.registration.status == CheckStatus::Critical;
+    match (is_critical, left) {
+        (true, Some(left)) => format!(
+            "a new connection ends that; without one its service is deregistered in {}",
+            whole_seconds(left)
+        ),
+        (true, None) => "a new connection ends that".to_owned(),
+        (false, Some(left)) => format!("without a new connection {end} in {}", tenths(left)),
+        (false, None) => format!("{} after its connection ends {end}", span(presence.terms.linger)),
+    }
+}
+
 /// How long until something that has this number ends.
 pub(super) fn left(published: &Published, number: u64) -> Option<String> {
     let deadline = published.state.deadline_of(number)?;
     Some(whole_seconds(deadline.since(published.state.time())))
+}
+
+/// To a tenth of a second.
+fn tenths(millis: Millis) -> String {
+    format!("{}.{} s", millis.0 / 1_000, millis.0 % 1_000 / 100)
 }
 
 /// Rounded up, so that nothing is promised too early.

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH};
+use quorate_storage::record::{Check, CheckStatus, PRESENCE_KIND, SERF_HEALTH};
 use quorate_storage::{Index, State, Topic};
 
 use crate::host::clock::Moment;
@@ -105,6 +105,8 @@ fn cause(row: &Check) -> &'static str {
         && what.output.starts_with("TTL expired")
     {
         "no heartbeat came within its TTL"
+    } else if what.kind == PRESENCE_KIND {
+        "whether its connection is open"
     } else if what.definition.is_run() {
         "a run by the leader"
     } else {

@@ -17,6 +17,7 @@ use crate::checks::Checks;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
+use crate::presences::Presences;
 use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::comparison::Comparison;
 use crate::raft::context::Context;
@@ -95,6 +96,7 @@ impl Node {
             )),
             failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
             comparison: comparison(&context, &raft, &state, &observer),
+            presences: presences(&context, &proposer, &state),
             intake,
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
             settings,
@@ -140,6 +142,10 @@ impl Node {
         tasks.finite("announcing this start", async move { membership.announce().await });
         let node = Arc::clone(self);
         tasks.finite("opening the gate", async move { node.open_gate().await });
+        tasks.vital("reporting ends of presences", Arc::clone(&self.presences).report());
+        let node = Arc::clone(self);
+        let has_leader = move || node.contact().known_leader;
+        tasks.vital("comparing presences", Arc::clone(&self.presences).watch(has_leader));
         tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
         tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
     }
@@ -192,6 +198,10 @@ where
 {
     let config = openraft_config("quorate", limits).map_err(io::Error::other)?;
     Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
+}
+
+fn presences(context: &Context, proposer: &Arc<Proposer>, state: &StateReader) -> Arc<Presences> {
+    Arc::new(Presences::new(context.clone(), Arc::clone(proposer), state.clone()))
 }
 
 fn comparison(

@@ -201,13 +201,26 @@ impl Proposer {
         command: Command,
         request: Option<Arc<RequestFacts>>,
     ) -> Result<Outcome, ProposeError> {
+        self.propose_numbered(command, request, &Arc::default()).await
+    }
+
+    /// The same where the command's number means something: `seq` has it before any server has the command.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose_numbered(
+        &self,
+        command: Command,
+        request: Option<Arc<RequestFacts>>,
+        seq: &Arc<AtomicU64>,
+    ) -> Result<Outcome, ProposeError> {
         limits::validate(&command)?;
         Excess::of_command(encoded_bytes(&command))?;
         let began = self.context.clock.now();
         let (reply, outcome) = oneshot::channel();
-        let seq = Arc::new(AtomicU64::new(0));
-        self.enqueue(command, request, reply, Arc::clone(&seq))?;
-        let mut ticket = Ticket { proposer: self, seq, outcome };
+        self.enqueue(command, request, reply, Arc::clone(seq))?;
+        // The number may have been that of an earlier command.
+        let mut ticket = Ticket { proposer: self, seq: Arc::clone(seq), outcome };
         match self.context.hold(&mut ticket.outcome).await {
             Ok(Ok(outcome)) => {
                 self.durations.observe(self.context.clock.now().since(began));
@@ -232,10 +245,12 @@ impl Proposer {
     ) -> Result<(), ProposeError> {
         let bytes = encoded_bytes(&command) + COMMAND_OVERHEAD_BYTES;
         let lane = Lane::of(&command);
+        // It makes room elsewhere, and there are at most as many as there are streams.
+        let is_bounded = !matches!(command, Command::PresenceEnded { .. });
         let since = self.context.clock.now();
         let mut table = self.table();
         let queue = &mut table.lanes[lane];
-        if !queue.has_room_for(lane, bytes) {
+        if is_bounded && !queue.has_room_for(lane, bytes) {
             queue.forget_abandoned();
             if !queue.has_room_for(lane, bytes) {
                 return Err(ProposeError::Overloaded);

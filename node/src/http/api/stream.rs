@@ -42,7 +42,7 @@ const LEADER_LOOK: Duration = Duration::from_millis(500);
 const MOVE_WITHIN: Duration = Duration::from_secs(2);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 static STREAMS: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(BUDGET.clients * STREAMS_PERCENT_MAX / 100)));
@@ -59,10 +59,7 @@ async fn open(call: Call) -> Answer {
         return Err(ApiError::bad_request("beats: this version sends no heartbeats in streams"));
     }
     let since = since(&call)?;
-    let place = Arc::clone(&STREAMS).try_acquire_owned().map_err(|_| {
-        let text = "this server has as many streams as it has room for, try again later or at another server";
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
-    })?;
+    let place = place()?;
     // Before the barrier, so that nothing is missed.
     let reader = call.node.feed().subscribe(filter.clone());
     // A resumed stream may be ahead of what this server has applied: that is no gap, also for a stale reader.
@@ -95,6 +92,17 @@ async fn open(call: Call) -> Answer {
     });
     Ok(Reply::stream(Body::from_stream(pieces), EVENT_STREAM)
         .with(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+}
+
+/// Room for one more stream, of whatever endpoint.
+///
+/// # Errors
+/// 503: there is none.
+pub(super) fn place() -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(&STREAMS).try_acquire_owned().map_err(|_| {
+        let text = "this server has as many streams as it has room for, try again later or at another server";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })
 }
 
 fn filter(call: &Call) -> Result<Filter, ApiError> {
@@ -206,20 +214,25 @@ impl Stream {
     }
 
     fn moved(&self) -> Bytes {
-        let published = self.node.published();
-        let own = self.node.id();
-        let others = published.membership.nodes().filter(|(id, _)| **id != own);
-        let servers = others.map(|(_, peer)| format!("http://{}", peer.http_addr)).collect();
         let random = RandomState::new().build_hasher().finish();
         let within = u64::try_from(MOVE_WITHIN.as_millis()).unwrap_or(u64::MAX);
         let mut out = String::new();
-        frame(&mut out, "moved", None, &StreamMoved { servers, retry_ms: random % within });
+        frame(&mut out, "moved", None, &moved(&self.node, random % within));
         out.into()
     }
 }
 
+/// Where readers of this server can go.
+pub(super) fn moved(node: &Node, retry_ms: u64) -> StreamMoved {
+    let published = node.published();
+    let own = node.id();
+    let others = published.membership.nodes().filter(|(id, _)| **id != own);
+    let servers = others.map(|(_, peer)| format!("http://{}", peer.http_addr)).collect();
+    StreamMoved { servers, retry_ms }
+}
+
 /// Writes a frame; with an id where a reader can go on from.
-fn frame(out: &mut String, name: &str, id: Option<u64>, data: &impl Serialize) {
+pub(super) fn frame(out: &mut String, name: &str, id: Option<u64>, data: &impl Serialize) {
     let data = serde_json::to_string(data).unwrap_or_default();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "event: {name}");

@@ -1,6 +1,7 @@
 //! What agents' clients send: services, checks, heartbeats.
 
 use quorate_client::types::agent::{CheckRegistration, CheckUpdate, ServiceRegistration};
+use quorate_client::types::live::PresenceRegistration;
 
 use super::mesh::{CONNECT, PROXY};
 use super::{
@@ -10,28 +11,42 @@ use super::{
 
 static SERVICE: Shape = Shape {
     name: "ServiceDefinition",
-    fields: &[
-        field("Kind", Kind::Text),
-        field("ID", Kind::Text),
-        field("Name", Kind::Text),
-        field("Tags", TEXTS),
-        field("Address", Kind::Text),
-        alias("TaggedAddresses", &["tagged_addresses"], SERVICE_ADDRESSES),
-        field("Meta", TEXT_MAP),
-        field("Port", Kind::Int),
-        alias("SocketPath", &["socket_path"], Kind::Text),
-        field("Weights", Kind::Object(&WEIGHTS)),
-        alias("EnableTagOverride", &["enable_tag_override"], Kind::Bool),
-        field("Check", Kind::Object(&SERVICE_CHECK)),
-        field("Checks", Kind::List(&Kind::Object(&SERVICE_CHECK))),
-        field("Token", Kind::Text),
-        field("Connect", Kind::Object(&CONNECT)),
-        field("Proxy", Kind::Object(&PROXY)),
-        field("Locality", Kind::Object(&LOCALITY)),
-    ],
+    fields: SERVICE_FIELDS,
     shared: &[],
     unknown: Unknown::Refused,
 };
+
+static PRESENCE: Shape = Shape {
+    name: "PresenceDefinition",
+    fields: &[
+        field("Owner", Kind::Text),
+        field("Attempt", Kind::Unsigned),
+        field("DeregisterCriticalServiceAfter", Kind::Duration),
+    ],
+    shared: SERVICE_FIELDS,
+    unknown: Unknown::Refused,
+};
+
+/// What is said of an instance.
+static SERVICE_FIELDS: &[Field] = &[
+    field("Kind", Kind::Text),
+    field("ID", Kind::Text),
+    field("Name", Kind::Text),
+    field("Tags", TEXTS),
+    field("Address", Kind::Text),
+    alias("TaggedAddresses", &["tagged_addresses"], SERVICE_ADDRESSES),
+    field("Meta", TEXT_MAP),
+    field("Port", Kind::Int),
+    alias("SocketPath", &["socket_path"], Kind::Text),
+    field("Weights", Kind::Object(&WEIGHTS)),
+    alias("EnableTagOverride", &["enable_tag_override"], Kind::Bool),
+    field("Check", Kind::Object(&SERVICE_CHECK)),
+    field("Checks", Kind::List(&Kind::Object(&SERVICE_CHECK))),
+    field("Token", Kind::Text),
+    field("Connect", Kind::Object(&CONNECT)),
+    field("Proxy", Kind::Object(&PROXY)),
+    field("Locality", Kind::Object(&LOCALITY)),
+];
 
 static SERVICE_CHECK: Shape = Shape {
     name: "CheckType",
@@ -98,6 +113,10 @@ static SPECIFICATION: &[Field] = &[
 
 impl Body for ServiceRegistration {
     const SHAPE: &'static Shape = &SERVICE;
+}
+
+impl Body for PresenceRegistration {
+    const SHAPE: &'static Shape = &PRESENCE;
 }
 
 impl Body for CheckRegistration {

@@ -1,0 +1,170 @@
+//! Connections that hold something while a request is answered: their client's end is noticed at once.
+//!
+//! hyper notices that a client has closed or half-closed its connection while it reads nothing else, and ends
+//! the connection. It does not look any more once the client has sent something behind the request, so this
+//! looks for it: whatever comes from a client that is to say nothing more is taken for its end. (A stream of an
+//! HTTP/2 connection ends for itself, and other requests come on the same connection.)
+//!
+//! What the client's host does not acknowledge for [`UNACKNOWLEDGED_MAX`] ends the connection too, so that a
+//! host that has lost its power does not hold anything either.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::http::Version;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::listen::Stream;
+
+/// How long what was sent to a client may go unacknowledged.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+
+/// What a connection and the requests on it share; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connection(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Whether a request ever held something.
+    holds: AtomicBool,
+    /// Whether one does, and its client is to say nothing more.
+    watched: AtomicBool,
+    /// A std lock: held for a look only.
+    ended: Mutex<Option<CancellationToken>>,
+}
+
+/// A request that holds something until this is dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    connection: Connection,
+    ended: CancellationToken,
+}
+
+impl Hold {
+    /// Resolves when the client has ended it. (The stream of the answer may be dropped before.)
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let inner = &self.connection.0;
+        inner.watched.store(false, Ordering::SeqCst);
+        *inner.ended.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Connection {
+    /// Holds something on behalf of a request whose body was read.
+    pub(super) fn hold(&self, version: Version) -> Hold {
+        let ended = CancellationToken::new();
+        self.0.holds.store(true, Ordering::SeqCst);
+        if version < Version::HTTP_2 {
+            let told = Some(ended.clone());
+            *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = told;
+            self.0.watched.store(true, Ordering::SeqCst);
+        }
+        Hold { connection: self.clone(), ended }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.0.watched.load(Ordering::SeqCst)
+    }
+
+    /// The client has ended the connection, or said something.
+    fn end(&self) {
+        if let Some(ended) = &*self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) {
+            ended.cancel();
+        }
+    }
+}
+
+/// A client's connection that looks for its end.
+#[derive(Debug)]
+pub(super) struct Watched {
+    stream: Stream,
+    connection: Connection,
+    is_bounded: bool,
+}
+
+impl Watched {
+    pub(super) const fn new(stream: Stream, connection: Connection) -> Self {
+        Self { stream, connection, is_bounded: false }
+    }
+
+    /// Looks for what hyper may not read any more.
+    fn look(&mut self, context: &mut Context<'_>) {
+        let Either::Left(stream) = &mut self.stream else { return };
+        if !self.is_bounded && self.connection.0.holds.load(Ordering::SeqCst) {
+            self.is_bounded = true;
+            bound_silence(stream);
+        }
+        if self.connection.is_watched() {
+            let mut byte = [0];
+            if stream.poll_peek(context, &mut ReadBuf::new(&mut byte)).is_ready() {
+                self.connection.end();
+            }
+        }
+    }
+}
+
+fn bound_silence(stream: &TcpStream) {
+    let millis = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = setsockopt(stream, sockopt::TcpUserTimeout, &millis) {
+        tracing::debug!(%error, "a connection goes without a bound on its silence");
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        if self.connection.is_watched() {
+            self.connection.end();
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look(context);
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
