@@ -490,9 +490,9 @@ async fn long_polls_through_a_client_agent_are_answered_when_it_or_the_server_st
     there.must_put("/v1/kv/watched", "value").await.unwrap();
 
     let polls = polls_that_wait(&first, &there).await.unwrap();
-    stop_with_polls(&mut first, polls).await;
+    stop_with_polls(&mut first, polls).await.unwrap();
     let polls = polls_that_wait(&second, &there).await.unwrap();
-    stop_with_polls(&mut server, polls).await;
+    stop_with_polls(&mut server, polls).await.unwrap();
 }
 
 /// The status and body of each, when it has come.
@@ -525,16 +525,17 @@ async fn polls_that_wait(agent: &Agent, server: &Http) -> Result<Polls> {
 }
 
 /// Tells an agent to stop while polls wait for a change.
-async fn stop_with_polls(agent: &mut Agent, polls: Polls) {
+async fn stop_with_polls(agent: &mut Agent, polls: Polls) -> Result<()> {
     let told = Instant::now();
-    agent.process.signal(Signal::SIGTERM).unwrap();
-    let code = agent.process.wait_ended(PATIENCE).await.unwrap();
+    agent.process.signal(Signal::SIGTERM)?;
+    let code = agent.process.wait_ended(PATIENCE).await?;
     let took = told.elapsed();
     assert_eq!(code, Some(0), "{}", agent.log());
     println!("stopped after {} ms", took.as_millis());
     let answers = polls.join_all().await;
     assert!(answers.iter().all(|answer| *answer == (200, "value".to_owned())), "{answers:?}");
     assert!(took < STOP_MAX, "it took {took:?}: {}", agent.log());
+    Ok(())
 }
 
 /// From this level of the rules on agents mark what they have from files.

@@ -50,15 +50,16 @@ impl Network {
 }
 
 /// Waits until one of the servers has logged something.
-async fn is_logged(cluster: &Cluster, text: &str) {
+async fn is_logged(cluster: &Cluster, text: &str) -> Result<()> {
     let limit = Limit::new(LIMIT);
     let log_of_all = || {
         let logs = cluster.ids().into_iter().map(|id| cluster.log(id));
         logs.collect::<Result<Vec<_>>>().map(|logs| logs.concat())
     };
-    while !log_of_all().unwrap().contains(text) {
-        limit.pause(|| format!("{text:?} in a log")).await.unwrap();
+    while !log_of_all()?.contains(text) {
+        limit.pause(|| format!("{text:?} in a log")).await?;
     }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,14 +76,14 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     let mut twin = start(&dir, "name", &flags).unwrap();
     assert_ne!(twin.wait_ended(LIMIT).await.unwrap(), Some(0));
     assert!(twin.log().contains("belongs to server 2 of this cluster"));
-    is_logged(&cluster, "refused server 41").await;
+    is_logged(&cluster, "refused server 41").await.unwrap();
 
     // Another datacenter.
     let flags = [&common[..], &["--node-id", "42", "--datacenter", "dc2"]].concat();
     let mut elsewhere = start(&dir, "datacenter", &flags).unwrap();
     assert_ne!(elsewhere.wait_ended(LIMIT).await.unwrap(), Some(0));
     assert!(elsewhere.log().contains("--datacenter \"dc2\""));
-    is_logged(&cluster, "refused server 42").await;
+    is_logged(&cluster, "refused server 42").await.unwrap();
 
     // The id of a server that runs: nothing is said of removing that.
     let flags = [&common[..], &["--node-id", "2"]].concat();
@@ -94,7 +95,7 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     assert!(log.contains(&advice) && !log.contains("DELETE"), "{log}");
     let said =
         format!("a server at {rpc} was started with --node-id 2, which is that of the member at");
-    is_logged(&cluster, &said).await;
+    is_logged(&cluster, &said).await.unwrap();
 
     // An address where nobody is.
     let (wrong, listens, http) = (network.rpc(99), network.rpc(43), network.http(43));
@@ -102,7 +103,7 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     let flags = [&flags[..], &["--http-addr", &http, "--join", &network.join]].concat();
     let lost = start(&dir, "address", &flags).unwrap();
     lost.wait_logged(&format!("checked for server 43 at {wrong}"), LIMIT).await.unwrap();
-    is_logged(&cluster, "a server cannot join: the leader checked for").await;
+    is_logged(&cluster, "a server cannot join: the leader checked for").await.unwrap();
 
     // It is nothing, and keeps nobody from anything.
     let guest = cluster.add_member().unwrap();
