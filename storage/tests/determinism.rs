@@ -230,7 +230,7 @@ impl Generator {
             },
             11..20 => Command::AgentRegisterService {
                 agent,
-                service: Box::new(self.service()),
+                service: Box::new(self.service_of_agent()),
                 checks: (0..self.random.random_range(0..3)).map(|_| self.check()).collect(),
                 replace_existing_checks: self.chance(30),
             },
@@ -485,6 +485,15 @@ impl Generator {
         let mut row =
             common::service(self.pick(&SERVICE_IDS), self.pick(&SERVICE_NAMES), address, 80);
         row.tags = if self.chance(30) { ["blue".to_owned()].into() } else { Tags::default() };
+        row
+    }
+
+    /// An instance that its agent may have from a file.
+    fn service_of_agent(&mut self) -> ServiceDefinition {
+        let mut row = self.service();
+        if self.chance(30) {
+            row.mark_from_file();
+        }
         row
     }
 

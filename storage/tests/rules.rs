@@ -12,8 +12,8 @@ use quorate_storage::command::{
     Rejection, SessionRequest,
 };
 use quorate_storage::machine::Published;
-use quorate_storage::record::{CheckStatus, SessionBehavior};
-use quorate_storage::state::{ANSWERED_PER_NOTE, SnapshotRecord};
+use quorate_storage::record::{CheckStatus, ServiceDefinition, SessionBehavior};
+use quorate_storage::state::{ANSWERED_PER_NOTE, FILE_MARK_LEVEL, SnapshotRecord};
 use quorate_storage::{ClusterTime, Effects, Millis, State, Topic, backup};
 
 fn part(seq: u64, command: Command) -> Part {
@@ -308,4 +308,55 @@ fn a_version_of_the_probes_tells_what_changed_since_an_earlier_one() {
     let gone = state.probes().clone();
     let nothing = State::default();
     assert_eq!(nothing.probes().changes_since(&gone).len(), 501);
+}
+
+/// A cluster of a level in which agent `h1` has an instance from a file.
+fn with_service_of_file(level: u32) -> (State, ServiceDefinition) {
+    let mut state = State::default();
+    state.apply(&Batch { duty: Some(Duty::Level(level)), ..Batch::default() });
+    let given = common::service("w", "web", "10.1.1.1", 80);
+    let mut marked = given.clone();
+    marked.mark_from_file();
+    register_at(&mut state, 1, "h1", marked);
+    assert!(state.service("h1", "w").unwrap().definition.is_from_file());
+    (state, given)
+}
+
+fn register_at(state: &mut State, seq: u64, agent: &str, service: ServiceDefinition) {
+    let (agent, service) = (common::agent(agent), Box::new(service));
+    let (checks, replace_existing_checks) = (Vec::new(), false);
+    apply(
+        state,
+        seq,
+        Command::AgentRegisterService { agent, service, checks, replace_existing_checks },
+    );
+}
+
+#[test]
+fn what_is_written_through_the_catalogue_keeps_the_mark_of_a_file_once_all_servers_know_it() {
+    for (level, is_kept) in [(FILE_MARK_LEVEL - 1, false), (FILE_MARK_LEVEL, true)] {
+        let (mut state, given) = with_service_of_file(level);
+        let registration = CatalogRegistration {
+            node: "h1".into(),
+            skip_node_update: true,
+            service: Some(ServiceDefinition { port: 81, ..given.clone() }),
+            ..CatalogRegistration::default()
+        };
+        apply(&mut state, 2, Command::CatalogRegister(Box::new(registration)));
+        let written = &state.service("h1", "w").unwrap().definition;
+        assert_eq!((written.port, written.is_from_file()), (81, is_kept));
+        // Its agent's clients take it over.
+        register_at(&mut state, 3, "h1", given);
+        assert!(!state.service("h1", "w").unwrap().definition.is_from_file());
+    }
+}
+
+#[test]
+fn no_agent_marks_what_another_has() {
+    let (mut state, mut given) = with_service_of_file(FILE_MARK_LEVEL);
+    given.mark_from_file();
+    // The very same instance is not a second one, and in none of the other's files.
+    register_at(&mut state, 2, "h2", given);
+    assert!(state.service("h2", "w").is_none());
+    assert!(!state.service("h1", "w").unwrap().definition.is_from_file());
 }
