@@ -15,6 +15,12 @@ const LONG_TTL: Duration = Duration::from_secs(3_600);
 const TTL: Duration = Duration::from_secs(2);
 /// How late silence may be seen at the most: the cluster's tolerance, and a busy machine.
 const LATE: Duration = Duration::from_secs(2);
+/// Instances that are many for a page, and how many rows there may be for them.
+const MANY: usize = 10_000;
+const ROWS_MAX: u64 = 80;
+const SOON_AMONG_MANY: Duration = Duration::from_secs(3);
+/// Operations that one transaction takes.
+const TXN_OPERATIONS: usize = 64;
 /// A name that is markup in an unwise page.
 const MARKUP: &str = "<img src=x onerror=alert(1)>";
 
@@ -158,5 +164,37 @@ async fn who_looks_at_pinned_services_is_sent_nothing_else() {
     scene.wait_for(&format!("{alone} && {}", has("service", "rdb"))).await.unwrap();
     let asked = scene.browser.requests.iter().rfind(|url| url.contains("/v1/quorate/stream?"));
     assert!(asked.is_some_and(|url| url.contains("service=rdb")), "{asked:?}");
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_ten_thousand_instances_only_those_in_sight_are_on_the_page() {
+    let test = "of_ten_thousand_instances_only_those_in_sight_are_on_the_page";
+    let Some(mut scene) = Scene::new(test, 1).await.unwrap() else { return };
+    let node = scene.cluster.http(1);
+    let host = json!({"Node": "many", "Address": "10.0.0.1"}).to_string();
+    node.must_put("/v1/catalog/register", host).await.unwrap();
+    let numbers: Vec<usize> = (1..=MANY).collect();
+    for some in numbers.chunks(TXN_OPERATIONS) {
+        let operations = some.iter().map(|number| {
+            let service =
+                json!({"ID": format!("many-{number}"), "Service": "many", "Port": number});
+            json!({"Service": {"Verb": "set", "Node": "many", "Service": service}})
+        });
+        node.must_put("/v1/txn", json!(operations.collect::<Vec<_>>()).to_string()).await.unwrap();
+    }
+    scene.open(1, "instances").await.unwrap();
+    let summary = "document.querySelector('.summary').innerText.startsWith('10,001 instances')";
+    scene.wait_for(summary).await.unwrap();
+    let rows = scene.browser.evaluate("document.querySelectorAll('.body .row').length").await;
+    assert!(rows.unwrap().as_u64().unwrap() < ROWS_MAX);
+    let down = "const rows = document.querySelector('.rows'); rows.scrollTop = rows.scrollHeight;";
+    scene.browser.evaluate(&format!("{{ {down} }}")).await.unwrap();
+    scene.browser.wait_for(&has("id", &format!("many-{MANY}")), SOON_AMONG_MANY).await.unwrap();
+    let rows = scene.browser.evaluate("document.querySelectorAll('.body .row').length").await;
+    assert!(rows.unwrap().as_u64().unwrap() < ROWS_MAX);
+    deregister(&node, &format!("many-{MANY}?agent=many")).await.unwrap();
+    let gone = format!("!{}", has("id", &format!("many-{MANY}")));
+    scene.browser.wait_for(&gone, SOON_AMONG_MANY).await.unwrap();
     scene.finish().await.unwrap();
 }
