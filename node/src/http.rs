@@ -5,6 +5,7 @@
 //! 1. [`server`] accepts connections (HTTP/1.1 and h2c on one port) and notes the caller's address.
 //! 2. [`path`] judges and normalises the path as Go's multiplexer does, because clients notice it:
 //!    routing happens on the *decoded* path, unclean paths are redirected, unprintable ones refused.
+//!    What a browser sends is served only to pages of the cluster ([`browser`]).
 //! 3. axum's router finds the [`endpoint::Endpoint`]; it answers `OPTIONS`, methods that it
 //!    does not have (`HEAD` among them) and undecodable query strings, and makes a
 //!    [`call::Call`] of the rest.
@@ -21,6 +22,7 @@
 //! | [`definition`] | the rules for services and checks that all ways to register share |
 //! | [`server`], [`connections`], [`per_client`], [`closing`], [`drain`] | sockets: how many, whose, and how they end |
 //! | [`path`], [`endpoint`], [`call`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (read as strictly as Consul does), query string, `?cached` |
+//! | [`browser`] | what pages in browsers may ask, and under which names |
 //! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
 //! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
@@ -37,6 +39,7 @@
 
 mod api;
 mod blocking;
+mod browser;
 mod budget;
 mod cached;
 mod call;
@@ -112,12 +115,19 @@ impl Api {
     /// Answers one request. The caller's address is expected among its extensions, as a
     /// [`SocketAddr`](std::net::SocketAddr).
     pub async fn answer(&self, request: Request) -> Response {
-        let mut response = match self.paths.normalise(request) {
-            Ok(request) => self.route(request).await,
-            Err(response) => *response,
+        let asker = browser::asker(&request, &self.node, &self.process);
+        let mut response = match &asker {
+            Ok(_) => match self.paths.normalise(request) {
+                Ok(request) => self.route(request).await,
+                Err(response) => *response,
+            },
+            Err(refusal) => refusal.clone().into_response(),
         };
         let applied = HeaderValue::from(self.node.applied_index());
         response.headers_mut().insert(reply::APPLIED_INDEX, applied);
+        if let Ok(asker) = asker {
+            asker.admit(&mut response);
+        }
         for (name, value) in &self.process.response_headers {
             response.headers_mut().insert(name, value.clone());
         }

@@ -29,6 +29,12 @@ impl HostPort {
         self.port
     }
 
+    /// The same host with another port.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
+    }
+
     /// The host's IP address, if it is given as one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {

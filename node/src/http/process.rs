@@ -30,6 +30,8 @@ pub struct Process {
     pub reload: Option<Reload>,
     /// Headers that its operator wants in every answer.
     pub response_headers: HeaderMap,
+    /// Names, beside those of the cluster's members, by which browsers may ask it.
+    pub ui_hosts: Vec<String>,
     /// What its operator allows.
     pub limits: ApiLimits,
     /// The connections of its clients.

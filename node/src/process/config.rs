@@ -45,6 +45,14 @@ pub struct ServerArgs {
     /// Where clients are served [default: 127.0.0.1:8500]
     #[arg(long, env = "QUORATE_SERVER_HTTP_ADDR", value_name = "HOST:PORT")]
     pub http_addr: Option<HostPort>,
+    /// Where clients and dashboards reach it, as the other servers are told [default: --http-addr; if that is 0.0.0.0
+    /// or [::], the host of --rpc-addr with its port]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_ADVERTISE", value_name = "HOST:PORT")]
+    pub http_advertise: Option<HostPort>,
+    /// Host names by which browsers may reach it, beside IP addresses, localhost and the members' names
+    #[arg(long, env = "QUORATE_SERVER_UI_HOST", value_delimiter = ',', value_name = "NAME,...")]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub ui_host: Vec<String>,
     /// Where other servers are served, and what they are told to connect to; they resolve a host name at each
     /// connection [default: 127.0.0.1:8300]
     #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "HOST:PORT")]
@@ -99,6 +107,8 @@ pub struct ServerConfig {
     pub rpc_addr: SocketAddr,
     /// The same two as they were given, perhaps with names: what the other servers are told.
     pub advertised: Advertised,
+    /// Host names by which browsers may reach it.
+    pub ui_hosts: Vec<String>,
     /// RPC listener, and the IP from which other servers are dialled.
     pub rpc_listen_addr: SocketAddr,
     /// DNS listener.
@@ -165,6 +175,8 @@ impl ServerArgs {
             name: self.name.or(file.name),
             data_dir: self.data_dir.or(file.data_dir),
             http_addr: self.http_addr.or(file.http_addr),
+            http_advertise: self.http_advertise.or(file.http_advertise),
+            ui_host: if self.ui_host.is_empty() { file.ui_host } else { self.ui_host },
             rpc_addr: self.rpc_addr.or(file.rpc_addr),
             rpc_listen_addr: self.rpc_listen_addr.or(file.rpc_listen_addr),
             dns_addr: self.dns_addr.or(file.dns_addr),
@@ -184,10 +196,11 @@ impl ServerArgs {
         if node_id == 0 {
             return invalid("--node-id must be 1 or more");
         }
-        let advertised = Advertised {
-            rpc: self.rpc_addr.unwrap_or_else(|| loopback(RPC_PORT).into()),
-            http: self.http_addr.unwrap_or_else(|| loopback(HTTP_PORT).into()),
-        };
+        let rpc = self.rpc_addr.unwrap_or_else(|| loopback(RPC_PORT).into());
+        let http = self.http_addr.unwrap_or_else(|| loopback(HTTP_PORT).into());
+        let http_addr = resolve("--http-addr", &http)?;
+        let advertised =
+            Advertised { http: advertised_http(self.http_advertise, http, &rpc)?, rpc };
         let rpc_addr = resolve("--rpc-addr", &advertised.rpc)?;
         if rpc_addr.ip().is_unspecified() {
             return invalid("--rpc-addr must name one address: the other servers connect to it");
@@ -204,7 +217,8 @@ impl ServerArgs {
             node_id,
             name: check_name("--name", self.name.unwrap_or_else(|| format!("n{node_id}")))?,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data")),
-            http_addr: resolve("--http-addr", &advertised.http)?,
+            http_addr,
+            ui_hosts: check_ui_hosts(&self.ui_host)?,
             rpc_addr,
             rpc_listen_addr: listen.unwrap_or(rpc_addr),
             dns_addr: dns.unwrap_or_else(|| loopback(DNS_PORT)),
@@ -226,6 +240,41 @@ impl ServerArgs {
             },
         })
     }
+}
+
+/// What other servers are told of the HTTP listener. Nobody can connect to all addresses.
+fn advertised_http(
+    given: Option<HostPort>,
+    listener: HostPort,
+    rpc: &HostPort,
+) -> Result<HostPort, ConfigError> {
+    let is_unspecified = |at: &HostPort| at.ip().is_some_and(|ip| ip.is_unspecified());
+    match given {
+        Some(given) if is_unspecified(&given) => {
+            invalid("--http-advertise must name one address: browsers and clients connect to it")
+        }
+        Some(given) if given.port() == 0 => {
+            invalid("--http-advertise must name a port: browsers and clients connect to it")
+        }
+        Some(given) => Ok(given),
+        None if is_unspecified(&listener) => Ok(rpc.with_port(listener.port())),
+        None => Ok(listener),
+    }
+}
+
+/// Host names without the blanks around them.
+fn check_ui_hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
+    let trimmed = names.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let checked = trimmed.map(|text| {
+        // Whatever can stand before a port can stand alone.
+        match format!("{text}:{HTTP_PORT}").parse::<HostPort>() {
+            Ok(name) => Ok(name.host().to_owned()),
+            Err(_) => invalid(&format!(
+                "--ui-host {text:?}: a host name, such as quorate.example, without scheme and port"
+            )),
+        }
+    });
+    checked.collect()
 }
 
 fn read_file(path: &Path) -> Result<ServerArgs, ConfigError> {
@@ -417,6 +466,27 @@ mod tests {
     }
 
     #[test]
+    fn others_are_told_an_address_to_which_one_can_connect() {
+        let told = |flags: &[&str]| {
+            let flags = ["server", "--rpc-addr", "127.0.0.9:8300"].iter().chain(flags);
+            let config = <Flags as clap::Parser>::parse_from(flags).server.resolve().unwrap();
+            (config.http_addr.to_string(), config.advertised.http.to_string())
+        };
+        let pair = |listens: &str, told: &str| (listens.to_owned(), told.to_owned());
+        assert_eq!(told(&[]), pair("127.0.0.1:8500", "127.0.0.1:8500"));
+        let all = ["--http-addr", "0.0.0.0:8501"];
+        assert_eq!(told(&all), pair("0.0.0.0:8501", "127.0.0.9:8501"));
+        assert_eq!(told(&["--http-addr", "[::]:8501"]), pair("[::]:8501", "127.0.0.9:8501"));
+        let given = [all[0], all[1], "--http-advertise", "n1.example:80"];
+        assert_eq!(told(&given), pair("0.0.0.0:8501", "n1.example:80"));
+        let file: ServerArgs =
+            toml::from_str("http-advertise = \"n2:1\"\nui-host = [\"a.example\", \"b\"]").unwrap();
+        let config = file.check().unwrap();
+        assert_eq!(config.advertised.http.to_string(), "n2:1");
+        assert_eq!(config.ui_hosts, ["a.example", "b"]);
+    }
+
+    #[test]
     fn variables_that_look_like_settings_and_are_none_are_named() {
         let names = ["PATH", "QUORATE_SERVER_JOIN", "QUORATE_SERVER_JION", "QUORATE_SERVER_CONFIG"];
         let of_kubernetes = ["QUORATE_SERVER_SERVICE_HOST", "QUORATE_SERVER_PORT_8500_TCP"];
@@ -444,6 +514,16 @@ mod tests {
             refused(ServerArgs { raft_snapshot_threshold, ..ServerArgs::default() })
                 .contains("--raft-snapshot-threshold")
         );
+        for address in ["0.0.0.0:8500", "[::]:8500", "n1.example:0"] {
+            let http_advertise: Option<HostPort> = Some(address.parse().unwrap());
+            let said = refused(ServerArgs { http_advertise, ..ServerArgs::default() });
+            assert!(said.contains("--http-advertise must name"), "{said}");
+        }
+        for name in ["http://n1.example", "n1.example:8500", "*", "a b", "n1/ui"] {
+            let ui_host = vec![name.to_owned()];
+            let said = refused(ServerArgs { ui_host, ..ServerArgs::default() });
+            assert!(said.contains("--ui-host"), "{said}");
+        }
         let hold_timeout = Some("7 parsecs".into());
         assert!(
             refused(ServerArgs { hold_timeout, ..ServerArgs::default() })

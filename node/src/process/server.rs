@@ -188,8 +188,9 @@ fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) 
         node.supervisor().vital("the definitions of files", keeping);
     }
     let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
+    let ui_hosts = config.ui_hosts.clone();
     let own = Process::default();
-    Arc::new(Process { logs, data_dir, reload, response_headers, limits, ..own })
+    Arc::new(Process { logs, data_dir, reload, response_headers, ui_hosts, limits, ..own })
 }
 
 /// Returns when the server is to end: told to, refused by the cluster, or failed.

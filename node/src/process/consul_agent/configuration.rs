@@ -66,6 +66,8 @@ pub(super) struct Configuration {
     pub(super) start_join: Vec<String>,
     #[serde(deserialize_with = "texts")]
     pub(super) tagged_addresses: BTreeMap<String, String>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) ui_host: Vec<String>,
     pub(super) unix_sockets: UnixSockets,
 }
 

@@ -96,6 +96,7 @@ const FLAGS: &[Flag] = &[
     ("ui", "ui", Switch, "Ignored"),
     ("ui-content-path", "ui_config.content_path", Text, "Ignored"),
     ("ui-dir", "ui_config.dir", Text, "Ignored"),
+    ("ui-host", "ui_host", List, "Host name by which browsers may reach this server"),
 ];
 
 const CONFIG_FILE: &str = "config-file";

@@ -433,6 +433,8 @@ const KEYS: &[Key] = &[
     ("ui_config", Stanza(UI_CONFIG)),
     ("ui_content_path", Ignored),
     ("ui_dir", Ignored),
+    // Quorate's own.
+    ("ui_host", Honoured),
     (
         "unix_sockets",
         Stanza(&[

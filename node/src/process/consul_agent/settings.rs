@@ -239,6 +239,11 @@ impl Resolver<'_> {
             return invalid("primary_datacenter: Quorate has one datacenter and does not federate");
         }
         let tcp = http.iter().find_map(Listen::tcp);
+        // Of several, the one at which the others reach this machine anyway.
+        let reached = http
+            .iter()
+            .filter_map(Listen::tcp)
+            .find(|at| at.ip().is_unspecified() || at.ip() == rpc.advertise);
         Ok(ServerArgs {
             node_id: Some(raft_id(of.node_id.as_deref().unwrap_or(&name))),
             agent_name: Some(name.clone()),
@@ -246,6 +251,8 @@ impl Resolver<'_> {
             data_dir: of.data_dir.clone().filter(|_| !self.dev),
             // Servers tell each other where clients are served; a socket in the file system is nowhere.
             http_addr: Some(tcp.unwrap_or((Ipv4Addr::LOCALHOST, HTTP_PORT).into()).into()),
+            http_advertise: reached.map(|at| SocketAddr::new(rpc.advertise, at.port()).into()),
+            ui_host: of.ui_host.clone(),
             rpc_addr: Some(SocketAddr::new(rpc.advertise, rpc.port).into()),
             rpc_listen_addr: Some(SocketAddr::new(rpc.listen, rpc.port).into()),
             dns_addr: self.dns()?.map(Into::into),

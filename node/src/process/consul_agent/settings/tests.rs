@@ -52,6 +52,21 @@ fn a_file_of_consuls_test_suite_makes_a_server() {
 }
 
 #[test]
+fn others_are_told_of_the_http_listener_that_they_can_reach() {
+    let told = |client: &str, advertise: &str| {
+        let file = json!({"server": true, "node_name": "x", "data_dir": "/x", "bootstrap": true,
+            "bind_addr": "127.0.0.1", "advertise_addr": advertise, "client_addr": client,
+            "ui_host": ["discovery.example"], "ports": {"serf_lan": -1}});
+        let config = settings(&file).unwrap().server_config(None).unwrap();
+        assert_eq!(config.ui_hosts, ["discovery.example"]);
+        config.advertised.http.to_string()
+    };
+    assert_eq!(told("0.0.0.0", "127.0.0.9"), "127.0.0.9:8500");
+    assert_eq!(told("127.0.0.1 127.0.0.9", "127.0.0.9"), "127.0.0.9:8500");
+    assert_eq!(told("127.0.0.1", "127.0.0.9"), "127.0.0.1:8500");
+}
+
+#[test]
 fn nonsense_is_named() {
     for (file, text) in [
         (json!({"server": true, "node_name": "x"}), "data_dir cannot be empty"),
