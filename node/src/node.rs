@@ -11,6 +11,7 @@
 //! ```
 
 pub mod changes;
+mod known_leader;
 mod metrics;
 pub mod observe;
 pub mod outages;
@@ -115,6 +116,7 @@ pub struct Node {
     barrier: Arc<Barrier>,
     membership: Arc<Membership>,
     leadership: watch::Receiver<Leadership>,
+    known_leader: watch::Sender<Option<Arc<str>>>,
     contact: Arc<LeaderContact>,
     cluster_clock: Arc<ClusterClock>,
     watches: Arc<Watches>,
@@ -283,6 +285,11 @@ impl Node {
     pub fn leader(&self) -> Option<(NodeId, Peer)> {
         let leader = self.leadership.borrow().leader.clone();
         leader.filter(|_| self.contact().known_leader)
+    }
+
+    /// The name of the leader, if one is known, to wait for another one.
+    pub fn known_leader(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.known_leader.subscribe()
     }
 
     /// The agent of the calling host: the one that the caller names, or else the one of its address. `None`

@@ -118,6 +118,9 @@ pub struct StreamChange {
     /// The instances whose status follows a check of their node, for a record of such a check.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<Instance>,
+    /// How many more there are than `rows` shows: `GET /v1/quorate/instances` lists them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rows_left: u64,
 }
 
 /// Frame `gap`: the records after `Since` are not kept any more. A snapshot follows.

@@ -189,16 +189,18 @@ impl Cursor {
 
     fn change(&self, published: &Published, record: &HistoryRecord) -> StreamChange {
         let state = &published.state;
-        let (mut row, mut of_node) = (None, Vec::new());
+        let (mut row, mut of_node, mut rows_left) = (None, Vec::new(), 0);
         if let Some(node) = decided_node(record) {
-            let shown = self.rows_on(published, node).take(ROWS_MAX);
+            let mut concerned = self.rows_on(published, node);
+            let shown = concerned.by_ref().take(ROWS_MAX);
             of_node = shown.map(|row| rows::instance(state, row)).collect();
+            rows_left = u64::try_from(concerned.count()).unwrap_or(u64::MAX);
         } else if let Subject::Instance { node, id, .. } | Subject::Check { node, id, .. } =
             &record.subject
         {
             row = state.service(node, id).map(|row| rows::instance(state, row));
         }
-        StreamChange { event: event(published, record), row, rows: of_node }
+        StreamChange { event: event(published, record), row, rows: of_node, rows_left }
     }
 }
 

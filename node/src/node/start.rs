@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::observe::ApplyObserver;
 use super::settings::{NodeParts, NodeSettings};
-use super::{Gate, Node, changes, outages};
+use super::{Gate, Node, changes, known_leader, outages};
 use crate::checks::Checks;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
@@ -68,7 +68,6 @@ impl Node {
         let observer = ApplyObserver::new(&context, Arc::clone(&proposer), Arc::clone(&watches));
         let observer = Arc::new(observer);
         let applied = observer.applied_index();
-        let feed = observer.feed();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
         context.processes.follow(state.clone());
         observer.recovered(&state.load());
@@ -105,9 +104,10 @@ impl Node {
             state,
             proposer,
             leadership,
+            known_leader: watch::Sender::new(None),
             cluster_clock,
             watches,
-            feed,
+            feed: observer.feed(),
             probe_counts: Arc::default(),
             applied,
             apply_durations: observer.durations(),
@@ -146,6 +146,7 @@ impl Node {
         let node = Arc::clone(self);
         let has_leader = move || node.contact().known_leader;
         tasks.vital("comparing presences", Arc::clone(&self.presences).watch(has_leader));
+        tasks.vital("looking who leads", known_leader::watch(Arc::clone(self)));
         tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
         tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
     }

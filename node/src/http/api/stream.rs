@@ -17,7 +17,7 @@ use futures_util::stream;
 use quorate_client::types::live::{StreamLeader, StreamMoved};
 use quorate_storage::state::HISTORY_LEVEL;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::history::narrowed;
@@ -36,8 +36,6 @@ use crate::node::{Consistency, Node};
 const STREAMS_PERCENT_MAX: usize = 70;
 /// How often a stream says up to where everything was looked at.
 const MARK_EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked who leads.
-const LEADER_LOOK: Duration = Duration::from_millis(500);
 /// Readers of a server that stops go elsewhere within this time, not all at once.
 const MOVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -80,7 +78,7 @@ async fn open(call: Call) -> Answer {
         cursor: Cursor::new(filter, since),
         node: Arc::clone(&call.node),
         reader,
-        leader: None,
+        leader: call.node.known_leader(),
         told_leader: false,
         next_mark: now + MARK_EVERY,
         ended: false,
@@ -125,8 +123,8 @@ struct Stream {
     cursor: Cursor,
     node: Arc<Node>,
     reader: Reader,
-    /// Who leads, as it was last told.
-    leader: Option<String>,
+    leader: watch::Receiver<Option<Arc<str>>>,
+    /// Whether it has said who leads at all.
     told_leader: bool,
     next_mark: Instant,
     ended: bool,
@@ -153,10 +151,11 @@ impl Stream {
             if !out.is_empty() {
                 return Some(out.into());
             }
-            let look = Instant::now() + LEADER_LOOK;
             tokio::select! {
                 () = self.reader.woken() => {}
-                () = tokio::time::sleep_until(self.next_mark.min(look)) => {}
+                // The node keeps the other end.
+                _ = self.leader.changed() => self.told_leader = false,
+                () = tokio::time::sleep_until(self.next_mark) => {}
                 () = self.node.stopping().begun() => {}
             }
         }
@@ -204,12 +203,10 @@ impl Stream {
     }
 
     fn tell_leader(&mut self, out: &mut String) {
-        let leader = self.node.leader().map(|(_, peer)| peer.name);
-        if self.told_leader && leader == self.leader {
+        if std::mem::replace(&mut self.told_leader, true) {
             return;
         }
-        self.told_leader = true;
-        self.leader.clone_from(&leader);
+        let leader = self.leader.borrow_and_update().as_deref().map(str::to_owned);
         frame(out, "leader", None, &StreamLeader { leader });
     }
 

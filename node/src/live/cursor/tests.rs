@@ -189,3 +189,23 @@ fn a_flapping_node_is_shown_in_steps_of_bounded_size() {
     }
     assert_eq!(changes, 10);
 }
+
+#[test]
+fn a_change_says_how_many_instances_it_leaves_out() {
+    let mut cluster = Cluster::new();
+    for number in 0..ROWS_MAX + 3 {
+        cluster.register("web", &format!("web-{number:04}"), 1);
+    }
+    cluster.register("db", "db-1", 1);
+    let begin = cluster.published.state.history().last_seq();
+    let reason = Some("disk".into());
+    cluster.run(Command::SetMaintenance { agent: agent(), service_id: Arc::default(), reason });
+    let left = |service: &str| {
+        let mut cursor = Cursor::new(filter(&[(By::Service, service)]), Some(begin));
+        match cursor.step(&cluster.published).0.as_slice() {
+            [Frame::Change(change)] => (change.rows.len(), change.rows_left),
+            frames => panic!("{frames:?}"),
+        }
+    };
+    assert_eq!((left("web"), left("db")), ((ROWS_MAX, 3), (1, 0)));
+}
