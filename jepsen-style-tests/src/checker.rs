@@ -18,6 +18,7 @@ pub mod process;
 pub(crate) mod restarts;
 pub(crate) mod session;
 pub mod set;
+pub(crate) mod stream;
 pub mod terms;
 pub(crate) mod ttl;
 pub mod versions;

@@ -56,6 +56,7 @@ pub mod rounds;
 pub mod run;
 pub mod script;
 pub mod skip;
+pub mod stream;
 pub mod turn;
 pub mod verbs;
 pub mod wait;

@@ -92,13 +92,25 @@ const QUICK: &[(&str, &str)] = &[
     ("catalog", "partition"),
     ("catalog", "disk-slow"),
     ("watch", "kill-leader"),
+    ("stream", "kill"),
     ("mixed", "wiped-node"),
     ("mixed", "corrupt"),
 ];
 
 /// The workloads of the full matrix.
-const WORKLOADS: &[&str] =
-    &["kv-register", "set", "append", "lock", "session", "ttl", "catalog", "watch", "txn", "mixed"];
+const WORKLOADS: &[&str] = &[
+    "kv-register",
+    "set",
+    "append",
+    "lock",
+    "session",
+    "ttl",
+    "catalog",
+    "watch",
+    "stream",
+    "txn",
+    "mixed",
+];
 
 /// The faults of the full matrix.
 const FAULTS: &[&str] = &[
@@ -233,8 +245,8 @@ mod tests {
     fn the_matrices_are_as_large_as_they_say() {
         assert!(cells(Size::Quick, 1, 300, 30).len() >= 20);
         let full = cells(Size::Full, 1, 300, 30);
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 120 + OTHERS.len());
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 40);
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 132 + OTHERS.len());
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 44);
         let slugs: BTreeSet<_> = full.iter().map(Plan::slug).collect();
         assert_eq!(slugs.len(), full.len(), "two cells share a directory");
     }

@@ -69,6 +69,7 @@ mod tests {
         ("session", include_str!("workload/session.rs")),
         ("ttl", include_str!("workload/ttl.rs")),
         ("watch", include_str!("workload/watch.rs")),
+        ("stream", concat!(include_str!("workload/stream.rs"), include_str!("stream.rs"))),
     ];
 
     /// The paths of the table that a source names in its strings.

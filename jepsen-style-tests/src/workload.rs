@@ -13,6 +13,7 @@ pub(crate) mod observe;
 mod session;
 pub mod set;
 mod steps;
+mod stream;
 mod ttl;
 pub mod txn;
 mod watch;
@@ -152,6 +153,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(session::Session),
         Arc::new(ttl::Ttl),
         Arc::new(watch::Watch),
+        Arc::new(stream::Stream),
     ]
 }
 

@@ -4,33 +4,34 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use jepsen_style_tests::http::Http;
-use jepsen_style_tests::{Failure, Limit, Result};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+
+use crate::http::Http;
+use crate::{Failure, Limit, Result};
 
 /// A server sends something within this: a mark comes every 5 s.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// An event of a stream.
 #[derive(Debug, Clone)]
-pub(crate) struct Frame {
+pub struct Frame {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Where a reader that has seen it can go on.
-    pub(crate) id: Option<u64>,
+    pub id: Option<u64>,
     /// Its data.
-    pub(crate) data: Value,
+    pub data: Value,
 }
 
 /// Where a reader comes from, and how much of what is sent to it its socket takes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Socket {
+pub struct Socket {
     /// The address that it is bound to.
-    pub(crate) from: Ipv4Addr,
+    pub from: Ipv4Addr,
     /// The size of its receive buffer; `None`: the system's.
-    pub(crate) buffer: Option<u32>,
+    pub buffer: Option<u32>,
 }
 
 impl Default for Socket {
@@ -41,7 +42,7 @@ impl Default for Socket {
 
 /// An open stream. All that waits can be given up and called again.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     socket: TcpStream,
     /// What came and was not taken out of its chunks yet.
     raw: BytesMut,
@@ -53,12 +54,12 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Opens a stream; `query` without its question mark.
-    pub(crate) async fn open(node: &Http, query: &str, last: Option<u64>) -> Result<Self> {
+    pub async fn open(node: &Http, query: &str, last: Option<u64>) -> Result<Self> {
         Self::open_from(Socket::default(), node, query, last).await
     }
 
     /// Opens a stream through a socket of a certain kind.
-    pub(crate) async fn open_from(
+    pub async fn open_from(
         kind: Socket,
         node: &Http,
         query: &str,
@@ -104,7 +105,7 @@ impl Reader {
     }
 
     /// The next frame; `None`: the server has ended the stream properly.
-    pub(crate) async fn next(&mut self) -> Result<Option<Frame>> {
+    pub async fn next(&mut self) -> Result<Option<Frame>> {
         tokio::time::timeout(SILENCE_MAX, self.next_at_all())
             .await
             .map_err(|_| Failure::new(format!("nothing came for {SILENCE_MAX:?}")))?
@@ -129,7 +130,7 @@ impl Reader {
     }
 
     /// The next frame with this name; others are dropped, except that a gap is an error.
-    pub(crate) async fn next_named(&mut self, name: &str, limit: Duration) -> Result<Frame> {
+    pub async fn next_named(&mut self, name: &str, limit: Duration) -> Result<Frame> {
         let limit = Limit::new(limit);
         loop {
             let frame = tokio::time::timeout(Duration::from_millis(100), self.next()).await;

@@ -1,8 +1,6 @@
 //! Streams: whoever follows the history gets each record once, whatever becomes of the servers; many readers
 //! and slow ones cost little; and `min-index` never shows older data.
 
-mod reader;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +13,11 @@ use jepsen_style_tests::cluster::Options;
 use jepsen_style_tests::health::register;
 use jepsen_style_tests::http::{Answer, Http, HttpExt as _, Method};
 use jepsen_style_tests::process::resident_kib;
+use jepsen_style_tests::stream::{Frame, Reader, Socket};
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-
-use reader::{Frame, Reader, Socket};
 
 /// The writer puts one key in this time.
 const PUT_EVERY: Duration = Duration::from_micros(3_300);
