@@ -844,6 +844,15 @@ async fn maintenance_of_a_node_explains_itself_and_its_services() {
     story.put_nothing(&format!("{of_service}=true")).await;
     let (sentence, _) = why(&node, "check/_service_maintenance:web-1").await;
     assert!(sentence.contains("(agent/service/maintenance)"), "{sentence}");
+    // A check that fails meanwhile is not all that there is to say.
+    story.put_nothing("/v1/agent/check/fail/service:web-1?agent=h").await;
+    let (sentence, _) = why(&node, "service/web-1").await;
+    let told = node.must_get("/v1/quorate/explain/service/web-1").await.unwrap();
+    let next = told["Next"].as_str().unwrap();
+    assert!(sentence.contains("check service:web-1 is critical since"), "{sentence}");
+    assert!(sentence.contains(" Besides, it is in maintenance since"), "{sentence}");
+    assert!(next.ends_with("It stays critical until its maintenance ends."), "{next}");
+    story.put_nothing("/v1/agent/check/pass/service:web-1?agent=h").await;
     story.put_nothing(&format!("{of_service}=false")).await;
     story.put_nothing("/v1/agent/maintenance?agent=h&enable=true").await;
     for of in ["node/h", "service/web-1"] {

@@ -152,7 +152,7 @@ pub fn node(published: &Published, name: &str) -> Result<Explained, Unexplained>
     let (why, next) = match worst {
         Some(check) => {
             let why = match maintenance(published, check, &records) {
-                Some(maintenance) => maintenance,
+                Some(maintenance) => format!("critical: it is {maintenance}"),
                 None => sentence::status(published, check, of_status(check, &records)),
             };
             (format!("Node {} is {why}.", row.name), sentence::next(published, check))
@@ -319,9 +319,12 @@ fn why_service(
     let status = what.status.as_str();
     let next = sentence::next(published, worst);
     let of_node = newest(history, &Thread::Node(fold(&row.node).into()));
-    let around = if what.service_id.is_empty() { &of_node[..] } else { records };
-    if let Some(maintenance) = maintenance(published, worst, around) {
-        return (format!("{id} is {maintenance}."), next);
+    let maintained = |check: &Check| {
+        let is_of_node = check.registration.service_id.is_empty();
+        maintenance(published, check, if is_of_node { &of_node } else { records })
+    };
+    if let Some(maintenance) = maintained(worst) {
+        return (format!("{id} is critical: it is {maintenance}."), next);
     }
     let own = of_check(history, worst);
     let record = of_status(worst, &own).or(of_status(worst, &of_node));
@@ -333,7 +336,14 @@ fn why_service(
         }
         _ => format!("{id} is {status}: check {} is {because}", what.id),
     };
-    (format!("{which}."), capitalized(next))
+    match checks.iter().find_map(|check| maintained(check)) {
+        Some(maintenance) => {
+            let next =
+                format!("{} It stays critical until its maintenance ends.", capitalized(next));
+            (format!("{which}. Besides, it is {maintenance}."), next.trim_start().to_owned())
+        }
+        None => (format!("{which}."), capitalized(next)),
+    }
 }
 
 /// What is to be said of what is in maintenance, if a check says that it is.
@@ -349,7 +359,7 @@ fn maintenance(
     let since = record.map_or_else(String::new, |record| {
         format!(" since {} because {}", date(record.at), sentence::because(published, record))
     });
-    Some(format!("critical: it is in maintenance{since}"))
+    Some(format!("in maintenance{since}"))
 }
 
 /// What is gone, or was never there.
