@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_storage::index::fold;
 use quorate_storage::record::{
-    Check, CheckStatus, Detail, HistoryKind, HistoryRecord, SERF_HEALTH, Subject,
+    Cause, Check, CheckStatus, Detail, HistoryKind, HistoryRecord, SERF_HEALTH, Subject,
 };
 use quorate_storage::state::{History, NODE_MAINTENANCE, SERVICE_MAINTENANCE, Thread};
 
@@ -96,7 +96,12 @@ pub(super) fn of_status<'a>(
     let is_its = |record: &&Arc<HistoryRecord>| match record.kind {
         HistoryKind::MaintenanceOn => is_maintenance(&what.id),
         HistoryKind::NodeJoined => &*what.id == SERF_HEALTH && what.status == CheckStatus::Passing,
-        _ => is_own(record) && record.from != record.to && record.to.as_ref() == Some(&what.status),
+        _ => {
+            // A first run may find what the check was registered with.
+            let is_run = matches!(record.cause, Cause::Probe { .. });
+            let gave = record.from != record.to || is_run;
+            is_own(record) && gave && record.to.as_ref() == Some(&what.status)
+        }
     };
     records.into_iter().find(is_its).map(|record| &**record)
 }

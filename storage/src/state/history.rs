@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::catalog::fold_arc;
 use super::change::Change;
-use super::level::HISTORY_LEVEL;
+use super::level::{HEARTBEAT_LEVEL, HISTORY_LEVEL};
 use crate::command::{Asked, Command, Stamp};
 use crate::ids::NodeId;
 use crate::record::{
@@ -480,7 +480,11 @@ impl Change<'_> {
         let kind = match (old, new) {
             // It comes with its node.
             (None, Some(new)) if is_serf_health(new) && is_passing(new) => return,
-            (Some(old), Some(new)) if differs_in_output_only(old, new) => return,
+            (Some(old), Some(new))
+                if differs_in_output_only(old, new) && !self.is_first_failure(new) =>
+            {
+                return;
+            }
             (None, _) => HistoryKind::CheckRegistered,
             (_, None) => HistoryKind::CheckDeregistered,
             (Some(_), Some(_)) => HistoryKind::CheckChanged,
@@ -496,6 +500,18 @@ impl Change<'_> {
         let status = |row: Option<&Check>| row.map(|row| row.registration.status.clone());
         let (from, to) = (status(old), status(new));
         self.record(What { from, to, detail, ..What::new(kind, subject) });
+    }
+
+    /// Whether a check that fails was run for the first time since a client gave it its status: what it found is
+    /// new, though the status is not.
+    fn is_first_failure(&self, row: &Check) -> bool {
+        let is_run = |cause: &Cause| matches!(cause, Cause::Probe { .. });
+        if self.state.level() < HEARTBEAT_LEVEL || is_passing(row) || !is_run(&self.cause) {
+            return false;
+        }
+        let thread = Thread::Check(row.registration.id.clone(), fold_arc(&row.node));
+        let newest = self.state.history.thread(&thread).next();
+        newest.is_some_and(|newest| !is_run(&newest.cause))
     }
 
     /// Records something about a node.

@@ -16,7 +16,7 @@
 //! | 1 | levels |
 //! | 2 | the leader says whether hosts of servers are alive ([`HOSTS_OF_SERVERS`]) |
 //! | 3 | the history ([`HISTORY_LEVEL`]): stamped entries, and who asked for a command |
-//! | 4 | heartbeats with facts ([`HEARTBEAT_LEVEL`]) |
+//! | 4 | heartbeats with facts ([`HEARTBEAT_LEVEL`]), and a record of a first run that fails |
 //! | 5 | instances that a connection holds ([`PRESENCE_LEVEL`]) |
 //! | 6 | what agents have from files is marked, and whoever else writes it leaves the mark ([`FILE_MARK_LEVEL`]) |
 //! | 7 | a session holds so many keys at most ([`SESSION_KEYS_LEVEL`]) |
