@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jepsen_style_tests::health::register;
 
-use crate::scene::{STREAM, Scene, has};
+use crate::scene::{STREAM, Scene, click, has};
 
 const LONG_TTL: Duration = Duration::from_secs(3_600);
 
@@ -34,5 +34,56 @@ async fn the_death_of_the_leader_is_shown_and_survived() {
     scene.wait_for(&has("id", "web-2")).await.unwrap();
     scene.cluster.start_node(leader).unwrap();
     scene.wait_for(&format!("{header}.includes('3 of 3 voters')")).await.unwrap();
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_page_goes_on_at_another_server_when_its_own_dies() {
+    let test = "the_page_goes_on_at_another_server_when_its_own_dies";
+    let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
+    let leader = scene.cluster.leader().await.unwrap();
+    let own = scene.cluster.others(leader)[0];
+    let survivor = scene.cluster.http(leader);
+    register(&survivor, "web", "web-1", LONG_TTL, "").await.unwrap();
+    scene.open(own, "instances").await.unwrap();
+    scene.wait_for(&has("id", "web-1")).await.unwrap();
+
+    scene.cluster.kill(own).unwrap();
+    register(&survivor, "web", "web-2", LONG_TTL, "").await.unwrap();
+    let elsewhere = format!("/^live, at n[123]$/.test({STREAM}) && {STREAM} !== 'live, at n{own}'");
+    scene.wait_for(&elsewhere).await.unwrap();
+    let notices = "document.querySelector('#notices').innerText";
+    scene.wait_for(&format!("{notices}.includes('n{own} was lost')")).await.unwrap();
+    // Nothing was missed, and it can be worked with.
+    scene.wait_for(&has("id", "web-2")).await.unwrap();
+    let gap = "document.querySelector('[data-kind=gap]') === null";
+    assert_eq!(scene.browser.evaluate(gap).await.unwrap(), true);
+    scene.browser.evaluate(&click("id", "web-2")).await.unwrap();
+    let deregister = "document.querySelector('#panel [data-act=deregister]:enabled')";
+    scene.wait_for(&format!("{deregister} !== null")).await.unwrap();
+    scene.browser.evaluate(&format!("{deregister}.click()")).await.unwrap();
+    let sure = "document.querySelector('dialog [data-act=confirm]').click()";
+    scene.browser.evaluate(sure).await.unwrap();
+    scene.wait_for(&format!("!{}", has("id", "web-2"))).await.unwrap();
+    scene.cluster.start_node(own).unwrap();
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_stops_sends_its_pages_elsewhere() {
+    let test = "a_server_that_stops_sends_its_pages_elsewhere";
+    let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
+    let leader = scene.cluster.leader().await.unwrap();
+    scene.open(leader, "services").await.unwrap();
+    scene.wait_for(&has("service", "consul")).await.unwrap();
+    scene.cluster.terminate(leader).unwrap();
+    let elsewhere =
+        format!("/^live, at n[123]$/.test({STREAM}) && {STREAM} !== 'live, at n{leader}'");
+    scene.wait_for(&elsewhere).await.unwrap();
+    let other = scene.cluster.others(leader)[0];
+    register(&scene.cluster.http(other), "web", "web-1", LONG_TTL, "").await.unwrap();
+    scene.wait_for(&has("service", "web")).await.unwrap();
+    scene.cluster.wait_stopped(leader).unwrap();
+    scene.cluster.start_node(leader).unwrap();
     scene.finish().await.unwrap();
 }

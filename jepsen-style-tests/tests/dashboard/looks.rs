@@ -55,7 +55,7 @@ async fn it_fits_windows_of_all_widths_in_light_and_dark() {
     node.must_put("/v1/kv/config/web/colour", "green").await.unwrap();
     node.must_put("/v1/session/create", r#"{"Name": "batch", "TTL": "1h"}"#).await.unwrap();
     let shown = "document.querySelector('.body .row:not([hidden]), .tree .node') !== null";
-    for view in ["services", "instances", "kv", "sessions", "events"] {
+    for view in ["services", "instances", "nodes", "kv", "sessions", "events"] {
         scene.open(1, view).await.unwrap();
         scene.wait_for(shown).await.unwrap();
         for (name, window) in [("light", WIDE), ("dark", DARK), ("narrow", NARROW)] {
