@@ -35,9 +35,7 @@ impl Lane {
     /// The lane of a batch: that of writes if it contains any.
     #[must_use]
     pub fn of_part(part: &Part) -> Self {
-        let is_light = |command: &Command| {
-            command.is_heartbeat() || matches!(command, Command::Answered { .. })
-        };
+        let is_light = |command: &Command| command.is_heartbeat() || command.is_note();
         if part.commands.iter().all(|(_, command)| is_light(command)) {
             Self::Heartbeats
         } else {

@@ -337,6 +337,11 @@ fn a_heartbeat_does_not_wait_for_writes() {
     let next = FORWARDS_IN_FLIGHT_MAX as u64 + 1;
     assert_eq!((shipment.lane, numbers(&shipment)), (Lane::Heartbeats, vec![next]));
     assert_eq!(Lane::of_part(&shipment.part), Lane::Heartbeats);
+    // Who asked for it makes it no write.
+    let mut part = shipment.part;
+    let note = Asked::note([Some(&RequestFacts::default())]).unwrap();
+    part.commands.insert(0, (UNNUMBERED, Command::Asked(note)));
+    assert_eq!(Lane::of_part(&part), Lane::Heartbeats);
     // What overtook has the higher number; the writes behind it are not answered through.
     applied(&proposer, next);
     assert_eq!(proposer.table().answered_through(), 0);
