@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod coordinate;
 pub mod event;
 pub mod health;
+pub mod heartbeat;
 pub mod history;
 pub mod kv;
 pub mod live;

@@ -16,6 +16,8 @@
 //! duty cannot apply it: nothing may propose one before the state has the level of the version that brings
 //! it ([`LEVEL`](crate::state::LEVEL)).
 
+mod beats;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::beats::{
+    BEATS_MAX, Beat, Beats, BeatsOutcome, RENEWALS_MAX, Refused, Renewal, Renewals,
+};
 use crate::ids::{BootId, NodeId, Position};
 pub use crate::record::CatalogRegistration;
 use crate::record::{
@@ -466,6 +471,11 @@ pub enum Command {
         /// Why.
         why: PresenceEnd,
     },
+    /// Heartbeats in bulk that say nothing new: `PUT /v1/quorate/heartbeat`. Only from the level of heartbeats
+    /// with facts on.
+    Renew(Box<Renewals>),
+    /// Heartbeats in bulk that register an instance or change what is known of it. From the same level on.
+    Beat(Box<Beats>),
 }
 
 /// See [`Command::PresenceOpen`].
@@ -602,6 +612,7 @@ impl Command {
                 | Self::ProbeResult { .. }
                 | Self::PresenceReopen(_)
                 | Self::PresenceEnded { .. }
+                | Self::Renew(_)
         )
     }
 }
@@ -691,6 +702,8 @@ pub enum Outcome {
     Rejected(Rejection),
     /// A transaction took effect, and this is what its operations answered.
     Txn(Vec<TxnResult>),
+    /// What became of the heartbeats of a command.
+    Beats(BeatsOutcome),
 }
 
 impl Outcome {
@@ -701,9 +714,12 @@ impl Outcome {
     pub fn into_result(self) -> Result<Self, Rejection> {
         match self {
             Self::Rejected(rejection) => Err(rejection),
-            Self::Done | Self::Condition(_) | Self::Id(_) | Self::AppliedAt(_) | Self::Txn(_) => {
-                Ok(self)
-            }
+            Self::Done
+            | Self::Condition(_)
+            | Self::Id(_)
+            | Self::AppliedAt(_)
+            | Self::Txn(_)
+            | Self::Beats(_) => Ok(self),
         }
     }
 }
@@ -823,4 +839,18 @@ pub enum Rejection {
         max = crate::record::SESSION_KEYS_MAX
     )]
     TooManyKeys(String),
+    /// A heartbeat of a process that another one took over from.
+    #[error("a heartbeat of a later process of {0:?} has come before, this one is refused")]
+    EarlierProcess(String),
+    /// What a renewal was for has been deregistered.
+    #[error("the instance was deregistered meanwhile, send another heartbeat to register it")]
+    InstanceGone,
+    /// An instance would be critical before it warns.
+    #[error("WarnAfter {warn_after} must be shorter than CriticalAfter {critical_after}")]
+    WarnsTooLate {
+        /// When it would warn.
+        warn_after: Millis,
+        /// When it would be critical.
+        critical_after: Millis,
+    },
 }

@@ -13,10 +13,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::command::{Agent, CatalogRegistration, Command, SessionRequest};
+use crate::command::{
+    Agent, BEATS_MAX, Beat, Beats, CatalogRegistration, Command, RENEWALS_MAX, SessionRequest,
+};
 use crate::record::{
     AutopilotSettings, CheckDefinition, CheckRegistration, PresenceTerms, QueryDefinition,
     ServiceDefinition, TextMap, is_locality,
@@ -39,6 +42,8 @@ pub const TEXT_BYTES_MAX: usize = 16 << 10;
 /// The output of a check. What heartbeats and runs bring is cut below this; what the catalogue is given
 /// is refused above.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
+/// What a heartbeat says beside its facts.
+pub const NOTE_BYTES_MAX: usize = 512;
 /// Tags of an instance.
 pub const TAGS_MAX: usize = 1_024;
 /// All tags of an instance together. Every check of the instance shows them again.
@@ -185,6 +190,8 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
         Command::PresenceEnded { seqs, .. } => {
             entries("presences", seqs.len(), PRESENCES_ENDED_MAX)
         }
+        Command::Renew(renewals) => entries("heartbeats", renewals.all.len(), RENEWALS_MAX),
+        Command::Beat(all) => beats(all),
         // The servers' own, and what only reads, removes or renews: bounded as a whole.
         Command::CatalogDeregister { .. }
         | Command::AgentDeregisterService { .. }
@@ -284,6 +291,31 @@ fn service(row: &ServiceDefinition) -> Result<(), Excess> {
 
 fn owner(terms: &PresenceTerms) -> Result<(), Excess> {
     bytes("owner of a presence", &terms.owner, OWNER_BYTES_MAX)
+}
+
+fn beats(beats: &Beats) -> Result<(), Excess> {
+    beats.agents.iter().try_for_each(agent)?;
+    entries("heartbeats", beats.all.len(), BEATS_MAX)?;
+    beats.all.iter().try_for_each(beat)
+}
+
+/// Judges one heartbeat, which is refused without the others of its request.
+///
+/// # Errors
+/// The first member that is too large.
+pub fn beat(beat: &Beat) -> Result<(), Excess> {
+    let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+    at_most("process", text(&beat.process), NAME_BYTES_MAX, Unit::Bytes)?;
+    at_most("version", text(&beat.version), NAME_BYTES_MAX, Unit::Bytes)?;
+    bytes("note", beat.note.as_deref().unwrap_or_default(), NOTE_BYTES_MAX)?;
+    service(&ServiceDefinition {
+        id: beat.id.clone(),
+        name: beat.service.clone(),
+        address: beat.address.clone().unwrap_or_default(),
+        tags: beat.tags.clone().unwrap_or_default(),
+        meta: beat.meta.clone(),
+        ..ServiceDefinition::default()
+    })
 }
 
 fn all_checks(checks: &[CheckRegistration]) -> Result<(), Excess> {

@@ -6,8 +6,10 @@
 
 mod coordinate;
 mod event;
+mod facts;
 mod from_file;
 mod history;
+mod later;
 mod locality;
 mod presence;
 mod query;
@@ -21,11 +23,14 @@ use serde::{Deserialize, Serialize};
 
 pub use self::coordinate::{Coordinate, Real};
 pub use self::event::Event;
+pub(crate) use self::facts::is_made_by_heartbeats;
+pub use self::facts::{Facts, HEARTBEAT_CHECK};
 pub use self::from_file::without_file_mark;
 pub use self::history::{
     Cause, Detail, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord, RequestFacts, Ring,
     Subject, WallTime,
 };
+pub use self::later::LaterMembers;
 pub(crate) use self::locality::is_locality;
 pub use self::locality::with_locality;
 pub use self::presence::{
@@ -267,8 +272,8 @@ pub struct CheckDefinition {
     pub disable_redirects: bool,
     /// Whether the TCP check uses TLS.
     pub tcp_use_tls: bool,
-    /// Whether the HTTP/2 ping uses TLS; `None`: the client did not say.
-    pub h2ping_use_tls: Option<bool>,
+    /// What came after its encoding was fixed.
+    pub later: LaterMembers,
 }
 
 impl CheckDefinition {
@@ -328,9 +333,43 @@ pub struct Check {
     pub critical_since: Option<ClusterTime>,
     /// When it was made and last visibly changed.
     pub indexes: Indexes,
+    /// What the client last said, while the row shows what its silence makes of that. Not in the row's own
+    /// encoding, which was fixed before: a snapshot has a record of its own for it.
+    #[serde(skip)]
+    pub said: Option<Arc<Said>>,
+}
+
+/// A status and its output, as a client said them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// The status.
+    pub status: CheckStatus,
+    /// The output.
+    pub output: String,
 }
 
 impl Check {
+    /// What the client last said of a TTL check.
+    #[must_use]
+    pub fn said(&self) -> (&CheckStatus, &str) {
+        match &self.said {
+            Some(said) => (&said.status, &said.output),
+            None => (&self.registration.status, &self.registration.output),
+        }
+    }
+
+    /// How long the client may be silent until its silence changes this TTL check, for the first or the second
+    /// time.
+    #[must_use]
+    pub fn patience(&self) -> Millis {
+        let definition = &self.registration.definition;
+        match definition.later.warn_after {
+            Millis::ZERO => definition.ttl,
+            _ if self.said.is_some() => definition.ttl,
+            warn_after => warn_after,
+        }
+    }
+
     /// Whether it is the `serfHealth` of a node whose agent's process says itself that it lives
     /// ([`Command::WatchAgent`](crate::command::Command::WatchAgent)). A TTL check that a client
     /// registered under that id has a type.

@@ -41,6 +41,8 @@
 //! | `probe.rs` | checks that the cluster runs itself |
 //! | `presence.rs` | instances that a connection holds |
 //! | `restore.rs` | a backup in the place of everything |
+//! | `beats.rs`, `facts.rs` | heartbeats with facts, and whose they are |
+//! | `heard.rs` | when things were last heard of |
 //! | `deadline.rs` | what expires, and in which order |
 //! | `origin.rs` | exactly once |
 //! | `boots.rs` | which process speaks for a server |
@@ -64,6 +66,7 @@
 mod agent;
 mod applied;
 mod autopilot;
+mod beats;
 mod boots;
 mod catalog;
 mod change;
@@ -71,6 +74,8 @@ mod checks;
 mod coordinates;
 mod deadline;
 mod events;
+mod facts;
+mod heard;
 mod history;
 mod invariants;
 mod kv;
@@ -105,7 +110,7 @@ pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
 pub use self::level::{
     FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL, PRESENCE_LEVEL,
-    SESSION_KEYS_LEVEL,
+    SESSION_KEYS_LEVEL, level_of,
 };
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::presence::{REPLACED_MAX, SERVER_GRACE};
@@ -118,6 +123,7 @@ use self::boots::Boots;
 use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
 use self::deadline::Deadlines;
+use self::heard::Heard;
 use self::history::Requests;
 use self::kv::Kv;
 use self::origin::{Origins, Verdict};
@@ -126,7 +132,7 @@ use self::restore::Staged;
 use crate::command::{
     Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection, Work,
 };
-use crate::record::{Autopilot, Cause, Coordinate, Event, Query, Session};
+use crate::record::{Autopilot, Cause, Coordinate, Event, Facts, Query, Session};
 use crate::release::Bulk;
 use crate::{ClusterTime, Index, Topic};
 
@@ -159,9 +165,10 @@ pub struct State {
     /// By id.
     queries: OrdMap<Arc<str>, Arc<Query>>,
     autopilot: Option<Arc<Autopilot>>,
-    /// When a TTL check or a session with a TTL was last heard from, by number. Kept apart from the rows, so
-    /// that a heartbeat costs one update of a small map.
-    last_seen: OrdMap<u64, ClusterTime>,
+    /// When a TTL check or a session with a TTL was last heard from, by number.
+    heard: Heard,
+    /// What heartbeats say of processes, by the number of the check that they renew.
+    facts: OrdMap<u64, Arc<Facts>>,
     /// Checks that the leader runs.
     probes: Probes,
     /// Instances that a connection holds.
@@ -362,6 +369,8 @@ impl Change<'_> {
                 self.describe_agent(agent, id, tagged, meta.as_ref());
             }
             Command::WatchAgent { agent, ttl } => self.watch_agent(agent, *ttl),
+            Command::Renew(renewals) => return Ok(self.renew(renewals)),
+            Command::Beat(beats) => return Ok(self.beat_all(beats)),
             // They were read when the part began.
             Command::Answered { .. } | Command::Asked(_) => {}
             Command::ProbeResult { number, probe, status, output } => {

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Agent, Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, PresenceOpen, PresenceReopen, ServerRecord, SessionRequest, Stamp,
+    Agent, Asked, Batch, Beat, Beats, Boot, CatalogRegistration, Command, Duty, KvDeleteMode,
+    KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen, Renewal, Renewals,
+    ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
@@ -19,7 +20,9 @@ use quorate_storage::record::{
     PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID, RequestFacts, ServiceDefinition,
     SessionBehavior, Tags, TextMap, WallTime,
 };
-use quorate_storage::state::{HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, SnapshotRecord};
+use quorate_storage::state::{
+    HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, SnapshotRecord,
+};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
 use rand::seq::IndexedRandom;
@@ -35,7 +38,7 @@ const NODES: [&str; 6] = ["h1", "h3", "ext1", "Ext1", "ext2", "n1"];
 const IDS: [&str; 4] = ["", "id-a", "id-b", "id-of-h3"];
 const SERVICE_IDS: [&str; 3] = ["web-1", "web-2", "consul"];
 const SERVICE_NAMES: [&str; 4] = ["web", "Web", "db", "consul"];
-const CHECK_IDS: [&str; 4] = ["c1", "c2", "service:web-1", "serfHealth"];
+const CHECK_IDS: [&str; 5] = ["c1", "c2", "service:web-1", "serfHealth", "heartbeat:web-2"];
 const KEYS: [&str; 7] = ["a", "a/b", "a/c", "a/c/d", "ab", "b", "c/long/key"];
 const PREFIXES: [&str; 6] = ["", "a", "a/", "a/c", "b", "never"];
 const SESSIONS: [&str; 5] = ["s1", "s2", "s3", "s4", "s5"];
@@ -221,6 +224,9 @@ impl Generator {
 
     fn command(&mut self, state: &State) -> Command {
         let agent = self.agent();
+        if state.level() >= HEARTBEAT_LEVEL && self.chance(15) {
+            return self.heartbeats(state, agent);
+        }
         match self.random.random_range(0..100) {
             0..8 => Command::CatalogRegister(Box::new(self.catalog_registration())),
             8..11 => Command::CatalogDeregister {
@@ -308,6 +314,51 @@ impl Generator {
                 terms,
             })),
         }
+    }
+
+    /// Heartbeats in bulk, good ones and bad ones.
+    fn heartbeats(&mut self, state: &State, agent: Agent) -> Command {
+        let seen = self.seen(state);
+        if self.chance(40) {
+            let mut all: Vec<Renewal> = (0..self.random.random_range(1..6))
+                .map(|_| Renewal {
+                    number: self.number(state),
+                    restarts: u32::from(self.chance(30)),
+                    counter: self.some(0..20),
+                    status: self.chance(30).then(|| self.status()),
+                })
+                .collect();
+            all.sort_by_key(|renewal| renewal.number);
+            return Command::Renew(Box::new(Renewals { seen, all }));
+        }
+        let agents = vec![agent, self.agent()];
+        let all = (0..self.random.random_range(1..5)).map(|_| self.beat()).collect();
+        Command::Beat(Box::new(Beats { seen, agents, all }))
+    }
+
+    fn beat(&mut self) -> Beat {
+        Beat {
+            agent: u32::from(self.chance(20)),
+            service: self.pick(&SERVICE_NAMES).into(),
+            id: self.pick(&SERVICE_IDS).into(),
+            address: self.chance(30).then(|| self.pick(&["", "10.1.1.1"]).to_owned()),
+            port: self.chance(30).then_some(80),
+            tags: self.chance(20).then(|| ["blue".to_owned()].into()),
+            meta: None,
+            process: self.chance(20).then(|| "p".into()),
+            pid: self.some(1..5),
+            started: self.chance(20).then(|| self.random.random_range(1..4)),
+            version: self.chance(20).then(|| self.pick(&["1", "2"]).into()),
+            counter: self.some(0..20),
+            warn_after: self.some(0..9).map(Millis::from_secs),
+            critical_after: self.some(1..12).map(Millis::from_secs),
+            status: self.chance(30).then(|| self.status()),
+            note: self.chance(30).then(|| self.pick(&["", "n", "m"]).to_owned()),
+        }
+    }
+
+    fn some(&mut self, range: std::ops::Range<u64>) -> Option<u64> {
+        self.chance(50).then(|| self.random.random_range(range))
     }
 
     fn transaction(&mut self, state: &State) -> Vec<TxnOperation> {
@@ -508,6 +559,9 @@ impl Generator {
             row.definition.tcp = self.pick(&["10.1.1.1:80", "10.1.1.1:81"]).to_owned();
         }
         if self.chance(40) {
+            if self.level >= HEARTBEAT_LEVEL && self.chance(50) {
+                row.definition.later.warn_after = Millis(row.definition.ttl.0 / 2);
+            }
             row.definition.deregister_critical_service_after =
                 Millis(self.random.random_range(1..4) * 40_000);
         }

@@ -17,17 +17,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, PresenceOpen, PresenceReopen, Rejection, ServerRecord, SessionRequest, Stamp,
-    Work,
+    Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, Command, Duty,
+    KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen, Refused,
+    Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp, Work,
 };
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     Autopilot, AutopilotSettings, Cause, Check, CheckDefinition, CheckRegistration, CheckStatus,
-    Coordinate, Detail, EndedPresence, Event, HistoryKind, HistoryRecord, Indexes, KvEntry, Lease,
-    Node, NodeKind, OnClose, Presence, PresenceEnd, PresenceTerms, Query, QueryDefinition,
-    RequestFacts, Service, ServiceAddress, ServiceDefinition, Session, SessionBehavior, Subject,
-    Tags, TextMap, WallTime, Weights,
+    Coordinate, Detail, EndedPresence, Event, Facts, HistoryKind, HistoryRecord, Indexes, KvEntry,
+    LaterMembers, Lease, Node, NodeKind, OnClose, Presence, PresenceEnd, PresenceTerms, Query,
+    QueryDefinition, RequestFacts, Said, Service, ServiceAddress, ServiceDefinition, Session,
+    SessionBehavior, Subject, Tags, TextMap, WallTime, Weights,
 };
 use quorate_storage::state::{
     HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
@@ -70,7 +70,7 @@ fn definition() -> CheckDefinition {
         output_max_bytes: 6,
         disable_redirects: true,
         tcp_use_tls: true,
-        h2ping_use_tls: Some(false),
+        later: LaterMembers { h2ping_use_tls: Some(false), ..LaterMembers::default() },
     }
 }
 
@@ -153,6 +153,7 @@ fn check_row() -> Check {
         service_tags: ["blue".to_owned()].into(),
         number: 9,
         critical_since: Some(ClusterTime(5)),
+        said: None,
         indexes: indexes(),
     }
 }
@@ -367,6 +368,20 @@ fn later_commands() -> Vec<Command> {
             terms: terms(),
         }),
         Command::PresenceEnded { seqs: vec![1, 300], why: PresenceEnd::Connection },
+        Command::Renew(Box::new(Renewals {
+            seen: ClusterTime(6),
+            all: vec![Renewal {
+                number: 300,
+                restarts: 1,
+                counter: Some(301),
+                status: Some(CheckStatus::Passing),
+            }],
+        })),
+        Command::Beat(Box::new(Beats {
+            seen: ClusterTime(6),
+            agents: vec![common::agent("h1")],
+            all: vec![beat()],
+        })),
     ]
 }
 
@@ -390,6 +405,27 @@ fn presence_row() -> Presence {
             deadline: ClusterTime(301),
         }),
         replaced: vec![ClusterTime(299)],
+    }
+}
+
+fn beat() -> Beat {
+    Beat {
+        agent: 0,
+        service: "web".into(),
+        id: "web-1".into(),
+        address: Some("10.1.1.1".to_owned()),
+        port: Some(80),
+        tags: Some(["blue".to_owned()].into()),
+        meta: Some(text_map()),
+        process: Some("web-1".into()),
+        pid: Some(301),
+        started: Some(302),
+        version: Some("4.0".into()),
+        counter: Some(303),
+        warn_after: Some(Millis(30_000)),
+        critical_after: Some(Millis(90_000)),
+        status: Some(CheckStatus::Warning),
+        note: Some("o".to_owned()),
     }
 }
 
@@ -474,6 +510,11 @@ fn outcomes() -> Vec<Outcome> {
         Outcome::AppliedAt(Index(300)),
         Outcome::Rejected(Rejection::OutcomeUnknown),
         Outcome::Txn(txn_results().into_iter().take(1).collect()),
+        Outcome::Beats(BeatsOutcome {
+            accepted: 300,
+            registered: 2,
+            refused: Refused::These(vec![(301, Rejection::InstanceGone)]),
+        }),
     ]
 }
 
@@ -511,6 +552,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::PresenceAttempt { id: text(), newest: 300 },
         Rejection::PresenceContested(text()),
         Rejection::TooManyKeys("s".into()),
+        Rejection::EarlierProcess(text()),
+        Rejection::InstanceGone,
+        Rejection::WarnsTooLate { warn_after: Millis(300), critical_after: Millis(200) },
     ]
 }
 
@@ -630,6 +674,29 @@ fn other_records() -> Vec<SnapshotRecord<'static>> {
     ]
 }
 
+fn heartbeat_records() -> Vec<SnapshotRecord<'static>> {
+    vec![
+        SnapshotRecord::Said {
+            check: 300,
+            said: Cow::Owned(Said { status: CheckStatus::Passing, output: "o".to_owned() }),
+        },
+        SnapshotRecord::Facts {
+            check: 300,
+            facts: Some(Cow::Owned(Facts {
+                process: "p".into(),
+                pid: 301,
+                started: 302,
+                version: "4.0".into(),
+                previous_pid: 299,
+                restarts: 1,
+                counted_back: true,
+                noted: ClusterTime(6),
+            })),
+            counter: Some(303),
+        },
+    ]
+}
+
 fn batches() -> Vec<Batch> {
     let part = Part {
         origin: 1,
@@ -710,7 +777,7 @@ fn variant_lines<T: Serialize + DeserializeOwned + Debug + PartialEq>(samples: &
 
 #[test]
 fn encodings_on_disk_stay_as_they_are() {
-    let records: Vec<_> = catalog_records().into_iter().chain(other_records()).collect();
+    let records = [catalog_records(), other_records(), heartbeat_records()].concat();
     let files: BTreeMap<&str, String> = [
         ("batch.txt", lines(&batches())),
         ("commands.txt", variant_lines(&[commands(), later_commands()].concat())),
@@ -792,6 +859,12 @@ fn words() -> String {
             PresenceEnd::Lost,
             PresenceEnd::Restored,
         ]),
+        variant_lines(&[
+            Refused::None,
+            Refused::These(vec![(300, Rejection::InstanceGone)]),
+            Refused::Some,
+        ]),
+        lines(&[LaterMembers { h2ping_use_tls: Some(true), warn_after: Millis(30_000) }]),
     ]
     .concat()
 }

@@ -28,6 +28,9 @@
 //! | `level 1` | all members know the rules of level 1 |
 //! | `stamp 1000 term=1 leader=2` | time passes, and the leader says so with its wall clock |
 //! | `asked kv ; put a 1` | a client asked for that at this endpoint |
+//! | `@h1 heartbeat web id=web-1 pid=7 counter=3 warn=3000 critical=9000 ; db on=h2` | heartbeats in bulk; one is h2's |
+//! | `renewals 3 counter=5 ; 4 restarts=1 status=warning age=3000` | the same by the numbers of checks |
+//! | `renewal 3` | one of them, for `send` |
 //! | `show nodes services checks probes presences keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
@@ -43,16 +46,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use quorate_storage::command::{
-    Agent, Asked, Batch, Boot, CatalogRegistration, Command, Duty, KvDeleteMode, KvPutMode, LogEnd,
-    Outcome, Part, PresenceOpen, PresenceReopen, Rejection, ServerRecord, SessionRequest, Stamp,
+    Agent, Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, Command, Duty,
+    KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen, Refused,
+    Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     AutopilotSettings, Cause, Check, CheckRegistration, CheckStatus, Coordinate, Detail,
-    EndedPresence, Event, HistoryRecord, KvEntry, Node, OnClose, PRESENCE_CHECK, PresenceEnd,
-    PresenceTerms, Query, QueryDefinition, RAFT_ID, RequestFacts, Ring, Service, ServiceDefinition,
-    Session, SessionBehavior, Subject, TextMap, WallTime,
+    EndedPresence, Event, Facts, HistoryRecord, KvEntry, Node, OnClose, PRESENCE_CHECK,
+    PresenceEnd, PresenceTerms, Query, QueryDefinition, RAFT_ID, RequestFacts, Ring, Service,
+    ServiceDefinition, Session, SessionBehavior, Subject, TextMap, WallTime,
 };
 use quorate_storage::state::{ServerBoot, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
@@ -123,7 +127,7 @@ fn parse<T: std::str::FromStr>(text: &str) -> T {
     text.parse().unwrap_or_else(|_| panic!("not a number: {text}"))
 }
 
-/// `c1,ttl=10000,dereg=60000,status=passing,output=x,service=web-1,notes=n`
+/// `c1,ttl=10000,warn=3000,dereg=60000,status=passing,output=x,service=web-1,notes=n`
 fn check(text: &str) -> CheckRegistration {
     let mut parts = text.split(',');
     let mut row = common::check(parts.next().unwrap(), CheckStatus::Critical);
@@ -141,6 +145,7 @@ fn check(text: &str) -> CheckRegistration {
                 row.kind = "alias".to_owned();
                 row.definition.alias_service = value.to_owned();
             }
+            "warn" => row.definition.later.warn_after = Millis(parse(value)),
             "dereg" => row.definition.deregister_critical_service_after = Millis(parse(value)),
             "status" => row.status = CheckStatus::from_text(value),
             "output" => row.output = value.to_owned(),
@@ -236,6 +241,8 @@ impl Story {
             "boot" | "log-end" | "level" => {
                 self.apply(&Batch { stamp: time, duty: Some(duty(&line)), parts: Vec::new() })
             }
+            "heartbeat" => self.heartbeats(&line, text),
+            "renewals" => self.renewals(text),
             "txn" => {
                 let operations = text["txn".len()..].split(" ; ").map(operation).collect();
                 self.next += 1;
@@ -270,6 +277,54 @@ impl Story {
                 self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN)
             }
         }
+    }
+
+    fn heartbeats(&mut self, line: &Line<'_>, text: &str) -> String {
+        let mut agents = vec![line.agent.clone()];
+        let (_, beats) = text.split_once("heartbeat ").unwrap();
+        let all = beats
+            .split(" ; ")
+            .map(|text| {
+                let line = Line::parse(text);
+                let mut beat = beat(&line);
+                if let Some(node) = line.get("on") {
+                    beat.agent = u32::try_from(agents.len()).unwrap();
+                    agents.push(common::agent(node));
+                }
+                beat
+            })
+            .collect();
+        let seen = self.state.time() - Millis(line.number("age"));
+        let beats = Beats { seen, agents, all };
+        let plain: Vec<String> = (beats.all.iter())
+            .map(|beat| match self.state.renewal(&beats.agents, beat) {
+                Some(renewal) => renewal.number.to_string(),
+                None => "in full".to_owned(),
+            })
+            .collect();
+        let command = Command::Beat(Box::new(beats));
+        self.next += 1;
+        let trace = self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN);
+        format!("    travels as {}\n{trace}", plain.join(", "))
+    }
+
+    fn renewals(&mut self, text: &str) -> String {
+        let mut age = Millis(0);
+        let all = text["renewals ".len()..].split(" ; ").map(|text| {
+            let line = Line::parse(text);
+            age = Millis(line.number("age"));
+            Renewal {
+                number: parse(line.verb),
+                restarts: line.number("restarts"),
+                counter: line.get("counter").map(parse),
+                status: line.get("status").map(CheckStatus::from_text),
+            }
+        });
+        let all = all.collect();
+        let seen = self.state.time() - age;
+        let command = Command::Renew(Box::new(Renewals { seen, all }));
+        self.next += 1;
+        self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN)
     }
 
     fn written_backup(&self) -> Bytes {
@@ -390,6 +445,10 @@ impl Story {
                 output: line.text("output").to_owned(),
             },
             "open" | "reopen" | "closed" => self.presence_command(line),
+            "renewal" => Command::Renew(Box::new(Renewals {
+                seen,
+                all: vec![Renewal { number: parse(line.word(0)), ..Renewal::default() }],
+            })),
             "renew" => Command::SessionRenew { id: line.word(0).into(), seen },
             "destroy" => Command::SessionDestroy { id: line.word(0).into() },
             "session" => Command::SessionCreate(Box::new(session(line))),
@@ -481,6 +540,7 @@ impl Story {
             "nodes" => state.nodes().map(|row| node_text(row)).collect(),
             "services" => state.services().map(|row| service_text(row)).collect(),
             "checks" => state.checks().map(|row| check_text(row)).collect(),
+            "facts" => state.checks().map(|row| facts_text(state, row.number)).collect(),
             "probes" => {
                 let texts = state.probes().iter();
                 texts.map(|(check, probe)| format!("    check {check} probe {probe}\n")).collect()
@@ -623,7 +683,62 @@ fn check_text(row: &Check) -> String {
     let service = format!("{service_id}/{service_name}{service_tags:?}");
     let at = format!("{}..{}", indexes.create, indexes.modify);
     let status = status.as_str();
-    format!("    {node} {id} {status} {output:?} service={service} number={number} {at}\n")
+    let said = row.said.as_ref().map_or_else(String::new, |said| {
+        format!(" said {} {:?}", said.status.as_str(), said.output)
+    });
+    format!("    {node} {id} {status} {output:?} service={service} number={number} {at}{said}\n")
+}
+
+/// What is known of the process that renews a check.
+fn facts_text(state: &State, check: u64) -> String {
+    let (facts, counter) = (state.facts(check), state.counter(check));
+    let seen = state.last_seen(check).unwrap_or_default();
+    if facts.is_none() && counter.is_none() {
+        return String::new();
+    }
+    let Facts { process, pid, started, version, previous_pid, restarts, counted_back, noted } =
+        facts.cloned().unwrap_or_default();
+    let back = if counted_back { " counted back" } else { "" };
+    format!(
+        "    check {check} heard {seen} process={process} pid={pid} before={previous_pid} started={started} version={version} restarts={restarts} counter={counter:?}{back} noted {noted}\n"
+    )
+}
+
+/// `web id=web-1 pid=7 counter=3`
+fn beat(line: &Line<'_>) -> Beat {
+    let text = |name: &str| line.get(name).map(str::to_owned);
+    let number = |name: &str| line.get(name).map(parse::<u64>);
+    Beat {
+        agent: 0,
+        service: line.verb.into(),
+        id: line.get("id").unwrap_or(line.verb).into(),
+        address: text("addr"),
+        port: line.get("port").map(parse),
+        tags: line.get("tags").map(|_| line.list("tags").into()),
+        meta: None,
+        process: line.get("process").map(Into::into),
+        pid: number("pid"),
+        started: number("started"),
+        version: line.get("version").map(Into::into),
+        counter: number("counter"),
+        warn_after: number("warn").map(Millis),
+        critical_after: number("critical").map(Millis),
+        status: line.get("status").map(CheckStatus::from_text),
+        note: text("note"),
+    }
+}
+
+fn beats_text(outcome: &BeatsOutcome) -> String {
+    let BeatsOutcome { accepted, registered, refused } = outcome;
+    let refused = match refused {
+        Refused::None => String::new(),
+        Refused::These(all) => {
+            let all = all.iter().map(|(place, why)| format!(", {place} refused: {why}"));
+            all.collect()
+        }
+        Refused::Some => ", some refused".to_owned(),
+    };
+    format!("{accepted} accepted, {registered} registered{refused}")
 }
 
 /// A boot id from its letter.
@@ -864,6 +979,7 @@ fn outcome_text(outcome: &Outcome) -> String {
             format!("refused: {}", failed.collect::<Vec<_>>().join("; "))
         }
         Outcome::Rejected(why) => format!("refused: {why}"),
+        Outcome::Beats(outcome) => beats_text(outcome),
         Outcome::Txn(results) => {
             let answers = results.iter().map(|result| match result {
                 TxnResult::Key(row) => key_text(row),

@@ -232,6 +232,9 @@ pub struct CheckSpecification {
     /// Time to live of a TTL check.
     #[serde(rename = "TTL", skip_serializing_if = "is_zero")]
     pub ttl: i64,
+    /// A TTL check warns after so long without a heartbeat; shorter than the TTL.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warn_after: i64,
     /// Time between two runs.
     #[serde(skip_serializing_if = "is_zero")]
     pub interval: i64,

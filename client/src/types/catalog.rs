@@ -262,6 +262,9 @@ pub struct DefinitionBody {
     /// Time to live.
     #[serde(rename = "TTL")]
     pub ttl: i64,
+    /// A TTL check warns after so long without a heartbeat; shorter than the TTL.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warn_after: i64,
     /// URL to fetch.
     #[serde(rename = "HTTP")]
     pub http: String,
@@ -305,6 +308,11 @@ pub struct DefinitionBody {
     /// A service of the operating system.
     #[serde(rename = "OSService", skip_serializing_if = "String::is_empty")]
     pub os_service: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(nanos: &i64) -> bool {
+    *nanos == 0
 }
 
 /// Body of `PUT /v1/catalog/deregister`: the check, else the service, else the whole node.

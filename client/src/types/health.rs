@@ -70,6 +70,9 @@ pub struct CheckDefinition {
     /// Time to live, in nanoseconds.
     #[serde(rename = "TTL", skip_serializing_if = "is_zero", with = "go_text")]
     pub ttl: i64,
+    /// A TTL check warns after so long without a heartbeat, in nanoseconds.
+    #[serde(skip_serializing_if = "is_zero", with = "go_text")]
+    pub warn_after: i64,
     /// URL to fetch.
     #[serde(rename = "HTTP", skip_serializing_if = "String::is_empty")]
     pub http: String,

@@ -39,6 +39,26 @@ pub struct Instance {
     /// When that was, RFC 3339.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_heard: String,
+    /// A name for the process, as far as its heartbeats say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub process: String,
+    /// Its process id, as far as its heartbeats say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u64>,
+    /// Its version, as far as its heartbeats say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// How far it has counted, as far as its heartbeats say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
+    /// After so long a silence there is a warning, a Go duration; absent: there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub warn_after: String,
+    /// After so long a silence it is critical; absent: no heartbeats are expected.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub critical_after: String,
+    /// How often another process took over, as far as its heartbeats say.
+    pub restarts: u32,
     /// `open` while a connection holds it, `ended` while its linger runs, `moved` while it is waited for at
     /// another server, `over` when it is not waited for any more; absent: it was registered otherwise.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -26,6 +26,7 @@ const SESSION: &str = r#"{"Name":"h","Node":"","LockDelay":"0s","Behavior":"rele
 const TXN: &str = r#"[{"KV":{"Verb":"set","Key":"h","Value":"aA==","Flags":1,"Index":0,"Session":""}},{"Node":{"Verb":"set","Node":{"Node":"h","Address":"a"}}},{"Service":{"Verb":"get","Node":"h","Service":{"ID":"h","Service":"h"}}},{"Check":{"Verb":"set","Check":{"Node":"h","CheckID":"h","Name":"h","Status":"passing"}}}]"#;
 const QUERY: &str = r#"{"Name":"h","Session":"","Template":{"Type":"","Regexp":"","RemoveEmptyTags":false},"Service":{"Service":"h","Failover":{"NearestN":0,"Datacenters":[]},"OnlyPassing":true,"Tags":["a"],"NodeMeta":{"a":"b"},"Near":""},"DNS":{"TTL":"7s"}}"#;
 const COORDINATE: &str = r#"{"Node":"h","Segment":"","Coord":{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.1}}"#;
+const BEAT: &str = r#"[{"Service":"h","ID":"h","Node":"","Address":"10.0.0.5","Port":5010,"Process":"h","Pid":94267,"Started":1763900000000,"Version":"4.0","Counter":118,"Tags":["a"],"Meta":{"a":"b"},"WarnAfter":"30s","CriticalAfter":"90s","Status":"passing","Note":"n"},{"Service":"i"}]"#;
 const UPDATE: &str = r#"{"Status":"passing","Output":"fine"}"#;
 
 const AUTOPILOT: &str = r#"{"CleanupDeadServers":false,"LastContactThreshold":"200ms","MaxTrailingLogs":250,"MinQuorum":0,"ServerStabilizationTime":"10s"}"#;
@@ -102,6 +103,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("/v1/quorate/explain/node/", GET, ""),
     route("/v1/quorate/explain/service/", GET, ""),
     route("/v1/quorate/explain/session/", GET, ""),
+    route("/v1/quorate/heartbeat", PUT, BEAT),
     route("/v1/quorate/history", GET, ""),
     route("/v1/quorate/instances", GET, ""),
     route("/v1/quorate/state-hash", GET, ""),

@@ -11,6 +11,7 @@ const INTERNAL: &[&str] = &[
     "Must provide service name with ID",
     "Bad node ID: ",
     "check node \"",
+    "Invalid check: WarnAfter must ",
     "failed inserting node: ",
     "failed inserting service: ",
     "failed inserting check: ",

@@ -9,7 +9,7 @@ use super::lookup::Resolver;
 /// Connects (with TLS unless the definition says otherwise) and waits for the answer to a ping.
 pub(super) async fn probe(definition: &CheckDefinition, resolver: &Resolver) -> Finding {
     let target = &definition.h2ping;
-    let tls = definition.h2ping_use_tls.unwrap_or(true).then_some(Tls {
+    let tls = definition.later.h2ping_use_tls.unwrap_or(true).then_some(Tls {
         server_name: &definition.tls_server_name,
         skip_verify: definition.tls_skip_verify,
         protocol: b"h2",

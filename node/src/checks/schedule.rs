@@ -237,6 +237,7 @@ mod tests {
             service_tags: [].into(),
             number: 1,
             critical_since: None,
+            said: None,
             indexes: Indexes::default(),
         })
     }

@@ -18,6 +18,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 use quorate_storage::Millis;
+use quorate_storage::record::LaterMembers;
 
 use super::*;
 
@@ -298,7 +299,7 @@ async fn an_http2_ping_wants_http2() {
     let address = serve(answer, None).await;
     let ping = |address: SocketAddr| CheckDefinition {
         h2ping: address.to_string(),
-        h2ping_use_tls: Some(false),
+        later: LaterMembers { h2ping_use_tls: Some(false), ..LaterMembers::default() },
         ..definition()
     };
     let success = Finding::passing("HTTP2 ping was successful".to_owned());

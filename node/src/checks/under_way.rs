@@ -79,6 +79,7 @@ mod tests {
             service_tags: [].into(),
             number: check,
             critical_since: None,
+            said: None,
             indexes: Indexes::default(),
         });
         Run { check, probe: 1, row }

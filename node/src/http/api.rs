@@ -8,6 +8,7 @@ mod catalog;
 mod coordinate;
 mod event;
 mod health;
+mod heartbeat;
 mod history;
 mod instance;
 mod kv;
@@ -47,6 +48,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         stream::endpoints(),
         presence::endpoints(),
         ui::endpoints(),
+        heartbeat::endpoints(),
     ]
     .into_iter()
     .flatten()

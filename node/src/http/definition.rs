@@ -5,6 +5,7 @@
 //! hold for the catalogue and transactions too. [`description`] is what a client agent says of its node, and
 //! [`comparison`] how its definition files differ from what is registered.
 
+pub(super) mod beat;
 pub(super) mod check;
 pub(super) mod check_type;
 mod comparison;

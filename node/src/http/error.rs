@@ -57,7 +57,9 @@ impl From<ProposeError> for ApiError {
             ProposeError::NoLeader | ProposeError::OutcomeUnknown => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            ProposeError::Overloaded | ProposeError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            ProposeError::Overloaded | ProposeError::Stopping | ProposeError::NotYet { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             ProposeError::TooLarge(excess) if excess.is_of_whole_command() => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -96,12 +98,14 @@ impl From<Rejection> for ApiError {
             Rejection::UnknownCheck(_)
             | Rejection::UnknownService(_)
             | Rejection::ServiceDoesNotExist(_)
-            | Rejection::UnknownSession(_) => StatusCode::NOT_FOUND,
+            | Rejection::UnknownSession(_)
+            | Rejection::InstanceGone => StatusCode::NOT_FOUND,
             Rejection::Ambiguous { .. }
             | Rejection::Txn(_)
             | Rejection::PresenceAttempt { .. }
-            | Rejection::PresenceContested(_) => StatusCode::CONFLICT,
-            Rejection::TooManyKeys(_) => StatusCode::BAD_REQUEST,
+            | Rejection::PresenceContested(_)
+            | Rejection::EarlierProcess(_) => StatusCode::CONFLICT,
+            Rejection::WarnsTooLate { .. } | Rejection::TooManyKeys(_) => StatusCode::BAD_REQUEST,
             Rejection::HeartbeatTooOld | Rejection::RestoreInProgress => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -244,6 +244,7 @@ fn definition(given: &record::CheckDefinition) -> CheckDefinition {
         timeout: nanos(given.timeout),
         deregister_critical_service_after: nanos(given.deregister_critical_service_after),
         ttl: nanos(given.ttl),
+        warn_after: nanos(given.later.warn_after),
         http: given.http.clone(),
         header: given.header.clone().unwrap_or_default(),
         method: given.method.clone(),
@@ -368,6 +369,7 @@ mod tests {
             service_tags: record::Tags::default(),
             number: 1,
             critical_since: None,
+            said: None,
             indexes: Indexes { create: Index(5), modify: Index(6) },
         };
         assert_eq!(

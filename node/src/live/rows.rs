@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use quorate_client::types::live::Instance;
-use quorate_storage::State;
 use quorate_storage::index::fold;
 use quorate_storage::record::{
     Check, CheckStatus, EndedPresence, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord,
     PRESENCE_CHECK, PresenceEnd, Service,
 };
 use quorate_storage::state::Thread;
+use quorate_storage::{Millis, State};
 
-use super::show::{date, date_of};
+use super::show::{date, date_of, span};
 use super::threads::{is_maintenance, status_record};
 
 const PASSING: &str = "passing";
@@ -41,6 +41,15 @@ pub fn instance(state: &State, row: &Service) -> Instance {
     let status = worst.map_or(PASSING, |check| status(check));
     let reason =
         |of: &str| worst.filter(|_| status == of).map_or_else(String::new, |one| said(one));
+    let check = state.heartbeat_check(row);
+    let facts = check.and_then(|check| state.facts(check.number));
+    let is_own_ttl = |check: &&&Arc<Check>| {
+        let what = &check.registration;
+        !what.service_id.is_empty() && !what.definition.ttl.is_zero()
+    };
+    let how = check.or_else(|| checks.iter().find(is_own_ttl).copied());
+    let how = how.map(|check| &check.registration.definition);
+    let text = |span: Millis| if span.is_zero() { String::new() } else { self::span(span) };
     Instance {
         service: definition.name.to_string(),
         id: definition.id.to_string(),
@@ -54,6 +63,13 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         since: since(state, row, &checks),
         age_ms: heard.map(|heard| state.time().since(heard).0),
         last_heard: heard.map_or_else(String::new, |heard| date_of(state, heard)),
+        process: facts.map_or_else(String::new, |facts| facts.process.to_string()),
+        pid: facts.map(|facts| facts.pid).filter(|pid| *pid > 0),
+        version: facts.map_or_else(String::new, |facts| facts.version.to_string()),
+        counter: check.and_then(|check| state.counter(check.number)),
+        warn_after: how.map_or_else(String::new, |how| text(how.later.warn_after)),
+        critical_after: how.map_or_else(String::new, |how| text(how.ttl)),
+        restarts: facts.map_or(0, |facts| facts.restarts),
         presence: presence(state, row).to_owned(),
         tags: definition.tags.to_vec(),
         meta: definition.meta.clone().unwrap_or_default(),

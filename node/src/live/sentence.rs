@@ -187,6 +187,17 @@ pub(super) fn next(published: &Published, row: &Check) -> String {
         false => format!("the leader runs it every {}", span(what.definition.interval)),
     };
     match (is_ttl, is_critical, left) {
+        (true, false, Some(left)) if row.patience() < what.definition.ttl => {
+            let ttl = span(what.definition.ttl);
+            format!(
+                "without a heartbeat it warns in {left}, and turns critical {ttl} after the last one"
+            )
+        }
+        (true, false, Some(left)) if row.said.is_some() => {
+            let (said, _) = row.said();
+            let said = said.as_str();
+            format!("a heartbeat makes it {said} again; without one it turns critical in {left}")
+        }
         (true, false, Some(left)) => format!("without a heartbeat it turns critical in {left}"),
         (true, true, Some(left)) => {
             format!("a heartbeat ends that; without one its service is deregistered in {left}")

@@ -20,6 +20,16 @@ pub enum ProposeError {
     /// The node is being stopped.
     #[error("this server is stopping")]
     Stopping,
+    /// Not all servers know what it asks for.
+    #[error(
+        "not all servers of the cluster know this yet: it needs the rules of level {needed}, and those of level {level} are in force; try again when all servers are upgraded"
+    )]
+    NotYet {
+        /// The level that knows it.
+        needed: u32,
+        /// The level in force.
+        level: u32,
+    },
     /// It exceeds the limits of what is replicated.
     #[error(transparent)]
     TooLarge(#[from] Excess),

@@ -24,7 +24,7 @@ use quorate_storage::command::{Asked, Command, CommandId, Outcome, Part};
 use quorate_storage::limits::{self, Excess};
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::record::RequestFacts;
-use quorate_storage::state::{ANSWERED_PER_NOTE, HISTORY_LEVEL, State, UsedNumbers};
+use quorate_storage::state::{ANSWERED_PER_NOTE, HISTORY_LEVEL, State, UsedNumbers, level_of};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::context::Context;
@@ -216,6 +216,7 @@ impl Proposer {
     ) -> Result<Outcome, ProposeError> {
         limits::validate(&command)?;
         Excess::of_command(encoded_bytes(&command))?;
+        self.check_level(&command)?;
         let began = self.context.clock.now();
         let (reply, outcome) = oneshot::channel();
         self.enqueue(command, request, reply, Arc::clone(seq))?;
@@ -234,6 +235,14 @@ impl Proposer {
     /// How long commands take from the proposal to the outcome.
     pub fn durations(&self) -> &Durations {
         &self.durations
+    }
+
+    /// Refuses what servers of an older version could not apply.
+    fn check_level(&self, command: &Command) -> Result<(), ProposeError> {
+        let needed = level_of(command);
+        let published = self.context.processes.published();
+        let level = published.map_or(needed, |published| published.state.level());
+        if level < needed { Err(ProposeError::NotYet { needed, level }) } else { Ok(()) }
     }
 
     fn enqueue(

@@ -182,7 +182,7 @@ fn what_is_at_its_limit_is_taken_and_what_is_above_is_refused_by_name() {
 fn rows_in_a_transaction_and_in_the_catalogue_have_the_limits_of_agents_rows() {
     let service = ServiceDefinition { id: long(NAME_BYTES_MAX + 1).into(), ..Default::default() };
     let check = CheckRegistration { notes: long(TEXT_BYTES_MAX + 1), ..small_check() };
-    let node: std::sync::Arc<str> = "n".into();
+    let node: Arc<str> = "n".into();
     let (verb, index) = (RowVerb::Set, 0);
     let in_txn = |operation| validate(&Command::Txn(vec![operation])).unwrap_err().what;
     let (row, on) = (Box::new(service.clone()), node.clone());
@@ -213,7 +213,7 @@ fn a_refusal_says_what_is_too_large_how_large_it_is_and_what_is_allowed() {
 
 #[test]
 fn what_only_removes_is_not_looked_at() {
-    let id: std::sync::Arc<str> = long(NAME_BYTES_MAX + 1).into();
+    let id: Arc<str> = long(NAME_BYTES_MAX + 1).into();
     for command in [
         Command::AgentDeregisterService { agent: small_agent(), service_id: id.clone() },
         Command::CatalogDeregister { node: id, service_id: "".into(), check_id: "".into() },

@@ -19,7 +19,7 @@ use imbl::{OrdMap, OrdSet};
 use super::State;
 use super::catalog::{Slot, fold_arc};
 use super::change::Change;
-use super::level::HOSTS_OF_SERVERS;
+use super::level::{HEARTBEAT_LEVEL, HOSTS_OF_SERVERS};
 use crate::Millis;
 use crate::command::{Agent, Rejection, ServerRecord};
 use crate::ids::NodeId;
@@ -27,6 +27,7 @@ use crate::index::fold;
 use crate::record::{
     Check, CheckDefinition, CheckRegistration, CheckStatus, HistoryKind, Indexes, Node, NodeKind,
     RAFT_ID, SERF_ALIVE, SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition, TextMap,
+    is_made_by_heartbeats,
 };
 
 /// What it says of one that is not.
@@ -274,7 +275,7 @@ impl Change<'_> {
         self.give_probe(key, &id, kept_probe);
     }
 
-    /// Removes a service's checks that a registration does not name.
+    /// Removes a service's checks that a registration does not name, but not the one that heartbeats renew.
     fn remove_unnamed_checks(
         &mut self,
         key: &Arc<str>,
@@ -285,8 +286,12 @@ impl Change<'_> {
         let presences = &self.state.presences;
         let rows = slot.checks_of(service_id).filter(|row| presences.get(row.number).is_none());
         let ids = rows.map(|row| &row.registration.id);
-        let unnamed: Vec<_> =
-            ids.filter(|id| named.iter().all(|check| check.id != **id)).cloned().collect();
+        let is_kept = |id: &str| {
+            let is_renewed = self.state.level() >= HEARTBEAT_LEVEL;
+            is_renewed && is_made_by_heartbeats(id, service_id)
+        };
+        let is_named = |id: &str| named.iter().any(|check| *check.id == *id);
+        let unnamed: Vec<_> = ids.filter(|id| !is_named(id) && !is_kept(id)).cloned().collect();
         unnamed.iter().for_each(|id| self.remove_check(key, id));
     }
 

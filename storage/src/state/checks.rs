@@ -10,8 +10,9 @@ use super::State;
 use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use super::deadline::Owner;
+use super::level::HEARTBEAT_LEVEL;
 use crate::command::{Outcome, Rejection};
-use crate::record::{Check, CheckRegistration, CheckStatus, Indexes, NodeKind, Tags};
+use crate::record::{Check, CheckRegistration, CheckStatus, Indexes, NodeKind, Said, Tags};
 use crate::{ClusterTime, Millis, Topic};
 
 /// A heartbeat is not refused as too old before this much cluster time has passed, however short
@@ -24,16 +25,18 @@ impl Change<'_> {
     /// presence is opened.
     pub(super) fn register_check(&mut self, key: &Arc<str>, registration: CheckRegistration) {
         let id = registration.id.clone();
-        self.put_check(key, registration);
+        let said = self.said_before(key, &registration);
+        self.put_check_said(key, registration, said);
         let Some(row) = self.state.catalog.nodes.get(key).and_then(|slot| slot.checks.get(&id))
         else {
             return;
         };
         let (number, is_ttl) = (row.number, !row.registration.definition.ttl.is_zero());
         if is_ttl {
-            self.state.last_seen.insert(number, self.state.time);
+            self.state.heard.insert(number, self.state.time);
         } else {
-            self.state.last_seen.remove(&number);
+            self.state.heard.remove(number);
+            self.state.facts.remove(&number);
         }
         self.state.probes.remove(number);
         self.state.presences.remove(number);
@@ -60,7 +63,7 @@ impl Change<'_> {
         let is_ttl = !old.registration.definition.ttl.is_zero();
         let is_revived = old.critical_since.is_some() && given.status != CheckStatus::Critical;
         if is_ttl && is_revived {
-            self.state.last_seen.insert(old.number, self.state.time);
+            self.state.heard.insert(old.number, self.state.time);
         }
         let unless_empty = |given: String, old: &String| match given.is_empty() {
             true => old.clone(),
@@ -88,8 +91,28 @@ impl Change<'_> {
         is_kept_up.then(|| row.clone())
     }
 
-    /// Writes a check's row if it differs.
-    pub(super) fn put_check(&mut self, key: &Arc<str>, mut registration: CheckRegistration) {
+    /// What the client of a check had said before it fell silent, if a registration leaves it at that.
+    fn said_before(&self, key: &Arc<str>, registration: &CheckRegistration) -> Option<Arc<Said>> {
+        let old = self.state.catalog.nodes.get(key)?.checks.get(&registration.id)?;
+        let shown = &old.registration;
+        let is_as_before = shown.status == registration.status
+            && shown.output == registration.output
+            && !registration.definition.ttl.is_zero();
+        old.said.clone().filter(|_| is_as_before)
+    }
+
+    /// Writes a check's row if it differs. Its status is what somebody said.
+    pub(super) fn put_check(&mut self, key: &Arc<str>, registration: CheckRegistration) {
+        self.put_check_said(key, registration, None);
+    }
+
+    /// The same where the status may be what silence made of something that was said before.
+    fn put_check_said(
+        &mut self,
+        key: &Arc<str>,
+        mut registration: CheckRegistration,
+        said: Option<Arc<Said>>,
+    ) {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
         let old = slot.checks.get(&registration.id).cloned();
         let service = slot.services.get(&registration.service_id);
@@ -105,6 +128,7 @@ impl Change<'_> {
             critical_since: critical_since(&registration, old.as_deref(), self.time()),
             indexes: old.as_ref().map_or_else(Indexes::default, |old| old.indexes),
             registration,
+            said,
         };
         if old.as_deref() == Some(&row) {
             return;
@@ -142,7 +166,7 @@ impl Change<'_> {
     }
 
     /// Reports the change of a check of this service, or of the node itself.
-    fn touch_check(&mut self, key: &Arc<str>, service_id: &Arc<str>) {
+    pub(super) fn touch_check(&mut self, key: &Arc<str>, service_id: &Arc<str>) {
         self.touch(Topic::Checks);
         if service_id.is_empty() {
             self.touch_services_on(key);
@@ -210,10 +234,10 @@ impl Change<'_> {
         if self.state.time.since(seen) > ttl.max(HEARTBEAT_AGE_MIN) {
             return Err(Rejection::HeartbeatTooOld);
         }
-        let same = row.registration.status == *status && row.registration.output == output;
+        let same = row.said() == (status, output) && row.said.is_none();
         let number = row.number;
         let row = row.clone();
-        self.state.last_seen.insert(number, self.state.time);
+        self.state.heard.insert(number, self.state.time);
         if !same {
             self.put_status(key, &row, status.clone(), output.to_owned());
         }
@@ -230,13 +254,33 @@ impl Change<'_> {
     ) {
         self.put_check(key, CheckRegistration { status, output, ..row.registration.clone() });
     }
+
+    /// The same because its client is silent. What the client last said is kept.
+    pub(super) fn put_silence(
+        &mut self,
+        key: &Arc<str>,
+        row: &Check,
+        status: CheckStatus,
+        output: String,
+    ) {
+        let warns = !row.registration.definition.later.warn_after.is_zero();
+        let said = (warns || self.state.level() >= HEARTBEAT_LEVEL).then(|| {
+            row.said.clone().unwrap_or_else(|| {
+                let (status, output) = row.said();
+                Arc::new(Said { status: status.clone(), output: output.to_owned() })
+            })
+        });
+        let registration = CheckRegistration { status, output, ..row.registration.clone() };
+        self.put_check_said(key, registration, said);
+    }
 }
 
 impl State {
     /// Removes what other tables know of a check.
     pub(super) fn forget_check(&mut self, key: &Arc<str>, row: &Check) {
         remove_place(&mut self.catalog.check_ids, &row.registration.id, key);
-        self.last_seen.remove(&row.number);
+        self.heard.remove(row.number);
+        self.facts.remove(&row.number);
         self.probes.remove(row.number);
         self.presences.remove(row.number);
         self.deadlines.disown(row.number);

@@ -144,11 +144,9 @@ impl State {
                 if row.critical_since.is_none() && self.presences.get(number).is_some() {
                     return self.presence_deadline(number);
                 }
-                check_deadline(row, self.last_seen.get(&number).copied())
+                check_deadline(row, self.heard.get(number))
             }
-            Owner::Session(id) => {
-                session_deadline(self.sessions.get(id)?, self.last_seen.get(&number).copied())
-            }
+            Owner::Session(id) => session_deadline(self.sessions.get(id)?, self.heard.get(number)),
             Owner::Node(key) => {
                 self.catalog.nodes.get(key)?.idle_since.map(|since| since + IDLE_AGENT_AFTER)
             }
@@ -191,7 +189,7 @@ impl State {
 
     /// Why a deadline has come, for the history.
     fn cause_of_deadline(&self, number: u64, owner: &Owner) -> Cause {
-        let last_heard = self.last_seen.get(&number).copied().unwrap_or_default();
+        let last_heard = self.heard.get(number).unwrap_or_default();
         match owner {
             Owner::Check { node, id } => {
                 let row = self.catalog.nodes.get(node).and_then(|slot| slot.checks.get(id));
@@ -206,7 +204,7 @@ impl State {
                         Cause::Connection { server, why, since }
                     }
                     (None, None) => {
-                        let ttl = definition.map_or(Millis::ZERO, |definition| definition.ttl);
+                        let ttl = row.map_or(Millis::ZERO, |row| row.patience());
                         Cause::Silence { last_heard, ttl }
                     }
                 }
@@ -242,7 +240,8 @@ impl State {
 }
 
 impl Change<'_> {
-    /// A TTL ran out, a connection ended, or a service was critical for too long: the status says which.
+    /// A client was silent for as long as it may, its connection ended, or a service was critical for too
+    /// long: the status says which. After the first silence a check that warns has a second deadline.
     fn expire_check(&mut self, key: &Arc<str>, id: &Arc<str>) {
         let slot = self.state.catalog.nodes.get(key);
         let Some(row) = slot.and_then(|slot| slot.checks.get(id)).cloned() else { return };
@@ -254,16 +253,32 @@ impl Change<'_> {
             self.expire_presence(key, &row, &presence);
             return;
         }
-        let output = match row.registration.output.as_str() {
+        let patience = row.patience();
+        if patience < row.registration.definition.ttl {
+            let output = format!("no heartbeat for {}", in_words(patience));
+            self.put_silence(key, &row, CheckStatus::Warning, output);
+            return;
+        }
+        let (_, output) = row.said();
+        let output = match output {
             _ if row.is_liveness() => NOT_ALIVE.to_owned(),
             "" => TTL_EXPIRED.to_owned(),
             last => format!("{TTL_EXPIRED} (last output before timeout follows): {last}"),
         };
-        self.put_status(key, &row, CheckStatus::Critical, output);
+        self.put_silence(key, &row, CheckStatus::Critical, output);
     }
 }
 
-/// A check has at most one deadline: its TTL's while it is not critical, its service's while it is.
+/// A span for people: whole seconds where it has only those.
+fn in_words(span: Millis) -> String {
+    match span.0 % 1_000 {
+        0 => format!("{} s", span.0 / 1_000),
+        _ => format!("{} ms", span.0),
+    }
+}
+
+/// A check has at most one deadline: that of its client's silence while it is not critical, its service's
+/// while it is.
 fn check_deadline(row: &Check, last_seen: Option<ClusterTime>) -> Option<ClusterTime> {
     let definition = &row.registration.definition;
     if let Some(since) = row.critical_since {
@@ -271,8 +286,7 @@ fn check_deadline(row: &Check, last_seen: Option<ClusterTime>) -> Option<Cluster
         let applies = !after.is_zero() && !row.registration.service_id.is_empty();
         return applies.then(|| since + after.max(DEREGISTER_AFTER_MIN));
     }
-    let ttl = definition.ttl;
-    last_seen.filter(|_| !ttl.is_zero()).map(|seen| seen + ttl)
+    last_seen.filter(|_| !definition.ttl.is_zero()).map(|seen| seen + row.patience())
 }
 
 /// A session ends when twice its TTL has passed since it was last heard of (Consul's rule).

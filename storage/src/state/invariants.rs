@@ -85,7 +85,12 @@ impl State {
         ensure!(row.critical_since <= Some(self.time), "check {id} turns critical in the future");
         let has_ttl = !row.registration.definition.ttl.is_zero();
         ensure!(
-            self.last_seen.contains_key(&row.number) == has_ttl,
+            row.said.is_none()
+                || (has_ttl && row.registration.status != crate::record::CheckStatus::Passing),
+            "check {id} is silent, which does not show"
+        );
+        ensure!(
+            self.heard.contains(row.number) == has_ttl,
             "check {id} has a wrong last heartbeat"
         );
         if row.registration.service_id.is_empty() {
@@ -170,7 +175,7 @@ impl State {
             }
             let has_ttl = !row.ttl.is_zero();
             ensure!(
-                self.last_seen.contains_key(&row.number) == has_ttl,
+                self.heard.contains(row.number) == has_ttl,
                 "session {id} has a wrong last renewal"
             );
         }
@@ -245,6 +250,10 @@ impl State {
             "a number from the future"
         );
         ensure!(self.deadlines.is_consistent(), "queue and schedule of deadlines differ");
+        for number in self.facts.keys() {
+            ensure!(self.heard.contains(*number), "facts of {number}, which nobody renews");
+            ensure!(self.check_numbered(*number).is_some(), "facts of {number}, which is no check");
+        }
         for (number, owner) in owners {
             let truth = self.true_deadline(number);
             let scheduled = self.deadlines.scheduled(number);

@@ -16,12 +16,15 @@
 //! | 1 | levels |
 //! | 2 | the leader says whether hosts of servers are alive ([`HOSTS_OF_SERVERS`]) |
 //! | 3 | the history ([`HISTORY_LEVEL`]): stamped entries, and who asked for a command |
-//! | 4 | heartbeats with facts ([`HEARTBEAT_LEVEL`]), and a record of a first run that fails |
+//! | 4 | heartbeats with facts ([`HEARTBEAT_LEVEL`]): warnings before a TTL is over, commands for heartbeats in bulk; and a record of a first run that fails |
 //! | 5 | instances that a connection holds ([`PRESENCE_LEVEL`]) |
 //! | 6 | what agents have from files is marked, and whoever else writes it leaves the mark ([`FILE_MARK_LEVEL`]) |
 //! | 7 | a session holds so many keys at most ([`SESSION_KEYS_LEVEL`]) |
 
 use super::State;
+use crate::command::Command;
+use crate::record::CheckRegistration;
+use crate::txn::TxnOperation;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
@@ -38,15 +41,39 @@ pub const FILE_MARK_LEVEL: u32 = 6;
 /// From this level on a connection can hold an instance ([`Presence`](crate::record::Presence)).
 pub const PRESENCE_LEVEL: u32 = 5;
 
-/// From this level on heartbeats can say more than a status.
-pub const HEARTBEAT_LEVEL: u32 = 4;
-
 /// From this level on there is a history ([`History`](super::History)).
 pub const HISTORY_LEVEL: u32 = 3;
+
+/// From this level on a TTL check may warn before it turns critical
+/// ([`LaterMembers::warn_after`](crate::record::LaterMembers)), and keeps what its client last said.
+pub const HEARTBEAT_LEVEL: u32 = 4;
 
 /// From this level on the leader says of the agents of servers' hosts too whether they are alive
 /// ([`SetServerHealth`](crate::command::Command::SetServerHealth)), and nobody else does.
 pub const HOSTS_OF_SERVERS: u32 = 2;
+
+/// The level from which on all servers can apply a command.
+#[must_use]
+pub fn level_of(command: &Command) -> u32 {
+    let level = |checks: &[CheckRegistration]| {
+        let warns = checks.iter().any(|check| !check.definition.later.warn_after.is_zero());
+        if warns { HEARTBEAT_LEVEL } else { 0 }
+    };
+    match command {
+        Command::AgentRegisterService { checks, .. } => level(checks),
+        Command::AgentRegisterCheck { check, .. } => level(std::slice::from_ref(check)),
+        Command::CatalogRegister(what) => level(&what.checks),
+        Command::Txn(operations) => {
+            let levels = operations.iter().map(|operation| match operation {
+                TxnOperation::Check { check, .. } => level(std::slice::from_ref(check)),
+                _ => 0,
+            });
+            levels.max().unwrap_or(0)
+        }
+        Command::Renew(_) | Command::Beat(_) => HEARTBEAT_LEVEL,
+        _ => 0,
+    }
+}
 
 impl State {
     /// The level of the rules in force.

@@ -31,7 +31,7 @@ use imbl::OrdMap;
 
 use super::State;
 use crate::Index;
-use crate::command::{Command, CommandId, Outcome, Part, Rejection};
+use crate::command::{BeatsOutcome, Command, CommandId, Outcome, Part, Refused, Rejection};
 use crate::ids::NodeId;
 
 /// The largest outcome that is remembered as it is, in bytes of its encoding.
@@ -232,6 +232,7 @@ impl State {
 fn shortened(outcome: &Outcome, index: Index) -> Outcome {
     let is_small = match outcome {
         Outcome::Done | Outcome::Condition(_) | Outcome::AppliedAt(_) => true,
+        Outcome::Beats(beats) => !matches!(beats.refused, Refused::These(_)),
         Outcome::Id(_) | Outcome::Rejected(_) | Outcome::Txn(_) => {
             postcard::experimental::serialized_size(outcome)
                 .is_ok_and(|size| size <= REMEMBERED_BYTES_MAX)
@@ -240,6 +241,9 @@ fn shortened(outcome: &Outcome, index: Index) -> Outcome {
     match outcome {
         kept if is_small => kept.clone(),
         Outcome::Rejected(_) => Outcome::Rejected(Rejection::OutcomeUnknown),
+        Outcome::Beats(beats) => {
+            Outcome::Beats(BeatsOutcome { refused: Refused::Some, ..beats.clone() })
+        }
         _ => Outcome::AppliedAt(index),
     }
 }
@@ -282,6 +286,8 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::Asked(_)
         | Command::PresenceOpen(_)
         | Command::PresenceReopen(_)
-        | Command::PresenceEnded { .. } => false,
+        | Command::PresenceEnded { .. }
+        | Command::Renew(_)
+        | Command::Beat(_) => false,
     }
 }

@@ -65,7 +65,7 @@ impl State {
     /// When the TTL check or session with this number was last heard of; `None` if it has no TTL.
     #[must_use]
     pub fn last_seen(&self, number: u64) -> Option<ClusterTime> {
-        self.last_seen.get(&number).copied()
+        self.heard.get(number)
     }
 
     /// A node by name (any case) or by id.

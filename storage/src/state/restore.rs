@@ -33,8 +33,8 @@ use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::TopicIndexes;
 use crate::command::{Outcome, Rejection};
 use crate::record::{
-    Autopilot, Check, CheckRegistration, HistoryKind, Indexes, NodeKind, Presence, SERF_HEALTH,
-    SERVER_SERVICE, Subject,
+    Autopilot, Check, CheckRegistration, Facts, HistoryKind, Indexes, NodeKind, Presence,
+    SERF_HEALTH, SERVER_SERVICE, Subject,
 };
 use crate::snapshot::RecordReader;
 use crate::snapshot::format;
@@ -306,8 +306,7 @@ impl State {
         if by == Millis::ZERO {
             return;
         }
-        self.last_seen =
-            self.last_seen.iter().map(|(number, seen)| (*number, *seen + by)).collect();
+        self.heard.postpone(by);
         let delays: Vec<_> =
             self.kv.lock_delays.iter().map(|(key, until)| (key.clone(), *until + by)).collect();
         for (key, until) in delays {
@@ -530,6 +529,16 @@ impl Carry {
                 let row = Presence { ended: None, replaced: Vec::new(), ..row.into_owned() };
                 SnapshotRecord::Presence { check: self.number(check)?, row: Owned(row) }
             }
+            SnapshotRecord::Facts { check, facts, counter } => {
+                let facts = facts.map(|facts| {
+                    let noted = self.time(facts.noted);
+                    Owned(Facts { noted, ..facts.into_owned() })
+                });
+                SnapshotRecord::Facts { check: self.number(check)?, facts, counter }
+            }
+            SnapshotRecord::Said { check, said } => {
+                SnapshotRecord::Said { check: self.number(check)?, said }
+            }
             other => return Ok(self.over_elsewhere(other)),
         }))
     }
@@ -590,6 +599,8 @@ impl Carry {
             | SnapshotRecord::Session { .. }
             | SnapshotRecord::Probe { .. }
             | SnapshotRecord::Presence { .. }
+            | SnapshotRecord::Said { .. }
+            | SnapshotRecord::Facts { .. }
             | SnapshotRecord::Answered { .. } => return None,
         })
     }

@@ -88,7 +88,7 @@ impl Change<'_> {
     fn insert_session(&mut self, key: &Arc<str>, row: Session) {
         let (id, number) = (row.id.clone(), row.number);
         if !row.ttl.is_zero() {
-            self.state.last_seen.insert(number, self.state.time);
+            self.state.heard.insert(number, self.state.time);
         }
         self.state.deadlines.own(number, Owner::Session(id.clone()));
         if let Some(slot) = self.state.catalog.slot_mut(key) {
@@ -113,7 +113,7 @@ impl Change<'_> {
             if self.state.time.since(seen) > row.ttl.max(HEARTBEAT_AGE_MIN) {
                 return Err(Rejection::HeartbeatTooOld);
             }
-            self.state.last_seen.insert(row.number, self.state.time);
+            self.state.heard.insert(row.number, self.state.time);
         }
         Ok(Outcome::Id(id.clone()))
     }
@@ -134,7 +134,7 @@ impl Change<'_> {
     /// Lets go of what a session that is over held.
     fn forget_session(&mut self, id: &Arc<str>, row: &Session) {
         self.state.deadlines.disown(row.number);
-        self.state.last_seen.remove(&row.number);
+        self.state.heard.remove(row.number);
         self.touch(Topic::Sessions);
         let until = self.time() + row.lock_delay();
         for key in self.state.kv.held.remove(id).unwrap_or_default() {

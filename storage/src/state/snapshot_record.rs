@@ -29,8 +29,8 @@ use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::ids::NodeId;
 use crate::record::{
-    Autopilot, Check, Coordinate, Event, HistoryRecord, KvEntry, Node, Presence, Query, Service,
-    Session, Tags,
+    Autopilot, Check, CheckStatus, Coordinate, Event, Facts, HistoryRecord, KvEntry, Node,
+    Presence, Query, Said, Service, Session, Tags,
 };
 use crate::{ClusterTime, Index};
 
@@ -206,6 +206,22 @@ pub enum SnapshotRecord<'a> {
         /// The row.
         row: Cow<'a, Presence>,
     },
+    /// What the client of a check last said before it fell silent. After the checks.
+    Said {
+        /// The check's number.
+        check: u64,
+        /// What it said.
+        said: Cow<'a, Said>,
+    },
+    /// What is known of the process that renews a check. After the checks.
+    Facts {
+        /// The check's number.
+        check: u64,
+        /// What is known; `None`: it only counts.
+        facts: Option<Cow<'a, Facts>>,
+        /// How far it has counted.
+        counter: Option<u64>,
+    },
 }
 
 /// Where [`State::export`] puts records.
@@ -306,6 +322,16 @@ impl State {
         }
         for (check, row) in self.presences.iter() {
             sink(SnapshotRecord::Presence { check, row: Cow::Borrowed(row) })?;
+        }
+        for row in self.checks() {
+            if let Some(said) = &row.said {
+                sink(SnapshotRecord::Said { check: row.number, said: Cow::Borrowed(said) })?;
+            }
+            let (check, facts) = (row.number, self.facts(row.number).map(Cow::Borrowed));
+            let counter = self.counter(check);
+            if facts.is_some() || counter.is_some() {
+                sink(SnapshotRecord::Facts { check, facts, counter })?;
+            }
         }
         Ok(())
     }
@@ -475,9 +501,7 @@ impl Import {
             | SnapshotRecord::StagedPiece(_)) => return self.add_staged(staged),
             SnapshotRecord::Boot { id, row } => return self.add_boot(id, row.into_owned()),
             SnapshotRecord::Level(level) => return self.set_level(level),
-            history @ (SnapshotRecord::History(_) | SnapshotRecord::HistoryRecord(_)) => {
-                return self.add_history(history);
-            }
+            levelled => return self.add_levelled(levelled),
         }
         Ok(())
     }
@@ -627,6 +651,45 @@ impl Import {
         Ok(())
     }
 
+    /// Records that came with the levels.
+    fn add_levelled(&mut self, record: SnapshotRecord<'_>) -> io::Result<()> {
+        match record {
+            SnapshotRecord::Said { check, said } => self.add_said(check, said.into_owned()),
+            SnapshotRecord::Facts { check, facts, counter } => {
+                self.add_facts(check, facts.map(Cow::into_owned), counter)
+            }
+            history => self.add_history(history),
+        }
+    }
+
+    fn add_said(&mut self, check: u64, said: Said) -> io::Result<()> {
+        let row = self.state.check_numbered(check);
+        let is_silent = |row: &&Arc<Check>| {
+            let what = &row.registration;
+            !what.definition.ttl.is_zero() && what.status != CheckStatus::Passing
+        };
+        let row = row.filter(is_silent).filter(|row| row.said.is_none());
+        let row = row.ok_or_else(|| invalid("words of no client that is silent"))?;
+        let row = Check { said: Some(Arc::new(said)), ..Check::clone(row) };
+        self.state.catalog.put_check_row(&fold_arc(&row.node), Arc::new(row));
+        self.state.schedule(check);
+        Ok(())
+    }
+
+    fn add_facts(
+        &mut self,
+        check: u64,
+        facts: Option<Facts>,
+        counter: Option<u64>,
+    ) -> io::Result<()> {
+        let row = self.state.check_numbered(check);
+        let heard = self.state.heard.get(check).filter(|_| row.is_some());
+        let heard = heard.ok_or_else(|| invalid("facts of a check that nobody renews"))?;
+        self.state.heard.insert_counting(check, heard, counter);
+        let replaced = facts.and_then(|facts| self.state.facts.insert(check, Arc::new(facts)));
+        unique(replaced, "facts of one check twice")
+    }
+
     /// The record of a server, which came before its parts.
     fn origin(&mut self, id: NodeId) -> io::Result<&mut OriginRecord> {
         let record = self.state.origins.records.get_mut(&id);
@@ -718,7 +781,7 @@ impl Import {
 
     fn see(&mut self, number: u64, last_seen: Option<ClusterTime>) {
         if let Some(time) = last_seen {
-            self.state.last_seen.insert(number, time);
+            self.state.heard.insert(number, time);
         }
         self.state.schedule(number);
     }

@@ -13,6 +13,7 @@ use quorate_storage::{State, Topic};
 
 use crate::http::blocking;
 use crate::http::call::Call;
+use crate::http::definition::check::fault_of_warning;
 use crate::http::definition::check_meta;
 use crate::http::definition::check_type::{self, OnHost};
 use crate::http::definition::service::{WEIGHT_MAX, is_unspecified, service_addresses};
@@ -343,6 +344,10 @@ pub(super) fn check_registration(
         )));
     }
     path::check_addressable("CheckID", &id).map_err(ApiError::internal)?;
+    let how = &given.definition;
+    if let Some(fault) = fault_of_warning(how.warn_after, how.ttl) {
+        return Err(ApiError::internal(format!("Invalid check: {fault}")));
+    }
     Ok(record::CheckRegistration {
         id: id.into(),
         kind: record::without_file_mark(&given.kind).to_owned(),
@@ -377,6 +382,10 @@ fn definition(given: DefinitionBody) -> record::CheckDefinition {
         h2ping: given.h2ping,
         alias_node: given.alias_node,
         alias_service: given.alias_service,
+        later: record::LaterMembers {
+            warn_after: wire::millis(given.warn_after),
+            ..record::LaterMembers::default()
+        },
         ..record::CheckDefinition::default()
     }
 }
@@ -410,6 +419,10 @@ mod tests {
             (
                 r#"{"Node":"n","Address":"a","Check":{"Node":"a","Name":"c"}}"#,
                 "500: check node \"a\" does not match node \"n\"",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Check":{"Name":"c","Definition":{"TTL":"9s","WarnAfter":"9s"}}}"#,
+                "500: Invalid check: WarnAfter must be shorter than the TTL",
             ),
             (
                 r#"{"Node":"n","Address":"a","Service":{"Service":"m","Address":"::"}}"#,

@@ -138,9 +138,11 @@ async fn delete(call: Call) -> Answer {
 async fn written(call: &Call, command: Command) -> Answer {
     match call.propose(command).await? {
         Outcome::Condition(held) => call.json(&held),
-        Outcome::Done | Outcome::Id(_) | Outcome::AppliedAt(_) | Outcome::Txn(_) => {
-            call.json(&true)
-        }
+        Outcome::Done
+        | Outcome::Id(_)
+        | Outcome::AppliedAt(_)
+        | Outcome::Txn(_)
+        | Outcome::Beats(_) => call.json(&true),
         Outcome::Rejected(rejection) => Err(rejection.into()),
     }
 }

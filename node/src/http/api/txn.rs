@@ -70,7 +70,9 @@ async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
                 "the transaction took effect at index {index}, but its results were not kept"
             )));
         }
-        Outcome::Done | Outcome::Condition(_) | Outcome::Id(_) => Ok(Vec::new()),
+        Outcome::Done | Outcome::Condition(_) | Outcome::Id(_) | Outcome::Beats(_) => {
+            Ok(Vec::new())
+        }
     };
     let bytes = done.as_ref().map_or(0, |results| results.iter().map(bytes_shown).sum());
     let published = call.node.published();

@@ -79,6 +79,7 @@ static SPECIFICATION: &[Field] = &[
     field("Status", Kind::Text),
     field("Notes", Kind::Text),
     field("TTL", Kind::Duration),
+    alias("WarnAfter", &["warn_after"], Kind::Duration),
     field("Interval", Kind::Duration),
     field("Timeout", Kind::Duration),
     alias("DeregisterCriticalServiceAfter", &["deregister_critical_service_after"], Kind::Duration),

@@ -39,6 +39,7 @@ static DEFINITION: Shape = Shape {
         field("Timeout", Kind::Duration),
         field("DeregisterCriticalServiceAfter", Kind::Duration),
         field("TTL", Kind::Duration),
+        field("WarnAfter", Kind::Duration),
         field("HTTP", Kind::Text),
         field("Header", Kind::Map(&TEXTS)),
         field("Method", Kind::Text),

@@ -3,7 +3,8 @@
 use quorate_client::types::agent::{CheckRegistration as Body, CheckSpecification};
 use quorate_storage::Millis;
 use quorate_storage::record::{
-    CheckDefinition, CheckRegistration, CheckStatus, DEREGISTER_AFTER_MIN, SERF_HEALTH,
+    CheckDefinition, CheckRegistration, CheckStatus, DEREGISTER_AFTER_MIN, HEARTBEAT_CHECK,
+    LaterMembers, SERF_HEALTH,
 };
 
 use super::check_type::{self, OnHost};
@@ -25,11 +26,14 @@ pub(in crate::http) fn registration(body: Body) -> Result<CheckRegistration, Api
     Ok(record(check, id, name, &body.service_id))
 }
 
-/// Refuses the id of the check that says whether a host's agent is alive, on which sessions depend, and
-/// ids by which no heartbeat could name their check.
+/// Refuses the id of the check that says whether a host's agent is alive, on which sessions depend, ids of
+/// checks that heartbeats make, and ids by which no heartbeat could name their check.
 pub(super) fn refuse_reserved(id: &str) -> Result<(), ApiError> {
     path::check_addressable("CheckID", id).map_err(ApiError::bad_request)?;
     match id {
+        made if made.starts_with(HEARTBEAT_CHECK) => Err(ApiError::bad_request(format!(
+            "CheckID {id:?} is reserved: heartbeats make and renew such checks"
+        ))),
         SERF_HEALTH => Err(ApiError::bad_request(format!("CheckID {id:?} is reserved"))),
         _ => Ok(()),
     }
@@ -66,6 +70,8 @@ pub(super) fn validate(check: &CheckSpecification) -> Result<(), ApiError> {
         "TTL must be not be set for Alias checks"
     } else if !runs && !alias && check.ttl <= 0 {
         "TTL must be > 0 for TTL checks"
+    } else if let Some(fault) = fault_of_warning(check.warn_after, check.ttl) {
+        fault
     } else if check.output_max_size < 0 {
         "MaxOutputMaxSize must be positive"
     } else if check.failures_before_warning > check.failures_before_critical
@@ -76,6 +82,17 @@ pub(super) fn validate(check: &CheckSpecification) -> Result<(), ApiError> {
         return Ok(());
     };
     Err(ApiError::bad_request(format!("Invalid check: {fault}")))
+}
+
+/// What is wrong with the time after which a check warns that no heartbeat came, if anything is.
+pub(in crate::http) const fn fault_of_warning(warn_after: i64, ttl: i64) -> Option<&'static str> {
+    if warn_after < 0 {
+        Some("WarnAfter must not be negative")
+    } else if warn_after > 0 && warn_after >= ttl {
+        Some("WarnAfter must be shorter than the TTL")
+    } else {
+        None
+    }
 }
 
 fn runs_at_intervals(check: &CheckSpecification) -> bool {
@@ -152,7 +169,10 @@ fn definition(check: CheckSpecification) -> CheckDefinition {
         output_max_bytes: count(check.output_max_size),
         disable_redirects: check.disable_redirects,
         tcp_use_tls: check.tcp_use_tls,
-        h2ping_use_tls: check.h2ping_use_tls,
+        later: LaterMembers {
+            h2ping_use_tls: check.h2ping_use_tls,
+            warn_after: wire::millis(check.warn_after),
+        },
     }
 }
 
@@ -194,6 +214,18 @@ mod tests {
                 r#"{"Name":"c","TCP":"x:1"}"#,
                 "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks",
             ),
+            (
+                r#"{"Name":"c","TTL":"10s","WarnAfter":"10s"}"#,
+                "Invalid check: WarnAfter must be shorter than the TTL",
+            ),
+            (
+                r#"{"Name":"c","TCP":"x:1","Interval":"10s","warn_after":"1s"}"#,
+                "Invalid check: WarnAfter must be shorter than the TTL",
+            ),
+            (
+                r#"{"Name":"c","TTL":"10s","WarnAfter":"-1s"}"#,
+                "Invalid check: WarnAfter must not be negative",
+            ),
             (r#"{"Name":"c","CheckID":"x","TTL":"1s"}"#, "json: unknown field \"CheckID\""),
         ] {
             assert_eq!(register(text).unwrap_err(), words, "{text}");
@@ -202,6 +234,14 @@ mod tests {
         assert!(scripts.starts_with("Scripts are disabled"), "{scripts}");
         let service = register(r#"{"Name":"c","OSService":"s","Interval":"10s"}"#).unwrap_err();
         assert!(service.starts_with("OSService checks are not supported"), "{service}");
+    }
+
+    #[test]
+    fn a_check_may_warn_before_its_ttl_is_over() {
+        let check = register(r#"{"Name":"c","TTL":"90s","WarnAfter":"30s"}"#).unwrap();
+        assert_eq!(check.definition.later.warn_after, Millis::from_secs(30));
+        let check = register(r#"{"Name":"c","TTL":"90s","WarnAfter":"0s"}"#).unwrap();
+        assert_eq!(check.definition.later.warn_after, Millis::ZERO);
     }
 
     #[test]

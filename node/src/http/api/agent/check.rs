@@ -143,7 +143,8 @@ async fn heartbeat(call: &Call, beat: Beat) -> Answer {
             | Outcome::Condition(_)
             | Outcome::Id(_)
             | Outcome::AppliedAt(_)
-            | Outcome::Txn(_) => {
+            | Outcome::Txn(_)
+            | Outcome::Beats(_) => {
                 return Ok(Reply::empty());
             }
         }

@@ -1,0 +1,138 @@
+//! A heartbeat with facts, as the state takes it.
+
+use std::sync::Arc;
+
+use quorate_client::duration;
+use quorate_client::types::heartbeat::Heartbeat;
+use quorate_storage::Millis;
+use quorate_storage::command::Beat;
+use quorate_storage::limits::{self, NAME_BYTES_MAX};
+
+use super::check::known_status;
+use super::meta::check_meta;
+use super::service::is_unspecified;
+use crate::http::{path, wire};
+
+/// Bounds of `CriticalAfter`.
+const CRITICAL_AFTER_MIN: Millis = Millis::from_secs(1);
+const CRITICAL_AFTER_MAX: Millis = Millis::from_secs(24 * 3_600);
+
+/// Validates a heartbeat by what it says.
+///
+/// # Errors
+/// What is wrong with it, as its sender is told.
+pub(in crate::http) fn of(given: Heartbeat) -> Result<Beat, String> {
+    if given.service.is_empty() {
+        return Err("Missing service name".to_owned());
+    }
+    path::check_addressable("Service name", &given.service)?;
+    path::check_addressable("Service ID", &given.id)?;
+    if given.address.as_deref().is_some_and(is_unspecified) {
+        return Err("Invalid service address".to_owned());
+    }
+    if let Some(meta) = &given.meta {
+        check_meta(meta).map_err(|fault| format!("Invalid Service Meta: {fault}"))?;
+    }
+    let status = match given.status.as_deref() {
+        None | Some("") => None,
+        Some(text) => Some(known_status(text).ok_or("Bad status: passing, warning or critical")?),
+    };
+    let warn_after = span("WarnAfter", given.warn_after.as_deref())?;
+    let critical_after = span("CriticalAfter", given.critical_after.as_deref())?;
+    let bounds = CRITICAL_AFTER_MIN..=CRITICAL_AFTER_MAX;
+    if critical_after.is_some_and(|span| !bounds.contains(&span)) {
+        return Err("CriticalAfter must be from 1s to 24h".to_owned());
+    }
+    if warn_after.is_some_and(|span| span >= critical_after.unwrap_or(CRITICAL_AFTER_MAX)) {
+        return Err("WarnAfter must be shorter than CriticalAfter".to_owned());
+    }
+    let id = if given.id.is_empty() { given.service.clone() } else { given.id };
+    let shared = |text: Option<String>| text.map(Arc::from);
+    let beat = Beat {
+        agent: 0,
+        service: given.service.into(),
+        id: id.into(),
+        address: given.address,
+        port: given.port,
+        tags: given.tags.map(Into::into),
+        meta: given.meta,
+        process: shared(given.process),
+        pid: given.pid,
+        started: given.started,
+        version: shared(given.version),
+        counter: given.counter,
+        warn_after,
+        critical_after,
+        status,
+        note: given.note,
+    };
+    limits::beat(&beat).map_err(|excess| excess.to_string())?;
+    Ok(beat)
+}
+
+/// Refuses a name that no node has.
+///
+/// # Errors
+/// What is wrong with it.
+pub(in crate::http) fn check_node(name: &str) -> Result<(), String> {
+    match name.len() > NAME_BYTES_MAX {
+        true => Err(format!("Node too large: at most {NAME_BYTES_MAX} bytes are allowed")),
+        false => path::check_addressable("Node", name),
+    }
+}
+
+fn span(what: &str, text: Option<&str>) -> Result<Option<Millis>, String> {
+    let Some(text) = text else { return Ok(None) };
+    match duration::parse(text) {
+        Ok(nanos @ 0..) => Ok(Some(wire::millis(nanos))),
+        Ok(_) => Err(format!("{what} must not be negative")),
+        Err(error) => Err(format!("{what}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Beat, String> {
+        of(serde_json::from_str(text).map_err(|error| error.to_string())?)
+    }
+
+    #[test]
+    fn what_is_not_given_is_left_to_the_state() {
+        let beat = read(r#"{"Service":"rdb","WarnAfter":"0s"}"#).unwrap();
+        let wanted = Beat {
+            service: "rdb".into(),
+            id: "rdb".into(),
+            warn_after: Some(Millis::ZERO),
+            ..Beat::default()
+        };
+        assert_eq!(beat, wanted);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_heartbeat_is_said() {
+        let note = format!(r#"{{"Service":"a","Note":"{}"}}"#, "n".repeat(513));
+        for (text, words) in [
+            (r"{}", "Missing service name"),
+            (r#"{"Service":"a","Pid":-1}"#, "invalid value"),
+            (r#"{"Service":"a","Warnafter":"1s"}"#, "unknown field `Warnafter`"),
+            (r#"{"Service":"a\n"}"#, "must not have control characters"),
+            (r#"{"Service":"a","Status":"odd"}"#, "Bad status"),
+            (r#"{"Service":"a","Address":"0.0.0.0"}"#, "Invalid service address"),
+            (r#"{"Service":"a","CriticalAfter":"999ms"}"#, "CriticalAfter must be from 1s to 24h"),
+            (r#"{"Service":"a","CriticalAfter":"25h"}"#, "CriticalAfter must be from 1s to 24h"),
+            (r#"{"Service":"a","WarnAfter":"-1s"}"#, "WarnAfter must not be negative"),
+            (r#"{"Service":"a","WarnAfter":"1"}"#, "WarnAfter: time: missing unit"),
+            (
+                r#"{"Service":"a","WarnAfter":"5s","CriticalAfter":"5s"}"#,
+                "WarnAfter must be shorter than CriticalAfter",
+            ),
+            (r#"{"Service":"a","Meta":{"a b":"x"}}"#, "Invalid Service Meta"),
+            (&note, "note too large: 513 bytes"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

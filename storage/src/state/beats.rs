@@ -1,0 +1,501 @@
+//! Heartbeats with facts: the heartbeat is the registration.
+//!
+//! A heartbeat says what its sender is, all of it or parts. What becomes of it is planned first ([`Plan`]), from
+//! the state and nothing else, and then carried out: so a heartbeat that is refused has written nothing, though
+//! others of its command have. A server uses the same plan to see whether a heartbeat says anything new. One that
+//! does not travels as a [`Renewal`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::State;
+use super::catalog::{Slot, fold_arc};
+use super::change::Change;
+use super::checks::HEARTBEAT_AGE_MIN;
+use super::facts::{Process, judge};
+use crate::command::{
+    Agent, Beat, Beats, BeatsOutcome, Outcome, Refused, Rejection, Renewal, Renewals,
+};
+use crate::index::fold;
+use crate::record::{
+    Check, CheckDefinition, CheckRegistration, CheckStatus, Facts, HEARTBEAT_CHECK, HistoryKind,
+    LaterMembers, NodeKind, SERVER_SERVICE, Service, ServiceAddress, ServiceDefinition,
+};
+use crate::{ClusterTime, Millis};
+
+/// Begins the id of the check that a registration gives an instance. Heartbeats renew it if it is a TTL check.
+const SERVICE_CHECK: &str = "service:";
+/// The name of a check that a heartbeat made.
+const CHECK_NAME: &str = "Heartbeat";
+/// After so long a silence an instance is critical, unless its heartbeats say otherwise.
+const CRITICAL_AFTER: Millis = Millis::from_secs(90);
+/// After so long a silence there is a warning, unless its heartbeats say otherwise.
+const WARN_AFTER: Millis = Millis::from_secs(30);
+/// A note that changes alone is shown this much after the last one at the earliest.
+const NOTE_EVERY: Millis = Millis::from_secs(60);
+
+/// What a heartbeat does.
+#[derive(Debug)]
+struct Plan {
+    /// The node of the instance that is there; `None`: it is new, at its agent.
+    node: Option<Arc<str>>,
+    /// The instance, if it is new or another one than before.
+    definition: Option<ServiceDefinition>,
+    /// The check, if it is new or another one than before.
+    check: Option<CheckRegistration>,
+    /// The check that is there.
+    present: Option<Arc<Check>>,
+    /// What is known of the process from now on, if that is something else than before.
+    facts: Option<Facts>,
+    /// Whether that is to be seen.
+    shows_facts: bool,
+    /// How far it has counted.
+    counter: Option<u64>,
+    is_restart: bool,
+    /// It came late: it only tells that the instance lives.
+    is_older: bool,
+    /// A check that the instance was renewed by before it got one of its own.
+    replaces: Option<Arc<Check>>,
+}
+
+impl State {
+    /// What a heartbeat is if it says nothing new: then it may travel as a renewal.
+    #[must_use]
+    pub fn renewal(&self, agents: &[Agent], beat: &Beat) -> Option<Renewal> {
+        let plan = self.plan(self.time, agents, beat).ok()?;
+        let slot = self.catalog.nodes.get(&plan.node?)?;
+        let row = plan.present?;
+        let is_plain = plan.definition.is_none()
+            && plan.check.is_none_or(|check| is_same_as_said(&row, &check))
+            && plan.facts.is_none()
+            && plan.replaces.is_none()
+            && !plan.is_older
+            && slot.node.kind != NodeKind::Registered;
+        is_plain.then(|| Renewal {
+            number: row.number,
+            restarts: self.facts.get(&row.number).map_or(0, |facts| facts.restarts),
+            counter: beat.counter,
+            status: beat.status.clone(),
+        })
+    }
+
+    /// The renewal of an instance by its id: the agent's, else the only one.
+    ///
+    /// # Errors
+    /// There is no such instance, there are several, or no heartbeat renews it.
+    pub fn renewal_of(&self, agent: &str, id: &str) -> Result<Renewal, Rejection> {
+        let row = self.locate_service(agent, id)?;
+        let slot = self.catalog.slot(&row.node);
+        let check = slot.and_then(|slot| present_check(slot, id));
+        let number =
+            check.ok_or_else(|| Rejection::UnknownCheck(format!("{HEARTBEAT_CHECK}{id}")))?.number;
+        let restarts = self.facts.get(&number).map_or(0, |facts| facts.restarts);
+        Ok(Renewal { number, restarts, counter: None, status: None })
+    }
+
+    /// The check of an instance that heartbeats renew, if it has one.
+    #[must_use]
+    pub fn heartbeat_check(&self, row: &Service) -> Option<&Arc<Check>> {
+        present_check(self.catalog.slot(&row.node)?, &row.definition.id)
+    }
+
+    /// What is known of the process that renews a check.
+    #[must_use]
+    pub fn facts(&self, check: u64) -> Option<&Facts> {
+        self.facts.get(&check).map(|facts| &**facts)
+    }
+
+    /// How far the process that renews a check has counted, if it counts.
+    #[must_use]
+    pub fn counter(&self, check: u64) -> Option<u64> {
+        self.heard.counter(check)
+    }
+
+    fn plan(&self, seen: ClusterTime, agents: &[Agent], beat: &Beat) -> Result<Plan, Rejection> {
+        let node = self.node_of(agents, beat)?;
+        let slot = node.as_ref().and_then(|key| self.catalog.nodes.get(key));
+        let instance = slot.and_then(|slot| slot.services.get(&beat.id));
+        let present = slot.and_then(|slot| present_check(slot, &beat.id)).cloned();
+        let replaces = slot.and_then(|slot| replaced_check(slot, &beat.id, present.as_deref()));
+        let known_by = replaces.as_ref().or(present.as_ref()).map(|row| row.number);
+        let none = Facts::default();
+        let known = known_by.and_then(|number| self.facts(number)).unwrap_or(&none);
+        let highest = known_by.and_then(|number| self.heard.counter(number));
+        let (mut facts, is_restart, is_older) = match judge(known, highest, beat)? {
+            Process::Same(facts) => (facts, false, false),
+            Process::Restarted(facts) => (facts, true, false),
+            Process::Older(facts) => (facts, false, true),
+        };
+        let definition = if is_older { None } else { definition(instance, beat) };
+        let shows_facts = is_restart
+            || (facts.pid, &facts.process, &facts.version)
+                != (known.pid, &known.process, &known.version);
+        let shows = shows_facts || definition.is_some();
+        let said = replaces.as_ref().or(present.as_ref()).map(|row| row.said());
+        let mut check = self.wanted_check(seen, beat, present.as_deref(), said, is_older)?;
+        if let (Some(row), Some((status, output))) = (&present, said)
+            && output != check.output
+        {
+            let is_alone = *status == check.status
+                && row.registration.definition == check.definition
+                && !shows;
+            if is_alone && self.time.since(facts.noted) < NOTE_EVERY && facts.noted > none.noted {
+                output.clone_into(&mut check.output);
+            } else {
+                facts.noted = self.time;
+            }
+        }
+        let counter = match is_older {
+            true => highest,
+            false => beat.counter.or(highest.filter(|_| !is_restart)),
+        };
+        let check = match &present {
+            Some(row) if row.registration == check => None,
+            Some(_) | None => Some(check),
+        };
+        let facts = (facts != *known).then_some(facts);
+        Ok(Plan {
+            node,
+            definition,
+            check,
+            present,
+            facts,
+            shows_facts,
+            counter,
+            is_restart,
+            is_older,
+            replaces,
+        })
+    }
+
+    /// Where the instance of a heartbeat is: at its agent, else at the one other agent that has this service
+    /// with this id, and this address and port if they are given. `None`: it is new.
+    fn node_of(&self, agents: &[Agent], beat: &Beat) -> Result<Option<Arc<str>>, Rejection> {
+        let agent = agents.get(beat.agent as usize).ok_or(Rejection::MissingNode)?;
+        let own = fold(&agent.name);
+        let slot = self.catalog.nodes.get(&*own);
+        if &*beat.id == SERVER_SERVICE
+            && slot.is_some_and(|slot| slot.node.kind == NodeKind::Server)
+        {
+            return Err(Rejection::UnknownService(beat.id.to_string()));
+        }
+        if slot.is_some_and(|slot| slot.services.contains_key(&beat.id)) {
+            return Ok(Some(own.as_ref().into()));
+        }
+        if beat.agent > 0 {
+            return Ok(None);
+        }
+        let is_same = |slot: &&Arc<Slot>| {
+            slot.services.get(&beat.id).is_some_and(|row| {
+                let there = &row.definition;
+                there.name == beat.service
+                    && beat.address.as_ref().is_none_or(|address| *address == there.address)
+                    && beat.port.is_none_or(|port| port == there.port)
+            })
+        };
+        let catalog = &self.catalog;
+        let mut same = catalog.agents_with(&catalog.service_ids, &beat.id, &own).filter(is_same);
+        let Some(only) = same.next() else { return Ok(None) };
+        if let Some(other) = same.next() {
+            return Err(Rejection::Ambiguous {
+                what: "service".to_owned(),
+                id: beat.id.to_string(),
+                agents: format!("{}, {}", only.node.name, other.node.name),
+            });
+        }
+        Ok(Some(fold_arc(&only.node.name)))
+    }
+
+    /// The check of an instance as a heartbeat wants it.
+    fn wanted_check(
+        &self,
+        seen: ClusterTime,
+        beat: &Beat,
+        present: Option<&Check>,
+        said: Option<(&CheckStatus, &str)>,
+        is_older: bool,
+    ) -> Result<CheckRegistration, Rejection> {
+        let mut check = present.map_or_else(|| new_check(beat), |row| row.registration.clone());
+        if let Some((status, output)) = said {
+            check.status = status.clone();
+            output.clone_into(&mut check.output);
+        }
+        if !is_older {
+            apply_spans(&mut check.definition, beat);
+            if let Some(status) = &beat.status {
+                check.status = status.clone();
+            }
+            if let Some(note) = &beat.note {
+                check.output.clone_from(note);
+            }
+        }
+        let ttl = check.definition.ttl;
+        if check.definition.later.warn_after >= ttl {
+            return Err(Rejection::WarnsTooLate {
+                warn_after: check.definition.later.warn_after,
+                critical_after: ttl,
+            });
+        }
+        if self.time.since(seen) > ttl.max(HEARTBEAT_AGE_MIN) {
+            return Err(Rejection::HeartbeatTooOld);
+        }
+        Ok(check)
+    }
+}
+
+impl Change<'_> {
+    /// Heartbeats that say nothing new.
+    pub(super) fn renew(&mut self, renewals: &Renewals) -> Outcome {
+        let mut outcome = Tally::default();
+        for (place, renewal) in renewals.all.iter().enumerate() {
+            outcome.note(place, self.renew_one(renewal, renewals.seen).map(|()| false));
+        }
+        outcome.finish()
+    }
+
+    fn renew_one(&mut self, renewal: &Renewal, seen: ClusterTime) -> Result<(), Rejection> {
+        let Renewal { number, restarts, counter, status } = renewal;
+        let row = self.state.check_numbered(*number).ok_or(Rejection::InstanceGone)?;
+        let ttl = row.registration.definition.ttl;
+        if ttl.is_zero() {
+            return Err(Rejection::NotTtl(row.registration.id.to_string()));
+        }
+        if self.state.time.since(seen) > ttl.max(HEARTBEAT_AGE_MIN) {
+            return Err(Rejection::HeartbeatTooOld);
+        }
+        let known = self.state.facts(*number).map_or(0, |facts| facts.restarts);
+        if known != *restarts {
+            return Err(Rejection::EarlierProcess(row.registration.service_id.to_string()));
+        }
+        let highest = self.state.heard.counter(*number);
+        let is_older = counter.is_some() && *counter < highest;
+        let (said, output) = row.said();
+        let status = status.as_ref().filter(|_| !is_older).unwrap_or(said);
+        let shown = &row.registration;
+        let news = (row.said.is_some() || shown.status != *status)
+            .then(|| (row.clone(), status.clone(), output.to_owned()));
+        self.state.heard.insert_counting(*number, self.state.time, (*counter).max(highest));
+        if let Some((row, status, output)) = news {
+            self.put_status(&fold_arc(&row.node), &row, status, output);
+        }
+        Ok(())
+    }
+
+    /// Heartbeats that register an instance or change what is known of it.
+    pub(super) fn beat_all(&mut self, beats: &Beats) -> Outcome {
+        let mut outcome = Tally::default();
+        for (place, beat) in beats.all.iter().enumerate() {
+            outcome.note(place, self.beat_one(beats, beat));
+        }
+        outcome.finish()
+    }
+
+    /// One of them; returns whether it registered an instance.
+    fn beat_one(&mut self, beats: &Beats, beat: &Beat) -> Result<bool, Rejection> {
+        let plan = self.state.plan(beats.seen, &beats.agents, beat)?;
+        let agent = &beats.agents[beat.agent as usize];
+        let is_new = plan.node.is_none();
+        let key = match &plan.node {
+            Some(key) if **key != *fold(&agent.name) => key.clone(),
+            Some(_) | None => self.ensure_agent(agent, NodeKind::Agent),
+        };
+        if let Some(definition) = &plan.definition {
+            self.put_service(&key, definition);
+        }
+        self.beat_check(&key, &plan);
+        self.show_facts(&key, beat, &plan);
+        Ok(is_new)
+    }
+
+    /// Writes the check of a heartbeat, and what is known of its process.
+    fn beat_check(&mut self, key: &Arc<str>, plan: &Plan) {
+        let number = match (&plan.present, &plan.check) {
+            (Some(row), _) => row.number,
+            (None, Some(check)) => {
+                self.register_check(key, check.clone());
+                let slot = self.state.catalog.nodes.get(key);
+                let Some(row) = slot.and_then(|slot| slot.checks.get(&check.id)) else { return };
+                row.number
+            }
+            (None, None) => return,
+        };
+        let carried = plan.replaces.as_ref().and_then(|row| {
+            let facts = self.state.facts(row.number).cloned();
+            self.remove_check(key, &row.registration.id);
+            facts
+        });
+        self.state.heard.insert_counting(number, self.state.time, plan.counter);
+        if let Some(facts) = plan.facts.clone().or(carried) {
+            self.state.facts.insert(number, Arc::new(facts));
+        }
+        if let (Some(_), Some(check)) = (&plan.present, &plan.check) {
+            self.put_check(key, check.clone());
+        }
+        self.state.schedule(number);
+    }
+
+    /// Reports what is new of the process.
+    fn show_facts(&mut self, key: &Arc<str>, beat: &Beat, plan: &Plan) {
+        if !plan.shows_facts || plan.node.is_none() {
+            return;
+        }
+        let slot = self.state.catalog.nodes.get(key);
+        let Some(row) = slot.and_then(|slot| slot.services.get(&beat.id)).cloned() else { return };
+        if plan.is_restart {
+            self.record_service(HistoryKind::ServiceRestarted, &row);
+        } else if plan.definition.is_none() {
+            self.record_service(HistoryKind::ServiceChanged, &row);
+        }
+        self.touch_check(key, &beat.id);
+    }
+}
+
+/// Counts what became of heartbeats.
+#[derive(Debug, Default)]
+struct Tally {
+    outcome: BeatsOutcome,
+    refused: Vec<(u32, Rejection)>,
+}
+
+impl Tally {
+    fn note(&mut self, place: usize, outcome: Result<bool, Rejection>) {
+        match outcome {
+            Ok(registered) => {
+                self.outcome.accepted += 1;
+                self.outcome.registered += u32::from(registered);
+            }
+            Err(why) => self.refused.push((u32::try_from(place).unwrap_or(u32::MAX), why)),
+        }
+    }
+
+    fn finish(self) -> Outcome {
+        let refused = match self.refused.is_empty() {
+            true => Refused::None,
+            false => Refused::These(self.refused),
+        };
+        Outcome::Beats(BeatsOutcome { refused, ..self.outcome })
+    }
+}
+
+/// The check of an instance that heartbeats renew.
+fn present_check<'a>(slot: &'a Slot, id: &str) -> Option<&'a Arc<Check>> {
+    let check = |prefix: &str| {
+        let row = slot.checks.get(&*format!("{prefix}{id}"))?;
+        let is_own =
+            &*row.registration.service_id == id && !row.registration.definition.ttl.is_zero();
+        is_own.then_some(row)
+    };
+    check(SERVICE_CHECK).or_else(|| check(HEARTBEAT_CHECK))
+}
+
+/// The check that heartbeats made and renewed, where there is another one by now.
+fn replaced_check(slot: &Slot, id: &str, present: Option<&Check>) -> Option<Arc<Check>> {
+    let row = slot.checks.get(&*format!("{HEARTBEAT_CHECK}{id}"))?;
+    let is_other = present.is_some_and(|present| present.number != row.number);
+    is_other.then(|| row.clone())
+}
+
+/// Whether what is wanted of a check is what its client said of it before.
+fn is_same_as_said(row: &Check, wanted: &CheckRegistration) -> bool {
+    let (_, output) = row.said();
+    output == wanted.output && row.registration.definition == wanted.definition
+}
+
+fn new_check(beat: &Beat) -> CheckRegistration {
+    let ttl = beat.critical_after.unwrap_or(CRITICAL_AFTER);
+    let warn_after = if WARN_AFTER < ttl { WARN_AFTER } else { Millis::ZERO };
+    CheckRegistration {
+        id: format!("{HEARTBEAT_CHECK}{}", beat.id).into(),
+        name: CHECK_NAME.to_owned(),
+        status: CheckStatus::Passing,
+        notes: String::new(),
+        output: String::new(),
+        service_id: beat.id.clone(),
+        kind: "ttl".to_owned(),
+        definition: CheckDefinition {
+            ttl,
+            later: LaterMembers { warn_after, ..LaterMembers::default() },
+            ..CheckDefinition::default()
+        },
+    }
+}
+
+fn apply_spans(definition: &mut CheckDefinition, beat: &Beat) {
+    if let Some(critical_after) = beat.critical_after {
+        definition.ttl = critical_after;
+    }
+    if let Some(warn_after) = beat.warn_after {
+        definition.later.warn_after = warn_after;
+    }
+}
+
+/// The instance as a heartbeat wants it, if that is not what it is.
+fn definition(instance: Option<&Arc<Service>>, beat: &Beat) -> Option<ServiceDefinition> {
+    let Some(row) = instance else { return Some(new_definition(beat)) };
+    let there = &row.definition;
+    let moves = beat.address.as_ref().is_some_and(|address| *address != there.address)
+        || beat.port.is_some_and(|port| port != there.port);
+    let differs = moves
+        || there.name != beat.service
+        || beat.tags.as_ref().is_some_and(|tags| *tags != there.tags)
+        || beat.meta.as_ref().is_some_and(|meta| there.meta.as_ref() != Some(meta));
+    if !differs {
+        return None;
+    }
+    let mut definition = there.clone();
+    definition.name.clone_from(&beat.service);
+    if let Some(tags) = &beat.tags {
+        definition.tags.clone_from(tags);
+    }
+    if let Some(meta) = &beat.meta {
+        definition.meta = Some(meta.clone());
+    }
+    if moves {
+        forget_own_address(&mut definition);
+        if let Some(address) = &beat.address {
+            definition.address.clone_from(address);
+        }
+        definition.port = beat.port.unwrap_or(definition.port);
+        tag_own_address(&mut definition);
+    }
+    Some(definition)
+}
+
+fn new_definition(beat: &Beat) -> ServiceDefinition {
+    let mut definition = ServiceDefinition {
+        id: beat.id.clone(),
+        name: beat.service.clone(),
+        tags: beat.tags.clone().unwrap_or_default(),
+        address: beat.address.clone().unwrap_or_default(),
+        meta: beat.meta.clone(),
+        port: beat.port.unwrap_or_default(),
+        ..ServiceDefinition::default()
+    };
+    tag_own_address(&mut definition);
+    definition
+}
+
+/// The names under which an instance's own address is listed too, if it is an IP address (Consul's rule).
+fn own_tags(address: &str) -> &'static [&'static str] {
+    match address.parse() {
+        Ok(IpAddr::V4(_)) => &["lan_ipv4", "wan_ipv4"],
+        Ok(IpAddr::V6(_)) => &["lan_ipv6", "wan_ipv6"],
+        Err(_) => &[],
+    }
+}
+
+fn tag_own_address(definition: &mut ServiceDefinition) {
+    for name in own_tags(&definition.address) {
+        let own = ServiceAddress { address: definition.address.clone(), port: definition.port };
+        definition.tagged_addresses.entry((*name).to_owned()).or_insert(own);
+    }
+}
+
+fn forget_own_address(definition: &mut ServiceDefinition) {
+    let own = ServiceAddress { address: definition.address.clone(), port: definition.port };
+    for name in own_tags(&definition.address) {
+        if definition.tagged_addresses.get(*name) == Some(&own) {
+            definition.tagged_addresses.remove(*name);
+        }
+    }
+}
