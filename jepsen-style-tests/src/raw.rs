@@ -36,13 +36,16 @@ pub struct Request {
     pub is_chunked: bool,
     /// Whether it names the host, as HTTP/1.1 demands.
     pub has_host: bool,
+    /// What the body is, if that is said.
+    pub content_type: Option<&'static str>,
 }
 
 impl Request {
     /// A request without a body.
     pub fn new(method: &str, target: impl Into<Vec<u8>>) -> Self {
         let (method, target) = (method.to_owned(), target.into());
-        Self { method, target, body: Vec::new(), is_chunked: false, has_host: true }
+        let (body, is_chunked, has_host, content_type) = (Vec::new(), false, true, None);
+        Self { method, target, body, is_chunked, has_host, content_type }
     }
 
     /// `GET target`.
@@ -68,6 +71,9 @@ impl Request {
         bytes.extend_from_slice(b" HTTP/1.1\r\n");
         if self.has_host {
             bytes.extend_from_slice(b"Host: quorate\r\n");
+        }
+        if let Some(kind) = self.content_type {
+            bytes.extend_from_slice(format!("Content-Type: {kind}\r\n").as_bytes());
         }
         if self.is_chunked {
             bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
