@@ -138,6 +138,15 @@ async fn a_directory_that_was_set_back_is_refused_by_a_leader_that_knows_what_it
         require_keys(&cluster.http(id), &acknowledged).await.unwrap();
         assert!(!write(&cluster.http(id), "afterwards").await.is_empty());
     }
+    // Nor does it start when nobody is there who could tell.
+    for id in [1, 2] {
+        cluster.terminate(id).unwrap();
+        cluster.wait_stopped(id).unwrap();
+    }
+    cluster.start_node(3).unwrap();
+    assert_eq!(cluster.wait_ended(3, END_LIMIT).await.unwrap().code(), Some(1));
+    let log = cluster.log(3).unwrap();
+    assert!(log.contains("/condemned: this data directory must not be used again"), "{log}");
     assert!(cluster.panics().unwrap().is_empty(), "{:?}", cluster.panics());
     cluster.abandon();
 }

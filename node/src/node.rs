@@ -52,7 +52,7 @@ use crate::raft::leadership::{self, LeaderContact, Leadership};
 use crate::raft::membership::{Membership, StartError};
 use crate::raft::processes::Processes;
 use crate::raft::propose::Proposer;
-use crate::raft::protocol::Progress;
+use crate::raft::protocol::{Progress, Refusal};
 use crate::raft::read::Barrier;
 use crate::watch::Watches;
 
@@ -370,9 +370,21 @@ impl Node {
             // What openraft says of a failure tells more than the panic of a task that comes with it.
             biased;
             reason = self.consensus_failed() => reason,
-            refusal = self.context.processes.ended() => refusal.to_string(),
+            refusal = self.context.processes.ended() => self.remember(&refusal),
             reason = self.supervisor.failed() => reason,
         }
+    }
+
+    /// Sees to it that a server whose disk has lost data stays away also when it is started again beside
+    /// servers that do not know.
+    fn remember(&self, refusal: &Refusal) -> String {
+        let why = refusal.to_string();
+        if refusal.condemns()
+            && let Err(error) = self.context.identity.condemn(&why)
+        {
+            tracing::error!(%error, "cannot note that this data directory must not be used again: do not start it");
+        }
+        why
     }
 
     async fn consensus_failed(&self) -> String {

@@ -7,10 +7,11 @@
 //! DIR/log/        sled
 //! DIR/snapshots/  snapshot files
 //! DIR/ballast     space that an operator can free when the disk is full
+//! DIR/condemned   why the cluster has refused what is in here for good
 //! ```
 //!
 //! After [`recovery`](crate::recovery), the identity names a part of the directory, `DIR/recovered-N`, and
-//! mark, log and snapshots are there: what they were before stays where it was, untouched.
+//! mark, log, snapshots and a verdict are there: what they were before stays where it was, untouched.
 //!
 //! Raft relies on a server remembering what it promised. A directory that was emptied, or copied
 //! from another server, has no record of those promises; so the directory has a random
@@ -89,6 +90,16 @@ pub enum DataDirError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The cluster has found out that it lacks what this server had acknowledged.
+    #[error(
+        "{file}: this data directory must not be used again, the cluster has found when this server ran last: {why}"
+    )]
+    Condemned {
+        /// The file that says so.
+        file: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
     /// There is no server's data in it.
     #[error("{dir}: this is not a server's data directory: it has no identity file")]
     NoServer {
@@ -150,6 +161,10 @@ impl DataDir {
         if identity.node_id != node_id {
             let found = identity.node_id;
             return Err(DataDirError::OtherNode { dir: path, found, wanted: node_id });
+        }
+        let condemned = PartOfDir::number(&path, identity.recoveries).condemned_file();
+        if let Some(why) = verdict(&condemned)? {
+            return Err(DataDirError::Condemned { file: condemned, why });
         }
         identity.boots += 1;
         write_identity(&path, &identity)?;
@@ -214,6 +229,19 @@ impl DataDir {
                 Ok(())
             }
         }
+    }
+
+    /// Notes that this directory lacks what its server had acknowledged; durable when this returns. It is
+    /// never opened again. Whoever found it out may be gone at the next start, and the servers that are there
+    /// then may not know.
+    pub fn condemn(&self, why: &str) -> Result<(), DataDirError> {
+        let file = self.part().condemned_file();
+        at(&file, durable::replace_file(&file, format!("{why}\n").as_bytes()))
+    }
+
+    /// What was said when it was condemned.
+    pub(crate) fn condemned(&self) -> Result<Option<String>, DataDirError> {
+        verdict(&self.part().condemned_file())
     }
 
     /// The directory itself.
@@ -321,6 +349,19 @@ impl PartOfDir {
 
     pub(crate) fn mark_file(&self) -> PathBuf {
         mark_path(&self.0)
+    }
+
+    fn condemned_file(&self) -> PathBuf {
+        self.0.join("condemned")
+    }
+}
+
+/// A file that cannot be read as text condemns as well: only a verdict has this name.
+fn verdict(file: &Path) -> Result<Option<String>, DataDirError> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataDirError::Io { path: file.to_owned(), source }),
     }
 }
 

@@ -292,7 +292,7 @@ impl Survivor {
             last: log.last.max(snapshot),
             committed: log.committed,
             snapshot,
-            lost: log.lost.clone(),
+            lost: log.lost.clone().or(dir.condemned()?),
             history,
             log_ends,
         };

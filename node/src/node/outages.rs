@@ -159,7 +159,7 @@ impl Outlook {
                 let lost = self.lost.values().map(|(_, member)| member.name.clone()).collect();
                 news.push(News::NoneToSpare { voters: count, lost });
             }
-        } else if self.none_to_spare_said.take().is_some() {
+        } else if self.none_to_spare_said.take().is_some() && spare > 0 {
             news.push(News::SpareAgain { voters: count, spare });
         }
     }
@@ -382,6 +382,16 @@ mod tests {
         let spare = News::SpareAgain { voters: 3, spare: 1 };
         assert_eq!(outlook.look(at(131), &seen(&[])), [back, spare]);
         assert_eq!(outlook.look(at(132), &seen(&[])), []);
+    }
+
+    #[test]
+    fn a_cluster_that_is_left_with_one_voter_has_nothing_to_spare() {
+        let mut outlook = Outlook::default();
+        assert_eq!(outlook.look(at(10), &seen(&[2])).len(), 2);
+        let mut alone = seen(&[]);
+        alone.members.retain(|id, _| *id == 1);
+        let spare = |news: &News| matches!(news, News::SpareAgain { .. });
+        assert!(!outlook.look(at(11), &alone).iter().any(spare));
     }
 
     #[test]

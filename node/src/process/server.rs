@@ -63,6 +63,10 @@ impl Identity for DataDir {
     fn adopt_cluster(&self, id: &str) -> io::Result<()> {
         Self::adopt_cluster(self, id).map_err(io::Error::other)
     }
+
+    fn condemn(&self, why: &str) -> io::Result<()> {
+        Self::condemn(self, why).map_err(io::Error::other)
+    }
 }
 
 /// Runs a server until it is told to stop, or fails.

@@ -17,4 +17,9 @@ pub trait Identity: Debug + Send + Sync + 'static {
     /// # Errors
     /// When the disk fails, or when the node belongs to another cluster.
     fn adopt_cluster(&self, id: &str) -> io::Result<()>;
+    /// Never starts again from what is stored here; durable when it returns.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn condemn(&self, why: &str) -> io::Result<()>;
 }

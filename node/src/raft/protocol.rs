@@ -405,6 +405,32 @@ pub enum Refusal {
     Diverged(String),
 }
 
+impl Refusal {
+    /// Whether it says that the addressee's disk lacks what the addressee had acknowledged. That stays true,
+    /// whoever answers when it starts again.
+    #[must_use]
+    pub fn condemns(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::SetBack(_) => true,
+            Self::WrongServer(_)
+            | Self::WrongStore
+            | Self::WrongCluster
+            | Self::NotRunning(_)
+            | Self::NoAddressee
+            | Self::InUse(_)
+            | Self::Superseded(_)
+            | Self::Removed
+            | Self::OtherBoot(_)
+            | Self::Starting
+            | Self::Misconfigured(_)
+            | Self::Implausible(_)
+            | Self::Contradicts(_)
+            | Self::Alone(_)
+            | Self::Diverged(_) => false,
+        }
+    }
+}
+
 /// What goes before the bytes of a snapshot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SnapshotHeader {

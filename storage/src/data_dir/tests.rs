@@ -119,3 +119,24 @@ fn a_data_directory_is_its_owners_alone() {
     drop(open(&dir, 7, "store").unwrap());
     assert_eq!(mode(), 0o700, "one of an earlier version is closed");
 }
+
+#[test]
+fn a_condemned_directory_is_opened_by_recovery_only() {
+    let dir = TempDir::new().unwrap();
+    let data = open(&dir, 7, "store").unwrap();
+    assert_eq!(data.condemned().unwrap(), None);
+    data.condemn("it lacks entry 5").unwrap();
+    drop(data);
+    let refused = open(&dir, 7, "store").unwrap_err().to_string();
+    assert!(
+        refused.contains("deep/data/condemned: ") && refused.ends_with(": it lacks entry 5"),
+        "{refused}"
+    );
+    let stopped = DataDir::open_stopped(dir.path().join("deep/data")).unwrap();
+    assert_eq!(stopped.condemned().unwrap().as_deref(), Some("it lacks entry 5"));
+    assert_eq!(stopped.boots(), 1, "a start that is refused is none");
+    // What recovery makes of it is another part.
+    stopped.switch_to_next_part("other".to_owned(), "cluster".to_owned()).unwrap();
+    drop(stopped);
+    assert_eq!(open(&dir, 7, "store").unwrap().boots(), 2);
+}

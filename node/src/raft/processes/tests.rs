@@ -77,6 +77,9 @@ impl Identity for Nobody {
     fn adopt_cluster(&self, _id: &str) -> io::Result<()> {
         Ok(())
     }
+    fn condemn(&self, _why: &str) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A clock that goes when it is told to.

@@ -40,6 +40,9 @@ impl Identity for Nobody {
     fn adopt_cluster(&self, _id: &str) -> io::Result<()> {
         Ok(())
     }
+    fn condemn(&self, _why: &str) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 type Answer = BoxFuture<'static, Result<Response, TransportError>>;
