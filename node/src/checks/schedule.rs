@@ -28,16 +28,30 @@ const QUICK_MAX: Duration = Duration::from_secs(2);
 ///
 /// Targets that hang take places for as long as their timeouts. So that they cannot take all, and hold up
 /// the checks of targets that answer, only a part of the places is given to checks that are not known to
-/// be quick.
+/// be quick. Of these, the ones that have never run go first: there may be thousands that hang, and a new check
+/// must not wait until each of them has.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     entries: BTreeMap<u64, Entry>,
     /// When quick checks that are not under way run next.
     quick: BTreeSet<(Moment, u64)>,
+    /// When those do that have never run.
+    fresh: BTreeSet<(Moment, u64)>,
     /// When the others do.
-    others: BTreeSet<(Moment, u64)>,
-    /// Those of the others that are under way.
+    slow: BTreeSet<(Moment, u64)>,
+    /// Those that are under way and not known to be quick.
     others_under_way: BTreeSet<u64>,
+}
+
+/// What is known of how long a check's target takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// It was never asked.
+    Fresh,
+    /// At most [`QUICK_MAX`].
+    Quick,
+    /// Longer.
+    Slow,
 }
 
 #[derive(Debug)]
@@ -48,8 +62,8 @@ struct Entry {
     due: Option<Moment>,
     /// When its last run began.
     began: Moment,
-    /// Whether its last run was quick; none was yet: no.
-    is_quick: bool,
+    /// How long its last run took.
+    pace: Pace,
     /// Ends the run that is under way, if one is.
     under_way: Option<AbortHandle>,
     streak: Streak,
@@ -61,19 +75,19 @@ impl Schedule {
     /// Adds a check that is not in here; it runs first after `delay`.
     pub(super) fn add(&mut self, run: Run, interval: Duration, now: Moment, delay: Duration) {
         let (check, due) = (run.check, now.plus(delay));
-        let is_quick = false;
+        let pace = Pace::Fresh;
         let entry = Entry {
             run,
             interval,
             due: Some(due),
             began: now,
-            is_quick,
+            pace,
             under_way: None,
             streak: Streak::default(),
             output_from: now,
         };
         self.entries.insert(check, entry);
-        self.queue(is_quick).insert((due, check));
+        self.queue(pace).insert((due, check));
     }
 
     /// Forgets a check. A run of it that is under way is ended: it would come to nothing, and others
@@ -81,7 +95,7 @@ impl Schedule {
     pub(super) fn remove(&mut self, check: u64) {
         let Some(entry) = self.entries.remove(&check) else { return };
         if let Some(due) = entry.due {
-            self.queue(entry.is_quick).remove(&(due, check));
+            self.queue(entry.pace).remove(&(due, check));
         }
         self.others_under_way.remove(&check);
         if let Some(handle) = entry.under_way {
@@ -98,33 +112,36 @@ impl Schedule {
 
     /// When the next check runs, if at most so many that are not known to be quick may be under way.
     pub(super) fn next_due(&self, others_max: usize) -> Option<Moment> {
-        self.next(others_max).map(|(due, _)| due)
+        let has_room = self.others_under_way.len() < others_max;
+        let others = [self.fresh.first(), self.slow.first()].into_iter().flatten();
+        let next = self.quick.first().into_iter().chain(others.filter(|_| has_room)).min();
+        next.map(|(due, _)| *due)
     }
 
     /// The next check that is due; it is under way from now on.
     pub(super) fn take_due(&mut self, now: Moment, others_max: usize) -> Option<Run> {
-        let next = self.next(others_max).filter(|(due, _)| *due <= now)?;
+        let has_room = self.others_under_way.len() < others_max;
+        let due =
+            |queue: &BTreeSet<(Moment, u64)>| queue.first().copied().filter(|(due, _)| *due <= now);
+        let (quick, fresh) = (due(&self.quick), due(&self.fresh).filter(|_| has_room));
+        let slow = || due(&self.slow).filter(|_| has_room);
+        let next = quick.into_iter().chain(fresh).min().or_else(slow)?;
         let (_, check) = next;
-        if self.others.remove(&next) {
+        if !self.quick.remove(&next) {
+            self.fresh.remove(&next);
+            self.slow.remove(&next);
             self.others_under_way.insert(check);
-        } else {
-            self.quick.remove(&next);
         }
         let entry = self.entries.get_mut(&check).expect("what is due is scheduled");
         (entry.due, entry.began) = (None, now);
         Some(entry.run.clone())
     }
 
-    fn next(&self, others_max: usize) -> Option<(Moment, u64)> {
-        let has_room = self.others_under_way.len() < others_max;
-        let other = self.others.first().filter(|_| has_room);
-        self.quick.first().into_iter().chain(other).min().copied()
-    }
-
     /// The target of a run was asked.
     pub(super) fn asked(&mut self, run: &Run, now: Moment) {
         if let Some(entry) = self.current(run) {
-            entry.is_quick = now.since(entry.began) <= QUICK_MAX;
+            let is_quick = now.since(entry.began) <= QUICK_MAX;
+            entry.pace = if is_quick { Pace::Quick } else { Pace::Slow };
             self.others_under_way.remove(&run.check);
         }
     }
@@ -159,15 +176,21 @@ impl Schedule {
         if let Some(entry) = self.current(run) {
             let due = now.plus(entry.interval);
             (entry.due, entry.under_way) = (Some(due), None);
-            let is_quick = entry.is_quick;
-            self.queue(is_quick).insert((due, run.check));
+            // A run that was never asked for, such as one of a check whose row is gone, is over all the same.
+            let pace = if entry.pace == Pace::Fresh { Pace::Slow } else { entry.pace };
+            entry.pace = pace;
+            self.queue(pace).insert((due, run.check));
             self.others_under_way.remove(&run.check);
         }
     }
 
     /// The queue that a check waits in.
-    const fn queue(&mut self, is_quick: bool) -> &mut BTreeSet<(Moment, u64)> {
-        if is_quick { &mut self.quick } else { &mut self.others }
+    const fn queue(&mut self, pace: Pace) -> &mut BTreeSet<(Moment, u64)> {
+        match pace {
+            Pace::Fresh => &mut self.fresh,
+            Pace::Quick => &mut self.quick,
+            Pace::Slow => &mut self.slow,
+        }
     }
 
     /// The check of a run, unless it is gone or defined anew.
@@ -282,7 +305,32 @@ mod tests {
         let hung = run(3, 10);
         schedule.asked(&hung, at(60));
         schedule.finish(&hung, at(60));
-        assert!(schedule.others.contains(&(at(61), 3)));
+        assert!(schedule.slow.contains(&(at(61), 3)));
+    }
+
+    #[test]
+    fn a_new_check_does_not_wait_until_all_that_hang_had_their_turn() {
+        let mut schedule = Schedule::default();
+        for check in 1..=9 {
+            schedule.add(run(check, 10), SECOND, at(0), Duration::ZERO);
+        }
+        // They hang, two at a time.
+        for pair in 0..4 {
+            let began = at(10 * pair);
+            let two: Vec<Run> = (0..2).filter_map(|_| schedule.take_due(began, 2)).collect();
+            assert_eq!(two.len(), 2);
+            for hung in &two {
+                schedule.asked(hung, at(10 * pair + 10));
+                schedule.finish(hung, at(10 * pair + 10));
+            }
+        }
+        // The first eight are due again, some for long; the ninth has never run, and neither has a tenth.
+        schedule.add(run(10, 10), SECOND, at(40), Duration::ZERO);
+        assert_eq!(schedule.take_due(at(60), 2).map(|run| run.check), Some(9));
+        assert_eq!(schedule.take_due(at(60), 2).map(|run| run.check), Some(10));
+        assert!(schedule.take_due(at(60), 2).is_none());
+        schedule.finish(&run(9, 10), at(61));
+        assert_eq!(schedule.take_due(at(61), 2).map(|run| run.check), Some(1));
     }
 
     #[test]
