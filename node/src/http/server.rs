@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -39,6 +40,9 @@ use crate::host::supervise::{Contained, contained};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a new connection may be silent, or take for the head of its first request.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest head of a request, and how much of a body is read ahead.
 const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
@@ -186,11 +190,13 @@ impl<A: Answerer> Server<A> {
     fn serve(&self, stream: Stream, caller: SocketAddr, place: (Place, Option<Counted>)) {
         let api = self.api.clone();
         let requested = Arc::new(Notify::new());
-        let noted = Arc::clone(&requested);
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let noted = (Arc::clone(&requested), Arc::clone(&has_asked));
         let connection = Connection::default();
         let shared = connection.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            noted.notify_one();
+            noted.0.notify_one();
+            noted.1.store(true, Ordering::Relaxed);
             let api = api.clone();
             request.extensions_mut().insert(shared.clone());
             async move {
@@ -210,9 +216,14 @@ impl<A: Answerer> Server<A> {
         let open = self.open.token();
         drop(contained("a connection", async move {
             let _held = (place, open);
-            if let Err(error) = served.await {
+            tokio::select! {
                 // Clients hang up whenever they like.
-                tracing::debug!(%caller, %error, "connection ended early");
+                served = served => if let Err(error) = served {
+                    tracing::debug!(%caller, %error, "connection ended early");
+                },
+                () = silence(&has_asked) => {
+                    tracing::debug!(%caller, "no request came: the connection is closed");
+                }
             }
         }));
     }
@@ -259,6 +270,15 @@ impl<A: Answerer> Server<A> {
             tracing::warn!(%error, not_logged, "cannot accept a connection");
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Resolves when a connection has been open for long and nothing was asked. Until it is known which version of HTTP
+/// a client speaks, and for HTTP/2 after that, hyper waits without a limit.
+async fn silence(has_asked: &AtomicBool) {
+    tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
+    if has_asked.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }
 
@@ -324,6 +344,28 @@ mod tests {
             assert!(answer.ends_with("answered"), "{answer}");
         }
         serving.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_is_asked_is_closed_and_others_stay() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (closing, permits) = (Closing::default(), Arc::new(Semaphore::new(0)));
+        let api = Patient(Arc::clone(&permits));
+        let (listener, counts) = (Listener::Tcp(listener), PerClient::new(None));
+        tokio::spawn(serve(api, listener, counts, Arc::default(), closing.clone()));
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        waiting.write_all(REQUEST).await.unwrap();
+        for beginning in ["", "P", "PRI * HTTP/2.0\r\n"] {
+            let mut silent = TcpStream::connect(address).await.unwrap();
+            silent.write_all(beginning.as_bytes()).await.unwrap();
+            let closed = tokio::time::timeout(2 * FIRST_REQUEST_TIMEOUT, rest(silent)).await;
+            assert!(closed.is_ok(), "{beginning:?} is still open");
+        }
+        permits.add_permits(1);
+        let mut answer = [0; 15];
+        waiting.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
     }
 
     #[test]
