@@ -62,6 +62,7 @@ pub mod per_client;
 pub mod process;
 mod regexp;
 mod reply;
+mod sending;
 pub mod server;
 mod ui;
 mod wire;

@@ -6,7 +6,8 @@
 //!   refused with 503, and a client that is slow for too long gets 408;
 //! * *long answers that are being sent*: a client can ask for one and not read it. Beyond the budget no
 //!   further long answer is rendered until others have been read; after a while that is a 503. A
-//!   connection on which nothing can be written for a while is closed ([`WRITE_TIMEOUT`]).
+//!   connection on which nothing can be written for a while is closed ([`WRITE_TIMEOUT`]), and an answer of
+//!   which nothing is taken for as long is given up ([`sending`](super::sending)).
 //!
 //! Small bodies and answers are not counted: the number of connections bounds them.
 
@@ -18,7 +19,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Body as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
@@ -108,20 +108,14 @@ fn too_many_answers() -> ApiError {
     busy("this server is sending as many long answers as it has room for")
 }
 
-/// The same response, counted until it was written or its client has gone.
-pub(super) async fn counted(response: Response) -> Response {
-    let length = response.body().size_hint().exact().and_then(|exact| usize::try_from(exact).ok());
-    if length.is_none_or(|length| length < ANSWER_BYTES_COUNTED) {
-        return response;
-    }
-    let (parts, body) = response.into_parts();
-    match in_memory(body).await {
-        Ok(bytes) => {
-            let counted = Counted::new(bytes, &ANSWERS);
-            Response::from_parts(parts, Body::from(Bytes::from_owner(counted)))
-        }
-        Err(failed) => failed,
-    }
+/// Whether an answer of so many bytes is counted.
+pub(super) const fn is_counted(bytes: usize) -> bool {
+    bytes >= ANSWER_BYTES_COUNTED
+}
+
+/// Counts an answer.
+pub(super) fn count(answer: Bytes) -> Counted {
+    Counted::new(answer, &ANSWERS)
 }
 
 /// The bytes of a body whose length is known: it is in memory already, so nothing is waited for.
@@ -146,17 +140,17 @@ fn busy(what: &str) -> ApiError {
 
 /// Answers that are being sent.
 #[derive(Debug)]
-struct Answers {
+pub(super) struct Answers {
     bytes: AtomicUsize,
     max: usize,
 }
 
 impl Answers {
-    const fn new(max: usize) -> Self {
+    pub(super) const fn new(max: usize) -> Self {
         Self { bytes: AtomicUsize::new(0), max }
     }
 
-    async fn room(&self, deadline: Instant) -> Result<(), ApiError> {
+    pub(super) async fn room(&self, deadline: Instant) -> Result<(), ApiError> {
         while self.bytes.load(Ordering::Relaxed) >= self.max {
             let pause = timeout_at(deadline, tokio::time::sleep(ANSWER_LOOK));
             pause.await.map_err(|_| too_many_answers())?;
@@ -166,13 +160,13 @@ impl Answers {
 }
 
 /// The bytes of an answer, counted while anybody holds them.
-struct Counted {
+pub(super) struct Counted {
     bytes: Bytes,
     answers: &'static Answers,
 }
 
 impl Counted {
-    fn new(bytes: Bytes, answers: &'static Answers) -> Self {
+    pub(super) fn new(bytes: Bytes, answers: &'static Answers) -> Self {
         answers.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         Self { bytes, answers }
     }

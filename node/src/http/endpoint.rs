@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 
-use super::budget;
 use super::call::{Call, Received, Shared};
 use super::compress;
 use super::error::ApiError;
@@ -17,6 +16,7 @@ use super::hold::Connection;
 use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
 use super::reply::Reply;
+use super::sending;
 
 const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 
@@ -108,7 +108,7 @@ impl Endpoint {
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
         let response = if wants_gzip { compress::compressed(response).await } else { response };
-        let response = budget::counted(response).await;
+        let response = sending::counted(response).await;
         let took = shared.node.clock().now().since(began);
         shared.metrics.answered(class, response.status(), took);
         response

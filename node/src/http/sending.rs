@@ -1,0 +1,162 @@
+//! A long answer on its way to its client.
+//!
+//! It is counted ([`budget`](super::budget)) until it was written or its client has gone. A client of HTTP/2 decides
+//! itself how much it takes of each answer, so its connection can be alive while nothing of an answer is ever
+//! taken. Such an answer is given up after [`WRITE_TIMEOUT`]: its memory is free again, and its client gets an error.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::budget::{self, Counted, WRITE_TIMEOUT};
+use crate::host::supervise::contained;
+
+/// An answer is handed over in pieces of this many bytes. A piece that is not taken is all that is kept of an answer
+/// that was given up.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The same response; a long one is counted until it was written or its client has gone.
+pub(super) async fn counted(response: Response) -> Response {
+    let length = response.body().size_hint().exact().and_then(|exact| usize::try_from(exact).ok());
+    if length.is_none_or(|length| !budget::is_counted(length)) {
+        return response;
+    }
+    let (parts, content) = response.into_parts();
+    match budget::in_memory(content).await {
+        Ok(bytes) => Response::from_parts(parts, body(budget::count(bytes))),
+        Err(failed) => failed,
+    }
+}
+
+/// A body that gives up when nobody takes it.
+fn body(bytes: Counted) -> Body {
+    let rest = Rest { bytes: Some(bytes), from: 0, moved: Instant::now() };
+    let rest = Arc::new(Mutex::new(rest));
+    drop(contained("watching an answer", watch(Arc::downgrade(&rest))));
+    Body::new(Sending(rest))
+}
+
+/// What is left of an answer.
+struct Rest {
+    /// All of it; `None`: it was sent or given up.
+    bytes: Option<Counted>,
+    /// Where the next piece begins.
+    from: usize,
+    /// When a piece was last taken.
+    moved: Instant,
+}
+
+impl Rest {
+    fn left(&self) -> usize {
+        self.bytes.as_ref().map_or(0, |bytes| bytes.as_ref().len().saturating_sub(self.from))
+    }
+}
+
+struct Sending(Arc<Mutex<Rest>>);
+
+fn locked(rest: &Mutex<Rest>) -> MutexGuard<'_, Rest> {
+    rest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives an answer up once nothing was taken of it for too long.
+async fn watch(answer: Weak<Mutex<Rest>>) -> Result<(), Infallible> {
+    while let Some(rest) = answer.upgrade() {
+        let due = locked(&rest).moved + WRITE_TIMEOUT;
+        if due <= Instant::now() {
+            locked(&rest).bytes = None;
+            break;
+        }
+        drop(rest);
+        tokio::time::sleep_until(due).await;
+    }
+    Ok(())
+}
+
+impl hyper::body::Body for Sending {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let mut rest = locked(&self.0);
+        let from = rest.from;
+        let Some(bytes) = &rest.bytes else {
+            let given_up = || io::Error::new(io::ErrorKind::TimedOut, "nobody took the answer");
+            return Poll::Ready((from != usize::MAX).then(|| Err(given_up())));
+        };
+        let all = bytes.as_ref();
+        let end = all.len().min(from + PIECE_BYTES);
+        // A copy: a part of the whole would keep the whole.
+        let piece = Bytes::copy_from_slice(&all[from..end]);
+        if end == all.len() {
+            (rest.bytes, rest.from) = (None, usize::MAX);
+        } else {
+            rest.from = end;
+        }
+        rest.moved = Instant::now();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = locked(&self.0);
+        rest.bytes.is_none() && rest.from == usize::MAX
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(locked(&self.0).left() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::http::budget::Answers;
+
+    const LENGTH: usize = 3 * PIECE_BYTES + 7;
+
+    fn long() -> Bytes {
+        (0..=u8::MAX).cycle().take(LENGTH).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_taken_arrives_whole_and_takes_no_room_afterwards() {
+        static ANSWERS: Answers = Answers::new(1);
+        let mut sending = body(Counted::new(long(), &ANSWERS));
+        assert_eq!(sending.size_hint().exact(), Some(LENGTH as u64));
+        let mut taken = Vec::new();
+        while let Some(frame) = sending.frame().await {
+            taken.extend_from_slice(&frame.unwrap().into_data().unwrap());
+            // Slow, but it goes on.
+            tokio::time::sleep(WRITE_TIMEOUT * 9 / 10).await;
+        }
+        assert_eq!(taken, long());
+        ANSWERS.room(Instant::now()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_which_nothing_is_taken_is_given_up() {
+        static ANSWERS: Answers = Answers::new(1);
+        let mut sending = body(Counted::new(long(), &ANSWERS));
+        let piece = sending.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(ANSWERS.room(Instant::now()).await.is_err());
+        tokio::time::sleep(WRITE_TIMEOUT + WRITE_TIMEOUT / 10).await;
+        ANSWERS.room(Instant::now()).await.unwrap();
+        assert_eq!(piece.len(), PIECE_BYTES);
+        assert!(
+            sending.frame().await.unwrap().is_err(),
+            "the client must not take it for complete"
+        );
+    }
+}
