@@ -18,3 +18,4 @@ pub mod resources;
 pub mod stopping;
 pub mod supervise;
 pub mod system;
+pub mod threads;

@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
 use quorate_storage::panics;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -71,8 +72,18 @@ impl Supervisor {
         what: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
+        self.vital_on(&Handle::current(), what, work)
+    }
+
+    /// The same on the threads of another runtime.
+    pub fn vital_on(
+        &self,
+        runtime: &Handle,
+        what: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
         let this = self.clone();
-        self.finite(what, async move {
+        self.finite_on(runtime, what, async move {
             work.await;
             if !this.is_stopping.load(Ordering::Relaxed) {
                 this.fail(format!("{what} returned unexpectedly; nothing works without it"));
@@ -81,14 +92,22 @@ impl Supervisor {
     }
 
     /// Starts a task that ends with the node or before, and whose panic ends the process.
-    #[expect(clippy::disallowed_methods, reason = "the owner of tasks")]
     pub fn finite(
         &self,
         what: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
+        self.finite_on(&Handle::current(), what, work)
+    }
+
+    fn finite_on(
+        &self,
+        runtime: &Handle,
+        what: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
         let this = self.clone();
-        self.tasks.spawn(async move {
+        let task = async move {
             let ended = this.ended.clone();
             tokio::select! {
                 () = ended.cancelled() => {}
@@ -98,7 +117,8 @@ impl Supervisor {
                     }
                 }
             }
-        })
+        };
+        self.tasks.spawn_on(task, runtime)
     }
 
     /// Does something for somebody else while the node lives. `None` if the node ended first; the work is

@@ -22,6 +22,9 @@ const AT_ONCE_MAX: usize = 2;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
+/// Pages of streams' lists, one at a time.
+static PAGES: Semaphore = Semaphore::const_new(1);
+
 /// Renders an answer of about so many bytes.
 ///
 /// # Errors
@@ -45,6 +48,14 @@ pub(super) async fn rework<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
     }
     let _turn = budget::turn(&TURNS).await?;
     Ok(task::block_in_place(work))
+}
+
+/// Makes a page of a stream's list, one after the other, however many streams begin at once: everybody else goes
+/// on meanwhile.
+pub(super) async fn page<T>(work: impl FnOnce() -> T) -> T {
+    // It is never closed.
+    let _turn = PAGES.acquire().await;
+    if can_step_aside() { task::block_in_place(work) } else { work() }
 }
 
 /// A runtime of one thread, as tests have it, has nowhere to step aside to.

@@ -70,6 +70,12 @@ impl Cursor {
         self.listing.is_none()
     }
 
+    /// Whether its next step lists instances.
+    #[must_use]
+    pub fn is_listing(&self) -> bool {
+        self.listing.is_some() && self.filter.has_instances()
+    }
+
     /// There is nothing for it up to this record.
     pub fn skip_to(&mut self, seq: u64) {
         self.seq = self.seq.max(seq);

@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::path_error::at_path;
 use crate::host::resources;
+use crate::host::threads;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::process::consul_agent::client::{self, ClientSettings};
 use crate::process::consul_agent::flags::{AgentArgs, with_two_dashes};
@@ -20,11 +20,6 @@ use crate::process::server::{self, Surroundings};
 
 /// Exit code of a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
-
-/// Threads for what blocks: snapshots, look-ups of names (at most 32 at a time), compression, backups.
-const BLOCKING_THREADS_MAX: usize = 128;
-/// Longer than any process lives.
-const BLOCKING_THREADS_KEPT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Service discovery that survives its leader: a Raft-replicated cluster with Consul's HTTP API.
 #[derive(Debug, Parser)]
@@ -177,7 +172,7 @@ fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
         leave: settings.leave,
     };
     raise_limits();
-    Ok(runtime()?.block_on(client::run(settings))?)
+    Ok(threads::main_runtime()?.block_on(client::run(settings))?)
 }
 
 /// The file with this process's id, which is removed in the end.
@@ -201,7 +196,7 @@ impl Drop for PidFile {
 
 fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> {
     raise_limits();
-    let ended = runtime()?.block_on(server::run(config, surroundings));
+    let ended = threads::main_runtime()?.block_on(server::run(config, surroundings));
     if let Err(error) = &ended {
         tracing::error!(%error, "ended");
     }
@@ -212,17 +207,4 @@ fn raise_limits() {
     if let Err(why) = resources::raise_limits() {
         tracing::warn!("{why}");
     }
-}
-
-/// The runtime. Threads that may block are kept once there are any: where the system gives no more, what
-/// needs one waits for one of these, and does not fail.
-#[expect(clippy::disallowed_methods, reason = "it does nothing, so it does not panic")]
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_keep_alive(BLOCKING_THREADS_KEPT)
-        .build()?;
-    runtime.block_on(runtime.spawn_blocking(|| {})).map_err(std::io::Error::other)?;
-    Ok(runtime)
 }

@@ -22,6 +22,7 @@ use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::resources::BUDGET;
 use crate::host::supervise::watch_panics;
+use crate::host::threads::ClientThreads;
 use crate::http::closing::Closing;
 use crate::http::per_client::PerClient;
 use crate::http::process::{ApiLimits, Process, Reload};
@@ -119,11 +120,12 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
         tasks.vital("an RPC listener", serving);
     }
     let counts = PerClient::new(process.limits.connections_per_client);
+    let clients = ClientThreads::start().await?;
     let http = http_listeners.into_iter().map(|listener| {
         let (counts, connections) = (counts.clone(), Arc::clone(&process.connections));
         let closing = closing.clone();
         let serving = http::server::serve(api.clone(), listener, counts, connections, closing);
-        tasks.vital("an HTTP listener", serving)
+        tasks.vital_on(&clients.handle(), "an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
     let ended = live(&node, process.reload.as_ref(), &mut signals).await;

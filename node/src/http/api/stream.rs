@@ -26,6 +26,7 @@ use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
+use crate::http::heavy;
 use crate::http::reply::Reply;
 use crate::live::cursor::{Cursor, Frame};
 use crate::live::feed::Reader;
@@ -36,14 +37,18 @@ use crate::node::{Consistency, Node};
 const STREAMS_PERCENT_MAX: usize = 70;
 /// How often a stream says up to where everything was looked at.
 const MARK_EVERY: Duration = Duration::from_secs(5);
+/// A stream that has sent something rests for so long, times the number of streams that are open. So changes go to
+/// one stream at once, and to 2,000 streams ten times a second each, with more changes at a time. Without a rest,
+/// busy keys with many readers would take all processors.
+const REST_PER_STREAM: Duration = Duration::from_micros(50);
 /// Readers of a server that stops go elsewhere within this time, not all at once.
 const MOVE_WITHIN: Duration = Duration::from_secs(2);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
-static STREAMS: LazyLock<Arc<Semaphore>> =
-    LazyLock::new(|| Arc::new(Semaphore::new(BUDGET.clients * STREAMS_PERCENT_MAX / 100)));
+static STREAMS_MAX: LazyLock<usize> = LazyLock::new(|| BUDGET.clients * STREAMS_PERCENT_MAX / 100);
+static STREAMS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(*STREAMS_MAX)));
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint::new("/v1/quorate/stream").get(|call| Box::pin(open(call)))]
@@ -81,6 +86,7 @@ async fn open(call: Call) -> Answer {
         leader: call.node.known_leader(),
         told_leader: false,
         next_mark: now + MARK_EVERY,
+        rests_until: now,
         ended: false,
         _place: place,
     };
@@ -127,6 +133,7 @@ struct Stream {
     /// Whether it has said who leads at all.
     told_leader: bool,
     next_mark: Instant,
+    rests_until: Instant,
     ended: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -144,15 +151,24 @@ impl Stream {
             }
             let mut out = String::new();
             self.tell_leader(&mut out);
-            self.look(&mut out);
+            if self.cursor.is_listing() {
+                heavy::page(|| self.look(&mut out)).await;
+            } else if Instant::now() >= self.rests_until {
+                self.look(&mut out);
+                if !out.is_empty() {
+                    self.rests_until = Instant::now() + rest();
+                }
+            }
             if Instant::now() >= self.next_mark {
                 self.mark(&mut out);
             }
             if !out.is_empty() {
                 return Some(out.into());
             }
+            let rests = self.rests_until > Instant::now();
             tokio::select! {
-                () = self.reader.woken() => {}
+                () = tokio::time::sleep_until(self.rests_until), if rests => {}
+                () = self.reader.woken(), if !rests => {}
                 // The node keeps the other end.
                 _ = self.leader.changed() => self.told_leader = false,
                 () = tokio::time::sleep_until(self.next_mark) => {}
@@ -226,6 +242,12 @@ pub(super) fn moved(node: &Node, retry_ms: u64) -> StreamMoved {
     let others = published.membership.nodes().filter(|(id, _)| **id != own);
     let servers = others.map(|(_, peer)| format!("http://{}", peer.http_addr)).collect();
     StreamMoved { servers, retry_ms }
+}
+
+/// How long a stream rests that has sent something.
+fn rest() -> Duration {
+    let open = STREAMS_MAX.saturating_sub(STREAMS.available_permits());
+    REST_PER_STREAM * u32::try_from(open).unwrap_or(u32::MAX)
 }
 
 /// Writes a frame; with an id where a reader can go on from.
