@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::Result;
 use jepsen_style_tests::health::{beat, register};
 use jepsen_style_tests::http::Http;
+use jepsen_style_tests::{Limit, Result};
 use serde_json::json;
 
-use crate::scene::{Scene, click, has};
+use crate::scene::{LIMIT, Scene, click, has};
 
 /// A change is on the page within this time.
 const SOON: Duration = Duration::from_secs(1);
@@ -15,6 +15,10 @@ const LONG_TTL: Duration = Duration::from_secs(3_600);
 const TTL: Duration = Duration::from_secs(2);
 /// How late silence may be seen at the most: the cluster's tolerance, and a busy machine.
 const LATE: Duration = Duration::from_secs(2);
+/// The limits of a heartbeat, and how much earlier a page may see them passed than whoever sent it.
+const WARN_AFTER: Duration = Duration::from_secs(2);
+const CRITICAL_AFTER: Duration = Duration::from_secs(4);
+const EARLY: Duration = Duration::from_millis(300);
 /// Instances that are many for a page, and how many rows there may be for them.
 const MANY: usize = 10_000;
 const ROWS_MAX: u64 = 80;
@@ -196,5 +200,46 @@ async fn of_ten_thousand_instances_only_those_in_sight_are_on_the_page() {
     deregister(&node, &format!("many-{MANY}?agent=many")).await.unwrap();
     let gone = format!("!{}", has("id", &format!("many-{MANY}")));
     scene.browser.wait_for(&gone, SOON_AMONG_MANY).await.unwrap();
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_heartbeat_turns_orange_and_red_at_the_limits_that_came_with_it() {
+    let test = "a_heartbeat_turns_orange_and_red_at_the_limits_that_came_with_it";
+    let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
+    let node = scene.cluster.http(2);
+    let body = json!({
+        "Service": "rdb", "ID": "rdb-1", "Process": "rdb-eu", "Pid": 94_267, "Version": "4.0",
+        "Counter": 118, "WarnAfter": "2s", "CriticalAfter": "4s",
+    });
+    let beat = async || {
+        let limit = Limit::new(LIMIT);
+        let body = body.to_string();
+        // All servers have to know these rules first.
+        while node.put("/v1/quorate/heartbeat", body.clone()).await.unwrap().status != 200 {
+            limit.pause(|| "an accepted heartbeat".to_owned()).await.unwrap();
+        }
+        Instant::now()
+    };
+    beat().await;
+    scene.open(1, "instances").await.unwrap();
+    for (cell, text) in
+        [("process", "rdb-eu"), ("pid", "94267"), ("version", "4.0"), ("counter", "118")]
+    {
+        scene.wait_for(&has(cell, text)).await.unwrap();
+    }
+    let is = |level: &str| {
+        let row = format!("[data-key$=rdb-1].{level}");
+        format!("document.querySelector('{row} .age .badge.{level}') !== null")
+    };
+    let last = beat().await;
+    scene.browser.wait_for(&is("passing"), SOON).await.unwrap();
+    for (level, after) in [("warning", WARN_AFTER), ("critical", CRITICAL_AFTER)] {
+        scene.browser.wait_for(&is(level), after + LATE).await.unwrap();
+        println!("{level} {:?} after the last heartbeat", last.elapsed());
+        assert!(last.elapsed() + EARLY >= after, "{level} after {:?}", last.elapsed());
+    }
+    beat().await;
+    scene.browser.wait_for(&is("passing"), SOON).await.unwrap();
     scene.finish().await.unwrap();
 }
