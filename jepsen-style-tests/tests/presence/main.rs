@@ -244,11 +244,11 @@ async fn a_client_that_closes_half_or_says_more_has_ended() {
     cluster.finish().await.unwrap();
 }
 
-/// The records that say of an instance of service `minded` that it turned critical or went.
-async fn ends(node: &Http) -> Vec<String> {
+/// The records that say of an instance of a service that it turned critical or went.
+async fn ends(node: &Http, service: &str) -> Vec<String> {
     let mut ends = Vec::new();
     for kind in ["check.changed", "service.deregistered", "check.deregistered"] {
-        let path = format!("/v1/quorate/history?service=minded&kind={kind}&limit=1000");
+        let path = format!("/v1/quorate/history?service={service}&kind={kind}&limit=1000");
         let records = node.must_get(&path).await.unwrap();
         let records = records.as_array().unwrap().iter();
         let ended = records.filter(|record| record["To"] != "passing");
@@ -320,7 +320,7 @@ async fn clients_of_a_server_that_ends_go_elsewhere_and_nobody_sees_it() {
         wait_open(&seen, presences).await;
         let reopened = seen.opened.load(Ordering::SeqCst) - opened;
         println!("{fault:?}: {reopened} reopened; a dead client shows after {shown:?}");
-        assert_eq!(ends(&cluster.http(id)).await, Vec::<String>::new(), "{fault:?}");
+        assert_eq!(ends(&cluster.http(id), "minded").await, Vec::<String>::new(), "{fault:?}");
     }
     let moved = seen.moved.load(Ordering::SeqCst);
     assert!(moved >= presences / 2, "only {moved} of {presences} were sent away");
@@ -332,5 +332,35 @@ async fn clients_of_a_server_that_ends_go_elsewhere_and_nobody_sees_it() {
     println!("{presences} that end at once are out after {took:?}");
     // A dead client waits for an election at most: time stands still for 2 s after one.
     assert!(dead.iter().all(|took| *took < Duration::from_secs(10)), "{dead:?}");
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_leader_sends_its_clients_away() {
+    let mut cluster = started().await;
+    let one = cluster.http(1);
+    let body = json!({"Name": "web"});
+    let mut client = Client::open(one.base(), "linger=0", &body).await.unwrap();
+    for id in [2, 3] {
+        cluster.pause(id).unwrap();
+    }
+    let paused = Instant::now();
+    let (name, moved) = client.frame().await.unwrap();
+    let took = paused.elapsed();
+    println!("sent away after {took:?}");
+    assert_eq!((name.as_str(), moved["Servers"].as_array().map(Vec::len)), ("moved", Some(2)));
+    assert!(took > Duration::from_secs(3) && took < LIMIT, "{took:?}");
+    for id in [2, 3] {
+        cluster.resume(id).unwrap();
+    }
+    let limit = Limit::new(LIMIT);
+    let _back = loop {
+        match Client::open(one.base(), "linger=0", &body).await {
+            Ok(client) => break client,
+            Err(error) => limit.pause(|| error.to_string()).await.unwrap(),
+        }
+    };
+    assert_eq!(row(&cluster.http(2), "web").await["Presence"], "open");
+    assert_eq!(ends(&cluster.http(2), "web").await, Vec::<String>::new());
     cluster.finish().await.unwrap();
 }

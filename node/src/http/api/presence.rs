@@ -4,6 +4,7 @@
 //! if its client did not end it. Between them comes a comment every [`COMMENT_EVERY`], by which a client knows
 //! that its server lives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -33,7 +34,6 @@ use crate::http::hold::Hold;
 use crate::http::reply::Reply;
 use crate::node::Node;
 use crate::presences::{Held, NotOpened, Opening, Told};
-use std::sync::Arc;
 
 /// How often a stream says that its server lives.
 const COMMENT_EVERY: Duration = Duration::from_secs(2);
