@@ -254,7 +254,8 @@ pub enum ChangeRefusal {
     #[error(
         "server id {0} belongs to another data directory. A server that lost its data must not come back under \
          its old id: remove it with `curl -X DELETE http://HOST:PORT/v1/operator/raft/peer?id={0}` on a \
-         server that is up, and start it again with an empty data directory and a new --node-id"
+         server that is up, and start it again with an empty data directory and a new --node-id (under `quorate \
+         agent`: another node_id, a new UUID, or another node_name if none is set)"
     )]
     IdTaken(NodeId),
     /// openraft refused.
@@ -298,7 +299,8 @@ pub enum ChangeRefusal {
     /// The id was used by a server that was removed. Its commands have used up their numbers.
     #[error(
         "server id {0} was used by a server that has been removed from this cluster, and an id is never used \
-         again: start this server with an empty data directory and a new --node-id"
+         again: start this server with an empty data directory and a new --node-id (under `quorate agent`: another \
+         node_id, a new UUID, or another node_name if none is set)"
     )]
     IdUsed(NodeId),
     /// Not safe while the servers that the sentence names are silent. Nothing was changed.
@@ -369,7 +371,8 @@ pub enum Refusal {
     #[error(
         "this server's data directory has lost data: {0}. It must not take part again, because it may have \
          forgotten votes and entries that it acknowledged: remove it from the cluster (DELETE /v1/operator/raft/peer?id=ID at \
-         another server), and add it again with an empty data directory under a new --node-id"
+         another server), and add it again with an empty data directory under a new --node-id. If a majority of the \
+         servers reports this, keep all directories and see `quorate recover`"
     )]
     Lost(String),
     /// It was meant for another boot of this server; this is the one that answers.
@@ -498,6 +501,23 @@ mod tests {
         assert!(postcard::from_bytes::<Envelope>(&earlier[..earlier.len() - 1]).is_err());
 
         let bytes = postcard::to_stdvec(&answer(5)).unwrap();
+    /// What is good advice for one server would end a cluster whose majority follows it.
+    #[test]
+    fn lost_data_on_a_majority_leads_to_recovery() {
+        for refusal in [Refusal::Lost("x".to_owned()), Refusal::SetBack("x".to_owned())] {
+            let text = refusal.to_string();
+            assert!(text.contains("majority") && text.contains("`quorate recover`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wiped_server_is_told_what_to_change_in_a_consul_configuration() {
+        for refusal in [ChangeRefusal::IdTaken(3), ChangeRefusal::IdUsed(3)] {
+            let text = refusal.to_string();
+            assert!(text.contains("--node-id") && text.contains("node_id"), "{text}");
+        }
+    }
+
         let (last, earlier) = bytes.split_last().unwrap();
         assert_eq!(*last, 5, "the level comes last");
         let read: Response = postcard::from_bytes(earlier).unwrap();
