@@ -60,7 +60,7 @@ impl Membership {
         loop {
             self.must_lead()?;
             let waited = self.context.clock.now().since(began);
-            let answering = self.answered_within(waited, voters);
+            let answering = self.answered_within(waited, voters)?;
             if suffices(answering.len()) {
                 return Ok(());
             }
@@ -72,14 +72,18 @@ impl Membership {
     }
 
     /// Those of `voters` that have answered something that was sent within this time. This server always
-    /// does.
-    fn answered_within(&self, span: Duration, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-        let progress = self.progress_here().unwrap_or_default();
+    /// does. One that has just lost the leadership knows nothing of the others: it must not call them silent.
+    fn answered_within(
+        &self,
+        span: Duration,
+        voters: &BTreeSet<NodeId>,
+    ) -> Result<BTreeSet<NodeId>, ChangeRefusal> {
+        let progress = self.progress_here().ok_or(ChangeRefusal::NotLeader(None))?;
         let answered = |id: &NodeId| {
             let silence_ms = progress.get(id).and_then(|member| member.silence_ms);
             *id == self.info.id || silence_ms.is_some_and(|ms| Duration::from_millis(ms) < span)
         };
-        voters.iter().copied().filter(answered).collect()
+        Ok(voters.iter().copied().filter(answered).collect())
     }
 }
 
