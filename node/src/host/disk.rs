@@ -18,9 +18,13 @@ use crate::host::figures::{Figure, gauge};
 use crate::host::log_rate::LogRate;
 use crate::host::supervise;
 
-/// There is little room when less than this part of the file system is free: at 64 MiB of log and as much
-/// of snapshots, this leaves hours on most disks, and days on large ones.
+/// There is little room when less than this part of the file system is free,
 const LITTLE_PART: u64 = 10;
+/// and less than this: the log, the snapshots and a received snapshot of a large state together take less,
+/// so a large disk that is mostly full is none of the server's concern.
+const LITTLE_BYTES: u64 = 5 << 30;
+/// The ballast may be written where so much is left after it, however little that is of the disk.
+const BALLAST_SPARE_BYTES: u64 = 1 << 30;
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Time between two warnings while there is little.
@@ -36,16 +40,17 @@ pub struct Room {
 }
 
 impl Room {
-    /// Whether less than a tenth is free.
+    /// Whether less than a tenth is free, and less than 5 GiB.
     #[must_use]
     pub fn is_little(self) -> bool {
-        self.free < self.total / LITTLE_PART
+        self.free < self.total / LITTLE_PART && self.free < LITTLE_BYTES
     }
 
-    /// Whether there is still more than little when so much more is written.
+    /// Whether there is still more than little, or more than 1 GiB, when so much more is written.
     #[must_use]
     pub fn is_ample_for(self, bytes: u64) -> bool {
-        !Self { free: self.free.saturating_sub(bytes), ..self }.is_little()
+        let left = Self { free: self.free.saturating_sub(bytes), ..self };
+        !left.is_little() || left.free > BALLAST_SPARE_BYTES
     }
 
     fn of(path: &Path) -> std::io::Result<Self> {
@@ -150,6 +155,21 @@ mod tests {
         assert!(room(150).is_ample_for(50));
         assert!(!room(150).is_ample_for(51));
         assert!(!room(150).is_ample_for(500));
+    }
+
+    #[test]
+    fn a_large_disk_that_is_mostly_full_has_room_enough() {
+        const GIB: u64 = 1 << 30;
+        let room = |free| Room { free, total: 270 * GIB };
+        assert!(!room(19 * GIB).is_little());
+        assert!(!room(5 * GIB).is_little());
+        assert!(room(5 * GIB - 1).is_little());
+        let ballast = BALLAST_BYTES as u64;
+        assert!(
+            room(2 * GIB).is_ample_for(ballast),
+            "it warns, and writes the ballast all the same"
+        );
+        assert!(!room(GIB + ballast).is_ample_for(ballast));
     }
 
     #[tokio::test]
