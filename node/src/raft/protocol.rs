@@ -501,22 +501,22 @@ mod tests {
         assert!(postcard::from_bytes::<Envelope>(&earlier[..earlier.len() - 1]).is_err());
 
         let bytes = postcard::to_stdvec(&answer(5)).unwrap();
-    /// What is good advice for one server would end a cluster whose majority follows it.
-    #[test]
-    fn lost_data_on_a_majority_leads_to_recovery() {
-        for refusal in [Refusal::Lost("x".to_owned()), Refusal::SetBack("x".to_owned())] {
-            let text = refusal.to_string();
-            assert!(text.contains("majority") && text.contains("`quorate recover`"), "{text}");
+        /// What is good advice for one server would end a cluster whose majority follows it.
+        #[test]
+        fn lost_data_on_a_majority_leads_to_recovery() {
+            for refusal in [Refusal::Lost("x".to_owned()), Refusal::SetBack("x".to_owned())] {
+                let text = refusal.to_string();
+                assert!(text.contains("majority") && text.contains("`quorate recover`"), "{text}");
+            }
         }
-    }
 
-    #[test]
-    fn a_wiped_server_is_told_what_to_change_in_a_consul_configuration() {
-        for refusal in [ChangeRefusal::IdTaken(3), ChangeRefusal::IdUsed(3)] {
-            let text = refusal.to_string();
-            assert!(text.contains("--node-id") && text.contains("node_id"), "{text}");
+        #[test]
+        fn a_wiped_server_is_told_what_to_change_in_a_consul_configuration() {
+            for refusal in [ChangeRefusal::IdTaken(3), ChangeRefusal::IdUsed(3)] {
+                let text = refusal.to_string();
+                assert!(text.contains("--node-id") && text.contains("node_id"), "{text}");
+            }
         }
-    }
 
         let (last, earlier) = bytes.split_last().unwrap();
         assert_eq!(*last, 5, "the level comes last");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::address;
@@ -115,6 +115,21 @@ pub(super) struct UnixSockets {
 }
 
 impl Configuration {
+    /// The first key in an object whose value cannot be read, as a path, and why: without it an error would name
+    /// no key.
+    pub(super) fn fault(object: &Value) -> Option<String> {
+        let given = object.as_object()?.iter().filter(|(_, value)| !value.is_null());
+        given.into_iter().find_map(|(key, value)| {
+            let error = serde_json::from_value::<Self>(json!({key: value})).err()?;
+            let mut members = value.as_object().into_iter().flatten();
+            let inner = members.find_map(|(member, value)| {
+                let error = serde_json::from_value::<Self>(json!({key: {member: value}})).err()?;
+                Some(format!("{key}.{member}: {error}"))
+            });
+            Some(inner.unwrap_or_else(|| format!("{key}: {error}")))
+        })
+    }
+
     /// The services and checks in it.
     pub(super) fn defined(&self) -> Defined {
         let services = self.service.iter().chain(&self.services).cloned();

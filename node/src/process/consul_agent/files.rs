@@ -105,9 +105,14 @@ impl Sources {
             self.flags.clone().into_iter().partition(|(_, value)| value.is_array());
         let mut all = Value::Object(Map::new());
         let mut add = |object: Map<String, Value>, origin: &dyn fmt::Display| {
-            merge(&mut all, keys::sift(object, &origin.to_string(), &mut findings));
+            let kept = keys::sift(object, &origin.to_string(), &mut findings);
+            if let Some(fault) = Configuration::fault(&kept) {
+                return Err(ConfigError::Invalid(format!("{origin}: {fault}")));
+            }
+            merge(&mut all, kept);
+            Ok(())
         };
-        add(lists, &"command line");
+        add(lists, &"command line")?;
         let (paths, skipped) = self.files()?;
         for path in paths {
             let text = std::fs::read_to_string(&path)
@@ -115,14 +120,14 @@ impl Sources {
             let format = self.format.or_else(|| format_of(&path)).unwrap_or(Format::Json);
             let object = parse(&text, format)
                 .map_err(|error| ConfigError::Invalid(format!("{}: {error}", path.display())))?;
-            add(object, &path.display());
+            add(object, &path.display())?;
         }
         for fragment in &self.fragments {
             let object = parse(fragment, Format::Hcl)
                 .map_err(|error| ConfigError::Invalid(format!("-hcl {fragment:?}: {error}")))?;
-            add(object, &"-hcl");
+            add(object, &"-hcl")?;
         }
-        add(values, &"command line");
+        add(values, &"command line")?;
         if !self.ignore_unsupported && !findings.refused.is_empty() {
             return Err(ConfigError::Invalid(refusal(&findings.refused)));
         }
@@ -302,6 +307,23 @@ mod tests {
         let format = Some(Format::Hcl);
         let sources = Sources { paths: vec![odd], format, ..Sources::default() };
         assert_eq!(sources.read().unwrap().configuration.node_name.as_deref(), Some("odd"));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_refused_with_its_file_and_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        for (text, fault) in [
+            (r#"{"bootstrap_expect": "three"}"#, "a.json: bootstrap_expect: invalid type: string"),
+            (r#"{"server": true, "ports": {"dns": 1, "HTTP": "x"}}"#, "a.json: ports.http: inval"),
+            (r#"{"node_meta": {"rack": 7}}"#, "a.json: node_meta.rack: invalid type"),
+            (r#"{"retry_join": [7]}"#, "a.json: retry_join: invalid type"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let sources = Sources { paths: vec![path.clone()], ..Sources::default() };
+            let error = sources.read().unwrap_err().to_string();
+            assert!(error.contains(fault), "{text}: {error}");
+        }
     }
 
     #[test]

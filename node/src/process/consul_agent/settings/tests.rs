@@ -94,7 +94,7 @@ fn nonsense_is_named() {
         (json!({"data_dir": "/x", "server": true, "client_addr": "{{ Nope }}"}), "client_addr"),
         (json!({"data_dir": "/x", "server": true, "advertise_addr": "0.0.0.0"}), "advertise_addr"),
         (json!({"data_dir": "/x", "server": true, "log_level": "loud"}), "log_level"),
-        (json!({"data_dir": "/x", "server": true, "bootstrap": "yes"}), "configuration"),
+        (json!({"data_dir": "/x", "server": true, "bootstrap": "yes"}), "-hcl: bootstrap: invalid"),
         (json!({"data_dir": "/x", "server": true, "unix_sockets": {"mode": "999"}}), "mode"),
         (json!({"data_dir": "/x", "server": true, "primary_datacenter": "dc2"}), "federate"),
         (
