@@ -488,6 +488,23 @@ mod tests {
         }))
     }
 
+    /// What is good advice for one server would end a cluster whose majority follows it.
+    #[test]
+    fn lost_data_on_a_majority_leads_to_recovery() {
+        for refusal in [Refusal::Lost("x".to_owned()), Refusal::SetBack("x".to_owned())] {
+            let text = refusal.to_string();
+            assert!(text.contains("majority") && text.contains("`quorate recover`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wiped_server_is_told_what_to_change_in_a_consul_configuration() {
+        for refusal in [ChangeRefusal::IdTaken(3), ChangeRefusal::IdUsed(3)] {
+            let text = refusal.to_string();
+            assert!(text.contains("--node-id") && text.contains("node_id"), "{text}");
+        }
+    }
+
     /// The end of a message that earlier versions neither send nor look at.
     #[test]
     fn a_message_without_a_level_is_one_of_a_version_that_knows_none() {
@@ -501,23 +518,6 @@ mod tests {
         assert!(postcard::from_bytes::<Envelope>(&earlier[..earlier.len() - 1]).is_err());
 
         let bytes = postcard::to_stdvec(&answer(5)).unwrap();
-        /// What is good advice for one server would end a cluster whose majority follows it.
-        #[test]
-        fn lost_data_on_a_majority_leads_to_recovery() {
-            for refusal in [Refusal::Lost("x".to_owned()), Refusal::SetBack("x".to_owned())] {
-                let text = refusal.to_string();
-                assert!(text.contains("majority") && text.contains("`quorate recover`"), "{text}");
-            }
-        }
-
-        #[test]
-        fn a_wiped_server_is_told_what_to_change_in_a_consul_configuration() {
-            for refusal in [ChangeRefusal::IdTaken(3), ChangeRefusal::IdUsed(3)] {
-                let text = refusal.to_string();
-                assert!(text.contains("--node-id") && text.contains("node_id"), "{text}");
-            }
-        }
-
         let (last, earlier) = bytes.split_last().unwrap();
         assert_eq!(*last, 5, "the level comes last");
         let read: Response = postcard::from_bytes(earlier).unwrap();
