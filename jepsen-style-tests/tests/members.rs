@@ -105,6 +105,8 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
     lost.wait_logged(&format!("checked for server 43 at {wrong}"), LIMIT).await.unwrap();
     is_logged(&cluster, "a server cannot join: the leader checked for").await.unwrap();
 
+    the_address_of_a_dead_member_is_taken(&mut cluster, &network).await.unwrap();
+
     // It is nothing, and keeps nobody from anything.
     let guest = cluster.add_member().unwrap();
     cluster.wait_votes(guest).await.unwrap();
@@ -238,6 +240,25 @@ async fn is_listed(cluster: &Cluster, id: u64, votes: bool) -> Result<()> {
         }
         limit.pause(|| format!("server {id} with votes={votes}: {members:?}")).await?;
     }
+}
+
+/// With a new server at it there would be two voters of which one never answers.
+async fn the_address_of_a_dead_member_is_taken(
+    cluster: &mut Cluster,
+    network: &Network,
+) -> Result<()> {
+    cluster.kill(3)?;
+    let (rpc, http) = (network.rpc(3), network.http(44));
+    let flags = ["--node-id", "44", "--rpc-addr", &rpc, "--http-addr", &http];
+    let flags = [&flags[..], &["--join", &network.join]].concat();
+    let ghost = start(cluster.dir(), "ghost", &flags)?;
+    let said = format!("server 3 of this cluster has this address ({rpc}): remove it first");
+    ghost.wait_logged(&said, LIMIT).await?;
+    assert!(ghost.log().contains("DELETE /v1/operator/raft/peer?id=3"), "{}", ghost.log());
+    assert_eq!(cluster.configuration().await?.len(), 3);
+    drop(ghost);
+    cluster.start_node(3)?;
+    cluster.wait_ready(3).await
 }
 
 /// Wiped and removed, it is refused under its id, and a full member under a new one: it replicates, takes

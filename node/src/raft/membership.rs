@@ -391,6 +391,15 @@ impl Membership {
         if let Some((owner, _)) = owner {
             return Err(ChangeRefusal::NameTaken { name: name.clone(), owner: *owner });
         }
+        // Where they are now: a member that has moved has left its address to others.
+        let mut others = members.iter().filter(|(id, _)| **id != newcomer.id);
+        let address = &newcomer.peer.rpc_addr;
+        if let Some((owner, _)) =
+            others.find(|(id, peer)| self.context.address_of(**id, peer) == *address)
+        {
+            let (address, owner) = (address.clone(), *owner);
+            return Err(ChangeRefusal::AddressTaken { address, owner });
+        }
         if newcomer.datacenter != self.info.datacenter {
             return Err(ChangeRefusal::OtherDatacenter {
                 ours: self.info.datacenter.clone(),

@@ -314,6 +314,17 @@ pub enum ChangeRefusal {
         /// Where the member answers.
         address: String,
     },
+    /// Another member has the newcomer's address. Both would be voters, and one of them never answers.
+    #[error(
+        "server {owner} of this cluster has this address ({address}): remove it first: DELETE \
+         /v1/operator/raft/peer?id={owner}"
+    )]
+    AddressTaken {
+        /// The address.
+        address: String,
+        /// Whose it is.
+        owner: NodeId,
+    },
 }
 
 impl ChangeRefusal {
@@ -332,7 +343,9 @@ impl ChangeRefusal {
             | Self::Refused(_)
             | Self::Interrupted
             | Self::NotThere { .. }
-            | Self::NotNow(_) => false,
+            | Self::NotNow(_)
+            // It can join once the other one is removed.
+            | Self::AddressTaken { .. } => false,
         }
     }
 }
