@@ -20,6 +20,7 @@ use crate::http::wire;
 use crate::live::explain::{self, Explained, Now, Unexplained, Whose};
 use crate::live::filter::{By, Filter};
 use crate::live::show;
+use crate::node::Consistency;
 
 /// Records in one answer, unless the client asks for fewer.
 const RECORDS_MAX: usize = 1_000;
@@ -74,6 +75,10 @@ async fn history(call: Call) -> Answer {
     // Before the first look, so that no record falls between the look and the wait.
     let reader = wait.map(|wait| (call.node.feed().subscribe(filter.clone()), wait));
     let mut published = blocking::at_barrier(&call.node, &options).await?;
+    // A stale reader may only have come to a server that is behind.
+    if options.consistency != Consistency::Stale {
+        is_of_this_cluster(from, published.state.history().last_seq())?;
+    }
     if let Some((reader, wait)) = reader {
         let _waiting = blocking::room()?;
         let deadline = tokio::time::sleep(wait);
@@ -113,6 +118,18 @@ async fn history(call: Call) -> Answer {
         .with_read_headers(index, call.node.contact(), options.effective)
         .with(OLDEST_SEQ, HeaderValue::from(lost + 1))
         .with(LAST_SEQ, HeaderValue::from(history.last_seq())))
+}
+
+/// Behind the barrier no reader is ahead of the history, unless its place is one in that of another cluster.
+fn is_of_this_cluster(since: u64, last: u64) -> Result<(), ApiError> {
+    if since <= last {
+        return Ok(());
+    }
+    let text = format!(
+        "there is no record {since} here: the newest is {last}, so that number is from another cluster; begin \
+         again without since"
+    );
+    Err(ApiError::new(StatusCode::GONE, text))
 }
 
 /// The records after a number that a filter wants, oldest first.
