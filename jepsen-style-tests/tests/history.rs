@@ -709,6 +709,12 @@ async fn a_list_is_narrowed_and_nonsense_is_refused() {
         let one = nodes[1].must_get(&format!("/v1/quorate/explain/{path}?agent=H2")).await.unwrap();
         assert_eq!(one["Subject"]["Node"], "h2");
     }
+    for path in ["service/twin", "check/twin-check", "check/serfHealth"] {
+        let path = format!("/v1/quorate/explain/{path}?agent=nobody");
+        let answer = nodes[1].get(&path).await.unwrap();
+        assert_eq!(answer.status, 404, "{}", answer.text());
+        assert!(answer.text().contains("on node nobody"), "{}", answer.text());
+    }
     // And so it is when both are gone.
     for host in ["h1", "h2"] {
         let body = json!({"Node": host, "ServiceID": "twin"});

@@ -246,7 +246,9 @@ pub fn session(published: &Published, id: &str) -> Result<Explained, Unexplained
 /// Whose ids come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose<'a> {
-    /// Those of the agent that the client names.
+    /// Those of this agent only: the client asks for it.
+    Only(&'a str),
+    /// Those of the client agent that passes the request on.
     Named(&'a str),
     /// Those of the agent of the client's host.
     Host(&'a str),
@@ -255,13 +257,13 @@ pub enum Whose<'a> {
 impl<'a> Whose<'a> {
     fn agent(self) -> &'a str {
         match self {
-            Self::Named(agent) | Self::Host(agent) => agent,
+            Self::Only(agent) | Self::Named(agent) | Self::Host(agent) => agent,
         }
     }
 }
 
-/// The row that an id means: that of the agent, else the only one. What a named agent once had is meant
-/// rather than what another one has.
+/// The row that an id means: that of the agent, else the only one, unless the client asks for an agent. What a
+/// named agent once had is meant rather than what another one has.
 fn choose<'a, T>(
     what: &str,
     whose: Whose<'_>,
@@ -273,8 +275,12 @@ fn choose<'a, T>(
     if let Some(own) = rows.iter().find(|row| fold(node(row)) == fold(whose.agent())) {
         return Ok(Some(own));
     }
-    if matches!(whose, Whose::Named(agent) if was_there(agent)) {
-        return Ok(None);
+    match whose {
+        Whose::Only(agent) | Whose::Named(agent) if was_there(agent) => return Ok(None),
+        Whose::Only(agent) => {
+            return Err(Unexplained::Unknown(format!("no {what} {id:?} on node {agent}")));
+        }
+        Whose::Named(_) | Whose::Host(_) => {}
     }
     match rows {
         [] => Ok(None),

@@ -186,14 +186,14 @@ fn wait(call: &Call) -> Result<Option<Duration>, ApiError> {
 
 async fn explain_service(call: Call) -> Answer {
     let id = call.required("Missing service ID")?.to_owned();
-    let (agent, is_named) = agent(&call)?;
-    explained(&call, |published| explain::service(published, whose(&agent, is_named), &id)).await
+    let agent = agent(&call)?;
+    explained(&call, |published| explain::service(published, whose(&call, &agent), &id)).await
 }
 
 async fn explain_check(call: Call) -> Answer {
     let id = call.required("Missing check ID")?.to_owned();
-    let (agent, is_named) = agent(&call)?;
-    explained(&call, |published| explain::check(published, whose(&agent, is_named), &id)).await
+    let agent = agent(&call)?;
+    explained(&call, |published| explain::check(published, whose(&call, &agent), &id)).await
 }
 
 async fn explain_node(call: Call) -> Answer {
@@ -211,16 +211,22 @@ async fn explain_session(call: Call) -> Answer {
     explained(&call, |published| explain::session(published, &id)).await
 }
 
-/// The name of the agent whose ids come first, and whether the client gave it.
-fn agent(call: &Call) -> Result<(String, bool), ApiError> {
+/// The name of the agent whose ids come first; none with `?agent=*`.
+fn agent(call: &Call) -> Result<String, ApiError> {
     Ok(match call.asked()? {
-        Asked::One(agent) => (agent.name.to_string(), call.names_agent()),
-        Asked::All => (String::new(), false),
+        Asked::One(agent) => agent.name.to_string(),
+        Asked::All => String::new(),
     })
 }
 
-fn whose(agent: &str, is_named: bool) -> Whose<'_> {
-    if is_named { Whose::Named(agent) } else { Whose::Host(agent) }
+fn whose<'a>(call: &Call, agent: &'a str) -> Whose<'a> {
+    match agent {
+        "" => Whose::Host(agent),
+        // The header would be that of a client agent, for whatever its client asks.
+        _ if call.params.filled("agent").is_some() => Whose::Only(agent),
+        _ if call.names_agent() => Whose::Named(agent),
+        _ => Whose::Host(agent),
+    }
 }
 
 async fn explained(
