@@ -336,16 +336,19 @@ async fn a_client_agent_speaks_for_its_host() {
     );
     // The first server does not exist: it is passed over.
     let line = format!(
-        "-node c1 -client %ip -data-dir %dir/data -config-file %dir/c.hcl -retry-join {client_ip}:1 -retry-join {server_ip}:8301"
+        "-node c1 -advertise 192.0.2.7 -client %ip -data-dir %dir/data -config-file %dir/c.hcl -retry-join {client_ip}:1 -retry-join {server_ip}:8301"
     );
     let mut client = Agent::start(&place, client_ip, &line).unwrap();
     server.leader(8500).await.unwrap();
     client.leader(8500).await.unwrap();
+    servers_of_another_datacenter_refuse_it(directory.path(), server_ip).await.unwrap();
     let (here, there) = (client.http(8500).unwrap(), server.http(8500).unwrap());
 
     let path = "/v1/catalog/service/web?node-meta=rack:7";
     let found = server.until(path, |list| count(list) == 1).await;
-    assert_eq!(found[0]["Node"], "c1");
+    assert_eq!((&found[0]["Node"], &found[0]["Address"]), (&json!("c1"), &json!("192.0.2.7")));
+    let nodes = there.must_get("/v1/catalog/nodes").await.unwrap();
+    assert!(!nodes.to_string().contains("\"c9\""), "{nodes}");
     assert_eq!(here.must_get("/v1/agent/self").await.unwrap()["Config"]["NodeName"], "c1");
     here.must_put("/v1/agent/check/pass/alive", "").await.unwrap();
     let passing = there.must_get("/v1/health/service/web?passing").await.unwrap();
@@ -379,6 +382,19 @@ async fn a_client_agent_speaks_for_its_host() {
     let code = client.process.wait_ended(PATIENCE).await.unwrap();
     assert_eq!(code, Some(0), "{}", client.log());
     server.until("/v1/catalog/nodes", |nodes| !nodes.to_string().contains("\"c1\"")).await;
+}
+
+/// It ends, and registers nothing.
+async fn servers_of_another_datacenter_refuse_it(directory: &Path, server: Ipv4Addr) -> Result<()> {
+    let line = format!(
+        "-node c9 -datacenter dc9 -client %ip -data-dir %dir/data -retry-join {server}:8301"
+    );
+    let mut lost = Agent::start(&directory.join("c9"), next_ip(), &line)?;
+    let code = lost.process.wait_ended(PATIENCE).await?;
+    let log = lost.log();
+    assert_ne!(code, Some(0), "{log}");
+    assert!(log.contains("\"dc9\"") && log.contains("datacenter \"dc1\""), "{log}");
+    Ok(())
 }
 
 /// A client agent's node is alive as long as its process is, and is there as long as its process is.

@@ -78,7 +78,7 @@ use axum::response::Response;
 use axum::routing::any;
 use tower::ServiceExt as _;
 
-pub(crate) use call::{AGENT_HEADER, SERVED_AT_HEADER};
+pub(crate) use call::{ADVERTISED_HEADER, AGENT_HEADER, SERVED_AT_HEADER};
 
 use crate::host::supervise;
 use crate::node::Node;

@@ -36,6 +36,9 @@ pub(crate) const AGENT_HEADER: &str = "x-quorate-agent";
 /// In what a client agent forwards: the `IP:PORT` at which it serves its own clients (port 0: none).
 pub(crate) const SERVED_AT_HEADER: &str = "x-quorate-served-at";
 
+/// In what a client agent forwards in its own name: the address of its node, if it is configured.
+pub(crate) const ADVERTISED_HEADER: &str = "x-quorate-advertised";
+
 /// The name that stands for all agents, in lists.
 const ALL_AGENTS: &str = "*";
 
@@ -214,7 +217,18 @@ impl Call {
         }
         // Without the cluster's id no agent has one; the node has never heard of a leader then.
         let agent = self.node.agent_of(self.request.caller.ip(), named);
-        agent.ok_or_else(|| ProposeError::NoLeader.into())
+        let mut agent = agent.ok_or(ProposeError::NoLeader)?;
+        if let Some(address) = self.advertised(named) {
+            agent.address = address.to_string();
+        }
+        Ok(agent)
+    }
+
+    /// The address that a client agent says that its node has, if `named` is that agent.
+    fn advertised(&self, named: Option<&str>) -> Option<IpAddr> {
+        let header = |name| self.request.headers.get(name)?.to_str().ok();
+        let address = header(ADVERTISED_HEADER)?.parse().ok()?;
+        (named.is_some() && named == header(AGENT_HEADER)).then_some(address)
     }
 
     /// Whether the client names an agent.

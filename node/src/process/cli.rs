@@ -161,7 +161,11 @@ fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| at_path("-data-dir (data_dir)", &config.data_dir, &error))?;
+    // One that is not given is any.
+    let datacenter = settings.server.datacenter.map(|_| config.datacenter);
     let settings = ClientSettings {
+        datacenter,
+        advertised: settings.advertised,
         name: config.agent_name,
         servers: settings.client_of.unwrap_or_default(),
         listeners: settings.listeners,

@@ -18,12 +18,14 @@
 //! they say, [`first_hcl`] how Consul's HCL differs from what is read here, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
 //! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
 //! [`anti_entropy`] says what of it a client agent has to register again, and [`ending`] how requests end
-//! when one stops.
+//! when one stops,
+//! [`datacenter`] whether the servers are its own.
 
 pub mod address;
 pub mod anti_entropy;
 pub mod client;
 mod configuration;
+mod datacenter;
 pub mod definitions;
 mod ending;
 pub mod files;

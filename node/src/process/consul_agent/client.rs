@@ -11,7 +11,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,16 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::anti_entropy::{Withdrawn, deregistered};
+use super::datacenter::agree;
 use super::ending;
 use super::files::Sources;
 use super::registrar::Registrar;
 use super::registry::{self, Registry};
-use super::servers::Servers;
+use super::servers::{Introduction, Servers};
 use crate::host::clock::Clock;
 use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::LevelHandle;
@@ -36,7 +38,7 @@ use crate::host::supervise::{Supervisor, watch_panics};
 use crate::http::closing::Closing;
 use crate::http::connections::Connections;
 use crate::http::per_client::PerClient;
-use crate::http::process::Reload;
+use crate::http::process::{Reload, ReloadRequest};
 use crate::http::server::{Answerer, serve};
 use crate::process::signals::{Signals, Stop, reload_on_hangup, survive_signals};
 
@@ -50,6 +52,10 @@ pub struct ClientSettings {
     pub name: String,
     /// RPC addresses of servers, `HOST:PORT`.
     pub servers: Vec<String>,
+    /// The servers' datacenter, if the configuration names one.
+    pub datacenter: Option<String>,
+    /// Address of its node, if the configuration names one: else the one that the servers see.
+    pub advertised: Option<IpAddr>,
     /// Where it listens.
     pub listeners: Listeners,
     /// Its configuration.
@@ -90,7 +96,9 @@ struct Front {
 /// When an address is taken, or signals cannot be received.
 pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let user_signals = survive_signals()?;
-    let ClientSettings { name, servers, listeners, sources, data_dir, level, leave, .. } = settings;
+    let servers = Arc::new(servers_of(&settings)?);
+    let ClientSettings { name, datacenter, listeners, sources, data_dir, level, leave, .. } =
+        settings;
     let counts = PerClient::new(settings.connections_per_client);
     // Before anybody can see it serve: whoever does may ask it to stop.
     let Signals { mut stops, mut hangups } = Signals::listen(user_signals)?;
@@ -98,15 +106,10 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     tracing::info!(
         %name,
         http = %texts(&listeners.http),
-        servers = %servers.join(" "),
+        servers = %settings.servers.join(" "),
         version = env!("CARGO_PKG_VERSION"),
         "started as a client agent: requests go to the servers"
     );
-    let agent = HeaderValue::from_str(&name).map_err(io::Error::other)?;
-    let served_at = listeners.http.iter().find_map(Listen::tcp);
-    let served_at = served_at.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-    let served_at = HeaderValue::from_str(&served_at.to_string()).map_err(io::Error::other)?;
-    let servers = Arc::new(Servers::new(servers, agent, served_at));
     let (reload, requests) = Reload::new();
     let registry = Registry::Through { servers: Arc::clone(&servers), name };
     let withdrawn = Withdrawn::default();
@@ -133,7 +136,7 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
         reason = supervisor.failed() => Err(io::Error::other(reason)),
         () = leaving.cancelled() => Ok(None),
         never = reload_on_hangup(Some(&reload), &mut hangups) => match never {},
-        never = registrar.keep(requests) => match never {},
+        other = register(registrar, &servers, datacenter, requests) => Err(other),
         never = servers.keep_known() => match never {},
     };
     supervisor.begin_stop();
@@ -149,6 +152,34 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     http.await;
     tracing::info!("stopped");
     ended.map(drop)
+}
+
+/// The servers that the settings name, and what they are to know of this agent.
+fn servers_of(settings: &ClientSettings) -> io::Result<Servers> {
+    let served_at = settings.listeners.http.iter().find_map(Listen::tcp);
+    let served_at = served_at.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let text = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
+    let own = Introduction {
+        agent: text(&settings.name)?,
+        served_at: text(&served_at.to_string())?,
+        advertised: settings.advertised.map(|ip| text(&ip.to_string())).transpose()?,
+    };
+    Ok(Servers::new(settings.servers.clone(), own))
+}
+
+/// Keeps what the configuration says registered. Returns only if the servers are of another datacenter.
+async fn register(
+    registrar: Registrar,
+    servers: &Servers,
+    datacenter: Option<String>,
+    mut requests: mpsc::Receiver<ReloadRequest>,
+) -> io::Error {
+    if let Some(own) = datacenter
+        && let Err(other) = agree(servers, &own, &mut requests).await
+    {
+        return io::Error::other(other);
+    }
+    match registrar.keep(requests).await {}
 }
 
 impl LeaveOn {

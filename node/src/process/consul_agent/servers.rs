@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use crate::host::clock::{Clock, Moment};
 use crate::host::supervise::contained;
-use crate::http::{AGENT_HEADER, SERVED_AT_HEADER};
+use crate::http::{ADVERTISED_HEADER, AGENT_HEADER, SERVED_AT_HEADER};
 
 /// Time to connect: a server on the same network answers in milliseconds or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,15 +50,23 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 type Sender = SendRequest<Body>;
 
+/// What servers are to know of an agent, as values of headers.
+#[derive(Debug)]
+pub struct Introduction {
+    /// Its name.
+    pub agent: HeaderValue,
+    /// Where its own clients are served.
+    pub served_at: HeaderValue,
+    /// Address of its node; without it, the one from which it asks.
+    pub advertised: Option<HeaderValue>,
+}
+
 /// The servers of a cluster.
 #[derive(Debug)]
 pub struct Servers {
     /// `HOST:PORT` of each in the configuration; host names are looked up at each connection.
     seeds: Vec<String>,
-    /// Name of this agent.
-    agent: HeaderValue,
-    /// Where this agent's own clients are served.
-    served_at: HeaderValue,
+    own: Introduction,
     clock: Clock,
     /// A std lock: held for a look only.
     known: Mutex<Known>,
@@ -106,16 +114,14 @@ pub enum Unanswered {
 }
 
 impl Servers {
-    /// The servers of which some have these addresses (`HOST:PORT`), asked in the name of this agent, which
-    /// serves its own clients at `served_at`.
+    /// The servers of which some have these addresses (`HOST:PORT`), asked in the name of this agent.
     #[must_use]
-    pub fn new(seeds: Vec<String>, agent: HeaderValue, served_at: HeaderValue) -> Self {
+    pub fn new(seeds: Vec<String>, own: Introduction) -> Self {
         let known =
             Known { present: seeds.first().cloned().unwrap_or_default(), ..Known::default() };
         Self {
             seeds,
-            agent,
-            served_at,
+            own,
             clock: Clock::monotonic(),
             known: Mutex::new(known),
             idle: Arc::default(),
@@ -211,12 +217,17 @@ impl Servers {
         *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
         *request.version_mut() = Version::HTTP_11;
         end_hop(request.headers_mut());
-        request
-            .headers_mut()
-            .insert(HeaderName::from_static(SERVED_AT_HEADER), self.served_at.clone());
+        let Introduction { agent, served_at, advertised } = &self.own;
+        let headers = request.headers_mut();
+        headers.insert(HeaderName::from_static(SERVED_AT_HEADER), served_at.clone());
+        headers.remove(ADVERTISED_HEADER);
         // A client that names an agent means that one.
-        let header = HeaderName::from_static(AGENT_HEADER);
-        request.headers_mut().entry(header).or_insert(self.agent.clone());
+        if !headers.contains_key(AGENT_HEADER) {
+            headers.insert(HeaderName::from_static(AGENT_HEADER), agent.clone());
+            if let Some(advertised) = advertised {
+                headers.insert(HeaderName::from_static(ADVERTISED_HEADER), advertised.clone());
+            }
+        }
     }
 
     /// Sends a request to the present server, or the next that can be reached.
@@ -353,9 +364,27 @@ mod tests {
     #[test]
     fn a_server_that_is_passed_over_comes_last() {
         let seeds = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        let text = HeaderValue::from_static("h");
-        let servers = Servers::new(seeds.clone(), text.clone(), text);
+        let servers = Servers::new(seeds.clone(), introduction());
         servers.pass_over();
         assert_eq!(servers.known().in_turn(&seeds), ["b", "c", "a"]);
+    }
+
+    fn introduction() -> Introduction {
+        let text = HeaderValue::from_static("h");
+        let advertised = Some(HeaderValue::from_static("192.0.2.7"));
+        Introduction { agent: text.clone(), served_at: text, advertised }
+    }
+
+    #[test]
+    fn the_advertised_address_is_that_of_this_agent_and_of_no_other() {
+        let servers = Servers::new(Vec::new(), introduction());
+        let mut request = Request::new(Body::empty());
+        servers.prepare(&mut request);
+        assert_eq!(request.headers()[ADVERTISED_HEADER], "192.0.2.7");
+        let mut other = Request::new(Body::empty());
+        other.headers_mut().insert(AGENT_HEADER, HeaderValue::from_static("other"));
+        other.headers_mut().insert(ADVERTISED_HEADER, HeaderValue::from_static("192.0.2.9"));
+        servers.prepare(&mut other);
+        assert_eq!(other.headers().get(ADVERTISED_HEADER), None);
     }
 }

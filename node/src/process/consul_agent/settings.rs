@@ -71,6 +71,8 @@ pub struct AgentSettings {
     pub notes: Notes,
     /// Set if it is a client agent: the servers, `HOST:PORT` each.
     pub client_of: Option<Vec<String>>,
+    /// The address of a client agent's node, if one is configured.
+    pub advertised: Option<IpAddr>,
     /// Which signals make a client agent leave.
     pub leave: LeaveOn,
 }
@@ -142,6 +144,7 @@ impl AgentArgs {
             limits: configuration.limits()?,
             check_output: configuration.check_output()?,
             client_of,
+            advertised: resolver.advertised()?,
             leave: LeaveOn {
                 terminate: configuration.leave_on_terminate.unwrap_or(true),
                 interrupt: !configuration.skip_leave_on_interrupt.unwrap_or(false),
@@ -306,7 +309,8 @@ impl Resolver<'_> {
         Ok(Some(servers))
     }
 
-    fn rpc(&self) -> Result<Rpc, ConfigError> {
+    /// What `advertise_addr` says.
+    fn advertise(&self) -> Result<Option<IpAddr>, ConfigError> {
         let of = self.of;
         let given = [&of.advertise_addr, &of.advertise_addr_ipv4, &of.advertise_addr_ipv6];
         let advertise = given.into_iter().find_map(Option::as_ref);
@@ -314,6 +318,18 @@ impl Resolver<'_> {
         if advertise.is_some_and(|ip| ip.is_unspecified()) {
             return invalid("advertise_addr must be one address that other servers can reach");
         }
+        Ok(advertise)
+    }
+
+    /// The address of a client agent's node; `None`: the one that the servers see.
+    fn advertised(&self) -> Result<Option<IpAddr>, ConfigError> {
+        let bind = self.ip("bind_addr", self.of.bind_addr.as_ref())?;
+        Ok(self.advertise()?.or(bind.filter(|ip| !ip.is_unspecified())))
+    }
+
+    fn rpc(&self) -> Result<Rpc, ConfigError> {
+        let of = self.of;
+        let advertise = self.advertise()?;
         let listen = match (self.ip("bind_addr", of.bind_addr.as_ref())?, advertise) {
             (Some(bind), _) => bind,
             (None, Some(told)) if self.is_local(told) => told,

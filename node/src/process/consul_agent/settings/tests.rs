@@ -201,6 +201,23 @@ fn without_server_it_is_a_client_agent_of_the_servers_that_it_names() {
 }
 
 #[test]
+fn a_client_agents_node_has_the_advertised_address_else_the_one_it_binds_to() {
+    for (file, expected) in [
+        (json!({}), None),
+        (json!({"bind_addr": "0.0.0.0"}), None),
+        (json!({"bind_addr": "::"}), None),
+        (json!({"bind_addr": "10.0.0.5"}), Some("10.0.0.5")),
+        (json!({"advertise_addr": "192.0.2.1"}), Some("192.0.2.1")),
+        (json!({"bind_addr": "10.0.0.5", "advertise_addr": "192.0.2.1"}), Some("192.0.2.1")),
+    ] {
+        let text = file.to_string();
+        let configuration = configuration(file);
+        let address = resolver(&configuration, &machine()).advertised().unwrap();
+        assert_eq!(address.map(|ip| ip.to_string()).as_deref(), expected, "{text}");
+    }
+}
+
+#[test]
 fn what_is_said_of_the_node() {
     let said = configuration(json!({
         "node_id": "6B1F3C1E-94A5-4AB1-A7F6-7C6DBB1F4C11", "node_meta": [{"rack": "7"}, {"zone": "a"}],
