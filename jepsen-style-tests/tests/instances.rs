@@ -101,7 +101,7 @@ async fn columns(turns: &Turns) -> Result<()> {
     assert_eq!(
         rows[1],
         json!({"Service": "db", "ID": "db-1", "Node": "far", "Address": "10.0.0.9", "Port": 5432,
-            "Status": "warning", "Active": false, "Warning": "disk", "Error": "", "Since": since,
+            "Status": "warning", "Active": false, "Warning": "disk", "Error": "", "Since": since, "Restarts": 0,
             "Tags": ["main"], "Meta": {"v": "7"}})
     );
     let web = &rows[2];
