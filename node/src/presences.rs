@@ -2,7 +2,7 @@
 //! their end.
 //!
 //! Each stream has an entry in a table of this node's, and is known to the cluster as a lease that is named by
-//! the command that opened it ([`Lease`](quorate_storage::record::Lease)). Three rules keep both in step:
+//! the command that opened it ([`Lease`]). Three rules keep both in step:
 //!
 //! * A stream is in the table **before** its command is sent, and stays there until the outcome is known, also
 //!   when its client has gone meanwhile. So every lease under this boot's name has its entry.

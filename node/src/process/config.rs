@@ -46,7 +46,7 @@ pub struct ServerArgs {
     #[arg(long, env = "QUORATE_SERVER_HTTP_ADDR", value_name = "HOST:PORT")]
     pub http_addr: Option<HostPort>,
     /// Where clients and dashboards reach it, as the other servers are told [default: --http-addr; if that is 0.0.0.0
-    /// or [::], the host of --rpc-addr with its port]
+    /// or `[::]`, the host of --rpc-addr with its port]
     #[arg(long, env = "QUORATE_SERVER_HTTP_ADVERTISE", value_name = "HOST:PORT")]
     pub http_advertise: Option<HostPort>,
     /// Host names by which browsers may reach it, beside IP addresses, localhost and the members' names

@@ -38,7 +38,7 @@ use crate::{ClusterTime, Millis};
 pub const SERVER_GRACE: Millis = Millis::from_secs(10);
 /// So many clients of a server that is gone can come back within a second.
 const BACK_PER_SECOND: u64 = 2_000;
-/// So often may an instance be taken from a connected owner within [`REPLACED_WITHIN`].
+/// So often may an instance be taken from a connected owner within a minute.
 pub const REPLACED_MAX: usize = 5;
 /// See [`REPLACED_MAX`].
 const REPLACED_WITHIN: Millis = Millis::from_secs(60);
