@@ -95,18 +95,19 @@ impl Observer for ApplyObserver {
         // First, because only applying is measured.
         self.applying.stop();
         self.processes.observe(published);
+        // Before the answers, which say how far this node has applied the log: their own commands are in it.
+        self.advance(published);
         self.proposer.applied(effects.outcomes);
         self.proposer.used(published.state.used_numbers(self.processes.id()));
-        self.advance(published);
         self.watches.touch(effects.touched);
         self.feed.note(published.state.history().last_seq());
     }
 
     fn installed(&self, published: &Arc<Published>) {
         self.processes.observe(published);
+        self.advance(published);
         self.proposer.installed(&published.state);
         self.proposer.used(published.state.used_numbers(self.processes.id()));
-        self.advance(published);
         self.watches.touch_everything();
         self.feed.note(published.state.history().last_seq());
     }
