@@ -32,6 +32,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::hold::Hold;
 use crate::http::reply::Reply;
+use crate::http::wire::millis;
 use crate::node::Node;
 use crate::presences::{Held, NotOpened, Opening, Told};
 
@@ -105,11 +106,6 @@ fn on_close(call: &Call) -> Result<OnClose, ApiError> {
     }
 }
 
-/// A span of nanoseconds; what is negative is none.
-fn millis(nanos: i64) -> Millis {
-    Millis(u64::try_from(nanos).unwrap_or(0) / 1_000_000)
-}
-
 fn terms(
     body: &PresenceRegistration,
     linger: Millis,
@@ -132,9 +128,9 @@ fn reopening(state: &State, open: &PresenceOpen) -> Option<PresenceReopen> {
         state.presence(number).is_some_and(|presence| presence.terms.owner == terms.owner)
     };
     let mut rows = state.checks_with_id(&id);
-    let row = rows
-        .find(|row| is_owners(row.number))
-        .or_else(|| state.check(&agent.name, &id).filter(|row| is_held(state, row.number)))?;
+    let row = rows.find(|row| is_owners(row.number)).or_else(|| {
+        state.check(&agent.name, &id).filter(|row| state.presence(row.number).is_some())
+    })?;
     let present = state.service(&row.node, &service.id)?;
     let after = row.registration.definition.deregister_critical_service_after;
     let is_same = present.definition == *service
@@ -145,10 +141,6 @@ fn reopening(state: &State, open: &PresenceOpen) -> Option<PresenceReopen> {
         defined: present.indexes.modify,
         terms: terms.clone(),
     })
-}
-
-fn is_held(state: &State, number: u64) -> bool {
-    state.presence(number).is_some()
 }
 
 /// Whether a check exists as it is defined, whatever its status.
