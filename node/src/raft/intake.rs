@@ -42,6 +42,12 @@ pub const PART_BYTES_MAX: usize = ENTRY_BYTES_MAX + COMMAND_BYTES_MAX;
 /// Entries of one lane proposed and not yet applied. Two, so that one is written while the other is
 /// replicated.
 const ENTRIES_IN_FLIGHT: usize = 2;
+/// How many commands in an entry of heartbeats mean that many clients send them.
+const BUSY_ENTRY_COMMANDS: usize = 8;
+/// How long heartbeats gather for the next entry while many clients send them. What an entry costs on all servers is
+/// many times what a heartbeat costs, and a heartbeat is not in a hurry. Far below what stops cluster time
+/// ([`crate::leader`]).
+const HEARTBEATS_GATHER: Duration = Duration::from_millis(8);
 /// How far the numbers of a server's commands may be ahead of those that were applied. Few are open at a time
 /// ([`Lane::unanswered_max`]), but those that a server gives up while nothing is committed count as well.
 /// This is enough for weeks without a commit.
@@ -82,6 +88,19 @@ struct Waiting {
     bytes: usize,
     since: Moment,
     reply: oneshot::Sender<Forwarded>,
+}
+
+/// How much an entry was made of.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    parts: usize,
+    commands: usize,
+}
+
+impl Taken {
+    fn of(parts: &[Part]) -> Self {
+        Self { parts: parts.len(), commands: parts.iter().map(|part| part.commands.len()).sum() }
+    }
 }
 
 impl Intake {
@@ -156,8 +175,8 @@ impl Intake {
         let mut left = self.lanes[Lane::Heartbeats].waiting().len();
         loop {
             let taken = self.propose_next(Lane::Heartbeats, None).await;
-            left = left.saturating_sub(taken);
-            if taken == 0 || left == 0 {
+            left = left.saturating_sub(taken.parts);
+            if taken.parts == 0 || left == 0 {
                 return;
             }
         }
@@ -184,24 +203,27 @@ impl Intake {
                 // the entry.
                 let permit = Arc::clone(&queue.in_flight).acquire_owned().await;
                 let Ok(permit) = permit else { return };
-                if self.propose_next(lane, Some(permit)).await == 0 {
+                let taken = self.propose_next(lane, Some(permit)).await;
+                if taken.parts == 0 {
                     break;
+                }
+                if lane == Lane::Heartbeats && taken.commands >= BUSY_ENTRY_COMMANDS {
+                    self.clock.sleep(HEARTBEATS_GATHER).await;
                 }
             }
         }
     }
 
-    /// Makes an entry of what waits in a lane; returns how many parts it took. The permit is free again when
-    /// the entry is applied.
-    async fn propose_next(&self, lane: Lane, permit: Option<OwnedSemaphorePermit>) -> usize {
+    /// Makes an entry of what waits in a lane. The permit is free again when the entry is applied.
+    async fn propose_next(&self, lane: Lane, permit: Option<OwnedSemaphorePermit>) -> Taken {
         let queue = &self.lanes[lane];
         let proposing = queue.proposing.lock().await;
         let taken = queue.take();
         let (parts, replies): (Vec<_>, Vec<_>) =
             taken.into_iter().map(|waiting| (waiting.part, waiting.reply)).unzip();
-        let taken = parts.len();
-        if taken == 0 {
-            return 0;
+        let taken = Taken::of(&parts);
+        if taken.parts == 0 {
+            return taken;
         }
         let applied = match self.raft.as_leader() {
             Ok(leader) => {

@@ -43,6 +43,16 @@ impl Lane {
         }
     }
 
+    /// Batches of one node in this lane on their way to the leader. Heartbeats gather there for their entries, so that
+    /// more batches would only be smaller ones.
+    #[must_use]
+    pub const fn forwards_in_flight_max(self) -> usize {
+        match self {
+            Self::Heartbeats => 2,
+            Self::Writes => 4,
+        }
+    }
+
     /// Unanswered commands of one node in this lane; requests beyond that get 503. Both lanes together limit
     /// what an origin record remembers.
     #[must_use]

@@ -38,8 +38,6 @@ use crate::host::durations::Durations;
 use crate::host::supervise::{catch, contained};
 use crate::raft::error::ProposeError;
 
-/// Batches of one lane on their way to the leader.
-const FORWARDS_IN_FLIGHT_MAX: usize = 4;
 /// Pause before a batch that was refused is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);
 /// How long one forward may take before it is sent again to the same leader. A healthy disk takes less, and a
@@ -267,8 +265,13 @@ impl Proposer {
         }
         queue.bytes += bytes;
         queue.fresh.push_back(Fresh { command, request, bytes, since, ticket, reply });
+        let can_be_sent = queue.forwards < lane.forwards_in_flight_max();
         drop(table);
-        self.wake.notify_one();
+        // Otherwise the end of a forward wakes the sending task, which could do nothing now. Its wake-up costs as much
+        // as the rest of a heartbeat, because it runs on other threads than requests do.
+        if can_be_sent {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -340,7 +343,7 @@ impl Proposer {
             while let Some(shipment) = self.next_shipment(&current) {
                 let (proposer, intake) = (Arc::clone(&self), Arc::clone(&intake));
                 let (to, changes) = (current.clone(), leadership.clone());
-                // At most FORWARDS_IN_FLIGHT_MAX of these at a time in each lane.
+                // At most `Lane::forwards_in_flight_max` of these at a time in each lane.
                 drop(contained("a batch on its way", async move {
                     proposer.ship(shipment, &intake, to, changes).await;
                 }));
@@ -370,7 +373,7 @@ impl Proposer {
     }
 
     fn next_of_lane(&self, lane: Lane, incarnation: u64, table: &mut Table) -> Option<Shipment> {
-        if table.lanes[lane].forwards >= FORWARDS_IN_FLIGHT_MAX {
+        if table.lanes[lane].forwards >= lane.forwards_in_flight_max() {
             return None;
         }
         let Taken { mut commands, requests, bytes } = table.take(lane);

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Batch, KvDeleteMode, KvPutMode};
@@ -23,6 +24,7 @@ use crate::raft::warnings::Warnings;
 
 const INCARNATION: u64 = 3;
 const ORIGIN: NodeId = 7;
+const FORWARDS: usize = Lane::Writes.forwards_in_flight_max();
 
 #[derive(Debug)]
 struct Nobody;
@@ -274,7 +276,7 @@ fn an_entry_is_limited_in_commands_and_in_bytes() {
 fn no_more_than_a_few_batches_are_on_their_way() {
     let proposer = proposer();
     let mut tickets = Vec::new();
-    for _ in 0..FORWARDS_IN_FLIGHT_MAX {
+    for _ in 0..FORWARDS {
         tickets.push(enqueue(&proposer, command()));
         assert!(proposer.next_shipment(&led()).is_some());
     }
@@ -285,10 +287,30 @@ fn no_more_than_a_few_batches_are_on_their_way() {
 }
 
 #[tokio::test]
+async fn the_sending_task_is_woken_for_what_it_can_send_only() {
+    let proposer = proposer();
+    let is_woken = || proposer.wake.notified().now_or_never().is_some();
+    let mut tickets = Vec::new();
+    for _ in 0..FORWARDS {
+        tickets.push(enqueue(&proposer, command()));
+        assert!(is_woken());
+        assert!(proposer.next_shipment(&led()).is_some());
+    }
+    tickets.push(enqueue(&proposer, command()));
+    assert!(!is_woken(), "all batches are on their way");
+    tickets.push(enqueue(&proposer, heartbeat()));
+    assert!(is_woken(), "heartbeats have a lane of their own");
+    let epoch = proposer.table().epoch;
+    proposer.conclude(Lane::Writes, &[1], epoch, Forwarded::Committed).await;
+    assert!(is_woken());
+    assert!(proposer.next_shipment(&led()).is_some());
+}
+
+#[tokio::test]
 async fn a_panic_while_a_batch_is_handed_over_gives_its_lane_back_and_the_batch_is_sent_again() {
     let proposer = proposer();
     let _tickets: Vec<_> = (0..2).map(|_| enqueue(&proposer, command())).collect();
-    for _ in 0..=FORWARDS_IN_FLIGHT_MAX {
+    for _ in 0..=FORWARDS {
         let shipment = proposer.next_shipment(&led()).expect("a lane is free");
         assert_eq!(numbers(&shipment), [1, 2]);
         let (_publish, changes) = watch::channel(led());
@@ -327,17 +349,17 @@ fn heartbeat() -> Command {
 fn a_heartbeat_does_not_wait_for_writes() {
     let proposer = proposer();
     let mut tickets = Vec::new();
-    for _ in 0..FORWARDS_IN_FLIGHT_MAX {
+    for _ in 0..FORWARDS {
         tickets.push(enqueue(&proposer, large_command(ENTRY_BYTES_MAX)));
         assert_eq!(proposer.next_shipment(&led()).unwrap().lane, Lane::Writes);
     }
     // The writes' way is full, and so is their share of the table.
-    let rest = Lane::Writes.unanswered_max() - FORWARDS_IN_FLIGHT_MAX;
+    let rest = Lane::Writes.unanswered_max() - FORWARDS;
     tickets.extend((0..rest).map(|_| enqueue(&proposer, command())));
     assert!(proposer.next_shipment(&led()).is_none());
     tickets.push(enqueue(&proposer, heartbeat()));
     let shipment = proposer.next_shipment(&led()).unwrap();
-    let next = FORWARDS_IN_FLIGHT_MAX as u64 + 1;
+    let next = FORWARDS as u64 + 1;
     assert_eq!((shipment.lane, numbers(&shipment)), (Lane::Heartbeats, vec![next]));
     assert_eq!(Lane::of_part(&shipment.part), Lane::Heartbeats);
     // Who asked for it makes it no write.
@@ -347,6 +369,7 @@ fn a_heartbeat_does_not_wait_for_writes() {
     assert_eq!(Lane::of_part(&part), Lane::Heartbeats);
     // What overtook has the higher number; the writes behind it are not answered through.
     applied(&proposer, next);
+    proposer.table().resolve(Lane::Heartbeats, &[next], Forwarded::Committed);
     assert_eq!(proposer.table().answered_through(), 0);
     // A new leader gets both lanes again, under their old numbers.
     tickets.push(enqueue(&proposer, heartbeat()));
@@ -354,7 +377,7 @@ fn a_heartbeat_does_not_wait_for_writes() {
     assert_eq!(numbers(&sent), [next + 1]);
     proposer.table().change_epoch();
     assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [next + 1]);
-    for _ in 0..FORWARDS_IN_FLIGHT_MAX {
+    for _ in 0..FORWARDS {
         proposer.table().resolve(Lane::Writes, &[], Forwarded::Unknown);
     }
     assert_eq!(numbers(&proposer.next_shipment(&led()).unwrap()), [1]);
