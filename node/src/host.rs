@@ -12,6 +12,7 @@ pub mod listen;
 pub mod log_rate;
 pub mod log_stream;
 pub mod logging;
+pub mod memory;
 pub mod one_line;
 pub mod path_error;
 pub mod resources;

@@ -23,11 +23,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
+use crate::host::memory::{Memory, NoRoom, Share};
 
 /// Bodies that are being received, in bytes.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// The budget of bodies is given out in pieces of this many bytes. A smaller body takes nothing of it.
-const BODY_PIECE_BYTES: usize = 16 * 1024;
 /// How long a body may take to arrive, and how long the next piece of one that may be as large as a
 /// backup.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,33 +43,27 @@ const ANSWER_LOOK: Duration = Duration::from_millis(20);
 /// A connection on which nothing could be written for this long is closed: its client does not read.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-static BODIES: Semaphore = Semaphore::const_new(BODY_BYTES_MAX / BODY_PIECE_BYTES);
+static BODIES: Memory = Memory::new(BODY_BYTES_MAX);
 static ANSWERS: Answers = Answers::new(ANSWER_BYTES_MAX);
 
 /// What a body that is being received takes of the budget.
-#[derive(Debug, Default)]
-pub(super) struct BodyShare(Option<SemaphorePermit<'static>>);
+#[derive(Debug)]
+pub(super) struct BodyShare(Share<'static>);
 
 impl BodyShare {
+    /// A share of a body that has not begun to arrive.
+    pub(super) const fn new() -> Self {
+        Self(BODIES.share())
+    }
+
     /// Takes what a body of so many bytes needs.
     ///
     /// # Errors
     /// 503: there is no room.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let has = self.0.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let more = (bytes / BODY_PIECE_BYTES).saturating_sub(has);
-        if more == 0 {
-            return Ok(());
-        }
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        let taken = BODIES.try_acquire_many(more).map_err(|_| {
+        self.0.grow_to(bytes).map_err(|NoRoom| {
             busy("this server is receiving as many request bodies as it has room for")
-        })?;
-        match &mut self.0 {
-            Some(share) => share.merge(taken),
-            none => *none = Some(taken),
-        }
-        Ok(())
+        })
     }
 }
 
@@ -189,21 +182,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_take_room_as_they_grow_and_give_it_back() {
-        let mut shares = Vec::new();
-        let large = BODY_BYTES_MAX / 4;
-        for _ in 0..4 {
-            let mut share = BodyShare::default();
-            share.grow_to(large / 2).unwrap();
-            share.grow_to(large).unwrap();
-            shares.push(share);
-        }
-        let mut late = BodyShare::default();
-        late.grow_to(BODY_PIECE_BYTES - 1).unwrap();
-        let refused = late.grow_to(BODY_PIECE_BYTES).unwrap_err();
+    fn a_body_for_which_there_is_no_room_is_refused_with_503() {
+        let mut all = BodyShare::new();
+        all.grow_to(BODY_BYTES_MAX).unwrap();
+        let mut late = BodyShare::new();
+        let refused = late.grow_to(BODY_BYTES_MAX / 2).unwrap_err();
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-        shares.pop();
-        late.grow_to(large).unwrap();
+        drop(all);
+        late.grow_to(BODY_BYTES_MAX / 2).unwrap();
     }
 
     #[tokio::test]

@@ -260,7 +260,7 @@ impl Call {
 
     /// The body, however it is framed, if it is within `limit` and arrives in time.
     pub(super) async fn body(&mut self, limit: BodyLimit) -> Result<Bytes, ApiError> {
-        let mut share = BodyShare::default();
+        let mut share = BodyShare::new();
         let received = self.receive(limit, |bytes| share.grow_to(bytes));
         tokio::time::timeout(budget::BODY_TIMEOUT, received)
             .await

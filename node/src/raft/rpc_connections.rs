@@ -10,13 +10,14 @@
 //! never end harm neither the process nor the peers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::host::figures::{Figure, counter, gauge};
+use crate::host::memory::{Memory, Share};
 use crate::host::resources::BUDGET;
 
 /// A connection that has not brought a message of this cluster after this time is closed. A follower keeps a
@@ -28,8 +29,6 @@ const STRANGERS_PART: usize = 4;
 const STRANGERS_BODY_BYTES_MAX: usize = 96 << 20;
 /// The same of acquaintances.
 const BODY_BYTES_MAX: usize = 192 << 20;
-/// A body up to this size always has room: the number of connections is bounded.
-const SMALL_BODY_BYTES: usize = 16 << 10;
 
 /// The connections of the RPC port.
 #[derive(Debug)]
@@ -37,8 +36,8 @@ pub struct RpcConnections {
     max: usize,
     /// A std lock: held for map operations.
     table: Mutex<Table>,
-    bytes_of_strangers: AtomicUsize,
-    bytes: AtomicUsize,
+    bodies_of_strangers: Memory,
+    bodies: Memory,
     /// Strangers closed because another connection needed the place.
     evicted: AtomicU64,
     /// Strangers closed because they sent no message in time.
@@ -67,10 +66,8 @@ pub struct Caller {
 /// Bytes of a body that are counted until this is dropped.
 #[derive(Debug)]
 pub struct BodyBytes<'a> {
-    caller: &'a Caller,
-    /// Which count they are in.
-    of_stranger: bool,
-    counted: usize,
+    share: Share<'a>,
+    refused: &'a AtomicU64,
 }
 
 impl Default for RpcConnections {
@@ -86,8 +83,8 @@ impl RpcConnections {
         Self {
             max: max.max(STRANGERS_PART),
             table: Mutex::default(),
-            bytes_of_strangers: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            bodies_of_strangers: Memory::new(STRANGERS_BODY_BYTES_MAX),
+            bodies: Memory::new(BODY_BYTES_MAX),
             evicted: AtomicU64::new(0),
             silent: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -195,7 +192,13 @@ impl Caller {
     /// Begins to count the bytes of a body.
     #[must_use]
     pub fn holds(&self) -> BodyBytes<'_> {
-        BodyBytes { caller: self, of_stranger: !self.is_acquainted(), counted: 0 }
+        let connections = &*self.connections;
+        let bodies = if self.is_acquainted() {
+            &connections.bodies
+        } else {
+            &connections.bodies_of_strangers
+        };
+        BodyBytes { share: bodies.share(), refused: &connections.refused }
     }
 }
 
@@ -214,39 +217,18 @@ impl BodyBytes<'_> {
     /// Counts this many bytes in all; `false` if there is no room for them.
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(self.counted.max(SMALL_BODY_BYTES));
-        let (count, max) = self.count();
-        let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            (held + more <= max).then_some(held + more)
-        });
-        if taken.is_err() {
-            self.caller.connections.refused.fetch_add(1, Ordering::Relaxed);
-        } else if more > 0 {
-            self.counted = bytes;
+        let grown = self.share.grow_to(bytes);
+        if grown.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
-        taken.is_ok()
-    }
-
-    fn count(&self) -> (&AtomicUsize, usize) {
-        let connections = &*self.caller.connections;
-        if self.of_stranger {
-            (&connections.bytes_of_strangers, STRANGERS_BODY_BYTES_MAX)
-        } else {
-            (&connections.bytes, BODY_BYTES_MAX)
-        }
-    }
-}
-
-impl Drop for BodyBytes<'_> {
-    fn drop(&mut self) {
-        let counted = self.counted.saturating_sub(SMALL_BODY_BYTES);
-        self.count().0.fetch_sub(counted, Ordering::Relaxed);
+        grown.is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::memory::SMALL_BYTES;
 
     fn figure(connections: &RpcConnections, name: &str) -> i64 {
         connections.figures().iter().find(|figure| figure.name == name).unwrap().value
@@ -305,10 +287,6 @@ mod tests {
         assert!(bodies[1].grow_to(1_000) && bodies[1].grow_to(10 << 20));
         let mut of_peer = peer.holds();
         assert!(of_peer.grow_to(80 << 20), "peers have room of their own");
-        assert!(bodies[2].grow_to(SMALL_BODY_BYTES), "a small one has room in any case");
-        drop(bodies);
-        drop(of_peer);
-        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        assert_eq!((count(&connections.bytes), count(&connections.bytes_of_strangers)), (0, 0));
+        assert!(bodies[2].grow_to(SMALL_BYTES), "a small one has room in any case");
     }
 }
