@@ -26,7 +26,21 @@
 //!
 //! Unit tests are at the end of the file that they test, in `mod tests`; from a hundred lines on, in `tests.rs` in the
 //! directory that has the file's name (`checker/lock.rs`, `checker/lock/tests.rs`). Tests that need processes are in
-//! the directory `tests`, one file for each subject; one that needs several files is a directory with a `main.rs`.
+//! the directory `tests`, one file for each subject. Linking a program costs more than compiling a file, so the files
+//! are modules of few programs:
+//!
+//! | program | tests |
+//! | --- | --- |
+//! | `faults` | clusters under faults and overload |
+//! | `operation` | starts, members, identity, upgrades, backups, recovery, agents, logs |
+//! | `api` | Consul's API: rules, recorded answers, a model, hostile requests, clients that others wrote |
+//! | `live` | heartbeats, presence, instances, history, streams |
+//! | `dashboard`, `report` | pages, in a browser |
+//! | `harness`, `readme` | the command lines of this crate, the commands of the README |
+//!
+//! Name the program and the file to run one of them: `cargo test --workspace --test faults storm::`. Cargo runs one
+//! program after the other, but the tests of a program side by side: there every test that starts servers waits for its
+//! [`turn`] first. A test that uses the machine without a turn needs a program of its own, as `report` does.
 
 pub mod binary;
 pub mod checker;

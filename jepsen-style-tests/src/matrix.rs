@@ -64,7 +64,7 @@ pub const REGRESSIONS: &[Regression] = &[
         nemesis: "corrupt",
         time_s: 17,
         seed: 24,
-        found: "a server that lost the end of its log ended the healthy leader (tests/durability.rs)",
+        found: "a server that lost the end of its log ended the healthy leader (tests/faults/durability.rs)",
     },
 ];
 

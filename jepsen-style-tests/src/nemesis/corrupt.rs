@@ -6,7 +6,7 @@
 //!
 //! The server is stopped in order, for then it knows exactly how far its log had come. After a crash, damage
 //! to the newest end of the log (up to 64 syncs) looks like a write that was cut short: such a server starts
-//! without what it had promised, and no log can heal that. `tests/durability.rs` shows what the leader does.
+//! without what it had promised, and no log can heal that. `tests/faults/durability.rs` shows what the leader does.
 
 mod damage;
 

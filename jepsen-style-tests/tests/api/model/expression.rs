@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// What a selector points at, and so which operators it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use jepsen_style_tests::cluster::Options;
 use jepsen_style_tests::disk;
 use jepsen_style_tests::http::Http;
 use jepsen_style_tests::load::{Load, Volume};
+use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::workload::set_and_counters;
 use jepsen_style_tests::{Cluster, Failure, Limit, Result, process, skipped};
 use nix::sys::signal::{Signal, kill};
@@ -280,8 +281,9 @@ fn started_with(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32
     (status.code(), said)
 }
 
-#[test]
-fn an_unknown_filter_is_refused_and_json_is_one_object_on_each_line() {
+#[tokio::test]
+async fn an_unknown_filter_is_refused_and_json_is_one_object_on_each_line() {
+    let _turn = Turn::share().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -9,7 +9,6 @@ use jepsen_style_tests::{Cluster, Failure, Result};
 use serde_json::Value;
 
 use super::answers::{Body, Expected, Index};
-use super::dice::Dice;
 use super::generate::{AGENTS, Generator, topics};
 use super::ledger::Ledger;
 use super::operation::Operation;
@@ -19,6 +18,7 @@ use super::state::{
     At, Check, CheckFacts, Model, Node, NodeFacts, Service, ServiceFacts, Tables, Texts, Topic,
     fold,
 };
+use crate::dice::Dice;
 
 /// How often all topics are looked at, in operations.
 const TOPICS_EVERY: u64 = 20;

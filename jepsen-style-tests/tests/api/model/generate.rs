@@ -8,12 +8,12 @@ use serde_json::json;
 pub(crate) use questions::topics;
 
 use super::catalog::Registration;
-use super::dice::Dice;
 use super::kv::{DeleteMode, PutMode, SessionWish};
 use super::ledger::{Ledger, Stamp};
 use super::operation::{AgentService, NEVER, Operation};
 use super::reads::Read;
 use super::state::{CheckFacts, Model, NodeFacts, Query, ServiceFacts, Texts};
+use crate::dice::Dice;
 
 /// Agents beside the servers' own host's.
 pub(crate) const AGENTS: &[&str] = &["quorate", "alpha", "beta"];

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! QUORATE_STORM_INSTANCES=100000 QUORATE_STORM_MIB_PER_S=64 \
-//!     cargo test --release --workspace --test storm -- --nocapture
+//!     cargo test --release --workspace --test faults storm:: -- --nocapture
 //! ```
 
 use std::collections::BTreeMap;

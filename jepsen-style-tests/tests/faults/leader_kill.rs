@@ -1,7 +1,7 @@
 //! The leader ends under load: no request at a surviving node fails, nothing acknowledged is lost, and
 //! nothing is applied twice.
 //!
-//! `QUORATE_ROUNDS=20 cargo test --test leader_kill -- --nocapture` prints the figures of the long run
+//! `QUORATE_ROUNDS=20 cargo test --test faults leader_kill:: -- --nocapture` prints the figures of the long run
 //! and holds it to the bars of the release; the short one is held to looser bars, because two busy cores
 //! and an unoptimised build stretch elections.
 

@@ -10,7 +10,6 @@
 
 mod answers;
 mod catalog;
-mod dice;
 mod expression;
 mod generate;
 mod kv;
@@ -21,6 +20,8 @@ mod run;
 mod shapes;
 mod state;
 mod txn;
+
+use crate::dice;
 
 /// Enough to meet everything, in a time that every change can afford.
 const USUAL_OPERATIONS: u64 = 5_000;

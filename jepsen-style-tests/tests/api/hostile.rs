@@ -5,19 +5,18 @@
 //!
 //! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets how long it is.
 
-#[path = "../model/dice.rs"]
-mod dice;
 mod requests;
 mod routes;
 mod words;
 
 use std::collections::BTreeMap;
 
-use dice::Dice;
 use jepsen_style_tests::http::Answer;
 use jepsen_style_tests::raw::{Raw, Request};
 use jepsen_style_tests::{Cluster, Result};
 use requests::Hostile;
+
+use crate::dice::{self, Dice};
 
 /// Enough to meet every route in many ways, in a time that every change can afford.
 const USUAL_REQUESTS: u64 = 5_000;

@@ -217,6 +217,7 @@ async fn judge(line: &str, leader: &str, agent: &Agent, directory: &Path) -> Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_asks_for_protection_that_there_is_not_does_not_start() {
+    let _turn = Turn::share().await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     for (number, (line, named)) in REFUSED.iter().enumerate() {
         let place = directory.path().join(number.to_string());
@@ -248,6 +249,7 @@ const UNWRITABLE: &[(&str, i32, [&str; 3])] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_cannot_be_written_is_named_with_what_to_do() {
+    let _turn = Turn::share().await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     for (number, (line, code, words)) in UNWRITABLE.iter().enumerate() {
         let place = directory.path().join(number.to_string());

@@ -4,8 +4,8 @@ use jepsen_style_tests::raw::Request;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Map, Number, Value};
 
-use super::dice::Dice;
 use super::routes::{ROUTES, Route};
+use crate::dice::Dice;
 
 const PATH_BYTES_MAX: usize = 4096;
 const QUERY_BYTES_MAX: usize = 32 * 1024;

@@ -1,0 +1,10 @@
+//! What goes beyond Consul: heartbeats, presence, instances, history and streams.
+//!
+//! Every test that starts servers takes a [turn](jepsen_style_tests::turn) first, so that none is measured under the
+//! load of another.
+
+mod heartbeats;
+mod history;
+mod instances;
+mod presence;
+mod streams;

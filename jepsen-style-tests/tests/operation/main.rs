@@ -1,0 +1,17 @@
+//! What operators do and see: starts, members, identity, upgrades, backups, recovery, agents, and what logs say.
+//!
+//! Every test that starts servers takes a [turn](jepsen_style_tests::turn) first, so that none is measured under the
+//! load of another.
+
+mod agent_starts;
+mod agents;
+mod founding;
+mod hosts;
+mod identity;
+mod members;
+mod outages;
+mod recover;
+mod restore;
+mod server_health;
+mod upgrade;
+mod warnings;
