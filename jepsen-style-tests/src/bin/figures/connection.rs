@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::response::Parts;
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
@@ -21,17 +21,27 @@ pub(crate) struct Prepared {
     /// Path and query.
     pub(crate) target: Uri,
     pub(crate) body: Bytes,
+    /// What the body is, where that matters.
+    content_type: Option<HeaderValue>,
 }
 
 impl Prepared {
     /// A `PUT`.
     pub(crate) fn put(target: &str, body: impl Into<Bytes>) -> Result<Self, Failure> {
-        Ok(Self { method: Method::PUT, target: target.parse()?, body: body.into() })
+        let (method, target) = (Method::PUT, target.parse()?);
+        Ok(Self { method, target, body: body.into(), content_type: None })
+    }
+
+    /// A `PUT` of plain text.
+    pub(crate) fn put_text(target: &str, body: impl Into<Bytes>) -> Result<Self, Failure> {
+        let content_type = Some(HeaderValue::from_static("text/plain"));
+        Ok(Self { content_type, ..Self::put(target, body)? })
     }
 
     /// A `GET`.
     pub(crate) fn get(target: &str) -> Result<Self, Failure> {
-        Ok(Self { method: Method::GET, target: target.parse()?, body: Bytes::new() })
+        let (method, target) = (Method::GET, target.parse()?);
+        Ok(Self { method, target, body: Bytes::new(), content_type: None })
     }
 }
 
@@ -89,6 +99,9 @@ impl Connection {
         *request.method_mut() = prepared.method.clone();
         *request.uri_mut() = prepared.target.clone();
         request.headers_mut().insert(HOST, self.host.clone());
+        if let Some(content_type) = &prepared.content_type {
+            request.headers_mut().insert(CONTENT_TYPE, content_type.clone());
+        }
         request
     }
 }

@@ -49,6 +49,7 @@ impl Script {
 /// What came of one run.
 #[derive(Debug)]
 pub(crate) struct Measured {
+    /// Requests; of a workload whose requests do several things, those.
     pub(crate) per_second: f64,
     /// In ascending order.
     pub(crate) latencies: Vec<Duration>,
@@ -109,7 +110,7 @@ pub(crate) async fn run(
     all.latencies.sort_unstable();
     let seconds = span.measured.as_secs_f64();
     Ok(Measured {
-        per_second: all.answered as f64 / seconds,
+        per_second: all.answered as f64 * workload.per_request / seconds,
         latencies: all.latencies,
         errors: all.errors,
         server_cores: after.0.saturating_sub(before.0).as_secs_f64() / seconds,

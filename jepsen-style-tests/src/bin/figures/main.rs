@@ -17,8 +17,15 @@
 //! * *health reads*: `/v1/health/service/NAME?passing` of a service with three instances.
 //! * *watchers*: blocking queries for one key. From the moment the write that wakes them was
 //!   acknowledged to the first byte of each answer; "rate" does not apply, "last" is the slowest.
-//! * *memory*: `VmRSS` of the processes given with `--pids`, right after the services to be
-//!   heartbeaten were registered, and at the end.
+//! * *bulk renewals*: `PUT /v1/quorate/heartbeat` with up to 10,000 instances a request, as JSON with counters
+//!   and as ids alone. The rate is that of instances, the latency that of requests.
+//! * *deaths*: processes that hold an instance are killed. The time until a blocking query at another node is
+//!   answered without it, its linger included; by an open presence, while many others are open, and by a TTL
+//!   check with three heartbeats per TTL.
+//! * *streams*: many of one service at the first node. From the moment a registration at the last node was
+//!   acknowledged to its frame in each.
+//! * *memory*: `VmRSS` of the processes given with `--pids`: right after the services to be heartbeaten were
+//!   registered, before and after presences and streams were opened, and at the end.
 //!
 //! # What the figures do not say
 //!
@@ -31,9 +38,13 @@
 //!
 //! Run it against a fresh cluster: it leaves its services and keys behind.
 
+mod bulk;
 mod connection;
+mod deaths;
+mod held;
 mod load;
 mod process;
+mod streams;
 mod table;
 mod watchers;
 mod workload;
@@ -45,15 +56,23 @@ use std::time::Duration;
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use connection::Connection;
+use deaths::Victim;
 use table::{Figures, Line};
-use workload::{Services, Workload};
+use workload::Services;
 
 /// Anything that ends the program; it is run by a person who reads the text.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
+/// How names of workloads of heartbeats in bulk begin.
+const BULK: &str = "bulk renewals";
+/// The service of presences that are only open.
+const CROWD: &str = "figures-crowd";
+
 /// Measures a running cluster.
 #[derive(Debug, Parser)]
-#[command(name = "figures", version)]
+#[command(name = "figures", version, args_conflicts_with_subcommands = true)]
+#[command(subcommand_negates_reqs = true)]
 struct Options {
     /// Addresses of the nodes' HTTP API: `http://127.0.0.1:8500,...`
     #[arg(long, value_delimiter = ',', required = true, value_parser = address)]
@@ -76,14 +95,37 @@ struct Options {
     /// Blocking queries on one key
     #[arg(long, default_value_t = 5_000)]
     watchers: usize,
-    /// Run only workloads whose name contains this text
-    #[arg(long)]
-    only: Option<String>,
+    /// Instances that are renewed in bulk
+    #[arg(long, default_value_t = 30_000)]
+    instances: usize,
+    /// Connections that renew them
+    #[arg(long, default_value_t = 3)]
+    generators: usize,
+    /// Presences that are open while processes are killed
+    #[arg(long, default_value_t = 1_000)]
+    presences: usize,
+    /// How long an instance passes after its connection has ended
+    #[arg(long, default_value = "500ms")]
+    linger: String,
+    /// Processes of each sort that are killed
+    #[arg(long, default_value_t = 100)]
+    deaths: usize,
+    /// Seconds of the TTL checks of those that have one
+    #[arg(long, default_value_t = 10)]
+    ttl: u64,
+    /// Streams that are open at the first node
+    #[arg(long, default_value_t = 1_000)]
+    streams: usize,
+    /// Run only workloads whose name contains one of these texts: KV, heartbeats, bulk, deaths, streams ...
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[command(subcommand)]
+    victim: Option<Victim>,
 }
 
 impl Options {
     fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|text| name.contains(text.as_str()))
+        self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
     }
 }
 
@@ -91,7 +133,11 @@ impl Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let options = Options::parse();
-    raise_descriptor_limit(options.services.max(options.watchers))?;
+    if let Some(victim) = options.victim.clone() {
+        return victim.hold().await;
+    }
+    let open = options.presences.max(options.streams);
+    raise_descriptor_limit(options.services.max(options.watchers).max(open))?;
     let mut figures = Figures::default();
     measure(&options, &mut figures).await?;
     print!("{figures}");
@@ -101,10 +147,12 @@ async fn main() -> Result<(), Failure> {
 async fn measure(options: &Options, figures: &mut Figures) -> Result<(), Failure> {
     let services = Services::register(&options.nodes, options.services).await?;
     figures.note_memory("services registered", &process::resident_kib(&options.pids)?);
-    let workloads: Vec<Workload> = workload::all(options.nodes.len(), &services)
-        .into_iter()
-        .filter(|workload| options.wants(&workload.name))
-        .collect();
+    let mut workloads = workload::all(options.nodes.len(), &services);
+    if options.wants(BULK) {
+        let Options { nodes, generators, instances, .. } = options;
+        workloads.extend(bulk::workloads(nodes, *generators, *instances).await?);
+    }
+    workloads.retain(|workload| options.wants(&workload.name));
     let span = load::Span {
         warm_up: Duration::from_secs(options.warm_up),
         measured: Duration::from_secs(options.seconds),
@@ -119,10 +167,64 @@ async fn measure(options: &Options, figures: &mut Figures) -> Result<(), Failure
         if options.wants(&name) {
             eprintln!("round {round}: {name}");
             let woken = watchers::run(&options.nodes, options.watchers).await?;
-            figures.add(&name, Line::of_watchers(woken));
+            figures.add(&name, Line::of_woken(woken));
         }
     }
+    deaths(options, figures).await?;
+    streams(options, figures).await?;
     figures.note_memory("at the end", &process::resident_kib(&options.pids)?);
+    Ok(())
+}
+
+/// Kills processes, once: each of them is a sample.
+async fn deaths(options: &Options, figures: &mut Figures) -> Result<(), Failure> {
+    let Options { nodes, presences, deaths, linger, ttl, .. } = options;
+    let name = format!("deaths, presence with a linger of {linger}, {presences} others open");
+    if options.wants(&name) {
+        eprintln!("opening {presences} presences");
+        figures.note_memory("before presences", &process::resident_kib(&options.pids)?);
+        let crowd = held::open_all(nodes.len(), *presences, |number| {
+            let (node, id) = (nodes[number % nodes.len()], format!("figures-crowd-{number}"));
+            async move { held::presence(node, CROWD, &id, "0s").await }
+        });
+        let crowd = crowd.await?;
+        let noted = format!("{presences} presences over all nodes");
+        figures.note_memory(&noted, &process::resident_kib(&options.pids)?);
+        eprintln!("{name}");
+        figures.add(&name, Line::of_woken(deaths::of_presences(nodes, *deaths, linger).await?));
+        let mut connection = Connection::open_alone(nodes[0]).await?;
+        let (passing, _) = held::passing(&mut connection, CROWD, "0").await?;
+        if passing != *presences {
+            return Err(format!("{passing} of {presences} presences pass that are open").into());
+        }
+        drop(crowd);
+    }
+    let name = format!("deaths, TTL check of {ttl} s");
+    if options.wants(&name) {
+        eprintln!("{name}");
+        figures.add(&name, Line::of_woken(deaths::of_ttl_checks(nodes, *deaths, *ttl).await?));
+    }
+    Ok(())
+}
+
+async fn streams(options: &Options, figures: &mut Figures) -> Result<(), Failure> {
+    let Options { nodes, streams: count, .. } = options;
+    let name = format!("{count} streams of one service at one node");
+    let (Some(first), Some(last)) = (nodes.first(), nodes.last()) else { return Ok(()) };
+    if !options.wants(&name) {
+        return Ok(());
+    }
+    figures.note_memory("before streams", &process::resident_kib(&options.pids)?);
+    for round in 1..=options.rounds {
+        eprintln!("round {round}: {name}");
+        let open = streams::open(*first, *count).await?;
+        figures.note_memory(
+            &format!("{count} streams at the first node"),
+            &process::resident_kib(&options.pids)?,
+        );
+        let port = u16::try_from(round).unwrap_or(u16::MAX);
+        figures.add(&name, Line::of_woken(streams::change(*last, open, port).await?));
+    }
     Ok(())
 }
 

@@ -33,7 +33,7 @@ impl Line {
 
     /// A round of wake-ups.
     #[expect(clippy::needless_pass_by_value, reason = "samples of a round are not kept")]
-    pub(crate) fn of_watchers(woken: Woken) -> Self {
+    pub(crate) fn of_woken(woken: Woken) -> Self {
         Self { errors: woken.errors, ..Self::of_latencies(&woken.latencies) }
     }
 
@@ -58,7 +58,7 @@ fn percentile(ascending: &[Duration], percent: usize) -> Duration {
 pub(crate) struct Figures {
     /// In the order in which they were first measured.
     workloads: Vec<(String, Vec<Line>)>,
-    memory: Vec<(&'static str, Vec<u64>)>,
+    memory: Vec<(String, Vec<u64>)>,
 }
 
 impl Figures {
@@ -72,9 +72,9 @@ impl Figures {
     }
 
     /// Notes the resident memory of the nodes.
-    pub(crate) fn note_memory(&mut self, when: &'static str, kib: &[u64]) {
+    pub(crate) fn note_memory(&mut self, when: &str, kib: &[u64]) {
         if !kib.is_empty() {
-            self.memory.push((when, kib.to_vec()));
+            self.memory.push((when.to_owned(), kib.to_vec()));
         }
     }
 }

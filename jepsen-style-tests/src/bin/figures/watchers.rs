@@ -24,13 +24,13 @@ const POLL: Duration = Duration::from_millis(50);
 /// The gauge in `/metrics` that counts parked queries.
 const GAUGE: &str = "quorate_blocking_queries ";
 
-/// What the watchers saw.
+/// When those who wait for something saw it.
 #[derive(Debug)]
 pub(crate) struct Woken {
     /// From the write's acknowledgement to the answer, in ascending order; zero for those that were
     /// answered before it.
     pub(crate) latencies: Vec<Duration>,
-    /// Watchers that got no answer, or another than 200.
+    /// Those that got no answer, or another than 200.
     pub(crate) errors: usize,
 }
 

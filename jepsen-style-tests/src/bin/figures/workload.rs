@@ -32,6 +32,8 @@ pub(crate) struct Workload {
     pub(crate) name: String,
     /// One for each client.
     pub(crate) scripts: Vec<Arc<Script>>,
+    /// How many of the things that are counted a request does, on average.
+    pub(crate) per_request: f64,
 }
 
 /// The registered services that heartbeat.
@@ -88,9 +90,14 @@ pub(crate) fn all(nodes: usize, services: &Services) -> Vec<Workload> {
     workloads
 }
 
-fn spread(name: String, nodes: usize, clients: impl Iterator<Item = Vec<Prepared>>) -> Workload {
+/// A workload whose clients are spread over the nodes; each of its requests does one thing.
+pub(crate) fn spread(
+    name: String,
+    nodes: usize,
+    clients: impl Iterator<Item = Vec<Prepared>>,
+) -> Workload {
     let scripts = clients.enumerate().map(|(n, requests)| Script::new(n % nodes, requests));
-    Workload { name, scripts: scripts.collect() }
+    Workload { name, scripts: scripts.collect(), per_request: 1.0 }
 }
 
 /// Each client has every so-manieth key. It puts the first value under all of them, then the second.
