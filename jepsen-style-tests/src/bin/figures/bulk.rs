@@ -48,9 +48,9 @@ pub(crate) async fn workloads(
 
 fn scripts(
     parts: &[Vec<Vec<usize>>],
-    request: impl Fn(&Vec<usize>) -> Result<Prepared, Failure>,
+    request: impl Fn(&[usize]) -> Result<Prepared, Failure>,
 ) -> Result<Vec<Vec<Prepared>>, Failure> {
-    parts.iter().map(|part| part.iter().map(&request).collect()).collect()
+    parts.iter().map(|part| part.iter().map(|numbers| request(numbers)).collect()).collect()
 }
 
 /// The numbers of the instances, of each request of each generator.
@@ -68,7 +68,7 @@ fn id(number: usize) -> String {
 }
 
 /// Heartbeats as a process sends them: the first of them registers it.
-fn in_full(numbers: &Vec<usize>, counter: u64) -> Result<Prepared, Failure> {
+fn in_full(numbers: &[usize], counter: u64) -> Result<Prepared, Failure> {
     let beats = numbers.iter().map(|number| {
         json!({
             "Service": format!("figures-bulk-{}", number / PER_SERVICE),
@@ -82,7 +82,7 @@ fn in_full(numbers: &Vec<usize>, counter: u64) -> Result<Prepared, Failure> {
     Prepared::put(PATH, Value::from_iter(beats).to_string())
 }
 
-fn ids(numbers: &Vec<usize>) -> Result<Prepared, Failure> {
+fn ids(numbers: &[usize]) -> Result<Prepared, Failure> {
     let lines: Vec<_> = numbers.iter().map(|number| id(*number)).collect();
     Prepared::put_text(PATH, lines.join("\n"))
 }
