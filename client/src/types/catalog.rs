@@ -330,6 +330,3 @@ pub struct Deregistration {
     #[serde(rename = "CheckID")]
     pub check_id: String,
 }
-
-// Clients hand back what they were given, indexes and all, so those members are known names here
-// although nothing reads them.

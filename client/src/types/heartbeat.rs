@@ -8,7 +8,7 @@ use super::TextMap;
 /// else it renews. Only `Service` is required. What is absent is left as it is, or gets its default where the
 /// instance is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Heartbeat {
     /// The service's name.
     pub service: String,

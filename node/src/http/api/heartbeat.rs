@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use quorate_client::types::heartbeat::{Heartbeat, Heartbeats, RejectedHeartbeat};
+use quorate_client::types::heartbeat::{Heartbeats, RejectedHeartbeat};
 use quorate_storage::command::{
     Agent, BEATS_MAX, Beat, Beats, Command, Outcome, Refused, Renewal, Renewals,
 };
@@ -139,7 +139,7 @@ impl Sorted {
         place: usize,
         value: serde_json::Value,
     ) -> Result<(), String> {
-        let given: Heartbeat = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let given = beat::decode(value)?;
         let node = given.node.clone();
         let mut beat = beat::of(given)?;
         if !node.is_empty() {

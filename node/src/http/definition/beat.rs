@@ -7,6 +7,7 @@ use quorate_client::types::heartbeat::Heartbeat;
 use quorate_storage::Millis;
 use quorate_storage::command::Beat;
 use quorate_storage::limits::{self, NAME_BYTES_MAX};
+use serde_json::{Map, Value};
 
 use super::check::known_status;
 use super::meta::check_meta;
@@ -16,6 +17,38 @@ use crate::http::{path, wire};
 /// Bounds of `CriticalAfter`.
 const CRITICAL_AFTER_MIN: Millis = Millis::from_secs(1);
 const CRITICAL_AFTER_MAX: Millis = Millis::from_secs(24 * 3_600);
+
+/// The members of a heartbeat, in the order of the alphabet.
+const MEMBERS: [&str; 16] = [
+    "Address",
+    "Counter",
+    "CriticalAfter",
+    "ID",
+    "Meta",
+    "Node",
+    "Note",
+    "Pid",
+    "Port",
+    "Process",
+    "Service",
+    "Started",
+    "Status",
+    "Tags",
+    "Version",
+    "WarnAfter",
+];
+
+/// Reads a heartbeat as strictly as other bodies: an unknown member would be a fact that is lost.
+///
+/// # Errors
+/// What is wrong with it, as its sender is told.
+pub(in crate::http) fn decode(value: Value) -> Result<Heartbeat, String> {
+    let mut members = value.as_object().into_iter().flat_map(Map::keys);
+    if let Some(unknown) = members.find(|name| MEMBERS.binary_search(&name.as_str()).is_err()) {
+        return Err(format!("unknown field `{unknown}`, expected one of {}", MEMBERS.join(", ")));
+    }
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
 
 /// Validates a heartbeat by what it says.
 ///
@@ -95,7 +128,34 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Beat, String> {
-        of(serde_json::from_str(text).map_err(|error| error.to_string())?)
+        of(decode(serde_json::from_str(text).map_err(|error| error.to_string())?)?)
+    }
+
+    #[test]
+    fn every_member_that_a_client_can_send_is_known() {
+        let text = || Some("1s".to_owned());
+        let full = Heartbeat {
+            service: "a".to_owned(),
+            id: "a".to_owned(),
+            node: "a".to_owned(),
+            address: text(),
+            port: Some(1),
+            process: text(),
+            pid: Some(1),
+            started: Some(1),
+            version: text(),
+            counter: Some(1),
+            tags: Some(Vec::new()),
+            meta: Some(quorate_client::types::TextMap::new()),
+            warn_after: text(),
+            critical_after: text(),
+            status: text(),
+            note: text(),
+        };
+        let sent = serde_json::to_value(full).unwrap();
+        let mut names: Vec<_> = sent.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, MEMBERS);
     }
 
     #[test]
