@@ -2,20 +2,20 @@
 //!
 //! [`Client`](crate::Client) sends its requests through this, and adds failover and types. Whoever needs statuses,
 //! headers and bodies, or must know what became of each request, uses it directly. It repeats nothing and follows no
-//! redirects. A request without an answer was either never sent ([`Error::Unreachable`]), or its outcome is unknown
-//! ([`Error::Broken`]).
+//! redirects. A request without an answer was either never sent ([`Error::Unreachable`]), or it may have been carried out
+//! ([`Error::Transport`] for a read, [`Error::OutcomeUnknown`] for anything else).
 
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
-use reqwest::{Method, StatusCode};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::Error;
+use crate::error::{Cause, Error};
 
 /// How long an answer may take unless the caller says otherwise: longer than a server holds a request while there is
 /// no leader, so that nobody gives up on a request that the server may still complete.
@@ -60,7 +60,7 @@ impl Http {
     /// `GET target`; `target` is a path that begins with a slash, and may have a query.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] or [`Error::Broken`]; an answer of any status is none.
+    /// [`Error::Unreachable`], [`Error::Transport`] or [`Error::OutcomeUnknown`]; an answer of any status is none.
     pub async fn get(&self, target: &str) -> Result<Answer, Error> {
         self.send(Method::GET, target, Bytes::new()).await
     }
@@ -94,33 +94,72 @@ impl Http {
     /// # Errors
     /// As [`Self::get`].
     pub async fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Answer, Error> {
-        self.send_within(self.timeout, method, target, body).await
+        self.send_within(self.timeout, method, target, body, None).await
     }
 
-    /// Any request, with its own limit for the answer.
+    /// Any request, with its own limit for the answer and with the type of its body.
     pub(crate) async fn send_within(
         &self,
         timeout: Duration,
         method: Method,
         target: &str,
         body: Bytes,
+        content_type: Option<&'static str>,
     ) -> Result<Answer, Error> {
-        let url = format!("{}{target}", self.base);
-        let mut request = self.client.request(method.clone(), url).timeout(timeout);
-        if method != Method::GET || !body.is_empty() {
-            request = request.body(body);
-        }
-        let response = request.send().await.map_err(|source| self.no_answer(source))?;
+        let request = self.request(&method, target, body, content_type).timeout(timeout);
+        let no_answer = |source| self.no_answer(&method, target, source);
+        let response = request.send().await.map_err(no_answer)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = response.bytes().await.map_err(|source| self.no_answer(source))?;
+        let body = response.bytes().await.map_err(no_answer)?;
         Ok(Answer { status, headers, body })
     }
 
-    fn no_answer(&self, source: reqwest::Error) -> Error {
+    /// Sends a request whose answer is read piece by piece. Only its head must come within `timeout`.
+    pub(crate) async fn open(
+        &self,
+        timeout: Duration,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Response, Error> {
+        let sent = self.request(&method, target, body, None).send();
+        match tokio::time::timeout(timeout, sent).await {
+            Ok(answered) => answered.map_err(|source| self.no_answer(&method, target, source)),
+            Err(elapsed) => Err(self.broken(&method, target, elapsed.into())),
+        }
+    }
+
+    fn request(
+        &self,
+        method: &Method,
+        target: &str,
+        body: Bytes,
+        content_type: Option<&'static str>,
+    ) -> reqwest::RequestBuilder {
+        let url = format!("{}{target}", self.base);
+        let mut request = self.client.request(method.clone(), url);
+        if let Some(kind) = content_type {
+            request = request.header(CONTENT_TYPE, kind);
+        }
+        if *method != Method::GET || !body.is_empty() {
+            request = request.body(body);
+        }
+        request
+    }
+
+    fn no_answer(&self, method: &Method, target: &str, source: reqwest::Error) -> Error {
         if source.is_connect() || source.is_builder() {
             return Error::Unreachable { addresses: self.base.to_string(), source };
         }
-        Error::Broken { address: self.base.to_string(), source }
+        self.broken(method, target, source.into())
+    }
+
+    /// It was sent, and there is no answer.
+    pub(crate) fn broken(&self, method: &Method, target: &str, source: Cause) -> Error {
+        if *method == Method::GET || *method == Method::HEAD {
+            return Error::Transport { address: self.base.to_string(), source };
+        }
+        Error::OutcomeUnknown { request: format!("{method} {}{target}", self.base), source }
     }
 
     /// The answer, if it is a success.
@@ -186,6 +225,18 @@ impl Answer {
     #[must_use]
     pub fn index(&self) -> Option<u64> {
         self.parsed("x-consul-index")
+    }
+
+    /// `X-Quorate-Index`: how far the server had applied the log, if it was sent.
+    #[must_use]
+    pub fn applied_index(&self) -> Option<u64> {
+        self.parsed("x-quorate-index")
+    }
+
+    /// `Retry-After` in seconds, if it was sent.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.parsed("retry-after").map(Duration::from_secs)
     }
 
     /// `X-Consul-KnownLeader`, if it was sent.

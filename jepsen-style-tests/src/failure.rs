@@ -46,13 +46,7 @@ impl From<serde_json::Error> for Failure {
 /// With its causes: reqwest names them only in the chain of sources.
 impl From<quorate_client::Error> for Failure {
     fn from(error: quorate_client::Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Self(text)
+        Self(error.with_causes())
     }
 }
 

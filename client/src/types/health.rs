@@ -19,6 +19,32 @@ pub struct ServiceEntry {
     pub checks: Vec<HealthCheck>,
 }
 
+impl ServiceEntry {
+    /// Where the instance can be reached: its own address, or its node's.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        match self.service.address.as_str() {
+            "" => &self.node.address,
+            own => own,
+        }
+    }
+
+    /// The worst status of its checks: `critical`, `warning` or `passing`; without checks it passes.
+    #[must_use]
+    pub fn status(&self) -> &str {
+        let mut worst = "passing";
+        for check in &self.checks {
+            match check.status.as_str() {
+                "passing" => {}
+                "warning" => worst = "warning",
+                // A status that is none of the three counts as the worst.
+                _ => return "critical",
+            }
+        }
+        worst
+    }
+}
+
 /// A check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -127,6 +153,24 @@ fn is_false(value: &bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_worst_check_is_the_status_of_an_instance() {
+        let entry = |statuses: &[&str]| ServiceEntry {
+            checks: statuses
+                .iter()
+                .map(|status| HealthCheck {
+                    status: (*status).to_owned(),
+                    ..HealthCheck::default()
+                })
+                .collect(),
+            ..ServiceEntry::default()
+        };
+        assert_eq!(entry(&[]).status(), "passing");
+        assert_eq!(entry(&["passing", "warning"]).status(), "warning");
+        assert_eq!(entry(&["critical", "warning"]).status(), "critical");
+        assert_eq!(entry(&["odd"]).status(), "critical");
+    }
 
     #[test]
     fn a_definition_shows_only_what_is_set_with_durations_as_text() {

@@ -1,0 +1,397 @@
+//! What locks, semaphores and elections have in common: a key that is held through a session.
+//!
+//! A holder makes a session with a TTL, takes a key for it, renews the session each third of the TTL and watches the key. It
+//! knows that it has lost the key when the cluster says so, or when no renewal has succeeded for a TTL: the cluster may have
+//! given the key to somebody else by then. Because a process can be stopped between looking and acting, that knowledge is
+//! never certain. The **fencing token** is: the key's `ModifyIndex` when it was taken. It grows with each holder, so a
+//! resource that remembers the highest one it has seen can refuse whoever comes late.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::duration;
+use crate::error::Error;
+use crate::query::{Query, with_id};
+use crate::transport::{Backoff, Call, Safety, jittered};
+use crate::types::kv::KvPair;
+use crate::types::session::SessionCreate;
+use crate::types::txn::TxnResult;
+use crate::watch::Watch;
+
+/// The TTL of a session, unless the builder says otherwise. The cluster allows 10 s to 24 h.
+pub(crate) const TTL: Duration = Duration::from_secs(15);
+/// For how long nobody gets a key whose holder's session has ended, unless the builder says otherwise.
+pub(crate) const LOCK_DELAY: Duration = Duration::from_secs(1);
+/// Renewals in a TTL.
+const RENEWALS_IN_TTL: u32 = 3;
+/// How long a server may take to answer a renewal or a release, before the next one is asked.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long to wait before a key is tried again that nobody holds, and that could not be taken: a lock delay runs.
+const FREE_PAUSE: Duration = Duration::from_millis(200);
+/// A key is tried again after so long although nothing has changed.
+const HELD_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses after failures.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long a release is tried. After that the session's TTL does it.
+const RELEASE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How something is held.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// The keys, one of which is enough.
+    pub(crate) keys: Vec<String>,
+    /// Below this all of them are.
+    pub(crate) prefix: String,
+    /// What is written into the key that is taken.
+    pub(crate) value: Bytes,
+    /// A name for the session, for people.
+    pub(crate) name: String,
+    pub(crate) ttl: Duration,
+    pub(crate) lock_delay: Duration,
+}
+
+/// A key that is held. It is released when this is dropped, or with its client.
+///
+/// ```no_run
+/// # async fn example(client: quorate_client::Client) -> Result<(), quorate_client::Error> {
+/// let held = client.lock("locks/report").acquire().await?;
+/// tokio::select! {
+///     () = write_report(held.fence()) => held.release().await?,
+///     () = held.lost() => println!("somebody else may have it now"),
+/// }
+/// # Ok(())
+/// # }
+/// # async fn write_report(_fence: u64) {}
+/// ```
+#[derive(Debug)]
+#[must_use = "it is released when it is dropped"]
+pub struct Held {
+    key: String,
+    session: String,
+    fence: u64,
+    lost: CancellationToken,
+    stop: CancellationToken,
+    end: oneshot::Receiver<Result<(), Error>>,
+    stops_on_drop: tokio_util::sync::DropGuard,
+}
+
+impl Held {
+    /// The fencing token: larger than that of every earlier holder. Send it along with every write to what the lock
+    /// protects.
+    #[must_use]
+    pub const fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The session that holds it, for [`Txn::check_session`](crate::api::Txn::check_session): a transaction with it takes
+    /// effect only while this is held.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// Whether it is still held, as far as this process can know.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.lost.is_cancelled()
+    }
+
+    /// Waits until it is lost: the session has ended, or could not be renewed for its TTL, or somebody has taken the key, or
+    /// the client was shut down.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// The same as a token, for work that is to stop then.
+    #[must_use]
+    pub const fn lost_token(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Releases it, and returns when the next one can have it.
+    ///
+    /// # Errors
+    /// It could not be released within 10 s; its TTL does it.
+    pub async fn release(self) -> Result<(), Error> {
+        let Self { stop, end, stops_on_drop, .. } = self;
+        stop.cancel();
+        drop(stops_on_drop);
+        end.await.unwrap_or(Ok(()))
+    }
+}
+
+/// Takes one of the keys as soon as one is free; `None`: none was, for `wait`.
+pub(crate) async fn hold(
+    client: &Client,
+    terms: Terms,
+    wait: Option<Duration>,
+) -> Result<Option<Held>, Error> {
+    client.require_running()?;
+    let terms = Arc::new(terms);
+    let mut session = Session::begin(client, &terms).await?;
+    let deadline = wait.map(|wait| Instant::now() + wait);
+    let occupants = client
+        .watch_prefix(&terms.prefix)
+        .map(|pairs| pairs.into_iter().map(occupant).collect::<Vec<_>>());
+    let mut occupants = if wait == Some(Duration::ZERO) { None } else { Some(occupants.start()?) };
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    loop {
+        let pause = match session.take(client, &terms).await {
+            Ok(Taken::Key { key, fence }) => {
+                return Ok(Some(session.keep(client, &terms, key, fence)?));
+            }
+            Ok(Taken::Nothing) => is_free(&terms, occupants.as_ref()).then_some(FREE_PAUSE),
+            Ok(Taken::SessionEnded) => {
+                session = Session::begin(client, &terms).await?;
+                continue;
+            }
+            Err(error) if occupants.is_none() => return Err(error),
+            Err(error) if error.status().is_some_and(|status| status < 500) => return Err(error),
+            Err(_) => Some(backoff.pause()),
+        };
+        let Some(occupants) = occupants.as_mut() else { return Ok(None) };
+        let pause = jittered(pause.unwrap_or(HELD_PAUSE));
+        let until =
+            deadline.map_or_else(|| Instant::now() + pause, |end| end.min(Instant::now() + pause));
+        tokio::select! {
+            // A value that has come just before the attempt makes for one more attempt.
+            changed = occupants.changed() => if changed.is_none() {
+                return Err(Error::ShutDown);
+            },
+            () = tokio::time::sleep_until(until) => {}
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(None);
+        }
+        if session.is_lost() {
+            session = Session::begin(client, &terms).await?;
+        }
+    }
+}
+
+/// A key and the session that holds it.
+type Occupant = (String, Option<String>);
+
+fn occupant(pair: KvPair) -> Occupant {
+    (pair.key, pair.session)
+}
+
+/// Whether nobody holds one of the keys, as far as the last answer says.
+fn is_free(terms: &Terms, occupants: Option<&Watch<Vec<Occupant>>>) -> bool {
+    let Some(occupants) = occupants.and_then(Watch::latest) else { return true };
+    let is_held =
+        |key: &String| occupants.iter().any(|(held, session)| held == key && session.is_some());
+    !terms.keys.iter().all(is_held)
+}
+
+/// What an attempt to take a key came to.
+enum Taken {
+    Key { key: String, fence: u64 },
+    Nothing,
+    SessionEnded,
+}
+
+/// A session of its own, renewed by a task until it is dropped.
+struct Session {
+    id: String,
+    lost: CancellationToken,
+    stop: CancellationToken,
+    stops_on_drop: tokio_util::sync::DropGuard,
+    end: oneshot::Receiver<Result<(), Error>>,
+}
+
+impl Session {
+    async fn begin(client: &Client, terms: &Arc<Terms>) -> Result<Self, Error> {
+        let text = |span: Duration| duration::format(nanos(span));
+        let new = SessionCreate {
+            name: terms.name.clone(),
+            ttl: text(terms.ttl),
+            lock_delay: text(terms.lock_delay).into(),
+            // Only its TTL ends it: what becomes of the host's agent says little about this process.
+            node_checks: Some(Vec::new()),
+            ..SessionCreate::default()
+        };
+        let begun = Instant::now();
+        let id = create(client, &new).await?;
+        let stop = client.token().child_token();
+        let lost = CancellationToken::new();
+        let (ended, end) = oneshot::channel();
+        let renewal = Renewal {
+            client: client.clone(),
+            terms: Arc::clone(terms),
+            id: id.clone(),
+            renewed: begun,
+            lost: lost.clone(),
+            stop: stop.clone(),
+        };
+        client.spawn(async move {
+            let outcome = renewal.run().await;
+            // Nobody waits if the handle was dropped.
+            let _ = ended.send(outcome);
+        });
+        Ok(Self { id, lost, stops_on_drop: stop.clone().drop_guard(), stop, end })
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Tries each key once, beginning with a random one.
+    async fn take(&self, client: &Client, terms: &Terms) -> Result<Taken, Error> {
+        let first = rand::random_range(0..terms.keys.len().max(1));
+        let (behind, before) = terms.keys.split_at(first.min(terms.keys.len()));
+        for key in before.iter().chain(behind) {
+            let lock = client.txn().lock(key, &terms.value, &self.id);
+            match lock.commit_as(Safety::Idempotent).await? {
+                Ok(results) => {
+                    let taken = results.into_iter().next();
+                    let Some(TxnResult::Kv(pair)) = taken else {
+                        return Err(Error::Decode(format!("no key in the answer for {key:?}")));
+                    };
+                    return Ok(Taken::Key { key: key.clone(), fence: pair.modify_index });
+                }
+                Err(conflict) if conflict.errors.iter().any(|error| is_invalid(&error.what)) => {
+                    return Ok(Taken::SessionEnded);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Taken::Nothing)
+    }
+
+    /// Makes a guard of it, which also watches the key.
+    fn keep(self, client: &Client, terms: &Terms, key: String, fence: u64) -> Result<Held, Error> {
+        let Self { id, lost, stop, stops_on_drop, end } = self;
+        let mut pair = client.watch_key(&key).start()?;
+        let (own, gone) = (id.clone(), lost.clone());
+        let name = terms.name.clone();
+        client.spawn(async move {
+            let is_ours = |pair: &Option<KvPair>| {
+                pair.as_ref().is_some_and(|pair| pair.session.as_deref() == Some(&own))
+            };
+            let watching = async {
+                while let Some(pair) = pair.changed().await {
+                    if !is_ours(&pair) {
+                        tracing::debug!(name, "the key was taken away");
+                        return;
+                    }
+                }
+            };
+            if gone.run_until_cancelled(watching).await.is_some() {
+                gone.cancel();
+            }
+        });
+        Ok(Held { key, session: id, fence, lost, stop, end, stops_on_drop })
+    }
+}
+
+/// Makes a session. One that nobody knows because its answer was lost ends with its TTL and holds nothing.
+async fn create(client: &Client, new: &SessionCreate) -> Result<String, Error> {
+    match client.sessions().create(new).await {
+        Err(Error::OutcomeUnknown { .. }) => client.sessions().create(new).await,
+        outcome => outcome,
+    }
+}
+
+/// The words of the API for a session that does not exist.
+fn is_invalid(what: &str) -> bool {
+    what.contains("invalid session")
+}
+
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// What keeps a session alive.
+struct Renewal {
+    client: Client,
+    terms: Arc<Terms>,
+    id: String,
+    /// When the last renewal that succeeded was sent.
+    renewed: Instant,
+    lost: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Renewal {
+    /// Renews until the session is lost or is to end; then ends it.
+    async fn run(mut self) -> Result<(), Error> {
+        let stop = self.stop.clone();
+        let ended = stop.run_until_cancelled(self.renew()).await.is_some();
+        self.lost.cancel();
+        if ended { Ok(()) } else { self.release().await }
+    }
+
+    /// Renews the session until it is lost.
+    async fn renew(&mut self) {
+        let interval = self.terms.ttl / RENEWALS_IN_TTL;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let mut pause = jittered(interval);
+        loop {
+            let end = self.renewed + self.terms.ttl;
+            tokio::time::sleep_until(end.min(Instant::now() + pause)).await;
+            let sent = Instant::now();
+            if sent >= end {
+                return;
+            }
+            let path = with_id("/v1/session/renew/", &self.id);
+            let call = Call::put(path).idempotent().within(ANSWER_MAX.min(interval));
+            pause = match tokio::time::timeout_at(end, self.client.perform(&call)).await {
+                Ok(Ok(_)) => {
+                    self.renewed = sent;
+                    backoff.reset();
+                    jittered(interval)
+                }
+                Ok(Err(error)) if error.is_not_found() => return,
+                Ok(Err(_)) => backoff.pause(),
+                Err(_) => return,
+            };
+        }
+    }
+
+    /// Gives the keys back, which a lock delay would follow if the session just ended, and ends the session.
+    async fn release(&self) -> Result<(), Error> {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let limit = Instant::now() + RELEASE_WITHIN;
+        loop {
+            match self.release_once().await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let pause = backoff.pause();
+                    if Instant::now() + pause >= limit {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn release_once(&self) -> Result<(), Error> {
+        for key in &self.terms.keys {
+            let query = Query::new().with("release", &self.id);
+            let call = Call::put(with_id("/v1/kv/", key)).query(&query);
+            let call = call.body(self.terms.value.clone()).idempotent().within(ANSWER_MAX);
+            match self.client.perform(&call).await {
+                Ok(_) => {}
+                Err(Error::Status { status: 500, text, .. }) if is_invalid(&text) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let call = Call::put(with_id("/v1/session/destroy/", &self.id));
+        self.client.perform(&call.idempotent().within(ANSWER_MAX)).await.map(drop)
+    }
+}
