@@ -240,7 +240,7 @@ impl Balancer {
         self.watch.latest()
     }
 
-    /// Since when nothing newer is known, and why; `None` while all is well.
+    /// The last failure, if no answer has come since; see [`Watch::trouble`].
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         self.watch.trouble()

@@ -24,7 +24,9 @@ const RETRY_FOR: Duration = Duration::from_secs(2);
 /// A client of a cluster. Cheap to clone; clones share connections, and what they know of the servers.
 ///
 /// Calls are grouped by area: [`kv`](Self::kv), [`catalog`](Self::catalog), [`health`](Self::health),
-/// [`agent`](Self::agent), [`sessions`](Self::sessions), and so on.
+/// [`agent`](Self::agent), [`sessions`](Self::sessions), and so on. What runs by itself is started from it too:
+/// [`register`](Self::register), [`watch_service`](Self::watch_service), [`follow`](Self::follow), [`lock`](Self::lock),
+/// [`balancer`](Self::balancer).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), quorate_client::Error> {

@@ -16,15 +16,46 @@
 //! # }
 //! ```
 //!
+//! A process that is found by others, finds others, and leaves properly:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), quorate_client::Error> {
+//! use quorate_client::Client;
+//!
+//! let client = Client::from_env()?;
+//! let registration = client.register("gateway").port(8080).by_presence().await?;
+//! let databases = client.balancer("db").start()?;
+//!
+//! let endpoint = databases.ready().await?;
+//! println!("{} calls {endpoint}", registration.id());
+//!
+//! client.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `client/examples` has whole programs.
+//!
 //! # What there is
 //!
 //! * [`Client`]: several servers as one, with failover and a circuit breaker for each. [`api`] has its calls, one area to a
 //!   file: `client.kv()`, `client.catalog()`, `client.health()`, `client.agent()`, `client.sessions()` and so on.
+//! * [`Registration`]: an instance that stays registered while its process lives, by heartbeats or by a connection.
+//! * [`Watch`]: a value that stays current, by blocking queries. [`Follow`]: every change, exactly once and in order.
+//! * [`Lock`], [`Semaphore`] and [`Election`]: something [`Held`], with a fencing token.
+//! * [`Balancer`]: which instance to call next.
 //! * [`Error`]: of each failure it says whether the request may have taken effect.
 //! * [`types`] has the shapes of the JSON, one module per area of the API. One service has three of them (agent, catalogue,
 //!   health), which is why they are not the records of the replicated state. The server renders the same types.
 //! * [`duration`] reads and writes Go's durations.
 //! * [`http`] sends requests to one server and returns answers as they come, for those who judge servers.
+//!
+//! # How it is built
+//!
+//! `transport` decides which server gets a request, and whether one that failed may go to another. What runs by itself
+//! (registrations, watches, streams, holders of locks) is a task of the client: each is built on calls, and looks at the
+//! client's token, so that [`Client::shutdown`] ends all of them and waits for it. A task that waits at a server looks twice or
+//! three times in its patience whether that server is still ready, because one that is stopped waits just as quietly.
 //!
 //! # What it does not know
 //!

@@ -294,7 +294,7 @@ impl<T: Send + Sync + 'static> Watch<T> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
 
-    /// Why there is nothing newer; `None` while all is well.
+    /// The last failure, if no answer has come since; a query that waits quietly at the next server has not answered yet.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         self.trouble.borrow().clone()
