@@ -78,7 +78,14 @@ async fn servers_come_and_go_and_nobody_notices() {
         let resource = Arc::clone(&resource);
         tasks.spawn(lock(new_client(), name, over.clone(), resource, Arc::clone(&findings)));
     }
-    tasks.spawn(flap([new_client(), new_client()], over.clone(), Arc::clone(&findings)));
+    let critical = CriticalSince::default();
+    tasks.spawn(flap(new_client(), over.clone(), Arc::clone(&critical), Arc::clone(&findings)));
+    for begins_at in 0..addresses.len() {
+        let mut addresses = addresses.clone();
+        addresses.rotate_left(begins_at);
+        let client = Client::new(addresses).unwrap();
+        tasks.spawn(ask(client, over.clone(), Arc::clone(&critical), Arc::clone(&findings)));
+    }
     let followed = tokio::spawn(follow(new_client(), begin, over.clone()));
 
     strike(&mut cluster, Duration::from_secs(seconds), &findings).await.unwrap();
@@ -326,11 +333,12 @@ async fn lock(
 /// Since when an instance is critical; `None`: it passes, or is about to.
 type CriticalSince = Arc<Mutex<BTreeMap<String, Option<Instant>>>>;
 
-/// Makes one instance critical after the other, and asks a balancer all the time. The two know nothing of each other's
-/// servers.
+/// Makes one instance critical after the other. Balancers are asked all the time, one at each server, through clients of
+/// their own.
 async fn flap(
-    [client, asking]: [Client; 2],
+    client: Client,
     over: CancellationToken,
+    critical: CriticalSince,
     findings: Arc<Findings>,
 ) -> Result<()> {
     let ids: Vec<_> = (0..3).map(|number| format!("flapping-{number}")).collect();
@@ -349,9 +357,6 @@ async fn flap(
         };
         client.agent().register(&service).await?;
     }
-    let critical = CriticalSince::default();
-    let asked =
-        tokio::spawn(ask(asking, over.clone(), Arc::clone(&critical), Arc::clone(&findings)));
     let (agent, mut turn) = (client.agent(), 0);
     while !over.is_cancelled() {
         let id = &ids[turn % ids.len()];
@@ -365,8 +370,6 @@ async fn flap(
         until_done(|| agent.pass(&check, "well again")).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    asked.await.map_err(|error| Failure::new(error.to_string()))??;
-    client.shutdown().await;
     Ok(())
 }
 
@@ -398,6 +401,7 @@ async fn ask(
             continue;
         };
         findings.count("times balanced", 1);
+        findings.count("times balanced while nobody answered", balancer.trouble().is_some().into());
         let since = critical.lock().unwrap().get(&endpoint.id).copied().flatten();
         let Some(since) = since else { continue };
         let late = since.elapsed();
