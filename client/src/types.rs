@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod catalog;
+pub mod claim;
 pub mod coordinate;
 pub mod event;
 pub mod health;

@@ -6,10 +6,12 @@
 //! | `filter.rs` | which records somebody wants |
 //! | `feed.rs` | waking those who wait for a record |
 //! | `cursor.rs`, `rows.rs` | a stream: a place in the history, and what comes next from there |
+//! | `claims.rs` | pools and claims as the API shows them |
 //! | `explain.rs`, `threads.rs`, `sentence.rs` | why something is as it is, for people |
 //!
 //! The history itself is part of the replicated state: [`quorate_storage::state::History`].
 
+pub mod claims;
 pub mod cursor;
 pub mod explain;
 pub mod feed;

@@ -1,7 +1,8 @@
 //! Backups: all that clients see, as bytes that another cluster can restore.
 //!
 //! A backup has the form of a snapshot file (checksummed), without what belongs to this cluster only:
-//! the origin records, the level of its rules, the history, and a restore in progress. What a restore makes of it is in
+//! the origin records, the level of its rules, the history, claims (but for how far their fences have come), and a
+//! restore in progress. What a restore makes of it is in
 //! [`State::try_restore`](crate::State::try_restore).
 
 use std::io::{self, Write};
@@ -32,6 +33,10 @@ pub fn write<W: Write>(version: &Published, out: W) -> io::Result<W> {
                 | SnapshotRecord::Level(_)
                 | SnapshotRecord::History(_)
                 | SnapshotRecord::HistoryRecord(_)
+                | SnapshotRecord::Pool { .. }
+                | SnapshotRecord::PoolMember { .. }
+                | SnapshotRecord::ClosedSlot { .. }
+                | SnapshotRecord::Claim(_)
         ) {
             return Ok(());
         }

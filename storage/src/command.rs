@@ -17,6 +17,7 @@
 //! it ([`LEVEL`](crate::state::LEVEL)).
 
 mod beats;
+mod claims;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,10 +30,11 @@ use thiserror::Error;
 pub use self::beats::{
     BEATS_MAX, Beat, Beats, BeatsOutcome, RENEWALS_MAX, Refused, Renewal, Renewals,
 };
+pub use self::claims::{ClaimLimit, ClaimRequest, ClaimsCommand};
 use crate::ids::{BootId, NodeId, Position};
 pub use crate::record::CatalogRegistration;
 use crate::record::{
-    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, PresenceEnd,
+    AutopilotSettings, CheckRegistration, CheckStatus, ClaimEnd, Coordinate, Event, PresenceEnd,
     PresenceTerms, QueryDefinition, RequestFacts, ServiceDefinition, SessionBehavior, TextMap,
     WallTime,
 };
@@ -476,6 +478,8 @@ pub enum Command {
     Renew(Box<Renewals>),
     /// Heartbeats in bulk that register an instance or change what is known of it. From the same level on.
     Beat(Box<Beats>),
+    /// About pools of instances, and claims on them. Only from the level of claims on.
+    Claims(ClaimsCommand),
 }
 
 /// See [`Command::PresenceOpen`].
@@ -613,6 +617,11 @@ impl Command {
                 | Self::PresenceReopen(_)
                 | Self::PresenceEnded { .. }
                 | Self::Renew(_)
+                | Self::Claims(
+                    ClaimsCommand::Renew { .. }
+                        | ClaimsCommand::Detached { .. }
+                        | ClaimsCommand::Collected { .. }
+                )
         )
     }
 }
@@ -852,5 +861,46 @@ pub enum Rejection {
         warn_after: Millis,
         /// When it would be critical.
         critical_after: Millis,
+    },
+    /// A claim on a service that has no pool.
+    #[error("no instance of {0:?} is in a pool")]
+    NotInPool(String),
+    /// A claim that does not wait, while all are busy.
+    #[error("all {instances} instances of {service:?} are busy, {waiting} requests are waiting")]
+    PoolBusy {
+        /// The service.
+        service: String,
+        /// How many instances are in the pool.
+        instances: u64,
+        /// How many claims wait.
+        waiting: u64,
+    },
+    /// Too much waits.
+    #[error("{0}")]
+    ClaimsFull(ClaimLimit),
+    /// A claim with the id of another one.
+    #[error("claim {0:?} is of another service or holder")]
+    ClaimIdTaken(String),
+    /// A claim that is over.
+    #[error("claim {id:?} is over: {}", .why.as_str())]
+    ClaimOver {
+        /// Its id.
+        id: String,
+        /// Why it is over.
+        why: ClaimEnd,
+    },
+    /// A claim that never was, or was forgotten.
+    #[error("unknown claim {0:?}")]
+    UnknownClaim(String),
+    /// A renewal of a claim that has nothing.
+    #[error("claim {0:?} has no instance: it waits in line")]
+    ClaimWaits(String),
+    /// No claim has this fence.
+    #[error("no claim on {service:?} has the fence {fence}")]
+    UnknownFence {
+        /// The service.
+        service: String,
+        /// The fence.
+        fence: u64,
     },
 }

@@ -74,6 +74,11 @@ pub enum Topic {
     Everything,
     /// The configuration of autopilot.
     Autopilot,
+    /// The pool of one service (name in lower case): its instances, who has them, and the line. Its index is
+    /// of the claims' own counter.
+    Pool(Arc<str>),
+    /// One claim, by its id. Its index is of the claims' own counter.
+    Claim(Arc<str>),
 }
 
 impl Topic {
@@ -81,6 +86,18 @@ impl Topic {
     #[must_use]
     pub fn service(name: &str) -> Self {
         Self::Service(fold(name).into())
+    }
+
+    /// The topic of a service's pool, by its name in any case.
+    #[must_use]
+    pub fn pool(name: &str) -> Self {
+        Self::Pool(fold(name).into())
+    }
+
+    /// Whether its index is of the claims' own counter.
+    #[must_use]
+    pub const fn is_of_claims(&self) -> bool {
+        matches!(self, Self::Pool(_) | Self::Claim(_))
     }
 
     /// The topic of a node, by its name in any case.

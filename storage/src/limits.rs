@@ -18,7 +18,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::command::{
-    Agent, BEATS_MAX, Beat, Beats, CatalogRegistration, Command, RENEWALS_MAX, SessionRequest,
+    Agent, BEATS_MAX, Beat, Beats, CatalogRegistration, ClaimRequest, ClaimsCommand, Command,
+    RENEWALS_MAX, SessionRequest,
 };
 use crate::record::{
     AutopilotSettings, CheckDefinition, CheckRegistration, PresenceTerms, QueryDefinition,
@@ -83,6 +84,12 @@ pub const EVENT_BYTES_MAX: usize = 512;
 pub const OWNER_BYTES_MAX: usize = 64;
 /// Presences whose end one command reports.
 pub const PRESENCES_ENDED_MAX: usize = 1_024;
+/// A claim's id: a UUID, or another text of about that length.
+pub const CLAIM_ID_BYTES_MAX: usize = 64;
+/// What a claim requires of the metadata of its instance: pairs.
+pub const REQUIRE_PAIRS_MAX: usize = 4;
+/// Requests whose clients have gone, and grants that were handed over, in one command.
+pub const CLAIMS_REPORTED_MAX: usize = 1_024;
 
 /// What an excess of a whole command is called.
 const WHOLE_COMMAND: &str = "command";
@@ -190,6 +197,7 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
         Command::PresenceEnded { seqs, .. } => {
             entries("presences", seqs.len(), PRESENCES_ENDED_MAX)
         }
+        Command::Claims(command) => claims(command),
         Command::Renew(renewals) => entries("heartbeats", renewals.all.len(), RENEWALS_MAX),
         Command::Beat(all) => beats(all),
         // The servers' own, and what only reads, removes or renews: bounded as a whole.
@@ -291,6 +299,32 @@ fn service(row: &ServiceDefinition) -> Result<(), Excess> {
 
 fn owner(terms: &PresenceTerms) -> Result<(), Excess> {
     bytes("owner of a presence", &terms.owner, OWNER_BYTES_MAX)
+}
+
+fn claims(command: &ClaimsCommand) -> Result<(), Excess> {
+    match command {
+        ClaimsCommand::Claim(what) => claim(what),
+        ClaimsCommand::Detached { seqs: all } | ClaimsCommand::Collected { fences: all } => {
+            entries("claims", all.len(), CLAIMS_REPORTED_MAX)
+        }
+        ClaimsCommand::Renew { id, .. }
+        | ClaimsCommand::Release { id }
+        | ClaimsCommand::Withdraw { id, .. } => bytes("claim ID", id, CLAIM_ID_BYTES_MAX),
+        ClaimsCommand::Force { service, .. } => name("service name", service),
+    }
+}
+
+fn claim(what: &ClaimRequest) -> Result<(), Excess> {
+    bytes("claim ID", &what.id, CLAIM_ID_BYTES_MAX)?;
+    name("service name", &what.service)?;
+    name("holder", &what.holder)?;
+    name("session ID", &what.session)?;
+    name("service ID", &what.prefer)?;
+    entries("requirements", what.require.len(), REQUIRE_PAIRS_MAX)?;
+    what.require.iter().try_for_each(|(key, value)| {
+        bytes("key of a requirement", key, META_KEY_BYTES_MAX)?;
+        bytes("value of a requirement", value, META_VALUE_BYTES_MAX)
+    })
 }
 
 fn beats(beats: &Beats) -> Result<(), Excess> {

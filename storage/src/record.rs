@@ -4,6 +4,7 @@
 //! client crate) and not the commands of the log: each of the three can change without the others.
 //! All strings are as the client gave them; look-ups by node and service name ignore case.
 
+mod claim;
 mod coordinate;
 mod event;
 mod facts;
@@ -21,6 +22,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::claim::{
+    ATTACHMENTS_MAX, Attachment, CLAIM_DELAY, CLAIM_DELAY_DEFAULT, CLAIM_DELAY_MAX, Claim,
+    ClaimEnd, ClaimFacts, ClaimPhase, ClosedSlot, Grant, PoolCounts, PoolMember, REQUIRES_MAX,
+    SLOTS, SLOTS_MAX, WAITERS_MAX, WAITERS_PER_HOLDER_MAX, WAITERS_PER_POOL_MAX,
+};
 pub use self::coordinate::{Coordinate, Real};
 pub use self::event::Event;
 pub(crate) use self::facts::is_made_by_heartbeats;

@@ -27,7 +27,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `change.rs` | one visible change: its index, its topics |
+//! | `change.rs`, `pending.rs` | one visible change: its index, its topics; what it leaves to do for the pools |
 //! | `catalog.rs` | tables of nodes, services, checks, and their derived indexes |
 //! | `nodes.rs`, `services.rs`, `checks.rs` | what changes them |
 //! | `agent.rs` | agents of clients' hosts: finding by id; the cluster's own servers |
@@ -40,6 +40,7 @@
 //! | `txn.rs` | several operations as one change |
 //! | `probe.rs` | checks that the cluster runs itself |
 //! | `presence.rs` | instances that a connection holds |
+//! | `claims.rs`, `claims/` | pools of instances, claims on them, and the lines in front of them |
 //! | `restore.rs` | a backup in the place of everything |
 //! | `beats.rs`, `facts.rs` | heartbeats with facts, and whose they are |
 //! | `heard.rs` | when things were last heard of |
@@ -71,6 +72,7 @@ mod boots;
 mod catalog;
 mod change;
 mod checks;
+mod claims;
 mod coordinates;
 mod deadline;
 mod events;
@@ -83,6 +85,7 @@ mod level;
 mod maintenance;
 mod nodes;
 mod origin;
+mod pending;
 mod presence;
 mod probe;
 mod queries;
@@ -103,14 +106,17 @@ use imbl::{OrdMap, Vector};
 pub use self::agent::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 pub use self::applied::Before;
 pub use self::boots::ServerBoot;
+pub use self::claims::{
+    ClaimsHeader, DETACHED_MAX, ENDED_CLAIMS_MAX, ENDED_KEPT, OFFER_MAX, Pool, PoolInstance,
+};
 pub use self::history::{
     CATALOGUE_RECORDS_MAX, HISTORY_BYTES_MAX, History, HistoryHeader, OTHER_RECORDS_MAX, Thread,
 };
 pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
 pub use self::level::{
-    FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL, PRESENCE_LEVEL,
-    SESSION_KEYS_LEVEL, level_of,
+    CLAIMS_LEVEL, FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL,
+    PRESENCE_LEVEL, SESSION_KEYS_LEVEL, level_of,
 };
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::presence::{REPLACED_MAX, SERVER_GRACE};
@@ -122,6 +128,7 @@ pub use self::topic::{TableIndexes, TopicIndexes};
 use self::boots::Boots;
 use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
+use self::claims::Claims;
 use self::deadline::Deadlines;
 use self::heard::Heard;
 use self::history::Requests;
@@ -130,7 +137,7 @@ use self::origin::{Origins, Verdict};
 use self::presence::Presences;
 use self::restore::Staged;
 use crate::command::{
-    Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection, Work,
+    Agent, Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection, Work,
 };
 use crate::record::{Autopilot, Cause, Coordinate, Event, Facts, Query, Session};
 use crate::release::Bulk;
@@ -173,6 +180,8 @@ pub struct State {
     probes: Probes,
     /// Instances that a connection holds.
     presences: Presences,
+    /// Pools of instances, and claims on them.
+    claims: Claims,
     /// Derived.
     deadlines: Deadlines,
     origins: Origins,
@@ -254,7 +263,7 @@ impl State {
             Work::Reap { up_to, max } => self.reap(*up_to, *max),
             Work::Booted(start) => self.record_boot(start),
             Work::LogEnds(all) => self.note_log_ends(all),
-            Work::Level(level) => self.raise_level(*level),
+            Work::Level(level) => self.raise_level(*level, effects),
         }
     }
 
@@ -292,8 +301,10 @@ impl State {
     ) -> Outcome {
         let before = origin::may_fail_midway(command).then(|| self.clone());
         let mut touched = BTreeSet::new();
-        match Change::new(self, &mut touched, cause).run(id, command) {
+        let mut change = Change::new(self, &mut touched, cause);
+        match change.run(id, command) {
             Ok(outcome) => {
+                change.settle_pools();
                 effects.touched.extend(touched);
                 outcome
             }
@@ -327,9 +338,7 @@ impl Change<'_> {
                 self.agent_register_check(agent, check)?
             }
             Command::AgentDeregisterCheck { agent, check_id } => {
-                let row = self.state.locate_check(&agent.name, check_id)?;
-                let key = fold_arc(&row.node);
-                self.remove_check(&key, check_id);
+                self.agent_deregister_check(agent, check_id)?;
             }
             Command::UpdateCheck { agent, check_id, status, output, seen } => {
                 let row = self.state.locate_check(&agent.name, check_id)?;
@@ -379,8 +388,16 @@ impl Change<'_> {
             Command::PresenceOpen(open) => return self.open_presence(id, open),
             Command::PresenceReopen(reopen) => return self.reopen_presence(id, reopen),
             Command::PresenceEnded { seqs, why } => self.end_presences(id, seqs, *why),
+            Command::Claims(command) => return self.run_claims(id, command),
         }
         Ok(Outcome::Done)
+    }
+
+    fn agent_deregister_check(&mut self, agent: &Agent, id: &Arc<str>) -> Result<(), Rejection> {
+        let row = self.state.locate_check(&agent.name, id)?;
+        let key = fold_arc(&row.node);
+        self.remove_check(&key, id);
+        Ok(())
     }
 
     /// `PUT /v1/catalog/register`: a node, perhaps a service on it, and checks.

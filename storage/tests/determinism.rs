@@ -6,22 +6,23 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Agent, Asked, Batch, Beat, Beats, Boot, CatalogRegistration, Command, Duty, KvDeleteMode,
-    KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen, Renewal, Renewals,
-    ServerRecord, SessionRequest, Stamp,
+    Agent, Asked, Batch, Beat, Beats, Boot, CatalogRegistration, ClaimRequest, ClaimsCommand,
+    Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen,
+    Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    AutopilotSettings, CheckRegistration, CheckStatus, Coordinate, Event, OnClose, Presence,
-    PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID, RequestFacts, ServiceDefinition,
-    SessionBehavior, Tags, TextMap, WallTime,
+    AutopilotSettings, CLAIM_DELAY, CheckRegistration, CheckStatus, Coordinate, Event, OnClose,
+    Presence, PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID, RequestFacts, SLOTS,
+    ServiceDefinition, SessionBehavior, Tags, TextMap, WallTime,
 };
 use quorate_storage::state::{
-    HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, SnapshotRecord,
+    CLAIMS_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, SnapshotRecord,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
@@ -41,6 +42,7 @@ const SERVICE_NAMES: [&str; 4] = ["web", "Web", "db", "consul"];
 const CHECK_IDS: [&str; 5] = ["c1", "c2", "service:web-1", "serfHealth", "heartbeat:web-2"];
 const KEYS: [&str; 7] = ["a", "a/b", "a/c", "a/c/d", "ab", "b", "c/long/key"];
 const PREFIXES: [&str; 6] = ["", "a", "a/", "a/c", "b", "never"];
+const CLAIMS: [&str; 8] = ["k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8"];
 const SESSIONS: [&str; 5] = ["s1", "s2", "s3", "s4", "s5"];
 
 /// Makes commands from small sets of names, so that they collide.
@@ -224,6 +226,9 @@ impl Generator {
 
     fn command(&mut self, state: &State) -> Command {
         let agent = self.agent();
+        if state.level() >= CLAIMS_LEVEL && self.chance(25) {
+            return Command::Claims(self.claim(state));
+        }
         if state.level() >= HEARTBEAT_LEVEL && self.chance(15) {
             return self.heartbeats(state, agent);
         }
@@ -314,6 +319,52 @@ impl Generator {
                 terms,
             })),
         }
+    }
+
+    /// Claims, and all that can become of them.
+    fn claim(&mut self, state: &State) -> ClaimsCommand {
+        let id: Arc<str> = self.pick(&CLAIMS).into();
+        let known = state.claim(&id);
+        let request = known.and_then(|claim| claim.attachments.first()).map(|own| own.seq);
+        let fences = state.pools().flat_map(|pool| pool.instances()).flat_map(|one| one.busy());
+        let fences = fences.filter_map(|number| Some(state.claim_numbered(number)?.grant()?.fence));
+        let fences: Vec<u64> = fences.collect();
+        match self.random.random_range(0..20) {
+            0..9 => ClaimsCommand::Claim(Box::new(ClaimRequest {
+                id,
+                service: self.pick(&SERVICE_NAMES).into(),
+                holder: self.pick(&["gw1", "gw2"]).into(),
+                ttl: Millis(self.random.random_range(1..40) * 500),
+                session: if self.chance(20) { self.pick(&SESSIONS) } else { "" }.into(),
+                require: self.require(),
+                prefer: self.pick(&["", "web-1", "web-2"]).into(),
+                waits: self.chance(80),
+            })),
+            9..11 => ClaimsCommand::Renew { id, seen: self.seen(state) },
+            11..14 => ClaimsCommand::Release { id },
+            14 => ClaimsCommand::Withdraw { id, seq: request.unwrap_or(7) },
+            15..17 => ClaimsCommand::Detached { seqs: request.into_iter().chain([7]).collect() },
+            17..19 => ClaimsCommand::Collected { fences: fences.into_iter().take(2).collect() },
+            _ => {
+                let fence = fences.choose(&mut self.random).copied().unwrap_or(3);
+                ClaimsCommand::Force { service: self.pick(&SERVICE_NAMES).into(), fence }
+            }
+        }
+    }
+
+    fn require(&mut self) -> TextMap {
+        let some = self.chance(30).then(|| self.pick(&["eu", "us"]).to_owned());
+        some.map(|region| ("region".to_owned(), region)).into_iter().collect()
+    }
+
+    /// Metadata that makes an instance one of a pool, or not.
+    fn pool_meta(&mut self) -> TextMap {
+        let slots = self.pick(&["1", "1", "2", "0", "many"]);
+        let delay = self.pick(&["0", "500ms", "2s"]);
+        let mut meta = self.require();
+        meta.insert(SLOTS.to_owned(), slots.to_owned());
+        meta.insert(CLAIM_DELAY.to_owned(), delay.to_owned());
+        meta
     }
 
     /// Heartbeats in bulk, good ones and bad ones.
@@ -536,6 +587,9 @@ impl Generator {
         let mut row =
             common::service(self.pick(&SERVICE_IDS), self.pick(&SERVICE_NAMES), address, 80);
         row.tags = if self.chance(30) { ["blue".to_owned()].into() } else { Tags::default() };
+        if self.chance(60) {
+            row.meta = Some(self.pool_meta());
+        }
         row
     }
 
@@ -666,7 +720,9 @@ fn may_drift(topic: &Topic, state: &State, batch: &Batch) -> bool {
         | Topic::Coordinates
         | Topic::Queries
         | Topic::Everything
-        | Topic::Autopilot => false,
+        | Topic::Autopilot
+        | Topic::Pool(_)
+        | Topic::Claim(_) => false,
     }
 }
 
@@ -713,7 +769,8 @@ fn check_index_rules(
     batch: &Batch,
     effects: &Effects,
 ) {
-    assert_eq!(state.index() > before, !effects.touched.is_empty(), "touched means a new index");
+    let catalogue = effects.touched.iter().any(|topic| !topic.is_of_claims());
+    assert_eq!(state.index() > before, catalogue, "touched means a new index");
     for (topic, index) in indexes {
         let now = state.topic_index(topic);
         assert!(now >= *index, "{topic:?} fell from {index} to {now}");

@@ -17,20 +17,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, Command, Duty,
-    KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen, Refused,
-    Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp, Work,
+    Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, ClaimLimit, ClaimRequest,
+    ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen,
+    PresenceReopen, Refused, Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
+    Work,
 };
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    Autopilot, AutopilotSettings, Cause, Check, CheckDefinition, CheckRegistration, CheckStatus,
-    Coordinate, Detail, EndedPresence, Event, Facts, HistoryKind, HistoryRecord, Indexes, KvEntry,
-    LaterMembers, Lease, Node, NodeKind, OnClose, Presence, PresenceEnd, PresenceTerms, Query,
-    QueryDefinition, RequestFacts, Said, Service, ServiceAddress, ServiceDefinition, Session,
-    SessionBehavior, Subject, Tags, TextMap, WallTime, Weights,
+    Attachment, Autopilot, AutopilotSettings, Cause, Check, CheckDefinition, CheckRegistration,
+    CheckStatus, Claim, ClaimEnd, ClaimFacts, ClaimPhase, ClosedSlot, Coordinate, Detail,
+    EndedPresence, Event, Facts, Grant, HistoryKind, HistoryRecord, Indexes, KvEntry, LaterMembers,
+    Lease, Node, NodeKind, OnClose, PoolCounts, PoolMember, Presence, PresenceEnd, PresenceTerms,
+    Query, QueryDefinition, RequestFacts, Said, Service, ServiceAddress, ServiceDefinition,
+    Session, SessionBehavior, Subject, Tags, TextMap, WallTime, Weights,
 };
 use quorate_storage::state::{
-    HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone, TopicIndexes,
+    ClaimsHeader, HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone,
+    TopicIndexes,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{ClusterTime, Index, Millis};
@@ -385,6 +388,87 @@ fn later_commands() -> Vec<Command> {
     ]
 }
 
+fn claim_commands() -> Vec<ClaimsCommand> {
+    vec![
+        ClaimsCommand::Claim(Box::new(ClaimRequest {
+            id: "c1".into(),
+            service: "rdb".into(),
+            holder: "gateway-1".into(),
+            ttl: Millis(30_000),
+            session: "s1".into(),
+            require: text_map(),
+            prefer: "rdb-1".into(),
+            waits: true,
+        })),
+        ClaimsCommand::Renew { id: "c1".into(), seen: ClusterTime(6) },
+        ClaimsCommand::Release { id: "c1".into() },
+        ClaimsCommand::Withdraw { id: "c1".into(), seq: 300 },
+        ClaimsCommand::Detached { seqs: vec![1, 300] },
+        ClaimsCommand::Collected { fences: vec![1, 300] },
+        ClaimsCommand::Force { service: "rdb".into(), fence: 300 },
+    ]
+}
+
+fn claims() -> Vec<Command> {
+    vec![Command::Claims(ClaimsCommand::Release { id: "c1".into() })]
+}
+
+fn grant() -> Grant {
+    Grant {
+        fence: 300,
+        seq: 17,
+        node: "h1".into(),
+        id: "rdb-1".into(),
+        since: ClusterTime(300),
+        heard: ClusterTime(301),
+        is_offer: true,
+    }
+}
+
+fn claim_records() -> Vec<SnapshotRecord<'static>> {
+    let attachment = Attachment { origin: 1, incarnation: 2, seq: 300 };
+    vec![
+        SnapshotRecord::Claims(ClaimsHeader {
+            index: Index(300),
+            last_fence: 301,
+            granted_floor: 302,
+        }),
+        SnapshotRecord::Pool {
+            name: "rdb".into(),
+            counts: PoolCounts { index: Index(300), granted: 301, expired: 1, last_position: 302 },
+        },
+        SnapshotRecord::PoolMember {
+            node: "h1".into(),
+            id: "rdb-1".into(),
+            row: PoolMember { number: 300, idle_since: ClusterTime(301) },
+        },
+        SnapshotRecord::ClosedSlot {
+            number: 300,
+            row: Cow::Owned(ClosedSlot {
+                node: "h1".into(),
+                id: "rdb-1".into(),
+                since: ClusterTime(300),
+                until: ClusterTime(301),
+            }),
+        },
+        SnapshotRecord::Claim(Cow::Owned(Claim {
+            id: "c1".into(),
+            number: 300,
+            service: "rdb".into(),
+            holder: "gateway-1".into(),
+            ttl: Millis(30_000),
+            session: "s1".into(),
+            require: text_map(),
+            prefer: "rdb-1".into(),
+            position: 301,
+            asked: ClusterTime(299),
+            phase: ClaimPhase::Granted(grant()),
+            attachments: vec![attachment],
+            index: Index(300),
+        })),
+    ]
+}
+
 fn terms() -> PresenceTerms {
     PresenceTerms {
         owner: "o".into(),
@@ -475,6 +559,7 @@ fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause
         history_record().subject,
         Subject::Key("k".into()),
         Subject::Session { id: "s1".into(), node },
+        Subject::Claim { service: "rdb".into(), id: "c1".into(), number: 300 },
     ];
     let details = vec![
         Detail::None,
@@ -484,6 +569,16 @@ fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause
         Detail::Check("c".into()),
         Detail::Term(3),
         Detail::Reason("r".into()),
+        Detail::Claim(Box::new(ClaimFacts {
+            holder: "gateway-1".into(),
+            fence: 300,
+            seq: 17,
+            node: "h1".into(),
+            instance: "rdb-1".into(),
+            position: 301,
+            ended: Some(ClaimEnd::Forced),
+            require: "a=b".into(),
+        })),
     ];
     let causes = vec![
         history_record().cause,
@@ -494,6 +589,7 @@ fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause
         Cause::Session("s1".into()),
         Cause::Idle { since: ClusterTime(300) },
         Cause::Connection { server: 2, why: PresenceEnd::Lost, since: ClusterTime(300) },
+        Cause::SlotOpened { since: ClusterTime(300) },
     ];
     (HistoryKind::ALL.to_vec(), subjects, details, causes)
 }
@@ -555,6 +651,14 @@ fn rejections() -> Vec<Rejection> {
         Rejection::EarlierProcess(text()),
         Rejection::InstanceGone,
         Rejection::WarnsTooLate { warn_after: Millis(300), critical_after: Millis(200) },
+        Rejection::NotInPool(text()),
+        Rejection::PoolBusy { service: text(), instances: 4, waiting: 300 },
+        Rejection::ClaimsFull(ClaimLimit::Holder),
+        Rejection::ClaimIdTaken(text()),
+        Rejection::ClaimOver { id: text(), why: ClaimEnd::Expired },
+        Rejection::UnknownClaim(text()),
+        Rejection::ClaimWaits(text()),
+        Rejection::UnknownFence { service: text(), fence: 300 },
     ]
 }
 
@@ -777,10 +881,11 @@ fn variant_lines<T: Serialize + DeserializeOwned + Debug + PartialEq>(samples: &
 
 #[test]
 fn encodings_on_disk_stay_as_they_are() {
-    let records = [catalog_records(), other_records(), heartbeat_records()].concat();
+    let records =
+        [catalog_records(), other_records(), heartbeat_records(), claim_records()].concat();
     let files: BTreeMap<&str, String> = [
         ("batch.txt", lines(&batches())),
-        ("commands.txt", variant_lines(&[commands(), later_commands()].concat())),
+        ("commands.txt", variant_lines(&[commands(), later_commands(), claims()].concat())),
         ("duties.txt", variant_lines(&duties())),
         ("outcomes.txt", variant_lines(&outcomes())),
         ("rejections.txt", variant_lines(&rejections())),
@@ -865,6 +970,31 @@ fn words() -> String {
             Refused::Some,
         ]),
         lines(&[LaterMembers { h2ping_use_tls: Some(true), warn_after: Millis(30_000) }]),
+        claim_words(),
+    ]
+    .concat()
+}
+
+fn claim_words() -> String {
+    [
+        variant_lines(&claim_commands()),
+        variant_lines(&ClaimEnd::ALL),
+        variant_lines(&[
+            ClaimPhase::Queued { detached: Some(ClusterTime(300)) },
+            ClaimPhase::Granted(grant()),
+            ClaimPhase::Ended {
+                why: ClaimEnd::Released,
+                at: ClusterTime(300),
+                grant: Some(grant()),
+            },
+        ]),
+        variant_lines(&[
+            ClaimLimit::Pool,
+            ClaimLimit::Cluster,
+            ClaimLimit::Holder,
+            ClaimLimit::Requires,
+            ClaimLimit::Attachments,
+        ]),
     ]
     .concat()
 }

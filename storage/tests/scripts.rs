@@ -31,6 +31,11 @@
 //! | `@h1 heartbeat web id=web-1 pid=7 counter=3 warn=3000 critical=9000 ; db on=h2` | heartbeats in bulk; one is h2's |
 //! | `renewals 3 counter=5 ; 4 restarts=1 status=warning age=3000` | the same by the numbers of checks |
 //! | `renewal 3` | one of them, for `send` |
+//! | `@h1 service rdb id=rdb-1 slots=2 delay=2s meta=region:eu` | an instance of a pool |
+//! | `claim rdb id=c1 by=gw ttl=30000 session=s1 require=region:eu prefer=rdb-1 wait` | a claim, which waits or not |
+//! | `renew-claim c1 age=3000`, `release c1`, `force rdb 3` | its holder, an operator |
+//! | `withdraw c1 7`, `gone 7 8`, `collected 1 2` | the requests of a server, by their numbers; grants, by their fences |
+//! | `show claims pools` | looks at those |
 //! | `show nodes services checks probes presences keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
@@ -46,21 +51,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use quorate_storage::command::{
-    Agent, Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, Command, Duty,
-    KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen, Refused,
-    Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
+    Agent, Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, ClaimRequest,
+    ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen,
+    PresenceReopen, Refused, Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    AutopilotSettings, Cause, Check, CheckRegistration, CheckStatus, Coordinate, Detail,
-    EndedPresence, Event, Facts, HistoryRecord, KvEntry, Node, OnClose, PRESENCE_CHECK,
-    PresenceEnd, PresenceTerms, Query, QueryDefinition, RAFT_ID, RequestFacts, Ring, Service,
-    ServiceDefinition, Session, SessionBehavior, Subject, TextMap, WallTime,
+    AutopilotSettings, CLAIM_DELAY, Cause, Check, CheckRegistration, CheckStatus, Claim,
+    ClaimPhase, Coordinate, Detail, EndedPresence, Event, Facts, Grant, HistoryRecord, KvEntry,
+    Node, OnClose, PRESENCE_CHECK, PresenceEnd, PresenceTerms, Query, QueryDefinition, RAFT_ID,
+    RequestFacts, Ring, SLOTS, Service, ServiceDefinition, Session, SessionBehavior, Subject,
+    TextMap, WallTime,
 };
-use quorate_storage::state::{ServerBoot, SnapshotRecord};
+use quorate_storage::state::{Pool, ServerBoot, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
-use quorate_storage::{Effects, Millis, State, Topic, backup};
+use quorate_storage::{ClusterTime, Effects, Millis, State, Topic, backup};
 
 /// The origin and incarnation that number the commands of plain lines.
 const ORIGIN: u64 = 9;
@@ -161,7 +167,23 @@ fn service(line: &Line<'_>, name: &str, id_word: &str) -> ServiceDefinition {
     let id = line.get(id_word).unwrap_or(name);
     let mut row = common::service(id, name, line.text("addr"), line.number("port"));
     row.tags = line.list("tags").into();
+    row.meta = pool_meta(line);
     row
+}
+
+/// What makes an instance one of a pool.
+fn pool_meta(line: &Line<'_>) -> Option<TextMap> {
+    let of = |name: &str, key: &str| Some((key.to_owned(), line.get(name)?.to_owned()));
+    let mut meta: TextMap = pairs(line.text("meta"));
+    meta.extend(of("slots", SLOTS));
+    meta.extend(of("delay", CLAIM_DELAY));
+    (!meta.is_empty()).then_some(meta)
+}
+
+/// `region:eu,rack:1`
+fn pairs(text: &str) -> TextMap {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once(':'));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// What the leader says of its own accord, beside what is due.
@@ -445,6 +467,9 @@ impl Story {
                 output: line.text("output").to_owned(),
             },
             "open" | "reopen" | "closed" => self.presence_command(line),
+            "claim" | "renew-claim" | "release" | "force" | "withdraw" | "gone" | "collected" => {
+                Command::Claims(claim_command(line, seen))
+            }
             "renewal" => Command::Renew(Box::new(Renewals {
                 seen,
                 all: vec![Renewal { number: parse(line.word(0)), ..Renewal::default() }],
@@ -546,9 +571,15 @@ impl Story {
                 texts.map(|(check, probe)| format!("    check {check} probe {probe}\n")).collect()
             }
             "presences" => self.presences(),
+            "claims" => state.pools().flat_map(|pool| claims_of(state, pool)).collect(),
+            "pools" => state.pools().map(|pool| pool_text(state, pool)).collect(),
             "keys" => state.keys_below("").map(key_text).collect(),
             "boots" => state.boots().map(|(id, row)| boot_text(id, row)).collect(),
             "level" => format!("    {}\n", state.level()),
+            claim if claim.starts_with("claim:") => {
+                let claim = state.claim(&claim["claim:".len()..]);
+                claim.map_or_else(|| "    unknown\n".to_owned(), |claim| claim_text(claim))
+            }
             "history" => {
                 state.history().after(0, &Ring::ALL).map(|row| history_text(row)).collect()
             }
@@ -585,6 +616,8 @@ impl Story {
             Some(("prefix", prefix)) => Topic::Prefix(prefix.into()),
             Some(("service", name)) => Topic::service(name),
             Some(("node", name)) => Topic::node(name),
+            Some(("pool", name)) => Topic::pool(name),
+            Some(("claim", id)) => Topic::Claim(id.into()),
             _ => match what {
                 "services" => Topic::Services,
                 "nodes" => Topic::Nodes,
@@ -612,6 +645,7 @@ fn history_text(row: &HistoryRecord) -> String {
         }
         Subject::Key(key) => format!(" {key}"),
         Subject::Session { id, node } => format!(" {id} on {node}"),
+        Subject::Claim { service, id, number } => format!(" {service} claim {number} {id}"),
     };
     let status =
         |status: &Option<CheckStatus>| status.as_ref().map_or("", CheckStatus::as_str).to_owned();
@@ -639,6 +673,85 @@ fn history_text(row: &HistoryRecord) -> String {
         "    {seq}<{previous} @{index} {time} {}{subject} {kind}{statuses}{session}{detail} because {cause}\n",
         at.0
     )
+}
+
+fn claim_command(line: &Line<'_>, seen: ClusterTime) -> ClaimsCommand {
+    let id = || line.word(0).into();
+    let numbers = || line.words.iter().map(|number| parse(number)).collect();
+    match line.verb {
+        "claim" => ClaimsCommand::Claim(Box::new(ClaimRequest {
+            id: line.text("id").into(),
+            service: line.word(0).into(),
+            holder: line.get("by").unwrap_or("gw").into(),
+            ttl: Millis(line.get("ttl").map_or(30_000, parse)),
+            session: line.text("session").into(),
+            require: pairs(line.text("require")),
+            prefer: line.text("prefer").into(),
+            waits: line.has("wait"),
+        })),
+        "renew-claim" => ClaimsCommand::Renew { id: id(), seen },
+        "release" => ClaimsCommand::Release { id: id() },
+        "withdraw" => ClaimsCommand::Withdraw { id: id(), seq: parse(line.word(1)) },
+        "gone" => ClaimsCommand::Detached { seqs: numbers() },
+        "collected" => ClaimsCommand::Collected { fences: numbers() },
+        _ => ClaimsCommand::Force { service: id(), fence: parse(line.word(1)) },
+    }
+}
+
+/// A pool with its instances and its line.
+fn pool_text(state: &State, pool: &Pool) -> String {
+    let mut text = format!(
+        "    pool {} of {}, {} waiting, {} granted, {} expired\n",
+        pool.name(),
+        pool.size(),
+        pool.waiting(),
+        pool.granted(),
+        pool.expired()
+    );
+    for instance in pool.instances() {
+        let claims = instance.busy().filter_map(|number| state.claim_numbered(number));
+        let busy: Vec<String> = claims.map(|claim| claim.id.to_string()).collect();
+        let closed = match instance.closed() {
+            0 => String::new(),
+            closed => format!(" {closed} closed"),
+        };
+        let down = if instance.is_usable() { "" } else { " down" };
+        let (row, slots) = (instance.row(), instance.slots());
+        let (node, id) = (&row.node, &row.definition.id);
+        let since = instance.idle_since();
+        let line =
+            format!("    {node} {id} slots={slots} busy={busy:?}{closed}{down} since {since}");
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+/// The claims that wait in a pool, and those that have its instances.
+fn claims_of(state: &State, pool: &Pool) -> Vec<String> {
+    let busy = pool.instances().flat_map(|instance| instance.busy());
+    let busy = busy.filter_map(|number| state.claim_numbered(number));
+    busy.chain(state.waiters(pool)).map(|claim| claim_text(claim)).collect()
+}
+
+fn claim_text(claim: &Claim) -> String {
+    let Claim { id, holder, position, phase, attachments, index, .. } = claim;
+    let phase = match phase {
+        ClaimPhase::Queued { detached: None } => "waits".to_owned(),
+        ClaimPhase::Queued { detached: Some(since) } => format!("waits, left alone at {since}"),
+        ClaimPhase::Granted(grant) => {
+            let Grant { fence, seq, id, since, heard, is_offer, .. } = grant;
+            let has = if *is_offer { "is offered" } else { "has" };
+            format!("{has} {id} fence={fence} seq={seq} since {since} heard {heard}")
+        }
+        ClaimPhase::Ended { why, at, .. } => format!("{} at {at}", why.as_str()),
+    };
+    let requests: Vec<String> = attachments
+        .iter()
+        .map(|request| format!("{}/{}/{}", request.origin, request.incarnation, request.seq))
+        .collect();
+    let requests = requests.join(" ");
+    format!("    {id} of {holder} at {position} {phase} requests=[{requests}] @{index}\n")
 }
 
 /// Floors, remembered outcomes and runs of answers.
@@ -715,7 +828,7 @@ fn beat(line: &Line<'_>) -> Beat {
         address: text("addr"),
         port: line.get("port").map(parse),
         tags: line.get("tags").map(|_| line.list("tags").into()),
-        meta: None,
+        meta: pool_meta(line),
         process: line.get("process").map(Into::into),
         pid: number("pid"),
         started: number("started"),
@@ -1008,6 +1121,8 @@ fn topic_text(topic: &Topic) -> String {
         Topic::Coordinates => "coordinates".to_owned(),
         Topic::Queries => "queries".to_owned(),
         Topic::Everything => "everything".to_owned(),
+        Topic::Pool(name) => format!("pool:{name}"),
+        Topic::Claim(id) => format!("claim:{id}"),
     }
 }
 

@@ -35,6 +35,25 @@ pub struct HistoryEvent {
     /// The session.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub session: String,
+    /// The number of a claim. (Its id is not shown: whoever knows it may release the claim.) `Node` and `ID` are
+    /// those of its instance.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub claim: String,
+    /// Who asked for the claim.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub holder: String,
+    /// The fence of the claim's grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
+    /// The number of the claim's grant in its service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<u64>,
+    /// The claim's place in line, by the order of the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// Why the claim is over, such as `released`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// A check's status before.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub from: String,
@@ -52,7 +71,8 @@ pub struct HistoryEvent {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct HistoryCause {
-    /// `request`, `silence`, `deregister-after`, `probe`, `server`, `session`, `idle`, `connection`.
+    /// `request`, `silence`, `deregister-after`, `probe`, `server`, `session`, `idle`, `connection`,
+    /// `claim-delay`.
     pub kind: String,
     /// The agent in whose name a client asked. Nobody has checked that it was that agent.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -75,7 +95,7 @@ pub struct HistoryCause {
     /// How long the silence may last, or a service be critical, such as `15s`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub after: String,
-    /// Since when it was critical, idle, or without its connection.
+    /// Since when it was critical, idle, without its connection, or closed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub since: String,
     /// The session that ended.
@@ -107,7 +127,7 @@ pub struct Explanation {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ExplainedSubject {
-    /// `service`, `check`, `node`, `key` or `session`.
+    /// `service`, `check`, `node`, `key`, `session` or `claim`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// The node.
@@ -128,4 +148,7 @@ pub struct ExplainedSubject {
     /// The session.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub session: String,
+    /// The claim's id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub claim: String,
 }

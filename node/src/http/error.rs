@@ -99,16 +99,23 @@ impl From<Rejection> for ApiError {
             | Rejection::UnknownService(_)
             | Rejection::ServiceDoesNotExist(_)
             | Rejection::UnknownSession(_)
-            | Rejection::InstanceGone => StatusCode::NOT_FOUND,
+            | Rejection::InstanceGone
+            | Rejection::NotInPool(_)
+            | Rejection::UnknownClaim(_)
+            | Rejection::UnknownFence { .. } => StatusCode::NOT_FOUND,
             Rejection::Ambiguous { .. }
             | Rejection::Txn(_)
             | Rejection::PresenceAttempt { .. }
             | Rejection::PresenceContested(_)
-            | Rejection::EarlierProcess(_) => StatusCode::CONFLICT,
+            | Rejection::EarlierProcess(_)
+            | Rejection::PoolBusy { .. }
+            | Rejection::ClaimIdTaken(_)
+            | Rejection::ClaimOver { .. }
+            | Rejection::ClaimWaits(_) => StatusCode::CONFLICT,
             Rejection::WarnsTooLate { .. } | Rejection::TooManyKeys(_) => StatusCode::BAD_REQUEST,
-            Rejection::HeartbeatTooOld | Rejection::RestoreInProgress => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Rejection::HeartbeatTooOld
+            | Rejection::RestoreInProgress
+            | Rejection::ClaimsFull(_) => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::OutcomeUnknown
             | Rejection::NoSuchNumber
             | Rejection::NotTtl(_)

@@ -10,7 +10,8 @@ use quorate_client::types::history::{ExplainedSubject, Explanation};
 use quorate_storage::index::fold;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    Check, HistoryKind, HistoryRecord, KvEntry, Node, SERF_HEALTH, Service, Session,
+    Check, Claim, ClaimPhase, HistoryKind, HistoryRecord, KvEntry, Node, SERF_HEALTH, Service,
+    Session,
 };
 use quorate_storage::state::Thread;
 
@@ -41,6 +42,8 @@ pub enum Now {
     Key(KvEntry),
     /// A session.
     Session(Arc<Session>),
+    /// A claim.
+    Claim(Arc<Claim>),
 }
 
 /// An explanation whose `now` is still to be rendered.
@@ -243,6 +246,53 @@ pub fn session(published: &Published, id: &str) -> Result<Explained, Unexplained
     })
 }
 
+/// Explains a claim by its id.
+///
+/// # Errors
+/// See [`Unexplained`].
+pub fn claim(published: &Published, id: &str) -> Result<Explained, Unexplained> {
+    let state = &published.state;
+    let records = newest(state.history(), &Thread::Claim(id.into()));
+    let Some(row) = state.claim(id) else { return past(published, "claim", id, records) };
+    let why = match records.first() {
+        Some(record) => format!("Claim {id} {}.", sentence::happened(published, record)),
+        None => nothing_kept("Claim", id),
+    };
+    let left = sentence::left(published, row.number);
+    let next = match (&row.phase, left) {
+        (ClaimPhase::Queued { .. }, None) => {
+            format!("At most {} others come before it.", state.ahead_of(row))
+        }
+        (ClaimPhase::Queued { .. }, Some(left)) => {
+            format!("No request waits for it: it is withdrawn in {left} unless one asks again.")
+        }
+        (ClaimPhase::Granted(grant), Some(left)) if grant.is_offer => {
+            format!("Its holder may not know of it: it waits again in {left} unless one says so.")
+        }
+        (ClaimPhase::Granted(_), Some(left)) => {
+            format!("It expires in {left} unless it is renewed.")
+        }
+        (ClaimPhase::Granted(_), None) => {
+            "It ends when it is released, or with its session.".to_owned()
+        }
+        (ClaimPhase::Ended { .. }, _) => "It is over.".to_owned(),
+    };
+    Ok(Explained {
+        now: Some(Now::Claim(Arc::clone(row))),
+        explanation: Explanation {
+            subject: ExplainedSubject {
+                claim: id.to_owned(),
+                service: row.service.to_string(),
+                ..of_type("claim")
+            },
+            why,
+            next,
+            timeline: timeline(published, &records),
+            ..Explanation::default()
+        },
+    })
+}
+
 /// Whose ids come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose<'a> {
@@ -394,6 +444,7 @@ fn gone(
         "node" => name.clone_into(&mut subject.node),
         "key" => name.clone_into(&mut subject.key),
         "session" => name.clone_into(&mut subject.session),
+        "claim" => name.clone_into(&mut subject.claim),
         "check" => name.clone_into(&mut subject.check),
         _ => name.clone_into(&mut subject.id),
     }

@@ -120,6 +120,7 @@ impl Feed {
         }
         let service = match &record.subject {
             Subject::Instance { service, .. } | Subject::Check { service, .. } => fold(service),
+            Subject::Claim { service, .. } => fold(service),
             Subject::Cluster | Subject::Node { .. } | Subject::Key(_) | Subject::Session { .. } => {
                 "".into()
             }

@@ -14,6 +14,7 @@ pub struct Filter {
     keys: Vec<String>,
     prefixes: Vec<String>,
     sessions: Vec<String>,
+    claims: Vec<String>,
     kinds: Vec<String>,
     /// Services and prefixes add up instead of narrowing each other.
     is_union: bool,
@@ -36,6 +37,8 @@ pub enum By {
     Prefix,
     /// A session's id.
     Session,
+    /// A claim, by its number or by its id.
+    Claim,
     /// A kind, or how it begins (`check.`).
     Kind,
 }
@@ -65,6 +68,7 @@ impl Filter {
             By::Key => &mut self.keys,
             By::Prefix => &mut self.prefixes,
             By::Session => &mut self.sessions,
+            By::Claim => &mut self.claims,
             By::Kind => &mut self.kinds,
         };
         list.push(match by {
@@ -80,10 +84,20 @@ impl Filter {
         self.lists().into_iter().map(Vec::len).sum()
     }
 
-    fn lists(&self) -> [&Vec<String>; 8] {
-        let Self { services, nodes, ids, checks, keys, prefixes, sessions, kinds, is_union: _ } =
-            self;
-        [services, nodes, ids, checks, keys, prefixes, sessions, kinds]
+    fn lists(&self) -> [&Vec<String>; 9] {
+        let Self {
+            services,
+            nodes,
+            ids,
+            checks,
+            keys,
+            prefixes,
+            sessions,
+            claims,
+            kinds,
+            is_union: _,
+        } = self;
+        [services, nodes, ids, checks, keys, prefixes, sessions, claims, kinds]
     }
 
     /// The services to which it is limited, in lower case; empty: it is not.
@@ -116,6 +130,9 @@ impl Filter {
                 Ring::Catalogue => self.prefixes.is_empty() || !self.services.is_empty(),
                 Ring::Claims => !self.kinds.is_empty() && self.prefixes.is_empty(),
             };
+        }
+        if !self.claims.is_empty() && ring != Ring::Claims {
+            return false;
         }
         let of_keys = [&self.keys, &self.prefixes];
         let of_catalogue = [&self.services, &self.nodes, &self.ids, &self.checks];
@@ -168,6 +185,7 @@ impl Filter {
             && any_or_none(&self.ids, |id| names.id == id)
             && any_or_none(&self.checks, |id| names.check == id)
             && any_or_none(&self.sessions, |id| session == id)
+            && any_or_none(&self.claims, |claim| is_claim(&record.subject, claim))
             && any_or_none(&self.keys, |key| is_key && has_key(key))
             && any_or_none(&self.prefixes, |prefix| is_key && touches(prefix))
     }
@@ -182,9 +200,11 @@ pub fn decided_node(record: &HistoryRecord) -> Option<&str> {
     match &record.subject {
         Subject::Check { node, id, .. } => id.is_empty().then_some(node),
         Subject::Node { node } => is_maintenance.then_some(node),
-        Subject::Cluster | Subject::Instance { .. } | Subject::Key(_) | Subject::Session { .. } => {
-            None
-        }
+        Subject::Cluster
+        | Subject::Instance { .. }
+        | Subject::Key(_)
+        | Subject::Session { .. }
+        | Subject::Claim { .. } => None,
     }
 }
 
@@ -213,8 +233,17 @@ impl<'a> Names<'a> {
             }
             Subject::Key(key) => names.key = key,
             Subject::Session { id, node } => (names.session, names.node) = (id, node),
+            Subject::Claim { service, .. } => names.service = service,
         }
         names
+    }
+}
+
+/// Whether a subject is the claim that a client names by its number, or, if it may, by its id.
+fn is_claim(subject: &Subject, claim: &str) -> bool {
+    match subject {
+        Subject::Claim { id, number, .. } => **id == *claim || number.to_string() == claim,
+        _ => false,
     }
 }
 

@@ -3,8 +3,8 @@
 use quorate_storage::Millis;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    Cause, Check, CheckStatus, Detail, HistoryKind, HistoryRecord, OnClose, Presence, PresenceEnd,
-    SERF_HEALTH, Subject,
+    Cause, Check, CheckStatus, ClaimFacts, Detail, HistoryKind, HistoryRecord, OnClose, Presence,
+    PresenceEnd, SERF_HEALTH, Subject,
 };
 
 use super::show::{date, date_before, server_name, span};
@@ -34,6 +34,9 @@ pub(super) fn because(published: &Published, record: &HistoryRecord) -> String {
                 Subject::Session { .. } => {
                     format!("nobody renewed it for {ttl}; the last renewal came at {last}")
                 }
+                Subject::Claim { .. } => {
+                    format!("nothing was heard of it for {ttl}, since {last}")
+                }
                 _ => format!("no heartbeat came for {ttl}; the last one came at {last}"),
             }
         }
@@ -44,6 +47,12 @@ pub(super) fn because(published: &Published, record: &HistoryRecord) -> String {
         Cause::Server { server } => format!("server {} saw to it", name(*server)),
         Cause::Session(session) => format!("session {session} ended"),
         Cause::Idle { since } => format!("its agent had nothing registered since {}", time(*since)),
+        Cause::SlotOpened { since } => {
+            format!(
+                "a slot opened again that was closed at {} after its claim was lost",
+                time(*since)
+            )
+        }
         Cause::Connection { server, why, since } => {
             connection_ended(&name(*server), *why, &time(*since))
         }
@@ -100,9 +109,20 @@ pub(super) fn happened(published: &Published, record: &HistoryRecord) -> String 
     let cause = because(published, record);
     let check = match &record.detail {
         Detail::Check(check) => format!(", and with that its check {check}"),
+        Detail::Claim(facts) => outcome_of(facts),
         _ => String::new(),
     };
     format!("{what} at {} because {cause}{check}", date(record.at))
+}
+
+/// What a claim has come to.
+fn outcome_of(facts: &ClaimFacts) -> String {
+    let has = match facts.fence {
+        0 => String::new(),
+        fence => format!("; its instance is {} with fence {fence}", facts.instance),
+    };
+    let ended = facts.ended.map_or_else(String::new, |why| format!(": {}", why.as_str()));
+    format!("{ended}{has}")
 }
 
 /// Why a check has its status: since when, and because of what, as far as records are kept.

@@ -5,7 +5,7 @@ use quorate_client::types::history::{HistoryCause, HistoryEvent};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::NodeId;
 use quorate_storage::record::{
-    self, Cause, CheckStatus, Detail, HistoryRecord, PresenceEnd, RequestFacts, Subject,
+    self, Cause, CheckStatus, ClaimFacts, Detail, HistoryRecord, PresenceEnd, RequestFacts, Subject,
 };
 use quorate_storage::{ClusterTime, Millis, State};
 
@@ -49,8 +49,25 @@ pub fn event(published: &Published, record: &HistoryRecord) -> HistoryEvent {
             event.session = id.to_string();
             event.node = node.to_string();
         }
+        Subject::Claim { service, number, .. } => {
+            event.service = service.to_string();
+            event.claim = number.to_string();
+        }
+    }
+    if let Detail::Claim(facts) = &record.detail {
+        show_claim(&mut event, facts);
     }
     event
+}
+
+fn show_claim(event: &mut HistoryEvent, facts: &ClaimFacts) {
+    event.holder = facts.holder.to_string();
+    event.node = facts.node.to_string();
+    event.id = facts.instance.to_string();
+    event.fence = (facts.fence > 0).then_some(facts.fence);
+    event.grant = (facts.seq > 0).then_some(facts.seq);
+    event.position = Some(facts.position);
+    event.reason = facts.ended.map_or_else(String::new, |why| why.as_str().to_owned());
 }
 
 fn detail(detail: &Detail) -> String {
@@ -62,6 +79,8 @@ fn detail(detail: &Detail) -> String {
         Detail::Below(keys) => format!("all keys that begin with it ({keys})"),
         Detail::Check(check) => format!("check {check:?} is gone or critical"),
         Detail::Term(term) => format!("term {term}"),
+        Detail::Claim(facts) if facts.require.is_empty() => String::new(),
+        Detail::Claim(facts) => format!("requires {}", facts.require),
     }
 }
 
@@ -94,6 +113,9 @@ fn cause(published: &Published, record: &HistoryRecord) -> HistoryCause {
             HistoryCause { session: session.to_string(), ..of_kind("session") }
         }
         Cause::Idle { since } => HistoryCause { since: time(*since), ..of_kind("idle") },
+        Cause::SlotOpened { since } => {
+            HistoryCause { since: time(*since), ..of_kind("claim-delay") }
+        }
         Cause::Connection { server, why, since } => HistoryCause {
             server: match why {
                 PresenceEnd::Restored => String::new(),

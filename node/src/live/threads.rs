@@ -27,7 +27,11 @@ pub(super) fn of_gone(
     let threads: Vec<&Thread> = history.threads_of(&id, is_check).collect();
     let node = |thread: &Thread| match thread {
         Thread::Instance(_, node) | Thread::Check(_, node) => node.to_string(),
-        Thread::Node(_) | Thread::Key(_) | Thread::Session(_) | Thread::Cluster => String::new(),
+        Thread::Node(_)
+        | Thread::Key(_)
+        | Thread::Session(_)
+        | Thread::Cluster
+        | Thread::Claim(_) => String::new(),
     };
     let own = threads.iter().find(|thread| node(thread) == fold(agent));
     let thread = match (own, threads.as_slice()) {

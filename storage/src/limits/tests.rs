@@ -221,3 +221,21 @@ fn what_only_removes_is_not_looked_at() {
         assert_eq!(validate(&command), Ok(()));
     }
 }
+
+#[test]
+fn what_a_claim_says_is_bounded() {
+    let claim = |change: &dyn Fn(&mut ClaimRequest)| {
+        let mut what = ClaimRequest::default();
+        change(&mut what);
+        let command = Command::Claims(ClaimsCommand::Claim(Box::new(what)));
+        validate(&command).map_err(|excess| excess.what)
+    };
+    let pairs = |count: usize| (0..count).map(|key| (key.to_string(), String::new())).collect();
+    assert_eq!(claim(&|what| what.require = pairs(4)), Ok(()));
+    assert_eq!(claim(&|what| what.require = pairs(5)), Err("requirements"));
+    assert_eq!(claim(&|what| what.id = long(65).into()), Err("claim ID"));
+    assert_eq!(claim(&|what| what.holder = long(2_000).into()), Err("holder"));
+    let reported = |count| Command::Claims(ClaimsCommand::Collected { fences: vec![1; count] });
+    assert_eq!(validate(&reported(CLAIMS_REPORTED_MAX)), Ok(()));
+    assert_eq!(validate(&reported(CLAIMS_REPORTED_MAX + 1)).unwrap_err().what, "claims");
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CheckStatus, PresenceEnd};
+use super::{CheckStatus, ClaimFacts, PresenceEnd};
 use crate::ids::NodeId;
 use crate::{ClusterTime, Index, Millis};
 
@@ -241,6 +241,15 @@ pub enum Subject {
         /// Its node.
         node: Arc<str>,
     },
+    /// A claim.
+    Claim {
+        /// The service, as the client wrote it.
+        service: Arc<str>,
+        /// Its id, which is not shown: whoever knows it may release the claim.
+        id: Arc<str>,
+        /// Stands for it where it is shown.
+        number: u64,
+    },
 }
 
 /// What else a record says.
@@ -265,6 +274,8 @@ pub enum Detail {
     Term(u64),
     /// The reason that an operator gave.
     Reason(Arc<str>),
+    /// What there is to say of a claim.
+    Claim(Box<ClaimFacts>),
 }
 
 /// Why something happened. **Append only**: stored by position.
@@ -316,6 +327,11 @@ pub enum Cause {
         /// Who ended it.
         why: PresenceEnd,
         /// When.
+        since: ClusterTime,
+    },
+    /// A slot was closed for a while because its claim was lost, and is open again.
+    SlotOpened {
+        /// Since when it was closed.
         since: ClusterTime,
     },
 }

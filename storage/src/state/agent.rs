@@ -353,6 +353,7 @@ impl Change<'_> {
     pub(super) fn remove_server(&mut self, id: NodeId, name: &Arc<str>) {
         self.state.origins.retire(id);
         self.state.lose_leases(id, None);
+        self.lose_requests(id);
         if let Some(key) = self.server_key(name) {
             self.remove_node(&key);
             self.record_node(HistoryKind::ServerLeft, name);

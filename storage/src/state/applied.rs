@@ -17,13 +17,15 @@ const INSTANCES_LOOKED_AT_MAX: usize = 4;
 pub struct Before {
     time: ClusterTime,
     index: Index,
+    /// The claims' own counter.
+    claims: Index,
 }
 
 impl State {
     /// What [`State::check_applied`] has to know of the state before an entry.
     #[must_use]
     pub fn before(&self) -> Before {
-        Before { time: self.time, index: self.index }
+        Before { time: self.time, index: self.index, claims: self.claims.header.index }
     }
 
     /// Checks what an entry did.
@@ -37,6 +39,9 @@ impl State {
         if self.index < before.index {
             return Err(format!("the index fell from {} to {}", before.index.0, self.index.0));
         }
+        if self.claims.header.index < before.claims {
+            return Err("the counter of the claims fell".to_owned());
+        }
         let mut topics = effects.touched.iter().take(TOPICS_LOOKED_AT_MAX);
         topics.try_for_each(|topic| self.check_topic(before, topic))
     }
@@ -44,10 +49,14 @@ impl State {
     /// What was touched has an index of this entry, and its tables agree on it.
     fn check_topic(&self, before: Before, topic: &Topic) -> Result<(), String> {
         let index = self.topic_index(topic);
-        if *topic != Topic::Everything && (index <= before.index || index > self.index) {
+        let (first, last) = match topic.is_of_claims() {
+            true => (before.claims, self.claims.header.index),
+            false => (before.index, self.index),
+        };
+        if *topic != Topic::Everything && (index <= first || index > last) {
             return Err(format!(
                 "{topic:?} was touched, but its index {} is not between {} and {}",
-                index.0, before.index.0, self.index.0
+                index.0, first.0, last.0
             ));
         }
         let agrees = match topic {
@@ -75,7 +84,9 @@ impl State {
             | Topic::Coordinates
             | Topic::Queries
             | Topic::Everything
-            | Topic::Autopilot => true,
+            | Topic::Autopilot
+            | Topic::Pool(_)
+            | Topic::Claim(_) => true,
         };
         if agrees { Ok(()) } else { Err(format!("the tables differ about {topic:?}")) }
     }

@@ -343,6 +343,7 @@ impl Change<'_> {
         let Some(row) = slot.and_then(|slot| slot.services.get(&beat.id)).cloned() else { return };
         if plan.is_restart {
             self.record_service(HistoryKind::ServiceRestarted, &row);
+            self.note_other_process(key, &beat.id);
         } else if plan.definition.is_none() {
             self.record_service(HistoryKind::ServiceChanged, &row);
         }

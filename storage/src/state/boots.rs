@@ -79,6 +79,7 @@ impl State {
         self.boots.0.insert(start.id, Arc::new(row));
         // The connections of an earlier boot ended with it.
         self.lose_leases(start.id, Some(incarnation));
+        self.lose_attachments(start.id, Some(incarnation));
     }
 
     /// Takes note of what servers hold.

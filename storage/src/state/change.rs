@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::State;
+use super::pending::Pending;
 use crate::record::Cause;
 use crate::{ClusterTime, Index, Topic};
 
@@ -20,6 +21,8 @@ pub(super) struct Change<'a> {
     index: Index,
     /// Why, for the history.
     pub(super) cause: Cause,
+    /// What the change makes of the pools when it is done.
+    pub(super) pending: Pending,
 }
 
 impl<'a> Change<'a> {
@@ -30,7 +33,7 @@ impl<'a> Change<'a> {
         cause: Cause,
     ) -> Self {
         let index = state.next_index();
-        Self { state, touched, index, cause }
+        Self { state, touched, index, cause, pending: Pending::default() }
     }
 
     /// Gives this change another index than the next one: a larger one than all before. Only before it
@@ -64,6 +67,11 @@ impl<'a> Change<'a> {
         if self.touched.contains(&topic) {
             return;
         }
+        if topic.is_of_claims() {
+            self.touch_claims(&topic);
+            self.touched.insert(topic);
+            return;
+        }
         let (index, state) = (self.index, &mut *self.state);
         state.index = index;
         match &topic {
@@ -81,6 +89,8 @@ impl<'a> Change<'a> {
             Topic::Everything => {}
             // Its row is its index.
             Topic::Autopilot => {}
+            // They have a counter of their own, see above.
+            Topic::Pool(_) | Topic::Claim(_) => {}
         }
         self.touched.insert(topic);
     }
@@ -88,6 +98,7 @@ impl<'a> Change<'a> {
     /// Touches every service with an instance on this node.
     pub(super) fn touch_services_on(&mut self, node: &str) {
         let Some(slot) = self.state.catalog.nodes.get(node) else { return };
+        let slot = Arc::clone(slot);
         let names: BTreeSet<Arc<str>> = slot
             .services
             .values()
@@ -96,5 +107,6 @@ impl<'a> Change<'a> {
         for name in names {
             self.touch(Topic::Service(name));
         }
+        self.note_node(&slot);
     }
 }

@@ -176,6 +176,7 @@ impl Change<'_> {
         if let Some(row) = slot.and_then(|slot| slot.services.get(service_id)) {
             let name = fold_arc(&row.definition.name);
             self.touch(Topic::Service(name));
+            self.note_instance(key, service_id);
         }
     }
 

@@ -45,6 +45,10 @@ pub(super) enum Owner {
     Session(Arc<str>),
     /// A node, by its folded name.
     Node(Arc<str>),
+    /// A claim that is not over.
+    Claim,
+    /// A slot that is closed.
+    ClosedSlot,
 }
 
 /// Who has which number, and when to look at whom. All of it can be rebuilt from the rows.
@@ -150,6 +154,8 @@ impl State {
             Owner::Node(key) => {
                 self.catalog.nodes.get(key)?.idle_since.map(|since| since + IDLE_AGENT_AFTER)
             }
+            Owner::Claim => self.claims.deadline(number),
+            Owner::ClosedSlot => self.claims.closed_slot(number).map(|slot| slot.until),
         }
     }
 
@@ -183,6 +189,7 @@ impl State {
         let limit = up_to.min(self.time);
         let mut left = max;
         self.kv.end_lock_delays(limit, &mut left);
+        self.claims.forget_ended(limit, &mut left);
         let reaped = self.kv.reap(limit, &mut left);
         self.topics.kv_floor = self.topics.kv_floor.max(reaped);
     }
@@ -218,6 +225,11 @@ impl State {
                 let since = self.catalog.nodes.get(key).and_then(|slot| slot.idle_since);
                 Cause::Idle { since: since.unwrap_or_default() }
             }
+            Owner::Claim => self.claims.cause_of_deadline(number),
+            Owner::ClosedSlot => {
+                let since = self.claims.closed_slot(number).map(|slot| slot.since);
+                Cause::SlotOpened { since: since.unwrap_or_default() }
+            }
         }
     }
 
@@ -231,7 +243,10 @@ impl State {
             Owner::Check { node, id } => change.expire_check(&node, &id),
             Owner::Session(id) => change.end_session(&id),
             Owner::Node(key) => change.remove_node(&key),
+            Owner::Claim => change.expire_claim(number),
+            Owner::ClosedSlot => change.open_slot(number),
         }
+        change.settle_pools();
         effects.touched.extend(touched);
         // The same thing must not come up again for what was just carried out.
         let next = self.true_deadline(number);

@@ -25,8 +25,9 @@ use super::level::{HEARTBEAT_LEVEL, HISTORY_LEVEL};
 use crate::command::{Asked, Command, Stamp};
 use crate::ids::NodeId;
 use crate::record::{
-    Cause, Check, CheckStatus, Detail, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord,
-    KvEntry, RequestFacts, Ring, SERF_HEALTH, Service, Session, Subject, WallTime,
+    Cause, Check, CheckStatus, Claim, ClaimFacts, ClaimPhase, Detail, HISTORY_OUTPUT_BYTES_MAX,
+    HistoryKind, HistoryRecord, KvEntry, RequestFacts, Ring, SERF_HEALTH, Service, Session,
+    Subject, WallTime,
 };
 use crate::{ClusterTime, Index};
 
@@ -65,6 +66,8 @@ pub enum Thread {
     Session(Arc<str>),
     /// The cluster as a whole: who was elected, what was restored.
     Cluster,
+    /// A claim, by its id.
+    Claim(Arc<str>),
 }
 
 impl Thread {
@@ -88,6 +91,7 @@ impl Thread {
             }
             Subject::Key(key) => (Some(Self::Key(key.clone())), None),
             Subject::Session { id, .. } => (Some(Self::Session(id.clone())), None),
+            Subject::Claim { id, .. } => (Some(Self::Claim(id.clone())), None),
         }
     }
 }
@@ -205,7 +209,11 @@ impl History {
         threads.take_while(move |thread| match thread {
             Thread::Instance(of, _) => !check && of == id,
             Thread::Check(of, _) => check && of == id,
-            Thread::Node(_) | Thread::Key(_) | Thread::Session(_) | Thread::Cluster => false,
+            Thread::Node(_)
+            | Thread::Key(_)
+            | Thread::Session(_)
+            | Thread::Cluster
+            | Thread::Claim(_) => false,
         })
     }
 
@@ -547,6 +555,31 @@ impl Change<'_> {
                 self.record(What { session, ..What::new(kind, subject()) });
             }
         }
+    }
+
+    /// Records what a claim has come to. Claims move no index of the catalogue: the record has the present one.
+    pub(super) fn record_claim(&mut self, kind: HistoryKind, row: &Claim) {
+        let (service, id, number) = (row.service.clone(), row.id.clone(), row.number);
+        let subject = Subject::Claim { service, id, number };
+        let grant = match &row.phase {
+            ClaimPhase::Queued { .. } => None,
+            ClaimPhase::Granted(grant) => Some(grant),
+            ClaimPhase::Ended { grant, .. } => grant.as_ref(),
+        };
+        let require: Vec<String> =
+            row.require.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let detail = Detail::Claim(Box::new(ClaimFacts {
+            holder: row.holder.clone(),
+            fence: grant.map_or(0, |grant| grant.fence),
+            seq: grant.map_or(0, |grant| grant.seq),
+            node: grant.map_or_else(Arc::default, |grant| grant.node.clone()),
+            instance: grant.map_or_else(Arc::default, |grant| grant.id.clone()),
+            position: row.position,
+            ended: row.ended(),
+            require: beginning(&require.join(" ")),
+        }));
+        let (index, cause) = (self.state.index, self.cause.clone());
+        self.state.record(index, cause, What { detail, ..What::new(kind, subject) });
     }
 
     /// Records the end of a key that a session may have held, or of all below a prefix.

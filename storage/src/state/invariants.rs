@@ -39,6 +39,7 @@ impl State {
         self.check_numbers()?;
         self.check_probes()?;
         self.check_presences()?;
+        self.check_claims()?;
         self.check_origins()?;
         self.check_later_tables()?;
         self.history.check()?;
@@ -239,7 +240,11 @@ impl State {
             )
         });
         let sessions = self.sessions().map(|row| (row.number, Owner::Session(row.id.clone())));
-        let mut owners: Vec<(u64, Owner)> = nodes.chain(checks).chain(sessions).collect();
+        let claims = self.claim_rows().filter(|row| row.ended().is_none());
+        let claims = claims.map(|row| (row.number, Owner::Claim));
+        let closed = self.closed_slots().map(|(number, _)| (number, Owner::ClosedSlot));
+        let mut owners: Vec<(u64, Owner)> =
+            nodes.chain(checks).chain(sessions).chain(claims).chain(closed).collect();
         owners.sort_by_key(|(number, _)| *number);
         ensure!(
             owners.iter().map(|(number, owner)| (*number, owner)).eq(self.deadlines.owners()),

@@ -20,15 +20,19 @@
 //! | 5 | instances that a connection holds ([`PRESENCE_LEVEL`]) |
 //! | 6 | what agents have from files is marked, and whoever else writes it leaves the mark ([`FILE_MARK_LEVEL`]) |
 //! | 7 | a session holds so many keys at most ([`SESSION_KEYS_LEVEL`]) |
+//! | 8 | pools of instances, and claims on them ([`CLAIMS_LEVEL`]) |
 
-use super::State;
+use super::{Effects, State};
 use crate::command::Command;
 use crate::record::CheckRegistration;
 use crate::txn::TxnOperation;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = SESSION_KEYS_LEVEL;
+pub const LEVEL: u32 = CLAIMS_LEVEL;
+
+/// From this level on there are pools of instances, and claims on them ([`Claim`](crate::record::Claim)).
+pub const CLAIMS_LEVEL: u32 = 8;
 
 /// From this level on a session holds at most [`SESSION_KEYS_MAX`](crate::record::SESSION_KEYS_MAX) keys.
 pub const SESSION_KEYS_LEVEL: u32 = 7;
@@ -71,6 +75,7 @@ pub fn level_of(command: &Command) -> u32 {
             levels.max().unwrap_or(0)
         }
         Command::Renew(_) | Command::Beat(_) => HEARTBEAT_LEVEL,
+        Command::Claims(_) => CLAIMS_LEVEL,
         _ => 0,
     }
 }
@@ -83,8 +88,12 @@ impl State {
     }
 
     /// All members know the rules of a level, says the leader.
-    pub(super) fn raise_level(&mut self, level: u32) {
-        self.level = self.level.max(level);
+    pub(super) fn raise_level(&mut self, level: u32, effects: &mut Effects) {
+        let before = self.level;
+        self.level = before.max(level);
+        if before < CLAIMS_LEVEL && self.level >= CLAIMS_LEVEL {
+            self.found_pools(effects);
+        }
     }
 }
 

@@ -288,6 +288,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::PresenceReopen(_)
         | Command::PresenceEnded { .. }
         | Command::Renew(_)
-        | Command::Beat(_) => false,
+        | Command::Beat(_)
+        | Command::Claims(_) => false,
     }
 }

@@ -182,6 +182,14 @@ impl State {
         })
     }
 
+    /// Whether a server is in the catalogue and taken for lost.
+    pub(super) fn is_server_lost(&self, id: NodeId) -> bool {
+        let is_known = self
+            .instances(SERVER_SERVICE)
+            .any(|row| server_id(row.definition.meta.as_ref()) == Some(id));
+        is_known && !self.is_server_alive(id)
+    }
+
     /// A restore has replaced the catalogue. Who was connected before and has its instance still is connected;
     /// the others have to come back.
     pub(super) fn adopt_presences(&mut self, running: &Self) {
@@ -231,6 +239,7 @@ impl Change<'_> {
             None => self.ensure_agent(&open.agent, NodeKind::Agent),
         };
         self.put_instance(&key, service, &open.checks);
+        self.note_owner(&key, &service.id, before.as_deref(), &open.terms);
         self.hold(&key, id, &service.id, open.deregister_after, &open.terms, replaced);
         Ok(self.name_of(&key))
     }
@@ -251,6 +260,7 @@ impl Change<'_> {
         }
         let replaced = self.admit(before.as_deref(), service_id, &reopen.terms)?;
         let after = row.registration.definition.deregister_critical_service_after;
+        self.note_owner(&key, service_id, before.as_deref(), &reopen.terms);
         self.hold(&key, id, service_id, after, &reopen.terms, replaced);
         Ok(self.name_of(&key))
     }
@@ -286,7 +296,10 @@ impl Change<'_> {
         let is_alive = health.is_some_and(|row| row.critical_since.is_none());
         match id {
             Some(id) if is_alive => self.state.resume_leases(id),
-            Some(id) => self.state.lose_leases(id, None),
+            Some(id) => {
+                self.state.lose_leases(id, None);
+                self.lose_requests(id);
+            }
             None => {}
         }
     }
@@ -350,6 +363,19 @@ impl Change<'_> {
             replaced.push(now);
         }
         Ok(replaced)
+    }
+
+    /// Another owner is another process.
+    fn note_owner(
+        &mut self,
+        key: &Arc<str>,
+        id: &Arc<str>,
+        before: Option<&Presence>,
+        terms: &PresenceTerms,
+    ) {
+        if before.is_some_and(|before| before.terms.owner != terms.owner) {
+            self.note_other_process(key, id);
+        }
     }
 
     /// Lets a stream hold an instance that exists.

@@ -84,7 +84,7 @@ impl State {
     pub fn check_numbered(&self, number: u64) -> Option<&Arc<Check>> {
         match self.deadlines.owner(number)? {
             Owner::Check { node, id } => self.catalog.nodes.get(node)?.checks.get(id),
-            Owner::Session(_) | Owner::Node(_) => None,
+            Owner::Session(_) | Owner::Node(_) | Owner::Claim | Owner::ClosedSlot => None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::State;
 use super::catalog::{Slot, fold_arc};
+use super::claims::Pool;
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::ids::NodeId;
 use crate::index::fold;
@@ -56,10 +57,10 @@ impl State {
         self.first_deadline()
     }
 
-    /// When the next lock delay ends or the next tombstone may be reaped.
+    /// When the next lock delay ends, or the next tombstone or the next claim that is over may be forgotten.
     #[must_use]
     pub fn next_reaping(&self) -> Option<ClusterTime> {
-        self.kv.next_housekeeping()
+        [self.kv.next_housekeeping(), self.claims.next_forgetting()].into_iter().flatten().min()
     }
 
     /// When the TTL check or session with this number was last heard of; `None` if it has no TTL.
@@ -247,7 +248,8 @@ impl State {
             Topic::Events => self.events.len(),
             Topic::Coordinates => self.coordinates.len(),
             Topic::Queries => self.queries.len(),
-            Topic::Everything | Topic::Autopilot => 1,
+            Topic::Pool(name) => self.pool(name).map_or(0, Pool::len),
+            Topic::Everything | Topic::Autopilot | Topic::Claim(_) => 1,
         };
         rows * ROW_BYTES
     }

@@ -17,7 +17,8 @@
 //! * times are kept as distances from now: a TTL that had ten seconds left has ten seconds left;
 //! * rows get new numbers, since numbers are never used again.
 //!
-//! Kept from the running cluster are its time, its counters, its level, its history, the origin records, and what it says of
+//! Kept from the running cluster are its time, its counters, its level, its history, the counters of its claims
+//! (which are over), the origin records, and what it says of
 //! its own servers (their boots included) and their hosts.
 
 use std::io::{self, Read};
@@ -211,6 +212,7 @@ impl Change<'_> {
         // What the steps above recorded tells of how the backup was fitted in. One record tells of all.
         self.state.history = std::mem::take(&mut running.history);
         self.record(What::new(HistoryKind::Restored, Subject::Cluster));
+        self.restore_claims(std::mem::take(&mut running.claims));
         release::later(running);
         Ok(Outcome::Done)
     }
@@ -577,7 +579,8 @@ impl Carry {
             }
             kept @ (SnapshotRecord::Tables(_)
             | SnapshotRecord::Event(_)
-            | SnapshotRecord::Coordinate { .. }) => kept,
+            | SnapshotRecord::Coordinate { .. }
+            | SnapshotRecord::Claims(_)) => kept,
             // Another cluster's, or an earlier one's. Those of the catalogue were carried over above.
             SnapshotRecord::Origin { .. }
             | SnapshotRecord::Outcome { .. }
@@ -590,6 +593,10 @@ impl Carry {
             | SnapshotRecord::Level(_)
             | SnapshotRecord::History(_)
             | SnapshotRecord::HistoryRecord(_)
+            | SnapshotRecord::Pool { .. }
+            | SnapshotRecord::PoolMember { .. }
+            | SnapshotRecord::ClosedSlot { .. }
+            | SnapshotRecord::Claim(_)
             | SnapshotRecord::Header(_)
             | SnapshotRecord::Node { .. }
             | SnapshotRecord::Service(_)

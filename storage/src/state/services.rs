@@ -60,6 +60,7 @@ impl Change<'_> {
         self.touch(Topic::Node(key.clone()));
         self.touch(Topic::Service(name));
         self.refresh_check_names(key, &row.definition);
+        self.note_instance(key, &definition.id);
         self.refresh_idle(key);
     }
 
@@ -95,6 +96,7 @@ impl Change<'_> {
     pub(super) fn forget_service(&mut self, key: &Arc<str>, row: &Service) {
         self.leave_name(key, row);
         remove_place(&mut self.state.catalog.service_ids, &row.definition.id, key);
+        self.note_instance(key, &row.definition.id);
     }
 
     /// Removes an instance with its checks, if it exists.

@@ -147,6 +147,7 @@ impl Change<'_> {
             }
         }
         self.remove_queries_of(id);
+        self.end_claims_of(id);
         let key = fold_arc(&row.node);
         if let Some(slot) = self.state.catalog.slot_mut(&key) {
             slot.unbind(row);

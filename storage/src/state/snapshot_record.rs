@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::boots::ServerBoot;
 use super::catalog::{Slot, fold_arc};
+use super::claims::ClaimsHeader;
 use super::deadline::Owner;
 use super::history::HistoryHeader;
 use super::kv::{Grave, Tombstone};
@@ -29,8 +30,8 @@ use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::ids::NodeId;
 use crate::record::{
-    Autopilot, Check, CheckStatus, Coordinate, Event, Facts, HistoryRecord, KvEntry, Node,
-    Presence, Query, Said, Service, Session, Tags,
+    Autopilot, Check, CheckStatus, Claim, ClosedSlot, Coordinate, Event, Facts, HistoryRecord,
+    KvEntry, Node, PoolCounts, PoolMember, Presence, Query, Said, Service, Session, Tags,
 };
 use crate::{ClusterTime, Index};
 
@@ -222,6 +223,33 @@ pub enum SnapshotRecord<'a> {
         /// How far it has counted.
         counter: Option<u64>,
     },
+    /// The numbers of the claims. Before all that follow.
+    Claims(ClaimsHeader),
+    /// What a pool counts. Before its instances.
+    Pool {
+        /// Its service.
+        name: Cow<'a, str>,
+        /// The counts.
+        counts: PoolCounts,
+    },
+    /// What an instance of a pool has beside its row in the catalogue.
+    PoolMember {
+        /// Its node in lower case.
+        node: Cow<'a, str>,
+        /// Its id.
+        id: Cow<'a, str>,
+        /// What it has.
+        row: PoolMember,
+    },
+    /// A slot that is closed for a while. After the instances.
+    ClosedSlot {
+        /// Orders its opening.
+        number: u64,
+        /// The row.
+        row: Cow<'a, ClosedSlot>,
+    },
+    /// A claim. After the instances.
+    Claim(Cow<'a, Claim>),
 }
 
 /// Where [`State::export`] puts records.
@@ -253,7 +281,27 @@ impl State {
         self.export_kv(sink)?;
         self.export_origins(sink)?;
         self.export_later_tables(sink)?;
+        self.export_claims(sink)?;
         self.export_history(sink)
+    }
+
+    fn export_claims(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+        if self.claims.header == ClaimsHeader::default() {
+            // Servers whose version knows no claims have the same hash until there is a pool.
+            return Ok(());
+        }
+        sink(SnapshotRecord::Claims(self.claims.header))?;
+        for (name, counts) in self.pool_counts() {
+            sink(SnapshotRecord::Pool { name: Cow::Borrowed(name), counts })?;
+        }
+        for ((node, id), row) in self.pool_members() {
+            let (node, id) = (Cow::Borrowed(&**node), Cow::Borrowed(&**id));
+            sink(SnapshotRecord::PoolMember { node, id, row })?;
+        }
+        for (number, row) in self.closed_slots() {
+            sink(SnapshotRecord::ClosedSlot { number, row: Cow::Borrowed(row) })?;
+        }
+        self.claim_rows().try_for_each(|row| sink(SnapshotRecord::Claim(Cow::Borrowed(row))))
     }
 
     fn export_history(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -658,8 +706,42 @@ impl Import {
             SnapshotRecord::Facts { check, facts, counter } => {
                 self.add_facts(check, facts.map(Cow::into_owned), counter)
             }
+            SnapshotRecord::Claims(header) => {
+                let earlier = std::mem::replace(&mut self.state.claims.header, header);
+                let is_first = earlier == ClaimsHeader::default();
+                unique((!is_first).then_some(()), "numbers of the claims twice")
+            }
+            SnapshotRecord::Pool { name, counts } => {
+                let is_new = self.state.claims.add_pool(name.into(), counts);
+                unique((!is_new).then_some(()), "two pools of one service")
+            }
+            SnapshotRecord::PoolMember { node, id, row } => {
+                let place = (node.into(), id.into());
+                self.state.add_member(&place, row).map_err(invalid)
+            }
+            SnapshotRecord::ClosedSlot { number, row } => {
+                self.own(number, Owner::ClosedSlot)?;
+                self.state.claims.close(number, row.into_owned());
+                self.state.schedule(number);
+                Ok(())
+            }
+            SnapshotRecord::Claim(row) => self.add_claim(row.into_owned()),
             history => self.add_history(history),
         }
+    }
+
+    fn add_claim(&mut self, row: Claim) -> io::Result<()> {
+        let (number, is_over) = (row.number, row.ended().is_some());
+        self.state.check_claim(&row).map_err(invalid)?;
+        if is_over {
+            let is_given = number <= self.state.last_number;
+            unique((!is_given).then_some(()), "a claim with a number that was never given")?;
+        } else {
+            self.own(number, Owner::Claim)?;
+        }
+        self.state.claims.add_claim(row);
+        self.state.schedule(number);
+        Ok(())
     }
 
     fn add_said(&mut self, check: u64, said: Said) -> io::Result<()> {

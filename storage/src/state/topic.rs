@@ -49,6 +49,9 @@ impl State {
     #[must_use]
     pub fn topic_index(&self, topic: &Topic) -> Index {
         let index = self.own_index(topic);
+        if topic.is_of_claims() {
+            return index;
+        }
         // Restored rows have the index that was reserved when the restore began.
         self.restored.map_or(index, |restored| index.max(restored))
     }
@@ -71,6 +74,8 @@ impl State {
             Topic::Autopilot => {
                 self.autopilot.as_ref().map_or_else(Index::default, |row| row.indexes.modify)
             }
+            Topic::Pool(name) => self.claims.pool_index(name),
+            Topic::Claim(id) => self.claims.claim_index(id),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::http::error::ApiError;
 use crate::http::heavy;
 use crate::http::reply::Reply;
 use crate::http::wire;
+use crate::live::claims;
 use crate::live::explain::{self, Explained, Now, Unexplained, Whose};
 use crate::live::filter::{By, Filter};
 use crate::live::show;
@@ -35,7 +36,7 @@ const OLDEST_SEQ: HeaderName = HeaderName::from_static("x-quorate-oldest-seq");
 const LAST_SEQ: HeaderName = HeaderName::from_static("x-quorate-last-seq");
 
 /// The parameters that narrow a list, and what each names.
-const FILTERS: [(&str, By); 8] = [
+const FILTERS: [(&str, By); 9] = [
     ("service", By::Service),
     ("node", By::Node),
     ("id", By::Id),
@@ -43,6 +44,7 @@ const FILTERS: [(&str, By); 8] = [
     ("key", By::Key),
     ("prefix", By::Prefix),
     ("session", By::Session),
+    ("claim", By::Claim),
     ("kind", By::Kind),
 ];
 
@@ -54,6 +56,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("/v1/quorate/explain/node/").get(|call| Box::pin(explain_node(call))),
         Endpoint::new("/v1/quorate/explain/key/").get(|call| Box::pin(explain_key(call))),
         Endpoint::new("/v1/quorate/explain/session/").get(|call| Box::pin(explain_session(call))),
+        Endpoint::new("/v1/quorate/explain/claim/").get(|call| Box::pin(explain_claim(call))),
     ]
 }
 
@@ -211,6 +214,11 @@ async fn explain_session(call: Call) -> Answer {
     explained(&call, |published| explain::session(published, &id)).await
 }
 
+async fn explain_claim(call: Call) -> Answer {
+    let id = session_id(call.required("Missing claim ID")?);
+    explained(&call, |published| explain::claim(published, &id)).await
+}
+
 /// The name of the agent whose ids come first; none with `?agent=*`.
 fn agent(call: &Call) -> Result<String, ApiError> {
     Ok(match call.asked()? {
@@ -266,6 +274,7 @@ fn shown(call: &Call, published: &Published, now: &Now) -> Result<serde_json::Va
             shown
         }
         Now::Session(row) => serde_json::to_value(wire::session(row)),
+        Now::Claim(row) => serde_json::to_value(claims::status(state, row)),
     };
     value.map_err(|error| ApiError::internal(error.to_string()))
 }
