@@ -110,7 +110,7 @@
 //!      │
 //!    leader    what a node does because it leads
 //!      │
-//!    checks, presences     checks that the leader runs; instances that a connection holds
+//!    checks, presences, claims     checks that the leader runs; instances that a connection holds; requests
 //!      │
 //!  raft, watch, live     consensus; who waits for which change; what happened
 //!      │
@@ -124,6 +124,7 @@
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls; its metrics; what it logs about lost servers ([`node::outages`]) and changed services ([`node::changes`]); what it does when something was applied ([`node::observe`]) |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue's picture of the servers |
 //! | [`checks`] | the checks that the leader runs, one file for each kind |
+//! | [`claims`] | the requests of this node that wait for an instance, and what the cluster is told of them |
 //! | [`presences`] | the streams of this node that hold an instance, and what the cluster is told of their end |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership, cluster time ([`raft::cluster_clock`]), log size ([`raft::compaction`]), what a node remembers of itself ([`raft::identity`]) |
 //! | [`live`] | the history as it is shown, filtered, followed and explained |
@@ -152,6 +153,7 @@
 
 pub mod agent;
 pub mod checks;
+pub mod claims;
 pub mod host;
 pub mod http;
 pub mod leader;

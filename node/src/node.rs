@@ -35,6 +35,7 @@ use tokio::sync::watch;
 
 use crate::agent::{self, OwnHost};
 use crate::checks::{CheckOutput, ProbeCounts};
+use crate::claims::Claims;
 use crate::host::clock::{Clock, TimedOut};
 use crate::host::durations::Durations;
 use crate::host::stopping::Stopping;
@@ -122,6 +123,7 @@ pub struct Node {
     watches: Arc<Watches>,
     feed: Arc<Feed>,
     presences: Arc<Presences>,
+    claims: Arc<Claims>,
     probe_counts: Arc<ProbeCounts>,
     failure_detector: Arc<FailureDetector>,
     comparison: Arc<Comparison>,
@@ -189,6 +191,11 @@ impl Node {
     /// The instances that connections to this node hold.
     pub fn presences(&self) -> &Arc<Presences> {
         &self.presences
+    }
+
+    /// The requests to this node that wait for a claim.
+    pub fn claims(&self) -> &Arc<Claims> {
+        &self.claims
     }
 
     /// Who waits for records of the history.

@@ -5,6 +5,7 @@
 
 mod agent;
 mod catalog;
+mod claim;
 mod coordinate;
 mod event;
 mod health;
@@ -47,6 +48,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         instance::endpoints(),
         stream::endpoints(),
         presence::endpoints(),
+        claim::endpoints(),
         ui::endpoints(),
         heartbeat::endpoints(),
     ]

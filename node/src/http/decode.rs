@@ -24,6 +24,7 @@ use thiserror::Error;
 
 mod agent;
 mod catalog;
+mod claim;
 mod coordinate;
 mod mesh;
 mod operator;

@@ -86,6 +86,11 @@ impl Reply {
         Self(Response::new(body)).with(CONTENT_TYPE, content_type)
     }
 
+    /// The same with a body made of its own.
+    pub(super) fn map_body(self, body: impl FnOnce(Body) -> Body) -> Self {
+        Self(self.0.map(body))
+    }
+
     /// 404 without a body: nothing is there.
     pub(super) fn nothing() -> Self {
         Self::empty().status(StatusCode::NOT_FOUND)

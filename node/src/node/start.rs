@@ -14,6 +14,7 @@ use super::observe::ApplyObserver;
 use super::settings::{NodeParts, NodeSettings};
 use super::{Gate, Node, changes, known_leader, outages};
 use crate::checks::Checks;
+use crate::claims::Claims;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
@@ -65,8 +66,8 @@ impl Node {
         };
         let watches = Arc::new(Watches::default());
         let proposer = Arc::new(Proposer::new(context.clone()));
-        let observer = ApplyObserver::new(&context, Arc::clone(&proposer), Arc::clone(&watches));
-        let observer = Arc::new(observer);
+        let (proposing, waking) = (Arc::clone(&proposer), Arc::clone(&watches));
+        let observer = Arc::new(ApplyObserver::new(&context, proposing, waking));
         let applied = observer.applied_index();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
         context.processes.follow(state.clone());
@@ -76,12 +77,12 @@ impl Node {
         let network = NetworkFactory::new(context.clone());
         let raft = start_raft(&context, network, settings.log_limits, log, machine).await?;
         disk.member_since = member_since(&raft, settings.id).await?;
-        let datacenter = settings.datacenter.clone();
-        let info = ServerInfo { id: settings.id, peer, disk, datacenter };
+        let (id, datacenter) = (settings.id, settings.datacenter.clone());
+        let info = ServerInfo { id, peer, disk, datacenter };
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
-        let intake = Intake::new(raft.clone(), &context, Arc::clone(&cluster_clock));
-        let intake = Arc::new(intake);
+        let clock = Arc::clone(&cluster_clock);
+        let intake = Arc::new(Intake::new(raft.clone(), &context, clock));
         let node = Arc::new(Self {
             barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
             membership: Arc::new(membership(
@@ -96,6 +97,7 @@ impl Node {
             failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
             comparison: comparison(&context, &raft, &state, &observer),
             presences: presences(&context, &proposer, &state),
+            claims: claims(&context, &proposer, &state),
             intake,
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
             settings,
@@ -115,8 +117,7 @@ impl Node {
             supervisor: Supervisor::default(),
         });
         node.start_tasks(publish);
-        let service = node.service(snapshots);
-        Ok((node, service))
+        Ok((Arc::clone(&node), node.service(snapshots)))
     }
 
     fn start_tasks(self: &Arc<Self>, publish: watch::Sender<Leadership>) {
@@ -146,6 +147,8 @@ impl Node {
         let node = Arc::clone(self);
         let has_leader = move || node.contact().known_leader;
         tasks.vital("comparing presences", Arc::clone(&self.presences).watch(has_leader));
+        tasks.vital("reporting what became of claims", Arc::clone(&self.claims).report());
+        tasks.vital("comparing claims", Arc::clone(&self.claims).watch());
         tasks.vital("looking who leads", known_leader::watch(Arc::clone(self)));
         tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
         tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
@@ -203,6 +206,10 @@ where
 
 fn presences(context: &Context, proposer: &Arc<Proposer>, state: &StateReader) -> Arc<Presences> {
     Arc::new(Presences::new(context.clone(), Arc::clone(proposer), state.clone()))
+}
+
+fn claims(context: &Context, proposer: &Arc<Proposer>, state: &StateReader) -> Arc<Claims> {
+    Arc::new(Claims::new(context.clone(), Arc::clone(proposer), state.clone()))
 }
 
 fn comparison(

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_storage::command::{Asked, Command, CommandId, Outcome, Part};
+use quorate_storage::command::{Asked, ClaimsCommand, Command, CommandId, Outcome, Part};
 use quorate_storage::limits::{self, Excess};
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::record::RequestFacts;
@@ -253,7 +253,11 @@ impl Proposer {
         let bytes = encoded_bytes(&command) + COMMAND_OVERHEAD_BYTES;
         let lane = Lane::of(&command);
         // It makes room elsewhere, and there are at most as many as there are streams.
-        let is_bounded = !matches!(command, Command::PresenceEnded { .. });
+        let is_bounded = !matches!(
+            command,
+            Command::PresenceEnded { .. }
+                | Command::Claims(ClaimsCommand::Detached { .. } | ClaimsCommand::Collected { .. })
+        );
         let since = self.context.clock.now();
         let mut table = self.table();
         let queue = &mut table.lanes[lane];

@@ -29,6 +29,9 @@ const COORDINATE: &str = r#"{"Node":"h","Segment":"","Coord":{"Vec":[0,0,0,0,0,0
 const BEAT: &str = r#"[{"Service":"h","ID":"h","Node":"","Address":"10.0.0.5","Port":5010,"Process":"h","Pid":94267,"Started":1763900000000,"Version":"4.0","Counter":118,"Tags":["a"],"Meta":{"a":"b"},"WarnAfter":"30s","CriticalAfter":"90s","Status":"passing","Note":"n"},{"Service":"i"}]"#;
 const UPDATE: &str = r#"{"Status":"passing","Output":"fine"}"#;
 
+const CLAIM: &str =
+    r#"{"ID":"","Holder":"h","TTL":"30s","Session":"","Require":{"a":"b"},"Prefer":"h"}"#;
+
 const AUTOPILOT: &str = r#"{"CleanupDeadServers":false,"LastContactThreshold":"200ms","MaxTrailingLogs":250,"MinQuorum":0,"ServerStabilizationTime":"10s"}"#;
 
 /// All of them but four: `agent/monitor`, `quorate/stream` and `quorate/presence` never end their answers,
@@ -98,7 +101,11 @@ pub(crate) const ROUTES: &[Route] = &[
     route("/v1/query", &["GET", "POST"], QUERY),
     route("/v1/query/", &["GET", "PUT", "DELETE"], QUERY),
     route("/v1/quorate/agent/definitions", PUT, r#"{"Services":[{"Name":"web"}],"Checks":[]}"#),
+    route("/v1/quorate/claim/", &["GET", "PUT"], ""),
+    route("/v1/quorate/claims", GET, ""),
+    route("/v1/quorate/claims/", &["GET", "PUT"], CLAIM),
     route("/v1/quorate/explain/check/", GET, ""),
+    route("/v1/quorate/explain/claim/", GET, ""),
     route("/v1/quorate/explain/key/", GET, ""),
     route("/v1/quorate/explain/node/", GET, ""),
     route("/v1/quorate/explain/service/", GET, ""),

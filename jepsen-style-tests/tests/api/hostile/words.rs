@@ -70,6 +70,7 @@ pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<S
             path == "/v1/txn"
                 || path.starts_with("/v1/agent/")
                 || path.starts_with("/v1/quorate/explain/")
+                || path.starts_with("/v1/quorate/claim")
         }
         501 => text.starts_with("Quorate has no "),
         500 if text.is_empty() => !is_decodable,
