@@ -1,8 +1,9 @@
-//! What goes beyond Consul: heartbeats, presence, instances, history and streams.
+//! What goes beyond Consul: claims, heartbeats, presence, instances, history and streams.
 //!
 //! Every test that starts servers takes a [turn](jepsen_style_tests::turn) first, so that none is measured under the
 //! load of another.
 
+mod claims;
 mod heartbeats;
 mod history;
 mod instances;
