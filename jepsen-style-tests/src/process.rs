@@ -134,11 +134,23 @@ pub(crate) fn command(program: &Path) -> Command {
 /// # Errors
 /// It has ended.
 pub fn resident_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+/// The most that was ever resident of a process, in KiB.
+///
+/// # Errors
+/// It has ended.
+pub fn resident_peak_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmHWM:")
+}
+
+fn status_kib(pid: u32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_whitespace().next());
     let number = number.and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Failure::new("no VmRSS"))
+    number.ok_or_else(|| Failure::new(format!("no {name}")))
 }
 
 /// Ports of an address on which nothing listens now.

@@ -21,7 +21,7 @@
 //! | [`api`] | the endpoints, one file for each area |
 //! | [`definition`] | the rules for services and checks that all ways to register share |
 //! | [`server`], [`connections`], [`per_client`], [`closing`], [`drain`] | sockets: how many, whose, and how they end |
-//! | [`path`], [`endpoint`], [`call`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (read as strictly as Consul does), query string, `?cached` |
+//! | [`path`], [`endpoint`], [`call`], [`incoming`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (bounded in size and time, read as strictly as Consul does), query string, `?cached` |
 //! | [`browser`] | what pages in browsers may ask, and under which names |
 //! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
 //! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
@@ -54,6 +54,7 @@ mod error;
 mod filter;
 mod heavy;
 mod hold;
+mod incoming;
 mod metrics;
 mod near;
 mod params;

@@ -2,17 +2,28 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jepsen_style_tests::http::{Answer, AnswerExt as _, Http, Method};
+use jepsen_style_tests::process::{resident_kib, resident_peak_kib};
 use jepsen_style_tests::{Cluster, Result};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// Large enough that the backup goes through the log in many pieces.
 const KEYS: usize = 40;
 const VALUE_BYTES: usize = 100 * 1024;
+
+/// What an archive of zeros unpacks to.
+const ZEROS: u64 = 1 << 30;
+/// What refusing it may take of memory, with what else the server does meanwhile.
+const REFUSAL_KIB_MAX: u64 = 64 * 1024;
 
 /// What every server logs.
 const RESTORED: &str = "a backup was restored";
@@ -198,4 +209,69 @@ async fn a_backup_of_one_cluster_is_restored_in_another() {
         assert!(peers.contains(address), "{server} is none of {peers}");
     }
     new.finish().await.unwrap();
+}
+
+/// An archive of one file of zeros.
+fn of_zeros(kind: tar::EntryType, name: &str) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(ZEROS);
+    header.set_entry_type(kind);
+    archive.append_data(&mut header, name, std::io::repeat(0).take(ZEROS))?;
+    Ok(archive.into_inner()?.finish()?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_archive_that_unpacks_to_a_gigabyte_is_refused_and_takes_no_memory() {
+    let cluster = Cluster::start(1).await.unwrap();
+    let (node, pid) = (cluster.http(1), cluster.pid(1).unwrap());
+    node.must_put("/v1/kv/kept", "1").await.unwrap();
+    for (kind, name, said) in [
+        (tar::EntryType::Regular, "state.bin", "it is not a snapshot"),
+        (tar::EntryType::GNULongName, "name", "unexpected file"),
+        (tar::EntryType::XHeader, "about", "SHA256SUMS is missing"),
+    ] {
+        let archive = of_zeros(kind, name).unwrap();
+        assert!(archive.len() < 8 << 20, "{} bytes are many", archive.len());
+        let before = resident_kib(pid).unwrap();
+        let answer = node.put("/v1/snapshot", archive).await.unwrap();
+        assert_eq!(answer.status, 500);
+        assert!(answer.text().contains(said), "{}", answer.text());
+        let peak = resident_peak_kib(pid).unwrap();
+        println!("{name}: {before} KiB resident before, at most {peak} since the start");
+        assert!(peak < before + REFUSAL_KIB_MAX, "{name}: {before} KiB grew to {peak}");
+    }
+    assert_eq!(node.get("/v1/kv/kept?raw").await.unwrap().text(), "1");
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_do_not_end_hold_up_no_other_restore() {
+    const SLOW: usize = 4;
+    let cluster = Cluster::start(1).await.unwrap();
+    let node = cluster.http(1);
+    node.must_put("/v1/kv/restored", "1").await.unwrap();
+    let backup = save(&node).await.unwrap();
+    let address = node.base().trim_start_matches("http://");
+    let mut slow = Vec::new();
+    for _ in 0..SLOW {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "PUT /v1/snapshot HTTP/1.1\r\nHost: q\r\nContent-Length: {}\r\n\r\n",
+            backup.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&backup[..backup.len() / 2]).await.unwrap();
+        slow.push(stream);
+    }
+    // The server has read of each what there is.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    node.must_put("/v1/kv/new", "1").await.unwrap();
+    node.must_put("/v1/snapshot", backup).await.unwrap();
+    assert_eq!(node.get("/v1/kv/new").await.unwrap().status, 404);
+    assert_eq!(node.get("/v1/kv/restored?raw").await.unwrap().text(), "1");
+    let said = ["INFO", "restoring a backup that a client sent", "client=127.0.0.1:"];
+    cluster.wait_log(1, &said, PATIENCE).await.unwrap();
+    drop(slow);
+    cluster.finish().await.unwrap();
 }

@@ -61,6 +61,14 @@ impl Room {
     }
 }
 
+/// Whether so much can be written to the file system of `path` without filling it.
+///
+/// # Errors
+/// It cannot be told.
+pub(crate) fn has_room_for(path: &Path, bytes: u64) -> std::io::Result<bool> {
+    Room::of(path).map(|room| room.is_ample_for(bytes))
+}
+
 /// What is known of the disk; shared by who looks and who asks for figures.
 #[derive(Debug, Default)]
 pub struct Disk {

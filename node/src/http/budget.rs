@@ -27,8 +27,7 @@ use crate::host::memory::{Memory, NoRoom, Share};
 
 /// Bodies that are being received, in bytes.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How long a body may take to arrive, and how long the next piece of one that may be as large as a
-/// backup.
+/// How long a body may take to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Long answers that are being sent, in bytes.

@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::http::decode;
 use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, HeaderName, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderName, Version};
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
 use quorate_storage::ClusterTime;
 use quorate_storage::command::{Agent, Command, Outcome};
 use quorate_storage::limits::NAME_BYTES_MAX;
@@ -20,6 +19,7 @@ use super::budget::{self, BodyShare};
 use super::error::ApiError;
 use super::filter::{self, Filter};
 use super::hold::{Connection, Hold};
+use super::incoming::{BodyLimit, Incoming, Pace};
 use super::metrics::Metrics;
 use super::params::{Params, ReadOptions};
 use super::path::check_addressable;
@@ -82,40 +82,6 @@ pub(super) struct Received {
     pub(super) path: &'static str,
     /// What follows the endpoint's path, decoded.
     pub(super) rest: Vec<u8>,
-}
-
-/// How large a body may be.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BodyLimit {
-    bytes: usize,
-    /// The setting that changes it, if there is one.
-    setting: Option<&'static str>,
-}
-
-impl BodyLimit {
-    /// A limit that no setting changes.
-    pub(super) const fn fixed(bytes: usize) -> Self {
-        Self { bytes, setting: None }
-    }
-
-    /// A limit that a setting of Consul's configuration changes.
-    pub(super) const fn of_setting(bytes: usize, setting: &'static str) -> Self {
-        Self { bytes, setting: Some(setting) }
-    }
-
-    /// Consul's sentence about a body of this size; its link only where it leads to the limit.
-    fn exceeded(self, size: &str) -> ApiError {
-        let Self { bytes, setting } = self;
-        let link = setting.map_or_else(String::new, |setting| {
-            format!(
-                " See https://developer.hashicorp.com/docs/agent/config/config-files#{setting}."
-            )
-        });
-        ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("Request body({size} bytes) too large, max size: {bytes} bytes.{link}"),
-        )
-    }
 }
 
 /// Whose rows a list shows.
@@ -261,47 +227,21 @@ impl Call {
     /// The body, however it is framed, if it is within `limit` and arrives in time.
     pub(super) async fn body(&mut self, limit: BodyLimit) -> Result<Bytes, ApiError> {
         let mut share = BodyShare::new();
-        let received = self.receive(limit, |bytes| share.grow_to(bytes));
-        tokio::time::timeout(budget::BODY_TIMEOUT, received)
-            .await
-            .unwrap_or_else(|_| Err(too_slow()))
-    }
-
-    /// The same for an endpoint that takes one body at a time, which may be a large one: it takes none of
-    /// the memory that the others share, and only its next piece has to arrive in time.
-    pub(super) async fn large_body(&mut self, limit: BodyLimit) -> Result<Bytes, ApiError> {
-        self.receive(limit, |_| Ok(())).await
-    }
-
-    /// Reads the body; `grow` is asked before it grows to so many bytes.
-    async fn receive(
-        &mut self,
-        limit: BodyLimit,
-        mut grow: impl FnMut(usize) -> Result<(), ApiError>,
-    ) -> Result<Bytes, ApiError> {
-        if let Some(declared) = self.declared_length()
-            && declared > limit.bytes as u64
-        {
-            return Err(limit.exceeded(&declared.to_string()));
-        }
-        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut body = std::mem::take(body);
+        let mut incoming = self.incoming(limit, Pace::all_within(budget::BODY_TIMEOUT))?;
         let mut bytes = BytesMut::new();
-        let next = async |body: &mut Body| {
-            tokio::time::timeout(budget::BODY_TIMEOUT, body.frame()).await.map_err(|_| too_slow())
-        };
-        while let Some(frame) = next(&mut body).await? {
-            let frame = frame.map_err(|error| {
-                ApiError::bad_request(format!("Request body unreadable: {error}"))
-            })?;
-            let Some(data) = frame.data_ref() else { continue };
-            if bytes.len() + data.len() > limit.bytes {
-                return Err(limit.exceeded(&format!("over {}", limit.bytes)));
-            }
-            grow(bytes.len() + data.len())?;
-            bytes.extend_from_slice(data);
+        while let Some(piece) = incoming.next().await? {
+            share.grow_to(incoming.received())?;
+            bytes.extend_from_slice(&piece);
         }
         Ok(bytes.freeze())
+    }
+
+    /// The body as it arrives, for an endpoint that does not keep it in memory: it takes none of the memory
+    /// that the others share.
+    pub(super) fn incoming(&mut self, limit: BodyLimit, pace: Pace) -> Result<Incoming, ApiError> {
+        let declared = self.declared_length();
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        Incoming::new(std::mem::take(body), declared, limit, pace)
     }
 
     /// The body, read as strictly as Consul does.
@@ -363,32 +303,5 @@ impl Call {
     pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<Reply, ApiError> {
         let layout = if self.params.has("pretty") { Layout::Pretty } else { Layout::Compact };
         Reply::json(layout, value).map_err(|error| ApiError::internal(error.to_string()))
-    }
-}
-
-fn too_slow() -> ApiError {
-    ApiError::new(
-        StatusCode::REQUEST_TIMEOUT,
-        format!("the request's body did not arrive within {} s", budget::BODY_TIMEOUT.as_secs()),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_that_is_too_large_is_told_which_setting_limits_it() {
-        let error = BodyLimit::of_setting(7, "txn_max_req_len").exceeded("8");
-        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(
-            error.text,
-            "Request body(8 bytes) too large, max size: 7 bytes. \
-             See https://developer.hashicorp.com/docs/agent/config/config-files#txn_max_req_len."
-        );
-        assert_eq!(
-            BodyLimit::fixed(7).exceeded("over 7").text,
-            "Request body(over 7 bytes) too large, max size: 7 bytes."
-        );
     }
 }

@@ -33,6 +33,7 @@ use super::history::What;
 use super::snapshot_record::{Import, SnapshotRecord, StateHeader};
 use super::topic::TopicIndexes;
 use crate::command::{Outcome, Rejection};
+use crate::limits::COMMAND_BYTES_MAX;
 use crate::record::{
     Autopilot, Check, CheckRegistration, Facts, HistoryKind, Indexes, NodeKind, Presence,
     SERF_HEALTH, SERVER_SERVICE, Subject,
@@ -47,6 +48,13 @@ pub(super) const STAGED_IDLE_MAX: Millis = Millis::from_secs(60);
 /// A restore whose next piece has not come for this long gives way to another one. While one is under way
 /// its pieces come within milliseconds of each other, at most a change of leader apart.
 const STAGED_GIVES_WAY: Millis = Millis::from_secs(10);
+
+/// How much of a backup is read at a time when it is tried.
+const TRIED_BYTES: usize = 256 * 1024;
+
+/// The largest record of a backup, as far as one is looked at before it is handed over. No row of a state is
+/// larger: each was made by commands, of which each has at most [`COMMAND_BYTES_MAX`].
+const TRIED_RECORD_BYTES_MAX: usize = 4 * COMMAND_BYTES_MAX;
 
 /// The largest index of a backup. Clients that keep numbers as JavaScript does cannot tell larger
 /// ones apart, and the counter must never come to its end.
@@ -152,14 +160,29 @@ impl State {
         Running { index: self.index, time: self.time, last_number: self.last_number }
     }
 
-    /// Whether a backup could be restored here, all of it; nothing is changed.
+    /// Whether a backup could be restored here, all of it; nothing is changed. It is read piece by piece, and
+    /// no further than to its first fault, so what is held at a time is its rows and one record.
     ///
     /// # Errors
-    /// `InvalidData` with the first thing that is wrong with it.
-    pub fn try_restore(&self, backup: Bytes) -> io::Result<()> {
-        let mut progress = Progress::default();
-        progress.take_in(backup, &mut self.running());
-        progress.finish().map(|_| ())
+    /// `InvalidData` with the first thing that is wrong with it, or the error of `backup`.
+    pub fn try_restore(&self, backup: &mut dyn Read) -> io::Result<()> {
+        let (mut progress, mut running) = (Progress::default(), self.running());
+        loop {
+            let mut piece = Vec::with_capacity(TRIED_BYTES);
+            (&mut *backup).take(TRIED_BYTES as u64).read_to_end(&mut piece)?;
+            if piece.is_empty() {
+                return progress.finish().map(|_| ());
+            }
+            progress.take_in(piece.into(), &mut running);
+            if let Some(fault) = &progress.fault {
+                return Err(io::Error::new(fault.kind(), fault.to_string()));
+            }
+            if progress.input().len() > TRIED_RECORD_BYTES_MAX {
+                return Err(invalid(&format!(
+                    "it has a record of more than {TRIED_RECORD_BYTES_MAX} bytes"
+                )));
+            }
+        }
     }
 }
 

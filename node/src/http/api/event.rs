@@ -14,9 +14,10 @@ use quorate_storage::{State, Topic};
 use regex::Regex;
 
 use crate::http::blocking;
-use crate::http::call::{Asked, BodyLimit, Call};
+use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
+use crate::http::incoming::BodyLimit;
 use crate::http::regexp;
 use crate::http::reply;
 

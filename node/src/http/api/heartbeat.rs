@@ -15,11 +15,12 @@ use quorate_storage::command::{
 };
 use quorate_storage::{ClusterTime, State};
 
-use crate::http::call::{BodyLimit, Call};
+use crate::http::call::Call;
 use crate::http::definition::beat;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
+use crate::http::incoming::BodyLimit;
 
 /// Heartbeats in a request.
 const HEARTBEATS_MAX: usize = 10_000;

@@ -8,9 +8,10 @@ use quorate_storage::{State, Topic};
 
 use super::session::session_id;
 use crate::http::blocking;
-use crate::http::call::{BodyLimit, Call};
+use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
+use crate::http::incoming::BodyLimit;
 use crate::http::params::Params;
 use crate::http::reply::Reply;
 use crate::http::wire;

@@ -13,10 +13,11 @@ use crate::agent::HEARTBEAT_TTL;
 use crate::host::hexadecimal::hexadecimal;
 use crate::host::supervise;
 use crate::http::blocking;
-use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
+use crate::http::call::{Call, MAX_JSON_BYTES};
 use crate::http::definition::{Comparison, Description, check_meta, parse_check, parse_service};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
+use crate::http::incoming::BodyLimit;
 use crate::http::reply::Reply;
 use crate::node::Readiness;
 

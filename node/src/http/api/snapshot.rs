@@ -4,6 +4,8 @@
 //! the log in pieces and takes effect everywhere in one entry.
 
 mod archive;
+mod restore;
+mod upload;
 
 use std::io;
 use std::sync::Arc;
@@ -14,26 +16,16 @@ use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use futures_util::stream;
 use quorate_storage::Topic;
-use quorate_storage::command::Command;
 use quorate_storage::machine::Published;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::host::supervise;
 use crate::http::blocking;
-use crate::http::call::{BodyLimit, Call};
+use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
-
-/// The largest backup, compressed.
-const MAX_ARCHIVE_BYTES: usize = 512 * 1024 * 1024;
-
-/// The largest backup, unpacked.
-const MAX_BACKUP_BYTES: u64 = 1024 * 1024 * 1024;
-
-/// How much of a backup one command carries.
-const PIECE_BYTES: usize = 256 * 1024;
 
 /// How many blocks of a backup may wait for a slow client.
 const BLOCKS_AHEAD: usize = 8;
@@ -47,9 +39,6 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Backups being handed out by this process.
 static SAVES: Semaphore = Semaphore::const_new(SAVES_MAX);
 
-/// Backups being taken in by this process: each may be held in memory several times.
-static RESTORES: Semaphore = Semaphore::const_new(1);
-
 /// The type that Consul gives its snapshots.
 const GZIP: HeaderValue = HeaderValue::from_static("application/x-gzip");
 
@@ -57,7 +46,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/snapshot")
             .get(|call| Box::pin(save(call)))
-            .put(|call| Box::pin(restore(call))),
+            .put(|call| Box::pin(restore::restore(call))),
     ]
 }
 
@@ -112,38 +101,4 @@ impl io::Write for Blocks<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-async fn restore(mut call: Call) -> Answer {
-    call.check_datacenter()?;
-    let _turn = RESTORES.try_acquire().map_err(|_| busy("another snapshot is being restored"))?;
-    let body = call.large_body(BodyLimit::fixed(MAX_ARCHIVE_BYTES)).await?;
-    let running = call.node.published();
-    let checked = supervise::blocking("checking a snapshot", move || {
-        let check = || {
-            let backup = archive::unpack(&body, MAX_BACKUP_BYTES)?;
-            running.state.try_restore(backup.clone()).map_err(|error| error.to_string())?;
-            Ok::<_, String>(backup)
-        };
-        Ok(check())
-    });
-    let backup = checked
-        .await
-        .map_err(|error| ApiError::internal(format!("failed to read snapshot: {error}")))?
-        .map_err(ApiError::internal)?;
-    let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
-    // That it was restored is logged by every server, this one included.
-    tracing::info!(bytes = backup.len(), "restoring a backup that a client sent");
-    call.propose(Command::RestoreBegin { id: Arc::clone(&id) }).await?;
-    let mut offset = 0;
-    for start in (0..backup.len()).step_by(PIECE_BYTES) {
-        let piece = backup.slice(start..backup.len().min(start + PIECE_BYTES));
-        let length = piece.len() as u64;
-        // Copied, or the first piece that a node keeps would keep the whole archive alive.
-        let piece = Bytes::copy_from_slice(&piece);
-        call.propose(Command::RestorePiece { id: Arc::clone(&id), offset, piece }).await?;
-        offset += length;
-    }
-    call.propose(Command::RestoreFinish { id }).await?;
-    Ok(Reply::empty())
 }

@@ -20,12 +20,13 @@ use quorate_storage::{State, Topic};
 use super::catalog::{check_node_id, check_registration, service_definition};
 use super::session::session_id;
 use crate::http::blocking;
-use crate::http::call::{BodyLimit, Call};
+use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::definition::settings;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
+use crate::http::incoming::BodyLimit;
 use crate::http::wire;
 use axum::http::StatusCode;
 

@@ -21,9 +21,10 @@ use quorate_storage::record::{Autopilot, AutopilotSettings, CheckStatus, SERF_HE
 
 use crate::http::CONSUL_VERSION;
 use crate::http::blocking;
-use crate::http::call::{BodyLimit, Call, MAX_JSON_BYTES};
+use crate::http::call::{Call, MAX_JSON_BYTES};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
+use crate::http::incoming::BodyLimit;
 use crate::raft::HEARTBEAT_MS;
 use crate::raft::error::ReadError;
 use crate::raft::protocol::Progress;

@@ -3,9 +3,8 @@
 //! holds is Quorate's own.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Read as _, Write};
+use std::io::{self, BufWriter, Read, Write};
 
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -13,7 +12,7 @@ use quorate_storage::backup;
 use quorate_storage::machine::Published;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tar::{Archive, Builder, Header};
+use tar::{Archive, Builder, EntryType, Header};
 
 use crate::host::hexadecimal::hexadecimal;
 
@@ -81,7 +80,7 @@ fn header(size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_size(size);
     header.set_mode(OWNER_READS_AND_WRITES);
-    header.set_entry_type(tar::EntryType::Regular);
+    header.set_entry_type(EntryType::Regular);
     header.set_cksum();
     header
 }
@@ -105,70 +104,125 @@ impl Write for Measure {
     }
 }
 
-/// The `state.bin` of an archive, whose sums fit.
+/// Reads an archive whose sums fit. `take` reads what `state.bin` holds, as it is unpacked: nothing else is
+/// held of an archive than its list of sums, whatever it unpacks to. What `take` was given is to be believed
+/// only once this has returned.
 ///
 /// # Errors
-/// Consul's sentence about the step that failed.
-pub(super) fn unpack(archive: &[u8], limit: u64) -> Result<Bytes, String> {
+/// Consul's sentence about the step that failed, or the error of `take`.
+pub(super) fn unpack(
+    archive: impl Read,
+    state_bytes_max: u64,
+    take: impl FnOnce(&mut dyn Read) -> Result<(), String>,
+) -> Result<(), String> {
     let mut reader = GzDecoder::new(archive);
     // The head of the compressed data is read here, so that garbage is told from a broken archive.
     let mut first = [0];
     reader
         .read_exact(&mut first)
         .map_err(|error| format!("failed to decompress snapshot: {error}"))?;
-    // The reader of archives takes in some entries whole before they are seen here.
-    let unpacked_max = limit + FRAME_BYTES_MAX;
-    let mut tar = Archive::new(first.as_slice().chain(reader).take(unpacked_max));
-    let unreadable = |error: io::Error| format!("failed to read snapshot file: {error}");
-    let mut files = BTreeMap::new();
-    for entry in tar.entries().map_err(unreadable)? {
-        let mut entry = entry.map_err(unreadable)?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let limit = match name.as_str() {
-            STATE => limit,
-            META | SUMS => SMALL_FILE_BYTES,
-            other => {
-                return Err(format!("failed to read snapshot file: unexpected file {other:?}"));
-            }
-        };
-        if entry.size() > limit {
-            return Err(format!(
-                "failed to read snapshot file: {name} is too large (limit: {limit} bytes)"
-            ));
+    let unpacked_max = state_bytes_max + FRAME_BYTES_MAX;
+    let unpacked =
+        Bounded { input: first.as_slice().chain(reader), left: unpacked_max, max: unpacked_max };
+    let mut tar = Archive::new(unpacked);
+    let (mut take, mut list, mut sums) = (Some(take), String::new(), BTreeMap::new());
+    // Raw: entries that only describe the next one are taken in whole otherwise.
+    for entry in tar.entries().map_err(unreadable)?.raw(true) {
+        let entry = entry.map_err(unreadable)?;
+        if matches!(entry.header().entry_type(), EntryType::XHeader | EntryType::XGlobalHeader) {
+            continue;
         }
-        if files.contains_key(&name) {
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        check_size(&name, entry.size(), state_bytes_max)?;
+        let mut content = Summed { input: entry, sum: Sha256::new() };
+        match (name.as_str(), take.take_if(|_| name == STATE)) {
+            (_, Some(take)) => take(&mut content)?,
+            (SUMS, None) => {
+                content.read_to_string(&mut list).map_err(unreadable)?;
+            }
+            _ => {}
+        }
+        io::copy(&mut content, &mut io::sink()).map_err(unreadable)?;
+        let sum = hexadecimal(&content.sum.finalize());
+        if sums.insert(name.clone(), sum).is_some() {
             return Err(format!("failed to read snapshot file: {name} comes twice"));
         }
-        let mut bytes = Vec::new();
-        entry.by_ref().take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
-        files.insert(name, Bytes::from(bytes));
     }
     // To the end, where the compressed data has its own sum: what was cut off is no whole archive.
-    io::copy(&mut tar.into_inner().take(SMALL_FILE_BYTES), &mut io::sink()).map_err(unreadable)?;
-    check_sums(&files)?;
-    files.remove(STATE).ok_or_else(|| missing(STATE))
+    io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(unreadable)?;
+    check_sums(&list, &sums)
 }
 
-fn missing(name: &str) -> String {
-    format!("failed to read snapshot file: {name} is missing")
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn unreadable(error: io::Error) -> String {
+    format!("failed to read snapshot file: {error}")
+}
+
+/// Refuses a file that an archive does not have, or not as large.
+fn check_size(name: &str, size: u64, state_bytes_max: u64) -> Result<(), String> {
+    let limit = match name {
+        STATE => state_bytes_max,
+        META | SUMS => SMALL_FILE_BYTES,
+        other => {
+            return Err(format!("failed to read snapshot file: unexpected file {other:?}"));
+        }
+    };
+    if size > limit {
+        return Err(format!(
+            "failed to read snapshot file: {name} is too large: {size} bytes unpacked (limit: {limit} bytes)"
+        ));
+    }
+    Ok(())
 }
 
 /// Every file must have the sum that the list says.
-fn check_sums(files: &BTreeMap<String, Bytes>) -> Result<(), String> {
-    let list = files.get(SUMS).ok_or_else(|| missing(SUMS))?;
-    let list = String::from_utf8_lossy(list);
+fn check_sums(list: &str, sums: &BTreeMap<String, String>) -> Result<(), String> {
+    let missing = |name: &str| format!("failed to read snapshot file: {name} is missing");
+    sums.get(SUMS).ok_or_else(|| missing(SUMS))?;
     let listed: BTreeMap<&str, &str> = list
         .lines()
         .filter_map(|line| line.split_once("  "))
         .map(|(sum, name)| (name, sum))
         .collect();
     for name in [META, STATE] {
-        let bytes = files.get(name).ok_or_else(|| missing(name))?;
-        if listed.get(name) != Some(&hexadecimal(&Sha256::digest(bytes)).as_str()) {
+        let sum = sums.get(name).ok_or_else(|| missing(name))?;
+        if listed.get(name) != Some(&sum.as_str()) {
             return Err(format!("failed to read snapshot file: hash check failed for {name:?}"));
         }
     }
     Ok(())
+}
+
+/// Fails where there is more than so many bytes.
+struct Bounded<R> {
+    input: R,
+    left: u64,
+    max: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        let left = self.left.checked_sub(length as u64);
+        self.left = left.ok_or_else(|| {
+            io::Error::other(format!("it unpacks to more than {} bytes", self.max))
+        })?;
+        Ok(length)
+    }
+}
+
+/// Sums up what is read of it.
+struct Summed<R> {
+    input: R,
+    sum: Sha256,
+}
+
+impl<R: Read> Read for Summed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        self.sum.update(&buffer[..length]);
+        Ok(length)
+    }
 }
 
 #[cfg(test)]
@@ -183,16 +237,77 @@ mod tests {
         archive
     }
 
+    /// All that an archive holds.
+    fn unpacked(archive: &[u8], limit: u64) -> Result<Vec<u8>, String> {
+        let mut state = Vec::new();
+        unpack(archive, limit, |content| {
+            content.read_to_end(&mut state).map(drop).map_err(|error| error.to_string())
+        })?;
+        Ok(state)
+    }
+
+    fn try_restore(content: &mut dyn Read) -> Result<(), String> {
+        Published::default().state.try_restore(content).map_err(|error| error.to_string())
+    }
+
+    /// An archive of one file of zeros.
+    fn of_zeros(kind: EntryType, name: &str, bytes: u64) -> Vec<u8> {
+        let mut tar = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = header(bytes);
+        header.set_entry_type(kind);
+        tar.append_data(&mut header, name, io::repeat(0).take(bytes)).unwrap();
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    /// Counts what is read of an archive.
+    struct Counted<'a>(&'a [u8], &'a mut usize);
+
+    impl Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.0.read(buffer)?;
+            *self.1 += length;
+            Ok(length)
+        }
+    }
+
     #[test]
     fn what_was_packed_is_unpacked_and_can_be_restored() {
-        let backup = unpack(&packed(), LIMIT).unwrap();
-        Published::default().state.try_restore(backup).unwrap();
+        unpack(packed().as_slice(), LIMIT, try_restore).unwrap();
+        assert_eq!(unpack(packed().as_slice(), LIMIT, |_| Err("no".into())), Err("no".to_owned()));
+    }
+
+    #[test]
+    fn an_archive_of_zeros_is_refused_where_it_is_no_backup() {
+        const ZEROS: u64 = 64 * 1024 * 1024;
+        let archive = of_zeros(EntryType::Regular, STATE, ZEROS);
+        let mut read = 0;
+        let error = unpack(Counted(&archive, &mut read), ZEROS, try_restore).unwrap_err();
+        assert!(error.ends_with("it is not a snapshot"), "{error}");
+        assert!(read < archive.len() / 2, "{read} of {} bytes were read", archive.len());
+    }
+
+    #[test]
+    fn a_name_of_many_bytes_is_not_taken_in() {
+        let bytes = 64 * SMALL_FILE_BYTES;
+        for (kind, name) in [(EntryType::GNULongName, "name"), (EntryType::GNULongLink, "link")] {
+            let archive = of_zeros(kind, name, bytes);
+            let mut read = 0;
+            let error = unpack(Counted(&archive, &mut read), 2 * bytes, try_restore).unwrap_err();
+            assert!(error.contains("unexpected file"), "{error}");
+            assert!(read < archive.len() / 2, "{read} of {} bytes were read", archive.len());
+        }
+        // What some programs say of a file beside its content is passed over.
+        let archive = of_zeros(EntryType::XHeader, "about", bytes);
+        let error = unpack(archive.as_slice(), 2 * bytes, try_restore).unwrap_err();
+        assert!(error.ends_with("SHA256SUMS is missing"), "{error}");
+        let error = unpack(archive.as_slice(), bytes / 2, try_restore).unwrap_err();
+        assert!(error.contains("it unpacks to more than"), "{error}");
     }
 
     #[test]
     fn what_is_no_archive_is_refused_in_the_words_of_consul() {
         for garbage in [b"garbage".as_slice(), b""] {
-            let error = unpack(garbage, LIMIT).unwrap_err();
+            let error = unpacked(garbage, LIMIT).unwrap_err();
             assert!(error.starts_with("failed to decompress snapshot: "), "{error}");
         }
     }
@@ -201,20 +316,20 @@ mod tests {
     fn no_damaged_or_cut_archive_is_taken() {
         let archive = packed();
         for length in (1..archive.len()).step_by(7) {
-            unpack(&archive[..length], LIMIT).unwrap_err();
+            unpacked(&archive[..length], LIMIT).unwrap_err();
         }
         for place in (10..archive.len() - 8).step_by(11) {
             let mut damaged = archive.clone();
             damaged[place] ^= 0x10;
-            if let Ok(backup) = unpack(&damaged, LIMIT) {
+            if let Ok(backup) = unpacked(&damaged, LIMIT) {
                 // Some bits of a compressed file mean nothing.
-                assert_eq!(backup, unpack(&archive, LIMIT).unwrap());
+                assert_eq!(backup, unpacked(&archive, LIMIT).unwrap());
             }
         }
     }
 
     #[test]
     fn a_backup_that_unpacks_to_more_than_the_limit_is_refused() {
-        assert!(unpack(&packed(), 10).unwrap_err().contains("too large"));
+        assert!(unpacked(&packed(), 10).unwrap_err().contains("state.bin is too large"));
     }
 }
