@@ -24,7 +24,7 @@
 //! | [`path`], [`endpoint`], [`call`], [`incoming`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (bounded in size and time, read as strictly as Consul does), query string, `?cached` |
 //! | [`browser`] | what pages in browsers may ask, and under which names |
 //! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
-//! | [`blocking`], [`heavy`] | reads: the one loop of all blocking queries, and where long answers are rendered |
+//! | [`blocking`], [`heavy`], [`coalesce`] | reads: the one loop of all blocking queries, where long answers are rendered, and how one is rendered for many |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
 //! | [`ui`] | the dashboard's files |
 //! | [`process`] | what the API may ask of the process around the node |
@@ -44,6 +44,7 @@ mod budget;
 mod cached;
 mod call;
 pub mod closing;
+mod coalesce;
 mod compress;
 pub mod connections;
 mod decode;

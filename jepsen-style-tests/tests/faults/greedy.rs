@@ -4,7 +4,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use jepsen_style_tests::process::resident_kib;
+use futures_util::future::join_all;
+use jepsen_style_tests::http::AnswerExt as _;
+use jepsen_style_tests::process::{resident_kib, resident_peak_kib};
 use jepsen_style_tests::{Cluster, Failure, Result};
 use quorate_client::http::Http;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +26,14 @@ const CONNECTIONS_OF_ONE: usize = 100;
 const RESIDENT_KIB_MAX: u64 = 900 * 1024;
 /// The server lets an answer wait 10 s for room.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Queries that wait for a change of one answer of 4 MB.
+const POLLERS: usize = 400;
+/// As many answers, each by itself, would be 1.6 GB.
+const POLLED_KEYS: usize = 8;
+/// What they may take of memory together, beside what they take while they wait. Each answer that is being sent has
+/// some of it in buffers.
+const POLLED_KIB_MAX: u64 = 150 * 1024;
 
 /// Sends from one of several addresses, because each may only have so many connections.
 async fn send(node: &Http, number: usize, bytes: &[u8]) -> Result<TcpStream> {
@@ -75,7 +85,7 @@ async fn what_clients_take_without_giving_has_a_limit() {
     }
     is_served(&node, pid, "long answers are not read").await.unwrap();
     let answered = unread.iter_mut().map(|stream| is_refused(stream, REFUSED_WITHIN));
-    let answered = futures_util::future::join_all(answered).await;
+    let answered = join_all(answered).await;
     assert!(answered.contains(&true), "there is no room for all of them");
     assert!(answered.contains(&false), "there is room for some");
     is_served(&node, pid, "some were refused").await.unwrap();
@@ -92,7 +102,7 @@ async fn what_clients_take_without_giving_has_a_limit() {
     }
     is_served(&node, pid, "bodies are not ended").await.unwrap();
     let answered = half_sent.iter_mut().map(|stream| is_refused(stream, Duration::from_secs(5)));
-    let answered = futures_util::future::join_all(answered).await;
+    let answered = join_all(answered).await;
     assert!(answered.contains(&true), "there is no room for all of them");
     assert!(answered.contains(&false), "there is room for some");
     drop(half_sent);
@@ -101,6 +111,69 @@ async fn what_clients_take_without_giving_has_a_limit() {
     let deadline = std::time::Instant::now() + Duration::from_secs(40);
     while node.get("/v1/kv/large/?recurse").await.unwrap().status != 200 {
         assert!(std::time::Instant::now() < deadline, "the room is not given back");
+    }
+    cluster.finish().await.unwrap();
+}
+
+/// The status of an answer, and how long its body is; it is read to its end and not kept.
+async fn read_answer(stream: &mut TcpStream) -> Result<(u16, usize)> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).await?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
+    let status = number(head.split_whitespace().nth(1));
+    let length = number(head.lines().find_map(|line| line.strip_prefix("Content-Length: ")));
+    let (Some(status), Some(length)) = (status, length) else {
+        return Err(Failure::new(format!("no answer: {head}")));
+    };
+    let mut body = vec![0; 256 * 1024];
+    let mut left = length;
+    while left > 0 {
+        let part = left.min(body.len());
+        left -= stream.read_exact(&mut body[..part]).await?;
+    }
+    Ok((u16::try_from(status).unwrap_or(0), length))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_who_waits_for_one_long_answer_gets_it_and_its_memory_is_that_of_one() {
+    let cluster = Cluster::start(1).await.unwrap();
+    let (node, pid) = (cluster.http(1), cluster.pid(1).unwrap());
+    let value = "v".repeat(380_000);
+    for number in 0..POLLED_KEYS {
+        node.must_put(&format!("/v1/kv/polled/{number}"), value.clone()).await.unwrap();
+    }
+    for encoding in ["identity", "gzip"] {
+        let now = node.get("/v1/kv/polled/?recurse").await.unwrap();
+        let index = now.require_index().unwrap();
+        let request = format!(
+            "GET /v1/kv/polled/?recurse&index={index}&wait=5m HTTP/1.1\r\nHost: q\r\n\
+             Accept-Encoding: {encoding}\r\n\r\n"
+        );
+        let mut pollers = Vec::new();
+        for number in 0..POLLERS {
+            pollers.push(send(&node, number, request.as_bytes()).await.unwrap());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let waiting = resident_kib(pid).unwrap();
+        let began = std::time::Instant::now();
+        node.must_put("/v1/kv/polled/new", encoding).await.unwrap();
+        let answers = join_all(pollers.iter_mut().map(read_answer)).await;
+        let took = began.elapsed();
+        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+        let peak = resident_peak_kib(pid).unwrap();
+        println!(
+            "{encoding}: {waiting} KiB while they waited, {peak} at most; all read after {took:?}"
+        );
+        let refused = answers.iter().filter(|(status, _)| *status != 200).count();
+        assert_eq!(refused, 0, "of {POLLERS}, {encoding}");
+        let lengths: std::collections::BTreeSet<_> =
+            answers.iter().map(|(_, length)| length).collect();
+        assert_eq!(lengths.len(), 1, "they are one answer: {lengths:?}");
+        assert!(peak < waiting + POLLED_KIB_MAX, "{waiting} KiB grew to {peak}");
     }
     cluster.finish().await.unwrap();
 }

@@ -12,17 +12,19 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use futures_util::future::select_all;
 use quorate_storage::machine::Published;
-use quorate_storage::{State, Topic};
+use quorate_storage::{Index, State, Topic};
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::call::{Asked, Call};
+use super::coalesce::{Look, Need};
 use super::endpoint::Answer;
 use super::error::ApiError;
 use super::filter::{Fault, Filter, Record};
-use super::heavy;
 use super::params::ReadOptions;
-use super::reply::CacheUse;
+use super::reply::{CacheUse, Reply};
+use super::{budget, heavy};
 use crate::node::{Consistency, Node};
 use crate::raft::error::ReadError;
 use crate::watch::Subscription;
@@ -73,16 +75,49 @@ pub(super) async fn read_of_all<const N: usize>(
     let newest = |state: &State| {
         topics.iter().map(|topic| state.topic_index(topic)).max().unwrap_or_default()
     };
+    let (barrier, wait_end) = (Look::applied(&published), Instant::now() + options.wait);
     if options.index > 0 {
         let newer = |state: &State| newest(state).0 > options.index;
         published = until(node, topics.each_ref(), options.wait, published, newer).await?;
     }
-    let index = newest(&published.state);
-    let contact = node.contact();
     let bytes = topics.iter().map(|topic| published.state.answer_bytes(topic)).sum();
-    let reply = heavy::render(bytes, || render(&published.state)).await??;
+    let (reply, index) = if heavy::is_long(bytes) {
+        drop(published);
+        let look = || {
+            let published = node.published();
+            Look { index: newest(&published.state), published }
+        };
+        let wait_end = (options.index > 0).then_some(wait_end);
+        long(call, barrier, wait_end, look, render).await?
+    } else {
+        (render(&published.state)?, newest(&published.state))
+    };
+    let contact = node.contact();
     let reply = reply.with_read_headers(index, contact, options.effective);
     Ok(reply.with_cache(cache, contact))
+}
+
+/// A long answer and its index, from a version of the state that is as new as the query's barrier. `wait_end` is
+/// when a query that waited for a change would have ended without one; it shares its answer.
+async fn long(
+    call: &Call,
+    barrier: u64,
+    wait_end: Option<Instant>,
+    look: impl Fn() -> Look,
+    render: impl Fn(&State) -> Answer,
+) -> Result<(Reply, Index), ApiError> {
+    let deadline = wait_end.map_or_else(budget::patience, budget::patience_of_query);
+    if wait_end.is_some()
+        && let Some(question) = call.question()
+    {
+        let need = Need { applied: barrier, deadline };
+        return call.coalescer.answer(question, need, look, render).await;
+    }
+    let rendered = heavy::render_long(deadline, || {
+        let Look { published, index } = look();
+        render(&published.state).map(|reply| (reply, index))
+    });
+    rendered.await?
 }
 
 /// Answers a read of a list, of which `?filter=` leaves some rows. The expression is judged before

@@ -36,6 +36,9 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 const ANSWER_BYTES_COUNTED: usize = 64 * 1024;
 /// How long a long answer may wait until it is its turn and there is room for it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the answer to a query that has waited for a change may wait, if the query itself may last as
+/// long: one change can wake thousands.
+const QUERY_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a waiting answer looks whether there is.
 const ANSWER_LOOK: Duration = Duration::from_millis(20);
 
@@ -66,14 +69,24 @@ impl BodyShare {
     }
 }
 
+/// Until when a long answer may wait for its turn.
+pub(super) fn patience() -> Instant {
+    Instant::now() + ANSWER_PATIENCE
+}
+
+/// The same for the answer to a query that would have waited for a change until `wait_end`.
+pub(super) fn patience_of_query(wait_end: Instant) -> Instant {
+    patience().max(wait_end.min(Instant::now() + QUERY_PATIENCE))
+}
+
 /// Waits for a turn to render a long answer, and until there is room for it.
 ///
 /// # Errors
 /// 503: others are not read.
 pub(super) async fn turn_for_an_answer(
     turns: &'static Semaphore,
+    deadline: Instant,
 ) -> Result<SemaphorePermit<'static>, ApiError> {
-    let deadline = Instant::now() + ANSWER_PATIENCE;
     let turn = turn_until(turns, deadline).await?;
     // With the turn, so that those that wait for room do not all begin when there is some.
     ANSWERS.room(deadline).await?;
@@ -85,7 +98,7 @@ pub(super) async fn turn_for_an_answer(
 /// # Errors
 /// 503: no turn came in time.
 pub(super) async fn turn(turns: &'static Semaphore) -> Result<SemaphorePermit<'static>, ApiError> {
-    turn_until(turns, Instant::now() + ANSWER_PATIENCE).await
+    turn_until(turns, patience()).await
 }
 
 async fn turn_until(
@@ -96,7 +109,7 @@ async fn turn_until(
     turn.map_err(|_| too_many_answers())
 }
 
-fn too_many_answers() -> ApiError {
+pub(super) fn too_many_answers() -> ApiError {
     busy("this server is sending as many long answers as it has room for")
 }
 
@@ -105,9 +118,9 @@ pub(super) const fn is_counted(bytes: usize) -> bool {
     bytes >= ANSWER_BYTES_COUNTED
 }
 
-/// Counts an answer.
-pub(super) fn count(answer: Bytes) -> Counted {
-    Counted::new(answer, &ANSWERS)
+/// Counts an answer, unless it is a short one, while anybody holds it or a part of it.
+pub(super) fn count(answer: Bytes) -> Bytes {
+    if is_counted(answer.len()) { ANSWERS.count(answer) } else { answer }
 }
 
 /// The bytes of a body whose length is known: it is in memory already, so nothing is waited for.
@@ -142,6 +155,11 @@ impl Answers {
         Self { bytes: AtomicUsize::new(0), max }
     }
 
+    pub(super) fn count(&'static self, answer: Bytes) -> Bytes {
+        self.bytes.fetch_add(answer.len(), Ordering::Relaxed);
+        Bytes::from_owner(Counted { bytes: answer, answers: self })
+    }
+
     pub(super) async fn room(&self, deadline: Instant) -> Result<(), ApiError> {
         while self.bytes.load(Ordering::Relaxed) >= self.max {
             let pause = timeout_at(deadline, tokio::time::sleep(ANSWER_LOOK));
@@ -152,16 +170,9 @@ impl Answers {
 }
 
 /// The bytes of an answer, counted while anybody holds them.
-pub(super) struct Counted {
+struct Counted {
     bytes: Bytes,
     answers: &'static Answers,
-}
-
-impl Counted {
-    pub(super) fn new(bytes: Bytes, answers: &'static Answers) -> Self {
-        answers.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self { bytes, answers }
-    }
 }
 
 impl AsRef<[u8]> for Counted {
@@ -209,9 +220,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_answer_to_a_query_waits_as_long_as_the_query_may_last() {
+        let now = Instant::now();
+        let patience = |wait| patience_of_query(now + Duration::from_secs(wait)) - now;
+        assert_eq!(patience(0), ANSWER_PATIENCE);
+        assert_eq!(patience(30), Duration::from_secs(30));
+        assert_eq!(patience(600), QUERY_PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_long_answer_waits_until_others_were_read() {
         static ANSWERS: Answers = Answers::new(100);
-        let unread = Bytes::from_owner(Counted::new(Bytes::from_static(&[0; 100]), &ANSWERS));
+        let unread = ANSWERS.count(Bytes::from_static(&[0; 100]));
         let part = unread.slice(10..20);
         drop(unread);
         let refused = ANSWERS.room(Instant::now() + ANSWER_PATIENCE).await.unwrap_err();

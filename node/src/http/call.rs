@@ -16,6 +16,7 @@ use quorate_storage::state::FILE_MARK_LEVEL;
 use serde::Serialize;
 
 use super::budget::{self, BodyShare};
+use super::coalesce::{Coalescer, Question};
 use super::error::ApiError;
 use super::filter::{self, Filter};
 use super::hold::{Connection, Hold};
@@ -48,12 +49,14 @@ pub(super) struct Shared {
     pub(super) node: Arc<Node>,
     pub(super) process: Arc<Process>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) coalescer: Coalescer,
 }
 
 impl Shared {
     pub(super) fn new(node: &Arc<Node>, process: &Arc<Process>) -> Self {
         let metrics = Arc::new(Metrics::new(node, process));
-        Self { node: Arc::clone(node), process: Arc::clone(process), metrics }
+        let coalescer = Coalescer::default();
+        Self { node: Arc::clone(node), process: Arc::clone(process), metrics, coalescer }
     }
 }
 
@@ -63,6 +66,7 @@ pub(super) struct Call {
     pub(super) node: Arc<Node>,
     pub(super) process: Arc<Process>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) coalescer: Coalescer,
     pub(super) params: Params,
     request: Received,
     /// Never locked: the mutex only makes a call shareable while it is waited for.
@@ -99,6 +103,7 @@ impl Call {
             node: Arc::clone(&shared.node),
             process: Arc::clone(&shared.process),
             metrics: Arc::clone(&shared.metrics),
+            coalescer: shared.coalescer.clone(),
             params,
             request,
             body: Mutex::new(body),
@@ -137,6 +142,15 @@ impl Call {
     /// The same where `?cached` counts.
     pub(super) fn cached_read_options(&self) -> Result<ReadOptions, ApiError> {
         ReadOptions::parse(&self.params, &self.request.headers)
+    }
+
+    /// What is asked, for whoever else asks the same; `None`: the answer depends on who asks.
+    pub(super) fn question(&self) -> Option<Question> {
+        (!self.params.has("near")).then(|| Question {
+            path: self.request.path,
+            rest: self.request.rest.clone(),
+            params: self.params.question(),
+        })
     }
 
     /// Refuses another datacenter than this cluster's.

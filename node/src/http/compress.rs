@@ -10,10 +10,12 @@ use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::Body as _;
 
+use super::coalesce::Coalesced;
 use super::{budget, heavy};
 
 /// Shorter answers go out as they are (Consul's number): they fit into one packet anyway.
@@ -51,17 +53,16 @@ pub(super) async fn compressed(response: Response) -> Response {
         Ok(plain) => plain,
         Err(failed) => return failed,
     };
-    match beside_requests(&plain).await {
-        Ok(gzip) => {
-            parts.headers.remove(CONTENT_LENGTH);
-            parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            Response::from_parts(parts, Body::from(gzip))
+    let gzip = match parts.extensions.get::<Coalesced>() {
+        Some(common) => {
+            common.compressed(|plain| async move { beside_requests(&plain).await }).await
         }
-        Err(error) => {
-            tracing::warn!(%error, "an answer could not be compressed");
-            Response::from_parts(parts, Body::from(plain))
-        }
-    }
+        None => beside_requests(&plain).await.map(Bytes::from),
+    };
+    let Some(gzip) = gzip else { return Response::from_parts(parts, Body::from(plain)) };
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    Response::from_parts(parts, Body::from(gzip))
 }
 
 fn is_worth_it(response: &Response) -> bool {
@@ -73,14 +74,15 @@ fn is_worth_it(response: &Response) -> bool {
     has_body && !is_gzip && !is_encoded && is_long
 }
 
-async fn beside_requests(plain: &[u8]) -> io::Result<Vec<u8>> {
-    if plain.len() <= INLINE_BYTES_MAX {
-        return gzip(plain);
-    }
-    match heavy::rework(|| gzip(plain)).await {
-        Ok(compressed) => compressed,
-        Err(refused) => Err(io::Error::other(refused.text)),
-    }
+/// `None`: there is no turn to do it in time, or it fails.
+async fn beside_requests(plain: &[u8]) -> Option<Vec<u8>> {
+    let compressed = if plain.len() <= INLINE_BYTES_MAX {
+        gzip(plain)
+    } else {
+        let compressed = heavy::rework(|| gzip(plain)).await;
+        compressed.unwrap_or_else(|refused| Err(io::Error::other(refused.text)))
+    };
+    compressed.inspect_err(|error| tracing::warn!(%error, "an answer could not be compressed")).ok()
 }
 
 /// Level 1: JSON shrinks to a tenth with it as well, at a fraction of the time.

@@ -100,7 +100,7 @@ impl Endpoint {
     /// Answers a request to this path.
     pub(super) async fn answer(&self, shared: &Shared, request: Request) -> Response {
         let began = shared.node.clock().now();
-        let wants_gzip = compress::is_wanted(request.headers());
+        let (version, wants_gzip) = (request.version(), compress::is_wanted(request.headers()));
         let params = Params::parse(request.uri().query().unwrap_or(""));
         let class = self.class(params.as_ref().is_ok_and(Params::is_blocking));
         let mut response = self.judge(shared, params, request).await;
@@ -108,7 +108,7 @@ impl Endpoint {
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
         let response = if wants_gzip { compress::compressed(response).await } else { response };
-        let response = sending::counted(response).await;
+        let response = sending::counted(response, version).await;
         let took = shared.node.clock().now().since(began);
         shared.metrics.answered(class, response.status(), took);
         response

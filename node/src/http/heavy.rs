@@ -8,6 +8,7 @@
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio::task;
+use tokio::time::Instant;
 
 use super::budget;
 use super::error::ApiError;
@@ -30,10 +31,26 @@ static PAGES: Semaphore = Semaphore::const_new(1);
 /// # Errors
 /// 503: the answer is a long one, and clients do not read as many as there is room for.
 pub(super) async fn render<T>(bytes: usize, render: impl FnOnce() -> T) -> Result<T, ApiError> {
-    if bytes <= INLINE_BYTES_MAX || !can_step_aside() {
+    if is_long(bytes) { render_long(budget::patience(), render).await } else { Ok(render()) }
+}
+
+/// Whether an answer of about so many bytes is rendered aside.
+pub(super) const fn is_long(bytes: usize) -> bool {
+    bytes > INLINE_BYTES_MAX
+}
+
+/// Renders a long answer, which may wait for its turn until `deadline`.
+///
+/// # Errors
+/// 503: clients do not read as many long answers as there is room for.
+pub(super) async fn render_long<T>(
+    deadline: Instant,
+    render: impl FnOnce() -> T,
+) -> Result<T, ApiError> {
+    if !can_step_aside() {
         return Ok(render());
     }
-    let _turn = budget::turn_for_an_answer(&TURNS).await?;
+    let _turn = budget::turn_for_an_answer(&TURNS, deadline).await?;
     Ok(task::block_in_place(render))
 }
 

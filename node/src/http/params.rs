@@ -63,6 +63,12 @@ impl Params {
         self.0.iter().filter(move |(present, _)| present == name).map(|(_, value)| value.as_str())
     }
 
+    /// All parameters but how long to wait, in their order.
+    pub(super) fn question(&self) -> Vec<(String, String)> {
+        let asked = self.0.iter().filter(|(name, _)| name != "index" && name != "wait");
+        asked.cloned().collect()
+    }
+
     /// The whole query string, sorted by name and encoded anew, as error texts quote it.
     pub(super) fn sorted(&self) -> String {
         let mut pairs = self.0.clone();

@@ -17,6 +17,9 @@ use crate::node::Contact;
 pub(super) const TEXT_UTF8: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// A text that grows takes twice as much room each time: a long one gives back what is more than this.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
 /// The index that a blocking query hands back.
 pub(super) const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 /// How far this node had applied the log: what `?min-index=` of a later request can name, at any node.
@@ -54,6 +57,11 @@ impl Reply {
     /// 200 without a body.
     pub(super) fn empty() -> Self {
         Self(Response::new(Body::empty()))
+    }
+
+    /// A response that was made elsewhere.
+    pub(super) const fn of(response: Response) -> Self {
+        Self(response)
     }
 
     /// A value as JSON.
@@ -161,7 +169,11 @@ fn to_json<T: Serialize + ?Sized>(layout: Layout, value: &T) -> serde_json::Resu
             text
         }
     };
-    Ok(escape_for_html(plain))
+    let mut text = escape_for_html(plain);
+    if text.capacity() - text.len() > SPARE_BYTES_MAX {
+        text.shrink_to_fit();
+    }
+    Ok(text)
 }
 
 /// Escapes what could end a script element or a line of JavaScript. These characters occur in JSON

@@ -11,52 +11,80 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use axum::http::Version;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::budget::{self, Counted, WRITE_TIMEOUT};
+use super::budget::{self, WRITE_TIMEOUT};
+use super::coalesce::Coalesced;
 use crate::host::supervise::contained;
 
 /// An answer is handed over in pieces of this many bytes. A piece that is not taken is all that is kept of an answer
-/// that was given up.
+/// that was given up, unless others are sent the same.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// The same response; a long one is counted until it was written or its client has gone.
-pub(super) async fn counted(response: Response) -> Response {
+/// The same response; a long one is counted until it was written or its client has gone. `version` is that of the
+/// request.
+pub(super) async fn counted(response: Response, version: Version) -> Response {
     let length = response.body().size_hint().exact().and_then(|exact| usize::try_from(exact).ok());
     if length.is_none_or(|length| !budget::is_counted(length)) {
         return response;
     }
     let (parts, content) = response.into_parts();
+    // It is counted already, once for all who are sent it.
+    let common = parts.extensions.get::<Coalesced>().cloned();
+    // A connection of HTTP/1 that takes nothing is closed, and lets go of its pieces.
+    let is_kept = common.is_some() && version < Version::HTTP_2;
+    let handing = if is_kept { Handing::Parts } else { Handing::Copies };
     match budget::in_memory(content).await {
-        Ok(bytes) => Response::from_parts(parts, body(budget::count(bytes))),
+        Ok(bytes) => {
+            let bytes = if common.is_some() { bytes } else { budget::count(bytes) };
+            Response::from_parts(parts, body(bytes, handing, common))
+        }
         Err(failed) => failed,
     }
 }
 
 /// A body that gives up when nobody takes it.
-fn body(bytes: Counted) -> Body {
-    let rest = Rest { bytes: Some(bytes), from: 0, moved: Instant::now() };
+fn body(bytes: Bytes, handing: Handing, common: Option<Coalesced>) -> Body {
+    let rest = Rest { bytes: Some(bytes), handing, from: 0, moved: Instant::now(), common };
     let rest = Arc::new(Mutex::new(rest));
     drop(contained("watching an answer", watch(Arc::downgrade(&rest))));
     Body::new(Sending(rest))
 }
 
+/// What an answer is handed over as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handing {
+    /// Copies: a part of the whole would keep the whole.
+    Copies,
+    /// Parts of the whole, which others keep anyway.
+    Parts,
+}
+
 /// What is left of an answer.
 struct Rest {
     /// All of it; `None`: it was sent or given up.
-    bytes: Option<Counted>,
+    bytes: Option<Bytes>,
+    handing: Handing,
     /// Where the next piece begins.
     from: usize,
     /// When a piece was last taken.
     moved: Instant,
+    /// Others are given the same answer while this one is being sent.
+    common: Option<Coalesced>,
 }
 
 impl Rest {
+    /// It was sent, or given up.
+    fn release(&mut self) {
+        (self.bytes, self.common) = (None, None);
+    }
+
     fn left(&self) -> usize {
-        self.bytes.as_ref().map_or(0, |bytes| bytes.as_ref().len().saturating_sub(self.from))
+        self.bytes.as_ref().map_or(0, |bytes| bytes.len().saturating_sub(self.from))
     }
 }
 
@@ -71,7 +99,7 @@ async fn watch(answer: Weak<Mutex<Rest>>) -> Result<(), Infallible> {
     while let Some(rest) = answer.upgrade() {
         let due = locked(&rest).moved + WRITE_TIMEOUT;
         if due <= Instant::now() {
-            locked(&rest).bytes = None;
+            locked(&rest).release();
             break;
         }
         drop(rest);
@@ -94,12 +122,14 @@ impl hyper::body::Body for Sending {
             let given_up = || io::Error::new(io::ErrorKind::TimedOut, "nobody took the answer");
             return Poll::Ready((from != usize::MAX).then(|| Err(given_up())));
         };
-        let all = bytes.as_ref();
-        let end = all.len().min(from + PIECE_BYTES);
-        // A copy: a part of the whole would keep the whole.
-        let piece = Bytes::copy_from_slice(&all[from..end]);
-        if end == all.len() {
-            (rest.bytes, rest.from) = (None, usize::MAX);
+        let end = bytes.len().min(from + PIECE_BYTES);
+        let piece = match rest.handing {
+            Handing::Copies => Bytes::copy_from_slice(&bytes[from..end]),
+            Handing::Parts => bytes.slice(from..end),
+        };
+        if end == bytes.len() {
+            rest.release();
+            rest.from = usize::MAX;
         } else {
             rest.from = end;
         }
@@ -133,7 +163,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_taken_arrives_whole_and_takes_no_room_afterwards() {
         static ANSWERS: Answers = Answers::new(1);
-        let mut sending = body(Counted::new(long(), &ANSWERS));
+        let mut sending = body(ANSWERS.count(long()), Handing::Copies, None);
         assert_eq!(sending.size_hint().exact(), Some(LENGTH as u64));
         let mut taken = Vec::new();
         while let Some(frame) = sending.frame().await {
@@ -148,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_of_which_nothing_is_taken_is_given_up() {
         static ANSWERS: Answers = Answers::new(1);
-        let mut sending = body(Counted::new(long(), &ANSWERS));
+        let mut sending = body(ANSWERS.count(long()), Handing::Copies, None);
         let piece = sending.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(ANSWERS.room(Instant::now()).await.is_err());
         tokio::time::sleep(WRITE_TIMEOUT + WRITE_TIMEOUT / 10).await;
