@@ -6,8 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
+
+/// How many connections can wait to be accepted. Beyond that a client's request to connect is dropped, and repeated
+/// after 1, 3 and 7 s. A few thousand clients connect together after their server was lost, or a proxy restarts.
+/// (Linux takes `net.core.somaxconn` if that is less; it is 4,096 unless somebody changed it.)
+pub const BACKLOG: u32 = 4_096;
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,9 +66,9 @@ impl Listen {
     ///
     /// # Errors
     /// When the address is not this machine's, or taken; the text says which, and by which setting.
-    pub async fn bind(&self, setting: &str) -> io::Result<Listener> {
+    pub fn bind(&self, setting: &str) -> io::Result<Listener> {
         let bound = match self {
-            Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Self::Tcp(address) => bind_tcp(*address).map(Listener::Tcp),
             Self::Unix { path, mode } => bind_unix(path, *mode),
         };
         bound.map_err(|error| {
@@ -79,6 +84,14 @@ impl fmt::Display for Listen {
             Self::Unix { path, .. } => write!(f, "unix://{}", path.display()),
         }
     }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of an earlier process may still be closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket that a process left behind when it was killed is removed first; any other file is not.
@@ -138,10 +151,10 @@ pub struct Listeners {
 ///
 /// # Errors
 /// When one is taken, or not this machine's.
-pub(crate) async fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
+pub(crate) fn bind_all(listens: &[Listen], setting: &str) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for listen in listens {
-        listeners.push(listen.bind(setting).await?);
+        listeners.push(listen.bind(setting)?);
     }
     Ok(listeners)
 }
@@ -153,7 +166,29 @@ pub(crate) fn texts(listens: &[Listen]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use nix::sys::resource::{Resource, getrlimit};
+
     use super::*;
+
+    #[tokio::test]
+    async fn thousands_can_connect_before_the_first_is_accepted() {
+        const CLIENTS: usize = 1_500;
+        let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let backlog = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        if descriptors < 2 * CLIENTS as u64 || backlog.trim().parse::<usize>().unwrap() < CLIENTS {
+            println!("skipped: this system allows too few");
+            return;
+        }
+        let listen = Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let Listener::Tcp(listener) = listen.bind("http_addr").unwrap() else { unreachable!() };
+        let address = listener.local_addr().unwrap();
+        // A request that was dropped is repeated after a second.
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(900));
+        let connected: io::Result<Vec<_>> = (0..CLIENTS).map(|_| connect()).collect();
+        assert_eq!(connected.unwrap().len(), CLIENTS);
+    }
 
     #[tokio::test]
     async fn a_socket_left_behind_is_replaced_and_one_in_use_or_a_file_is_not() {
@@ -162,15 +197,15 @@ mod tests {
         // The standard library's listener leaves its socket behind, as a killed process does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let listen = Listen::Unix { path: path.clone(), mode: Some(0o600) };
-        let listener = listen.bind("client_addr").await.unwrap();
+        let listener = listen.bind("client_addr").unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let error = listen.bind("client_addr").await.unwrap_err().to_string();
+        let error = listen.bind("client_addr").unwrap_err().to_string();
         assert!(error.contains("q.sock (client_addr)"), "{error}");
         drop(listener);
         assert!(!path.exists());
         std::fs::write(&path, "mine").unwrap();
-        assert!(listen.bind("client_addr").await.is_err());
+        assert!(listen.bind("client_addr").is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
 }

@@ -34,7 +34,7 @@ use super::error::ApiError;
 use super::hold::{Connection, Watched};
 use super::per_client::{Counted, PerClient};
 use crate::host::clock::Clock;
-use crate::host::listen::{Listener, Stream};
+use crate::host::listen::{BACKLOG, Listener, Stream};
 use crate::host::log_rate::LogRate;
 use crate::host::supervise::{Contained, contained};
 
@@ -56,9 +56,6 @@ const MAX_STREAMS: u32 = 10_000;
 
 /// How long requests that are being answered may go on once the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many connections can wait to be accepted: the backlog that tokio asks for.
-const BACKLOG_MAX: usize = 1_024;
 
 /// How long a connection beyond the limit may live: enough for one request and its answer.
 const REFUSED_LIFE_MAX: Duration = Duration::from_secs(2);
@@ -133,7 +130,7 @@ pub async fn serve(
             Err(error) => server.pause(&error).await,
         }
     }
-    let connected = (0..BACKLOG_MAX).map_while(|_| listener.accept().now_or_never()?.ok());
+    let connected = (0..BACKLOG).map_while(|_| listener.accept().now_or_never()?.ok());
     connected.for_each(|(stream, caller)| server.admit(stream, caller));
     drop(listener);
     drop(listening);

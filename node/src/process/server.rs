@@ -79,8 +79,8 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let user_signals = survive_signals()?;
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let listeners = surroundings.listeners.clone().unwrap_or_else(|| listeners_of(&config));
-    let http_listeners = bind_all(&listeners.http, listeners.http_setting).await?;
-    let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting).await?;
+    let http_listeners = bind_all(&listeners.http, listeners.http_setting)?;
+    let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting)?;
     // What is written from here on is for its owner alone: it holds what clients stored. (Sockets in the
     // file system have their own permissions.)
     umask(Mode::from_bits_truncate(OTHERS));

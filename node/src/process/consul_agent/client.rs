@@ -102,7 +102,7 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let counts = PerClient::new(settings.connections_per_client);
     // Before anybody can see it serve: whoever does may ask it to stop.
     let Signals { mut stops, mut hangups } = Signals::listen(user_signals)?;
-    let bound = bind_all(&listeners.http, listeners.http_setting).await?;
+    let bound = bind_all(&listeners.http, listeners.http_setting)?;
     tracing::info!(
         %name,
         http = %texts(&listeners.http),
