@@ -127,6 +127,7 @@ pub struct Node {
     probe_counts: Arc<ProbeCounts>,
     failure_detector: Arc<FailureDetector>,
     comparison: Arc<Comparison>,
+    standing: outages::Standing,
     applied: watch::Receiver<u64>,
     apply_durations: Durations,
     gate: watch::Sender<Gate>,

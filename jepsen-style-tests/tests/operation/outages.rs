@@ -86,6 +86,10 @@ async fn every_log_tells_of_an_outage() {
         line(&cluster, id, &["WARN", "no failure is left to spare", &name]).await.unwrap();
     }
     assert_eq!(figure(&cluster, leader, "quorate_raft_is_leader").await.unwrap(), 1);
+    for id in [leader, follower] {
+        wait_figure(&cluster, id, "quorate_servers_lost", 1).await.unwrap();
+        wait_figure(&cluster, id, "quorate_failures_to_spare", 0).await.unwrap();
+    }
     cluster.terminate(follower).unwrap();
     cluster.wait_stopped(follower).unwrap();
     line(&cluster, follower, &["asked to stop", "SIGTERM"]).await.unwrap();
@@ -99,6 +103,10 @@ async fn every_log_tells_of_an_outage() {
     line(&cluster, leader, &["WARN", "the quorum is there again"]).await.unwrap();
     line(&cluster, leader, &["WARN", "a server is back", &name]).await.unwrap();
     line(&cluster, leader, &["failures can be spared again"]).await.unwrap();
+    for id in cluster.ids() {
+        wait_figure(&cluster, id, "quorate_servers_lost", 0).await.unwrap();
+        wait_figure(&cluster, id, "quorate_failures_to_spare", 1).await.unwrap();
+    }
 
     for id in cluster.ids() {
         require_private(cluster.data_dir(id)).unwrap();

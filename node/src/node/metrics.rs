@@ -15,6 +15,7 @@ impl Node {
     /// All figures of the node.
     pub fn figures(&self) -> Vec<Figure> {
         let mut figures = self.raft_figures();
+        figures.extend(self.standing.figures());
         figures.extend(self.state_figures());
         figures
     }

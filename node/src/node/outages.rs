@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -15,6 +16,7 @@ use quorate_storage::raft::NodeId;
 use quorate_storage::record::{CheckStatus, SERF_HEALTH};
 
 use crate::host::clock::Moment;
+use crate::host::figures::{Figure, gauge};
 use crate::leader::SERVER_LOST_AFTER;
 use crate::node::Node;
 use crate::raft::leadership::{LEADER_HEARD_WITHIN, Leadership};
@@ -77,6 +79,39 @@ struct Outlook {
     no_leader: Option<NoLeader>,
     no_leader_said: Option<Moment>,
     none_to_spare_said: Option<Moment>,
+}
+
+/// How the cluster stood at the last look, for `/metrics`.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    lost: AtomicU64,
+    spare: AtomicU64,
+}
+
+impl Standing {
+    fn note(&self, outlook: &Outlook, seen: &Seen) {
+        let (_, spare) = outlook.voters_and_spare(seen);
+        // Whatever was to spare is used up.
+        let spare = if seen.has_leader { spare } else { 0 };
+        self.lost.store(outlook.lost.len() as u64, Ordering::Relaxed);
+        self.spare.store(spare as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn figures(&self) -> [Figure; 2] {
+        let (lost, spare) = (&self.lost, &self.spare);
+        [
+            gauge(
+                "servers_lost",
+                "Members that do not answer the leader, as this server last heard",
+                lost.load(Ordering::Relaxed),
+            ),
+            gauge(
+                "failures_to_spare",
+                "Voters that may still be lost before nothing can be written; 0 without a leader",
+                spare.load(Ordering::Relaxed),
+            ),
+        ]
+    }
 }
 
 /// A time without a leader that has a quorum.
@@ -146,12 +181,17 @@ impl Outlook {
         }
     }
 
-    fn look_at_spare(&mut self, now: Moment, seen: &Seen, news: &mut Vec<News>) {
+    /// How many servers vote, and how many of them may still be lost.
+    fn voters_and_spare(&self, seen: &Seen) -> (usize, usize) {
         let voters = seen.members.iter().filter(|(_, member)| member.votes);
         let (count, alive) = voters.fold((0, 0), |(count, alive), (id, _)| {
             (count + 1, alive + usize::from(!self.lost.contains_key(id)))
         });
-        let spare = alive.saturating_sub(count / 2 + 1);
+        (count, alive.saturating_sub(count / 2 + 1))
+    }
+
+    fn look_at_spare(&mut self, now: Moment, seen: &Seen, news: &mut Vec<News>) {
+        let (count, spare) = self.voters_and_spare(seen);
         // A cluster of one never had a failure to spare.
         if spare == 0 && count > 1 {
             if is_due(self.none_to_spare_said, now) {
@@ -272,6 +312,7 @@ pub async fn watch(node: Arc<Node>) {
             }
             news.log();
         }
+        node.standing.note(&outlook, &seen);
     }
 }
 
@@ -476,6 +517,21 @@ mod tests {
             [News::Gone { id: 3, name: "n3".to_owned() }],
             "two voters have none to spare either"
         );
+    }
+
+    #[test]
+    fn figures_show_what_is_lost_and_how_much_more_can_be() {
+        let (mut outlook, standing) = (Outlook::default(), Standing::default());
+        let mut after = |seconds, seen: &Seen| {
+            outlook.look(at(seconds), seen);
+            standing.note(&outlook, seen);
+            standing.figures().map(|figure| figure.value)
+        };
+        assert_eq!(after(1, &seen(&[])), [0, 1]);
+        assert_eq!(after(2, &seen(&[2])), [1, 0]);
+        assert_eq!(after(3, &Seen { has_leader: false, ..seen(&[2, 3]) }), [1, 0]);
+        assert_eq!(after(4, &seen(&[])), [0, 1]);
+        assert_eq!(after(5, &Seen { has_leader: false, ..seen(&[]) }), [0, 0]);
     }
 
     #[test]

@@ -81,8 +81,7 @@ impl Node {
         let info = ServerInfo { id, peer, disk, datacenter };
         let (publish, leadership) = watch::channel(Leadership::default());
         let cluster_clock = Arc::new(ClusterClock::new(context.clock.clone()));
-        let clock = Arc::clone(&cluster_clock);
-        let intake = Arc::new(Intake::new(raft.clone(), &context, clock));
+        let intake = Arc::new(Intake::new(raft.clone(), &context, Arc::clone(&cluster_clock)));
         let node = Arc::new(Self {
             barrier: Arc::new(Barrier::new(context.clone(), raft.clone())),
             membership: Arc::new(membership(
@@ -96,6 +95,7 @@ impl Node {
             )),
             failure_detector: Arc::new(FailureDetector::new(context.clone(), raft.clone())),
             comparison: comparison(&context, &raft, &state, &observer),
+            standing: outages::Standing::default(),
             presences: presences(&context, &proposer, &state),
             claims: claims(&context, &proposer, &state),
             intake,
