@@ -637,6 +637,42 @@ async fn agents_register_again_what_the_catalogue_has_lost_of_their_files_or_som
     assert_eq!(ids().await, ["ended", "kept", "last", "of-a-client-too", "web"]);
 }
 
+/// A node has one agent. One that comes back has its id in its data directory; one that has died leaves its name to
+/// others in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_of_a_client_agent_that_lives_is_given_to_no_other() {
+    let _turn = Turn::share().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [server_ip, first_ip, second_ip] = [next_ip(), next_ip(), next_ip()];
+    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
+    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
+    server.leader(8500).await.unwrap();
+    let start = |place: &str, ip: Ipv4Addr, service: &str| {
+        let line = format!(
+            "-node C1 -client %ip -advertise 192.0.2.7 -data-dir %dir/data -retry-join {server_ip} -hcl 'service {{ name = \"{service}\" }}'"
+        );
+        Agent::start(&directory.path().join(place), ip, &line).unwrap()
+    };
+    let first = start("first", first_ip, "web");
+    server.until("/v1/catalog/service/web", |list| count(list) == 1).await;
+    let mut second = start("second", second_ip, "db");
+    let code = second.process.wait_ended(PATIENCE).await.unwrap();
+    let log = second.log();
+    assert_ne!(code, Some(0), "{log}");
+    assert!(log.contains("another agent runs under the node name \"C1\" at 192.0.2.7"), "{log}");
+    let services = server.http(8500).unwrap().must_get("/v1/catalog/services").await.unwrap();
+    assert!(services["web"].is_array() && services["db"].is_null(), "{services}");
+    // It is restarted at once.
+    drop(first);
+    let again = start("first", first_ip, "api");
+    server.until("/v1/catalog/service/api", |list| count(list) == 1).await;
+    assert!(!again.log().contains("is taken"), "{}", again.log());
+    drop(again);
+    let second = start("second", second_ip, "db");
+    server.until("/v1/catalog/service/db", |list| count(list) == 1).await;
+    assert!(second.log().contains("this node's name is taken"), "{}", second.log());
+}
+
 /// What came from files is marked in the cluster, so an agent that has lost its data directory knows what of it no
 /// file defines any more. What clients have registered, or registered again, is theirs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@
 //! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
 //! [`anti_entropy`] says what of it a client agent has to register again, and [`ending`] how requests end
 //! when one stops,
-//! [`datacenter`] whether the servers are its own.
+//! [`datacenter`] whether the servers are its own, and `name` whether its node's name is.
 
 pub mod address;
 pub mod anti_entropy;
@@ -33,6 +33,7 @@ mod first_hcl;
 pub mod flags;
 mod keys;
 mod merge;
+mod name;
 pub mod registrar;
 pub mod registry;
 pub mod servers;

@@ -188,7 +188,14 @@ fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) 
     let has_files = !sources.is_empty();
     let registry = Registry::Here(Arc::clone(node));
     let withdrawn = Withdrawn::default();
-    let registrar = Registrar { registry, sources, data_dir: data_dir.clone(), level, withdrawn };
+    let registrar = Registrar {
+        registry,
+        sources,
+        data_dir: data_dir.clone(),
+        level,
+        withdrawn,
+        node_id: None,
+    };
     if has_files {
         let keeping = async move { match registrar.keep(requests).await {} };
         node.supervisor().vital("the definitions of files", keeping);

@@ -3,12 +3,13 @@
 use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::quorate::StateHash;
 use quorate_storage::State;
-use quorate_storage::command::{Command, Rejection};
-use quorate_storage::record::{CheckStatus, NodeKind, SERF_ALIVE, SERF_HEALTH};
+use quorate_storage::command::{Agent, Command, Rejection};
+use quorate_storage::record::{CheckStatus, Node, NodeKind, SERF_ALIVE, SERF_HEALTH};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::agent::has_failed;
 use crate::agent::HEARTBEAT_TTL;
 use crate::host::hexadecimal::hexadecimal;
 use crate::host::supervise;
@@ -94,11 +95,16 @@ fn compared(body: &[u8], state: &State, agent: &str) -> Result<Comparison, Strin
 }
 
 /// A client agent's process lives. 404 if the cluster does not watch it (any more), because somebody has
-/// deregistered its node, say; with `?begin` it is watched from now on.
+/// deregistered its node, say; with `?begin` it is watched from now on. 409 if another one lives under its name
+/// (`?id=` is the id that its node has or is to have).
 async fn keep_alive(call: Call) -> Answer {
     let seen = call.seen();
     let agent = call.agent()?;
     if call.params.switch("begin")? {
+        if let Some(id) = call.params.filled("id") {
+            let published = blocking::at_barrier(&call.node, &call.read_options()?).await?;
+            name_is_free(&published.state, &agent, id)?;
+        }
         call.propose(Command::WatchAgent { agent, ttl: HEARTBEAT_TTL }).await?;
         return Ok(Reply::empty());
     }
@@ -114,6 +120,29 @@ async fn keep_alive(call: Call) -> Answer {
         Err(Rejection::NoSuchNumber | Rejection::NotTtl(_)) => Err(not_watched(&agent.name)),
         Err(rejection) => Err(rejection.into()),
     }
+}
+
+/// Refuses an agent whose name another one has that lives: with another id, or, as long as its node shows the id that
+/// the cluster has made for it, at another address.
+fn name_is_free(state: &State, agent: &Agent, id: &str) -> Result<(), ApiError> {
+    let holder = state.node(&agent.name).filter(|node| node.name.eq_ignore_ascii_case(&agent.name));
+    let Some(holder) = holder else { return Ok(()) };
+    let lives = watch_of(state, &agent.name).is_some() && !has_failed(state, &holder.name);
+    let is_made = holder.id.is_empty() || holder.id == agent.id;
+    let is_own = holder.id.eq_ignore_ascii_case(id) || (is_made && holder.address == agent.address);
+    if !lives || is_own {
+        return Ok(());
+    }
+    let Node { name, address, id: theirs, kind, .. } = &**holder;
+    let what = match kind {
+        NodeKind::Server => "a server",
+        NodeKind::ServerAgent | NodeKind::Agent | NodeKind::Registered => "another agent",
+    };
+    let text = format!(
+        "{what} runs under the node name {name:?} at {address} (node ID {theirs:?}, and this agent's is {id:?}): each \
+         agent needs a name of its own (node_name), or stop that one"
+    );
+    Err(ApiError::new(StatusCode::CONFLICT, text))
 }
 
 /// Who sees whether an agent's node is alive.

@@ -27,6 +27,7 @@ use super::anti_entropy::{Withdrawn, deregistered};
 use super::datacenter::agree;
 use super::ending;
 use super::files::Sources;
+use super::name;
 use super::registrar::Registrar;
 use super::registry::{self, Registry};
 use super::servers::{Introduction, Servers};
@@ -113,7 +114,11 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let (reload, requests) = Reload::new();
     let registry = Registry::Through { servers: Arc::clone(&servers), name };
     let withdrawn = Withdrawn::default();
-    let registrar = Registrar { registry, sources, data_dir, level, withdrawn: withdrawn.clone() };
+    let configured = sources.reload().map_err(io::Error::other)?.description.id;
+    let node_id = configured.map_or_else(|| name::id_in(&data_dir), Ok)?;
+    let (node_id, withdrawn_here) = (Some(node_id), withdrawn.clone());
+    let registrar =
+        Registrar { registry, sources, data_dir, level, withdrawn: withdrawn_here, node_id };
     let (leaving, closing) = (CancellationToken::new(), Closing::default());
     let stopping = Stopping::new(Clock::monotonic());
     let front = Front {
@@ -167,7 +172,8 @@ fn servers_of(settings: &ClientSettings) -> io::Result<Servers> {
     Ok(Servers::new(settings.servers.clone(), own))
 }
 
-/// Keeps what the configuration says registered. Returns only if the servers are of another datacenter.
+/// Keeps what the configuration says registered. Returns only if the servers are of another datacenter, or another
+/// agent has the name.
 async fn register(
     registrar: Registrar,
     servers: &Servers,
@@ -178,6 +184,11 @@ async fn register(
         && let Err(other) = agree(servers, &own, &mut requests).await
     {
         return io::Error::other(other);
+    }
+    if let Some(id) = &registrar.node_id
+        && let Err(taken) = name::claim(servers, id, &mut requests).await
+    {
+        return io::Error::other(taken);
     }
     match registrar.keep(requests).await {}
 }

@@ -49,6 +49,8 @@ pub struct Registrar {
     pub level: LevelHandle,
     /// What stays away although files define it.
     pub withdrawn: Withdrawn,
+    /// The id of the node, unless the configuration names one; `None`: the one that the cluster gives it.
+    pub node_id: Option<String>,
 }
 
 /// What the files defined when they were last read.
@@ -175,7 +177,7 @@ impl Registrar {
         let puts = self.wanted(&kept.defined);
         // Before anything is registered, so that nothing is forgotten when this is interrupted.
         remember(&path, &before.with(&now)).map_err(|error| error.to_string())?;
-        let described = described(reading.description, before.described);
+        let described = self.identified(described(reading.description, before.described));
         let carry_out = |step| self.registry.carry_out(step);
         let mut steps = Vec::new();
         if !described.is_empty() || self.registry.needs(&described) {
@@ -194,6 +196,11 @@ impl Registrar {
         if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
     }
 
+    /// The same with the node's id.
+    fn identified(&self, said: Description) -> Description {
+        Description { id: said.id.or_else(|| self.node_id.clone()), ..said }
+    }
+
     /// What registers all that the files define, but for what stays away.
     fn wanted(&self, defined: &[Step]) -> Vec<Step> {
         defined.iter().filter(|step| !self.withdrawn.has(step)).cloned().collect()
@@ -206,7 +213,8 @@ impl Registrar {
         if !self.registry.needs(&reading.description) {
             return;
         }
-        match self.registry.carry_out(Step::Describe(reading.description)).await {
+        let described = self.identified(reading.description);
+        match self.registry.carry_out(Step::Describe(described)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) | Err(error) => {
                 tracing::warn!(%error, "cannot set the address and metadata of the node")

@@ -31,7 +31,8 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 const ALIVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const DEFINITIONS_PATH: &str = "/v1/quorate/agent/definitions";
 const ALIVE_PATH: &str = "/v1/quorate/agent/alive";
-const ALIVE_BEGIN_PATH: &str = "/v1/quorate/agent/alive?begin";
+/// Where an agent says for the first time that it lives.
+pub(super) const ALIVE_BEGIN_PATH: &str = "/v1/quorate/agent/alive?begin";
 
 /// Where to register.
 #[derive(Debug)]
