@@ -226,12 +226,14 @@ pub fn blocking_beside(what: &'static str, work: impl FnOnce() + Send + 'static)
 ///
 /// # Errors
 /// [`Panicked`].
-pub async fn catch<T>(
+pub fn catch<T>(
     what: &'static str,
     work: impl Future<Output = T> + Send,
-) -> Result<T, Panicked> {
+) -> impl Future<Output = Result<T, Panicked>> + Send {
+    // Here, not when it is first polled: a future keeps the room of what it was given, so a connection that
+    // waits for hours would take that twice.
     let work = Scope { work: Box::pin(work) };
-    AssertUnwindSafe(work).catch_unwind().await.map_err(|payload| logged(what, &*payload))
+    async move { AssertUnwindSafe(work).catch_unwind().await.map_err(|payload| logged(what, &*payload)) }
 }
 
 /// The same for work that awaits nothing.
@@ -347,6 +349,17 @@ mod tests {
         assert_eq!(contained("a connection", async { 7 }).await.unwrap(), Ok(7));
         let failed = tokio::time::timeout(Duration::from_millis(20), supervisor.failed()).await;
         assert!(failed.is_err());
+    }
+
+    #[test]
+    fn a_task_takes_the_room_of_its_work_once() {
+        let large = async {
+            let room = [0_u8; 8 * 1024];
+            tokio::task::yield_now().await;
+            room.len()
+        };
+        assert!(size_of_val(&large) >= 8 * 1024);
+        assert!(size_of_val(&catch("large work", large)) < 256);
     }
 
     #[tokio::test]
