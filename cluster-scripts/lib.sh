@@ -58,10 +58,24 @@ port_of() { printf '%s' "$(($1 + PORT_STEP * ($2 - 1)))"; }
 http_of() { printf 'http://%s:%s' "$HOST" "$(port_of "$HTTP_PORT" "$1")"; }
 rpc_of() { printf '%s:%s' "$HOST" "$(port_of "$RPC_PORT" "$1")"; }
 
+# Refuses ports that no socket has, and such as two listeners of this cluster would share.
+check_ports() {
+  local i base seen=' '
+  for i in $(node_numbers); do
+    for base in "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT"; do
+      base=$(port_of "$base" "$i")
+      ((base >= 1 && base <= 65535)) || usage_error "node $i would need port $base; ports are 1 to 65535"
+      case $seen in *" $base "*) usage_error "two listeners would need port $base: node i takes each port + $PORT_STEP * (i - 1)" ;; esac
+      seen="$seen$base "
+    done
+  done
+}
+
 # --- processes ---------------------------------------------------------------------------------
 
 command_line() {
-  if [ -r "/proc/$1/cmdline" ]; then tr '\0' ' ' <"/proc/$1/cmdline"; else ps -o args= -p "$1" 2>/dev/null; fi
+  # It may end between the look and the reading.
+  if [ -r "/proc/$1/cmdline" ]; then { tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null || true; else ps -o args= -p "$1" 2>/dev/null; fi
 }
 
 # Prints the process id of node $1 if it runs; fails otherwise.
@@ -136,7 +150,7 @@ launch() {
   id=$(id_of "$i")
   # A server that takes another's place joins; it founds nothing.
   [ "$id" = "$i" ] || expect=0
-  mkdir -p "$DIR/n$i"
+  mkdir -p -m 700 "$DIR/n$i"
   # Its own session: a Ctrl-C in the terminal that ran this script is not meant for the server.
   nohup "$(quorate_bin)" server --node-id "$id" --name "n$i" --data-dir "$DIR/n$i" \
     --http-addr "$HOST:$(port_of "$HTTP_PORT" "$i")" --rpc-addr "$(rpc_of "$i")" \

@@ -22,6 +22,9 @@ done
 check 0 'No cluster' $S/down --dir "$D"
 check 2 'a cluster has 3 or 5 nodes' $S/up --nodes 4
 check 2 'is not a port' $S/up --http-port http
+check 2 'ports are 1 to 65535' $S/up --http-port 99999 --dir "$D"
+check 2 'two listeners would need port 24110' $S/up --http-port 24100 --rpc-port 24110 --dir "$D"
+check 1 'no cluster' $S/status --dir "$D"
 for script in up status down kill start pause resume url demo; do
   check 2 'needs a value' $S/$script --dir
   check 0 'Usage:' $S/$script --help
