@@ -72,7 +72,14 @@ impl Listen {
             Self::Unix { path, mode } => bind_unix(path, *mode),
         };
         bound.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen on {self} ({setting}): {error}"))
+            let cure = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "; another process listens there (see which with `ss -ltnp`): stop it, or choose another address"
+                }
+                _ => "",
+            };
+            let text = format!("cannot listen on {self} ({setting}): {error}{cure}");
+            io::Error::new(error.kind(), text)
         })
     }
 }
@@ -202,6 +209,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let error = listen.bind("client_addr").unwrap_err().to_string();
         assert!(error.contains("q.sock (client_addr)"), "{error}");
+        assert!(error.contains("stop it, or choose another address"), "{error}");
         drop(listener);
         assert!(!path.exists());
         std::fs::write(&path, "mine").unwrap();

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::host::address::HostPort;
 use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::path_error::at_path;
 use crate::host::resources;
 use crate::host::threads;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::process::consul_agent::client::{self, ClientSettings};
-use crate::process::consul_agent::flags::{AgentArgs, with_two_dashes};
+use crate::process::consul_agent::flags::{AgentArgs, one_dash, with_two_dashes};
 use crate::process::consul_agent::settings::AgentSettings;
 use crate::process::recover::{self, RecoverArgs};
 use crate::process::server::{self, Surroundings};
@@ -35,7 +36,7 @@ enum Verb {
     Server(Box<ServerArgs>),
     /// Runs a single throw-away server, with its data in a temporary directory
     Dev(DevArgs),
-    /// Runs a server with the flags and files of a Consul agent
+    /// Runs a client agent, or with -server or -dev a server, with the flags and files of a Consul agent
     Agent(Box<AgentArgs>),
     /// Founds a new cluster from the data directory of a stopped server, when a majority is lost for good
     Recover(RecoverArgs),
@@ -45,8 +46,8 @@ enum Verb {
 #[derive(Debug, Args)]
 struct DevArgs {
     /// Where clients are served
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8500")]
-    http_addr: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8500")]
+    http_addr: HostPort,
 }
 
 /// Why a command ended.
@@ -73,7 +74,14 @@ impl From<std::io::Error> for Failure {
 /// The `quorate` binary: carries out the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    exit_code(carry_out(Cli::parse_from(arguments()).command))
+    let arguments = arguments();
+    if let Some(flag) = one_dash(&arguments) {
+        let text = format!(
+            "{flag}: flags have two dashes here, as in -{flag}; `quorate agent` takes Consul's flags with one"
+        );
+        return exit_code(Err(Failure::Usage(ConfigError::Invalid(text))));
+    }
+    exit_code(carry_out(Cli::parse_from(arguments).command))
 }
 
 fn carry_out(verb: Verb) -> Result<(), Failure> {
@@ -115,7 +123,7 @@ fn dev(args: &DevArgs) -> Result<(), Failure> {
     server(ServerArgs {
         data_dir: Some(directory.path().join("data")),
         name: Some("dev".to_owned()),
-        http_addr: Some(args.http_addr.into()),
+        http_addr: Some(args.http_addr.clone()),
         // Nobody else needs to know it, so it must not be in the way of a cluster on this machine.
         rpc_addr: Some(free_loopback_address()?.into()),
         // A server of its own is what was asked for.
@@ -210,5 +218,17 @@ fn run(config: ServerConfig, surroundings: Surroundings) -> Result<(), Failure> 
 fn raise_limits() {
     if let Err(why) = resources::raise_limits() {
         tracing::warn!("{why}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throw_away_server_is_served_at_a_name_too() {
+        let line = ["quorate", "dev", "--http-addr", "localhost:21401"];
+        let Verb::Dev(args) = Cli::try_parse_from(line).unwrap().command else { panic!("not dev") };
+        assert_eq!(args.http_addr.to_string(), "localhost:21401");
     }
 }

@@ -210,6 +210,11 @@ impl ServerArgs {
         }
         let listen =
             self.rpc_listen_addr.map(|at| resolve("--rpc-listen-addr", &at)).transpose()?;
+        if listen.unwrap_or(rpc_addr) == http_addr {
+            return invalid(&format!(
+                "--http-addr and --rpc-addr are both {http_addr}: clients and servers need two ports"
+            ));
+        }
         let dns = self.dns_addr.map(|at| resolve("--dns-addr", &at)).transpose()?;
         let is_alone_by_default = self.bootstrap_expect.is_none() && self.join.is_empty();
         let default_expect = usize::from(self.join.is_empty());
@@ -431,6 +436,17 @@ mod tests {
         let join = vec![" n2.example:8300".to_owned(), "[::1]:8300 ".to_owned()];
         let config = ServerArgs { join, ..ServerArgs::default() }.resolve().unwrap();
         assert_eq!(config.join, ["n2.example:8300", "[::1]:8300"]);
+    }
+
+    #[test]
+    fn clients_and_servers_need_two_ports() {
+        let at = |port| Some(loopback(port).into());
+        let args = ServerArgs { http_addr: at(8300), ..ServerArgs::default() };
+        let refused = args.resolve().unwrap_err().to_string();
+        assert!(
+            refused.contains("--http-addr and --rpc-addr are both 127.0.0.1:8300"),
+            "{refused}"
+        );
     }
 
     #[test]

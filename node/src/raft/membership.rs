@@ -163,6 +163,8 @@ impl Membership {
             let round = self.greet_everybody().await;
             self.context.processes.clear();
             self.refuse_lost_disk(&round.greetings).await?;
+            // One that runs under this server's id may be the member that has it.
+            self.refuse_lost_disk(&round.namesakes).await?;
             let member = round.greetings.iter().find(|greeting| !greeting.members.is_empty());
             let obstacle = round.obstacle(&self.info, self.bootstrap_expect);
             if let Some(member) = member {

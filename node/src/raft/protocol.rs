@@ -369,10 +369,14 @@ pub enum Refusal {
     #[error("the request does not say which server and data directory it is for")]
     NoAddressee,
     /// The sender has just booted, and another process of its identity answers at this address.
-    #[error("this server's identity is in use at {0}")]
+    #[error(
+        "this server's identity is in use at {0}; one of the two is a copy: stop one of the two"
+    )]
     InUse(String),
     /// A later boot of the sender's identity was entered into the log, from this address.
-    #[error("this server's identity is in use at {0}")]
+    #[error(
+        "this server's identity is in use at {0}; one of the two is a copy: stop one of the two"
+    )]
     Superseded(String),
     /// The sender is no member any more.
     #[error(

@@ -14,6 +14,8 @@ const NOBODY_NAMED: &str = "waiting: this server founds no cluster (bootstrap_ex
 pub(super) struct Round {
     /// One for each other server, by id.
     pub(super) greetings: Vec<Greeting>,
+    /// Those of other servers that run under this one's id.
+    pub(super) namesakes: Vec<Greeting>,
     /// Why servers cannot be in one cluster, as sentences.
     pub(super) clashes: Vec<String>,
     /// Addresses where nobody answered, or that refused, with the reason.
@@ -43,8 +45,12 @@ impl Round {
         let earlier = self.greetings.iter().map(|greeting| &greeting.info);
         let clash = earlier.chain([own]).find_map(|earlier| Self::clash(earlier, theirs));
         self.clashes.extend(clash);
+        if theirs.id == own.id {
+            self.namesakes.push(greeting);
+            return;
+        }
         let is_new = self.greetings.iter().all(|other| other.info.id != theirs.id);
-        if is_new && theirs.id != own.id {
+        if is_new {
             let position = self.greetings.partition_point(|other| other.info.id < theirs.id);
             self.greetings.insert(position, greeting);
         }
@@ -134,10 +140,11 @@ impl Round {
         }
         let present = self.greetings.len() + 1;
         let known = present + self.silent.len();
-        let too_few = if known < expected {
-            format!(", and --join names only {} others", known - 1)
-        } else {
-            String::new()
+        let too_few = match known {
+            _ if known >= expected => String::new(),
+            1 => ", and no other server is named: --join is missing".to_owned(),
+            2 => ", and --join names only 1 other".to_owned(),
+            _ => format!(", and --join names only {} others", known - 1),
         };
         let attached: Vec<_> = self.attached().into_keys().collect();
         let attached = if attached.is_empty() {
@@ -237,10 +244,11 @@ mod tests {
         let twin =
             ServerInfo { peer: Peer { store_id: "x".into(), ..server(2).peer }, ..server(1) };
         assert!(
-            obstacle([twin])
+            obstacle([twin.clone()])
                 .unwrap()
                 .contains("--node-id 1, at 10.0.0.1:8300 and at 10.0.0.2:8300")
         );
+        assert_eq!(round([twin]).namesakes.len(), 1, "it may know the cluster");
         let third =
             ServerInfo { peer: Peer { store_id: "x".into(), ..server(3).peer }, ..server(2) };
         assert!(obstacle([server(2), third]).unwrap().contains("--node-id 2"));
@@ -295,7 +303,8 @@ mod tests {
     fn what_is_missing_is_named() {
         let mut round = round([server(2)]);
         let too_few = round.waiting_for(3);
-        assert!(too_few.contains("--join names only 1 others"), "{too_few}");
+        assert!(too_few.ends_with("--join names only 1 other"), "{too_few}");
+        assert!(Round::default().waiting_for(3).ends_with("--join is missing"));
         round.add(&server(1), "10.0.0.3:8300", Err("connection refused".to_owned()));
         let absent = round.waiting_for(3);
         assert!(

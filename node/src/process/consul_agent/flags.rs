@@ -267,16 +267,25 @@ pub fn with_two_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
     if arguments.get(1).is_none_or(|verb| verb != "agent") {
         return arguments;
     }
-    let is_long = |text: &str| {
-        text.strip_prefix('-').is_some_and(|name| {
-            name.len() > 1 && name.starts_with(|first: char| first.is_ascii_lowercase())
-        })
-    };
     let lengthen = |argument: OsString| match argument.to_str() {
         Some(text) if is_long(text) => format!("-{text}").into(),
         _ => argument,
     };
     arguments.into_iter().map(lengthen).collect()
+}
+
+/// A long flag with one dash, where only two are right. Its first letter would be taken for a flag: `-http-addr` for
+/// a call for help.
+pub fn one_dash(arguments: &[OsString]) -> Option<&str> {
+    let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    flags.filter_map(|argument| argument.to_str()).find(|text| is_long(text))
+}
+
+/// Whether an argument is a name of several letters behind one dash.
+fn is_long(text: &str) -> bool {
+    text.strip_prefix('-').is_some_and(|name| {
+        name.len() > 1 && name.starts_with(|first: char| first.is_ascii_lowercase())
+    })
 }
 
 #[cfg(test)]
@@ -290,6 +299,19 @@ mod tests {
     struct Cli {
         #[command(flatten)]
         agent: AgentArgs,
+    }
+
+    #[test]
+    fn a_long_flag_with_one_dash_is_found_unless_it_is_an_agents() {
+        let found = |line: &str| {
+            let words = line.split(' ').map(OsString::from).collect();
+            one_dash(&with_two_dashes(words)).map(str::to_owned)
+        };
+        let flag = Some("-http-addr=127.0.0.1:1".to_owned());
+        assert_eq!(found("quorate server -http-addr=127.0.0.1:1 --name a"), flag);
+        assert_eq!(found("quorate dev -h"), None);
+        assert_eq!(found("quorate agent -dev -http-port=1"), None);
+        assert_eq!(found("quorate server --http-addr=127.0.0.1:1"), None);
     }
 
     fn parsed(arguments: &[&str]) -> Result<AgentArgs, String> {
