@@ -14,6 +14,7 @@ pub mod hashes;
 pub mod linear;
 pub(crate) mod lock;
 mod order;
+pub(crate) mod presence;
 pub mod process;
 pub(crate) mod restarts;
 pub(crate) mod session;

@@ -62,6 +62,7 @@ pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod plan;
+pub mod presence;
 pub mod process;
 pub mod raw;
 pub mod record;

@@ -93,6 +93,7 @@ const QUICK: &[(&str, &str)] = &[
     ("catalog", "disk-slow"),
     ("watch", "kill-leader"),
     ("stream", "kill"),
+    ("presence", "kill"),
     ("mixed", "wiped-node"),
     ("mixed", "corrupt"),
 ];
@@ -108,6 +109,7 @@ const WORKLOADS: &[&str] = &[
     "catalog",
     "watch",
     "stream",
+    "presence",
     "txn",
     "mixed",
 ];
@@ -245,8 +247,8 @@ mod tests {
     fn the_matrices_are_as_large_as_they_say() {
         assert!(cells(Size::Quick, 1, 300, 30).len() >= 20);
         let full = cells(Size::Full, 1, 300, 30);
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 132 + OTHERS.len());
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 44);
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 144 + OTHERS.len());
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 48);
         let slugs: BTreeSet<_> = full.iter().map(Plan::slug).collect();
         assert_eq!(slugs.len(), full.len(), "two cells share a directory");
     }

@@ -10,6 +10,7 @@ pub mod kv_register;
 mod lock;
 pub mod mixed;
 pub(crate) mod observe;
+mod presence;
 mod session;
 pub mod set;
 mod steps;
@@ -154,6 +155,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(ttl::Ttl),
         Arc::new(watch::Watch),
         Arc::new(stream::Stream),
+        Arc::new(presence::Presences),
     ]
 }
 

@@ -46,6 +46,11 @@ impl Restarts {
         Self { spans: faults.iter().filter(|f| ends_processes(&f.nemesis)).map(span).collect() }
     }
 
+    /// Whether no process ended.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
     /// Whether the process of `node` may have ended between two moments, or was not back yet.
     pub(crate) fn is_between(&self, node: u64, from: u64, to: u64) -> bool {
         let mut spans = self.spans.iter().filter(|span| span.nodes.contains(&node));

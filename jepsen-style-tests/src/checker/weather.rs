@@ -96,6 +96,15 @@ impl Weather {
             .any(|storm| storm.from <= to && from <= storm.to && storm.affected.contains(&node))
     }
 
+    /// Until when the faults are felt that were at `node` between two moments; 0: there was none.
+    pub(crate) fn felt_until(&self, node: u64, from: u64, to: u64) -> u64 {
+        let felt = self
+            .storms
+            .iter()
+            .filter(|storm| storm.from <= to && from <= storm.to && storm.affected.contains(&node));
+        felt.map(|storm| storm.to).max().unwrap_or(0)
+    }
+
     /// Whether there was neither a fault nor a change of leaders between two moments.
     pub(crate) fn is_calm(&self, from: u64, to: u64) -> bool {
         let apart = |begin: u64, end: u64| end < from || to < begin;

@@ -11,11 +11,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
+use jepsen_style_tests::presence::Client;
 use jepsen_style_tests::{Cluster, Limit, Result};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use client::{Client, Minder, Seen};
+use client::{Minder, Seen};
 
 /// What happens by itself shows within this.
 const LIMIT: Duration = Duration::from_secs(20);
