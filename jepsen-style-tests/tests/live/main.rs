@@ -4,6 +4,7 @@
 //! load of another.
 
 mod claims;
+mod figures;
 mod heartbeats;
 mod history;
 mod instances;
