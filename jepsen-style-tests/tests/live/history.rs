@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _, Method};
+use jepsen_style_tests::presence::Client;
 use jepsen_style_tests::process::free_ports;
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use serde_json::{Value, json};
@@ -24,8 +25,8 @@ const SESSION_ENDS_WITHIN: Duration = Duration::from_secs(25);
 const WOKEN_WITHIN: Duration = Duration::from_secs(2);
 /// What no record and no explanation may have in it.
 const SECRETS: [&str; 2] = ["SECRET-VALUE", "SECRET-TOKEN"];
-/// The level of the cluster's rules from which on it keeps a history.
-const HISTORY_LEVEL: u64 = 3;
+/// The level of the cluster's rules from which on it keeps a history, heartbeats with facts and presences.
+const HISTORY_LEVEL: u64 = 5;
 /// How many records of keys there are at most.
 const KEYS_MAX: u64 = 16_384;
 
@@ -364,6 +365,91 @@ async fn checks_that_nobody_writes(story: &mut Story) {
     story.told("check/tcp", &["Check tcp is gone", "(agent/service/deregister)"], lines).await;
 }
 
+async fn checks_of_the_catalogue(story: &mut Story) {
+    let check =
+        |status: &str| json!({"Node": "ext2", "CheckID": "disk", "Name": "disk", "Status": status});
+    let body =
+        |status: &str| json!({"Node": "ext2", "Address": "10.1.1.9", "Check": check(status)});
+    let mut lines = vec![
+        "check.registered >passing because catalog/register at n",
+        "check.changed passing>critical because catalog/register at n",
+        "check.changed critical>warning because txn at n",
+    ];
+    story.put("/v1/catalog/register", body("passing")).await;
+    story.told("check/disk", &["disk on ext2 is passing since"], &lines[..1]).await;
+    story.put("/v1/catalog/register", body("critical")).await;
+    story.told("check/disk", &["disk on ext2 is critical since"], &lines[..2]).await;
+    let set = |verb: &str| json!([{"Check": {"Verb": verb, "Check": check("warning")}}]);
+    story.put("/v1/txn", set("set")).await;
+    story.told("check/disk", &["is warning since", "through {} (txn)"], &lines).await;
+    story.put("/v1/catalog/deregister", json!({"Node": "ext2", "CheckID": "disk"})).await;
+    lines.push("check.deregistered warning> because catalog/deregister at {}");
+    story.told("check/disk", &["Check disk is gone: it was deregistered"], &lines).await;
+
+    let own = |ttl: &str| json!({"ID": "own", "Name": "own", "TTL": ttl, "Status": "passing"});
+    story.put("/v1/agent/check/register?agent=own9", own("1h")).await;
+    story.put("/v1/agent/check/register?agent=own9", own("2h")).await;
+    let lines = [
+        "check.registered >passing because agent/check/register for own9 at n",
+        "check.changed passing>passing because agent/check/register for own9 at {}",
+    ];
+    story.told("check/own", &["own on own9 is passing since"], &lines).await;
+}
+
+/// Heartbeats with facts: registered, silent in two steps, another process, another port.
+async fn heartbeats(story: &mut Story) {
+    let path = "/v1/quorate/heartbeat?agent=kdb";
+    let beat = |pid: u64, port: u16, warn_after: &str, critical_after: &str| {
+        json!({"Service": "rdb", "ID": "rdb-1", "Port": port, "Pid": pid,
+            "WarnAfter": warn_after, "CriticalAfter": critical_after})
+    };
+    story.put(path, beat(7, 1, "1s", "2s")).await;
+    story.until("service/rdb-1", "is critical: check heartbeat:rdb-1 is critical since").await;
+    let mut lines = vec![
+        "service.registered because quorate/heartbeat for kdb at n",
+        "check.registered >passing because quorate/heartbeat for kdb at n",
+        "check.changed passing>warning because silence 1s",
+        "check.changed warning>critical because silence 2s",
+    ];
+    story.told("service/rdb-1", &["no heartbeat came for 2s; the last one came at"], &lines).await;
+    story.put(path, beat(8, 1, "0s", "1h")).await;
+    lines.extend([
+        "check.changed critical>passing because quorate/heartbeat for kdb at n",
+        "service.restarted because quorate/heartbeat for kdb at n",
+    ]);
+    story.told("service/rdb-1", &["rdb-1 is passing"], &lines).await;
+    story.put(path, beat(8, 2, "0s", "1h")).await;
+    lines.push("service.changed because quorate/heartbeat for kdb at {}");
+    story.told("service/rdb-1", &["rdb-1 is passing"], &lines).await;
+}
+
+/// Connections that hold an instance and end.
+async fn presences(story: &mut Story) {
+    let open = async |story: &mut Story, query: &str, id: &str| {
+        story.at = (story.at + 1) % story.nodes.len();
+        let base = story.nodes[story.at].base().to_owned();
+        let query = format!("linger=0&agent=p&{query}");
+        Client::open(&base, &query, &json!({"Name": "held", "ID": id})).await.unwrap()
+    };
+    let registered = [
+        "service.registered because quorate/presence for p at {}",
+        "check.registered >passing because quorate/presence for p at {}",
+    ];
+    let client = open(story, "", "held-1").await;
+    story.told("service/held-1", &["its connection to {} is open"], &registered).await;
+    drop(client);
+    let ended = format!("its connection to {} ended at", story.name());
+    story.until("service/held-1", &ended).await;
+    let [service, check] = registered;
+    let over = [service, check, "check.changed passing>critical because connection"];
+    story.told("service/held-1", &["check presence:held-1 is critical since"], &over).await;
+
+    drop(open(story, "on-close=deregister", "held-2").await);
+    story.until("service/held-2", "Service held-2 is gone").await;
+    let gone = [service, check, "service.deregistered because connection"];
+    story.told("service/held-2", &["its connection to {} ended at"], &gone).await;
+}
+
 async fn maintenance(story: &mut Story) {
     story.put("/v1/agent/service/register?agent=m", json!({"Name": "m", "ID": "m-1"})).await;
     let path = "/v1/agent/service/maintenance/m-1?agent=m";
@@ -414,6 +500,24 @@ async fn nodes(story: &mut Story) {
     story.put("/v1/txn", node("delete")).await;
     let lines = ["node.joined because txn at n", "node.left because txn at {}"];
     story.told("node/txn-node", &["Node txn-node is gone"], &lines).await;
+    let body = json!({"Name": "leaving", "ID": "leaving-1"});
+    story.put("/v1/agent/service/register?agent=leaver", body).await;
+    story.put_nothing("/v1/agent/leave?agent=leaver").await;
+    let lines = [
+        "node.joined because agent/service/register for leaver at n",
+        "node.left because agent/leave for leaver at {}",
+    ];
+    story.told("node/leaver", &["Node leaver is gone: it left at"], &lines).await;
+    // A session goes with its node.
+    story.put("/v1/catalog/register", json!({"Node": "host", "Address": "10.1.1.5"})).await;
+    let body = json!({"Node": "host", "NodeChecks": [], "LockDelay": "0s"});
+    let of_session = format!("session/{}", story.session(body).await);
+    story.put("/v1/catalog/deregister", json!({"Node": "host"})).await;
+    let lines = [
+        "session.created because session/create at n",
+        "session.ended because catalog/deregister at {}",
+    ];
+    story.told(&of_session, &["is gone: it ended at"], &lines).await;
 }
 
 async fn keys(story: &mut Story) {
@@ -527,13 +631,16 @@ async fn silent_session_ends(story: &mut Story, session: &str, began: Instant) {
     story.told("key/forgotten", &["was written at"], &lines).await;
 }
 
-/// A server dies and comes back; another one joins and leaves.
-async fn servers(cluster: &mut Cluster, story: &mut Story) {
+/// A server dies and comes back: what explains it, and its records.
+async fn servers(cluster: &mut Cluster, story: &mut Story) -> (String, Vec<String>) {
     let leader = cluster.leader().await.unwrap();
     let killed = cluster.others(leader)[0];
     let of_killed = format!("node/n{killed}");
     let alive: Vec<_> = cluster.ids().into_iter().filter(|id| *id != killed).collect();
     let all = std::mem::replace(&mut story.nodes, cluster.https(&alive));
+    let base = cluster.http(killed).base().to_owned();
+    let body = json!({"Name": "held", "ID": "held-3"});
+    let held = Client::open(&base, "linger=0&agent=p", &body).await.unwrap();
     cluster.kill(killed).unwrap();
     story.until(&of_killed, "is critical since").await;
     story.until(&of_killed, "does not answer the leader").await;
@@ -546,6 +653,27 @@ async fn servers(cluster: &mut Cluster, story: &mut Story) {
         assert!(lines.iter().any(|seen| seen == line), "{line}: {lines:?}");
     }
     cluster.wait_all_ready().await.unwrap();
+    // Who was connected to it does not come back.
+    drop(held);
+    let lost = format!("n{killed}, to which it was connected, was lost at");
+    story.until("service/held-3", &lost).await;
+    let registered = format!("because quorate/presence for p at n{killed}");
+    let lines = [
+        &format!("service.registered {registered}"),
+        &format!("check.registered >passing {registered}"),
+        "check.changed passing>critical because connection",
+    ];
+    story.told("service/held-3", &["and it did not come back"], &lines).await;
+    let seen = story.explained(&of_killed).await.unwrap();
+    (of_killed, Told::new(&seen).timeline)
+}
+
+/// All servers die at once and come back.
+async fn restart(cluster: &mut Cluster) {
+    let ids = cluster.ids();
+    cluster.kill_all(&ids).unwrap();
+    cluster.start_all().unwrap();
+    cluster.wait_all_ready().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -556,20 +684,23 @@ async fn every_change_is_explained_by_every_server_and_after_a_restart() {
     services(&mut story).await;
     checks(&mut story).await;
     checks_that_nobody_writes(&mut story).await;
+    checks_of_the_catalogue(&mut story).await;
+    heartbeats(&mut story).await;
+    presences(&mut story).await;
     maintenance(&mut story).await;
     nodes(&mut story).await;
     keys(&mut story).await;
     sessions(&mut story).await;
-    servers(&mut cluster, &mut story).await;
+    let (of_server, records) = servers(&mut cluster, &mut story).await;
     silent_session_ends(&mut story, &silent, began).await;
     story.tell_again().await;
     let before = as_kept(require_equal(&cluster).await);
 
-    let ids = cluster.ids();
-    cluster.kill_all(&ids).unwrap();
-    cluster.start_all().unwrap();
-    cluster.wait_all_ready().await.unwrap();
+    restart(&mut cluster).await;
     story.tell_again().await;
+    // Of a server more may be told since.
+    let again = Told::new(&story.explained(&of_server).await.unwrap()).timeline;
+    assert!(again.starts_with(&records), "{again:?}, not {records:?}");
     // The first entry that is stamped in the new term says who leads, and there need not be one yet.
     let limit = Limit::new(TOLD_WITHIN);
     let (after, elected) = loop {
@@ -782,7 +913,7 @@ async fn busy_keys_are_forgotten_first_and_a_reader_learns_that_it_missed_some()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_is_one_record_of_the_running_clusters_history() {
-    let cluster = started().await.unwrap();
+    let mut cluster = started().await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     nodes[0].must_put("/v1/kv/kept", SECRETS[0]).await.unwrap();
     let backup = nodes[1].get("/v1/snapshot").await.unwrap().body;
@@ -807,10 +938,19 @@ async fn a_restore_is_one_record_of_the_running_clusters_history() {
     let kinds: Vec<_> =
         after[last..].iter().map(|record| record["Kind"].as_str().unwrap()).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == "restored").count(), 1, "{kinds:?}");
-    assert_eq!(
-        nodes[0].must_get("/v1/quorate/explain/key/later").await.unwrap()["Now"],
-        Value::Null
-    );
+    let gone = async || {
+        let gone = nodes[0].must_get("/v1/quorate/explain/key/later").await.unwrap();
+        assert_eq!(gone["Now"], Value::Null);
+        let service = nodes[0].must_get("/v1/quorate/explain/service/later").await.unwrap();
+        [gone, service].map(|gone| {
+            assert!(gone["Why"].as_str().unwrap().contains("restored"), "{gone}");
+            Told::new(&gone)
+        })
+    };
+    let told = gone().await;
+    restart(&mut cluster).await;
+    assert_eq!(gone().await, told);
+    assert_eq!(require_equal(&cluster).await[..after.len()], after);
     cluster.finish().await.unwrap();
 }
 
