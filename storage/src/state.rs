@@ -115,8 +115,8 @@ pub use self::history::{
 pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
 pub use self::level::{
-    CLAIMS_LEVEL, FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS, LEVEL,
-    PRESENCE_LEVEL, SESSION_KEYS_LEVEL, level_of,
+    CLAIMS_LEVEL, FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS,
+    LATE_HEARTBEATS_LEVEL, LEVEL, PRESENCE_LEVEL, SESSION_KEYS_LEVEL, level_of,
 };
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::presence::{REPLACED_MAX, SERVER_GRACE};

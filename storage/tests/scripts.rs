@@ -304,7 +304,7 @@ impl Story {
     fn heartbeats(&mut self, line: &Line<'_>, text: &str) -> String {
         let mut agents = vec![line.agent.clone()];
         let (_, beats) = text.split_once("heartbeat ").unwrap();
-        let all = beats
+        let mut all: Vec<Beat> = beats
             .split(" ; ")
             .map(|text| {
                 let line = Line::parse(text);
@@ -317,14 +317,16 @@ impl Story {
             })
             .collect();
         let seen = self.state.time() - Millis(line.number("age"));
-        let beats = Beats { seen, agents, all };
-        let plain: Vec<String> = (beats.all.iter())
-            .map(|beat| match self.state.renewal(&beats.agents, beat) {
+        let plain: Vec<String> = (all.iter())
+            .map(|beat| match self.state.renewal(&agents, beat) {
                 Some(renewal) => renewal.number.to_string(),
                 None => "in full".to_owned(),
             })
             .collect();
-        let command = Command::Beat(Box::new(beats));
+        for beat in &mut all {
+            self.state.complete(&agents, beat);
+        }
+        let command = Command::Beat(Box::new(Beats { seen, agents, all }));
         self.next += 1;
         let trace = self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN);
         format!("    travels as {}\n{trace}", plain.join(", "))

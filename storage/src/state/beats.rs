@@ -12,7 +12,8 @@ use super::State;
 use super::catalog::{Slot, fold_arc};
 use super::change::Change;
 use super::checks::HEARTBEAT_AGE_MIN;
-use super::facts::{Process, judge};
+use super::facts::{Process, Silence, judge};
+use super::level::LATE_HEARTBEATS_LEVEL;
 use crate::command::{
     Agent, Beat, Beats, BeatsOutcome, Outcome, Refused, Rejection, Renewal, Renewals,
 };
@@ -54,11 +55,43 @@ struct Plan {
     is_restart: bool,
     /// It came late: it only tells that the instance lives.
     is_older: bool,
+    /// It came late, and renews nothing.
+    late: Option<Late>,
     /// A check that the instance was renewed by before it got one of its own.
     replaces: Option<Arc<Check>>,
 }
 
+/// Whose a heartbeat is that came late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// Of the process that is known.
+    Same,
+    /// Of the one before.
+    Previous,
+}
+
 impl State {
+    /// Says in a heartbeat that travels in full what follows from what it leaves out, for the server that takes it:
+    ///
+    /// * The first one of an instance whose TTL check was registered otherwise makes it passing. (Consul registers
+    ///   checks as critical, and its client never said that.)
+    /// * A warning that the client did not ask for does not stand in the way of a shorter `CriticalAfter`.
+    pub fn complete(&self, agents: &[Agent], beat: &mut Beat) {
+        let Ok(Some(node)) = self.node_of(agents, beat) else { return };
+        let Some(slot) = self.catalog.nodes.get(&node) else { return };
+        let Some(row) = present_check(slot, &beat.id) else { return };
+        if beat.status.is_none() && replaced_check(slot, &beat.id, Some(row)).is_none() {
+            beat.status = first_status(row);
+        }
+        let warn_after = row.registration.definition.later.warn_after;
+        if beat.warn_after.is_none()
+            && warn_after == WARN_AFTER
+            && beat.critical_after.is_some_and(|critical_after| critical_after <= warn_after)
+        {
+            beat.warn_after = Some(Millis::ZERO);
+        }
+    }
+
     /// What a heartbeat is if it says nothing new: then it may travel as a renewal.
     #[must_use]
     pub fn renewal(&self, agents: &[Agent], beat: &Beat) -> Option<Renewal> {
@@ -70,12 +103,13 @@ impl State {
             && plan.facts.is_none()
             && plan.replaces.is_none()
             && !plan.is_older
+            && plan.late.is_none()
             && slot.node.kind != NodeKind::Registered;
         is_plain.then(|| Renewal {
             number: row.number,
             restarts: self.facts.get(&row.number).map_or(0, |facts| facts.restarts),
             counter: beat.counter,
-            status: beat.status.clone(),
+            status: beat.status.clone().or_else(|| first_status(&row)),
         })
     }
 
@@ -87,10 +121,11 @@ impl State {
         let row = self.locate_service(agent, id)?;
         let slot = self.catalog.slot(&row.node);
         let check = slot.and_then(|slot| present_check(slot, id));
-        let number =
-            check.ok_or_else(|| Rejection::UnknownCheck(format!("{HEARTBEAT_CHECK}{id}")))?.number;
+        let check =
+            check.ok_or_else(|| Rejection::UnknownCheck(format!("{HEARTBEAT_CHECK}{id}")))?;
+        let number = check.number;
         let restarts = self.facts.get(&number).map_or(0, |facts| facts.restarts);
-        Ok(Renewal { number, restarts, counter: None, status: None })
+        Ok(Renewal { number, restarts, counter: None, status: first_status(check) })
     }
 
     /// The check of an instance that heartbeats renew, if it has one.
@@ -111,6 +146,15 @@ impl State {
         self.heard.counter(check)
     }
 
+    /// The process that is known was heard of: what came late before it is not in a row with what comes late
+    /// after it.
+    fn forget_counted_back(&mut self, number: u64) {
+        if let Some(facts) = self.facts.get(&number).filter(|facts| facts.counted_back) {
+            let facts = Facts { counted_back: false, ..facts.as_ref().clone() };
+            self.facts.insert(number, Arc::new(facts));
+        }
+    }
+
     fn plan(&self, seen: ClusterTime, agents: &[Agent], beat: &Beat) -> Result<Plan, Rejection> {
         let node = self.node_of(agents, beat)?;
         let slot = node.as_ref().and_then(|key| self.catalog.nodes.get(key));
@@ -121,11 +165,15 @@ impl State {
         let none = Facts::default();
         let known = known_by.and_then(|number| self.facts(number)).unwrap_or(&none);
         let highest = known_by.and_then(|number| self.heard.counter(number));
-        let (mut facts, is_restart, is_older) = match judge(known, highest, beat)? {
-            Process::Same(facts) => (facts, false, false),
-            Process::Restarted(facts) => (facts, true, false),
-            Process::Older(facts) => (facts, false, true),
+        let silence = self.silence(replaces.as_ref().or(present.as_ref()));
+        let (mut facts, is_restart, late) = match judge(known, highest, beat, silence)? {
+            Process::Same(facts) => (facts, false, None),
+            Process::Restarted(facts) => (facts, true, None),
+            Process::Older(facts) => (facts, false, Some(None)),
+            Process::Late => (known.clone(), false, Some(Some(Late::Same))),
+            Process::Previous(facts) => (facts, false, Some(Some(Late::Previous))),
         };
+        let (is_older, late) = (late.is_some(), late.flatten());
         let definition = if is_older { None } else { definition(instance, beat) };
         let shows_facts = is_restart
             || (facts.pid, &facts.process, &facts.version)
@@ -164,8 +212,27 @@ impl State {
             counter,
             is_restart,
             is_older,
+            late,
             replaces,
         })
+    }
+
+    /// How long an instance was silent, by the check that its heartbeats renew.
+    fn silence(&self, check: Option<&Arc<Check>>) -> Silence {
+        if self.level < LATE_HEARTBEATS_LEVEL {
+            return Silence::NotAsked;
+        }
+        let Some(row) = check else { return Silence::Long };
+        let definition = &row.registration.definition;
+        let shows_after = match definition.later.warn_after {
+            Millis::ZERO => definition.ttl,
+            warn_after => warn_after,
+        };
+        let heard = self.heard.get(row.number);
+        match heard {
+            Some(heard) if self.time.since(heard).0 < shows_after.0 / 2 => Silence::Short,
+            Some(_) | None => Silence::Long,
+        }
     }
 
     /// Where the instance of a heartbeat is: at its agent, else at the one other agent that has this service
@@ -275,6 +342,9 @@ impl Change<'_> {
         let news = (row.said.is_some() || shown.status != *status)
             .then(|| (row.clone(), status.clone(), output.to_owned()));
         self.state.heard.insert_counting(*number, self.state.time, (*counter).max(highest));
+        if !is_older && self.state.level >= LATE_HEARTBEATS_LEVEL {
+            self.state.forget_counted_back(*number);
+        }
         if let Some((row, status, output)) = news {
             self.put_status(&fold_arc(&row.node), &row, status, output);
         }
@@ -293,6 +363,9 @@ impl Change<'_> {
     /// One of them; returns whether it registered an instance.
     fn beat_one(&mut self, beats: &Beats, beat: &Beat) -> Result<bool, Rejection> {
         let plan = self.state.plan(beats.seen, &beats.agents, beat)?;
+        if let Some(late) = plan.late {
+            return self.note_late(beat, &plan, late);
+        }
         let agent = &beats.agents[beat.agent as usize];
         let is_new = plan.node.is_none();
         let key = match &plan.node {
@@ -305,6 +378,18 @@ impl Change<'_> {
         self.beat_check(&key, &plan);
         self.show_facts(&key, beat, &plan);
         Ok(is_new)
+    }
+
+    /// A heartbeat that came late. All that is remembered is that there was one.
+    fn note_late(&mut self, beat: &Beat, plan: &Plan, late: Late) -> Result<bool, Rejection> {
+        let known_by = plan.replaces.as_ref().or(plan.present.as_ref());
+        if let (Some(row), Some(facts)) = (known_by, &plan.facts) {
+            self.state.facts.insert(row.number, Arc::new(facts.clone()));
+        }
+        match late {
+            Late::Same => Ok(false),
+            Late::Previous => Err(Rejection::EarlierProcess(beat.id.to_string())),
+        }
     }
 
     /// Writes the check of a heartbeat, and what is known of its process.
@@ -394,6 +479,16 @@ fn replaced_check(slot: &Slot, id: &str, present: Option<&Check>) -> Option<Arc<
     let row = slot.checks.get(&*format!("{HEARTBEAT_CHECK}{id}"))?;
     let is_other = present.is_some_and(|present| present.number != row.number);
     is_other.then(|| row.clone())
+}
+
+/// The status that the first heartbeat gives to a check that was registered as critical, and of which nobody has
+/// said anything yet.
+fn first_status(row: &Check) -> Option<CheckStatus> {
+    let is_as_registered = row.said.is_none()
+        && row.registration.status == CheckStatus::Critical
+        && row.registration.output.is_empty()
+        && row.indexes.create == row.indexes.modify;
+    is_as_registered.then_some(CheckStatus::Passing)
 }
 
 /// Whether what is wanted of a check is what its client said of it before.

@@ -21,6 +21,7 @@
 //! | 6 | what agents have from files is marked, and whoever else writes it leaves the mark ([`FILE_MARK_LEVEL`]) |
 //! | 7 | a session holds so many keys at most ([`SESSION_KEYS_LEVEL`]) |
 //! | 8 | pools of instances, and claims on them ([`CLAIMS_LEVEL`]) |
+//! | 9 | heartbeats that come late are told from those of a process that is back, and a lost server's clients have their linger too ([`LATE_HEARTBEATS_LEVEL`]) |
 
 use super::{Effects, State};
 use crate::command::Command;
@@ -29,7 +30,12 @@ use crate::txn::TxnOperation;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = CLAIMS_LEVEL;
+pub const LEVEL: u32 = LATE_HEARTBEATS_LEVEL;
+
+/// From this level on it counts how long the process that is known was silent when a heartbeat of the process
+/// before it comes, or one that counts back; and the clients of a server that is lost have their linger if that
+/// is longer than its grace.
+pub const LATE_HEARTBEATS_LEVEL: u32 = 9;
 
 /// From this level on there are pools of instances, and claims on them ([`Claim`](crate::record::Claim)).
 pub const CLAIMS_LEVEL: u32 = 8;

@@ -25,6 +25,7 @@ use super::State;
 use super::catalog::fold_arc;
 use super::change::Change;
 use super::deadline::Owner;
+use super::level::LATE_HEARTBEATS_LEVEL;
 use crate::command::{CommandId, Outcome, PresenceOpen, PresenceReopen, Rejection};
 use crate::ids::NodeId;
 use crate::record::{
@@ -166,6 +167,12 @@ impl State {
 
     fn end_lease(&mut self, check: u64, why: PresenceEnd, server: NodeId, deadline: ClusterTime) {
         let Some(row) = self.presences.get(check) else { return };
+        // Who has asked for a longer time than the server's fault gives has it.
+        let deadline = match why {
+            PresenceEnd::Connection => deadline,
+            _ if self.level < LATE_HEARTBEATS_LEVEL => deadline,
+            _ => deadline.max(self.time + row.terms.linger),
+        };
         let ended = Some(EndedPresence { why, server, since: self.time, deadline });
         self.presences.put(check, Presence { ended, ..row.as_ref().clone() });
         self.schedule(check);
