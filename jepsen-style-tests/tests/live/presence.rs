@@ -216,6 +216,9 @@ async fn a_client_that_closes_half_or_says_more_has_ended() {
         client
     };
     let mut half = open("half").await;
+    // The check by which it is held does not go without it.
+    let path = "/v1/agent/check/deregister/presence:half";
+    assert_eq!(two.put(path, "").await.unwrap().status, 400);
     half.socket.shutdown().await.unwrap();
     wait_passing(&two, "half", 0).await.unwrap();
 

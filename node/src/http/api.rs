@@ -10,6 +10,7 @@ mod coordinate;
 mod event;
 mod health;
 mod heartbeat;
+mod held;
 mod history;
 mod instance;
 mod kv;

@@ -11,6 +11,7 @@ use quorate_storage::command::{CatalogRegistration, Command};
 use quorate_storage::record::{self, CheckStatus};
 use quorate_storage::{State, Topic};
 
+use super::held::refuse_held;
 use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::definition::check::fault_of_warning;
@@ -216,6 +217,9 @@ async fn deregister(mut call: Call) -> Answer {
     check_datacenter(&body.datacenter, &call.node.info().datacenter)?;
     if body.node.is_empty() {
         return Err(ApiError::internal("Must provide node"));
+    }
+    if !body.check_id.is_empty() && body.service_id.is_empty() {
+        refuse_held(&call.node.published().state, &body.node, &body.check_id)?;
     }
     call.propose(Command::CatalogDeregister {
         node: body.node.into(),

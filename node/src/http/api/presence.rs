@@ -68,6 +68,14 @@ async fn open(mut call: Call) -> Answer {
     let open = PresenceOpen { agent, service, checks, deregister_after, terms };
     let reopen = reopening(&call.node.published().state, &open);
     let opening = Opening { open, reopen, request: Some(Arc::new(call.facts())) };
+    // While this server stood still, who asked may have gone: the connection is looked at once more.
+    tokio::select! {
+        biased;
+        () = hold.ended() => {
+            return Err(ApiError::bad_request("the client has closed the connection"));
+        }
+        () = tokio::task::yield_now() => {}
+    }
     let held = call.node.presences().open(opening).await.map_err(ApiError::from)?;
     let presence = Presence {
         greeting: Some(registered(&call.node, &held, id)),

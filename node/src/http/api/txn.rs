@@ -18,6 +18,7 @@ use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{State, Topic};
 
 use super::catalog::{check_node_id, check_registration, service_definition};
+use super::held::refuse_held;
 use super::session::session_id;
 use crate::http::blocking;
 use crate::http::call::Call;
@@ -45,6 +46,17 @@ async fn transact(mut call: Call) -> Answer {
     let parsed = operations(&body)?;
     let operations = parsed.operations;
     if parsed.writes {
+        for operation in &operations {
+            if let TxnOperation::Check {
+                verb: RowVerb::Delete | RowVerb::DeleteCas,
+                node,
+                check,
+                ..
+            } = operation
+            {
+                refuse_held(&call.node.published().state, node, &check.id)?;
+            }
+        }
         return written(&call, operations).await;
     }
     let published = blocking::at_barrier(&call.node, &options).await?;

@@ -10,6 +10,7 @@ use quorate_storage::command::{Agent, Command, Outcome, Rejection};
 use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH};
 
 use super::agents;
+use crate::http::api::held::refuse_held;
 use crate::http::blocking;
 use crate::http::call::{Asked, Call};
 use crate::http::definition::check::{known_status, registration};
@@ -85,6 +86,7 @@ async fn deregister(call: Call) -> Answer {
         return Err(ApiError::internal("CheckID missing"));
     }
     let agent = call.agent()?;
+    refuse_held(&call.node.published().state, &agent.name, check_id)?;
     call.propose(Command::AgentDeregisterCheck { agent, check_id: check_id.into() }).await?;
     Ok(Reply::empty())
 }
