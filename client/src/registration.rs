@@ -463,7 +463,8 @@ mod tests {
     #[test]
     fn a_later_process_is_told_from_other_refusals() {
         let refused = |error: &str| {
-            let rejected = vec![RejectedHeartbeat { id: "a".to_owned(), error: error.to_owned() }];
+            let rejected =
+                vec![RejectedHeartbeat { index: 0, id: "a".to_owned(), error: error.to_owned() }];
             miss(Heartbeats { rejected, ..Heartbeats::default() })
         };
         assert_eq!(miss(Heartbeats::default()), None);

@@ -75,6 +75,8 @@ pub struct Heartbeats {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RejectedHeartbeat {
+    /// Its place in the request: 0 is the first.
+    pub index: usize,
     /// The instance's id, as far as it could be read.
     #[serde(rename = "ID")]
     pub id: String,

@@ -45,6 +45,9 @@ pub struct Instance {
     /// Its process id, as far as its heartbeats say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u64>,
+    /// When it was started, in milliseconds since 1970 by its own clock, as far as its heartbeats say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
     /// Its version, as far as its heartbeats say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,

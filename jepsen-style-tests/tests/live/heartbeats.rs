@@ -37,11 +37,11 @@ async fn beat(node: &Http, body: &Value) -> Value {
     node.put(HEARTBEAT, body.to_string()).await.unwrap().value().unwrap()
 }
 
-/// Heartbeats by ids alone.
-async fn beat_ids(node: &Http, ids: &[&str]) -> Value {
+/// Heartbeats by ids alone, of an agent's instances if there is a parameter that names it.
+async fn beat_ids(node: &Http, agent: &str, ids: &[&str]) -> Value {
     let request = Request {
         content_type: Some("text/plain"),
-        ..Request::put(format!("{HEARTBEAT}?agent=kdb"), ids.join("\n"))
+        ..Request::put(format!("{HEARTBEAT}{agent}"), ids.join("\n"))
     };
     Raw::new(node.base()).send(&request).await.unwrap().value().unwrap()
 }
@@ -106,7 +106,9 @@ async fn the_facts_of_a_thousand_processes_are_kept_everywhere() {
     let all: Value = (0..PROCESSES).map(|number| process(number, 119)).collect();
     assert_eq!(counts(&beat(&nodes[1], &all).await), (PROCESSES, 0));
     let one = process(7, 0)["ID"].as_str().unwrap().to_owned();
-    assert_eq!(counts(&beat_ids(&nodes[2], &[&one, "nobody"]).await), (1, 0));
+    assert_eq!(counts(&beat_ids(&nodes[2], "", &[&one, "nobody"]).await), (1, 0));
+    // Another agent has none of that id.
+    assert_eq!(counts(&beat_ids(&nodes[2], "?agent=kdb", &[&one]).await), (0, 0));
     for node in &nodes {
         let (rows, index) = instances(node, "rdb").await;
         assert_eq!(index, before, "heartbeats that say nothing new move no index");
@@ -160,7 +162,7 @@ async fn silence_is_warned_of_and_then_critical_at_every_server_and_never_early(
         let why = why["Why"].as_str().unwrap();
         assert!(why.contains("no heartbeat came for 4s"), "{why}");
         // A renewal restores what was said.
-        assert_eq!(counts(&beat_ids(&nodes[2], &[&id]).await), (1, 0));
+        assert_eq!(counts(&beat_ids(&nodes[2], "", &[&id]).await), (1, 0));
         let passes = |checks: &Value| {
             checks.as_array().unwrap().iter().any(|one| {
                 one["ServiceID"] == id.as_str() && one["Status"] == "passing" && one["Output"] == ""
@@ -231,6 +233,44 @@ async fn restarts_are_counted_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_a_heartbeat_is_and_what_it_leaves_out() {
+    let (cluster, nodes) = started().await;
+    // Who names an agent means no other one's instance, and neither does who says nothing but a service.
+    for (agent, process) in [("a", "A"), ("b", "B")] {
+        let body = json!({"Service": "gate", "ID": "g", "Port": 5010, "Process": process});
+        let answer = nodes[0].put(&format!("{HEARTBEAT}?agent={agent}"), body.to_string()).await;
+        assert_eq!(counts(&answer.unwrap().value().unwrap()), (1, 1), "{agent}");
+    }
+    let (rows, _) = instances(&nodes[1], "gate").await;
+    let told: Vec<_> = rows.iter().map(|row| (&row["Node"], &row["Process"])).collect();
+    assert_eq!(told, [(&json!("a"), &json!("A")), (&json!("b"), &json!("B"))]);
+
+    // A check that was registered through Consul's API passes with the first heartbeat, by its id alone too.
+    for id in ["m1", "m2"] {
+        let body = json!({"Name": "mig", "ID": id, "Check": {"TTL": "60s"}}).to_string();
+        nodes[0].must_put("/v1/agent/service/register", body).await.unwrap();
+    }
+    beat(&nodes[1], &json!({"Service": "mig", "ID": "m1"})).await;
+    beat_ids(&nodes[2], "", &["m2"]).await;
+    for id in ["m1", "m2"] {
+        assert_eq!(instance(&nodes[0], "mig", id).await["Status"], "passing", "{id}");
+    }
+
+    // The default warning does not stand in the way of a shorter time.
+    beat(&nodes[0], &json!({"Service": "short"})).await;
+    let answer = beat(&nodes[1], &json!({"Service": "short", "CriticalAfter": "20s"})).await;
+    assert_eq!(counts(&answer), (1, 0), "{answer}");
+
+    // A start in nanoseconds is refused, and told by its place.
+    let started = |started: u64| json!({"Service": "q", "ID": "q1", "Started": started});
+    let body = json!([started(1_796_056_000_000_000_000), started(1_700_000_000_000)]);
+    let answer = beat(&nodes[2], &body).await;
+    assert_eq!((counts(&answer), &answer["Rejected"][0]["Index"]), ((1, 1), &json!(0)));
+    assert_eq!(instance(&nodes[0], "q", "q1").await["Started"], 1_700_000_000_000_u64);
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_bad_ones_of_ten_thousand_are_told_and_a_renewal_revives_nothing() {
     const ALL: usize = 10_000;
     const BAD_EVERY: usize = 1_000;
@@ -262,7 +302,7 @@ async fn ten_bad_ones_of_ten_thousand_are_told_and_a_renewal_revives_nothing() {
     let ids: Vec<String> = (0..ALL).map(id).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     assert_eq!(instances(&nodes[2], "p").await.0.len(), 9_989);
-    let answer = beat_ids(&nodes[2], &ids).await;
+    let answer = beat_ids(&nodes[2], "?agent=kdb", &ids).await;
     assert_eq!(counts(&answer), (9_989, 0));
     assert_eq!((rejected(&answer).len(), rejected(&answer)[1]), (11, "p5"));
     for node in &nodes {

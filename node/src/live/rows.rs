@@ -65,6 +65,7 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         last_heard: heard.map_or_else(String::new, |heard| date_of(state, heard)),
         process: facts.map_or_else(String::new, |facts| facts.process.to_string()),
         pid: facts.map(|facts| facts.pid).filter(|pid| *pid > 0),
+        started: facts.map(|facts| facts.started).filter(|started| *started > 0),
         version: facts.map_or_else(String::new, |facts| facts.version.to_string()),
         counter: check.and_then(|check| state.counter(check.number)),
         warn_after: how.map_or_else(String::new, |how| text(how.later.warn_after)),

@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use quorate_client::types::heartbeat::{Heartbeats, RejectedHeartbeat};
 use quorate_storage::command::{
-    Agent, BEATS_MAX, Beat, Beats, Command, Outcome, Refused, Renewal, Renewals,
+    Agent, BEATS_MAX, Beat, Beats, Command, Outcome, Refused, Rejection, Renewal, Renewals,
 };
 use quorate_storage::{ClusterTime, State};
 
@@ -32,6 +32,9 @@ const COMMAND_BYTES: usize = quorate_storage::limits::COMMAND_BYTES_MAX / 2;
 /// Commands of a request that are proposed at once. All of them together would have to be applied within the time
 /// that one may take.
 const COMMANDS_AT_ONCE: usize = 4;
+/// The place of the agent that asks among the agents that heartbeats name: one whose agent is named is of no other
+/// agent's instance.
+const OWN_AGENT: u32 = 1;
 /// What a heartbeat in full has beside its texts.
 const BEAT_BYTES: usize = 128;
 
@@ -43,11 +46,12 @@ async fn heartbeat(mut call: Call) -> Answer {
     call.check_datacenter()?;
     let seen = call.seen();
     let agent = call.agent()?;
+    let is_named = call.params.filled("agent").is_some();
     let is_text = call.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/plain"));
     let body = call.body(BodyLimit::fixed(BODY_BYTES_MAX)).await?;
     let sorted = heavy::render(body.len(), || {
         let state = &call.node.published().state;
-        let mut sorted = Sorted::new(agent);
+        let mut sorted = Sorted::new(agent, is_named);
         match is_text {
             true => sorted.take_ids(state, &body)?,
             false => sorted.take_json(&call, state, &body)?,
@@ -55,7 +59,7 @@ async fn heartbeat(mut call: Call) -> Answer {
         Ok::<Sorted, ApiError>(sorted)
     });
     let sorted = sorted.await??;
-    let Sorted { agents, renewals, beats, ids, mut rejected } = sorted;
+    let Sorted { agents, renewals, beats, ids, mut rejected, .. } = sorted;
     let mut commands = Vec::new();
     if !renewals.is_empty() {
         commands.push(renewal_command(seen, renewals));
@@ -72,6 +76,7 @@ async fn heartbeat(mut call: Call) -> Answer {
     answer.rejected = rejected
         .into_iter()
         .map(|(place, error)| RejectedHeartbeat {
+            index: place,
             id: ids.get(place).cloned().unwrap_or_default(),
             error,
         })
@@ -85,8 +90,10 @@ type Placed = (Vec<usize>, Command);
 /// The heartbeats of a request.
 #[derive(Debug)]
 struct Sorted {
-    /// The agent that asks, and behind it those that heartbeats name.
+    /// The agent that asks, once more if it is the one that is meant, and behind it those that heartbeats name.
     agents: Vec<Agent>,
+    /// Whether the request names its agent: then no other one's instance is meant.
+    is_named: bool,
     renewals: Vec<(usize, Renewal)>,
     beats: Vec<(usize, Beat)>,
     /// Of all of them, in order.
@@ -96,9 +103,10 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(agent: Agent) -> Self {
+    fn new(agent: Agent, is_named: bool) -> Self {
         Self {
-            agents: vec![agent],
+            agents: vec![agent.clone(), agent],
+            is_named,
             renewals: Vec::new(),
             beats: Vec::new(),
             ids: Vec::new(),
@@ -112,7 +120,13 @@ impl Sorted {
             .map_err(|_| ApiError::bad_request("Request decode failed: not UTF-8"))?;
         for id in text.lines().map(str::trim).filter(|id| !id.is_empty()) {
             let place = self.next_place(id)?;
-            match state.renewal_of(&self.agents[0].name, id) {
+            let agent = &self.agents[0].name;
+            if self.is_named && state.service(agent, id).is_none() {
+                let why = Rejection::UnknownService(id.to_owned());
+                self.rejected.insert(place, why.to_string());
+                continue;
+            }
+            match state.renewal_of(agent, id) {
                 Ok(renewal) => self.renewals.push((place, renewal)),
                 Err(why) => drop(self.rejected.insert(place, why.to_string())),
             }
@@ -142,7 +156,12 @@ impl Sorted {
     ) -> Result<(), String> {
         let given = beat::decode(value)?;
         let node = given.node.clone();
+        let is_own = self.is_named
+            || (given.id.is_empty() && given.address.is_none() && given.port.is_none());
         let mut beat = beat::of(given)?;
+        if is_own {
+            beat.agent = OWN_AGENT;
+        }
         if !node.is_empty() {
             beat.agent = match nodes.get(&node) {
                 Some(agent) => *agent,
@@ -154,9 +173,11 @@ impl Sorted {
                 }
             };
         }
-        match state.renewal(&self.agents, &beat) {
-            Some(renewal) => self.renewals.push((place, renewal)),
-            None => self.beats.push((place, beat)),
+        if let Some(renewal) = state.renewal(&self.agents, &beat) {
+            self.renewals.push((place, renewal));
+        } else {
+            state.complete(&self.agents, &mut beat);
+            self.beats.push((place, beat));
         }
         Ok(())
     }
@@ -187,8 +208,12 @@ fn values(body: &[u8]) -> Result<Vec<serde_json::Value>, ApiError> {
 
 /// The id that a heartbeat is known by, as far as it can be read.
 fn id_of(value: &serde_json::Value) -> String {
-    let text = |name: &str| value.get(name)?.as_str().filter(|text| !text.is_empty());
-    text("ID").or_else(|| text("Service")).unwrap_or_default().to_owned()
+    match value.get("ID").filter(|id| **id != "") {
+        Some(serde_json::Value::String(id)) => id.clone(),
+        // Its service's name may be the id of one that is well.
+        Some(other) => other.to_string(),
+        None => value.get("Service").and_then(|name| name.as_str()).unwrap_or_default().to_owned(),
+    }
 }
 
 fn renewal_command(seen: ClusterTime, mut renewals: Vec<(usize, Renewal)>) -> Placed {
@@ -293,7 +318,7 @@ fn count(
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::command::{BeatsOutcome, Rejection};
+    use quorate_storage::command::BeatsOutcome;
 
     use super::*;
 
@@ -339,6 +364,7 @@ mod tests {
         for text in ["", "5", "null", "[{", "{}x", "\"a\""] {
             values(text.as_bytes()).unwrap_err();
         }
-        assert_eq!(id_of(&serde_json::json!({"Service": "a", "ID": 5})), "a");
+        assert_eq!(id_of(&serde_json::json!({"Service": "a", "ID": ""})), "a");
+        assert_eq!(id_of(&serde_json::json!({"Service": "a", "ID": 5})), "5");
     }
 }

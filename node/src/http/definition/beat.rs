@@ -18,6 +18,10 @@ use crate::http::{path, wire};
 const CRITICAL_AFTER_MIN: Millis = Millis::from_secs(1);
 const CRITICAL_AFTER_MAX: Millis = Millis::from_secs(24 * 3_600);
 
+/// The latest start, in milliseconds since 1970: in the year 2286. Microseconds and nanoseconds are far above, and
+/// who sends them once could never correct it. (No clock is asked: whose would it be?)
+const STARTED_MAX: u64 = 9_999_999_999_999;
+
 /// The members of a heartbeat, in the order of the alphabet.
 const MEMBERS: [&str; 16] = [
     "Address",
@@ -70,6 +74,9 @@ pub(in crate::http) fn of(given: Heartbeat) -> Result<Beat, String> {
         None | Some("") => None,
         Some(text) => Some(known_status(text).ok_or("Bad status: passing, warning or critical")?),
     };
+    if given.started.is_some_and(|started| started > STARTED_MAX) {
+        return Err("Started must be in milliseconds since 1970".to_owned());
+    }
     let warn_after = span("WarnAfter", given.warn_after.as_deref())?;
     let critical_after = span("CriticalAfter", given.critical_after.as_deref())?;
     let bounds = CRITICAL_AFTER_MIN..=CRITICAL_AFTER_MAX;
@@ -179,6 +186,10 @@ mod tests {
             (r#"{"Service":"a","Warnafter":"1s"}"#, "unknown field `Warnafter`"),
             (r#"{"Service":"a\n"}"#, "must not have control characters"),
             (r#"{"Service":"a","Status":"odd"}"#, "Bad status"),
+            (
+                r#"{"Service":"a","Started":1796056000000000000}"#,
+                "Started must be in milliseconds since 1970",
+            ),
             (r#"{"Service":"a","Address":"0.0.0.0"}"#, "Invalid service address"),
             (r#"{"Service":"a","CriticalAfter":"999ms"}"#, "CriticalAfter must be from 1s to 24h"),
             (r#"{"Service":"a","CriticalAfter":"25h"}"#, "CriticalAfter must be from 1s to 24h"),
