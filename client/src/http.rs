@@ -221,6 +221,12 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Whether the body is JSON, as the server says.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.header("content-type").is_some_and(|kind| kind.starts_with("application/json"))
+    }
+
     /// `X-Consul-Index`, if it was sent and is a number.
     #[must_use]
     pub fn index(&self) -> Option<u64> {

@@ -332,6 +332,8 @@ impl Meaning {
         match answer.status {
             500 | 503 if says(b"outcome unknown") => Self::Unknown,
             500 if says(b"No cluster leader") => Self::NotTaken,
+            // A status of health is an answer: it comes as JSON, what is refused for want of room as text.
+            429 | 503 if answer.is_json() => Self::Answer,
             429 | 503 => Self::NotTaken,
             // A proxy lost its server.
             502 | 504 => Self::Unknown,

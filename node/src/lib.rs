@@ -94,7 +94,7 @@
 //!   handler keeps anything between requests.
 //! * Wall clocks, leases and anything that trusts two clocks to go at one rate.
 //! * Locks across an await, queues without a limit, tasks without an owner.
-//! * A private door: the dashboard, DNS and the command line use what any client can use.
+//! * A private door: the dashboard and the command line use what any client can use.
 //!
 //! # Where to find what
 //!
@@ -103,6 +103,7 @@
 //!
 //! ```text
 //!   process    the command line, settings, start and stop
+//!      ├──── cli      commands that ask a cluster, with the client library alone
 //!      │
 //!     http     Consul's API
 //!      │
@@ -120,6 +121,7 @@
 //! | room | what to look for there |
 //! | --- | --- |
 //! | [`process`] | flags and settings ([`process::cli`], [`process::config`]), starting and stopping a server ([`process::server`]), `quorate agent` with Consul's flags and files ([`process::consul_agent`]), `quorate recover` ([`process::recover`]) |
+//! | [`cli`] | the commands that ask a cluster, one file each; their output and exit codes |
 //! | [`http`] | the API: connections, requests, answers; in `http/api/` one file for each area, in `http/definition/` the rules for what clients register |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls; its metrics; what it logs about lost servers ([`node::outages`]) and changed services ([`node::changes`]); what it does when something was applied ([`node::observe`]) |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue's picture of the servers |
@@ -154,6 +156,7 @@
 pub mod agent;
 pub mod checks;
 pub mod claims;
+mod cli;
 pub mod host;
 pub mod http;
 pub mod leader;

@@ -20,7 +20,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,12 +36,6 @@ pub const BALLAST_BYTES: usize = 8 << 20;
 
 /// The mode of the data directory.
 const PRIVATE: u32 = 0o700;
-/// What others may do.
-const OTHERS: u32 = 0o077;
-/// What is in a directory whose first start was cut short, in one that a client agent used, and at the root of a
-/// mounted volume.
-const LEFT_BY_FIRST_START: [&str; 6] =
-    ["lock", "mark", "mark.tmp", "identity.tmp", "definitions.json", "lost+found"];
 
 const IDENTITY: Kind = Kind { magic: b"QRTIDENT", format: 1 };
 /// The identity of a directory that was recovered: the same, and which part of the directory is in use. A
@@ -52,9 +46,7 @@ const RECOVERED_IDENTITY: Kind = Kind { magic: b"QRTIDENT", format: 2 };
 #[derive(Debug, Error)]
 pub enum DataDirError {
     /// Another process uses it.
-    #[error(
-        "{0}: another process is using this data directory (see which with `fuser -v {0}/lock`); stop it, or give this server a directory of its own"
-    )]
+    #[error("{0}: another process is using this data directory")]
     InUse(PathBuf),
     /// It was made for another server.
     #[error(
@@ -98,16 +90,6 @@ pub enum DataDirError {
         /// The directory.
         dir: PathBuf,
     },
-    /// It holds files of somebody else.
-    #[error(
-        "{dir}: this directory holds files that are not a server's, such as {file}, and no identity file; give the server a directory of its own (it is made if it is missing)"
-    )]
-    Foreign {
-        /// The directory.
-        dir: PathBuf,
-        /// One of the files.
-        file: String,
-    },
     /// The cluster has found out that it lacks what this server had acknowledged.
     #[error(
         "{file}: this data directory must not be used again, the cluster has found when this server ran last: {why}"
@@ -123,16 +105,6 @@ pub enum DataDirError {
     NoServer {
         /// The directory.
         dir: PathBuf,
-    },
-    /// It belongs to another user.
-    #[error(
-        "{dir}: permission denied: this directory belongs to the user with id {owner}; run this as that user (sudo -u '#{owner}') or as root"
-    )]
-    Denied {
-        /// The directory.
-        dir: PathBuf,
-        /// Whose it is.
-        owner: u32,
     },
     /// The operating system refused.
     #[error("{path}: {source}{}", durable::advice(.source))]
@@ -178,9 +150,9 @@ impl DataDir {
         fresh_store_id: String,
     ) -> Result<Self, DataDirError> {
         let path = path.into();
-        make_private(&path)?;
+        at(&path, fs::create_dir_all(&path))?;
+        keep_private(&path);
         at(&path, durable::sync_parent(&path))?;
-        refuse_foreign(&path)?;
         let lock = lock(&path)?;
         let mut identity = match read_identity(&path)? {
             Some(identity) => identity,
@@ -206,14 +178,8 @@ impl DataDir {
     /// Also when there is no server's data in it.
     pub fn open_stopped(path: impl Into<PathBuf>) -> Result<Self, DataDirError> {
         let path = path.into();
-        let identity = path.join("identity");
-        match File::open(&identity) {
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(DataDirError::NoServer { dir: path });
-            }
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(denied(path, e)),
-            Err(source) => return Err(DataDirError::Io { path: identity, source }),
+        if !path.join("identity").exists() {
+            return Err(DataDirError::NoServer { dir: path });
         }
         let lock = lock(&path)?;
         let Some(identity) = read_identity(&path)? else {
@@ -403,41 +369,15 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, DataDirError> {
     result.map_err(|source| DataDirError::Io { path: path.to_owned(), source })
 }
 
-/// Makes the directory if it is missing. Everything that clients stored is in here, so it is for its owner alone.
-/// One that is there already may be in use for something else, as `/tmp` is: its permissions stay, and whoever
-/// gave it is told what they mean.
-fn make_private(dir: &Path) -> Result<(), DataDirError> {
-    if dir.is_dir() {
-        let mode = at(dir, fs::metadata(dir))?.permissions().mode() & 0o7777;
-        if mode & OTHERS != 0 {
-            let mode = format!("{mode:04o}");
-            tracing::warn!(dir = %dir.display(), mode, "other users can enter the data directory; `chmod 700` it if it is for this server alone");
-        }
-        return Ok(());
+/// Everything that clients stored is in here: it is its owner's business. A directory of somebody else's,
+/// such as a mounted volume, is left as it is.
+fn keep_private(dir: &Path) {
+    let is_private = fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o077 == 0);
+    if is_private {
+        return;
     }
-    at(dir, fs::create_dir_all(dir))?;
-    at(dir, fs::set_permissions(dir, fs::Permissions::from_mode(PRIVATE)))
-}
-
-/// Refuses a directory that was never a server's and is not empty.
-fn refuse_foreign(dir: &Path) -> Result<(), DataDirError> {
-    if dir.join("identity").exists() || dir.join("log").exists() || dir.join("snapshots").exists() {
-        return Ok(());
-    }
-    for entry in at(dir, fs::read_dir(dir))? {
-        let name = at(dir, entry)?.file_name().to_string_lossy().into_owned();
-        if !LEFT_BY_FIRST_START.contains(&name.as_str()) {
-            return Err(DataDirError::Foreign { dir: dir.to_owned(), file: name });
-        }
-    }
-    Ok(())
-}
-
-/// Why a directory cannot be read, and by whom it can.
-fn denied(dir: PathBuf, source: io::Error) -> DataDirError {
-    match fs::metadata(&dir) {
-        Ok(about) => DataDirError::Denied { owner: about.uid(), dir },
-        Err(_) => DataDirError::Io { path: dir, source },
+    if let Err(error) = fs::set_permissions(dir, fs::Permissions::from_mode(PRIVATE)) {
+        tracing::warn!(dir = %dir.display(), %error, "cannot restrict the data directory to its owner: other users may read it");
     }
 }
 

@@ -126,6 +126,25 @@ async fn a_server_that_takes_nothing_sends_even_a_write_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_status_of_health_is_an_answer_although_it_has_the_status_of_a_refusal() {
+    for status in [429, 503] {
+        let unhealthy = Does::Answer(status, "Content-Type: application/json\r\n", "{}");
+        let (asked, other) = (server(unhealthy).await, server(TRUE).await);
+        let transport = transport(&[&asked.address, &other.address]);
+        assert_eq!(
+            transport
+                .send(&Call::get("/v1/operator/autopilot/health", &Query::new()))
+                .await
+                .unwrap()
+                .answer
+                .status,
+            status
+        );
+        assert_eq!(other.requests(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_know_the_outcome_ends_a_write() {
     for status in [500, 503] {
         let unknown = Does::Answer(status, "", "outcome unknown: it was handed on");

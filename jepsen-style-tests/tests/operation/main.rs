@@ -5,6 +5,7 @@
 
 mod agent_starts;
 mod agents;
+mod cli;
 mod founding;
 mod hosts;
 mod identity;

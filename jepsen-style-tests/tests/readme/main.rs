@@ -174,6 +174,7 @@ fn tour(readme: &mut Inline) -> Story {
     story.blocks(blocks("## Five minutes with curl"));
     story.blocks(blocks("## What happened, and why"));
     story.blocks(blocks("## Streams"));
+    story.blocks(blocks("## From the shell"));
     story.server(readme, "target/release/quorate dev --http-addr 127.0.0.1:8400", "127.0.0.1:8400");
     story.inline(readme, "cluster-scripts/down");
     story.server(readme, "target/release/quorate dev", "127.0.0.1:8500");

@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
+use crate::cli::{self, ClientVerb};
 use crate::host::address::HostPort;
 use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::path_error::at_path;
@@ -21,8 +23,14 @@ use crate::process::server::{self, Surroundings};
 
 /// Exit code of a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
+/// Commands whose flags people know from Consul, with one dash.
+const SERVER_VERBS: [&str; 3] = ["server", "dev", "recover"];
 
 /// Service discovery that survives its leader: a Raft-replicated cluster with Consul's HTTP API.
+///
+/// `server`, `dev`, `agent` and `recover` run servers. All other commands ask a cluster through its public API; its
+/// addresses are in QUORATE_HTTP_ADDR or --http-addr. Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 no
+/// leader or no server, 4 permission denied, 5 somebody else was first.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
@@ -40,6 +48,13 @@ enum Verb {
     Agent(Box<AgentArgs>),
     /// Founds a new cluster from the data directory of a stopped server, when a majority is lost for good
     Recover(RecoverArgs),
+    #[command(flatten)]
+    Client(Box<ClientVerb>),
+    /// Prints the completions of a shell: `source <(quorate completions bash)`
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 /// Flags of `quorate dev`.
@@ -75,22 +90,25 @@ impl From<std::io::Error> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = arguments();
-    if let Some(flag) = one_dash(&arguments) {
+    let runs_a_server =
+        arguments.get(1).is_some_and(|verb| SERVER_VERBS.iter().any(|name| verb == name));
+    if let Some(flag) = one_dash(&arguments).filter(|_| runs_a_server) {
         let text = format!(
             "{flag}: flags have two dashes here, as in -{flag}; `quorate agent` takes Consul's flags with one"
         );
         return exit_code(Err(Failure::Usage(ConfigError::Invalid(text))));
     }
-    exit_code(carry_out(Cli::parse_from(arguments).command))
-}
-
-fn carry_out(verb: Verb) -> Result<(), Failure> {
-    match verb {
+    exit_code(match Cli::parse_from(arguments).command {
         Verb::Server(args) => server(*args),
         Verb::Dev(args) => dev(&args),
         Verb::Agent(args) => agent(*args),
-        Verb::Recover(args) => Ok(recover::run(&args)?),
-    }
+        Verb::Recover(args) => recover::run(&args).map_err(Failure::Failed),
+        Verb::Client(verb) => return cli::main(*verb),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+    })
 }
 
 /// Says why a command failed, if it did.

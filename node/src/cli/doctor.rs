@@ -1,0 +1,307 @@
+//! `doctor`: what is wrong with the cluster, or with the way to it, and what mends it.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use quorate_client::types::operator::{AutopilotHealth, RaftServer};
+use quorate_client::types::quorate::StateHash;
+use quorate_client::{Client, Error, Query};
+use serde::Serialize;
+
+use super::Nothing;
+use super::failure::Failure;
+use super::output::Table;
+use super::session::Session;
+
+/// How long a server has to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A server that is so many log entries behind is told of.
+const LAG_MAX: u64 = 1_000;
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Severity {
+    /// Something does not work.
+    Critical,
+    /// It works, and the next failure may change that.
+    Warning,
+}
+
+/// Something that is wrong.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Finding {
+    severity: Severity,
+    what: String,
+    remedy: String,
+}
+
+impl Finding {
+    fn critical(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { severity: Severity::Critical, what: what.into(), remedy: remedy.into() }
+    }
+
+    fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, what: what.into(), remedy: remedy.into() }
+    }
+}
+
+/// What one server says of itself.
+#[derive(Debug)]
+struct Server {
+    address: String,
+    name: String,
+    version: String,
+    state: StateHash,
+    /// Why it does not serve, if it does not.
+    not_ready: Option<String>,
+    members: Vec<RaftServer>,
+}
+
+pub(super) async fn run(session: &Session, _: Nothing) -> Result<ExitCode, Failure> {
+    let mut findings = Vec::new();
+    let mut servers = Vec::new();
+    for address in session.client.addresses() {
+        match ask(&address).await {
+            Ok(server) => servers.push(server),
+            Err(error) => findings.push(Finding::critical(
+                format!("{address} does not answer: {}", error.with_causes()),
+                "start that server, or leave its address out",
+            )),
+        }
+    }
+    if servers.is_empty() {
+        show(session, &findings)?;
+        return Err(Failure::unavailable("no server answers"));
+    }
+    of_servers(&servers, &mut findings);
+    match session.client.status().leader().await {
+        Ok(Some(_)) => {
+            if let Err(error) = of_cluster(&session.client, &mut findings).await {
+                findings.push(Finding::critical(
+                    format!("the cluster cannot be asked: {}", error.with_causes()),
+                    "try again; if it stays so, look at the leader's log",
+                ));
+            }
+        }
+        Ok(None) | Err(_) => findings.push(Finding::critical(
+            "there is no leader: nothing can be written, and reads need ?stale",
+            "start the servers that are down; if a majority is lost for good, see `quorate recover --help`",
+        )),
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    show(session, &findings)?;
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show(session: &Session, findings: &Vec<Finding>) -> Result<ExitCode, Failure> {
+    if findings.is_empty() && !session.is_for_programs() {
+        return session.say(findings, "nothing is wrong");
+    }
+    session.show(findings, |findings| {
+        Table::of(&["", "WHAT", "REMEDY"], findings, |finding| {
+            let severity = match finding.severity {
+                Severity::Critical => "critical",
+                Severity::Warning => "warning",
+            };
+            vec![severity.to_owned(), finding.what.clone(), finding.remedy.clone()]
+        })
+    })
+}
+
+/// Asks one server, and no other.
+async fn ask(address: &str) -> Result<Server, Error> {
+    let client =
+        Client::builder([address]).answer_timeout(PATIENCE).retry_for(Duration::ZERO).build()?;
+    let about = client.agent().about().await?;
+    let state = client.status().state_hash().await?;
+    let not_ready = match client.status().ready().await {
+        Ok(()) => None,
+        Err(Error::Status { text, .. }) => Some(text),
+        Err(error) => return Err(error),
+    };
+    let configuration = client.operator().raft_configuration(&Query::new().stale()).await?;
+    Ok(Server {
+        address: address.to_owned(),
+        name: about.config.node_name,
+        version: about.meta.get("quorate-version").cloned().unwrap_or_default(),
+        state,
+        not_ready,
+        members: configuration.servers,
+    })
+}
+
+/// What the servers' answers show when they are laid side by side.
+fn of_servers(servers: &[Server], findings: &mut Vec<Finding>) {
+    for server in servers {
+        if let Some(why) = &server.not_ready {
+            findings.push(Finding::critical(
+                format!("{} ({}) is not ready: {}", server.name, server.address, why.trim()),
+                "its log says more; it becomes ready when it has caught up and a majority answers",
+            ));
+        }
+    }
+    let members = |server: &Server| -> BTreeSet<String> {
+        server.members.iter().map(|member| member.address.clone()).collect()
+    };
+    for pair in servers.windows(2) {
+        if members(&pair[0]).is_disjoint(&members(&pair[1])) {
+            findings.push(Finding::critical(
+                format!("{} and {} belong to different clusters", pair[0].address, pair[1].address),
+                "give the addresses of one cluster; a server founded alone needs an empty data directory and --join",
+            ));
+        }
+    }
+    let versions: BTreeSet<_> = servers.iter().map(|server| server.version.as_str()).collect();
+    if versions.len() > 1 {
+        let versions: Vec<_> = versions.into_iter().collect();
+        findings.push(Finding::warning(
+            format!("servers run different versions: {}", versions.join(", ")),
+            "finish the upgrade, one server after the other",
+        ));
+    }
+    of_states(servers, findings);
+}
+
+fn of_states(servers: &[Server], findings: &mut Vec<Finding>) {
+    let newest = servers.iter().map(|server| server.state.applied_index).max().unwrap_or(0);
+    for server in servers {
+        let behind = newest - server.state.applied_index;
+        if behind > LAG_MAX {
+            findings.push(Finding::warning(
+                format!("{} is {behind} log entries behind", server.name),
+                "look at its disk and its load; a server that was down catches up by itself",
+            ));
+        }
+        let differs = |other: &&Server| {
+            other.state.applied_index == server.state.applied_index
+                && other.state.hash != server.state.hash
+                && other.address > server.address
+        };
+        if let Some(other) = servers.iter().find(differs) {
+            findings.push(Finding::critical(
+                format!("{} and {} hold different data at the same log entry", server.name, other.name),
+                "save a backup of both (`quorate snapshot save`) before you restart anything, and report it",
+            ));
+        }
+    }
+}
+
+/// What the leader says of the members.
+fn of_members(health: &AutopilotHealth, findings: &mut Vec<Finding>) {
+    for server in health.servers.iter().filter(|server| !server.healthy) {
+        findings.push(Finding::critical(
+            format!("server {} ({}) is not healthy, last heard {} ago", server.name, server.address, server.last_contact),
+            format!(
+                "start it again; if it is lost for good, `quorate operator raft remove {}`, then a new one with --join",
+                server.id
+            ),
+        ));
+    }
+    let voters = health.servers.iter().filter(|server| server.voter).count();
+    match voters {
+        1 => findings.push(Finding::warning(
+            "the cluster has one server: its loss is the end of the data",
+            "run three: start two more with --join",
+        )),
+        _ if voters % 2 == 0 => findings.push(Finding::warning(
+            format!("{voters} voters bear no more failures than {}", voters - 1),
+            "add a server or remove one",
+        )),
+        _ if health.failure_tolerance == 0 => findings.push(Finding::warning(
+            "no failure is left to spare: the next lost server stops all writes",
+            "bring the lost servers back, or replace them",
+        )),
+        _ => {}
+    }
+}
+
+/// What only a cluster with a leader can say.
+async fn of_cluster(client: &Client, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    of_members(&client.operator().autopilot_health().await?, findings);
+    let query = Query::new().with("status", "critical");
+    let critical = client.instances(&query).await?.value;
+    if let Some(first) = critical.first() {
+        findings.push(Finding::warning(
+            format!(
+                "{} instances are critical, such as {} of {}",
+                critical.len(),
+                first.id,
+                first.service
+            ),
+            format!("`quorate explain service {}` says why", first.id),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(address: &str, index: u64, hash: &str, members: &[&str]) -> Server {
+        let member =
+            |address: &&str| RaftServer { address: (*address).to_owned(), ..RaftServer::default() };
+        Server {
+            address: address.to_owned(),
+            name: address.to_owned(),
+            version: "1".to_owned(),
+            state: StateHash { applied_index: index, hash: hash.to_owned(), level: 1 },
+            not_ready: None,
+            members: members.iter().map(member).collect(),
+        }
+    }
+
+    fn found(servers: &[Server]) -> Vec<String> {
+        let mut findings = Vec::new();
+        of_servers(servers, &mut findings);
+        findings.into_iter().map(|finding| finding.what).collect()
+    }
+
+    #[test]
+    fn servers_of_one_healthy_cluster_are_fine() {
+        assert!(
+            found(&[server("a", 5, "x", &["a", "b"]), server("b", 6, "y", &["a", "b"])]).is_empty()
+        );
+    }
+
+    #[test]
+    fn strangers_laggards_and_diverged_servers_are_found() {
+        let strangers = found(&[server("a", 5, "x", &["a"]), server("b", 6, "y", &["b"])]);
+        assert_eq!(strangers, ["a and b belong to different clusters"]);
+        let diverged = found(&[server("a", 5, "x", &["a", "b"]), server("b", 5, "y", &["a", "b"])]);
+        assert_eq!(diverged, ["a and b hold different data at the same log entry"]);
+        let lagging =
+            found(&[server("a", 5, "x", &["a", "b"]), server("b", 5_000, "y", &["a", "b"])]);
+        assert_eq!(lagging, ["a is 4995 log entries behind"]);
+    }
+
+    #[test]
+    fn members_that_cannot_be_spared_are_named_with_what_mends_it() {
+        let health = |healthy: &[bool], failure_tolerance| AutopilotHealth {
+            healthy: healthy.iter().all(|healthy| *healthy),
+            failure_tolerance,
+            servers: healthy
+                .iter()
+                .enumerate()
+                .map(|(id, healthy)| quorate_client::types::operator::ServerHealth {
+                    id: id.to_string(),
+                    healthy: *healthy,
+                    voter: true,
+                    ..Default::default()
+                })
+                .collect(),
+        };
+        let count = |healthy: &[bool], spare| {
+            let mut findings = Vec::new();
+            of_members(&health(healthy, spare), &mut findings);
+            findings.len()
+        };
+        assert_eq!(count(&[true, true, true], 1), 0);
+        assert_eq!(count(&[true, false, true], 0), 2);
+        assert_eq!(count(&[true], 0), 1);
+        assert_eq!(count(&[true, true], 0), 1);
+    }
+}

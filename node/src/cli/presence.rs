@@ -1,0 +1,67 @@
+//! `presence`: an instance that is registered for as long as a command runs.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use quorate_client::RegistrationState;
+
+use super::child;
+use super::failure::Failure;
+use super::register::Definition;
+use super::session::{Session, span};
+
+/// Arguments of `presence`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  quorate presence web --port 8080 -- python3 -m http.server 8080\n\n\
+    The instance passes while the command runs and leaves when it ends. When this process or its host dies, the \
+    instance is critical at once."
+)]
+pub(crate) struct PresenceArgs {
+    #[command(flatten)]
+    definition: Definition,
+    /// Its version
+    #[arg(long)]
+    version: Option<String>,
+    /// How long it goes on passing after its connection has broken
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "500ms")]
+    linger: Duration,
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(super) async fn run(session: &Session, args: PresenceArgs) -> Result<ExitCode, Failure> {
+    let Definition { name, id, address, port, tag, meta } = args.definition;
+    let mut builder = session.client.register(&name).linger(args.linger);
+    builder = id.into_iter().fold(builder, quorate_client::RegistrationBuilder::id);
+    builder = address.into_iter().fold(builder, quorate_client::RegistrationBuilder::address);
+    builder = port.into_iter().fold(builder, quorate_client::RegistrationBuilder::port);
+    builder = tag.into_iter().fold(builder, quorate_client::RegistrationBuilder::tag);
+    builder = meta.into_iter().fold(builder, |builder, (key, value)| builder.meta(key, value));
+    builder = args.version.into_iter().fold(builder, quorate_client::RegistrationBuilder::version);
+    let mut registration = builder.by_presence().await?;
+    let id = registration.id().to_owned();
+    eprintln!("quorate: {id} is registered");
+    let mut running = child::start(&args.command, &[("QUORATE_SERVICE_ID", id.clone())])?;
+    let ended = loop {
+        tokio::select! {
+            ended = running.ended() => break ended?,
+            state = registration.state_changed() => match state {
+                RegistrationState::Replaced => {
+                    running.stop().await;
+                    return Err(Failure::conflict(format!("another process has taken {id} over")));
+                }
+                RegistrationState::Troubled(trouble) => {
+                    eprintln!("quorate: the cluster could not be told of {id}: {trouble:?}");
+                }
+                RegistrationState::Registered => eprintln!("quorate: {id} is registered again"),
+                RegistrationState::Registering | RegistrationState::Ended => {}
+            },
+        }
+    };
+    registration.shutdown().await?;
+    Ok(child::code(ended))
+}

@@ -1,0 +1,125 @@
+//! How a command reaches the cluster, and shows what it learnt.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use quorate_client::{Client, Query, duration};
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::output::{Format, Table};
+
+/// Flags of every command that asks a cluster.
+#[derive(Debug, Args)]
+pub(crate) struct Access {
+    /// Servers to ask: the first that answers is used [default: QUORATE_HTTP_ADDR, else CONSUL_HTTP_ADDR, else
+    /// http://127.0.0.1:8500]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL,...",
+        value_delimiter = ',',
+        help_heading = "Cluster"
+    )]
+    http_addr: Vec<String>,
+    /// Ask the server's own state, which may lag, and which it has without a leader too
+    #[arg(long, global = true, help_heading = "Cluster")]
+    stale: bool,
+    /// Ask as this agent, whatever this host's address is
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Cluster")]
+    agent: Option<String>,
+    /// How the answer is shown
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        help_heading = "Output"
+    )]
+    output: Format,
+}
+
+/// A client, and the way to show things.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Asks the cluster.
+    pub(super) client: Client,
+    stale: bool,
+    output: Format,
+}
+
+impl Session {
+    /// # Errors
+    /// An address is none.
+    pub(super) fn open(access: Access) -> Result<Self, Failure> {
+        let mut builder = if access.http_addr.is_empty() {
+            Client::builder_from_env()?
+        } else {
+            Client::builder(access.http_addr)
+        };
+        if let Some(agent) = access.agent {
+            builder = builder.agent(agent);
+        }
+        Ok(Self { client: builder.build()?, stale: access.stale, output: access.output })
+    }
+
+    /// The parameters of a read.
+    pub(super) fn query(&self) -> Query {
+        if self.stale { Query::new().stale() } else { Query::new() }
+    }
+
+    /// Whether programs read the output.
+    pub(super) fn is_for_programs(&self) -> bool {
+        self.output != Format::Table
+    }
+
+    /// Prints an answer: as the API's JSON, or as a table.
+    ///
+    /// # Errors
+    /// Standard output cannot be written to.
+    pub(super) fn show<T: Serialize>(
+        &self,
+        value: &T,
+        table: impl FnOnce(&T) -> Table,
+    ) -> Result<ExitCode, Failure> {
+        self.output.print(value, table).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints an answer that is a sentence for people.
+    ///
+    /// # Errors
+    /// Standard output cannot be written to.
+    pub(super) fn say<T: Serialize>(&self, value: &T, sentence: &str) -> Result<ExitCode, Failure> {
+        if self.is_for_programs() {
+            return self.show(value, |_| Table::new(&[]));
+        }
+        super::output::line(sentence).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A span of time as Go writes it, such as `1m30s`.
+///
+/// # Errors
+/// It is none, or negative.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let nanos = duration::parse(text).map_err(|error| error.to_string())?;
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "it is negative".to_owned())
+}
+
+/// A span of time as Go writes it.
+pub(super) fn go_text(span: Duration) -> String {
+    duration::format(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// `KEY=VALUE`.
+///
+/// # Errors
+/// There is no `=`.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,275 @@
+//! `template`: files that follow the cluster, as consul-template's do.
+//!
+//! A template says what it needs by asking for it: `service("web")`, `key("app/limit")`. Each thing asked for is
+//! watched. The file is rendered when all of them are known, and again when one has changed and nothing more has come
+//! for a moment. It is replaced as a whole, after its checker has accepted it. While the cluster does not answer, it
+//! stays as it is.
+
+mod needs;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::future::select_all;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior};
+use quorate_client::Watch;
+use serde_json::Value;
+
+use self::needs::{Need, Needs};
+use super::failure::Failure;
+use super::session::{Session, span};
+use super::watch::shell;
+use super::{child, output};
+
+/// What a template is called in error texts.
+const NAME: &str = "template";
+/// The mode of a file that did not exist.
+const MODE: u32 = 0o644;
+/// Where the path of the new file goes in the checker's command line.
+const PLACE: &str = "{}";
+
+/// Arguments of `template`.
+#[derive(Debug, Args)]
+#[command(after_help = "In a template (Jinja2's language):\n  \
+    {% for i in service(\"web\") %}server {{ i.id }} {{ i.address }}:{{ i.port }}{% endfor %}\n\n  \
+    service(NAME, passing=true, tag=\"\")  instances: id, service, node, address, port, tags, meta, status, weight\n  \
+    services()                           names of services with their tags: name, tags\n  \
+    nodes()                              nodes: name, id, address, meta\n  \
+    key(KEY, default)                    a value as text; without a default it is waited for\n  \
+    keys(PREFIX)                         keys below a prefix: key, value, flags\n  \
+    env(NAME)                            a variable of the environment, or nothing\n\n\
+    Example:\n  quorate template haproxy.tmpl /etc/haproxy/haproxy.cfg \\\n    \
+    --validate 'haproxy -c -f {}' --run 'systemctl reload haproxy'")]
+pub(crate) struct TemplateArgs {
+    /// The template
+    source: PathBuf,
+    /// The file that it makes; `-` is standard output
+    destination: PathBuf,
+    /// Run this with the shell before the file is replaced; {} is the new file. If it fails, the file stays
+    #[arg(long, value_name = "COMMAND")]
+    validate: Option<String>,
+    /// Run this with the shell after the file has changed
+    #[arg(long, value_name = "COMMAND")]
+    run: Option<String>,
+    /// Render when nothing more has changed for so long
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "100ms")]
+    quiet: Duration,
+    /// Render after so long, however much changes
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "2s")]
+    wait_max: Duration,
+    /// End when the file has been rendered once
+    #[arg(long)]
+    once: bool,
+}
+
+impl TemplateArgs {
+    /// A command that goes on says what went wrong, and goes on.
+    fn complain(&self, text: String) -> Result<(), Failure> {
+        if self.once {
+            return Err(Failure::failed(text));
+        }
+        eprintln!("quorate: {text}");
+        Ok(())
+    }
+}
+
+pub(super) async fn run(session: &Session, args: TemplateArgs) -> Result<ExitCode, Failure> {
+    let source = super::kv::read_input(&args.source)?;
+    let source = String::from_utf8(source)
+        .map_err(|error| Failure::usage(format!("{}: {error}", args.source.display())))?;
+    let needs = Arc::new(Needs::default());
+    let environment = environment(&source, &needs, &args.source)?;
+    let mut watches: BTreeMap<Need, Watch<Value>> = BTreeMap::new();
+    loop {
+        let text = render(&environment, &needs, &watches)?;
+        let missing = needs.missing();
+        if missing.is_empty() {
+            publish(&args, &text).await?;
+            if args.once {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        let wanted = needs.wanted();
+        watches.retain(|need, _| wanted.contains(need));
+        let mut is_new = false;
+        for need in wanted {
+            if let Entry::Vacant(vacant) = watches.entry(need) {
+                let watch = vacant.key().watch(session)?;
+                vacant.insert(watch);
+                is_new = true;
+            }
+        }
+        if watches.is_empty() {
+            // It needs nothing, so it never changes.
+            return Ok(ExitCode::SUCCESS);
+        }
+        if is_new || !missing.is_empty() {
+            say_what_is_missing(&missing);
+        }
+        change(&mut watches).await;
+        settle(&mut watches, &args).await;
+    }
+}
+
+/// The template, and what it can ask for.
+fn environment(
+    source: &str,
+    needs: &Arc<Needs>,
+    path: &Path,
+) -> Result<Environment<'static>, Failure> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(whitespace(path)?);
+    needs::add_functions(&mut environment, needs);
+    environment
+        .add_template_owned(NAME, source.to_owned())
+        .map_err(|error| Failure::usage(format!("{}: {error:#}", path.display())))?;
+    Ok(environment)
+}
+
+/// A line with nothing but a block leaves no line in the file.
+fn whitespace(path: &Path) -> Result<SyntaxConfig, Failure> {
+    let mut syntax = SyntaxConfig::builder();
+    syntax.keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true);
+    syntax.build().map_err(|error| Failure::failed(format!("{}: {error:#}", path.display())))
+}
+
+fn render(
+    environment: &Environment<'_>,
+    needs: &Needs,
+    watches: &BTreeMap<Need, Watch<Value>>,
+) -> Result<String, Failure> {
+    let known = watches.iter().filter_map(|(need, watch)| Some((need.clone(), watch.latest()?)));
+    needs.begin(known.collect());
+    let rendered = environment.get_template(NAME).and_then(|template| template.render(()));
+    // What it makes of values that are missing yet is thrown away, errors included.
+    match rendered {
+        Err(error) if needs.missing().is_empty() => Err(Failure::failed(format!("{error:#}"))),
+        rendered => Ok(rendered.unwrap_or_default()),
+    }
+}
+
+fn say_what_is_missing(missing: &[Need]) {
+    // Those that nobody has asked for before are on their way.
+    for need in missing.iter().filter(|need| need.may_be_missing_for_long()) {
+        eprintln!("quorate: waiting for {need}");
+    }
+}
+
+/// Waits for a change of any.
+async fn change(watches: &mut BTreeMap<Need, Watch<Value>>) {
+    let changes: Vec<_> = watches.values_mut().map(|watch| Box::pin(watch.changed())).collect();
+    select_all(changes).await;
+}
+
+/// Waits until nothing more comes for a moment.
+async fn settle(watches: &mut BTreeMap<Need, Watch<Value>>, args: &TemplateArgs) {
+    let settled =
+        async { while tokio::time::timeout(args.quiet, change(watches)).await.is_ok() {} };
+    let _ = tokio::time::timeout(args.wait_max, settled).await;
+}
+
+/// Replaces the file, if it differs.
+async fn publish(args: &TemplateArgs, text: &str) -> Result<(), Failure> {
+    let path = args.destination.as_path();
+    if path == Path::new("-") {
+        return output::bytes(text.as_bytes()).map_err(|error| Failure::failed(error.to_string()));
+    }
+    if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
+        return Ok(());
+    }
+    let of_file = |error: std::io::Error| Failure::of_file(path, &error);
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mode = std::fs::metadata(path).map_or(MODE, |metadata| metadata.permissions().mode());
+    let mut new = tempfile::NamedTempFile::new_in(directory).map_err(of_file)?;
+    new.write_all(text.as_bytes()).map_err(of_file)?;
+    new.as_file().set_permissions(Permissions::from_mode(mode)).map_err(of_file)?;
+    new.as_file().sync_all().map_err(of_file)?;
+    if let Some(checker) = &args.validate {
+        let checker = checker.replace(PLACE, &new.path().display().to_string());
+        let status = child::run_with_input(&shell(&checker), &[], b"").await?;
+        if !status.success() {
+            let text =
+                format!("{} was not replaced: its checker ended with {status}", path.display());
+            return args.complain(text);
+        }
+    }
+    new.persist(path).map_err(|error| of_file(error.error))?;
+    eprintln!("quorate: wrote {}", path.display());
+    if let Some(command) = &args.run {
+        let status = child::run_with_input(&shell(command), &[], b"").await?;
+        if !status.success() {
+            let text = format!("the command after the change ended with {status}");
+            return args.complain(text);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(source: &str, known: &[(Need, Value)]) -> (String, Vec<Need>) {
+        let needs = Arc::new(Needs::default());
+        let environment = environment(source, &needs, Path::new("x")).unwrap();
+        needs.begin(
+            known.iter().map(|(need, value)| (need.clone(), Arc::new(value.clone()))).collect(),
+        );
+        let text = environment.get_template(NAME).unwrap().render(()).unwrap_or_default();
+        (text, needs.missing())
+    }
+
+    fn web() -> Need {
+        Need::Service { name: "web".to_owned(), passing: true, tag: String::new() }
+    }
+
+    #[test]
+    fn a_template_asks_for_what_it_needs_and_renders_it() {
+        let source = "{% for i in service(\"web\") %}\n{{ i.id }}={{ i.port }}\n{% endfor %}";
+        assert_eq!(rendered(source, &[]).1, [web()]);
+        let rows = serde_json::json!([{ "id": "a", "port": 1 }, { "id": "b", "port": 2 }]);
+        assert_eq!(rendered(source, &[(web(), rows)]), ("a=1\nb=2\n".to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn a_key_without_a_default_is_waited_for() {
+        let limit = Need::Key { key: "limit".to_owned() };
+        let absent = [(limit.clone(), Value::Null)];
+        assert_eq!(rendered("{{ key(\"limit\") }}", &absent).1, std::slice::from_ref(&limit));
+        assert_eq!(rendered("{{ key(\"limit\", \"7\") }}", &absent).0, "7");
+        let present = [(limit, Value::from("9"))];
+        assert_eq!(rendered("{{ key(\"limit\", \"7\") }}", &present).0, "9");
+    }
+
+    #[test]
+    fn what_a_branch_needs_is_asked_for_when_it_is_taken() {
+        let source = "{% if key(\"on\", \"no\") == \"yes\" %}{{ key(\"more\") }}{% endif %}";
+        let on = Need::Key { key: "on".to_owned() };
+        assert_eq!(rendered(source, &[(on.clone(), Value::from("no"))]).1, []);
+        let more = Need::Key { key: "more".to_owned() };
+        assert_eq!(rendered(source, &[(on, Value::from("yes"))]).1, [more]);
+    }
+
+    #[test]
+    fn a_mistake_in_a_template_names_its_line() {
+        let needs = Arc::new(Needs::default());
+        let wrong = environment("a\n{% for %}", &needs, Path::new("x.tmpl")).unwrap_err();
+        assert!(
+            format!("{wrong:?}").contains("x.tmpl") && format!("{wrong:?}").contains(":2"),
+            "{wrong:?}"
+        );
+    }
+}

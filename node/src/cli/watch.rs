@@ -1,0 +1,157 @@
+//! `watch`: every change of something, as a line of JSON or as a command's input.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use quorate_client::{Event, Watch, WatchBuilder};
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::session::Session;
+use super::{child, output};
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  quorate watch service web --passing\n  \
+    quorate watch key app/config --run 'systemctl reload app'\n  quorate watch stream --service web\n\n\
+    The first value comes at once, the next ones when they differ. A command gets the value as JSON on its standard \
+    input; the next one starts when it has ended.")]
+pub(crate) struct WatchArgs {
+    #[command(subcommand)]
+    what: What,
+    /// Run this with the shell at every change, instead of printing it
+    #[arg(long, global = true, value_name = "COMMAND")]
+    run: Option<String>,
+    /// End after the first value
+    #[arg(long, global = true)]
+    once: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The instances of a service
+    Service {
+        /// Its name
+        name: String,
+        /// Only those whose every check passes
+        #[arg(long)]
+        passing: bool,
+        /// Only those with this tag
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// A key
+    Key {
+        /// The key
+        key: String,
+    },
+    /// Keys that begin with a prefix
+    Prefix {
+        /// The prefix
+        prefix: String,
+    },
+    /// The names of services, with their tags
+    Services,
+    /// The nodes
+    Nodes,
+    /// Checks by status
+    Checks {
+        /// Only those with this status
+        #[arg(value_parser = ["any", "passing", "warning", "critical"], default_value = "any")]
+        status: String,
+    },
+    /// What happens, record by record
+    Stream {
+        /// Only of this service; repeatable
+        #[arg(long)]
+        service: Vec<String>,
+        /// Only of keys that begin with it; repeatable
+        #[arg(long)]
+        prefix: Vec<String>,
+        /// Only of this kind, such as `check.`; repeatable
+        #[arg(long)]
+        kind: Vec<String>,
+        /// After this record
+        #[arg(long, value_name = "SEQ")]
+        since: Option<u64>,
+    },
+}
+
+/// What is done with each value.
+#[derive(Debug)]
+struct Sink {
+    run: Option<String>,
+    once: bool,
+}
+
+pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, Failure> {
+    let sink = Sink { run: args.run, once: args.once };
+    let client = &session.client;
+    match args.what {
+        What::Service { name, passing, tag } => {
+            let narrow = |query: quorate_client::Query| {
+                let query = if passing { query.passing() } else { query };
+                tag.into_iter().fold(query, quorate_client::Query::tag)
+            };
+            follow(client.watch_service(&name).query(narrow), &sink).await
+        }
+        What::Key { key } => follow(client.watch_key(&key), &sink).await,
+        What::Prefix { prefix } => follow(client.watch_prefix(&prefix), &sink).await,
+        What::Services => follow(client.watch_services(), &sink).await,
+        What::Nodes => follow(client.watch_nodes(), &sink).await,
+        What::Checks { status } => follow(client.watch_checks(&status), &sink).await,
+        What::Stream { service, prefix, kind, since } => {
+            let builder =
+                service.into_iter().fold(client.follow(), quorate_client::FollowBuilder::service);
+            let builder = prefix.into_iter().fold(builder, quorate_client::FollowBuilder::prefix);
+            let builder = kind.into_iter().fold(builder, quorate_client::FollowBuilder::kind);
+            let builder = since.into_iter().fold(builder, quorate_client::FollowBuilder::since);
+            let mut follow = builder.start()?;
+            while let Some(event) = follow.next_event().await {
+                if let Event::Change(change) = event?
+                    && sink.take(&change).await?
+                {
+                    break;
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn follow<T>(builder: WatchBuilder<T>, sink: &Sink) -> Result<ExitCode, Failure>
+where
+    T: Serialize + PartialEq + Send + Sync + 'static,
+{
+    let mut watch: Watch<T> = builder.start()?;
+    while let Some(value) = watch.changed().await {
+        if sink.take(&*value).await? {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Sink {
+    /// Prints a value or runs the command with it; returns whether that was all.
+    async fn take(&self, value: &impl Serialize) -> Result<bool, Failure> {
+        let json =
+            serde_json::to_string(value).map_err(|error| Failure::failed(error.to_string()))?;
+        match &self.run {
+            None => output::line(&json).map_err(|error| Failure::failed(error.to_string()))?,
+            Some(command) => {
+                let status = child::run_with_input(&shell(command), &[], json.as_bytes()).await?;
+                if !status.success() {
+                    eprintln!("quorate: the command ended with {status}");
+                }
+            }
+        }
+        Ok(self.once)
+    }
+}
+
+/// A command line for the shell.
+pub(super) fn shell(command: &str) -> [OsString; 3] {
+    ["/bin/sh".into(), "-c".into(), command.into()]
+}
