@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::advice;
 use crate::durable::{self, Kind};
 use crate::ids::NodeId;
 use crate::mark::MarkFile;
@@ -107,7 +108,7 @@ pub enum DataDirError {
         dir: PathBuf,
     },
     /// The operating system refused.
-    #[error("{path}: {source}{}", durable::advice(.source))]
+    #[error("{path}: {source}{}", advice::on_data(.source))]
     Io {
         /// The file or directory.
         path: PathBuf,

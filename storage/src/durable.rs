@@ -7,22 +7,12 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::advice;
+
 /// Length of the magic bytes that open a sealed record.
 const MAGIC_LEN: usize = 8;
 /// Magic bytes, format version, payload length, checksum.
 const HEADER_LEN: usize = MAGIC_LEN + 1 + 4 + 4;
-
-/// What an operator can do about a full disk.
-const DISK_FULL: &str = "; make room on the disk (the file `ballast` of the data directory may be deleted) and start the server again";
-
-/// What an operator can do about a limit on the size of files.
-const FILE_TOO_LARGE: &str = "; raise the process' limit on the size of files (LimitFSIZE, `ulimit -f`) and start the server again";
-/// What an operator can do about missing permissions.
-const NOT_PERMITTED: &str = "; the user that the server runs as must own the data directory and all files in it (`chown -R`)";
-/// What an operator can do where a file stands in the way.
-const NO_DIRECTORY: &str = "; the data directory and what leads to it must be directories";
-/// What an operator can do about a file system that was mounted read-only.
-const READ_ONLY: &str = "; mount the file system so that it can be written";
 
 /// What a sealed record is of: eight bytes that name it, and its format version.
 #[derive(Debug, Clone, Copy)]
@@ -112,26 +102,17 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     }
 }
 
-/// What an operator can do about an error of the file system; empty where nothing general can be said.
-pub(crate) fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DISK_FULL,
-        io::ErrorKind::FileTooLarge => FILE_TOO_LARGE,
-        io::ErrorKind::PermissionDenied => NOT_PERMITTED,
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => NO_DIRECTORY,
-        io::ErrorKind::ReadOnlyFilesystem => READ_ONLY,
-        _ => "",
-    }
-}
-
 /// Names the path of an error of the file system, and what can be done about it.
 pub(crate) fn at_path(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}{}", path.display(), advice(error)))
+    io::Error::new(error.kind(), format!("{}: {error}{}", path.display(), advice::on_data(error)))
 }
 
 /// The error of a disk that does not take what a server cannot do without, in words for the operator.
 pub(crate) fn cannot_be_written(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} cannot be written: {error}{}", advice(error)))
+    io::Error::new(
+        error.kind(),
+        format!("{what} cannot be written: {error}{}", advice::on_data(error)),
+    )
 }
 
 /// Makes the names in a directory durable: a file that was created, renamed or removed there.

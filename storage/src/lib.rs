@@ -47,6 +47,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod advice;
 pub mod backup;
 pub mod command;
 pub mod data_dir;

@@ -3,31 +3,13 @@
 use std::io;
 use std::path::Path;
 
+use quorate_storage::advice;
+
 /// Names the setting and the path of an error of the file system, and what can be done about it.
 #[must_use]
 pub fn at_path(setting: &str, path: &Path, error: &io::Error) -> io::Error {
-    let text = format!("{setting} {}: {error}{}", path.display(), advice(error));
+    let text = format!("{setting} {}: {error}{}", path.display(), advice::on_named_file(error));
     io::Error::new(error.kind(), text)
-}
-
-/// What an operator can do; empty where nothing general can be said. (What is said of the data directory is
-/// in `storage/src/durable.rs`.)
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "; make the directory that it is to lie in (`mkdir -p`)",
-        io::ErrorKind::PermissionDenied => {
-            "; the user that Quorate runs as must be allowed to write this file, and to create it in its directory"
-        }
-        io::ErrorKind::IsADirectory => "; name a file, not a directory",
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            "; what leads to it must be directories"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "; mount the file system so that it can be written, or name a path on another one"
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room on the disk",
-        _ => "",
-    }
 }
 
 #[cfg(test)]
