@@ -31,7 +31,7 @@ pub use self::coordinate::{Coordinate, Real};
 pub use self::event::Event;
 pub(crate) use self::facts::is_made_by_heartbeats;
 pub use self::facts::{Facts, HEARTBEAT_CHECK};
-pub use self::from_file::without_file_mark;
+pub use self::from_file::{FromFile, without_file_mark};
 pub use self::history::{
     Cause, Detail, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord, RequestFacts, Ring,
     Subject, WallTime,
@@ -163,7 +163,7 @@ pub struct ServiceDefinition {
     /// given for an instance that is none, and `SocketPath` and `Locality`, which no proxy has. They share
     /// a member because members cannot be added to a row that lies within others: see
     /// [`ServiceDefinition::mesh_kind`], [`ServiceDefinition::settings`] and
-    /// [`ServiceDefinition::is_from_file`], whose mark lies before it.
+    /// [`FromFile::is_from_file`], whose mark lies before it.
     pub kind: String,
 }
 
@@ -314,7 +314,7 @@ pub struct CheckRegistration {
     /// The service instance it belongs to; empty for a check of the whole node.
     pub service_id: Arc<str>,
     /// The API's `Type`, perhaps with a mark before it: see [`CheckRegistration::check_type`] and
-    /// [`CheckRegistration::is_from_file`].
+    /// [`FromFile::is_from_file`].
     pub kind: String,
     /// How to run it.
     pub definition: CheckDefinition,

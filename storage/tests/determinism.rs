@@ -17,9 +17,9 @@ use quorate_storage::command::{
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    AutopilotSettings, CLAIM_DELAY, CheckRegistration, CheckStatus, Coordinate, Event, OnClose,
-    Presence, PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID, RequestFacts, SLOTS,
-    ServiceDefinition, SessionBehavior, Tags, TextMap, WallTime,
+    AutopilotSettings, CLAIM_DELAY, CheckRegistration, CheckStatus, Coordinate, Event,
+    FromFile as _, OnClose, Presence, PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID,
+    RequestFacts, SLOTS, ServiceDefinition, SessionBehavior, Tags, TextMap, WallTime,
 };
 use quorate_storage::state::{
     CLAIMS_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, SnapshotRecord,

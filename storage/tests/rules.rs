@@ -12,7 +12,7 @@ use quorate_storage::command::{
     Rejection, SessionRequest,
 };
 use quorate_storage::machine::Published;
-use quorate_storage::record::{CheckStatus, ServiceDefinition, SessionBehavior};
+use quorate_storage::record::{CheckStatus, FromFile as _, ServiceDefinition, SessionBehavior};
 use quorate_storage::state::{ANSWERED_PER_NOTE, FILE_MARK_LEVEL, SnapshotRecord};
 use quorate_storage::{ClusterTime, Effects, Millis, State, Topic, backup};
 

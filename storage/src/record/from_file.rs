@@ -16,53 +16,56 @@ pub fn without_file_mark(kind: &str) -> &str {
     kind.strip_prefix(MARK).unwrap_or(kind)
 }
 
-fn mark(kind: &mut String) {
-    if !kind.starts_with(MARK) {
-        kind.insert_str(0, MARK);
-    }
-}
+/// What an agent can have from a definition file.
+pub trait FromFile {
+    /// Its kind, perhaps with the mark before it.
+    fn marked_kind(&self) -> &str;
 
-fn unmark(kind: &mut String) {
-    if kind.starts_with(MARK) {
-        kind.drain(..MARK.len());
-    }
-}
+    /// See [`Self::marked_kind`].
+    fn marked_kind_mut(&mut self) -> &mut String;
 
-impl ServiceDefinition {
     /// Whether its agent has it from a definition file.
     #[must_use]
-    pub fn is_from_file(&self) -> bool {
-        self.kind.starts_with(MARK)
+    fn is_from_file(&self) -> bool {
+        self.marked_kind().starts_with(MARK)
     }
 
-    /// Its agent has it from a definition file.
-    pub fn mark_from_file(&mut self) {
-        mark(&mut self.kind);
+    /// Notes that its agent has it from a definition file.
+    fn mark_from_file(&mut self) {
+        if !self.is_from_file() {
+            self.marked_kind_mut().insert_str(0, MARK);
+        }
     }
 
-    /// Nothing says that its agent has it from a definition file.
-    pub(crate) fn unmark_from_file(&mut self) {
-        unmark(&mut self.kind);
+    /// Removes the mark, if there is one.
+    fn unmark_from_file(&mut self) {
+        if self.is_from_file() {
+            self.marked_kind_mut().drain(..MARK.len());
+        }
+    }
+}
+
+impl FromFile for ServiceDefinition {
+    fn marked_kind(&self) -> &str {
+        &self.kind
+    }
+
+    fn marked_kind_mut(&mut self) -> &mut String {
+        &mut self.kind
+    }
+}
+
+impl FromFile for CheckRegistration {
+    fn marked_kind(&self) -> &str {
+        &self.kind
+    }
+
+    fn marked_kind_mut(&mut self) -> &mut String {
+        &mut self.kind
     }
 }
 
 impl CheckRegistration {
-    /// Whether its agent has it from a definition file.
-    #[must_use]
-    pub fn is_from_file(&self) -> bool {
-        self.kind.starts_with(MARK)
-    }
-
-    /// Its agent has it from a definition file.
-    pub fn mark_from_file(&mut self) {
-        mark(&mut self.kind);
-    }
-
-    /// Nothing says that its agent has it from a definition file.
-    pub(crate) fn unmark_from_file(&mut self) {
-        unmark(&mut self.kind);
-    }
-
     /// The API's `Type`: `ttl`, `http`, `tcp`, ..., or empty.
     #[must_use]
     pub fn check_type(&self) -> &str {

@@ -25,9 +25,9 @@ use crate::command::{Agent, Rejection, ServerRecord};
 use crate::ids::NodeId;
 use crate::index::fold;
 use crate::record::{
-    Check, CheckDefinition, CheckRegistration, CheckStatus, HistoryKind, Indexes, Node, NodeKind,
-    RAFT_ID, SERF_ALIVE, SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition, TextMap,
-    is_made_by_heartbeats,
+    Check, CheckDefinition, CheckRegistration, CheckStatus, FromFile as _, HistoryKind, Indexes,
+    Node, NodeKind, RAFT_ID, SERF_ALIVE, SERF_HEALTH, SERVER_SERVICE, Service, ServiceDefinition,
+    TextMap, is_made_by_heartbeats,
 };
 
 /// What it says of one that is not.

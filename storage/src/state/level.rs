@@ -44,7 +44,7 @@ pub const CLAIMS_LEVEL: u32 = 8;
 pub const SESSION_KEYS_LEVEL: u32 = 7;
 
 /// From this level on agents mark what they register from definition files
-/// ([`ServiceDefinition::is_from_file`](crate::record::ServiceDefinition::is_from_file)). What is written
+/// ([`is_from_file`](crate::record::FromFile::is_from_file)). What is written
 /// through the catalogue keeps the mark of what was there.
 pub const FILE_MARK_LEVEL: u32 = 6;
 

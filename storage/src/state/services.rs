@@ -6,7 +6,7 @@ use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use super::level::FILE_MARK_LEVEL;
 use crate::Topic;
-use crate::record::{Check, HistoryKind, Indexes, Service, ServiceDefinition};
+use crate::record::{Check, FromFile as _, HistoryKind, Indexes, Service, ServiceDefinition};
 
 impl Change<'_> {
     /// Registers an instance through the catalogue or a transaction. One that its agent has from a file stays

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_storage::State;
-use quorate_storage::record::{CheckRegistration, ServiceDefinition};
+use quorate_storage::record::{CheckRegistration, FromFile as _, ServiceDefinition};
 use quorate_storage::state::FILE_MARK_LEVEL;
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use quorate_storage::command::{Agent, Command};
-use quorate_storage::record::{CheckRegistration, ServiceDefinition};
+use quorate_storage::record::{CheckRegistration, FromFile as _, ServiceDefinition};
 use serde_json::{Value, json};
 
 use crate::http::definition::{self, Description};

@@ -7,7 +7,7 @@ use quorate_client::types::agent::{CheckRegistration, CheckUpdate};
 use quorate_client::types::health::HealthCheck;
 use quorate_storage::State;
 use quorate_storage::command::{Agent, Command, Outcome, Rejection};
-use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH};
+use quorate_storage::record::{Check, CheckStatus, FromFile as _, SERF_HEALTH};
 
 use super::agents;
 use crate::http::api::held::refuse_held;

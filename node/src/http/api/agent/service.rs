@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 use axum::http::{HeaderName, HeaderValue};
 use quorate_client::types::agent::{AgentService, ServiceRegistration};
 use quorate_storage::command::{Command, Rejection};
-use quorate_storage::record::{CheckRegistration, Service};
+use quorate_storage::record::{CheckRegistration, FromFile as _, Service};
 use quorate_storage::{State, Topic};
 
 use super::agents;
