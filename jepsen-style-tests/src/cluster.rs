@@ -104,6 +104,13 @@ impl Cluster {
         Self::start_with(Options { nodes, ..Options::default() }).await
     }
 
+    /// Starts a cluster for what is new from a level of the rules on, and waits until they are in force.
+    pub async fn start_at_level(level: u64, options: Options) -> Result<Self> {
+        let cluster = Self::start_with(options).await?;
+        cluster.wait_level(level).await?;
+        Ok(cluster)
+    }
+
     /// Starts a cluster and waits until every node is ready. Waits for its turn first.
     pub async fn start_with(options: Options) -> Result<Self> {
         if options.binary.is_none() {

@@ -37,6 +37,13 @@ impl AnswerExt for Answer {
 
 /// What tests ask of a node.
 pub trait HttpExt {
+    /// A figure of `/metrics`; fails if there is none of this name.
+    fn figure(&self, name: &str) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Waits until the rules of this level are in force at the node: a new leader puts them into force once every
+    /// server has said that it knows them.
+    fn wait_level(&self, level: u64, limit: Duration) -> impl Future<Output = Result<()>> + Send;
+
     /// Asks until the answer is 200 with a JSON body as wanted, and returns that body.
     fn wait_for(
         &self,
@@ -47,6 +54,16 @@ pub trait HttpExt {
 }
 
 impl HttpExt for Http {
+    async fn figure(&self, name: &str) -> Result<u64> {
+        let figure = self.get("/metrics").await?.metric(name);
+        figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
+    }
+
+    async fn wait_level(&self, level: u64, limit: Duration) -> Result<()> {
+        let is_in_force = |seen: &Value| seen["Level"].as_u64() >= Some(level);
+        self.wait_for("/v1/quorate/state-hash", limit, is_in_force).await.map(drop)
+    }
+
     async fn wait_for(
         &self,
         path: &str,

@@ -43,6 +43,7 @@
 //! [`turn`] first. A test that uses the machine without a turn needs a program of its own, as `report` does.
 
 pub mod binary;
+pub mod browser;
 pub mod checker;
 pub mod cli;
 pub mod client;

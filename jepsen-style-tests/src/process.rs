@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -127,6 +128,13 @@ pub(crate) fn command(program: &Path) -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// Lets this process, and the servers that it starts from then on, open as many files as the system allows: for tests
+/// with thousands of connections. Servers raise their own limit anyway.
+pub fn raise_descriptor_limit() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// Resident memory of a process, in KiB.

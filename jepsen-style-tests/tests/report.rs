@@ -5,11 +5,11 @@
 //! every third was kept.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::{Failure, Result, skipped};
+use jepsen_style_tests::{Failure, Result, browser};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -161,15 +161,15 @@ fn what_servers_and_people_wrote_is_text_and_never_markup() {
 
 #[test]
 fn a_browser_shows_verdict_bands_lanes_and_the_failing_window_at_both_widths() {
-    let Some(browser) =
-        browser("a_browser_shows_verdict_bands_lanes_and_the_failing_window_at_both_widths")
-    else {
+    let Some(program) = browser::program(
+        "a_browser_shows_verdict_bands_lanes_and_the_failing_window_at_both_widths",
+    ) else {
         return;
     };
     for (fixture, verdict) in [("valid", "Valid"), ("stale-read", "Invalid")] {
         let run = recheck(fixture).unwrap();
         for width in WIDTHS {
-            let seen = measure(&browser, &run, width).unwrap();
+            let seen = measure(&program, &run, width).unwrap();
             let context = format!("{fixture} at {width}: {seen:?}");
             assert_eq!(seen.verdict, verdict, "{context}");
             assert!(seen.title.starts_with(verdict), "{context}");
@@ -193,14 +193,15 @@ fn a_browser_shows_verdict_bands_lanes_and_the_failing_window_at_both_widths() {
 
 #[test]
 fn the_colours_are_where_the_verdict_and_the_charts_are() {
-    let Some(browser) = browser("the_colours_are_where_the_verdict_and_the_charts_are") else {
+    let Some(program) = browser::program("the_colours_are_where_the_verdict_and_the_charts_are")
+    else {
         return;
     };
     for (fixture, verdict) in [("valid", VALID), ("stale-read", INVALID)] {
         let run = recheck(fixture).unwrap();
         let page = format!("file://{}", run.dir.path().join("report.html").display());
         for (scheme, card) in [(1, CARD_LIGHT), (0, CARD_DARK)] {
-            let picture = screenshot(&browser, &run, &page, scheme).unwrap();
+            let picture = screenshot(&program, &run, &page, scheme).unwrap();
             assert_eq!(picture.at(3, 3), verdict, "{fixture}: the header");
             assert_eq!(picture.at(1_270, 3), verdict, "{fixture}: the header's other end");
             assert!(picture.count(card) > 100_000, "{fixture}: cards of scheme {scheme}");
@@ -214,32 +215,13 @@ fn the_colours_are_where_the_verdict_and_the_charts_are() {
     }
 }
 
-/// The browser, unless there is none: then the test is skipped.
-fn browser(test: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).flat_map(|dir| {
-        ["chromium", "chromium-browser", "google-chrome"].map(|name| dir.join(name))
-    });
-    let found = places.into_iter().find(|place| place.is_file());
-    if found.is_none() {
-        skipped(test, "no chromium is installed");
-    }
-    found
-}
-
 /// Runs the browser with a profile of its own until it ends.
-fn browse(browser: &Path, dir: &Path, flags: &[String]) -> Result<String> {
+fn browse(program: &Path, dir: &Path, flags: &[String]) -> Result<String> {
     let profile = tempfile::tempdir_in(dir)?;
     let said = dir.join("browser.out");
-    let mut child = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--disable-dev-shm-usage", "--hide-scrollbars"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
+    let mut child = browser::headless(program, profile.path())
         .args(flags)
-        .stdin(Stdio::null())
         .stdout(fs::File::create(&said)?)
-        .stderr(Stdio::null())
         .spawn()?;
     let limit = Instant::now() + BROWSER_LIMIT;
     let status = loop {
@@ -261,7 +243,7 @@ fn browse(browser: &Path, dir: &Path, flags: &[String]) -> Result<String> {
 
 /// Lays a copy of the report out in a frame of this width, since a window cannot be as narrow as a telephone,
 /// and lets it measure itself.
-fn measure(browser: &Path, run: &Rechecked, width: u32) -> Result<Measured> {
+fn measure(program: &Path, run: &Rechecked, width: u32) -> Result<Measured> {
     let copy = run.html.replace("</body>", &format!("{MEASURE}</body>"));
     fs::write(run.dir.path().join("measured.html"), copy)?;
     let frame = run.dir.path().join("frame.html");
@@ -276,7 +258,7 @@ fn measure(browser: &Path, run: &Rechecked, width: u32) -> Result<Measured> {
         "--dump-dom".to_owned(),
         format!("file://{}", frame.display()),
     ];
-    let dom = browse(browser, run.dir.path(), &flags)?;
+    let dom = browse(program, run.dir.path(), &flags)?;
     let told = dom.split_once("<pre id=\"told\">").and_then(|(_, rest)| rest.split_once("</pre>"));
     let (told, _) = told.ok_or_else(|| Failure::new(format!("no measures in {dom}")))?;
     serde_json::from_str(told).map_err(|error| Failure::new(format!("{told:?}: {error}")))
@@ -314,7 +296,7 @@ impl Picture {
 }
 
 /// A picture of the wide page; scheme 0 is dark, 1 is light.
-fn screenshot(browser: &Path, run: &Rechecked, page: &str, scheme: u8) -> Result<Picture> {
+fn screenshot(program: &Path, run: &Rechecked, page: &str, scheme: u8) -> Result<Picture> {
     let file = run.dir.path().join("picture.png");
     let flags = [
         format!("--window-size={},{HEIGHT}", WIDTHS[0]),
@@ -322,6 +304,6 @@ fn screenshot(browser: &Path, run: &Rechecked, page: &str, scheme: u8) -> Result
         format!("--screenshot={}", file.display()),
         page.to_owned(),
     ];
-    browse(browser, run.dir.path(), &flags)?;
+    browse(program, run.dir.path(), &flags)?;
     Picture::read(&file)
 }

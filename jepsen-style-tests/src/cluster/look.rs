@@ -57,6 +57,14 @@ impl Cluster {
         }
     }
 
+    /// Waits until the rules of this level are in force at every founding node.
+    pub async fn wait_level(&self, level: u64) -> Result<()> {
+        for node in self.https(&self.ids()) {
+            node.wait_level(level, READY_LIMIT).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until the catalogue shows every serving node alive: from then on, a quiet cluster changes
     /// nothing by itself.
     pub async fn wait_all_listed(&self) -> Result<()> {

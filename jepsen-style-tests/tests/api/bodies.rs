@@ -8,7 +8,7 @@ use std::path::Path;
 use framing::{FRAMINGS, Framing};
 use jepsen_style_tests::http::Http;
 use jepsen_style_tests::raw::Raw;
-use jepsen_style_tests::{Cluster, Failure, Result};
+use jepsen_style_tests::{Cluster, Failure, Result, process};
 use serde_json::Value;
 
 /// The largest value of a key.
@@ -189,11 +189,7 @@ async fn read_it_all(node: &Http) -> Result<()> {
 
 /// Resident memory of a server.
 fn resident_kib(cluster: &Cluster, id: u64) -> Result<u64> {
-    let pid = cluster.pid(id).unwrap_or_default();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.ok_or_else(|| Failure::new(format!("no VmRSS of n{id}")))
+    process::resident_kib(cluster.pid(id).unwrap_or_default())
 }
 
 /// Bytes that the files below a directory take on disk.

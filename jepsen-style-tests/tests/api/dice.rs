@@ -1,23 +1,19 @@
 //! Chance that can be repeated: everything random comes from one seed.
 
+use jepsen_style_tests::rounds::setting;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 /// The seed of a run: `QUORATE_SEED`, else a new one. It is printed, so that a failure can be replayed.
 pub(crate) fn seed() -> u64 {
-    let given = std::env::var("QUORATE_SEED").ok();
-    let seed = given.map_or_else(
-        || rand::rng().next_u64(),
-        |text| text.parse().expect("QUORATE_SEED is a number"),
-    );
+    let seed = setting("QUORATE_SEED", rand::rng().next_u64());
     println!("QUORATE_SEED={seed}");
     seed
 }
 
 /// How many operations a run has: `QUORATE_OPERATIONS`, else as many as are usual.
 pub(crate) fn operations(usual: u64) -> u64 {
-    let given = std::env::var("QUORATE_OPERATIONS").ok();
-    given.map_or(usual, |text| text.parse().expect("QUORATE_OPERATIONS is a number"))
+    setting("QUORATE_OPERATIONS", usual)
 }
 
 #[derive(Debug)]

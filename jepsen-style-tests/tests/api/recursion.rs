@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jepsen_style_tests::Cluster;
 use jepsen_style_tests::http::{Answer, AnswerExt as _, Http, Method};
+use jepsen_style_tests::rounds::setting;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -22,8 +23,7 @@ const OPERATIONS: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn keys() -> usize {
-    let said = std::env::var("QUORATE_TEST_KEYS").ok();
-    said.map_or(KEYS, |text| text.parse::<usize>().unwrap()).next_multiple_of(OPERATIONS)
+    setting("QUORATE_TEST_KEYS", KEYS).next_multiple_of(OPERATIONS)
 }
 
 async fn fill(nodes: &[Http], keys: usize) {

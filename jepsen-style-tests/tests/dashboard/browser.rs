@@ -1,14 +1,14 @@
 //! A browser without a window, driven over its debugging port (the DevTools protocol).
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use jepsen_style_tests::http::Http;
-use jepsen_style_tests::{Failure, Limit, Result, skipped};
+use jepsen_style_tests::{Failure, Limit, Result, browser};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -49,33 +49,12 @@ impl Drop for Browser {
     }
 }
 
-/// The browser's program, unless there is none: then `test` is skipped.
-pub(crate) fn program(test: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).flat_map(|dir| {
-        ["chromium", "chromium-browser", "google-chrome"].map(|name| dir.join(name))
-    });
-    let found = places.into_iter().find(|place| place.is_file());
-    if found.is_none() {
-        skipped(test, "no chromium is installed");
-    }
-    found
-}
-
 impl Browser {
     /// Starts the browser with an empty page.
     pub(crate) async fn start(program: &Path) -> Result<Self> {
         let profile = tempfile::tempdir()?;
-        let child = Command::new(program)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
-            .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
-            .args(["--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars"])
-            .args(["--remote-debugging-port=0"])
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .arg("about:blank")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+        let child = browser::headless(program, profile.path())
+            .args(["--remote-debugging-port=0", "about:blank"])
             .spawn()?;
         let socket = match attach(profile.path()).await {
             Ok(socket) => socket,

@@ -7,11 +7,10 @@ use jepsen_style_tests::http::Http;
 use jepsen_style_tests::{Limit, Result};
 use serde_json::json;
 
-use crate::scene::{LIMIT, Scene, click, has};
+use crate::scene::{LIMIT, LONG_TTL, Scene, click, has};
 
 /// A change is on the page within this time.
 const SOON: Duration = Duration::from_secs(1);
-const LONG_TTL: Duration = Duration::from_secs(3_600);
 const TTL: Duration = Duration::from_secs(2);
 /// How late silence may be seen at the most: the cluster's tolerance, and a busy machine.
 const LATE: Duration = Duration::from_secs(2);

@@ -1,23 +1,26 @@
 //! Servers die, and the page goes on.
 
-use std::time::Duration;
-
+use jepsen_style_tests::Result;
 use jepsen_style_tests::health::register;
 
-use crate::scene::{STREAM, Scene, click, has};
+use crate::scene::{LONG_TTL, STREAM, Scene, click, has};
 
-const LONG_TTL: Duration = Duration::from_secs(3_600);
+/// Opens the instances, of which there is one, at a follower. Returns the leader and this follower.
+async fn open_at_a_follower(scene: &mut Scene) -> Result<(u64, u64)> {
+    let leader = scene.cluster.leader().await?;
+    let own = scene.cluster.others(leader)[0];
+    register(&scene.cluster.http(own), "web", "web-1", LONG_TTL, "").await?;
+    scene.open(own, "instances").await?;
+    scene.wait_for(&has("id", "web-1")).await?;
+    Ok((leader, own))
+}
 
 #[tokio::test]
 async fn the_death_of_the_leader_is_shown_and_survived() {
     let test = "the_death_of_the_leader_is_shown_and_survived";
     let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
-    let leader = scene.cluster.leader().await.unwrap();
-    let own = scene.cluster.others(leader)[0];
+    let (leader, own) = open_at_a_follower(&mut scene).await.unwrap();
     let node = scene.cluster.http(own);
-    register(&node, "web", "web-1", LONG_TTL, "").await.unwrap();
-    scene.open(own, "instances").await.unwrap();
-    scene.wait_for(&has("id", "web-1")).await.unwrap();
     let shown = "document.querySelector('.fact.leader .value').innerText";
     scene.wait_for(&format!("{shown}.startsWith('n{leader} ')")).await.unwrap();
 
@@ -41,12 +44,8 @@ async fn the_death_of_the_leader_is_shown_and_survived() {
 async fn the_page_goes_on_at_another_server_when_its_own_dies() {
     let test = "the_page_goes_on_at_another_server_when_its_own_dies";
     let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
-    let leader = scene.cluster.leader().await.unwrap();
-    let own = scene.cluster.others(leader)[0];
+    let (leader, own) = open_at_a_follower(&mut scene).await.unwrap();
     let survivor = scene.cluster.http(leader);
-    register(&survivor, "web", "web-1", LONG_TTL, "").await.unwrap();
-    scene.open(own, "instances").await.unwrap();
-    scene.wait_for(&has("id", "web-1")).await.unwrap();
 
     scene.cluster.kill(own).unwrap();
     register(&survivor, "web", "web-2", LONG_TTL, "").await.unwrap();

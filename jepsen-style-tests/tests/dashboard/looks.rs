@@ -1,16 +1,13 @@
 //! How it looks: nothing is cut off in any window, and text can be read. Pictures are written to the directory
 //! that `QUORATE_DASHBOARD_PICTURES` names.
 
-use std::time::Duration;
-
 use jepsen_style_tests::Result;
 use jepsen_style_tests::health::register;
 use serde_json::json;
 
 use crate::browser::{Browser, Window};
-use crate::scene::{Scene, WIDE};
+use crate::scene::{LONG_TTL, Scene, WIDE};
 
-const LONG_TTL: Duration = Duration::from_secs(3_600);
 /// Where pictures go, if anywhere.
 const PICTURES: &str = "QUORATE_DASHBOARD_PICTURES";
 

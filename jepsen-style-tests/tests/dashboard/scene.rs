@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use jepsen_style_tests::cluster::Options;
-use jepsen_style_tests::http::HttpExt as _;
-use jepsen_style_tests::{Cluster, Result};
-use serde_json::{Value, json};
+use jepsen_style_tests::{Cluster, Result, browser};
+use serde_json::json;
 
-use crate::browser::{self, Browser, Window};
+use crate::browser::{Browser, Window};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// For instances that are not to expire.
+pub(crate) const LONG_TTL: Duration = Duration::from_secs(3_600);
 /// From this level of the cluster's rules on there are streams.
 const HISTORY_LEVEL: u64 = 2;
 
@@ -25,11 +26,8 @@ impl Scene {
     /// `None`: there is no browser.
     pub(crate) async fn new(test: &str, nodes: u64) -> Result<Option<Self>> {
         let Some(program) = browser::program(test) else { return Ok(None) };
-        let cluster = Cluster::start_with(Options { nodes, ..Options::default() }).await?;
-        for node in cluster.https(&cluster.ids()) {
-            let records = |hash: &Value| hash["Level"].as_u64() >= Some(HISTORY_LEVEL);
-            node.wait_for("/v1/quorate/state-hash", LIMIT, records).await?;
-        }
+        let options = Options { nodes, ..Options::default() };
+        let cluster = Cluster::start_at_level(HISTORY_LEVEL, options).await?;
         let browser = Browser::start(&program).await?;
         Ok(Some(Self { cluster, browser }))
     }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jepsen_style_tests::cluster::Options;
-use jepsen_style_tests::http::{AnswerExt as _, Http};
+use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
+use jepsen_style_tests::process::{raise_descriptor_limit, resident_kib};
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -51,9 +51,7 @@ async fn poll(address: &str, index: u64) -> Result<Option<TcpStream>> {
 
 async fn figure(node: &Http, name: &str) -> Result<u64> {
     // Its own connection, so one that is beyond the limit.
-    let fresh = Http::with_timeout(node.base(), Duration::from_secs(10))?;
-    let figure = fresh.get("/metrics").await?.metric(name);
-    figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
+    Http::with_timeout(node.base(), Duration::from_secs(10))?.figure(name).await
 }
 
 fn options() -> Options {
@@ -67,14 +65,9 @@ fn options() -> Options {
     }
 }
 
-fn raise_own_limit() -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_long_polls_than_descriptors_are_refused_and_end_no_server() {
-    raise_own_limit().unwrap();
+    raise_descriptor_limit().unwrap();
     let cluster = Cluster::start_with(options()).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     nodes[0].must_put("/v1/kv/polled", "once").await.unwrap();
@@ -131,7 +124,7 @@ async fn is_open(stream: &mut TcpStream) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_say_nothing_take_no_place_from_peers() {
-    raise_own_limit().unwrap();
+    raise_descriptor_limit().unwrap();
     let mut cluster = Cluster::start_with(options()).await.unwrap();
     let mut silent = Vec::new();
     for id in cluster.ids() {
@@ -171,13 +164,6 @@ async fn connections_that_say_nothing_take_no_place_from_peers() {
     cluster.finish().await.unwrap();
 }
 
-fn resident_mib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map(|kib| kib >> 10).ok_or_else(|| Failure::new("no resident size"))
-}
-
 /// Begins a request of the largest size that there may be, and sends this much of it. Whether all was taken.
 async fn half_a_request(
     address: (std::net::Ipv4Addr, u16),
@@ -201,14 +187,14 @@ async fn requests_that_never_arrive_in_full_take_little_memory() {
     let cluster = Cluster::start(3).await.unwrap();
     let follower = cluster.others(cluster.leader().await.unwrap())[0];
     let pid = cluster.pid(follower).unwrap();
-    let before = resident_mib(pid).unwrap();
+    let before = resident_kib(pid).unwrap();
     let address = (cluster.ip(follower), RPC_PORT);
     let halves = (0..HALF_REQUESTS).map(|_| half_a_request(address, HALF_BYTES));
     let halves = futures_util::future::try_join_all(halves).await.unwrap();
     assert!(halves.iter().any(|(_, is_taken)| !is_taken), "all were taken");
     let node = cluster.http(follower);
     assert!(rpc_figure(&node, "quorate_rpc_requests_refused_total").await.unwrap() > 0);
-    let more = resident_mib(pid).unwrap().saturating_sub(before);
+    let more = resident_kib(pid).unwrap().saturating_sub(before) >> 10;
     assert!(more < MORE_MIB_MAX, "{more} MiB more");
     cluster.http(follower).must_put("/v1/kv/written", "meanwhile").await.unwrap();
     drop(halves);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{Http, HttpExt as _};
 use jepsen_style_tests::load::{CRASH, Load};
 use jepsen_style_tests::process::send_signal;
 use jepsen_style_tests::rounds::rounds;
@@ -155,8 +155,7 @@ async fn is_told_of_a_loss(cluster: &mut Cluster, leader: u64) -> bool {
 /// Whether all `nodes` have removed entries behind `index` from their logs.
 async fn have_purged(nodes: &[Http], index: u64) -> Result<bool> {
     for node in nodes {
-        let purged = node.get("/metrics").await?.metric("quorate_raft_purged_index");
-        if purged.ok_or_else(|| Failure::new("no figure of what was purged"))? <= index {
+        if node.figure("quorate_raft_purged_index").await? <= index {
             return Ok(false);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jepsen_style_tests::http::HttpExt as _;
 use jepsen_style_tests::{Cluster, Failure, Limit, Options, Result};
 
 /// Far longer than an election takes.
@@ -72,8 +73,7 @@ async fn settled(cluster: &mut Cluster) -> Result<(u64, Vec<u64>)> {
 async fn counted(cluster: &Cluster, ids: &[u64]) -> Result<u64> {
     let mut sum = 0;
     for id in ids {
-        let metrics = cluster.http(*id).get("/metrics").await?;
-        sum += metrics.metric(FIGURE).ok_or_else(|| Failure::new(format!("no {FIGURE}")))?;
+        sum += cluster.http(*id).figure(FIGURE).await?;
     }
     Ok(sum)
 }

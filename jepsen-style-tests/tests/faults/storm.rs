@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jepsen_style_tests::health::{Heartbeats, Observers, register};
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{Http, HttpExt as _};
+use jepsen_style_tests::rounds::setting;
 use jepsen_style_tests::{Cluster, Result};
 use serde_json::{Value, json};
 
@@ -53,13 +54,6 @@ const SESSION_TTL: Duration = Duration::from_secs(10);
 const LATE_MAX: Duration = Duration::from_secs(15);
 /// Cluster time may lose this part of real time under load, in percent.
 const TIME_LOST_PERCENT_MAX: u128 = 30;
-
-fn setting(name: &str, short: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, not a number")),
-        Err(_) => short,
-    }
-}
 
 /// Registers all instances so that they fall silent at the same moment: the later one is registered, the
 /// shorter is its TTL.
@@ -118,8 +112,7 @@ async fn stream_values(nodes: Vec<Http>, mib_per_s: u64, stop: Arc<AtomicBool>) 
 }
 
 async fn cluster_time_ms(node: &Http) -> u128 {
-    let metrics = node.get("/metrics").await.expect("the server is up");
-    u128::from(metrics.metric("quorate_state_time_ms").expect("it is among the metrics"))
+    u128::from(node.figure("quorate_state_time_ms").await.expect("the server is up"))
 }
 
 /// The samples whose checks are critical.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use jepsen_style_tests::health::{beat, register};
 use jepsen_style_tests::http::{Answer, AnswerExt as _, Error, Http, HttpExt as _};
+use jepsen_style_tests::process::raise_descriptor_limit;
 use jepsen_style_tests::rounds::{is_long_run, rounds};
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Longer than any wait in here.
@@ -222,6 +222,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stops_answers_its_blocked_queries_and_ends_at_once() {
+    // Every client has a connection.
     raise_descriptor_limit().unwrap();
     let mut cluster = Cluster::start(3).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
@@ -326,17 +327,5 @@ async fn wait_for_blocked(cluster: &Cluster, clients: &mut JoinSet<Result<usize>
         }
     }
     tokio::time::sleep(SETTLE).await;
-    Ok(())
-}
-
-/// Every client has a connection.
-fn raise_descriptor_limit() -> Result<()> {
-    /// Files that are open anyway, generously.
-    const OTHERS: u64 = 200;
-    let wanted = CLIENTS as u64 + OTHERS;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < wanted {
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
-    }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jepsen_style_tests::health::Observers;
 use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
 use jepsen_style_tests::raw::{Raw, Request};
-use jepsen_style_tests::{Cluster, Limit};
+use jepsen_style_tests::{Cluster, Limit, Options};
 use serde_json::{Value, json};
 
 const HEARTBEAT: &str = "/v1/quorate/heartbeat";
@@ -23,13 +23,8 @@ const ELECTION: Duration = Duration::from_secs(10);
 
 /// Three servers that all take heartbeats with facts.
 async fn started() -> (Cluster, Vec<Http>) {
-    let mut cluster = Cluster::start(3).await.unwrap();
-    cluster.wait_all_ready().await.unwrap();
+    let cluster = Cluster::start_at_level(HEARTBEAT_LEVEL, Options::default()).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
-    for node in &nodes {
-        let has_level = |seen: &Value| seen["Level"].as_u64() >= Some(HEARTBEAT_LEVEL);
-        node.wait_for("/v1/quorate/state-hash", SEEN_WITHIN, has_level).await.unwrap();
-    }
     (cluster, nodes)
 }
 

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _, Method};
+use jepsen_style_tests::http::{AnswerExt as _, Http, Method};
 use jepsen_style_tests::presence::Client;
 use jepsen_style_tests::process::free_ports;
-use jepsen_style_tests::{Cluster, Failure, Limit, Result};
+use jepsen_style_tests::{Cluster, Failure, Limit, Options, Result};
 use serde_json::{Value, json};
 
 /// What happens by itself (a TTL, a run of a check, a server that is lost) is told within this.
@@ -32,13 +32,7 @@ const KEYS_MAX: u64 = 16_384;
 
 /// Three servers, once the cluster keeps a history: it does when all of them have said that they know it.
 async fn started() -> Result<Cluster> {
-    let mut cluster = Cluster::start(3).await?;
-    cluster.wait_all_ready().await?;
-    for node in cluster.https(&cluster.ids()) {
-        let has_level = |seen: &Value| seen["Level"].as_u64() >= Some(HISTORY_LEVEL);
-        node.wait_for("/v1/quorate/state-hash", TOLD_WITHIN, has_level).await?;
-    }
-    Ok(cluster)
+    Cluster::start_at_level(HISTORY_LEVEL, Options::default()).await
 }
 
 /// Changes, each made through the next server and read through the one after that.

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::health::register;
-use jepsen_style_tests::http::{Answer, AnswerExt as _, Http, HttpExt as _};
-use jepsen_style_tests::{Cluster, Limit, Result};
+use jepsen_style_tests::http::{Answer, AnswerExt as _, Http};
+use jepsen_style_tests::{Cluster, Limit, Options, Result};
 use serde_json::{Value, json};
 
 /// What happens by itself shows within this.
@@ -66,13 +66,8 @@ impl Turns {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_instance_has_a_row_with_its_status_and_its_reason() {
-    let mut cluster = Cluster::start(3).await.unwrap();
-    cluster.wait_all_ready().await.unwrap();
+    let cluster = Cluster::start_at_level(HISTORY_LEVEL, Options::default()).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
-    for node in &nodes {
-        let records = |hash: &Value| hash["Level"].as_u64() >= Some(HISTORY_LEVEL);
-        node.wait_for("/v1/quorate/state-hash", LIMIT, records).await.unwrap();
-    }
     let turns = Turns { nodes, next: Default::default() };
     columns(&turns).await.unwrap();
     choices(&turns).await.unwrap();

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
 use jepsen_style_tests::presence::Client;
-use jepsen_style_tests::{Cluster, Limit, Result};
+use jepsen_style_tests::rounds::setting;
+use jepsen_style_tests::{Cluster, Limit, Options, Result};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
@@ -31,21 +32,8 @@ const ROUNDS: u64 = 6;
 /// How long the clients of a server that is gone have.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A number from the environment, or the default.
-fn figure(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")),
-        Err(_) => default,
-    }
-}
-
 async fn started() -> Cluster {
-    let cluster = Cluster::start(3).await.unwrap();
-    for node in cluster.https(&cluster.ids()) {
-        let knows = |hash: &Value| hash["Level"].as_u64() >= Some(PRESENCE_LEVEL);
-        node.wait_for("/v1/quorate/state-hash", LIMIT, knows).await.unwrap();
-    }
-    cluster
+    Cluster::start_at_level(PRESENCE_LEVEL, Options::default()).await.unwrap()
 }
 
 /// A `curl` that holds a presence, as the README shows it.
@@ -102,7 +90,7 @@ async fn a_client_that_is_killed_is_out_of_every_list_after_its_linger() {
     let cluster = started().await;
     let (here, there) = (cluster.http(1), cluster.http(2));
     let mut late = Vec::new();
-    for round in 0..figure("QUORATE_ROUNDS", ROUNDS) {
+    for round in 0..setting("QUORATE_ROUNDS", ROUNDS) {
         let linger = Duration::from_millis(if round % 2 == 0 { 500 } else { 0 });
         let query = format!("linger={}ms", linger.as_millis());
         let curl = Curl::start(here.base(), &query, &json!({"Name": "web", "Port": 80}));
@@ -280,7 +268,7 @@ enum Fault {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_server_that_ends_go_elsewhere_and_nobody_sees_it() {
     let mut cluster = started().await;
-    let presences = figure("QUORATE_PRESENCES", PRESENCES);
+    let presences = setting("QUORATE_PRESENCES", PRESENCES);
     let bases: Vec<String> =
         cluster.https(&cluster.ids()).iter().map(|node| node.base().to_owned()).collect();
     let seen = Arc::new(Seen::default());

@@ -11,11 +11,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jepsen_style_tests::cluster::Options;
 use jepsen_style_tests::health::register;
-use jepsen_style_tests::http::{Answer, Http, HttpExt as _, Method};
-use jepsen_style_tests::process::resident_kib;
+use jepsen_style_tests::http::{Answer, Http, Method};
+use jepsen_style_tests::process::{raise_descriptor_limit, resident_kib};
+use jepsen_style_tests::rounds::setting;
 use jepsen_style_tests::stream::{Frame, Reader, Socket};
 use jepsen_style_tests::{Cluster, Failure, Limit, Result};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -36,22 +36,8 @@ const STREAM_KIB_MAX: u64 = 64;
 const HISTORY_LEVEL: u64 = 2;
 const TTL: Duration = Duration::from_secs(3_600);
 
-/// A number from the environment, or the default.
-fn figure(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")),
-        Err(_) => default,
-    }
-}
-
-/// A cluster that records what happens: it does so once its servers have told each other that they can.
 async fn started(options: Options) -> Result<Cluster> {
-    let cluster = Cluster::start_with(options).await?;
-    for node in cluster.https(&cluster.ids()) {
-        let records = |hash: &Value| hash["Level"].as_u64() >= Some(HISTORY_LEVEL);
-        node.wait_for("/v1/quorate/state-hash", LIMIT, records).await?;
-    }
-    Ok(cluster)
+    Cluster::start_at_level(HISTORY_LEVEL, options).await
 }
 
 fn key(frame: &Frame) -> String {
@@ -262,7 +248,7 @@ async fn a_reader_that_changes_servers_gets_every_key_once() {
     }
     drop(first);
     let writer = Writer::start(cluster.ids().iter().map(|id| (*id, cluster.probe(*id))).collect());
-    let until = Instant::now() + Duration::from_secs(figure("QUORATE_STREAM_S", 25));
+    let until = Instant::now() + Duration::from_secs(setting("QUORATE_STREAM_S", 25));
     let mut rounds = 0;
     while Instant::now() < until || rounds < ENDS.len() {
         // Each end meets each server in turn.
@@ -333,17 +319,12 @@ async fn a_stale_stream_waits_for_the_place_from_which_it_goes_on() {
     cluster.finish().await.unwrap();
 }
 
-fn raise_own_limit() -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_one_of_many_streams_gets_every_change_once() {
     const CHANGES: usize = 6;
-    raise_own_limit().unwrap();
+    raise_descriptor_limit().unwrap();
     let cluster = started(Options::default()).await.unwrap();
-    let streams = usize::try_from(figure("QUORATE_STREAMS", 500)).unwrap();
+    let streams = setting("QUORATE_STREAMS", 500_usize);
     let leader = cluster.leader().await.unwrap();
     let follower = cluster.others(leader)[0];
     let (here, there) = (cluster.http(follower), cluster.http(leader));

@@ -1,6 +1,8 @@
 //! Starts that work with Consul work here: each set of flags and files of a table, as its own process.
 //! What asks for protection that Quorate does not have does not start, and says why.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,6 +14,7 @@ use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::{Failure, Limit, Result};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// How long a process may take to start or to end on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,6 +76,41 @@ impl Agent {
         let http = self.http(8500).expect("it has an address");
         let seen = http.wait_for(path, PATIENCE, wanted).await;
         seen.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+}
+
+/// The agents of one test, each in a directory of its own. Their own directory goes before the turn does.
+struct Agents {
+    directory: TempDir,
+    _turn: Turn,
+}
+
+impl Agents {
+    async fn new() -> Self {
+        let turn = Turn::share().await.unwrap();
+        Self { directory: tempfile::tempdir().unwrap(), _turn: turn }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts an agent in the directory of this name.
+    fn start(&self, name: &str, ip: Ipv4Addr, line: &str) -> Agent {
+        Agent::start(&self.place(name), ip, line).unwrap()
+    }
+
+    /// Starts an agent, and waits until it knows a leader.
+    async fn started(&self, name: &str, ip: Ipv4Addr, line: &str) -> Agent {
+        let mut agent = self.start(name, ip, line);
+        agent.leader(8500).await.unwrap();
+        agent
+    }
+
+    /// Starts a server that is a cluster of its own, and waits until it leads; `more` follows in its command line.
+    async fn server(&self, ip: Ipv4Addr, more: &str) -> Agent {
+        let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
+        self.started("s", ip, &format!("{line} {more}")).await
     }
 }
 
@@ -154,20 +192,19 @@ fn write_files(directory: &Path) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_starts_with_consul_starts_here() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    write_files(directory.path()).unwrap();
+    let agents = Agents::new().await;
+    write_files(agents.directory.path()).unwrap();
     let numbered: Vec<_> = STARTS.iter().enumerate().collect();
     for some in numbered.chunks(AT_A_TIME) {
-        let mut agents = Vec::new();
+        let mut started = Vec::new();
         for (number, line) in some {
-            let place = directory.path().join(number.to_string());
+            let name = number.to_string();
             // Given first, so that a later one of the line wins.
             let line = format!("{PORTS} {line}");
-            let agent = Agent::start(&place, next_ip(), &line).unwrap();
-            agents.push((line, agent, place));
+            let agent = agents.start(&name, next_ip(), &line);
+            started.push((line, agent, agents.place(&name)));
         }
-        for (line, agent, place) in &mut agents {
+        for (line, agent, place) in &mut started {
             let leader = agent.leader(8500).await;
             let leader = leader.unwrap_or_else(|error| panic!("{line}: {error}"));
             judge(line, &leader, agent, place).await.unwrap();
@@ -217,11 +254,9 @@ async fn judge(line: &str, leader: &str, agent: &Agent, directory: &Path) -> Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_asks_for_protection_that_there_is_not_does_not_start() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     for (number, (line, named)) in REFUSED.iter().enumerate() {
-        let place = directory.path().join(number.to_string());
-        let Agent { mut process, .. } = Agent::start(&place, next_ip(), line).unwrap();
+        let Agent { mut process, .. } = agents.start(&number.to_string(), next_ip(), line);
         let code = process.wait_ended(PATIENCE).await;
         let (code, log) = (code.unwrap_or_else(|error| panic!("{line}: {error}")), process.log());
         assert_eq!(code, Some(2), "{line}: {log}");
@@ -249,11 +284,9 @@ const UNWRITABLE: &[(&str, i32, [&str; 3])] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_cannot_be_written_is_named_with_what_to_do() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     for (number, (line, code, words)) in UNWRITABLE.iter().enumerate() {
-        let place = directory.path().join(number.to_string());
-        let Agent { mut process, .. } = Agent::start(&place, next_ip(), line).unwrap();
+        let Agent { mut process, .. } = agents.start(&number.to_string(), next_ip(), line);
         let ended = process.wait_ended(PATIENCE).await;
         let (ended, log) = (ended.unwrap_or_else(|error| panic!("{line}: {error}")), process.log());
         assert_eq!(ended, Some(*code), "{line}: {log}");
@@ -265,8 +298,7 @@ async fn a_file_that_cannot_be_written_is_named_with_what_to_do() {
 /// Three servers whose configurations name each other as Consul's do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_find_each_other_through_their_serf_ports() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     // One machine each: serf's usual port, given and not, and a bare address with another RPC port.
     let machines = [next_ip(), next_ip(), next_ip()];
     let [one, two, _] = machines;
@@ -274,7 +306,7 @@ async fn three_servers_find_each_other_through_their_serf_ports() {
         "-server -bootstrap-expect 3 -server-port 7300 -bind %ip -client %ip -data-dir %dir/data -retry-join {one}:8301 -retry-join {two}"
     );
     let lines = [apart.clone(), apart.clone(), apart];
-    form(&directory.path().join("apart"), &machines, &lines, &[8500; 3]).await.unwrap();
+    form(&agents.place("apart"), &machines, &lines, &[8500; 3]).await.unwrap();
 
     // One machine for all, told apart by their ports only, some by host name.
     let ip = Ipv4Addr::LOCALHOST;
@@ -288,7 +320,7 @@ async fn three_servers_find_each_other_through_their_serf_ports() {
     };
     let lines = [line(0), line(1), line(2)];
     let https = [ports[0], ports[1], ports[2]];
-    form(&directory.path().join("together"), &[ip; 3], &lines, &https).await.unwrap();
+    form(&agents.place("together"), &[ip; 3], &lines, &https).await.unwrap();
 }
 
 /// Starts three servers and waits until each names three peers.
@@ -321,13 +353,12 @@ fn count(list: &Value) -> usize {
 /// A configuration without `server`: what is asked of it is asked of the servers, in its host's name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_agent_speaks_for_its_host() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     let [server_ip, client_ip] = [next_ip(), next_ip()];
     let line =
         "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data -serf-lan-port 8301";
-    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
-    let place = directory.path().join("c");
+    let mut server = agents.start("s", server_ip, line);
+    let place = agents.place("c");
     std::fs::create_dir_all(&place).unwrap();
     let define = |services: &str| {
         std::fs::write(place.join("c.hcl"), format!("node_meta = {{ rack = \"7\" }}\n{services}"))
@@ -343,7 +374,7 @@ async fn a_client_agent_speaks_for_its_host() {
     let mut client = Agent::start(&place, client_ip, &line).unwrap();
     server.leader(8500).await.unwrap();
     client.leader(8500).await.unwrap();
-    servers_of_another_datacenter_refuse_it(directory.path(), server_ip).await.unwrap();
+    servers_of_another_datacenter_refuse_it(&agents, server_ip).await.unwrap();
     let (here, there) = (client.http(8500).unwrap(), server.http(8500).unwrap());
 
     let path = "/v1/catalog/service/web?node-meta=rack:7";
@@ -387,11 +418,11 @@ async fn a_client_agent_speaks_for_its_host() {
 }
 
 /// It ends, and registers nothing.
-async fn servers_of_another_datacenter_refuse_it(directory: &Path, server: Ipv4Addr) -> Result<()> {
+async fn servers_of_another_datacenter_refuse_it(agents: &Agents, server: Ipv4Addr) -> Result<()> {
     let line = format!(
         "-node c9 -datacenter dc9 -client %ip -data-dir %dir/data -retry-join {server}:8301"
     );
-    let mut lost = Agent::start(&directory.join("c9"), next_ip(), &line)?;
+    let mut lost = agents.start("c9", next_ip(), &line);
     let code = lost.process.wait_ended(PATIENCE).await?;
     let log = lost.log();
     assert_ne!(code, Some(0), "{log}");
@@ -402,18 +433,15 @@ async fn servers_of_another_datacenter_refuse_it(directory: &Path, server: Ipv4A
 /// A client agent's node is alive as long as its process is, and is there as long as its process is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_agent_keeps_its_node_alive() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     let [server_ip, client_ip] = [next_ip(), next_ip()];
-    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
-    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
-    server.leader(8500).await.unwrap();
+    let server = agents.server(server_ip, "").await;
     let there = server.http(8500).unwrap();
     let start = |place: &str| {
         let line = format!(
             "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} -hcl 'service {{ name = \"web\" port = 80 }} check {{ id = \"ping\" name = \"ping\" tcp = \"{server_ip}:8500\" interval = \"1s\" }}'"
         );
-        Agent::start(&directory.path().join(place), client_ip, &line).unwrap()
+        agents.start(place, client_ip, &line)
     };
     let mut client = start("c");
     client.leader(8500).await.unwrap();
@@ -491,15 +519,12 @@ const STOP_MAX: Duration = Duration::from_secs(2);
 /// clients are answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_polls_through_a_client_agent_are_answered_when_it_or_the_server_stops() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     let [server_ip, first_ip, second_ip] = [next_ip(), next_ip(), next_ip()];
-    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
-    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
-    server.leader(8500).await.unwrap();
+    let mut server = agents.server(server_ip, "").await;
     let start = |name: &str, ip: Ipv4Addr| {
         let line = format!("-node {name} -client %ip -data-dir %dir/data -retry-join {server_ip}");
-        Agent::start(&directory.path().join(name), ip, &line).unwrap()
+        agents.start(name, ip, &line)
     };
     let (mut first, mut second) = (start("c1", first_ip), start("c2", second_ip));
     first.leader(8500).await.unwrap();
@@ -561,8 +586,7 @@ const FILE_MARK_LEVEL: u64 = 6;
 
 /// Waits until the leader of a new cluster has put the newest rules in force.
 async fn marks_are_in_force(server: &Agent) {
-    let has_level = |seen: &Value| seen["Level"].as_u64() >= Some(FILE_MARK_LEVEL);
-    server.until("/v1/quorate/state-hash", has_level).await;
+    server.http(8500).unwrap().wait_level(FILE_MARK_LEVEL, PATIENCE).await.unwrap();
 }
 
 /// An agent looks every minute at what is registered.
@@ -573,12 +597,10 @@ const LOOKED_WITHIN: Duration = Duration::from_secs(150);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_register_again_what_the_catalogue_has_lost_of_their_files_or_somebody_has_changed()
 {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     let [server_ip, client_ip] = [next_ip(), next_ip()];
-    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data -hcl 'service { name = \"of-server\" port = 80 }'";
-    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
-    server.leader(8500).await.unwrap();
+    let defined = "-hcl 'service { name = \"of-server\" port = 80 }'";
+    let server = agents.server(server_ip, defined).await;
     server.until("/v1/catalog/service/of-server", |list| count(list) == 1).await;
     let services =
         ["web", "ended", "kept", "last"].map(|name| format!("service {{ name = \"{name}\" }}"));
@@ -586,8 +608,7 @@ async fn agents_register_again_what_the_catalogue_has_lost_of_their_files_or_som
         "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} -hcl '{} check {{ name = \"ping\" ttl = \"10m\" }}'",
         services.join(" ")
     );
-    let mut client = Agent::start(&directory.path().join("c"), client_ip, &line).unwrap();
-    client.leader(8500).await.unwrap();
+    let client = agents.started("c", client_ip, &line).await;
     server.until("/v1/health/node/c1", |list| list.to_string().contains("\"ping\"")).await;
     let (here, there) = (client.http(8500).unwrap(), server.http(8500).unwrap());
     for name in ["of-a-client", "of-a-client-too"] {
@@ -677,18 +698,15 @@ async fn the_name_of_a_client_agent_that_lives_is_given_to_no_other() {
 /// file defines any more. What clients have registered, or registered again, is theirs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_agent_without_its_data_takes_back_what_is_in_no_file_any_more() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     let [server_ip, client_ip] = [next_ip(), next_ip()];
-    let line = "-server -bootstrap -node s1 -bind %ip -client %ip -data-dir %dir/data";
-    let mut server = Agent::start(&directory.path().join("s"), server_ip, line).unwrap();
-    server.leader(8500).await.unwrap();
+    let server = agents.server(server_ip, "").await;
     marks_are_in_force(&server).await;
     let start = |place: &str, hcl: &str| {
         let line = format!(
             "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} -hcl '{hcl}'"
         );
-        Agent::start(&directory.path().join(place), client_ip, &line).unwrap()
+        agents.start(place, client_ip, &line)
     };
     let service =
         |name: &str| format!("service {{ name = \"{name}\" check {{ ttl = \"10m\" }} }} ");
@@ -729,16 +747,15 @@ fn status_of_c1(members: &Value) -> Option<u64> {
 /// One address is enough to know all servers, also when that server is gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_agent_learns_who_the_servers_are() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     let machines = [next_ip(), next_ip(), next_ip()];
     let joins = machines.map(|ip| format!("-retry-join {ip}")).join(" ");
     let line =
         format!("-server -bootstrap-expect 3 -bind %ip -client %ip -data-dir %dir/data {joins}");
     let mut servers = Vec::new();
     for (number, ip) in machines.into_iter().enumerate() {
-        let place = directory.path().join(number.to_string());
-        servers.push(Agent::start(&place, ip, &format!("-node n{number} {line}")).unwrap());
+        let line = format!("-node n{number} {line}");
+        servers.push(agents.start(&number.to_string(), ip, &line));
     }
     for server in &mut servers {
         server.leader(8500).await.unwrap();
@@ -747,8 +764,7 @@ async fn a_client_agent_learns_who_the_servers_are() {
         "-node c1 -client %ip -data-dir %dir/data -retry-join {} -log-level debug",
         machines[0]
     );
-    let mut client = Agent::start(&directory.path().join("c"), next_ip(), &line).unwrap();
-    client.leader(8500).await.unwrap();
+    let client = agents.started("c", next_ip(), &line).await;
     client.process.wait_logged("learned the list of servers", PATIENCE).await.unwrap();
     drop(servers.remove(0));
     let here = client.http(8500).unwrap();
@@ -778,10 +794,9 @@ fn plain_get(ip: Ipv4Addr, port: u16) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_configuration_says_of_its_node_and_its_limits_holds() {
-    let _turn = Turn::share().await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let agents = Agents::new().await;
     let ip = next_ip();
-    let place = directory.path().join("s");
+    let place = agents.place("s");
     std::fs::create_dir_all(&place).unwrap();
     let id = "6b1f3c1e-94a5-4ab1-a7f6-7c6dbb1f4c11";
     let write = |meta: &str, level: &str| {
@@ -795,8 +810,7 @@ async fn what_a_configuration_says_of_its_node_and_its_limits_holds() {
     };
     write(r#"{"rack": "7", "zone": "a"}"#, "warn");
     let line = "-config-file %dir/s.json -bind %ip -client %ip -data-dir %dir/data";
-    let mut server = Agent::start(&place, ip, line).unwrap();
-    server.leader(8500).await.unwrap();
+    let server = agents.started("s", ip, line).await;
     let http = server.http(8500).unwrap();
     let nodes = "/v1/catalog/nodes?node-meta=rack:7&node-meta=zone:a";
     let own = server.until(nodes, |list| count(list) == 1).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jepsen_style_tests::cluster::Options;
 use jepsen_style_tests::disk;
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{Http, HttpExt as _};
 use jepsen_style_tests::load::{Load, Volume};
 use jepsen_style_tests::turn::Turn;
 use jepsen_style_tests::workload::set_and_counters;
@@ -32,8 +32,7 @@ async fn line(cluster: &Cluster, id: u64, words: &[&str]) -> Result<String> {
 }
 
 async fn figure(cluster: &Cluster, id: u64, name: &str) -> Result<u64> {
-    let figure = cluster.http(id).get("/metrics").await?.metric(name);
-    figure.ok_or_else(|| Failure::new(format!("no figure {name}")))
+    cluster.http(id).figure(name).await
 }
 
 async fn wait_figure(cluster: &Cluster, id: u64, name: &str, value: u64) -> Result<()> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::health::{Heartbeats, register};
-use jepsen_style_tests::http::Http;
+use jepsen_style_tests::http::{Http, HttpExt as _};
 use jepsen_style_tests::{Cluster, Limit, Options, Result};
 use tokio::task::JoinSet;
 
@@ -15,6 +15,8 @@ const AFTERWARDS: Duration = Duration::from_secs(10);
 /// A server that comes back is asked and shown as passing within this.
 const SHOWN_AGAIN: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(30);
+/// From this level of the rules on a host is lost with the last server on it.
+const HOST_LEVEL: u64 = 2;
 
 /// A server's check was seen critical.
 #[derive(Debug, Clone)]
@@ -157,10 +159,7 @@ async fn the_host_of_a_server_is_lost_with_the_last_server_on_it() {
     cluster.transfer_leader(1, 1).await.unwrap();
     let leader = cluster.http(1);
     // The rule is in force when every server has said that it knows it.
-    let limit = Limit::new(LIMIT);
-    while leader.must_get("/v1/quorate/state-hash").await.unwrap()["Level"].as_u64() < Some(2) {
-        limit.pause(|| "level 2 of the rules".to_owned()).await.unwrap();
-    }
+    leader.wait_level(HOST_LEVEL, LIMIT).await.unwrap();
     let register = async |name: &str, host: &str| {
         let body = format!(r#"{{"Name": "{name}"}}"#);
         let path = format!("/v1/agent/service/register?agent={host}");
