@@ -13,6 +13,7 @@ pub mod early_elections;
 pub mod hashes;
 pub mod linear;
 pub(crate) mod lock;
+pub(crate) mod look;
 mod order;
 pub(crate) mod presence;
 pub mod process;

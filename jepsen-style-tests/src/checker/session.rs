@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
+use super::look::{Look, readable};
 use super::restarts::Restarts;
 use super::weather::{MILLISECOND, Weather};
 
@@ -22,6 +23,7 @@ const TTLS: u64 = 2;
 /// With fewer sessions seen to reach their end than this, a run that is valid was lucky. Runs of 17 s and 30 s
 /// have more than a hundred, whatever the faults.
 const EXPIRED_MIN: u64 = 10;
+
 /// What the workload writes down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "f", rename_all = "kebab-case")]
@@ -57,30 +59,9 @@ pub(crate) enum Event {
         /// When it was acknowledged; null: its outcome is unknown.
         ret: Option<u64>,
     },
-    /// All sessions there are, according to one server.
-    Look {
-        /// The server.
-        node: u64,
-        /// Whether it was a `?stale` read.
-        stale: bool,
-        /// When it was asked.
-        call: u64,
-        /// When it answered.
-        ret: u64,
-        /// The sessions, in ascending order.
-        there: Vec<u64>,
-    },
-    /// The same, but the answer was no list of sessions.
-    Unreadable {
-        /// The server.
-        node: u64,
-        /// Whether it was a `?stale` read.
-        stale: bool,
-        /// When it was asked.
-        call: u64,
-        /// When it answered.
-        ret: u64,
-    },
+    /// All sessions that there are, according to one server.
+    #[serde(alias = "unreadable")]
+    Look(Look),
 }
 
 /// What a run's events tell of.
@@ -105,31 +86,6 @@ struct Life {
     is_in_doubt: bool,
     not_found: Vec<u64>,
     destroy: Option<(u64, Option<u64>)>,
-}
-
-#[derive(Debug)]
-struct Look {
-    node: u64,
-    stale: bool,
-    call: u64,
-    ret: u64,
-    /// In ascending order.
-    there: Vec<u64>,
-}
-
-impl Look {
-    fn shows(&self, session: u64) -> bool {
-        self.there.binary_search(&session).is_ok()
-    }
-
-    fn describe(&self) -> String {
-        describe(self.node, self.stale, self.call, self.ret)
-    }
-}
-
-fn describe(node: u64, stale: bool, call: u64, ret: u64) -> String {
-    let kind = if stale { "stale" } else { "default" };
-    format!("a {kind} read of n{node} from {call} to {ret} ns")
 }
 
 impl Life {
@@ -162,9 +118,9 @@ impl Life {
 
 /// Judges a run.
 pub(crate) fn check(events: &[Event], weather: &Weather, restarts: &Restarts) -> Verdict {
-    let (lives, looks) = (lives(events), looks(events));
+    let lives = lives(events);
+    let (looks, mut violations) = looks(events);
     let (default, stale): (Vec<_>, Vec<_>) = looks.into_iter().partition(|look| !look.stale);
-    let mut violations = unreadable(events);
     for (id, life) in &lives {
         violations.extend(gone_early(*id, life, &default));
         violations.extend(gone_early_in_stale(*id, life, &stale, restarts));
@@ -179,19 +135,10 @@ pub(crate) fn check(events: &[Event], weather: &Weather, restarts: &Restarts) ->
     Verdict::from_violations(violations)
 }
 
-fn unreadable(events: &[Event]) -> Vec<String> {
-    let said_of = |event: &Event| {
-        let Event::Unreadable { node, stale, call, ret } = event else { return None };
-        let which = describe(*node, *stale, *call, *ret);
-        Some(format!("no list of sessions, but something unreadable, in {which}"))
-    };
-    events.iter().filter_map(said_of).collect()
-}
-
 /// How much there was to judge.
 pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
     let lives = lives(events);
-    let last = looks(events).iter().filter(|look| !look.stale).map(|look| look.call).max();
+    let last = looks(events).0.iter().filter(|look| !look.stale).map(|look| look.call).max();
     let is_seen_after = |end: Option<u64>| end.is_some_and(|end| last > Some(end));
     let of = |condition: &dyn Fn(&Life) -> bool| {
         lives.values().filter(|life| condition(life)).count() as u64
@@ -204,7 +151,7 @@ pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
     }
 }
 
-fn gone_early(id: u64, life: &Life, looks: &[Look]) -> Option<String> {
+fn gone_early(id: u64, life: &Life, looks: &[&Look]) -> Option<String> {
     let limit = life.may_be_gone_from();
     let first = looks.partition_point(|look| look.call <= life.created);
     let mut relevant = looks[first..].iter().take_while(|look| look.call < limit);
@@ -224,7 +171,7 @@ fn gone_early(id: u64, life: &Life, looks: &[Look]) -> Option<String> {
 fn gone_early_in_stale(
     id: u64,
     life: &Life,
-    looks: &[Look],
+    looks: &[&Look],
     restarts: &Restarts,
 ) -> Option<String> {
     let limit = life.may_be_gone_from();
@@ -247,7 +194,7 @@ fn gone_early_in_stale(
     None
 }
 
-fn there_after_its_end(id: u64, life: &Life, looks: &[Look], weather: &Weather) -> Option<String> {
+fn there_after_its_end(id: u64, life: &Life, looks: &[&Look], weather: &Weather) -> Option<String> {
     let (end, why) = match life.destroyed_at() {
         Some(ret) => (ret, "it was destroyed"),
         None => (life.must_expire_by(weather)?, "twice its TTL and every allowance"),
@@ -279,30 +226,19 @@ fn lives(events: &[Event]) -> BTreeMap<u64, Life> {
             Event::Renew { ret: Some(ret), found: false, .. } => life.not_found.push(*ret),
             Event::Renew { ret: None, .. } => life.is_in_doubt = true,
             Event::Destroy { call, ret, .. } => life.destroy = Some((*call, *ret)),
-            Event::Create { .. } | Event::Look { .. } | Event::Unreadable { .. } => {}
+            Event::Create { .. } | Event::Look(_) => {}
         }
     }
     lives
 }
 
-/// In the order of their calls.
-fn looks(events: &[Event]) -> Vec<Look> {
-    let mut looks: Vec<_> = events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Look { node, stale, call, ret, there } => {
-                let mut there = there.clone();
-                there.sort_unstable();
-                Some(Look { node: *node, stale: *stale, call: *call, ret: *ret, there })
-            }
-            Event::Create { .. }
-            | Event::Renew { .. }
-            | Event::Destroy { .. }
-            | Event::Unreadable { .. } => None,
-        })
-        .collect();
-    looks.sort_by_key(|look| look.call);
-    looks
+/// The looks in the order of their calls, and a violation for each that cannot be read.
+fn looks(events: &[Event]) -> (Vec<&Look>, Vec<String>) {
+    let looks = events.iter().filter_map(|event| match event {
+        Event::Look(look) => Some(look),
+        Event::Create { .. } | Event::Renew { .. } | Event::Destroy { .. } => None,
+    });
+    readable(looks, "sessions")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
+use super::look::{Look, readable};
 use super::weather::{MILLISECOND, Weather};
 
 /// Documented: critical by the TTL plus this in default reads on every server.
@@ -57,30 +58,9 @@ pub(crate) enum Event {
         /// When it was acknowledged.
         ret: u64,
     },
-    /// All that is critical, according to one server.
-    Look {
-        /// The server.
-        node: u64,
-        /// Whether it was a `?stale` read.
-        stale: bool,
-        /// When it was asked.
-        call: u64,
-        /// When it answered.
-        ret: u64,
-        /// The lives that were critical.
-        critical: Vec<u64>,
-    },
-    /// The same, but the answer was no list of checks.
-    Unreadable {
-        /// The server.
-        node: u64,
-        /// Whether it was a `?stale` read.
-        stale: bool,
-        /// When it was asked.
-        call: u64,
-        /// When it answered.
-        ret: u64,
-    },
+    /// The lives that were critical, according to one server.
+    #[serde(alias = "unreadable")]
+    Look(Look),
 }
 
 /// What a run's events tell of.
@@ -111,14 +91,6 @@ struct Beat {
     /// The TTL that runs from it.
     ttl: u64,
     again: bool,
-}
-
-struct Look<'a> {
-    node: u64,
-    stale: bool,
-    call: u64,
-    ret: u64,
-    critical: &'a [u64],
 }
 
 impl Life {
@@ -159,17 +131,16 @@ pub(crate) fn check_early(events: &[Event]) -> Verdict {
     let lives = lives(events);
     let limits: BTreeMap<u64, u64> =
         lives.iter().filter_map(|(id, life)| Some((*id, life.may_be_critical_from()?))).collect();
-    let looks = looks(events);
+    let (looks, mut violations) = looks(events);
     let mut blamed = BTreeSet::new();
-    let mut violations = unreadable(events);
     for look in &looks {
-        for id in look.critical {
+        for id in look.numbers() {
             let Some(limit) = limits.get(id).filter(|limit| look.ret < **limit) else { continue };
             if blamed.insert(id) {
                 let early = (limit - look.ret) / MILLISECOND;
                 violations.push(format!(
                     "life {id} was critical at least {early} ms before its TTL was over, in a {} read of n{} that ended at {} ns",
-                    kind(look.stale), look.node, look.ret
+                    look.kind(), look.node, look.ret
                 ));
             }
         }
@@ -184,21 +155,6 @@ pub(crate) fn check_early(events: &[Event]) -> Verdict {
     Verdict::from_violations(violations)
 }
 
-fn unreadable(events: &[Event]) -> Vec<String> {
-    let describe = |event: &Event| {
-        let Event::Unreadable { node, stale, call, ret } = event else { return None };
-        let kind = kind(*stale);
-        Some(format!(
-            "no list of checks, but something unreadable, in a {kind} read of n{node} from {call} to {ret} ns"
-        ))
-    };
-    events.iter().filter_map(describe).collect()
-}
-
-fn kind(stale: bool) -> &'static str {
-    if stale { "stale" } else { "default" }
-}
-
 /// Every default read, at every server, shows a silent life as critical once it must be, and not any more once it
 /// is deregistered.
 pub(crate) fn check_late(events: &[Event], weather: &Weather) -> Verdict {
@@ -208,7 +164,7 @@ pub(crate) fn check_late(events: &[Event], weather: &Weather) -> Verdict {
     for (id, life) in lives(events) {
         let must = looks_that_must_show(&life, &looks, weather);
         judged += u64::from(!must.is_empty());
-        if let Some(look) = must.iter().find(|look| !look.critical.contains(&id)) {
+        if let Some(look) = must.iter().find(|look| !look.shows(id)) {
             let due = life.must_be_critical_from(weather).unwrap_or_default();
             let late = (look.call - due) / MILLISECOND;
             violations.push(format!(
@@ -227,10 +183,10 @@ pub(crate) fn check_late(events: &[Event], weather: &Weather) -> Verdict {
 }
 
 /// A registration that may yet come brings a life back, so nothing is held against such a one.
-fn there_after_its_end(id: u64, life: &Life, looks: &[Look<'_>]) -> Option<String> {
+fn there_after_its_end(id: u64, life: &Life, looks: &[&Look]) -> Option<String> {
     let gone = life.gone.filter(|_| life.last().is_some())?;
     let first = looks.partition_point(|look| look.call <= gone);
-    let look = looks[first..].iter().find(|look| look.critical.contains(&id))?;
+    let look = looks[first..].iter().find(|look| look.shows(id))?;
     Some(format!(
         "life {id} was critical after its deregistration was acknowledged at {gone} ns, in a default read of n{} that began at {} ns",
         look.node, look.call
@@ -242,7 +198,7 @@ pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
     let lives = lives(events);
     let looks = default_looks(events);
     let critical: BTreeSet<u64> =
-        self::looks(events).iter().flat_map(|look| look.critical.iter().copied()).collect();
+        self::looks(events).0.iter().flat_map(|look| look.numbers()).copied().collect();
     let judged = |life: &&Life| !looks_that_must_show(life, &looks, weather).is_empty();
     Counts {
         lifetimes: lives.len() as u64,
@@ -255,15 +211,12 @@ pub(crate) fn count(events: &[Event], weather: &Weather) -> Counts {
 
 /// The default reads between the moment when a life must be critical and its deregistration; `looks` are
 /// in the order of their calls.
-fn looks_that_must_show<'a, 'b>(
-    life: &Life,
-    looks: &'a [Look<'b>],
-    weather: &Weather,
-) -> Vec<&'a Look<'b>> {
+fn looks_that_must_show<'a>(life: &Life, looks: &[&'a Look], weather: &Weather) -> Vec<&'a Look> {
     let Some(due) = life.must_be_critical_from(weather) else { return Vec::new() };
     let end = life.end.unwrap_or(u64::MAX);
     let first = looks.partition_point(|look| look.call <= due);
-    looks[first..].iter().take_while(|look| look.call < end).filter(|look| look.ret < end).collect()
+    let until_its_end = looks[first..].iter().take_while(|look| look.call < end);
+    until_its_end.filter(|look| look.ret < end).copied().collect()
 }
 
 /// Only what has an acknowledged registration: before that, nobody knows when it began.
@@ -278,7 +231,7 @@ fn lives(events: &[Event]) -> BTreeMap<u64, Life> {
             }
             Event::End { life, call } => lives.entry(*life).or_default().end = Some(*call),
             Event::Gone { life, ret } => lives.entry(*life).or_default().gone = Some(*ret),
-            Event::Look { .. } | Event::Unreadable { .. } => {}
+            Event::Look(_) => {}
         }
     }
     lives.retain(|_, life| {
@@ -288,25 +241,17 @@ fn lives(events: &[Event]) -> BTreeMap<u64, Life> {
     lives
 }
 
-fn looks(events: &[Event]) -> Vec<Look<'_>> {
-    let mut looks: Vec<_> = events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Look { node, stale, call, ret, critical } => {
-                Some(Look { node: *node, stale: *stale, call: *call, ret: *ret, critical })
-            }
-            Event::Beat { .. }
-            | Event::End { .. }
-            | Event::Gone { .. }
-            | Event::Unreadable { .. } => None,
-        })
-        .collect();
-    looks.sort_by_key(|look| look.call);
-    looks
+/// The looks in the order of their calls, and a violation for each that cannot be read.
+fn looks(events: &[Event]) -> (Vec<&Look>, Vec<String>) {
+    let looks = events.iter().filter_map(|event| match event {
+        Event::Look(look) => Some(look),
+        Event::Beat { .. } | Event::End { .. } | Event::Gone { .. } => None,
+    });
+    readable(looks, "checks")
 }
 
-fn default_looks(events: &[Event]) -> Vec<Look<'_>> {
-    looks(events).into_iter().filter(|look| !look.stale).collect()
+fn default_looks(events: &[Event]) -> Vec<&Look> {
+    looks(events).0.into_iter().filter(|look| !look.stale).collect()
 }
 
 #[cfg(test)]

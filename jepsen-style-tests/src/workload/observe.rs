@@ -8,25 +8,12 @@ use tokio::task::JoinSet;
 
 use super::join;
 use crate::Result;
+pub(crate) use crate::checker::look::Look;
 use crate::client::{Call, Client, OBSERVER, Site};
 use crate::http::Answer;
 
 /// The status of a list.
 const OK: u16 = 200;
-
-/// One look at one server.
-pub(crate) struct Look<T> {
-    /// At whom.
-    pub(crate) node: u64,
-    /// Whether the server answered from what it has itself.
-    pub(crate) stale: bool,
-    /// When it was asked.
-    pub(crate) call: u64,
-    /// When it answered.
-    pub(crate) ret: u64,
-    /// What it listed; none if the answer cannot be read, which must not be passed over.
-    pub(crate) listed: Option<T>,
-}
 
 /// What observers look at, how often, and how it is written down.
 #[derive(Clone, Copy)]
@@ -42,7 +29,7 @@ pub(crate) struct Observation<P, T, N> {
 }
 
 /// An observation of numbers that a workload writes down.
-pub(super) type OfNumbers = Observation<&'static str, Vec<u64>, fn(&Site, Look<Vec<u64>>)>;
+pub(super) type OfNumbers = Observation<&'static str, Vec<u64>, fn(&Site, Look)>;
 
 impl OfNumbers {
     /// The work of a client whose observers are those of the first client: `parts` of all clients together go on side

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rand::Rng as _;
 use serde_json::json;
 
-use super::observe::{Look, Observation, OfNumbers};
+use super::observe::{Observation, OfNumbers};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::restarts::Restarts;
@@ -47,8 +47,12 @@ const SESSIONS_MAX: u64 = 100_000;
 const NAME: &str = "session";
 
 /// What is looked at.
-const LOOKS: OfNumbers =
-    Observation { path: "/v1/session/list", every: LOOK_EVERY, listed_in, note };
+const LOOKS: OfNumbers = Observation {
+    path: "/v1/session/list",
+    every: LOOK_EVERY,
+    listed_in,
+    note: |site, look| site.journal.note(NAME, &Event::Look(look)),
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -90,15 +94,6 @@ impl Workload for Session {
             ("judged expiries", counts.expired),
         ])
     }
-}
-
-fn note(site: &Site, look: Look<Vec<u64>>) {
-    let Look { node, stale, call, ret, listed } = look;
-    let event = match listed {
-        Some(there) => Event::Look { node, stale, call, ret, there },
-        None => Event::Unreadable { node, stale, call, ret },
-    };
-    site.journal.note(NAME, &event);
 }
 
 /// The numbers of the sessions in a list, in ascending order; nobody else creates any.

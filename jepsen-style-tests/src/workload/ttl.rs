@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::observe::{Look, Observation, OfNumbers};
+use super::observe::{Observation, OfNumbers};
 use super::{Judgement, Workload, join};
 use crate::Result;
 use crate::checker::ttl::{self, Event};
@@ -57,7 +57,7 @@ const LOOKS: OfNumbers = Observation {
     path: "/v1/health/state/critical",
     every: LOOK_EVERY,
     listed_in: critical_in,
-    note,
+    note: |site, look| site.journal.note(NAME, &Event::Look(look)),
 };
 
 /// See the module.
@@ -101,15 +101,6 @@ impl Workload for Ttl {
             ("registrations of what was there", counts.again),
         ])
     }
-}
-
-fn note(site: &Site, look: Look<Vec<u64>>) {
-    let Look { node, stale, call, ret, listed } = look;
-    let event = match listed {
-        Some(critical) => Event::Look { node, stale, call, ret, critical },
-        None => Event::Unreadable { node, stale, call, ret },
-    };
-    site.journal.note(NAME, &event);
 }
 
 /// The lives whose checks are in the list. A check of a node names no service, and is nobody's life.

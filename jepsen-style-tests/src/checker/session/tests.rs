@@ -22,7 +22,7 @@ fn destroy(session: u64, call: u64, ret: impl Into<Option<u64>>) -> Event {
 
 fn look(stale: bool, call: u64, there: &[u64]) -> Event {
     let (call, ret) = (ms(call), ms(call + 10));
-    Event::Look { node: 2, stale, call, ret, there: there.to_vec() }
+    Event::Look(Look { node: 2, stale, call, ret, listed: Some(there.to_vec()) })
 }
 
 /// The first of the sessions that no history is about.
@@ -33,7 +33,7 @@ fn with_ends(mut events: Vec<Event>) -> Vec<Event> {
     let others = OTHERS..OTHERS + EXPIRED_MIN;
     events.extend(others.clone().map(|session| create(session, 0)));
     for event in &mut events {
-        if let Event::Look { call, there, .. } = event
+        if let Event::Look(Look { call, listed: Some(there), .. }) = event
             && *call < ms(LATE)
         {
             there.extend(others.clone());
@@ -130,7 +130,13 @@ fn bad_histories_are_rejected() {
                 "unreadable, in a stale read of n2",
                 vec![
                     create(1, 0),
-                    Event::Unreadable { node: 2, stale: true, call: ms(50), ret: ms(60) },
+                    Event::Look(Look {
+                        node: 2,
+                        stale: true,
+                        call: ms(50),
+                        ret: ms(60),
+                        listed: None,
+                    }),
                 ],
             ),
         ],
@@ -194,7 +200,8 @@ fn a_life_without_end_is_no_overflow() {
 fn lines_of_older_files_are_read() {
     let line = r#"{"w":"session","f":"look","node":1,"stale":true,"call":1,"ret":2,"there":[]}"#;
     let event: Event = serde_json::from_str(line).unwrap();
-    assert!(matches!(event, Event::Look { node: 1, .. }));
+    let listed = Some(Vec::new());
+    assert_eq!(event, Event::Look(Look { node: 1, stale: true, call: 1, ret: 2, listed }));
 }
 
 #[test]

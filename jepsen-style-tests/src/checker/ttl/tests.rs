@@ -19,7 +19,7 @@ fn gone(life: u64, ret: u64) -> Event {
 
 fn look(stale: bool, call: u64, ret: u64, critical: &[u64]) -> Event {
     let (call, ret) = (call * MILLISECOND, ret * MILLISECOND);
-    Event::Look { node: 2, stale, call, ret, critical: critical.to_vec() }
+    Event::Look(Look { node: 2, stale, call, ret, listed: Some(critical.to_vec()) })
 }
 
 fn end(life: u64, call: u64) -> Event {
@@ -300,9 +300,9 @@ fn what_is_deregistered_is_not_critical_any_more() {
         // Life 1 does not come back at the end, as those do that nobody deregistered.
         let events = with_others(events);
         let without = |event: Event| match event {
-            Event::Look { node, stale, call, ret, mut critical } if call > 80_000 * MILLISECOND => {
-                critical.retain(|life| *life != 1);
-                Event::Look { node, stale, call, ret, critical }
+            Event::Look(look) if look.call > 80_000 * MILLISECOND => {
+                let critical = look.numbers().iter().copied().filter(|life| *life != 1).collect();
+                Event::Look(Look { listed: Some(critical), ..look })
             }
             other => other,
         };
@@ -343,7 +343,7 @@ fn a_leader_change_makes_the_bound_longer_and_not_endless() {
 fn what_cannot_be_read_is_rejected() {
     let call = 500 * MILLISECOND;
     let ret = call + MILLISECOND;
-    let unreadable = Event::Unreadable { node: 3, stale: true, call, ret };
+    let unreadable = Event::Look(Look { node: 3, stale: true, call, ret, listed: None });
     let word = "unreadable, in a stale read of n3";
     reject(check_early, vec![("no list", word, vec![beat(1, 0, 10), unreadable])]);
 }
@@ -365,7 +365,11 @@ fn lives_without_end_are_no_overflow() {
 fn lines_of_older_files_are_read() {
     let line = r#"{"w":"ttl","f":"look","node":2,"stale":true,"call":1,"ret":2,"critical":[7]}"#;
     let event: Event = serde_json::from_str(line).unwrap();
-    assert!(matches!(event, Event::Look { node: 2, .. }));
+    let listed = Some(vec![7]);
+    assert_eq!(event, Event::Look(Look { node: 2, stale: true, call: 1, ret: 2, listed }));
+    let line = r#"{"w":"ttl","f":"unreadable","node":2,"stale":true,"call":1,"ret":2}"#;
+    let event: Event = serde_json::from_str(line).unwrap();
+    assert!(matches!(event, Event::Look(Look { node: 2, listed: None, .. })));
 }
 
 #[test]
