@@ -1,8 +1,8 @@
-//! Judges of histories, one per file. Each is a function from what was observed to a [`Verdict`],
-//! and is itself tested with histories made by hand that it must reject and accept.
+//! Checkers of histories, one per file. Each is a function from what was observed to a [`Verdict`], and has tests
+//! with hand-made histories that it must reject or accept.
 //!
-//! To add one: a file here, called by the `judge` of its workload, or by `judge.rs` for every run; and a
-//! mutant in `mutants/` that only it finds.
+//! To add one: a file here, called by the `judge` of its workload, or by `judge.rs` for every run; and a mutant in
+//! `mutants/` that only this checker finds.
 
 pub mod append;
 pub mod availability;

@@ -1,5 +1,5 @@
-//! The clients of a run: each belongs to one server, sends one request after the other at its own
-//! pace, is patient, never repeats a request, and writes down every one.
+//! The clients of a run. Each belongs to one server, sends one request after the other at its own pace, waits
+//! patiently, never repeats a request, and writes down every one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
-//! Real processes on real sockets.
+//! Clusters of real processes on real sockets.
 //!
-//! Node i of a cluster listens on, and dials from, 127.x.y.i with the default ports. The /24 is the
-//! cluster's own: so a restarted node has its old addresses, clusters do not meet, and a later fault
-//! can cut two nodes apart by their addresses.
+//! Node i of a cluster listens on, and dials from, 127.x.y.i with the default ports. Each cluster has a /24 of its
+//! own, so a restarted node keeps its addresses, clusters do not interfere, and a fault can cut two nodes apart by
+//! their addresses.
 
 mod hashes;
 mod look;

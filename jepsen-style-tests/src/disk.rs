@@ -1,12 +1,12 @@
-//! A disk for each server: an ext4 file system of its own in an image file, mounted through a loop
-//! device. What happens to it happens to one server alone, and to nothing else of the machine.
+//! A disk for each server: an ext4 file system of its own in an image file, mounted through a loop device. A fault
+//! of it affects one server and nothing else on the machine.
 //!
-//! It can do what real disks do: lose what was not synced ([`Disk::cut_power`]), be full, be slow, hang,
-//! and fail. The file system's own shutdown stands for the power cut: the kernel forgets what it had not
-//! given to the device, the image keeps what it had.
+//! It can do what real disks do: lose what was not synced ([`Disk::cut_power`]), be full, be slow, hang, and fail.
+//! The file system's own shutdown stands for the power cut: the kernel forgets what it has not written to the
+//! device, the image keeps what it has.
 //!
-//! A disk needs root, and leaves nothing behind: it is unmounted and its image removed on drop, and by
-//! the cluster's guardian if the harness itself is killed.
+//! A disk needs root, and leaves nothing behind: it is unmounted and its image removed on drop, and by the
+//! cluster's guardian if the harness itself is killed.
 
 mod blackout;
 pub(crate) mod canary;

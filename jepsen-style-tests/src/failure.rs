@@ -1,4 +1,4 @@
-//! What goes wrong in the harness itself, or in what it drives.
+//! Errors of the harness itself, or of what it drives.
 
 use std::fmt;
 

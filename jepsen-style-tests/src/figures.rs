@@ -1,4 +1,4 @@
-//! What a run came to, in numbers, for tables and reports.
+//! A run in numbers, for tables and reports.
 
 use std::collections::BTreeSet;
 

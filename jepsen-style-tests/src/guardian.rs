@@ -1,9 +1,9 @@
 //! Ends the servers of a test process that was itself killed.
 //!
-//! A destructor does not run on SIGKILL. So each cluster has a small shell beside it, which knows the
-//! servers' process ids and reads from a pipe; when the test process ends, however it ends, the
-//! pipe closes, and the shell kills what is left. An id alone proves nothing (the system gives it
-//! to somebody else one day), so the command line must name the cluster's directory.
+//! A destructor does not run on SIGKILL. So each cluster has a small shell that knows the servers' process ids and
+//! reads from a pipe. When the test process ends, however it ends, the pipe closes, and the shell kills what is
+//! left. The system reuses process ids, so the shell also checks that the command line names the cluster's
+//! directory.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,4 @@
-//! Services that heartbeat, and observers that look at their health on every node all the time.
+//! Services that send heartbeats, and observers that poll their health at every node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,10 +1,9 @@
-//! What clients did and saw.
+//! The operations of clients, and their results.
 //!
-//! One line of JSON per operation, so that a checker of another make can read it too:
-//! `{"client":3,"key":7,"f":"cas","from":41,"arg":57,"ok":true,"val":null,"call":123,"ret":456}`.
-//! `"ret":null` means that the outcome is unknown: the operation may have taken effect at any time
-//! after its call, or never. An operation that is known to have had no effect (a refusal before
-//! anything was sent) is not in a history at all.
+//! One line of JSON per operation, so that other checkers can read it too:
+//! `{"client":3,"key":7,"f":"cas","from":41,"arg":57,"ok":true,"val":null,"call":123,"ret":456}`. `"ret":null`
+//! means that the outcome is unknown: the operation may have taken effect at any time after its call, or never. An
+//! operation that is known to have had no effect (a refusal before anything was sent) is not in the history.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

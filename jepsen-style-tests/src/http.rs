@@ -1,4 +1,5 @@
-//! Requests to one node, as a patient client sends them: the client library's own, and what tests ask of answers.
+//! Requests to one node: the client library's own client, with the patience of a real client, and what tests need
+//! on top.
 
 use std::future::Future;
 use std::time::Duration;

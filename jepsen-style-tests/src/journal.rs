@@ -1,14 +1,14 @@
-//! What a run writes down while it goes on, as JSON lines in its directory.
+//! What a run writes down, as JSON lines in its directory.
 //!
-//! Everything that is judged later is in these files, so a run can be judged again (`recheck`), by this
-//! program or another one. All moments are nanoseconds of the run's one [`Clock`].
+//! The checkers use nothing but these files, so a run can be checked again (`recheck`), by this program or another
+//! one. All moments are nanoseconds of the run's one [`Clock`].
 //!
 //! | file | a line is |
 //! | --- | --- |
-//! | `history.jsonl` | one operation; `"w"` names the workload whose shape it has |
+//! | `history.jsonl` | one operation; `"w"` names the workload, which determines its shape |
 //! | `requests.jsonl` | one HTTP request of a client: [`RequestLine`] |
 //! | `faults.jsonl` | one injection of a nemesis: [`Fault`] |
-//! | `samples.jsonl` | what one node said of itself at one moment: [`Sample`] |
+//! | `samples.jsonl` | what one node reported at one moment: [`Sample`] |
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

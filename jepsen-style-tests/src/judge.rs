@@ -1,4 +1,4 @@
-//! All checkers of a run, and what they say together.
+//! All checkers of a run, and their results together.
 
 use std::path::Path;
 

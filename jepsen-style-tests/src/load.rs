@@ -1,7 +1,7 @@
-//! Traffic for tests that strike at a moment of their own choice: the clients of a plan, without the phases of a run.
+//! Traffic for tests that inject their own faults: the clients of a plan, without the phases of a run.
 //!
-//! The requests and the history are written down as in a [run](crate::run), below the cluster's directory, and judged
-//! by the workload's own checkers.
+//! The requests and the history are written down as in a [run](crate::run), below the cluster's directory, and
+//! checked by the workload's own checkers.
 
 use std::path::PathBuf;
 use std::sync::Arc;

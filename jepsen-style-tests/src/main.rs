@@ -1,5 +1,5 @@
-//! `jepsen-style-tests`: runs workloads against real servers while nemeses break things, and judges what
-//! the clients saw. See the library's documentation, and `--help`.
+//! `jepsen-style-tests`: runs workloads against real servers while nemeses inject faults, and checks what the
+//! clients saw. See the library's documentation, and `--help`.
 
 use std::process::ExitCode;
 

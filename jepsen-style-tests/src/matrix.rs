@@ -1,8 +1,8 @@
-//! Which cells (workload x nemeses x servers) a matrix has.
+//! The cells (workload x nemeses x servers) of each matrix.
 //!
-//! The quick one is for every change: each workload, and the faults that say most, in less than ten minutes.
-//! The full one is every workload under every fault of a list on three servers, the part of it that says most
-//! about quorums on five, and every other fault once.
+//! The quick one runs on every change: each workload, with the faults that find most, in less than ten minutes. The
+//! full one is every workload under every fault of a list on three servers, the part of that list that tests
+//! quorums most on five, and every other fault once.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,17 +1,17 @@
 //! The network between the servers: cut, slowed and made lossy, one directed link at a time.
 //!
-//! There are two ways, and what a cut of a -> b means is the same in both: what a sends to b does not
-//! arrive, be it a request on a connection that a dialled or an answer on one that b dialled; nothing is
-//! closed, so neither side is told; and what was on its way arrives after the healing, as TCP repeats it.
+//! There are two ways. In both, a cut of a -> b means: what a sends to b does not arrive, be it a request on a
+//! connection that a dialled or an answer on one that b dialled; no connection is closed, so neither side is
+//! notified; and what was in flight arrives after the healing, as TCP resends it.
 //!
-//! * The kernel's packet filter ([`Way::Nft`]), where the harness may use it. A table of the cluster's own
-//!   drops packets by the pair of their addresses. It needs nothing of the servers.
-//! * TCP proxies ([`Way::Proxy`]), one before every server, if the cluster was started with
-//!   [`crate::Options::proxied`]. They can also delay, which the kernel only can with a module that many machines
-//!   lack, and have requests arrive twice. One thing differs: a proxy accepts a connection before it has reached the server behind it, so
-//!   that a dialler whose link is cut waits for an answer instead of for its connection.
+//! * The kernel's packet filter ([`Way::Nft`]), where the harness may use it. A table of the cluster's own drops
+//!   packets by the pair of their addresses. The servers need no special set-up.
+//! * TCP proxies ([`Way::Proxy`]), one in front of every server, if the cluster was started with
+//!   [`crate::Options::proxied`]. They can also delay, for which the kernel needs a module that many machines lack,
+//!   and deliver requests twice. One thing differs: a proxy accepts a connection before it has reached the server
+//!   behind it, so a dialler whose link is cut waits for an answer instead of for its connection.
 //!
-//! Clients come from 127.0.0.1, which is no server's address: they are never cut off.
+//! Clients connect from 127.0.0.1, which is no server's address: they are never cut off.
 
 mod nft;
 mod proxy;

@@ -1,4 +1,4 @@
-//! What a run is to do, and what becomes of it on disk.
+//! What a run is to do, and the names of its files.
 
 use serde::{Deserialize, Serialize};
 

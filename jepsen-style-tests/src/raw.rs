@@ -1,7 +1,7 @@
-//! Requests byte for byte, for the suites that send what the client library does not let through.
+//! Hand-made requests, for the suites that send what the client library does not let through.
 //!
 //! An ordinary client cleans paths, encodes what must be encoded, and refuses to send the rest. Here a request line
-//! and a body go out as they are, several at once if need be, and an answer must be a whole HTTP/1.1 response.
+//! and a body go out byte for byte, several at once if need be, and an answer must be a whole HTTP/1.1 response.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,12 +1,11 @@
 //! A run as one page for people: `report.html` in its directory.
 //!
-//! The page is made from what [`Record`] holds and from what the checkers said, so `recheck` writes it anew.
-//! It needs nothing but itself: style, charts and texts are in the one file, and there is no script. The
-//! charts are elements of SVG that the template writes; what is computed here is where they are. All of
-//! them share one time axis (`axis`), and what grows with the length of a run is put into buckets, so the
-//! page of a long run is not larger than that of a short one.
+//! The page is made from the [`Record`] and the checkers' results, so `recheck` can write it again. It is
+//! self-contained: style, charts and texts are in one file, and there is no script. The template writes the charts
+//! as SVG elements; this module computes their positions. All charts share one time axis (`axis`). What grows with
+//! the length of a run is put into buckets, so the page of a long run is not larger than that of a short one.
 //!
-//! Colours never speak alone: each has a word in the legend, in the text beside it or under the pointer.
+//! Colours never carry meaning alone: each is explained in the legend, in the text next to it or under the pointer.
 
 mod axis;
 mod curve;

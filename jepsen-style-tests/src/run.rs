@@ -1,10 +1,9 @@
-//! One run: a cluster, a workload, its nemeses in turns, and the checkers' judgement of what was written
-//! down.
+//! One run: a cluster, a workload, its nemeses in turns, and the checkers' verdicts.
 //!
-//! The phases: the cluster starts and the workload lays out its data; the clients warm up, so that a
-//! fault meets traffic; faults are injected, proven, held and healed, with a calm between them; then
-//! nothing is broken any more and everything must serve again within [`crate::cluster::READY_LIMIT`] (the liveness phase);
-//! the workload reads what it must know at the end; the cluster ends; the files are read back and judged.
+//! The phases: the cluster starts and the workload prepares its data; the clients warm up, so that a fault meets
+//! traffic; faults are injected, proven, held and healed, with a calm between them; then nothing is broken any more
+//! and every server must serve again within [`crate::cluster::READY_LIMIT`] (the liveness phase); the workload does
+//! its final reads; the cluster ends; the files are read back and checked.
 
 mod sampler;
 

@@ -1,4 +1,4 @@
-//! Programs in other languages that drive a cluster the way their users do.
+//! Programs in other languages that use a cluster as their users do.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};

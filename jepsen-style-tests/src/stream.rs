@@ -1,4 +1,5 @@
-//! A reader of one stream: a socket, and the frames that come through it.
+//! A reader of one stream: a socket, and the frames that arrive on it. Tests need the socket itself, to bind it to
+//! an address, to shrink its buffer, and to stop reading.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! One cluster at a time on one machine.
 //!
-//! Timing assertions mean nothing while another test kills and floods its own cluster on the same
-//! two cores. A file lock works between the threads of one test binary, between test binaries, and
-//! with every test runner, and the system releases it when its holder dies.
+//! Timing assertions mean nothing while another test kills and floods its own cluster on the same two cores. A file
+//! lock works between the threads of one test program, between test programs, and with every test runner, and the
+//! system releases it when its holder dies.
 
 use std::fs::File;
 

@@ -1,6 +1,6 @@
-//! Which of the API's verbs the workloads use, and which none does: what the fault runs cannot find.
+//! Which endpoints the workloads use, and which none does: what the fault runs cannot find.
 //!
-//! The table is a file, `verbs.txt`, so that the node's own tests can compare it with the router. Those here
+//! The table is a file, `verbs.txt`, so that the node's own tests can compare it with the router. The tests here
 //! compare it with the sources of the workloads.
 
 use std::collections::BTreeMap;

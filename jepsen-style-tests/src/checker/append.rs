@@ -1,10 +1,10 @@
-//! Lists that grow at their end, each number put in once. A read shows the order of all appends before
-//! it, so no search is needed (the idea is Elle's): all lists that were read of a key are beginnings of the
-//! longest one, which is the order in which its appends took effect.
+//! Lists to which each number is appended once. A list shows the order of all earlier appends, so no search is
+//! needed (the idea is Elle's): all lists that were read of a key are prefixes of the longest one, which is the
+//! order in which its appends took effect.
 //!
-//! Per key: no list contradicts the longest, no number is there twice, comes from nowhere or was refused;
-//! lists never get shorter, a number is in every list read after its append was acknowledged, and behind
-//! everything that was seen before its append was called.
+//! For each key: no list contradicts the longest; no number occurs twice, was never written, or was refused; lists
+//! never get shorter; a number is in every list that is read after its append was acknowledged, and behind
+//! everything that was read before its append was sent.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;

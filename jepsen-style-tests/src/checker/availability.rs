@@ -1,12 +1,12 @@
-//! Who asks a server that no fault touches gets an answer, in time.
+//! A request to a server that no fault affects is answered, and in time.
 //!
-//! A server that can reach a leader and a majority may keep a request while a leader is elected, but not
-//! longer than its hold time, and it must not refuse it. Only a request that overlaps a fault of its own server
-//! is excused, from just before the injection until every server had recovered. A blocking query must not
-//! fail either; how long it took says nothing.
+//! A server that can reach a leader and a majority may hold a request while a leader is elected, but no longer than
+//! its hold time, and must not refuse it. Only requests that overlap a fault of their own server are excused, from
+//! just before the injection until every server has recovered. Blocking queries must not fail either; their latency
+//! is not checked.
 //!
-//! A pause loses nothing. What a server held when it was paused it answers soon after it has caught up: the
-//! outcome of a command that was committed meanwhile, too, even if its entry came within a snapshot.
+//! A paused server loses nothing: it answers the requests that it held soon after it has caught up, including
+//! commands that were committed meanwhile and whose entries came within a snapshot.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! Money that is moved between accounts by transactions, and read in full by read-only ones.
+//! Money that transactions move between accounts, and read-only transactions that read all accounts.
 //!
-//! An account's state names the transfer that made it, and each transfer names the two versions
-//! (`ModifyIndex`) that it replaces. So each account's history is a chain that can be walked back from the
-//! last read to the first state, without a search, and whatever is acknowledged must lie on it.
+//! The state of an account names the transfer that wrote it, and each transfer names the two versions
+//! (`ModifyIndex`) that it replaces. So the history of an account is a chain from the last read back to the first
+//! state, without a search, and every acknowledged transfer must be on it.
 
 mod chain;
 mod entry;

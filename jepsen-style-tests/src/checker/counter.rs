@@ -1,6 +1,6 @@
-//! Counters that many clients raise by compare-and-set, one at a time: the end of a counter is the
-//! number of acknowledged increments, plus some of the unknown ones. More means that one was applied
-//! twice or that a refused one took effect; less means that one was lost.
+//! Counters that many clients increment by compare-and-set: the final value is the number of acknowledged
+//! increments, plus some of the unknown ones. More: one was applied twice, or a refused one took effect. Less: one
+//! was lost.
 
 use std::collections::BTreeMap;
 

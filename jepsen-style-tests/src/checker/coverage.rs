@@ -1,5 +1,5 @@
-//! Did the run exercise what it claims to? Too little traffic before the first fault, a nemesis without a
-//! proven fault, or fewer than two proven faults in all, and the run proves nothing.
+//! Whether the run exercised what it claims to: enough traffic before the first fault, at least one proven fault of
+//! each nemesis, and at least two in all. Otherwise the run proves nothing.
 
 use super::Verdict;
 use crate::client::OBSERVER;

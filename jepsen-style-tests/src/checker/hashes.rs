@@ -1,5 +1,4 @@
-//! Replicas that have applied the same entries hold the same state: equal applied index, equal hash,
-//! on every node, at all times.
+//! Nodes at the same applied index have the same state hash, at all times.
 
 use std::collections::BTreeMap;
 

@@ -1,16 +1,15 @@
-//! Is there an order of the operations that explains what every client saw, in which each takes
-//! effect at one moment between its call and its return? Then each register was linearizable.
+//! Whether each register was linearizable: whether some order of the operations explains all answers, with each
+//! operation taking effect at one moment between its call and its return.
 //!
-//! The search is Wing and Gong's with Lowe's memory: walk the events in time; at a call, try to let the
-//! operation take effect now; at a return of an operation that has not taken effect yet, go back and
-//! try another. A set of operations that took effect, together with the value they led to, need be tried
-//! only once. Registers are independent, so each key is searched alone: rotate keys in long runs,
-//! because the cost grows with the operations that overlap.
+//! The search is Wing and Gong's with Lowe's memory: walk the events in time; at a call, try to let the operation
+//! take effect now; at a return of an operation that has not taken effect yet, backtrack. A set of operations that
+//! took effect, together with the resulting value, is tried only once. Registers are independent, so each key is
+//! searched alone. Rotate keys in long runs, because the cost grows with the operations that overlap.
 //!
-//! Written values must differ within a key: then compare-and-set by `ModifyIndex` is compare-and-set
-//! by value. A write of no value is a deletion; there may be many of them. An unknown operation may take
-//! effect at any time after its call or never: it has no return event, and the search ends when every
-//! *returned* operation is explained.
+//! Written values must differ within a key: then compare-and-set by `ModifyIndex` is compare-and-set by value. A
+//! write without a value is a deletion; there may be many. An operation with an unknown outcome may take effect at
+//! any time after its call, or never: it has no return event, and the search ends when every *returned* operation
+//! is explained.
 
 mod window;
 

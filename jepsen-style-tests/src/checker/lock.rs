@@ -1,17 +1,16 @@
-//! Locks: one holder at a time, fencing tokens that never go back, and a delay after a holder was lost.
+//! Locks: one holder at a time, fencing tokens that never decrease, and a lock-delay after a holder was lost.
 //!
-//! A client that was told "true" holds the lock from then on, until it asks to give it up, asks to destroy
-//! its session, or its session may have ended. Within that time, and for the lock-delay after an end
-//! that was not a release, nobody else may be told "true". What has an unknown outcome claims
-//! nothing: it may hold, and excludes nobody.
+//! A client that was answered "true" holds the lock until it sends a release, sends the destruction of its session,
+//! or its session may have ended. In that time, and for the lock-delay after any end but a release, nobody else may
+//! be answered "true". An acquisition with an unknown outcome proves nothing: it may hold the lock, and excludes
+//! nobody.
 //!
-//! The fencing token of a hold is the key's `LockIndex`. It is written along with the guarded data, by a
-//! transaction that checks the session, so in the order of the data's `ModifyIndex` no token may be
-//! smaller than the one before.
+//! The fencing token of a hold is the key's `LockIndex`. It is written along with the guarded data, in a
+//! transaction that checks the session, so tokens never decrease in the order of the data's `ModifyIndex`.
 //!
-//! A session's end releases its locks, or deletes them, as its behaviour says. A lock is taken by sessions of one
-//! behaviour only. One that is deleted with its holder is never there without one, and its token is the key's
-//! `CreateIndex`; any other stays, and is not held by a session that was destroyed.
+//! The end of a session releases or deletes its locks, depending on its behaviour. Each lock is used by sessions of
+//! one behaviour only. A lock that is deleted with its holder never exists without one, and its token is the key's
+//! `CreateIndex`; any other lock stays, and is not held by a session that was destroyed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Looks of observers: what one server listed at one moment.
+//! Observations: what one server listed at one moment.
 
 use serde::{Deserialize, Serialize};
 

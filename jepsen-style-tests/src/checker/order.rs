@@ -1,5 +1,5 @@
-//! Things that only ever move forward: an index, a list's length, a place in a chain of snapshots. Who looks
-//! after somebody else has seen a position must not see an earlier one.
+//! Positions that only move forward: an index, the length of a list, a place in a chain of snapshots. A read that
+//! begins after another one has ended must not see an earlier position.
 
 /// A position that an operation shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

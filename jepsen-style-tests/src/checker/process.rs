@@ -1,8 +1,8 @@
-//! The servers' processes: none panics, none ends by itself, and none grows without end.
+//! The servers' processes: none panics, none ends by itself, and none grows without bound.
 //!
-//! Growth is judged per life of a process, because a restart sets everything back: the median of its first
-//! quarter against that of its last. Medians, because single samples meet the moments in which everybody
-//! connects anew. A life that is too short to show growth is not judged.
+//! Growth is checked for each process by itself, because a restart resets everything: the median of its first
+//! quarter against that of its last. Medians, because single samples include moments in which all clients
+//! reconnect. A process that was too short-lived to show growth is not checked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

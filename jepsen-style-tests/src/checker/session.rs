@@ -1,11 +1,11 @@
-//! A session with a TTL lives as long as it is renewed, ends at twice its TTL, and is gone at once when
-//! it is destroyed.
+//! A session with a TTL exists as long as it is renewed, ends at twice its TTL, and is gone as soon as its
+//! destruction is acknowledged.
 //!
-//! Consul promises an end between TTL and twice the TTL after the last renewal; Quorate documents twice the TTL
-//! for both sides, so that is what it is held to.
+//! Consul promises an end between TTL and twice the TTL after the last renewal. Quorate documents twice the TTL as
+//! both the lower and the upper bound.
 //!
-//! A `?stale` read may lag, but within the life of one process it does not go back: what a server has shown
-//! it shows until its end, unless the server was restarted in between.
+//! A `?stale` read may lag, but within one process it does not go back: a session that a server has shown stays
+//! visible there until its end, unless the server was restarted in between.
 
 use std::collections::BTreeMap;
 

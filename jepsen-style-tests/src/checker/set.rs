@@ -1,9 +1,9 @@
-//! A set to which each member is added once, by a write of a key that nobody else writes: nothing
-//! acknowledged is lost, and nothing comes from nowhere.
+//! A set whose members are keys, each written once: no acknowledged member is lost, and none appears that nobody
+//! wrote.
 //!
-//! Most of the writes are create-only, and of these none is applied twice: the second application is refused,
-//! so the client is told "no" although only it ever adds that member. The others are unconditional; that one
-//! of them was applied twice does not show here.
+//! Most writes are create-only. If one of them is applied twice, the second application is refused, and the client
+//! is answered "false" although nobody else writes this member. The other writes are unconditional; a second
+//! application of one of those does not show here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

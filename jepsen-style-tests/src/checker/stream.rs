@@ -1,15 +1,14 @@
-//! Streams tell each matching record once and in order, whatever becomes of the servers.
+//! Streams deliver each matching record once and in order, whatever faults hit the servers.
 //!
-//! A reader goes from server to server with the last id that it saw. What it must have seen follows from the
-//! history of the cluster, as a server lists it at the end; that the history itself has what happened follows from
-//! the writes. So
+//! A reader moves from server to server with the last id that it received. The history of the cluster, as a server
+//! lists it at the end, says what the reader must have received; the writes say what the history must contain. So
 //!
-//! * every acknowledged write is one record of the history, and one of unknown outcome at most one;
-//! * ids rise, from one server to the next as well, and marks do not fall;
-//! * every change is a record that the reader wants, as the history has it;
-//! * between the place where a reader began and the one where it ended, no record that it wants is missing, and no
-//!   server says that one was lost (the history of a run is kept as a whole);
-//! * after the last write, every reader comes to the newest record.
+//! * every acknowledged write is one record of the history, and one with an unknown outcome at most one;
+//! * ids increase, also from one server to the next, and marks do not decrease;
+//! * every change is a record that matches the reader's filter, as it is in the history;
+//! * no matching record is missing between the place where a reader began and the one where it ended, and no server
+//!   reports a gap (the history of a run is kept as a whole);
+//! * after the last write, every reader reaches the newest record.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Raft's terms, as the servers tell them: a server's term never falls, not across a restart either (it is
-//! on the disk before anybody is promised anything in it), and no term has two leaders.
+//! Raft's terms, as the servers report them: the term of a server never decreases, not across a restart either (it
+//! is synced before the server votes in it), and no term has two leaders.
 
 use std::collections::BTreeMap;
 

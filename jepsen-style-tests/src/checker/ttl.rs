@@ -1,11 +1,11 @@
-//! A service with a TTL check is never critical before its time, and critical soon after it.
+//! A service with a TTL check is never critical before its TTL has passed, and critical soon after it.
 //!
-//! A life is one registration under an id that nobody else uses: it heartbeats, may be registered again with
-//! another TTL or the same, falls silent, and is deregistered. A TTL runs from the newest heartbeat or
-//! registration, and is that of the newest registration. Heartbeats may overlap (one that hangs at a dead node does not keep the next from being
-//! sent), so only what surely happened counts: an acknowledged heartbeat took effect at some moment
-//! between its call and its return; one with an unknown outcome may have made the life longer, never
-//! shorter. A registration with an unknown outcome may have brought its own TTL; nothing is sent after it.
+//! A life is one registration under an id that nobody else uses: it sends heartbeats, may be registered again with
+//! the same or another TTL, falls silent, and is deregistered. The TTL runs from the newest heartbeat or
+//! registration, and is that of the newest registration. Heartbeats may overlap (one that hangs at a dead node does
+//! not delay the next), so only what is certain counts: an acknowledged heartbeat took effect at some moment
+//! between its call and its return; one with an unknown outcome may have made the life longer, never shorter. A
+//! registration with an unknown outcome may have set its own TTL; nothing is sent after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

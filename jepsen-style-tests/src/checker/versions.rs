@@ -1,11 +1,11 @@
-//! The `ModifyIndex` of a key is the order of its versions. That makes a check that knows the order beforehand
-//! and takes O(n log n), where the search of [`super::linear`] has to find one: it scales to long
-//! histories, and it sees what values alone do not show, such as one write that made two versions.
+//! The `ModifyIndex` of a key is the order of its versions. Because the order is known, this check takes O(n log
+//! n), where [`super::linear`] has to search for one: it scales to long histories, and it sees what values alone do
+//! not show, such as one write that made two versions.
 //!
-//! Per key: an index belongs to one value and a value to one index; who reads after somebody has seen an
-//! index sees that one or a later one; a write's index is later than all that were seen before it was
-//! called, and is seen by all who read after it was acknowledged; an index is replaced by one
-//! compare-and-set at most, and by a later index; nothing is read that nobody wrote, or that was refused.
+//! For each key: an index belongs to one value and a value to one index; a read that begins after somebody has seen
+//! an index sees that one or a later one; the index of a write is later than all that were seen before it was sent,
+//! and is seen by all reads after it was acknowledged; at most one compare-and-set replaces an index, by a later
+//! one; no value is read that nobody wrote, or whose write was refused.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,14 +1,14 @@
-//! Blocking queries wake, show what there is, and never go back.
+//! Blocking queries wake up, show the current state, and never go back.
 //!
-//! Every slot (a key, or an instance of a service) is written with ever larger values, one after the other,
-//! so a watcher may skip values but never see a smaller one again. A watcher at one server asks with the
-//! index that it was given last. Then
+//! Every slot (a key, or an instance of a service) is written with increasing values, one after the other, so a
+//! watcher may skip values but never see a smaller one again. A watcher at one server sends the index of its last
+//! answer. Then
 //!
-//! * the index never falls, and no slot's value does, neither from one answer to the next nor over a while;
+//! * neither the index nor the value of a slot decreases, from one answer to the next or over a longer time;
 //! * a default query shows every write that was acknowledged before it was sent;
-//! * an acknowledged write ends every query that waits for it, within a bound, wherever it waits;
-//! * after the last write, every watcher holds the final values, without another write, and comes to rest;
-//! * every answer can be read and lists a slot once, and what was acknowledged is there to be deregistered.
+//! * an acknowledged write ends every query that waits for it, at every server, within a bound;
+//! * after the last write, every watcher receives the final values without another write, and then waits;
+//! * every answer is readable and lists a slot once, and what was acknowledged is there until it is deregistered.
 
 mod falling;
 

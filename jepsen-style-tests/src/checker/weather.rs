@@ -1,9 +1,9 @@
-//! When time stood still in the cluster, and which servers a fault was at.
+//! When cluster time stood still, and which servers a fault affected.
 //!
-//! Nothing expires before its time whatever happens, but how *late* it may be depends on the weather:
-//! cluster time goes on only under a leader that has a quorum, and a new leader starts it only after a
-//! grace. So a bound on lateness is a span of time that is counted only while nothing stands still.
-//! Which spans these are follows from the faults and from what the servers said of their terms.
+//! Nothing expires early, whatever happens. But how *late* it may be depends on the faults: cluster time advances
+//! only under a leader that has a quorum, and a new leader starts it after a grace period. So a bound on lateness
+//! counts only the time in which nothing stands still, which follows from the faults and from the terms that the
+//! servers reported.
 
 use crate::journal::{Fault, Sample};
 use crate::record::Record;

@@ -1,4 +1,4 @@
-//! `list`: what there is to choose from, and what no workload tries.
+//! `list`: the workloads, faults and matrices, and the endpoints that no workload uses.
 
 use super::table::with_header;
 use crate::judge::Overall;

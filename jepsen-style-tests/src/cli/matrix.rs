@@ -1,4 +1,4 @@
-//! `matrix`: many runs, one after the other, and what they come to together.
+//! `matrix`: many runs, one after the other, and their results together.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;

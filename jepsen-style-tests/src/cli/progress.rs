@@ -1,4 +1,4 @@
-//! What a run does, on the terminal while it does it.
+//! Progress of a run on the terminal.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `recheck`: the files of a run, judged again.
+//! `recheck`: checks a run again, from its files.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Equal applied index, equal state: looked at whenever somebody asks, or all the time.
+//! State hashes: compared when asked for, or all the time.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the servers say: whether they are ready, and who leads.
+//! What the servers report: whether they are ready, who leads, which rules are in force.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
-//! Servers that come and go by the product's own commands.
+//! Servers that join and leave by the product's own commands.
 //!
-//! A server that joins later is a guest: no client and no other fault aims at it, and the founding nodes
-//! do not know its address from their flags. It is part of the quorum all the same.
+//! A server that joins later is a guest: no client and no other fault uses it, and the founding nodes do not have
+//! its address in their flags. It is part of the quorum all the same.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What a cluster is made of.
+//! The settings of a cluster.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What is done to the servers' processes: start, kill, stop, pause, and what becomes of them.
+//! The servers' processes: start, kill, stop, pause, and how they ended.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Whom there is to look at, for those who look all the time and from other tasks.
+//! The servers to sample, for tasks that run beside the cluster's owner.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

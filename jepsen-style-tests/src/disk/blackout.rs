@@ -1,4 +1,4 @@
-//! Power cuts of servers: their disks' and their processes'.
+//! Power cuts of servers and their disks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! Files of the harness on a server's disk, which show what the disk does.
+//! Files of the harness on a server's disk, which show how the disk behaves.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

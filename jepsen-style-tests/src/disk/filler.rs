@@ -1,4 +1,4 @@
-//! A file that takes all the room there is.
+//! A file that takes all free space.
 
 use std::fs::File;
 use std::io;

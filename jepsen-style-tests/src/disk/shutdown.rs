@@ -1,5 +1,5 @@
-//! ext4's own shutdown, which stands for a power cut. The only unsafe code of the crate: there is no safe
-//! way to this system call.
+//! ext4's own shutdown, which stands for a power cut. The only unsafe code of the crate: no safe wrapper of this
+//! system call exists.
 
 #![allow(unsafe_code, reason = "an ioctl that no crate wraps")]
 

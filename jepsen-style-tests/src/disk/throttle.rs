@@ -1,8 +1,8 @@
-//! A slow disk: the kernel takes only so many writes a second.
+//! A slow disk: the kernel allows only a few writes per second.
 //!
-//! The limit is on the loop device and in the root of the blkio hierarchy, so it holds for the server, for
-//! the file system's journal and for the canary alike. Measured with 10 writes a second: a sync that took
-//! 0.5 ms takes 100-300 ms. Version 2 of the control groups has no limits in its root.
+//! The limit is on the loop device and in the root of the blkio hierarchy, so it holds for the server, for the file
+//! system's journal and for the canary alike. Measured with 10 writes per second: a sync that took 0.5 ms takes 100
+//! to 300 ms. Version 2 of the control groups has no limits in its root.
 
 use std::fs::File;
 use std::io;

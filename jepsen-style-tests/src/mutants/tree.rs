@@ -1,9 +1,8 @@
 //! The copy of the workspace in which mutants are made and built.
 //!
-//! It is in the target directory, always at the same path, and has a target directory of its own, which all
-//! mutants share: cargo builds the dependencies once, and for each mutant only the two or three crates of the
-//! server. The workspace itself is never changed, and a broken binary is never where the sound one is looked
-//! for.
+//! It is in the target directory, always at the same path, and has its own target directory, which all mutants
+//! share: cargo builds the dependencies once, and for each mutant only the two or three crates of the server. The
+//! workspace itself is never changed, and a broken binary is never where the harness looks for the real one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

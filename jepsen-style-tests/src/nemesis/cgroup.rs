@@ -1,4 +1,4 @@
-//! Control groups of a run: their own directories, removed at its end.
+//! Control groups of a run: directories of their own, removed at its end.
 
 use std::fs;
 use std::path::{Path, PathBuf};

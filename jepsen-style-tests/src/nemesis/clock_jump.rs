@@ -1,6 +1,6 @@
-//! The clocks of a server jump. The wall clock does when somebody sets it; a monotonic one does, forward,
-//! when a virtual machine goes on elsewhere. Nothing may depend on the former, and the latter must look like
-//! a pause.
+//! The clocks of a server jump. The wall clock does when somebody sets it; the monotonic clock jumps forward when a
+//! virtual machine is resumed elsewhere. Nothing may depend on the wall clock, and a jump of the monotonic one must
+//! look like a pause.
 
 use std::time::Duration;
 

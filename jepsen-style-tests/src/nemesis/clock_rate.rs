@@ -1,5 +1,5 @@
-//! The clocks of a server run too fast or too slowly, as no quartz does, but less than a protocol with
-//! elections of 200 to 400 ms and heartbeats of 50 ms must bear.
+//! The clocks of a server run too fast or too slowly: more than any quartz does, but still within what elections of
+//! 200 to 400 ms and heartbeats of 50 ms must tolerate.
 
 use std::time::Duration;
 

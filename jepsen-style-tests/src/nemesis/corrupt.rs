@@ -1,12 +1,12 @@
-//! The files of a stopped server are damaged. It may refuse to start, if it says why; or start, if it serves
-//! what it must: the workloads' checkers and the state hashes decide that. It must not panic.
+//! The files of a stopped server are damaged. The server may refuse to start if it says why, or start if it then
+//! serves correctly, which the workloads' checkers and the state hashes decide. It must not panic.
 //!
-//! A server that refused is given back a copy of its files, taken just before the damage. That is safe for
-//! Raft: nobody can have been promised anything since.
+//! A server that refused gets back a copy of its files, taken just before the damage. That is safe for Raft: it has
+//! voted and acknowledged nothing since.
 //!
-//! The server is stopped in order, for then it knows exactly how far its log had come. After a crash, damage
-//! to the newest end of the log (up to 64 syncs) looks like a write that was cut short: such a server starts
-//! without what it had promised, and no log can heal that. `tests/faults/durability.rs` shows what the leader does.
+//! The server is stopped in order, because then it knows exactly where its log ends. After a crash, damage to the
+//! newest end of the log (up to 64 syncs) looks like an interrupted write: the server starts without entries that
+//! it had acknowledged, and no log can repair that. `tests/faults/durability.rs` shows what the leader does then.
 
 mod damage;
 

@@ -1,5 +1,5 @@
-//! A server gets a twentieth of a processor: it is late with everything, and never silent for long. Worse than a
-//! dead one for those that wait for it.
+//! A server gets a twentieth of a processor: it is late with everything, but never silent for long. That is worse
+//! than a dead server for those that wait for it.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! A slow network: whatever a server sends to another is late. By the proxies, as few machines have a kernel
-//! that delays packets on loopback.
+//! A slow network: whatever a server sends to another is late. By the proxies, because few kernels can delay
+//! packets on loopback.
 //!
-//! Nobody is affected: late is not gone, and every request must succeed within the hold time.
+//! No server counts as affected: every request must succeed within the hold time.
 
 use std::time::{Duration, Instant};
 

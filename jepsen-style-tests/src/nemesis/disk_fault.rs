@@ -1,4 +1,4 @@
-//! What can become of one server's disk while its process runs: it fails, fills up, hangs or gets slow.
+//! Faults of one server's disk while its process runs: it fails, fills up, hangs or gets slow.
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! A network that says things twice: of what servers ask each other a part arrives a second time, up to seconds
-//! later, when it was answered long ago. A packet's copy that took a long way round does, and a client or proxy
-//! that sends again what it believes lost.
+//! A network that delivers requests twice: some requests between servers arrive again, up to seconds later, when
+//! they were answered long ago. A packet's copy that took a longer route does that, and so does a client or proxy
+//! that resends what it believes lost.
 //!
-//! Nobody is affected: a command that arrives twice takes effect once.
+//! No server counts as affected: a command that arrives twice takes effect once.
 
 use std::time::Duration;
 

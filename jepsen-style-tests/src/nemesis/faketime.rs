@@ -1,12 +1,12 @@
-//! Clocks of a server that are wrong while it runs: libfaketime, loaded into it, asks a file for the offset
-//! and the rate of its clocks each time it is asked for the time.
+//! Wrong clocks while a server runs: libfaketime, loaded into the server, reads the offset and rate of its clocks
+//! from a file each time the server asks for the time.
 //!
-//! A server's clock shows, at the real moment `t`, `t + offset + (t - start) * (rate - 1)`, where `start` is
-//! when its process began. Its sleeps and timeouts last as long as its clock says.
+//! At the real moment `t` the server sees `t + offset + (t - start) * (rate - 1)`, where `start` is when its
+//! process began. Its sleeps and timeouts follow that clock.
 //!
-//! A monotonic clock that jumps back is no fault of any real machine, and breaks what every program may rely
-//! on. So either only the wall clock is faked ([`Scope::Wall`]), and jumps both ways; or both are
-//! ([`Scope::Both`]), and jump forward only. This is decided when a process starts.
+//! No real machine has a monotonic clock that jumps back, and no program could cope with one. So either only the
+//! wall clock is faked ([`Scope::Wall`]) and jumps both ways, or both are ([`Scope::Both`]) and jump forward only.
+//! The choice is made when a process starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};

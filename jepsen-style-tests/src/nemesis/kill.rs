@@ -1,4 +1,4 @@
-//! SIGKILL: the process is gone, what it gave to the kernel is not.
+//! SIGKILL: the process is gone; what it had written to the kernel is not.
 
 use async_trait::async_trait;
 

@@ -1,8 +1,8 @@
-//! A lossy network: a part of all packets between servers is dropped, at random. TCP repeats them, late.
+//! A lossy network: some packets between servers are dropped at random. TCP resends them, late.
 //!
-//! Nobody is affected: each request must succeed within the hold time, though the leadership may move.
-//! A proxy sees no packets and cannot lose one. Where the packet filter may not be used, connections break at
-//! random instead, which is another fault of the same cause, and is called what it is.
+//! No server counts as affected: each request must succeed within the hold time, though the leadership may move. A
+//! proxy sees no packets and cannot drop one. Where the packet filter may not be used, connections break at random
+//! instead. That is a different fault with the same cause, and the report says so.
 
 use std::time::Duration;
 

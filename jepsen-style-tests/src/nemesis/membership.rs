@@ -1,5 +1,5 @@
-//! A server joins by the product's own means, votes, and is removed again by the operator's request, often
-//! while it leads. The founding nodes must serve all the time.
+//! A server joins by the product's own means, votes, and is removed again by the operator's request, often while it
+//! leads. The founding nodes must serve all the time.
 
 use std::time::Duration;
 

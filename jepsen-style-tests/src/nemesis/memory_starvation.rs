@@ -1,8 +1,8 @@
-//! A server gets hardly more memory than it cannot do without: every page of a file that it reads or writes
-//! has to drive out another one, and what it allocates waits for that.
+//! A server gets hardly more memory than it needs: every page of a file that it reads or writes evicts another one,
+//! and allocations wait for that.
 //!
-//! Memory is charged to the group in which it was first touched. So each server begins its life in a group
-//! of its own, which has no limit until it is this server's turn.
+//! Memory is charged to the group in which it was first touched. So each server starts in a group of its own,
+//! without a limit until the fault begins.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the faults of disks have in common.
+//! What the faults of disks share.
 
 use std::time::{Duration, Instant};
 

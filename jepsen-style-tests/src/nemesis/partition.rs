@@ -1,10 +1,10 @@
-//! Servers that cannot hear each other, though each of them runs and its clients reach it.
+//! Servers that cannot reach each other, while each of them runs and its clients reach it.
 //!
-//! Who is affected: a server that can still reach the leader and, through it, a majority must serve, so only
-//! those count as affected for which that is not so. Where each server of a shape sees some others, it
-//! depends on who leads: the leader at the injection stays, because its followers hear it and elect nobody
-//! else; if a busy machine moves the leadership all the same, every server beside a cut may be the one
-//! that cannot reach the new leader, and is affected as well.
+//! A server is affected if it cannot reach the leader and, through it, a majority; every other server must serve.
+//! In shapes in which each server reaches some others, that depends on who leads. The leader at the injection stays
+//! leader, because its followers hear it and elect nobody else. If a busy machine moves the leadership all the
+//! same, every server next to a cut may be the one that cannot reach the new leader, and counts as affected as
+//! well.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! SIGSTOP: the sockets stay open, and nobody answers on them. The one that is most often wrong about
-//! itself afterwards is a leader that did not notice.
+//! SIGSTOP: the sockets stay open, and nobody answers on them. The server most often wrong about itself afterwards
+//! is a leader that did not notice.
 
 use std::time::Duration;
 

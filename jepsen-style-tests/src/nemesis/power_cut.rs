@@ -1,4 +1,4 @@
-//! The power fails: the process is gone, and so is what it had not synced.
+//! A power cut: the process is gone, and so is what it had not synced.
 
 use async_trait::async_trait;
 

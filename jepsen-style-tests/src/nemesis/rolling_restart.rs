@@ -1,5 +1,5 @@
-//! One server after the other is asked to end and started again, as an operator does it to a cluster that
-//! must go on serving. A leader that is asked to end hands over first.
+//! One server after the other is stopped in order and started again, as an operator does while the cluster serves.
+//! A leader that is stopped hands over first.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

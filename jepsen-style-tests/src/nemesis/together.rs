@@ -1,6 +1,6 @@
-//! Several faults at once, as in `delay+kill-leader`: each is injected in its turn, all last together, and
-//! they are healed in the opposite order. Some mistakes need two misfortunes: a leader that dies while much
-//! is on its way, a server that is cut off while its own requests are.
+//! Several faults at once, as in `delay+kill-leader`: they are injected one after the other, last together, and are
+//! healed in reverse order. Some bugs need two faults: a leader that dies while much is in flight, a server that is
+//! cut off while its own requests are.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A server loses its disk. Under its old id it must refuse to serve: what it promised under it is gone.
-//! It says what to do instead, and that is done.
+//! A server loses its disk. Under its old id it must refuse to serve, because its votes and acknowledgements are
+//! lost. It says what to do instead, and the harness does that.
 
 use std::time::Duration;
 

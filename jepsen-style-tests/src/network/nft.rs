@@ -1,7 +1,7 @@
 //! A table of the kernel's packet filter, made at its first use and deleted on drop.
 //!
-//! It filters what arrives, at any state of a connection, so that established connections stop as well.
-//! The table bears the cluster's network and this process' id: two harnesses never touch each other's.
+//! It drops incoming packets in any state of a connection, so that established connections stop as well. Its name
+//! contains the cluster's network and this process' id: two harnesses never touch each other's tables.
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;

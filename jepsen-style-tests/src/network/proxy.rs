@@ -1,13 +1,12 @@
 //! TCP proxies in front of the servers' RPC ports, for what the packet filter cannot do, or may not.
 //!
-//! The proxy of server b listens where b is advertised. Who dials is told by the source address, and the
-//! proxy dials b from that same address, so that a packet filter still sees who speaks with whom. What
-//! flows from a to b over any connection obeys the [`Weather`] of the link a -> b: first it is late, then,
-//! while the link is cut, it waits. Nothing is lost and nothing overtakes on one connection, as with
-//! TCP; connections are independent of each other, so what is sent on two of them may arrive in the other
-//! order. What a dialler sent before it gave up in a cut arrives after the healing all the same, as a
-//! packet may that was long under way. And a part of the requests may arrive a second time, on a connection
-//! of their own, with nobody there to take the answer.
+//! The proxy of server b listens on the address that b advertises. It identifies a dialler by its source address,
+//! and dials b from that same address, so that a packet filter still sees both ends. What flows from a to b over
+//! any connection obeys the [`Weather`] of the link a -> b: it is delayed, and held back while the link is cut. As
+//! with TCP, nothing is lost or reordered on one connection; connections are independent of each other, so data on
+//! two of them may arrive in the other order. What a dialler sent before it gave up during a cut still arrives
+//! after the healing, as a delayed packet may. And some requests may be delivered a second time, on a connection of
+//! their own whose answer nobody reads.
 
 use std::collections::BTreeMap;
 use std::io;

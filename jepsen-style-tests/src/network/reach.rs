@@ -1,4 +1,4 @@
-//! Looking at a link from outside: as a program on the sender's host would, with the sender's address.
+//! Probes of a link from outside, like a program on the sender's host with the sender's address.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Whole requests out of the bytes that pass on a connection, so that a copy of one can arrive once more.
+//! Finds whole requests in the bytes of a connection, so that a copy of one can be delivered again.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, Header, Request, Status};

@@ -1,4 +1,4 @@
-//! Looks at every server all the time: who leads, how far each is, and what its state is.
+//! Samples every server all the time: who leads, its applied index, and its state hash.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Lists in the key-value store: a key holds numbers with commas between them, and an append is a default
-//! read and a compare-and-set of the list with one number more.
+//! Lists in the key-value store: a key holds numbers separated by commas, and an append is a default read and a
+//! compare-and-set of the list with one more number.
 
 use std::collections::BTreeMap;
 

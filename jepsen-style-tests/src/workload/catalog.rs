@@ -1,9 +1,9 @@
-//! Instances in the catalog as registers: registering an instance writes its version, deregistering it
-//! writes "absent", and the look-ups of the service read it.
+//! Instances in the catalog as registers: registering an instance writes its version, deregistering it writes
+//! "absent", and looking up its service reads it.
 //!
-//! Clients of all servers work on the same instances, so what is registered through one server is
-//! deregistered through another and read through a third. Reads are default reads, by
-//! `/v1/health/service` and `/v1/catalog/service` in turns: both must tell the same story.
+//! Clients of all servers use the same instances, so what is registered through one server is deregistered through
+//! another and read through a third. Reads are default reads, by `/v1/health/service` and `/v1/catalog/service` in
+//! turns: both must agree.
 
 use async_trait::async_trait;
 use rand::Rng as _;

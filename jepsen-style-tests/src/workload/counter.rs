@@ -1,5 +1,5 @@
-//! Counters in the key-value store that all clients share. Each is raised by one at a time: a default read, and a
-//! compare-and-set by its `ModifyIndex`.
+//! Counters in the key-value store that all clients share. Each increment is a default read, and a compare-and-set
+//! by its `ModifyIndex`.
 
 use async_trait::async_trait;
 use rand::Rng as _;

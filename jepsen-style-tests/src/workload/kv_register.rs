@@ -1,10 +1,10 @@
 //! Registers in the key-value store: default reads, writes, and compare-and-sets by `ModifyIndex`.
 //!
-//! Every value written is written once, so compare-and-set by `ModifyIndex` is compare-and-set by
-//! value. Keys rotate, because the cost of the search grows with the operations on a key.
+//! Every value is written once, so compare-and-set by `ModifyIndex` is compare-and-set by value. Keys rotate,
+//! because the cost of the search grows with the operations on a key.
 //!
-//! Some of the keys are deleted, too, one by one and by prefix: a deletion writes "absent". What does not
-//! exist has no version, so the indexes of those keys are left out of the history.
+//! Some of the keys are also deleted, one by one and by prefix: a deletion writes "absent". An absent key has no
+//! version, so the indexes of those keys are not in the history.
 
 use async_trait::async_trait;
 use rand::Rng as _;

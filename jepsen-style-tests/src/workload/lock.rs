@@ -1,15 +1,15 @@
 //! Locks in the key-value store, which many clients contend for, each time with a new session.
 //!
-//! Whoever is granted a lock reads its token, writes guarded data by transactions that check the session, and
-//! then releases the lock, destroys the session, or sleeps until the session has expired and tries to
-//! write all the same, as a client does that was paused for too long.
+//! A client that is granted a lock reads its token, writes guarded data in transactions that check the session, and
+//! then releases the lock, destroys the session, or sleeps until the session has expired and tries to write all the
+//! same, like a client that was paused for too long.
 //!
-//! The end of some sessions deletes what they hold; they contend for locks of their own, because the token of
-//! a key that is made anew is another one.
+//! Some sessions delete their locks when they end. They have locks of their own, because a key that is created
+//! again has a new token.
 //!
-//! A session cannot end before 20 s, twice the shortest TTL that the API allows. Some clients let the first
-//! hold they get expire, so a run of 30 s shows several expiries; a run that is hardly longer than a life, such
-//! as a cell of the quick matrix, shows none and keeps those clients busy instead.
+//! A session lives at least 20 s, twice the shortest TTL that the API allows. Some clients let their first hold
+//! expire, so a run of 30 s shows several expiries. A run that is hardly longer than one session, such as a cell of
+//! the quick matrix, shows none, and these clients go on working instead.
 
 use std::time::Duration;
 

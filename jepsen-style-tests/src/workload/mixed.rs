@@ -1,6 +1,5 @@
-//! Everything about data at once: each turn of a client is a step of a workload taken at random, and each
-//! workload's own checkers judge its part of the history. What waits, expires or is held (watches,
-//! sessions, locks) is not in it.
+//! All workloads on data at once: each turn of a client is a step of a random workload, and each workload's own
+//! checkers check its part of the history. Watches, sessions and locks, which wait or expire, are not included.
 
 use std::sync::Arc;
 

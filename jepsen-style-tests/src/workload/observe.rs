@@ -1,4 +1,4 @@
-//! Observers: whoever looks at every server all the time, and goes on looking when the clients have ended.
+//! Observers: tasks that poll every server all the time, and continue when the clients have ended.
 
 use std::fmt::Display;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Sessions with a TTL: renewed through any server for a while, then left to expire, or destroyed.
 //!
 //! Meanwhile observers list the sessions at every server. The shortest TTL that the API allows is 10 s and a
-//! session ends at twice that, counted only while faults let the cluster's time go on; so the observers
-//! stay behind after the run, until all that was left alone must be gone.
+//! session ends at twice that, counted only while cluster time advances; so the observers continue after the run,
+//! until every session that was left to expire must be gone.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! A set of keys, each put in by one write that nobody else makes, looked for by clients of all servers, and
-//! read in full at every server at the end. Most of the writes are create-only; the others have no condition,
-//! and their client looks at once whether the server that acknowledged one has it.
+//! A set of keys, each written once, looked up by clients of all servers, and read in full at every server at the
+//! end. Most writes are create-only; the others have no condition, and their client checks at once that the server
+//! that acknowledged the write has it.
 
 use async_trait::async_trait;
 use rand::Rng as _;

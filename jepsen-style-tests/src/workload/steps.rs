@@ -1,5 +1,4 @@
-//! What workloads have in common whose clients take one step a turn: keys that rotate, and how operations are written
-//! down.
+//! What workloads share whose clients take one step a turn: rotating keys, and how operations are written down.
 
 use std::sync::Mutex;
 

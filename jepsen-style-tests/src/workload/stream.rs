@@ -1,9 +1,9 @@
-//! Writers of keys and instances, and readers that follow them by streams, now at one server and now at another.
+//! Writers of keys and instances, and readers that follow them by streams, at changing servers.
 //!
-//! Every write makes one record that no other write makes, so a reader's changes can be compared with the history. A
-//! reader leaves its server when the stream ends, when it is silent for too long, and now and then of its own
-//! accord; it goes on at any other with the last id that it saw. After the last write it goes on until it has come
-//! to the newest record.
+//! Every write makes one record that no other write makes, so a reader's changes can be compared with the history.
+//! A reader leaves its server when the stream ends, when it is silent for too long, and now and then of its own
+//! accord; it resumes at any other with the last id that it received. After the last write it continues until it
+//! has reached the newest record.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

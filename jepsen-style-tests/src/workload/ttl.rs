@@ -1,10 +1,11 @@
-//! Services with short TTL checks that heartbeat through any server, and fall silent at random.
+//! Services with short TTL checks that send heartbeats through any server, and fall silent at random.
 //!
 //! Each life has an id of its own. Some are registered again when they have been silent for most of their TTL, with
-//! a longer, a shorter or the same one, and are silent for most of that, so that nothing but the registration keeps
-//! them alive. They end with the deregistration of their service, or of their check alone. A heartbeat is sent every third of the TTL to a random server, whether the
-//! one before was answered or not: one that hangs at a dead server must not silence the service. Meanwhile
-//! observers ask every server, by default and stale reads, for all that is critical.
+//! a longer, shorter or equal one, and are then silent for most of that, so that nothing but the registration keeps
+//! them alive. They end with the deregistration of their service, or of their check alone. A heartbeat is sent
+//! every third of the TTL to a random server, whether the previous one was answered or not: one that hangs at a
+//! dead server must not silence the service. Meanwhile observers ask every server, by default and stale reads, for
+//! all that is critical.
 
 use std::sync::Arc;
 use std::time::Duration;

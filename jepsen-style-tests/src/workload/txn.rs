@@ -1,8 +1,8 @@
-//! A bank in the key-value store: accounts are keys, a transfer is one transaction that replaces two of them
-//! if both are as they were read, and a total is one read-only transaction.
+//! A bank in the key-value store: accounts are keys, a transfer is one transaction that replaces two of them if
+//! both are unchanged since they were read, and a total is one read-only transaction.
 //!
-//! An account's value is `{"balance":97,"transfer":5}`: what it holds, and the number of the transfer that
-//! made this version.
+//! An account's value is `{"balance":97,"transfer":5}`: its balance, and the number of the transfer that wrote this
+//! version.
 
 use async_trait::async_trait;
 use base64::Engine as _;

@@ -1,6 +1,6 @@
-//! Each account's chain of versions, walked back from the last snapshot to the first state. What is on it took
-//! effect; what was acknowledged or read and is not on it is lost; and each step must be what its transfer
-//! says. What was rolled back must have had a reason: one of the versions it asked for was gone.
+//! The versions of each account, from the last snapshot back to the first state. What is on the chain took effect;
+//! what was acknowledged or read and is not on it is lost; each step must be what its transfer says. A transfer
+//! that was rolled back needs a reason: one of the versions that it expected was gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

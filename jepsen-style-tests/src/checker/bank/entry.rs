@@ -1,4 +1,4 @@
-//! What clients of a bank do and see.
+//! The operations in a bank's history.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! What can be seen from the totals alone: they are right, no account is overdrawn, a version has one state,
-//! and any two snapshots are ordered, by versions and in time.
+//! What the totals alone show: they are right, no account is overdrawn, a version has one state, and any two
+//! snapshots are ordered by versions and in time.
 
 use std::collections::BTreeMap;
 

@@ -1,21 +1,20 @@
-//! The smallest part of a history that shows, to a person, why no order explains it.
+//! The smallest part of a history that shows a person why no order explains it.
 //!
-//! A register that was not linearizable has hundreds of operations, and nearly all of them are innocent.
-//! Three steps leave the others:
+//! A register that was not linearizable has hundreds of operations, most of which have nothing to do with the
+//! failure. Three steps remove them:
 //!
-//! 1. *The shortest prefix.* What was called before a moment, with what had not returned by then as
-//!    unknown, is explained if the whole is. So there is a first return that no order explains.
-//! 2. *The last certain point.* Going forward through the returns before that operation was called, we keep
-//!    every state in which the register can be: its value, and which of the open operations took effect.
-//!    Where only one state is left, everything before is settled, and the search may as well begin there.
-//!    (A point between its call and its return would do for a proof as well, but would hide what it
-//!    contradicts.)
-//! 3. *The core.* Each operation is allowed more than it was: a write to take effect at any later time or
-//!    never, a read to be ignored. If still nothing explains the rest, it was innocent. Operations for which
-//!    this would explain everything contradict each other: they cannot be ordered.
+//! 1. *The shortest prefix.* If a whole history can be explained, so can each prefix of it, with the operations
+//!    that have not returned by then as unknown. So there is a first return that no order explains.
+//! 2. *The last certain point.* Going through the returns before that operation was called, we keep every possible
+//!    state of the register: its value, and which of the open operations took effect. Where only one state is left,
+//!    everything before is settled, and the search can begin there. (A point between its call and its return would
+//!    also be a proof, but would hide what the operation contradicts.)
+//! 3. *The core.* Each operation is relaxed: a write may take effect at any later time or never, a read may be
+//!    ignored. If the rest still cannot be explained, the operation was not needed. The others contradict each
+//!    other: they cannot be ordered.
 //!
-//! Every step keeps the failure, so what is shown is itself a proof. What would take too long is left out
-//! of the reduction, never of the proof: then more is shown than is needed.
+//! Every step keeps the failure, so what is shown is itself a proof. A reduction that would take too long is
+//! skipped; then more is shown than is needed.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Neither the index of a watcher's answers goes back, nor what they show of a slot.
+//! Neither the index of a watcher's answers nor the value of a slot decreases.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a bad disk, a bad cable or a bad tool does to a file.
+//! How a bad disk, cable or tool damages a file.
 
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
