@@ -1,4 +1,4 @@
-//! The harness itself: its exit codes, and that nothing stays behind when it is ended.
+//! The harness's own command line: its exit codes, and that nothing stays behind when it is ended.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -1,8 +1,8 @@
-//! The report of a run is what people look at, so it is looked at: by a browser, where there is one.
+//! The report of a run, laid out by a real browser where there is one.
 //!
-//! `tests/report/valid` and `tests/report/stale-read` are small runs that were recorded against real servers;
-//! those of the second were broken on purpose, and answered default reads without a barrier. Of the samples
-//! every third was kept.
+//! `tests/report/valid` and `tests/report/stale-read` are small runs that were recorded against real servers; those
+//! of the second were broken on purpose, and answered default reads without a barrier. Only every third sample was
+//! kept.
 
 use std::fs;
 use std::path::Path;

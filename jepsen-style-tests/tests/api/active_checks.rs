@@ -1,4 +1,4 @@
-//! Checks that the cluster runs itself: seen alike on every node, and by the next leader as well.
+//! Checks that the cluster runs itself: every node shows the same, and so does the next leader.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Rules of the API that recorded requests do not show, on a cluster: each request goes to another node
-//! than the one before. The last part is what two lost nodes of three leave of `?cached` and of what Consul's
-//! agents know by themselves.
+//! Rules of the API that recorded requests do not show, on a cluster: each request goes to the next node. The last
+//! part is what remains of `?cached`, and of what Consul's agents answer themselves, when two of three nodes are
+//! lost.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Malformed requests get the status and the sentence that Consul's clients know, and change nothing.
+//! Malformed requests get the status and the text that Consul's clients know, and change nothing.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Requests with bodies: read whatever their framing, and bounded in what becomes of them.
+//! Requests with bodies: read whatever their framing, and bounded in what they may grow to.
 
 mod framing;
 mod growth;

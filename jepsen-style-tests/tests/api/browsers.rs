@@ -1,5 +1,5 @@
-//! What pages in browsers may ask: those of the cluster's servers go on at another one, those of others get nothing,
-//! and a page that binds its own name to a server's address (DNS rebinding) is refused.
+//! What pages in browsers may request: a page of one of the cluster's servers may use the others, pages of other
+//! origins are refused, and so is a page that binds its own name to a server's address (DNS rebinding).
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

@@ -1,8 +1,8 @@
-//! The packages that people use drive a cluster through their public methods, each call going to the next
-//! node: the npm package `consul`, and the PyPI packages `py-consul` and `python-consul`.
+//! Packages that people use drive a cluster through their public methods, each call going to the next node: the npm
+//! package `consul`, and the PyPI packages `py-consul` and `python-consul`.
 //!
-//! `tests/clients/install` installs them below the target directory. Where they are missing, the tests say
-//! so and pass. The scripts assert what they read, and end at the first surprise.
+//! `tests/clients/install` installs them below the target directory. Where they are missing, the tests say so and
+//! pass. The scripts assert what they read, and end at the first surprise.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,12 +1,11 @@
 //! Replays recorded requests and answers of a real Consul against a three-node cluster.
 //!
-//! The recordings and the program that replays them live outside this repository, in `shared/consul`
-//! beside it. Where they are missing (or there is no Python to run them) the test says so and passes.
-//! Each request goes to the next node, so what one node was told another must know.
+//! The recordings and the program that replays them live outside this repository, in `shared/consul` beside it.
+//! Where they are missing (or there is no Python to run them) the test says so and passes. Each request goes to the
+//! next node, so every node must know what another one was told.
 //!
-//! `conformance/differences.txt` lists the steps in which Quorate differs, with the reason. The list is
-//! held against the run both ways: a step that differs and is not listed fails the test, and so does
-//! one that is listed and does not differ.
+//! `conformance/differences.txt` lists the steps in which Quorate differs, with the reason. A step that differs and
+//! is not listed fails the test, and so does one that is listed and does not differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Chance that can be repeated: everything random comes from one seed.
+//! Repeatable randomness: everything random comes from one seed.
 
 use jepsen_style_tests::rounds::setting;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};

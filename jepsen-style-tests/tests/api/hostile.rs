@@ -1,9 +1,8 @@
-//! Requests that nobody should send: paths of any bytes, bad percent signs, endless query strings,
-//! JSON of the wrong kind or none, random expressions. Whatever comes, the answer is a whole HTTP
-//! response with a documented status, the process lives on without a panic, and a request that was
-//! refused has changed nothing that a client can see.
+//! Requests that nobody should send: paths of any bytes, bad percent signs, endless query strings, JSON of the
+//! wrong kind or none, random expressions. The answer is always a whole HTTP response with a documented status, the
+//! server neither ends nor panics, and a request that was refused has changed nothing that a client can see.
 //!
-//! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets how long it is.
+//! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets its length.
 
 mod requests;
 mod routes;

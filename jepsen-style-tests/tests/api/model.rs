@@ -1,12 +1,11 @@
 //! Random operations against a simple model of the documented semantics.
 //!
-//! A seeded generator makes operations of all areas, valid ones and others. They are sent one after
-//! the other to the nodes of a real cluster, each to a random one, and the model, plain maps in plain
-//! Rust, says how each must be answered: status, body, and for reads the headers. It also says which
-//! change every `CreateIndex`, `ModifyIndex` and `X-Consul-Index` belongs to, so that indexes that
-//! fall, move without need, or do not move are found, at whichever node they are read.
+//! A seeded generator makes valid and invalid operations of all areas. They are sent one after the other to random
+//! nodes of a real cluster, and the model, plain maps in plain Rust, predicts each answer: status, body, and for
+//! reads the headers. It also predicts the change to which every `CreateIndex`, `ModifyIndex` and `X-Consul-Index`
+//! belongs. So an index that falls, moves without need, or does not move is found, at whichever node it is read.
 //!
-//! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets how long it is.
+//! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets its length.
 
 mod answers;
 mod catalog;

@@ -1,4 +1,4 @@
-//! What is about many keys at once takes effect at once, on every node, and holds up nobody.
+//! Operations on many keys take effect at once, on every node, and block nobody.
 //!
 //! `QUORATE_TEST_KEYS=1300000` tries it with more keys, and prints how long other writes waited.
 

@@ -1,4 +1,4 @@
-//! Services and instances: they are on the page as they are in the cluster, and soon.
+//! Services and instances: the page shows them as they are in the cluster, and soon.
 
 use std::time::{Duration, Instant};
 

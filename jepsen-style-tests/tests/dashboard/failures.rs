@@ -1,4 +1,4 @@
-//! Servers die, and the page goes on.
+//! The page continues when servers die.
 
 use jepsen_style_tests::Result;
 use jepsen_style_tests::health::register;

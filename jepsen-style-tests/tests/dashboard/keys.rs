@@ -1,4 +1,4 @@
-//! Keys: they are changed only if nobody else did meanwhile.
+//! Keys: the page changes them only if nobody else has changed them meanwhile.
 
 use serde_json::json;
 

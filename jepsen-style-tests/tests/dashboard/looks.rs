@@ -1,4 +1,4 @@
-//! How it looks: nothing is cut off in any window, and text can be read. Pictures are written to the directory
+//! Layout: nothing is cut off in any window, and all text is readable. Screenshots are written to the directory
 //! that `QUORATE_DASHBOARD_PICTURES` names.
 
 use jepsen_style_tests::Result;

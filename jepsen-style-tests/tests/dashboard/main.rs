@@ -1,5 +1,5 @@
-//! The dashboard in a real browser, at real servers: what it shows, how soon, and that it goes on when they do
-//! not.
+//! The dashboard in a real browser, with real servers: what it shows, how soon, and that it survives their
+//! failures.
 
 mod browser;
 mod catalogue;

@@ -1,4 +1,4 @@
-//! A cluster, and a browser that looks at its dashboard.
+//! A cluster, and a browser with its dashboard.
 
 use std::time::Duration;
 

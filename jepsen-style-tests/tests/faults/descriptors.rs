@@ -1,4 +1,4 @@
-//! Servers that may have few descriptors, and more clients than that.
+//! Servers with few file descriptors, and more clients than that.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What was acknowledged survives: crashes of all nodes, a log that was purged, and a look at the system
-//! calls that make it so.
+//! Acknowledged writes survive: crashes of all nodes, a purged log, and a check of the system calls that make it
+//! so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A follower that sees the end of the leader's process does not wait for the election timeout, and one that
-//! merely hears nothing does.
+//! A follower that sees the leader's process end does not wait for the election timeout; one that merely hears
+//! nothing does.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Expiry is never early and bounded late, whatever happens to the nodes.
+//! Expiry is never early, and late only within a bound, whatever happens to the nodes.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Clients that take a server's memory: they ask for long answers and do not read them, or send bodies and
-//! do not end them. Others are served meanwhile, and the memory that is taken has a limit.
+//! Clients that use up a server's memory: they request long answers and do not read them, or send bodies and do not
+//! end them. Other clients are still served, and the memory that is used has a limit.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -1,9 +1,9 @@
-//! The leader ends under load: no request at a surviving node fails, nothing acknowledged is lost, and
-//! nothing is applied twice.
+//! The leader ends under load: no request at a surviving node fails, nothing acknowledged is lost, and nothing is
+//! applied twice.
 //!
-//! `QUORATE_ROUNDS=20 cargo test --test faults leader_kill:: -- --nocapture` prints the figures of the long run
-//! and holds it to the bars of the release; the short one is held to looser bars, because two busy cores
-//! and an unoptimised build stretch elections.
+//! `QUORATE_ROUNDS=20 cargo test --test faults leader_kill:: -- --nocapture` prints the figures of the long run and
+//! holds it to the limits of a release. The limits of the short run are looser, because two busy cores and an
+//! unoptimised build make elections longer.
 
 use std::time::Duration;
 

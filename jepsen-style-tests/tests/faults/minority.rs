@@ -1,5 +1,5 @@
-//! Two of three nodes are down: the third acknowledges nothing, says so in time, and still answers
-//! `?stale` reads at once.
+//! Two of three nodes are down: the third acknowledges nothing, says so in time, and still answers `?stale` reads
+//! at once.
 
 use std::time::{Duration, Instant};
 

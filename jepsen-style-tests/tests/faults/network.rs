@@ -1,4 +1,4 @@
-//! A cut stops exactly the directed link that was named, between real servers and by either means; healing
+//! A cut stops exactly the directed link that was named, between real servers and in both ways of cutting; healing
 //! restores it; and nothing is left on the machine afterwards.
 
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! What was acknowledged survives power cuts: of one server, of a majority, of all, in turns and under a
-//! load. Each cut proves that it took what had not been synced.
+//! Acknowledged writes survive power cuts of one server, of a majority and of all, under load. Each cut proves that
+//! it discarded what had not been synced.
 
 use std::time::{Duration, Instant};
 

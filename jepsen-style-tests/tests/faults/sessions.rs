@@ -1,5 +1,4 @@
-//! Sessions and their locks belong to the cluster: the leader's death ends none early, and forgets
-//! no lock delay.
+//! Sessions and their locks belong to the cluster: the leader's death ends none early, and keeps every lock-delay.
 
 use std::time::{Duration, Instant};
 

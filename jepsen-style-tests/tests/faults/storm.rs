@@ -1,9 +1,9 @@
-//! Time goes on under load: thousands of instances fall silent at the same moment while clients stream
-//! large values, and those that live notice nothing.
+//! Cluster time advances under load: thousands of instances fall silent at the same moment while clients write
+//! large values, and the living instances are not affected.
 //!
-//! CI runs a small storm. The large one (100,000 instances, 64 MiB/s) takes minutes. All instances have to
-//! be critical within [`LATE_MAX`] after their TTL, whatever their number. Where registering takes longer
-//! than 2 ms for each instance, `QUORATE_STORM_REGISTER_MS` gives it more time:
+//! CI runs a small storm. The large one (100,000 instances, 64 MiB/s) takes minutes. All instances have to be
+//! critical within [`LATE_MAX`] after their TTL, whatever their number. Where registering takes longer than 2 ms
+//! for each instance, `QUORATE_STORM_REGISTER_MS` gives it more time:
 //!
 //! ```text
 //! QUORATE_STORM_INSTANCES=100000 QUORATE_STORM_MIB_PER_S=64 \

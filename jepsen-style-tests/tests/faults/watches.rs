@@ -1,5 +1,5 @@
-//! A blocking query wakes when, and only when, what it watches may have changed, on any node; and when its
-//! server stops.
+//! A blocking query wakes up when what it watches may have changed, on any node, or when its server stops, and only
+//! then.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Heartbeats with facts on a real cluster: what a kdb+ discovery service keeps of a thousand processes, who is
-//! silent, who was restarted, and what is wrong with ten of ten thousand.
+//! Heartbeats with facts on a real cluster: what a kdb+ discovery service knows of a thousand processes, which of
+//! them are silent, which were restarted, and which ten of ten thousand heartbeats are rejected.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

@@ -1,8 +1,7 @@
-//! The history of the cluster: whatever changes is told and explained by every server, and after a restart of all
-//! of them as before.
+//! The history of the cluster: every server reports and explains every change, also after a restart of all of them.
 //!
-//! Not waited for in here: `deregister_critical_service_after` (a minute at least), which a script of the state
-//! machine shows.
+//! Not tested here, because it takes a minute: `deregister_critical_service_after`. A script of the state machine
+//! tests it.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

@@ -1,5 +1,5 @@
-//! Presence: an instance passes as long as its connection is open. Its client's end shows everywhere at once,
-//! and its server's end shows nowhere.
+//! Presence: an instance passes as long as its connection is open. Every server sees at once when its client ends,
+//! and none sees when its server ends.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

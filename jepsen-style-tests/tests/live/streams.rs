@@ -1,4 +1,4 @@
-//! Streams: whoever follows the history gets each record once, whatever becomes of the servers; many readers
+//! Streams: a reader that follows the history gets each record once, whatever happens to the servers; many readers
 //! and slow ones cost little; and `min-index` never shows older data.
 
 use std::collections::{BTreeMap, BTreeSet};

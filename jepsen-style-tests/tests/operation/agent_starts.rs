@@ -1,5 +1,5 @@
-//! Starts that work with Consul work here: each set of flags and files of a table, as its own process.
-//! What asks for protection that Quorate does not have does not start, and says why.
+//! What starts with Consul's flags and files starts here: each line of a table, as its own process. A configuration
+//! that asks for protection that Quorate does not have is refused, with the reason.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

@@ -1,5 +1,5 @@
-//! Agents of hosts: two hosts with the same ids never touch each other, whichever servers they speak
-//! to; and a server that is set up with a Consul agent's file registers what the file defines.
+//! Agents of hosts: two hosts with the same ids never affect each other, whichever servers they use; and a server
+//! that is configured with a Consul agent's file registers what the file defines.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

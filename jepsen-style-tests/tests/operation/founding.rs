@@ -1,5 +1,5 @@
-//! A server that starts again is the member that it was: it neither founds a cluster nor asks to join
-//! one. Both cores are kept busy meanwhile, so that whatever a server learns late it learns very late.
+//! A server that starts again is the member that it was: it neither founds a cluster nor asks to join one. Both
+//! cores are kept busy meanwhile, so that whatever a server learns late it learns very late.
 //!
 //! `QUORATE_ROUNDS=100` restarts as often as that.
 

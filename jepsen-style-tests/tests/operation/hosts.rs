@@ -1,5 +1,5 @@
-//! Servers that come, go, and lose their disks: the product's own commands for it, and the harness' account
-//! of who belongs to the cluster.
+//! Servers that join, leave, and lose their disks: the product's own commands for it, and how the harness keeps
+//! track of the members.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Who a server is: copies of its directory, directories that were set back, servers that were removed,
-//! and servers that come from another address.
+//! The identity of a server: copies of its directory, directories that were restored from a backup, servers that
+//! were removed, and servers with a new address.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! Who becomes a member, who is refused, and what both ends say of it; and servers that know each other by
-//! names.
+//! Who may become a member, and what both sides log of a refusal; and servers that are known by host names.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What an operator reads in the servers' logs, and what files others can read.
+//! What an operator reads in the servers' logs, and which files others can read.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A cluster that has lost its quorum for good: `quorate recover` makes a new one of a survivor, with
-//! everything that the survivor's log held.
+//! A cluster that has lost its quorum for good: `quorate recover` makes a new one of a survivor, with everything in
+//! the survivor's log.
 
 use std::ffi::OsStr;
 use std::path::Path;

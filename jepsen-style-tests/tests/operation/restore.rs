@@ -1,4 +1,4 @@
-//! A backup that is restored replaces everything on every node, in one step that all watchers see.
+//! A restored backup replaces everything on every node, in one step that all watchers see.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

@@ -1,4 +1,4 @@
-//! The cluster's own check of its servers, `serfHealth`, never calls a server lost that lives.
+//! The cluster's own check of its servers, `serfHealth`, never calls a living server lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

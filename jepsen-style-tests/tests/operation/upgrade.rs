@@ -1,5 +1,5 @@
-//! A cluster of the previous version is upgraded server by server, under load and in every order: nothing
-//! fails, servers of both versions have equal states, and the level of the rules rises with the last one.
+//! A cluster of the previous version is upgraded server by server, under load and in every order: no request fails,
+//! servers of both versions have equal states, and the level of the rules rises with the last one.
 //!
 //! The previous version's binary is not built here: `QUORATE_OLD_BIN` names it.
 

@@ -1,4 +1,4 @@
-//! What servers say again and again, every ten seconds, while their operator has something to mend.
+//! Warnings that servers repeat every ten seconds until their operator has fixed the cause.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
-//! What the README tells people to type works as it is written, in the order in which it stands there:
-//! every command has the exit code 0, or the one that its comment names, and prints what its comment says.
+//! The commands of the README work as they are written, in their order: every command has the exit code 0, or the
+//! one that its comment names, and prints what its comment says.
 //!
-//! The text is not changed for it. The commands run in a copy of the scripts, in a network namespace of
-//! their own: nothing else there has the ports that they name, and 10.0.0.1 is this machine. On a machine
-//! that makes no namespaces, the tour is run if its ports are free, and the rest is skipped.
+//! The commands are not changed for the test. They run in a copy of the scripts, in a network namespace of their
+//! own: no other process has the ports that they name, and 10.0.0.1 is this machine. On a machine without network
+//! namespaces, the tour is run if its ports are free, and the rest is skipped.
 //!
-//! Left out are, with their reasons, `LEFT_OUT` and what cargo runs in release builds; but the harness
-//! must know the flags of all of its command lines.
+//! Not run are, with their reasons, `LEFT_OUT` and what cargo runs in release builds; but the harness must know the
+//! flags of all of its command lines.
 
 mod sandbox;
 mod text;

@@ -1,5 +1,5 @@
-//! A place in which the commands of the README run as they are written: a copy of what they need of the
-//! checkout, and a network of its own, in which the ports that they name are free.
+//! A place in which the commands of the README run as they are written: a copy of what they need of the checkout,
+//! and a network of its own, in which the ports that they name are free.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,4 @@
-//! One request, framed in each of the ways that HTTP has.
+//! One request, in each framing that HTTP has.
 
 use std::time::Duration;
 

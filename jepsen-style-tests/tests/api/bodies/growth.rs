@@ -1,4 +1,4 @@
-//! The bodies that would grow most: few bytes that stand for many in memory, in the log or in an answer.
+//! The bodies that would grow most: a few bytes that become many in memory, in the log or in an answer.
 
 use serde_json::{Value, json};
 

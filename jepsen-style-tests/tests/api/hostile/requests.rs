@@ -1,4 +1,4 @@
-//! Requests as nobody should send them.
+//! Random hostile requests.
 
 use jepsen_style_tests::raw::Request;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};

@@ -1,4 +1,4 @@
-//! Every path that the server routes, and a body that each of its writes would take.
+//! Every path that the server routes, and a body that each of its writes accepts.
 
 /// A path; one that ends with a slash takes anything behind it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
-//! The statuses and sentences with which a request may be refused.
+//! The statuses and texts with which a request may be refused.
 //!
-//! A status 500 is an answer that the documentation knows, or it is a fault of ours.
+//! A status 500 must be documented; any other one is a bug.
 
 use jepsen_style_tests::http::Answer;
 

@@ -1,4 +1,4 @@
-//! Answers: what the model says to a read, and what is compared with the cluster's answer.
+//! The model's answers to reads, and their comparison with the cluster's.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Filter expressions: made at random, written as text, and evaluated on what the model shows.
+//! Filter expressions: made at random, rendered as text, and evaluated on what the model shows.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Random operations. The vocabulary is small, so that operations meet.
+//! Random operations. The vocabulary is small, so that operations collide.
 
 mod questions;
 mod transactions;

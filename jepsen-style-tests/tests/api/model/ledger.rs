@@ -1,9 +1,9 @@
-//! Which index of the cluster belongs to which change of the model.
+//! The binding of the cluster's indexes to the model's changes.
 //!
-//! The model numbers the visible changes that it predicts: these are [`Stamp`]s. The cluster has
-//! numbers of its own. Whenever an answer shows an index where the model expects a stamp, the two are
-//! bound for the rest of the run, and bindings must keep the order: so every index that is ever shown
-//! is compared with every other, without a word about absolute numbers.
+//! The model numbers the visible changes that it predicts: these are [`Stamp`]s. The cluster has numbers of its
+//! own. When an answer shows an index where the model expects a stamp, the two are bound for the rest of the run,
+//! and bindings must keep the order: so every index that is ever shown is compared with every other, without
+//! knowing absolute numbers.
 
 use std::collections::BTreeMap;
 

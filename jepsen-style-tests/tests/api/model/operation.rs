@@ -1,4 +1,4 @@
-//! One request: how it is sent, and what the model makes of it.
+//! One request: how it is sent, and its effect on the model.
 
 use std::collections::BTreeMap;
 

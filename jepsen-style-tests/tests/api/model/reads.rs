@@ -1,4 +1,4 @@
-//! Reads: what can be asked, and how it is asked.
+//! Reads: what can be read, and with which parameters.
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 

@@ -1,7 +1,7 @@
-//! How the API shows what the model remembers, and how an answer is compared with it.
+//! The model's contents in the API's shapes, and their comparison with an answer.
 //!
-//! `CreateIndex` and `ModifyIndex` hold stamps here. Members that are not mentioned are not compared:
-//! the recorded vectors hold the shapes, this suite the meaning.
+//! `CreateIndex` and `ModifyIndex` hold stamps here. Members that are not mentioned are not compared: the recorded
+//! vectors test the shapes, this suite the meaning.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

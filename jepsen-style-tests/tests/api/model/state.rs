@@ -1,9 +1,8 @@
-//! What the documentation says that the cluster remembers, in ordinary maps.
+//! The state of the cluster according to the documentation, in ordinary maps.
 //!
 //! Nothing here is shared with the product. A command runs on the model as a whole or not at all
-//! ([`Model::command`]); whatever it writes gets the stamp [`Model::now`], and every table, name or key
-//! that a client can watch is touched where, and only where, the description of blocking queries says
-//! that its index moves.
+//! ([`Model::command`]); whatever it writes gets the stamp [`Model::now`], and it touches those tables, names and
+//! keys, and only those, whose indexes move according to the description of blocking queries.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Transactions: what can be judged before anything runs fails first; then the operations run in
-//! order, each seeing what the earlier ones did; one failure undoes all.
+//! Transactions: errors that are known before anything runs come first; then the operations run in order, each
+//! seeing what the earlier ones did; one failure undoes all.
 
 use serde_json::{Value, json};
 
