@@ -29,13 +29,13 @@ const FENCED_MIN: u64 = 5;
 /// The same for lock-delays that refused somebody, of which such runs have a dozen and more.
 const DELAYS_MIN: u64 = 3;
 
-/// What the workload writes down.
+/// What the workload writes down. A request was sent at `call` and answered at `ret` or `end`; without a `ret` its
+/// outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "f", rename_all = "kebab-case")]
 pub(crate) enum Event {
     /// An acknowledged session; it is never renewed.
     Session {
-        /// Its id.
         session: String,
         /// It lives at least this long.
         life_ms: u64,
@@ -49,24 +49,17 @@ pub(crate) enum Event {
     },
     /// An acquisition.
     Acquire {
-        /// Which lock.
         lock: u64,
-        /// For whom.
         session: String,
-        /// When it was sent.
         call: u64,
-        /// When it was answered; null: its outcome is unknown.
         ret: Option<u64>,
         /// Whether it was granted.
         ok: bool,
     },
     /// A default read of the lock.
     Read {
-        /// Which lock.
         lock: u64,
-        /// When it was sent.
         call: u64,
-        /// When it was answered.
         ret: u64,
         /// The holder's session; what cannot be read is a holder that no session has.
         holder: Option<String>,
@@ -77,15 +70,12 @@ pub(crate) enum Event {
     Write {
         /// Which lock guards it.
         lock: u64,
-        /// Who writes.
         session: String,
         /// The writer's token.
         token: u64,
         /// What is written; nobody else writes it.
         value: u64,
-        /// When it was sent.
         call: u64,
-        /// When it was answered; null: its outcome is unknown.
         ret: Option<u64>,
         /// Whether it was written; false: the writer was fenced off.
         ok: bool,
@@ -93,29 +83,17 @@ pub(crate) enum Event {
         index: u64,
     },
     /// A release.
-    Release {
-        /// Which lock.
-        lock: u64,
-        /// By whom.
-        session: String,
-        /// When it was sent.
-        call: u64,
-    },
+    Release { lock: u64, session: String, call: u64 },
     /// The destruction of a session.
     Destroy {
-        /// Which.
         session: String,
-        /// When it was sent.
         call: u64,
-        /// When it was acknowledged; null: its outcome is unknown.
         #[serde(default)]
         ret: Option<u64>,
     },
     /// What was there at the end.
     End {
-        /// Which lock.
         lock: u64,
-        /// Its token.
         lock_index: u64,
         /// All guarded values that were written.
         values: Vec<u64>,

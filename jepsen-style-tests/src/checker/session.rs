@@ -24,7 +24,8 @@ const TTLS: u64 = 2;
 /// have more than a hundred, whatever the faults.
 const EXPIRED_MIN: u64 = 10;
 
-/// What the workload writes down.
+/// What the workload writes down. A request was sent at `call` and answered at `ret` or `end`; without a `ret` its
+/// outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "f", rename_all = "kebab-case")]
 pub(crate) enum Event {
@@ -32,33 +33,20 @@ pub(crate) enum Event {
     Create {
         /// The number in its name, which nobody else uses.
         session: u64,
-        /// Its TTL.
         ttl_ms: u64,
-        /// When it was sent.
         call: u64,
-        /// When it was acknowledged.
         ret: u64,
     },
     /// A renewal.
     Renew {
-        /// Whose.
         session: u64,
-        /// When it was sent.
         call: u64,
-        /// When it was answered; null: its outcome is unknown.
         ret: Option<u64>,
         /// Whether there was such a session.
         found: bool,
     },
     /// A destruction.
-    Destroy {
-        /// Whose.
-        session: u64,
-        /// When it was sent.
-        call: u64,
-        /// When it was acknowledged; null: its outcome is unknown.
-        ret: Option<u64>,
-    },
+    Destroy { session: u64, call: u64, ret: Option<u64> },
     /// All sessions that there are, according to one server.
     #[serde(alias = "unreadable")]
     Look(Look),

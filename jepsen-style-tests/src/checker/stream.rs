@@ -56,63 +56,39 @@ pub(crate) enum Event {
     },
     /// A reader has opened a stream.
     Opened {
-        /// Which reader.
         reader: u64,
-        /// At which server.
         node: u64,
-        /// What it wants.
         interest: Interest,
         /// The id behind which it goes on; null: it begins with a list.
         since: Option<u64>,
-        /// When.
         at: u64,
     },
     /// A record that it was sent.
     Change {
-        /// Which reader.
         reader: u64,
-        /// By which server.
         node: u64,
-        /// Its id.
         seq: u64,
         /// What it is about; empty: a node, which concerns the instances on it.
         subject: String,
     },
     /// Everything up to here was looked at.
     Mark {
-        /// Which reader.
         reader: u64,
         /// Up to where.
         seq: u64,
     },
     /// A list is complete.
     Listed {
-        /// Which reader.
         reader: u64,
         /// As of which record.
         seq: u64,
     },
     /// The server says that it cannot go on from the reader's place.
-    Gap {
-        /// Which reader.
-        reader: u64,
-        /// Which server says so.
-        node: u64,
-        /// The place.
-        since: u64,
-    },
+    Gap { reader: u64, node: u64, since: u64 },
     /// Something that is no part of such a stream.
-    Strange {
-        /// Which reader.
-        reader: u64,
-        /// By which server.
-        node: u64,
-        /// What came.
-        what: String,
-    },
+    Strange { reader: u64, node: u64, what: String },
     /// The end of a reader.
     Ended {
-        /// Which reader.
         reader: u64,
         /// Whether it has come to the newest record; false: it gave up.
         at_rest: bool,

@@ -25,39 +25,31 @@ const LIVES_MIN: usize = 50;
 /// make the cluster's time stand still, but most runs of 17 s and 30 s have fifty and more.
 const JUDGED_MIN: u64 = 10;
 
-/// What the workload writes down.
+/// What the workload writes down. A request was sent at `call` and answered at `ret` or `end`; without a `ret` its
+/// outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "f", rename_all = "kebab-case")]
 pub(crate) enum Event {
     /// A registration (the first, as passing, begins a life) or a heartbeat. No heartbeat is under way when a
     /// later registration is sent, and none is sent before it was answered.
     Beat {
-        /// Whose.
         life: u64,
         /// The check's TTL, by the newest registration.
         ttl_ms: u64,
         /// Whether it is a later registration.
         #[serde(default)]
         again: bool,
-        /// When it was sent.
         call: u64,
-        /// When it was acknowledged; null: its outcome is unknown.
         ret: Option<u64>,
     },
     /// The life is about to be deregistered.
     End {
-        /// Whose.
         life: u64,
         /// Before the deregistration was sent.
         call: u64,
     },
     /// Its deregistration was acknowledged.
-    Gone {
-        /// Whose.
-        life: u64,
-        /// When it was acknowledged.
-        ret: u64,
-    },
+    Gone { life: u64, ret: u64 },
     /// The lives that were critical, according to one server.
     #[serde(alias = "unreadable")]
     Look(Look),

@@ -55,13 +55,12 @@ pub(crate) enum Family {
     Own,
 }
 
-/// What the workload writes down.
+/// What the workload writes down. A request was sent at `call` and answered at `ret` or `end`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "f", rename_all = "kebab-case")]
 pub(crate) enum Event {
     /// A write.
     Write {
-        /// Of what.
         family: Family,
         /// Which key or instance.
         slot: u64,
@@ -69,32 +68,24 @@ pub(crate) enum Event {
         value: u64,
         /// Whether the slot is emptied instead.
         gone: bool,
-        /// When it was sent.
         call: u64,
-        /// When it ended.
         end: u64,
         /// Whether it was acknowledged; false: its outcome is unknown.
         known: bool,
     },
     /// The answer to a watcher's query.
     Answer {
-        /// Which watcher.
         watcher: u64,
-        /// The server at which it watches.
         node: u64,
         /// Whether it watches by `?stale` queries.
         stale: bool,
-        /// Of what.
         family: Family,
         /// The only slot it watches; null: all.
         slot: Option<u64>,
         /// The index that it asked with; 0: it did not wait.
         given: u64,
-        /// When it asked.
         call: u64,
-        /// When it was answered.
         ret: u64,
-        /// The index of the answer.
         index: u64,
         /// Slots and their values.
         seen: Vec<(u64, u64)>,
@@ -115,7 +106,6 @@ pub(crate) enum Event {
     /// An instance that nobody had deregistered since its registration was acknowledged was not known when it
     /// was to be deregistered.
     Missing {
-        /// Which instance.
         slot: u64,
         /// With which value it was registered.
         value: u64,
@@ -128,18 +118,14 @@ pub(crate) enum Event {
     },
     /// The end of a watcher.
     Ended {
-        /// Which watcher.
         watcher: u64,
-        /// The server at which it watched.
         node: u64,
-        /// When it ended.
         at: u64,
         /// Whether a whole wait after the run's end had brought it nothing new; false: it gave up.
         at_rest: bool,
     },
     /// What a default read showed at the end.
     Final {
-        /// Of what.
         family: Family,
         /// Slots and their values.
         seen: Vec<(u64, u64)>,
