@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
             () = interrupted() => Err(Failure::new("interrupted: what was broken is healed, what was started is ended")),
         }
     });
-    // Whoever waits for a cluster's turn does so in a thread that nobody can end.
+    // A wait for a cluster's turn blocks a thread that cannot be cancelled.
     runtime.shutdown_background();
     ended(result)
 }

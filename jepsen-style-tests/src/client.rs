@@ -14,12 +14,12 @@ use crate::http::{Answer, Error, Http, Method};
 use crate::journal::{Ending, Journal, RequestLine};
 use crate::plan::Plan;
 
-/// More clients than any run has: a client that lost sight of a request goes on under its number plus a
+/// More clients than any run has. After a request with an unknown outcome, a client continues under its number plus a
 /// multiple of this.
 pub const CLIENTS_MAX: u64 = 10_000;
-/// Who reads what must be there at the end.
+/// The client that does the final reads.
 pub const CLIENT_AT_THE_END: u64 = CLIENTS_MAX - 1;
-/// Who looks at the servers all the time, beside the clients.
+/// The client under whose number observers poll the servers.
 pub const OBSERVER: u64 = CLIENTS_MAX - 2;
 /// Numbers that a client can give out before they meet another's.
 const NUMBERS_PER_CLIENT: u64 = 1_000_000;
@@ -40,7 +40,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// The world of a run's clients.
+    /// What the clients of a run share.
     pub fn new(plan: Plan, nodes: Vec<(u64, Http)>, journal: Arc<Journal>) -> Self {
         let (acknowledged_writes, stop) = Default::default();
         Self { plan, nodes, journal, acknowledged_writes, stop }
@@ -104,13 +104,13 @@ impl Site {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the clients are to end. Blocking queries must look at it too.
+    /// Whether the clients are to end. Loops of blocking queries must check it too.
     pub fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// What became of a request.
+/// The end of a request.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The server's number.
@@ -119,16 +119,16 @@ pub struct Reply {
     pub call: u64,
     /// When it ended.
     pub end: u64,
-    /// What came of it.
+    /// How it ended.
     pub outcome: Outcome,
 }
 
-/// How a request ended, for whoever sent it.
+/// How a request ended, for its sender.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// With an answer that the API promises.
     Answered(Answer),
-    /// It is known to have had no effect.
+    /// It certainly had no effect.
     NoEffect(String),
     /// It may have taken effect, or may yet.
     Unknown(String),
@@ -153,7 +153,7 @@ impl Reply {
         }
     }
 
-    /// Whether it may have taken effect without anybody knowing.
+    /// Whether its outcome is unknown.
     pub fn is_unknown(&self) -> bool {
         matches!(self.outcome, Outcome::Unknown(_))
     }
@@ -276,13 +276,13 @@ impl Client {
         self.home
     }
 
-    /// The number under which it acts now: a client that lost sight of an operation goes on as another
-    /// one, because that operation may still take effect beside the next.
+    /// Its present number. After an operation with an unknown outcome a client continues under another number,
+    /// because that operation may still take effect, concurrently with the next.
     pub fn process(&self) -> u64 {
         self.number + CLIENTS_MAX * self.lives
     }
 
-    /// Its operation has an unknown outcome: it goes on under another number.
+    /// Continues under another number, after an operation with an unknown outcome.
     pub fn lose_sight(&mut self) {
         self.lives += 1;
     }
@@ -304,8 +304,8 @@ impl Client {
     }
 }
 
-/// A server says when it does not know; "No cluster leader" promises that nothing was handed on, 429 and
-/// 503 that nothing was taken, and the rest of 4xx that the request was wrong.
+/// A server says when it does not know the outcome. "No cluster leader" promises that nothing was forwarded, 429 and
+/// 503 that nothing was accepted, and the rest of 4xx that the request was wrong.
 fn classify(result: Result<Answer, Error>, accepts: &[u16]) -> (Ending, Outcome) {
     match result {
         Ok(answer) if accepts.contains(&answer.status) => {

@@ -75,18 +75,18 @@ impl Place {
 /// A cluster of real processes. They end when it is dropped, in a panic too.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Those that founded it. They are what clients and most faults aim at.
+    /// The founding servers: the targets of clients and of most faults.
     members: Vec<Member>,
     /// Those that joined later, until they are removed.
     guests: Vec<Member>,
     /// Where the logs of removed guests are.
     former: Vec<(u64, PathBuf)>,
-    /// The Raft id of whoever joins next: none is ever used again.
+    /// The Raft id of the server that joins next: none is ever used again.
     next_raft_id: u64,
     options: Options,
     hashes: Arc<Mutex<Ledger>>,
     subjects: Subjects,
-    /// Whether its test has come to its end; else what is left is evidence.
+    /// Whether its test has passed; otherwise data and logs are kept.
     is_finished: bool,
     network: Network,
     // Declared in the order in which they must go: the guardian looks at what is left once the
@@ -222,7 +222,7 @@ impl Cluster {
         self.member(id).probe.clone()
     }
 
-    /// Whoever undoes things if this process is killed.
+    /// The shell that cleans up if this process is killed.
     pub fn guardian(&mut self) -> &mut Guardian {
         &mut self.guardian
     }
@@ -252,12 +252,12 @@ impl Cluster {
         Ok(ended)
     }
 
-    /// Whom there is to look at, those included who join later.
+    /// The servers to sample, including those that join later.
     pub fn subjects(&self) -> Subjects {
         self.subjects.clone()
     }
 
-    /// Everything that a node's processes have said.
+    /// Everything that a node's processes have logged.
     pub fn log(&self, id: u64) -> Result<String> {
         Ok(String::from_utf8_lossy(&std::fs::read(&self.member(id).log)?).into_owned())
     }
@@ -289,7 +289,7 @@ impl Cluster {
         self.members.iter().chain(&self.guests)
     }
 
-    /// Everything a test asks for at its end: all serving nodes alive and converged to one hash, equal
+    /// Checks what every test requires at its end: all serving nodes alive and converged to one hash, equal
     /// hashes at equal applied index during the whole run, and no panic in any log.
     pub async fn finish(mut self) -> Result<()> {
         self.wait_all_ready().await?;
@@ -313,7 +313,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Lines of the logs that speak of a panic.
+    /// Lines of the logs that mention a panic.
     pub fn panics(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let present = self.everybody().map(|member| (member.id, member.log.clone()));
@@ -326,8 +326,8 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Ends every server at once and asks for nothing: for whoever judges by other means, or knows that the
-    /// cluster cannot go on.
+    /// Kills every server and checks nothing: for tests that have other checks, or whose cluster cannot
+    /// continue.
     pub fn abandon(mut self) {
         self.is_finished = true;
     }
@@ -344,7 +344,7 @@ impl Cluster {
         }
     }
 
-    /// What a failing test leaves behind for whoever looks into it.
+    /// Prints the ends of the logs of a failing test, and keeps its files.
     fn keep_evidence(&mut self) {
         for id in self.ids() {
             let log = self.log(id).unwrap_or_default();

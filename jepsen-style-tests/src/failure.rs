@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A sentence for whoever reads the test's output.
+/// A sentence for the reader of the test's output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure(String);
 

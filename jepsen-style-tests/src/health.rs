@@ -15,7 +15,7 @@ use crate::load::{self, Volume};
 use crate::workload::observe::{Look, Observation};
 use crate::{Cluster, Limit, Result};
 
-/// An observer looks this often.
+/// Pause between two polls of an observer.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A heartbeat that failed is tried at the next node after this.
 const RETRY: Duration = Duration::from_millis(50);
@@ -71,7 +71,7 @@ struct Counts {
 }
 
 impl Heartbeats {
-    /// Heartbeats at `nodes[0]`; when a node refuses, it goes on with the next one.
+    /// Heartbeats at `nodes[0]`; when a node refuses, continues with the next one.
     pub fn start(nodes: Vec<Http>, id: &str, every: Duration) -> Self {
         let (id, counts) = (id.to_owned(), Arc::<Counts>::default());
         let shared = Arc::clone(&counts);
@@ -92,7 +92,7 @@ impl Heartbeats {
         Self { counts, task }
     }
 
-    /// Goes on at `nodes[position]`.
+    /// Continues at `nodes[position]`.
     pub fn aim_at(&self, position: usize) {
         self.counts.aim.store(position, Ordering::Relaxed);
     }
@@ -150,7 +150,7 @@ struct Seen {
 }
 
 impl Observers {
-    /// Begins to look at the checks of `service`.
+    /// Starts to poll the checks of `service`.
     pub fn start(cluster: &Cluster, service: &str) -> Result<Self> {
         // Impatient ones: a paused node does not answer.
         let nodes = cluster.ids().into_iter().map(|id| (id, cluster.probe(id))).collect();
@@ -169,7 +169,7 @@ impl Observers {
         Ok(Self { site, seen, tasks })
     }
 
-    /// How many looks were answered.
+    /// How many polls were answered.
     pub fn looks(&self) -> usize {
         lock(&self.seen).looks
     }

@@ -14,12 +14,12 @@ pub use quorate_client::{Answer, Error, Http, Method};
 /// client never gives up on a request that the server still may complete.
 pub const PATIENCE: Duration = Duration::from_secs(12);
 
-/// What tests ask of an answer.
+/// What tests need of an answer.
 pub trait AnswerExt {
     /// The body as JSON; fails with the status and body in the message unless the status is 200.
     fn value(&self) -> Result<Value>;
 
-    /// The index that a blocking query hands back; fails if none was sent.
+    /// The index for the next blocking query; fails if there is none.
     fn require_index(&self) -> Result<u64>;
 }
 
@@ -36,7 +36,7 @@ impl AnswerExt for Answer {
     }
 }
 
-/// What tests ask of a node.
+/// What tests need of a node.
 pub trait HttpExt {
     /// A figure of `/metrics`; fails if there is none of this name.
     fn figure(&self, name: &str) -> impl Future<Output = Result<u64>> + Send;
@@ -45,7 +45,7 @@ pub trait HttpExt {
     /// server has said that it knows them.
     fn wait_level(&self, level: u64, limit: Duration) -> impl Future<Output = Result<()>> + Send;
 
-    /// Asks until the answer is 200 with a JSON body as wanted, and returns that body.
+    /// Polls until the answer is 200 with a JSON body as wanted, and returns that body.
     fn wait_for(
         &self,
         path: &str,

@@ -26,7 +26,7 @@ pub const HISTORY: &str = "history.jsonl";
 pub const REQUESTS: &str = "requests.jsonl";
 /// Every injection.
 pub const FAULTS: &str = "faults.jsonl";
-/// What the nodes said of themselves.
+/// What the nodes reported.
 pub const SAMPLES: &str = "samples.jsonl";
 
 /// How a request ended.
@@ -35,11 +35,11 @@ pub const SAMPLES: &str = "samples.jsonl";
 pub enum Ending {
     /// As the API promises.
     Answered,
-    /// Nobody listened: it was never sent.
+    /// It was never sent: nobody listened.
     NotSent,
-    /// With an error that says it had no effect.
+    /// With an error that guarantees that it had no effect.
     Refused,
-    /// Without an answer, or with one that leaves it open.
+    /// Without an answer, or with one that says that the outcome is unknown.
     Unknown,
 }
 
@@ -72,7 +72,7 @@ pub struct RequestLine {
 pub struct Fault {
     /// The nemesis' name.
     pub nemesis: String,
-    /// What exactly was done: "killed n2 (leader)".
+    /// A description: "killed n2 (leader)".
     pub what: String,
     /// Servers that may refuse, hang or answer late until the fault has healed; all others must serve.
     pub affected: Vec<u64>,
@@ -91,7 +91,7 @@ pub struct Fault {
     pub recovered: Option<u64>,
 }
 
-/// What a node said of itself. Figures are missing when it did not answer.
+/// What a node reported. Figures are missing when it did not answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// When it was asked.
@@ -192,7 +192,7 @@ fn line<T: Serialize>(file: &Mutex<BufWriter<File>>, entry: &T) {
     lock(file).write_all(&text).expect("the harness can write its journal");
 }
 
-/// A thread that panicked while it wrote has failed the run already; the lines before are still true.
+/// A panic while the lock was held has failed the run; earlier lines are still valid.
 fn lock(file: &Mutex<BufWriter<File>>) -> MutexGuard<'_, BufWriter<File>> {
     file.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,10 +10,10 @@ use crate::checker::{Verdict, availability, coverage, early_elections, process, 
 use crate::record::{Record, write_json};
 use crate::workload::{self, Judgement};
 
-/// What the checkers said, in the run's directory.
+/// The file of the verdicts, in the run's directory.
 pub const VERDICT: &str = "verdict.json";
 
-/// What a run shows.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Overall {
@@ -27,7 +27,7 @@ pub enum Overall {
     Skipped,
 }
 
-/// One checker's word, as it is written to `verdict.json`.
+/// One checker's verdict, as it is written to `verdict.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Word {
     /// The checker.
@@ -38,7 +38,7 @@ pub struct Word {
     pub sentences: Vec<String>,
 }
 
-/// What all of them said.
+/// The verdicts of all checkers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conclusion {
     /// Together.
@@ -48,7 +48,7 @@ pub struct Conclusion {
 }
 
 impl Conclusion {
-    /// What each checker that is not satisfied said first.
+    /// The first sentence of each checker that is not satisfied.
     pub fn objections(&self) -> Vec<String> {
         let objecting = self.words.iter().filter(|said| said.overall != Overall::Valid);
         objecting
@@ -68,7 +68,7 @@ impl From<Judgement> for Word {
     }
 }
 
-/// Judges a run by its workload's checkers and those that hold for every run.
+/// Checks a run by its workload's checkers and those of every run.
 pub fn judge(record: &Record) -> Result<Conclusion> {
     let mut judgements = workload::named(&record.plan.workload)?.judge(record)?;
     judgements.push(Judgement::new("state-hash", state_hashes(record)));
@@ -97,19 +97,19 @@ pub fn judge(record: &Record) -> Result<Conclusion> {
     Ok(Conclusion { overall, words })
 }
 
-/// Judges a run and writes what was said into its directory.
+/// Checks a run and writes the verdicts into its directory.
 pub fn judge_and_write(record: &Record) -> Result<Conclusion> {
     let conclusion = judge(record)?;
     write_json(&record.dir.join(VERDICT), &conclusion)?;
     Ok(conclusion)
 }
 
-/// What was said of the run in `dir`, if it was judged.
+/// The verdicts on the run in `dir`, if it was checked.
 pub fn read(dir: &Path) -> Option<Conclusion> {
     crate::record::json(&dir.join(VERDICT)).ok()
 }
 
-/// Equal applied index, equal hash, on every server, all the time.
+/// Servers at the same applied index have the same hash, all the time.
 fn state_hashes(record: &Record) -> Verdict {
     let mut ledger = Ledger::default();
     for sample in &record.samples {

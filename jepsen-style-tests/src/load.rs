@@ -26,9 +26,9 @@ pub struct Volume {
     pub rate: u64,
 }
 
-/// Above the 500 requests a second that a leader kill must be tested under.
+/// Above the 500 requests per second under which a leader kill must be tested.
 pub const FAILOVER: Volume = Volume { clients: 240, rate: 800 };
-/// Fewer clients who write as fast, for tests that count writes.
+/// Fewer clients that write more, for tests that count writes.
 pub const CRASH: Volume = Volume { clients: 60, rate: 1_200 };
 
 /// Opens a journal below the cluster's directory for clients of these servers.
@@ -58,14 +58,14 @@ fn with_ids(cluster: &Cluster, nodes: &[u64]) -> Vec<(u64, Http)> {
     nodes.iter().map(|id| (*id, cluster.http(*id))).collect()
 }
 
-/// A load that is going on.
+/// A load in progress.
 #[derive(Debug)]
 pub struct Load {
     traffic: Traffic,
     clients: JoinSet<Result<()>>,
 }
 
-/// What a load did.
+/// The traffic of a load that has ended.
 #[derive(Debug)]
 pub struct Traffic {
     site: Arc<Site>,
@@ -73,7 +73,7 @@ pub struct Traffic {
     dir: PathBuf,
 }
 
-/// What a leader's end looked like to the clients.
+/// The end of a leader, as clients saw it.
 #[derive(Debug, Clone)]
 pub struct Failover {
     /// Requests per second in the second before it.
@@ -115,7 +115,7 @@ impl Load {
         self.traffic.site.acknowledged_writes()
     }
 
-    /// Lets every client end its last request and returns what was written down.
+    /// Waits for the last request of every client, and returns the traffic.
     pub async fn stop(self) -> Result<Traffic> {
         workload::stop(&self.traffic.site, self.clients).await?;
         Ok(self.traffic)
@@ -154,7 +154,7 @@ impl Traffic {
         Ok(requests.into_iter().filter(|request| request.end != Ending::Answered).collect())
     }
 
-    /// What the fault at `moment` looked like.
+    /// The fault at `moment`, as clients saw it.
     pub fn failover(&self, moment: Instant) -> Result<Failover> {
         Ok(failover(&self.record()?.requests, self.site.journal.clock.at(moment)))
     }

@@ -73,14 +73,14 @@ pub trait Nemesis: Send {
     /// One sentence for `list`.
     fn summary(&self) -> &'static str;
 
-    /// Looks whether the machine allows it, and asks for what the servers must be started with. An error
-    /// is the reason why it is skipped.
+    /// Checks that the machine allows it, and requests what the servers must be started with. An error is the
+    /// reason why it is skipped.
     fn prepare(&mut self, _options: &mut Options) -> Result<()> {
         Ok(())
     }
 
-    /// Looks whether it can be beside what all nemeses of the run have asked for. An error is the reason why
-    /// it is skipped.
+    /// Checks that it works with what all nemeses of the run have requested. An error is the reason why it is
+    /// skipped.
     fn consider(&self, _options: &Options) -> Result<()> {
         Ok(())
     }
@@ -95,20 +95,20 @@ pub trait Nemesis: Send {
         false
     }
 
-    /// Does it.
+    /// Injects the fault.
     async fn inject(&mut self, ground: &mut Ground) -> Result<Injection>;
 
-    /// Looks, from outside, whether it took effect, and says what shows it. Called while the fault lasts;
-    /// it may wait for a condition. An error means that nothing shows it.
+    /// Checks from outside that the fault took effect, and returns the evidence. Called while the fault lasts; it
+    /// may wait for a condition. An error means that there is no evidence.
     async fn probe(&mut self, ground: &mut Ground) -> Result<String>;
 
-    /// Servers that it came to affect since its injection, such as those that a new leader cannot reach.
-    /// Asked for just before it is healed.
+    /// More servers that it has affected since its injection, such as those that a new leader cannot reach.
+    /// Called just before it is healed.
     async fn also_affected(&mut self, _ground: &mut Ground) -> Vec<u64> {
         Vec::new()
     }
 
-    /// Undoes it, so that every server can be ready again. Must do no harm when nothing was injected.
+    /// Removes the fault, so that every server can be ready again. Must do no harm when nothing was injected.
     async fn heal(&mut self, ground: &mut Ground) -> Result<()>;
 }
 
@@ -165,7 +165,7 @@ fn one_named(name: &str) -> Result<Box<dyn Nemesis>> {
     })
 }
 
-/// The leader is chosen more often than others: what it does hides the worst mistakes.
+/// The leader is chosen more often than others: most serious bugs are in what it does.
 const LEADER_OF_TEN: u32 = 7;
 
 impl Ground {
@@ -178,7 +178,7 @@ impl Ground {
         Ok((victim, leader))
     }
 
-    /// A founding server other than `id` that should be serving, to which an operator can turn.
+    /// A founding server other than `id` that should be serving, for an operator's requests.
     pub fn another_running(&mut self, id: u64) -> Result<u64> {
         let mut others = self.cluster.running();
         others.retain(|other| *other != id);
@@ -207,7 +207,7 @@ impl Ground {
         running
     }
 
-    /// Notes that a server did what it promises not to do. Returns the same as a failure of the probe.
+    /// Records that a server broke a promise. Returns it as the failure of the probe.
     pub fn broken_promise(&mut self, what: String) -> Failure {
         self.broken_promises.push(what.clone());
         Failure::new(what)

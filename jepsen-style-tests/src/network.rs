@@ -35,9 +35,9 @@ const NO_NFT: &str = "QUORATE_NO_NFT";
 /// Everything that one server sends to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Link {
-    /// Who sends.
+    /// The sender.
     pub from: u64,
-    /// Who is meant to receive.
+    /// The receiver.
     pub to: u64,
 }
 

@@ -17,7 +17,7 @@ pub struct Plan {
     pub rate: u64,
     /// How many clients share the rate.
     pub clients: u64,
-    /// What the choices of clients and nemeses follow from.
+    /// Seed of the random choices of clients and nemeses.
     pub seed: u64,
     /// The broken build's name, if one is tried.
     pub mutant: Option<String>,

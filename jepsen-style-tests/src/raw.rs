@@ -158,7 +158,7 @@ impl Raw {
         Ok(BufReader::new(stream))
     }
 
-    /// Whoever panicked while it held this list left it whole.
+    /// A panic while the lock was held left the list whole.
     fn idle(&self) -> MutexGuard<'_, Vec<BufReader<TcpStream>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,7 +22,7 @@ pub const ENDING: &str = "ending.json";
 pub struct RunEnding {
     /// When the clients began to work.
     pub began: u64,
-    /// When they were told to stop.
+    /// When the clients were stopped.
     pub stopped: u64,
     /// Nemeses that this machine does not allow, each with the reason.
     pub skipped: Vec<(String, String)>,

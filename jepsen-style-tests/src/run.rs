@@ -29,7 +29,7 @@ use crate::{Failure, Result};
 pub const WARM_UP: Duration = Duration::from_millis(2_500);
 /// Shortest and longest calm between two faults, in ms: time for elections, and for progress.
 const CALM_MS: std::ops::Range<u64> = 1_000..2_000;
-/// A fault is begun only if there is this much time for it beside its hold.
+/// A fault is injected only if this much time is left after its hold.
 const ROOM: Duration = Duration::from_millis(1_500);
 /// Signals by which a process ends itself that went wrong: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV.
 const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
@@ -39,18 +39,18 @@ const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
 const SNAPSHOT_THRESHOLD: u64 = 400;
 const TRAILING_LOGS: u64 = 100;
 
-/// What a run tells whoever watches it.
+/// Receives the progress of a run.
 pub trait Watcher: Send + Sync {
-    /// A sentence about what happens now.
+    /// Shows what happens now, in a sentence.
     fn say(&self, sentence: &str);
 }
 
-/// Where things are that a run needs from outside.
+/// What a run needs from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
-    /// The servers' binary, if it is not the one that is built beside the harness.
+    /// The servers' binary, if it is not the one built with the harness.
     pub binary: Option<PathBuf>,
-    /// Whether the run may go on beside others.
+    /// Whether other runs may share its turn.
     pub shares_turn: bool,
 }
 
@@ -120,7 +120,7 @@ fn prepare(
     Ok(allowed)
 }
 
-/// A run while it goes on.
+/// A run in progress.
 struct Stage<'a> {
     ground: Ground,
     nemeses: Vec<Box<dyn Nemesis>>,
@@ -176,7 +176,7 @@ impl Stage<'_> {
     }
 
     async fn one_fault(&mut self, nemesis: &mut dyn Nemesis) -> Result<()> {
-        // What ended by itself in the calm must not pass for a victim of this fault.
+        // A server that ended by itself during the calm must not be blamed on this fault.
         self.revive(&[])?;
         let name = nemesis.name().to_owned();
         let began = self.site.now();
@@ -205,7 +205,7 @@ impl Stage<'_> {
         let healed = match nemesis.heal(&mut self.ground).await {
             Ok(()) => Some(self.site.now()),
             Err(why) => {
-                // Healing asks something of the servers, too: to take a server in, to end when they are told.
+                // Healing depends on the servers too: they must accept a join, or stop when asked to.
                 let not_live = &mut self.ending.not_live;
                 not_live.push(format!("{:?} could not be healed: {why}", injection.what));
                 None
@@ -235,8 +235,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Starts servers that ended by themselves, and holds it against them unless the fault explains it: it was
-    /// at them, and they did not crash.
+    /// Starts servers that ended by themselves. That is a violation unless the fault explains it: it affected
+    /// them, and they did not crash.
     fn revive(&mut self, explained: &[u64]) -> Result<()> {
         for (id, status) in self.ground.cluster.reap_ended()? {
             let has_crashed = status.signal().is_some_and(|signal| CRASHES.contains(&signal));
@@ -247,7 +247,7 @@ impl Stage<'_> {
         self.ground.cluster.start_all()
     }
 
-    /// Waits until every server is ready and has caught up; notes it when one does not come back.
+    /// Waits until every server is ready and has caught up; a server that is not is a violation.
     async fn recover(&mut self, after: &str) -> Option<u64> {
         match self.ground.cluster.wait_all_caught_up().await {
             Ok(()) => Some(self.site.now()),
@@ -258,7 +258,7 @@ impl Stage<'_> {
         }
     }
 
-    /// The liveness phase: with nothing broken, every server serves and all hold the same state.
+    /// The liveness phase: with no fault left, every server serves, and all have the same state.
     async fn require_live(&mut self) -> Result<()> {
         self.watcher.say("everything is healed: every server must serve again");
         self.revive(&[])?;

@@ -35,7 +35,7 @@ pub struct Summary {
 }
 
 impl Script {
-    /// Starts `command`; `name` is for whoever reads of its failure.
+    /// Starts `command`; `name` is for error messages.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())

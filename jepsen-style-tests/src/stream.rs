@@ -20,7 +20,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 pub struct Frame {
     /// Its name.
     pub name: String,
-    /// Where a reader that has seen it can go on.
+    /// Where a reader that has received it can resume.
     pub id: Option<u64>,
     /// Its data.
     pub data: Value,

@@ -8,20 +8,19 @@ use std::fs::File;
 
 use crate::{Failure, Result, binary};
 
-/// The right to run a cluster; dropping it passes the turn on.
+/// The right to run a cluster. Dropping it lets the next one begin.
 #[derive(Debug)]
 pub struct Turn {
     _lock: File,
 }
 
 impl Turn {
-    /// Waits for the turn, without a limit: the test runner has its own.
+    /// Waits for a turn that nobody shares, without a limit: the test runner has its own.
     pub async fn take() -> Result<Self> {
         Self::lock(File::lock).await
     }
 
-    /// The same, beside others that share theirs: for runs that measure nothing finer than they can
-    /// together.
+    /// Waits for a turn that others may share: for tests whose timing tolerates another cluster.
     pub async fn share() -> Result<Self> {
         Self::lock(File::lock_shared).await
     }

@@ -27,7 +27,7 @@ impl Limit {
         Instant::now() > self.end
     }
 
-    /// Fails if the time is over, saying what is still missing.
+    /// Fails if the time is over, with what is still missing.
     pub fn check(&self, missing: impl FnOnce() -> String) -> Result<()> {
         if !self.is_over() {
             return Ok(());

@@ -33,23 +33,23 @@ use crate::{Failure, Result};
 
 pub use steps::decode_number;
 
-/// What one checker says of a run.
+/// One checker's verdict on a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     /// The checker's name, as `list` shows it.
     pub checker: &'static str,
-    /// What it says.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
 impl Judgement {
-    /// What `checker` says.
+    /// The verdict of `checker`.
     pub fn new(checker: &'static str, verdict: Verdict) -> Self {
         Self { checker, verdict }
     }
 }
 
-/// A kind of work, and how it is judged.
+/// What clients do, and how it is checked.
 #[async_trait]
 pub trait Workload: Send + Sync {
     /// Its name on the command line, and the `"w"` of its lines in the history.
@@ -58,7 +58,7 @@ pub trait Workload: Send + Sync {
     /// One sentence for `list`.
     fn summary(&self) -> &'static str;
 
-    /// Lays out what the clients need, before the first of them begins.
+    /// Prepares the data that the clients need, before the first of them starts.
     async fn set_up(&self, _site: &Site) -> Result<()> {
         Ok(())
     }
@@ -78,15 +78,15 @@ pub trait Workload: Send + Sync {
         unreachable!("{} works without steps", self.name())
     }
 
-    /// What must be read at the end, when everything has healed and every server is ready.
+    /// The final reads, when every fault has healed and every server is ready.
     async fn conclude(&self, _site: &Site) -> Result<()> {
         Ok(())
     }
 
-    /// Judges the run from what was written down, and from nothing else.
+    /// Checks the run, from what was written down alone.
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>>;
 
-    /// How much there was to judge: what is counted, and how many.
+    /// How much there was to check: names and counts.
     fn counts(&self, _record: &Record) -> Result<Vec<(&'static str, u64)>> {
         Ok(Vec::new())
     }
@@ -104,7 +104,7 @@ impl std::fmt::Debug for dyn Workload {
     }
 }
 
-/// Waits for clients, or for the parts of a client's work that go on side by side.
+/// Waits for clients, or for the concurrent parts of a client's work.
 async fn join(mut parts: JoinSet<Result<()>>) -> Result<()> {
     while let Some(ended) = parts.join_next().await {
         ended.map_err(|error| Failure::new(format!("a client: {error}")))??;
@@ -126,7 +126,7 @@ pub fn start(workload: &Arc<dyn Workload>, site: &Arc<Site>) -> JoinSet<Result<(
     clients
 }
 
-/// Tells the clients to end, and waits for their last answers.
+/// Stops the clients, and waits for their last answers.
 pub async fn stop(site: &Site, clients: JoinSet<Result<()>>) -> Result<()> {
     site.stop();
     tokio::time::timeout(CLIENTS_LIMIT, join(clients))
@@ -134,7 +134,7 @@ pub async fn stop(site: &Site, clients: JoinSet<Result<()>>) -> Result<()> {
         .map_err(|_| Failure::new(format!("clients were not done within {CLIENTS_LIMIT:?}")))?
 }
 
-/// What cluster tests put under a fault: a set of keys and counters below `prefix`.
+/// The workload of tests that inject their own faults: a set of keys and counters below `prefix`.
 pub fn set_and_counters(prefix: &str) -> Arc<dyn Workload> {
     let parts: Vec<Arc<dyn Workload>> =
         vec![Arc::new(set::Set::below(prefix)), Arc::new(counter::Counter::below(prefix))];

@@ -28,7 +28,7 @@ pub enum ListFunction {
 /// One operation on a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListOperation {
-    /// Who did it.
+    /// The client.
     pub client: u64,
     /// Which list.
     pub key: u64,

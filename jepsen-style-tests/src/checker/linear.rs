@@ -98,7 +98,7 @@ struct Search<'a> {
     /// Position of each operation's return; 0 if it is unknown.
     return_of: Vec<usize>,
     unexplained: usize,
-    /// How many events it may still look at before it gives up and claims nothing.
+    /// How many more events it may visit before it gives up without a verdict.
     patience: usize,
 }
 

@@ -100,7 +100,7 @@ pub(crate) enum Event {
     },
 }
 
-/// What a run's events tell of.
+/// How much there was to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
     /// Acknowledged acquisitions.
@@ -391,7 +391,7 @@ fn holders_from_nowhere(events: &[Event]) -> Vec<String> {
     violations
 }
 
-/// Whoever reads a lock while somebody surely holds it sees that holder.
+/// A read of a lock that somebody certainly holds shows that holder.
 fn contradicting_reads(events: &[Event], holds: &[Hold<'_>]) -> Vec<String> {
     let mut violations = Vec::new();
     for event in events {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One look at one server. A workload's event in the history.
+/// One poll of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Look<T = Vec<u64>> {
     /// The server.

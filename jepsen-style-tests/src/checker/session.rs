@@ -52,7 +52,7 @@ pub(crate) enum Event {
     Look(Look),
 }
 
-/// What a run's events tell of.
+/// How much there was to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Sessions that were created.

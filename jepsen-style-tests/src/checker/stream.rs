@@ -59,7 +59,7 @@ pub(crate) enum Event {
         reader: u64,
         node: u64,
         interest: Interest,
-        /// The id behind which it goes on; null: it begins with a list.
+        /// The id after which it resumes; null: it begins with a list.
         since: Option<u64>,
         at: u64,
     },
@@ -83,14 +83,14 @@ pub(crate) enum Event {
         /// As of which record.
         seq: u64,
     },
-    /// The server says that it cannot go on from the reader's place.
+    /// The server says that it cannot resume at the reader's place.
     Gap { reader: u64, node: u64, since: u64 },
     /// Something that is no part of such a stream.
     Strange { reader: u64, node: u64, what: String },
     /// The end of a reader.
     Ended {
         reader: u64,
-        /// Whether it has come to the newest record; false: it gave up.
+        /// Whether it has reached the newest record; false: it gave up.
         at_rest: bool,
     },
     /// The records that readers want, as the history has them at the end.
@@ -102,7 +102,7 @@ pub(crate) enum Event {
     },
 }
 
-/// How much there was to judge.
+/// How much there was to check.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Acknowledged writes of what readers want.

@@ -33,7 +33,7 @@ pub fn check(history: &[Operation]) -> Verdict {
 struct Register<'a> {
     /// Reads that returned, with the index that they found.
     reads: Vec<(u64, &'a Operation)>,
-    /// Who wrote each value.
+    /// The write of each value.
     writers: HashMap<u64, &'a Operation>,
     /// The index of each value that was read.
     index_of: HashMap<u64, u64>,

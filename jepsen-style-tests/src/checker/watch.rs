@@ -132,7 +132,7 @@ pub(crate) enum Event {
     },
 }
 
-/// What a run's events tell of.
+/// How much there was to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Acknowledged writes.
@@ -392,7 +392,7 @@ fn not_final(name: &str, watcher: &Watcher, writes: &[Write], events: &[Event]) 
     violations
 }
 
-/// A watcher comes to rest if nothing is written and nothing is broken for long enough.
+/// A watcher finds nothing new in the end, if nothing was written and nothing broken for long enough.
 fn restless(events: &[Event], writes: &[Write], weather: &Weather) -> Vec<String> {
     let settled = writes.iter().map(Write::settled).max().unwrap_or_default();
     let is_judged = |at: u64| {

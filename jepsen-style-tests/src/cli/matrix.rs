@@ -71,7 +71,7 @@ struct Cells {
     plans: Vec<Plan>,
 }
 
-/// What one cell came to.
+/// The result of one cell.
 struct Outcome {
     plan: Plan,
     overall: Overall,

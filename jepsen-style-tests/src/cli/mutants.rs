@@ -74,7 +74,7 @@ impl Workshop {
     }
 }
 
-/// Cargo and git take their time, and runs that go on meanwhile need the threads of the runtime.
+/// Cargo and git block, and runs in parallel need the runtime's threads.
 async fn off_the_runtime<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {

@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// What the clients do; `list` shows the workloads
     #[arg(long)]
     workload: String,
-    /// What is broken meanwhile; `list` shows the nemeses
+    /// The faults; `list` shows the nemeses
     #[arg(long, value_delimiter = ',')]
     nemesis: Vec<String>,
     /// How many servers
@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// How many clients share the rate
     #[arg(long, default_value_t = CLIENTS)]
     clients: u64,
-    /// What all choices follow from
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the run's directory is made [default: jepsen-runs in the target directory]

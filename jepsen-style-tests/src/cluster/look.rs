@@ -115,7 +115,7 @@ impl Cluster {
         })
     }
 
-    /// Whom a node takes for the leader at present.
+    /// The leader according to a node.
     pub async fn leader_according_to(&self, id: u64) -> Option<u64> {
         let answer = self.member(id).probe.get("/v1/status/leader").await.ok()?;
         let address = answer.text().trim_matches(['"', '\n']).to_owned();

@@ -36,7 +36,7 @@ pub(super) struct Member {
     pub(super) http: Http,
     pub(super) probe: Http,
     pub(super) child: Option<Child>,
-    /// Its id, for whoever looks at the process from elsewhere; 0: there is none.
+    /// Its process id, for tasks that sample it; 0: it has no process.
     pub(super) pid: Arc<AtomicU32>,
     pub(super) condition: Condition,
     pub(super) disk: Option<Disk>,

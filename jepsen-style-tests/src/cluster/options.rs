@@ -15,7 +15,7 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// The servers' binary, instead of the one that [`crate::binary`] finds.
     pub binary: Option<PathBuf>,
-    /// Whether it may run beside other clusters that may.
+    /// Whether it may run in parallel with other clusters that may.
     pub shares_turn: bool,
     /// Whether every directed link between two servers goes through a proxy of the harness
     /// ([`crate::network`]).

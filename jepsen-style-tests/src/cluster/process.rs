@@ -166,7 +166,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Lets a paused node go on.
+    /// Resumes a paused node.
     pub fn resume(&mut self, id: u64) -> Result<()> {
         self.signal(id, Signal::SIGCONT)?;
         self.member_mut(id).condition = Condition::Running;

@@ -36,7 +36,7 @@ impl Subjects {
         self.list().retain(|subject| subject.id != id);
     }
 
-    /// Whoever panicked while it held the list had not begun to change it.
+    /// A panic while the lock was held left the list whole.
     fn list(&self) -> MutexGuard<'_, Vec<Subject>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

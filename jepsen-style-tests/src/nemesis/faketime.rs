@@ -140,7 +140,7 @@ impl Clocks {
     }
 }
 
-/// Adds the library and its settings to what servers start with, beside other libraries that are there.
+/// Adds the library and its settings to what servers start with, with other libraries that are preloaded.
 fn load(options: &mut Options, library: &str, files: &Path, scope: Scope) {
     let files = format!("{}/n{{id}}.clock", files.display());
     let environment = &mut options.environment;

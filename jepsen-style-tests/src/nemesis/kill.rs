@@ -6,7 +6,7 @@ use super::{Ground, Injection, Nemesis};
 use crate::cluster::Condition;
 use crate::{Failure, Result};
 
-/// Whom to kill.
+/// The servers to kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
     /// Any one server.

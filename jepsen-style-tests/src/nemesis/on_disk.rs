@@ -7,7 +7,7 @@ use crate::cluster::Options;
 use crate::disk;
 use crate::{Failure, Result};
 
-/// How often the victim is looked at.
+/// Pause between two polls of the victim.
 const POLL: Duration = Duration::from_millis(50);
 /// What the server's log says when its disk has failed it.
 const HAS_TO_STOP: &str = "this server has to stop";
@@ -31,7 +31,7 @@ pub(super) struct Victim {
     pub(super) id: u64,
     /// `n2 (leader)`.
     pub(super) name: String,
-    /// How much it had said before the fault.
+    /// Length of its log before the fault.
     said: usize,
 }
 
@@ -80,14 +80,14 @@ fn last_words(log: &str) -> Option<String> {
     log.lines().rev().find_map(|line| line.strip_prefix(LAST_WORDS)).map(str::to_owned)
 }
 
-/// The answer of something that may hang with a disk, and must not hang the harness.
+/// Runs what may hang with a disk on a thread of its own, so that it cannot hang the harness.
 pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(error.to_string()))
 }
 
-/// The beginning of what somebody said.
+/// The beginning of a text.
 pub(super) fn quoted(words: &str) -> String {
     match words.char_indices().nth(QUOTED_CHARS) {
         Some((end, _)) => format!("{}...", &words[..end]),

@@ -30,7 +30,7 @@ const LOOK_LIMIT: Duration = Duration::from_millis(2_500);
 /// Within this an isolated leader is replaced: an election and its repetition.
 const NEW_LEADER_LIMIT: Duration = Duration::from_secs(3);
 
-/// Who cannot hear whom.
+/// Which links are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// A minority and the majority.
@@ -51,7 +51,7 @@ pub(super) struct Partition {
     cut: Vec<Link>,
     /// How many were healed.
     healed: u32,
-    /// Who led when it was injected, and in which term.
+    /// The leader at the injection, and its term.
     led: Option<(u64, Option<u64>)>,
     /// Whether that decides who is affected.
     depends_on_leader: bool,

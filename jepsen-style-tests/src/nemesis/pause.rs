@@ -24,7 +24,7 @@ const FOLLOWER_HOLD: Duration = Duration::from_millis(4_000);
 const FOLLOWER_FLAGS: [(&str, u64); 2] =
     [("--raft-snapshot-threshold=", 20), ("--raft-trailing-logs=", 5)];
 
-/// Whom to pause.
+/// The server to pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
     /// Anyone, mostly the leader.
@@ -138,7 +138,7 @@ async fn wait_stopped(pid: u32) -> Result<()> {
 fn running_threads(pid: u32) -> Result<usize> {
     let mut running = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // One that ended meanwhile does not run.
+        // It may have ended in the meantime.
         let stat = std::fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         running += usize::from(!matches!(state, None | Some('T')));

@@ -8,7 +8,7 @@ use crate::cluster::Options;
 use crate::disk::Blackout;
 use crate::{Failure, Result};
 
-/// Whose power fails.
+/// The servers whose power fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
     /// One server's, mostly the leader's.

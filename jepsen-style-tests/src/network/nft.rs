@@ -100,7 +100,7 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         if self.is_made {
-            // The guardian tries it too; there is nobody to tell.
+            // The guardian tries it too; ignore the error.
             let _ = run_now(&format!("delete table ip {}", self.name));
         }
     }

@@ -24,7 +24,7 @@ pub(super) struct Requests {
 enum Front {
     /// A request of this length, of which perhaps not all has come.
     Request(usize),
-    /// Not enough to tell.
+    /// Not enough bytes yet.
     Part,
     /// Something else.
     Strange,

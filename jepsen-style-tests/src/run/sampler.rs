@@ -16,7 +16,7 @@ use crate::process::resident_kib;
 /// How often a server's role and hash are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Looks until it is dropped; at those who join meanwhile, too.
+/// Samples until it is dropped, including servers that join later.
 pub(super) fn start(cluster: &Cluster, journal: &Arc<Journal>) -> JoinSet<()> {
     let (subjects, journal) = (cluster.subjects(), Arc::clone(journal));
     let mut sampler = JoinSet::new();
@@ -44,7 +44,7 @@ pub(super) fn start(cluster: &Cluster, journal: &Arc<Journal>) -> JoinSet<()> {
     sampler
 }
 
-/// One look at one server; returns its number.
+/// Samples one server; returns its number.
 async fn look(Subject { id, probe, pid }: Subject, journal: Arc<Journal>) -> u64 {
     let at = journal.clock.now();
     let mut sample = Sample { at, node: id, ..Sample::default() };

@@ -97,7 +97,7 @@ fn path(key: u64) -> String {
     }
 }
 
-/// The index that the history tells of a key.
+/// The index of a key for the history.
 fn told(key: u64, index: u64) -> Option<u64> {
     (!is_deleted(key)).then_some(index)
 }

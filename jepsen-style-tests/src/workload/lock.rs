@@ -37,13 +37,13 @@ const TTL: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(20);
 /// How much longer a client sleeps that lets its session expire.
 const OVERSLEPT: Duration = Duration::from_secs(1);
-/// A client gives up after so many refusals, and goes on with a new session.
+/// After this many refusals a client continues with a new session.
 const TRIES: u32 = 20;
 /// A refused client looks who holds the lock, one of so many times.
 const LOOK_ONE_OF: u32 = 4;
 /// Guarded writes in one hold.
 const WRITES: std::ops::RangeInclusive<u32> = 1..=4;
-/// The lock-delays, in ms. They are counted only while faults let the cluster's time go on.
+/// The lock-delays, in ms. They run only while cluster time advances.
 const DELAYS_MS: [u64; 4] = [0, 0, 500, 1_500];
 /// Of a hundred holds, this many end with a destroyed session, and this many by expiry; the others are
 /// released.

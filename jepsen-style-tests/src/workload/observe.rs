@@ -15,12 +15,12 @@ use crate::http::Answer;
 /// The status of a list.
 const OK: u16 = 200;
 
-/// What observers look at, how often, and how it is written down.
+/// What observers poll, how often, and how they write it down.
 #[derive(Clone, Copy)]
 pub(crate) struct Observation<P, T, N> {
     /// The path without a query.
     pub(crate) path: P,
-    /// Between two looks at the same server.
+    /// Pause between two polls of one server.
     pub(crate) every: Duration,
     /// What an answer lists; none if it is no list, or holds what cannot be read.
     pub(crate) listed_in: fn(&Answer) -> Option<T>,

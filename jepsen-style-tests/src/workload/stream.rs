@@ -30,15 +30,15 @@ const INTERESTS: [Interest; 3] = [Interest::Keys, Interest::Service, Interest::B
 const KINDS: u64 = 4;
 /// How long a reader stays at one server, in ms.
 const STAY_MS: std::ops::Range<u64> = 300..3_000;
-/// A server that is silent for so long is dead: a mark comes every 5 s.
+/// A server that is silent for this long is dead: it sends a mark every 5 s.
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// How long a server may take to answer the request for a stream.
 const OPEN_MAX: Duration = Duration::from_secs(3);
-/// How often a reader looks at the time.
+/// How often a reader checks the time.
 const NOTICE: Duration = Duration::from_millis(200);
 /// Between two servers that do not answer.
 const RETRY: Duration = Duration::from_millis(50);
-/// A reader that has not come to the newest record so long after the end has lost its way.
+/// A reader that has not reached the newest record this long after the end has failed.
 const REST_LIMIT: Duration = Duration::from_secs(25);
 /// From this level of the cluster's rules on there is a history.
 const HISTORY_LEVEL: u64 = 3;
@@ -255,7 +255,7 @@ async fn stay_at(client: &Client, place: &mut Place, position: usize, stay: Dura
 }
 
 impl Place {
-    /// Writes a frame down, and goes on behind it.
+    /// Writes a frame down, and moves the place to resume behind it.
     fn note(&mut self, client: &Client, node: u64, frame: &Frame) {
         let reader = self.reader;
         let event = match (frame.name.as_str(), frame.id) {

@@ -49,7 +49,7 @@ const LONG_LINGER: (u32, Duration) = (12, Duration::from_secs(25));
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long servers are looked at after the run: the longest TTL, its bound, and the grace of a new leader.
 const STAY: Duration = Duration::from_secs(8);
-/// Between two looks at whether the run is over.
+/// Pause between two checks whether the run is over.
 const NAP: Duration = Duration::from_millis(100);
 const NAME: &str = "ttl";
 

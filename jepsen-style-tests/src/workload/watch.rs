@@ -33,7 +33,7 @@ const ELECTION: Duration = Duration::from_secs(2);
 /// A watcher that did not come to rest this long after the end has missed something, or its server is not
 /// back. Its last query may take as long as a client is patient, and the run waits no longer than 40 s.
 const REST_LIMIT: Duration = Duration::from_secs(25);
-/// How often a watcher that waits for an answer looks whether the run is over.
+/// How often a watcher that waits for an answer checks whether the run is over.
 const NOTICE: Duration = Duration::from_millis(500);
 /// So much of an answer that cannot be read is written down, in characters.
 const EXCERPT: usize = 200;
@@ -362,7 +362,7 @@ fn modify_index(answer: &Answer) -> Option<u64> {
     answer.value().ok()?[0]["ModifyIndex"].as_u64()
 }
 
-/// A transaction, because it tells the new index. Without a value the key is deleted.
+/// A transaction, because its answer contains the new index. Without a value the key is deleted.
 fn swap(family: Family, slot: u64, index: u64, value: Option<u64>) -> Value {
     let path = path(family, Some(slot));
     let key = path.trim_start_matches("/v1/kv/").trim_end_matches('?');

@@ -15,7 +15,7 @@ pub enum Entry {
 /// A transaction that moves money from one account to another, if both are as they were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer {
-    /// Who.
+    /// The client.
     pub client: u64,
     /// Its number; no other transfer has it, and none has 0.
     pub id: u64,
@@ -52,7 +52,7 @@ impl Transfer {
 /// All accounts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
-    /// Who asked.
+    /// The client.
     pub client: u64,
     /// Each account, in order of their numbers from 0.
     pub accounts: Vec<Account>,

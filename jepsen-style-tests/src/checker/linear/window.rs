@@ -25,7 +25,7 @@ use crate::history::{Function, Operation, by_key};
 const KEYS_MAX: usize = 20;
 /// More possible states than this are not followed; the window then begins at the last certain point before.
 const STATES_MAX: usize = 200;
-/// Events that one search for the prefix or the core may look at.
+/// Events that one search for the prefix or the core may visit.
 const PATIENCE: usize = 300_000;
 /// Larger windows are shown without looking for their core.
 const CORE_OPERATIONS_MAX: usize = 300;
@@ -108,7 +108,7 @@ fn of_key(key: u64, register: &[&Operation]) -> Window {
     }
 }
 
-/// Who wrote what an operation saw.
+/// The operation that wrote what another one read.
 fn origin(failed: &Operation, prefix: &[Operation]) -> Option<Operation> {
     let seen = match failed.f {
         Function::Read => failed.val,
