@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// A browser on a busy machine.
 const BROWSER_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
-/// Virtual time in which a page that is measured must have told its measures, in ms.
+/// Virtual time within which a page must have reported its measures, in ms.
 const VIRTUAL_MS: u32 = 5_000;
 /// The two widths for which a report is made.
 const WIDTHS: [u32; 2] = [1_280, 400];
@@ -80,7 +80,7 @@ struct Measured {
     unnamed: usize,
 }
 
-/// A copy of a recorded run that was judged again by the command line.
+/// A copy of a recorded run that the command line has checked again.
 struct Rechecked {
     dir: TempDir,
     code: Option<i32>,

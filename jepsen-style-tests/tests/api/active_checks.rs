@@ -19,7 +19,7 @@ const SEEN_AFTER_ELECTION: Duration = Duration::from_secs(10);
 /// An alias follows through a watch and one write, not at an interval.
 const ALIAS_LATE_MAX: Duration = Duration::from_millis(500);
 
-/// A service that answers every request with the status it is told to.
+/// A service that answers every request with a settable status.
 struct Target {
     address: SocketAddr,
     status: Arc<AtomicU16>,
@@ -114,7 +114,7 @@ async fn a_check_is_run_by_whoever_leads_and_shown_by_every_node() {
     let follows = ("alias", "critical", "Aliased check");
     wait_all_show(&cluster, &ids, "shadow", follows, ALIAS_LATE_MAX).await.unwrap();
 
-    // The next leader changes nothing by itself, and goes on asking.
+    // The next leader changes nothing by itself, and continues to run the check.
     let leader = cluster.leader().await.unwrap();
     let survivors = cluster.others(leader);
     cluster.kill(leader).unwrap();

@@ -139,7 +139,7 @@ async fn no_body_grows_beyond_bounds_and_what_is_refused_says_which() {
             let shown: String = answer.text().chars().take(200).collect();
             wrong.push(format!("{what} ({sent} bytes): {} {shown}", answer.status));
         }
-        // Writes go on, through every server.
+        // Every server still accepts writes.
         for id in &ids {
             cluster.http(*id).must_put("/v1/kv/goes-on", what).await.unwrap();
         }

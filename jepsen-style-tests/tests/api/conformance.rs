@@ -92,7 +92,7 @@ fn listed() -> BTreeSet<String> {
     steps.filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
 }
 
-/// `shared/consul` beside the checkout.
+/// `shared/consul` in the directory of the checkout.
 fn recordings() -> Option<PathBuf> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     let consul = checkout.parent()?.join("shared/consul");

@@ -74,7 +74,7 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Sends a command and waits for its result; events that come meanwhile are noted.
+    /// Sends a command and waits for its result; notes the events that arrive before it.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> Result<Value> {
         self.last_id += 1;
         let command = json!({"id": self.last_id, "method": method, "params": params});

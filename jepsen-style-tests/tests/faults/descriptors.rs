@@ -36,7 +36,7 @@ async fn poll(address: &str, index: u64) -> Result<Option<TcpStream>> {
         format!("GET /v1/kv/polled?index={index}&wait=9m HTTP/1.1\r\nHost: quorate\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    // Whoever is refused is told at once; some are only cut off.
+    // Most refused clients are answered at once; some are only disconnected.
     let read = stream.read_to_string(&mut answer);
     match tokio::time::timeout(Duration::from_millis(500), read).await {
         Err(_) => Ok(Some(stream)),

@@ -243,7 +243,7 @@ fn require_synced(trace: &str) -> Result<usize> {
             if call.contains("unfinished") {
                 writing.insert(thread);
             }
-            // A sync that runs meanwhile need not cover it.
+            // A sync that is already running need not cover it.
             syncing.values_mut().for_each(|covers| *covers = false);
         } else if is_log && call.starts_with("fdatasync") {
             if call.contains("unfinished") {

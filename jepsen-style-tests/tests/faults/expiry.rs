@@ -66,7 +66,7 @@ async fn a_service_that_heartbeats_is_never_seen_critical() {
     cluster.finish().await.unwrap();
 }
 
-/// Lets every service heartbeat at a node that is not the leader. Returns the leader.
+/// Has every service send its heartbeats to a node that is not the leader. Returns the leader.
 async fn aim_at_survivors(cluster: &Cluster, services: &[Heartbeats]) -> Result<u64> {
     let leader = cluster.leader().await?;
     let survivors: Vec<_> =

@@ -16,7 +16,7 @@ use jepsen_style_tests::{Cluster, Result};
 const RATE_MIN: usize = 500;
 /// As does one across which no request is held (800 a second, for some tens of milliseconds).
 const HELD_MIN: usize = 3;
-/// How long the load goes on before and after the fault.
+/// How long the load runs before and after the fault.
 const WARM_UP: Duration = Duration::from_millis(2_000);
 const AFTERWARDS: Duration = Duration::from_millis(2_500);
 
@@ -47,7 +47,7 @@ async fn a_stopped_leader_hands_over_and_fails_no_request_at_the_survivors() {
     assert!(median_gap(&failovers) <= Duration::from_millis(bar));
 }
 
-/// Rounds of: load at the followers, the leader ends, the load is judged, the node comes back.
+/// Rounds of: load at the followers, the leader ends, the traffic is checked, the node is started again.
 async fn play(way: Way, rounds: u32) -> Result<Vec<Failover>> {
     let mut cluster = Cluster::start(3).await?;
     let hashes = cluster.watch_hashes(Duration::from_millis(50));

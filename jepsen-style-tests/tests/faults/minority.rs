@@ -12,7 +12,7 @@ const HOLD: Duration = Duration::from_secs(7);
 const HOLD_SLACK: Duration = Duration::from_secs(2);
 /// "At once", on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(200);
-/// What is given up takes effect nowhere later; what is unknown may.
+/// A refused write never takes effect; one with this outcome may.
 const UNKNOWN: &str = "unknown";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

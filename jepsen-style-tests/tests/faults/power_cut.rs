@@ -54,7 +54,7 @@ async fn victims(cluster: &Cluster, round: u32) -> Result<Vec<u64>> {
     })
 }
 
-/// One cut under a load that goes on until every server is ready again.
+/// One cut, under a load until every server is ready again.
 async fn loaded_cut(cluster: &mut Cluster, prefix: &str, victims: &[u64]) -> Result<Traffic> {
     let load = Load::start(cluster, &cluster.ids(), set_and_counters(prefix), CRASH).await?;
     load.wait_acknowledged(WRITES_PER_ROUND, WRITES_LIMIT).await?;

@@ -43,7 +43,7 @@ const REGISTER_MS: u64 = 2;
 const LOAD_LEAD: Duration = Duration::from_secs(3);
 /// Instances of the silent ones that are looked at all the time: the first, the last, and some between.
 const SAMPLES: u64 = 20;
-/// Instances that go on living.
+/// Instances that keep sending heartbeats.
 const LIVING: u64 = 12;
 /// Their TTL: a heartbeat may take a while behind large values on two cores.
 const LIVING_TTL: Duration = Duration::from_secs(6);

@@ -15,7 +15,7 @@ use jepsen_style_tests::process::free_ports;
 use jepsen_style_tests::{Cluster, Failure, Limit, Options, Result};
 use serde_json::{Value, json};
 
-/// What happens by itself (a TTL, a run of a check, a server that is lost) is told within this.
+/// Changes that nobody requests (a TTL, a run of a check, a lost server) are in the history within this.
 const TOLD_WITHIN: Duration = Duration::from_secs(20);
 /// The shortest TTL of a session, and how long it lasts at most (twice its TTL, plus what is late).
 const SESSION_TTL: &str = "10s";
@@ -40,7 +40,7 @@ struct Story {
     names: Vec<String>,
     /// The server of the last request.
     at: usize,
-    /// What was told last, by the path that explains it.
+    /// The last explanations, by their paths.
     told: BTreeMap<String, Told>,
 }
 
@@ -129,7 +129,7 @@ impl Story {
         }
     }
 
-    /// Every server still says all that was told.
+    /// Every server still gives the same explanations.
     async fn tell_again(&self) {
         for (of, told) in &self.told {
             for node in &self.nodes {
@@ -732,7 +732,7 @@ async fn a_reader_waits_for_what_it_asks_for_and_for_nothing_else() {
     nodes[0].must_put("/v1/kv/before", "1").await.unwrap();
     let last = nodes[0].get("/v1/quorate/history").await.unwrap();
     let last: u64 = last.header("x-quorate-last-seq").unwrap().parse().unwrap();
-    // Who asks for what is there already does not wait.
+    // A request for existing records does not wait.
     let asked = Instant::now();
     let there = nodes[2].must_get("/v1/quorate/history?kind=key.&wait=10s").await.unwrap();
     assert_eq!(kinds(&there), ["key.set"]);
@@ -1000,7 +1000,7 @@ async fn maintenance_of_a_node_explains_itself_and_its_services() {
     story.put_nothing(&format!("{of_service}=true")).await;
     let (sentence, _) = why(&node, "check/_service_maintenance:web-1").await;
     assert!(sentence.contains("(agent/service/maintenance)"), "{sentence}");
-    // A check that fails meanwhile is not all that there is to say.
+    // If a check also fails, the explanation names both.
     story.put_nothing("/v1/agent/check/fail/service:web-1?agent=h").await;
     let (sentence, _) = why(&node, "service/web-1").await;
     let told = node.must_get("/v1/quorate/explain/service/web-1").await.unwrap();

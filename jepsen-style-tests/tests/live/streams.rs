@@ -152,7 +152,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads all that comes until the connection ends, and tells whether it ended properly.
+    /// Reads until the connection ends; whether it ended properly.
     async fn read_to_end(&mut self, mut reader: Reader) -> Result<bool> {
         loop {
             match reader.next().await {
@@ -169,7 +169,7 @@ impl Follower {
 enum End {
     Closed,
     Killed,
-    /// The reader goes elsewhere while its server is paused, and comes back as soon as that goes on.
+    /// The reader reads elsewhere while its server is paused, and returns as soon as that is resumed.
     PausedAndLeft,
     /// The reader stays.
     PausedAndKept,
@@ -384,7 +384,7 @@ async fn change_many(node: &Http, first: usize, changes: usize) -> Result<()> {
     let numbers: Vec<_> = (first..first + changes).collect();
     for some in numbers.chunks(100) {
         let operations = some.iter().map(|number| {
-            // The record tells the flags, and so which change it was.
+            // The record contains the flags, which identify the change.
             let value = BASE64_STANDARD.encode(number.to_string());
             json!({"KV": {"Verb": "set", "Key": format!("slow/{}", number % 1_000),
                 "Value": value, "Flags": number}})
@@ -398,7 +398,7 @@ async fn change_many(node: &Http, first: usize, changes: usize) -> Result<()> {
     Ok(())
 }
 
-/// The number of a change, from the flags that its record tells.
+/// The number of a change, from the flags in its record.
 fn number(frame: &Frame) -> Option<usize> {
     frame.data["Detail"].as_str()?.rsplit(' ').next()?.parse().ok()
 }
@@ -415,7 +415,7 @@ async fn read_numbers(
         match frame.name.as_str() {
             "change" => {
                 let number = number(&frame);
-                // Behind a gap it goes on anywhere, and then without another hole.
+                // After a gap it resumes anywhere, and then without another one.
                 let is_next = number == Some(next) || gap.is_some() && seen == 0;
                 if !is_next {
                     return Err(Failure::new(format!("not {next}: {frame:?}")));
@@ -527,7 +527,7 @@ async fn a_read_with_min_index_is_never_older() {
     }
     println!("{older} of {rounds} stale reads without min-index were older");
 
-    // Refusals tell the index too.
+    // Refusals have the index too.
     let refused = [
         (Method::GET, "/v1/kv/none", 404),
         (Method::GET, "/v1/nothing", 404),

@@ -135,7 +135,7 @@ fn split(line: &str) -> Vec<String> {
 /// Where the table's processes serve, so that each can be asked.
 const PORTS: &str = "-http-port 8500 -server-port 8300 -dns-port 8600";
 
-/// Starts that must come to a leader.
+/// Command lines with which an agent must start and know a leader.
 const STARTS: &[&str] = &[
     "-dev -ui -client %ip -bind %ip",
     "-dev -bind %ip -client %ip -advertise 192.0.2.77 -node-id 6b1f3c1e-94a5-4ab1-a7f6-7c6dbb1f4c11",
@@ -212,7 +212,7 @@ async fn what_starts_with_consul_starts_here() {
     }
 }
 
-/// What some of the table's starts must have come to beside a leader.
+/// What some of the table's agents must show besides a leader.
 async fn judge(line: &str, leader: &str, agent: &Agent, directory: &Path) -> Result<()> {
     let http = agent.http(8500)?;
     if line.contains("192.0.2.77") {
@@ -308,7 +308,7 @@ async fn three_servers_find_each_other_through_their_serf_ports() {
     let lines = [apart.clone(), apart.clone(), apart];
     form(&agents.place("apart"), &machines, &lines, &[8500; 3]).await.unwrap();
 
-    // One machine for all, told apart by their ports only, some by host name.
+    // One machine for all, with different ports; some are named by host name.
     let ip = Ipv4Addr::LOCALHOST;
     let ports = free_ports(ip, 9).unwrap();
     let line = |number: usize| {
@@ -408,7 +408,7 @@ async fn a_client_agent_speaks_for_its_host() {
     let names: Vec<_> = services.as_object().into_iter().flat_map(|all| all.keys()).collect();
     assert_eq!(names, ["db"]);
 
-    // Only agents are answered at the servers' own port. It leaves when it is told.
+    // Servers answer only agents at their RPC port. The agent leaves when asked to.
     let nobody = plain_get(server_ip, 8300).unwrap();
     assert!(nobody.starts_with("HTTP/1.1 404"), "{nobody}");
     here.must_put("/v1/agent/leave", "").await.unwrap();
@@ -495,7 +495,7 @@ async fn a_client_agent_keeps_its_node_alive() {
     there.must_put(services, r#"{"Name": "db", "Port": 1}"#).await.unwrap();
     assert_eq!(count(&there.must_get(passing).await.unwrap()), 0);
 
-    // It is back, and leaves when it is told to stop.
+    // It is started again, and leaves the cluster when it is stopped.
     let mut client = start("c-again");
     client.leader(8500).await.unwrap();
     server.until(passing, |list| count(list) == 1).await;
@@ -509,7 +509,7 @@ async fn a_client_agent_keeps_its_node_alive() {
     assert!(!nodes.to_string().contains("\"c1\""), "{nodes}\n{log}");
 }
 
-/// How many long polls wait when a process is told to stop.
+/// Long polls that wait when a process is stopped.
 const POLLS: usize = 100;
 /// A process that waited for the polls to end by themselves would take five seconds or more. (On an idle machine
 /// it takes a quarter of a second.)

@@ -222,7 +222,7 @@ async fn reload(agent: &Agent) -> Result<()> {
     assert_eq!(checks["service:web"]["Status"], "passing");
     assert_eq!(checks["_service_maintenance:web"]["Status"], "critical");
 
-    // A fault changes nothing and is told; a signal reloads as well.
+    // An invalid file changes nothing and is reported; a signal reloads as well.
     agent.define(json!([{"name": "api"}, {"nope": 1}]))?;
     let refused = http.put("/v1/agent/reload", "").await?;
     assert_eq!(refused.status, 500);

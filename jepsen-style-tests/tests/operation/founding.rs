@@ -39,7 +39,7 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A spinning thread does not panic, and a drop has nobody to tell.
+            // A spinning thread does not panic; ignore the error.
             drop(thread.join());
         }
     }

@@ -95,7 +95,7 @@ async fn a_removal_that_would_leave_no_majority_is_refused_and_that_of_the_dead_
 
     cluster.remove_from_raft(3, 1).await.unwrap();
     assert_eq!(raft_ids(&cluster).await.unwrap(), [1, 2]);
-    // A member that is alive may go where the others can go on without it.
+    // A living member may be removed where the others have a majority without it.
     cluster.remove_from_raft(2, 1).await.unwrap();
     assert_eq!(raft_ids(&cluster).await.unwrap(), [1]);
     let answer = cluster

@@ -138,7 +138,7 @@ async fn a_directory_that_was_set_back_is_refused_by_a_leader_that_knows_what_it
         require_keys(&cluster.http(id), &acknowledged).await.unwrap();
         assert!(!write(&cluster.http(id), "afterwards").await.is_empty());
     }
-    // Nor does it start when nobody is there who could tell.
+    // Nor does it start when no other server is there that knows it.
     for id in [1, 2] {
         cluster.terminate(id).unwrap();
         cluster.wait_stopped(id).unwrap();

@@ -163,7 +163,7 @@ async fn an_ordered_stop_of_any_server_logs_no_error() {
         cluster.wait_ready(id).await.unwrap();
         load.stop().await.unwrap();
     }
-    // Whoever leads stops once more, so that every one of these was a leader or a follower that stopped.
+    // The leader stops once more, so that leaders and followers have stopped.
     let leader = cluster.leader().await.unwrap();
     cluster.terminate(leader).unwrap();
     assert!(cluster.wait_stopped(leader).unwrap().success());

@@ -61,7 +61,7 @@ async fn a_restored_backup_is_everywhere_and_wakes_everybody_and_no_index_falls(
     let backup = save(&nodes[1]).await.unwrap();
     assert!(backup.len() > KEYS * VALUE_BYTES / 2, "{} bytes are few", backup.len());
 
-    // Life goes on: something is changed, something is gone, something is new.
+    // Afterwards something is changed, deleted and added.
     nodes[1].must_put("/v1/kv/key/0", "changed").await.unwrap();
     nodes[2].send(Method::DELETE, "/v1/kv/key/1", Default::default()).await.unwrap();
     nodes[0].must_put("/v1/kv/new", "1").await.unwrap();
@@ -175,7 +175,7 @@ async fn a_backup_of_one_cluster_is_restored_in_another() {
     let new = Cluster::start(3).await.unwrap();
     let nodes = new.https(&new.ids());
     nodes[0].must_put("/v1/kv/lost", "1").await.unwrap();
-    // These were watching in the old cluster, and go on here with its indexes.
+    // These watched the old cluster, and continue here with its indexes.
     let watched = ["/v1/kv/moved", "/v1/kv/?keys", "/v1/health/service/moved"];
     let waiting: Vec<_> = (watched.iter().zip(&nodes))
         .map(|(path, node)| (path, tokio::spawn(blocked(node.clone(), path, newest))))

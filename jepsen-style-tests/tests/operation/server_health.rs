@@ -169,7 +169,7 @@ async fn the_host_of_a_server_is_lost_with_the_last_server_on_it() {
     register("alone", "alone").await;
     cluster.kill(3).unwrap();
     wait_lost(&leader, &["alone", "n3"]).await.unwrap();
-    // Whoever asks in its name does not know that its server lives.
+    // A request in its name does not prove that its server lives.
     register("late", "alone").await;
     let passing = leader.must_get("/v1/health/service/alone?passing").await.unwrap();
     assert_eq!(passing, serde_json::json!([]));

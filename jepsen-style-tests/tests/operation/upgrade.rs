@@ -75,7 +75,7 @@ async fn upgrade(old: &Path, order: [u64; 3]) -> Result<()> {
             limit.pause(|| format!("the level to rise at server {id}")).await?;
         }
     }
-    // Who has the old version still is told why it cannot join any more, and joins with the new one.
+    // A server of the old version logs why it cannot join any more, and joins with the new one.
     let late = cluster.add_member()?;
     cluster.wait_log(late, &["not a member yet", "the cluster has level"], LIMIT).await?;
     cluster.terminate(late)?;

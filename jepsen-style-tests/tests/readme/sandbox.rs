@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// How long one script may take on a machine that is busy with other things.
 const LIMIT: Duration = Duration::from_secs(240);
-/// Pause between two looks at whether it has ended.
+/// Pause between two checks whether it has ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The kernel makes a network and a set of mounts for one process and its children; as root in a user

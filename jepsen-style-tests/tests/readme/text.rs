@@ -69,7 +69,7 @@ pub(crate) fn blocks(text: &str) -> Vec<Vec<Command>> {
     blocks.iter().filter(|block| is_command(block)).map(|block| commands(block)).collect()
 }
 
-/// The commands of one block: a command goes on while a quote is open, and after a backslash.
+/// The commands of one block: a command continues while a quote is open, and after a backslash.
 fn commands(block: &str) -> Vec<Command> {
     let mut commands = Vec::new();
     let mut text = String::new();

@@ -62,7 +62,7 @@ pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<S
     let text = answer.text();
     let is_known = match answer.status {
         200 | 301 | 400 | 404 | 405 | 413 | 414 | 431 => true,
-        // The health of a service, and of the cluster, is told by the status, too.
+        // The status also reports the health of a service, and of the cluster.
         429 if path == "/v1/operator/autopilot/health" => true,
         429 | 503 => path.starts_with("/v1/agent/health/"),
         401 => text == "ACL support disabled",
@@ -74,7 +74,7 @@ pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<S
         }
         501 => text.starts_with("Quorate has no "),
         500 if text.is_empty() => !is_decodable,
-        // The list of an agent's checks tells a bad filter without an introduction.
+        // The list of an agent's checks reports a bad filter without a prefix.
         500 if path == "/v1/agent/checks" => true,
         500 => INTERNAL.iter().any(|known| text.starts_with(known)),
         _ => false,
