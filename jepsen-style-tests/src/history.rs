@@ -57,6 +57,11 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// An operation that is to be called; who calls it, and when, is filled in then.
+    pub fn planned(key: u64, f: Function) -> Self {
+        Self::called(0, key, f, 0)
+    }
+
     /// An operation that was called and has not returned yet.
     pub fn called(client: u64, key: u64, f: Function, call: u64) -> Self {
         let (from, arg, ok, val, ret, index) = (None, None, None, None, None, None);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
-use super::steps::{self, KEYS_AT_ONCE, UNREADABLE, ended, note_write, readable_key, rotating_key};
+use super::steps::{self, KEYS_AT_ONCE, UNREADABLE, readable_key, rotating_key};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::linear;
@@ -110,9 +110,9 @@ async fn deregister(client: &mut Client, key: u64) {
 }
 
 async fn write(client: &mut Client, path: &str, body: &Value, key: u64, version: Option<u64>) {
-    let reply = client.send(Call::write(path, body.to_string())).await;
-    let written = ended(client, key, Function::Write, &reply);
-    note_write(NAME, client, &reply, Operation { arg: version, ..written });
+    let written = Operation { arg: version, ..Operation::planned(key, Function::Write) };
+    let call = Call::write(path, body.to_string());
+    steps::write(NAME, client.home(), client, call, written).await;
 }
 
 async fn read(client: &mut Client, key: u64) {

@@ -6,7 +6,7 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::steps::{UNREADABLE, decode_number, ended, note_read, note_write, register_in};
+use super::steps::{UNREADABLE, decode_number, note_read, register_in, write};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{Verdict, counter, linear};
@@ -71,9 +71,10 @@ impl Workload for Counter {
         }
         let next = from.unwrap_or(0) + 1;
         let path = format!("{path}?cas={index}");
-        let reply = client.send(Call::write(&path, next.to_string())).await;
-        let raised = ended(client, key, Function::Cas, &reply);
-        note_write(NAME, client, &reply, Operation { from, arg: Some(next), ..raised });
+        let planned = Operation::planned(key, Function::Cas);
+        let raised = Operation { from, arg: Some(next), ..planned };
+        let call = Call::write(&path, next.to_string());
+        write(NAME, client.home(), client, call, raised).await;
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {

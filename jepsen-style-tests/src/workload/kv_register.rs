@@ -9,9 +9,7 @@
 use async_trait::async_trait;
 use rand::Rng as _;
 
-use super::steps::{
-    self, KEYS_AT_ONCE, UNREADABLE, ended, note_write, readable_key, register_in, rotating_key,
-};
+use super::steps::{self, KEYS_AT_ONCE, UNREADABLE, readable_key, register_in, rotating_key};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{linear, versions};
@@ -119,9 +117,9 @@ fn note_read(site: &Site, process: u64, key: u64, reply: &Reply) -> Option<(u64,
 
 async fn write(client: &mut Client, key: u64) {
     let value = client.fresh_number();
-    let reply = client.send(Call::write(&path(key), value.to_string())).await;
-    let written = ended(client, key, Function::Write, &reply);
-    note_write(NAME, client, &reply, Operation { arg: Some(value), ..written });
+    let path = path(key);
+    let written = Operation { arg: Some(value), ..Operation::planned(key, Function::Write) };
+    steps::write(NAME, client.home(), client, Call::write(&path, value.to_string()), written).await;
 }
 
 /// Deletes a key by its name, or with all that lies in its folder.
@@ -131,9 +129,8 @@ async fn delete(client: &mut Client, key: u64) {
     } else {
         format!("/v1/kv/deleted/{key}/?recurse")
     };
-    let reply = client.send(Call::delete(&path)).await;
-    let deleted = ended(client, key, Function::Write, &reply);
-    note_write(NAME, client, &reply, deleted);
+    let deleted = Operation::planned(key, Function::Write);
+    steps::write(NAME, client.home(), client, Call::delete(&path), deleted).await;
 }
 
 async fn cas(client: &mut Client, key: u64) {
@@ -142,10 +139,9 @@ async fn cas(client: &mut Client, key: u64) {
     let path = format!("{}?cas={index}", path(key));
     // Often where the index was not read: a server that lags behind it must not refuse it for that.
     let position = client.home() + client.rng.random_range(0..2);
-    let reply = client.send_to(position, Call::write(&path, value.to_string())).await;
-    let swapped = ended(client, key, Function::Cas, &reply);
-    let swapped = Operation { from, arg: Some(value), index: told(key, index), ..swapped };
-    note_write(NAME, client, &reply, swapped);
+    let planned = Operation::planned(key, Function::Cas);
+    let swapped = Operation { from, arg: Some(value), index: told(key, index), ..planned };
+    steps::write(NAME, position, client, Call::write(&path, value.to_string()), swapped).await;
 }
 
 #[cfg(test)]

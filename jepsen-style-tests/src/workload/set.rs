@@ -7,7 +7,7 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::steps::{Known, UNREADABLE, ended, note_write};
+use super::steps::{Known, UNREADABLE, write};
 use super::{Judgement, Workload};
 use crate::Result;
 use crate::checker::{Verdict, set};
@@ -107,10 +107,9 @@ impl Set {
         let looks_at_once = client.rng.random_range(0..STALE_ONE_OF) == 0;
         let condition = if looks_at_once { "" } else { "?cas=0" };
         let path = format!("{}{member}{condition}", self.folder);
-        let reply = client.send(Call::write(&path, member.to_string())).await;
-        let added = ended(client, 0, Function::Add, &reply);
-        let added = Operation { arg: Some(member), ..added };
-        if note_write(NAME, client, &reply, added) == Some(true) {
+        let added = Operation { arg: Some(member), ..Operation::planned(0, Function::Add) };
+        let call = Call::write(&path, member.to_string());
+        if write(NAME, client.home(), client, call, added).await == Some(true) {
             self.members.add(member);
             if looks_at_once {
                 // What a server has acknowledged it has applied itself.
@@ -123,8 +122,9 @@ impl Set {
         let path = format!("{}{member}{query}", self.folder);
         let reply = client.send(Call::read(&path)).await;
         let Some(answer) = reply.answer() else { return };
-        let looked = ended(client, 0, Function::Contains, &reply);
-        let looked = Operation { arg: Some(member), ok: Some(answer.status == 200), ..looked };
+        let (ok, ret) = (Some(answer.status == 200), Some(reply.end));
+        let called = Operation::called(client.process(), 0, Function::Contains, reply.call);
+        let looked = Operation { arg: Some(member), ok, ret, ..called };
         client.site.journal.note(NAME, &looked);
     }
 }

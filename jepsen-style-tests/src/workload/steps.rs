@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use rand::Rng as _;
 use serde_json::Value;
 
-use crate::client::{Client, Reply, Site};
+use crate::client::{Call, Client, Reply, Site};
 use crate::history::{Function, Operation};
 use crate::http::Answer;
 
@@ -45,12 +45,6 @@ fn generation(site: &Site) -> u64 {
     site.now() / (OPERATIONS_PER_KEY * KEYS_AT_ONCE * NANOS_PER_SECOND / site.plan.rate.max(1))
 }
 
-/// An operation of a client that ended as `reply` did, without what it did.
-pub(super) fn ended(client: &Client, key: u64, f: Function, reply: &Reply) -> Operation {
-    let called = Operation::called(client.process(), key, f, reply.call);
-    Operation { ret: Some(reply.end), ..called }
-}
-
 /// Writes a read of `workload` down that was answered: the value it found, and its index if that is known.
 pub(super) fn note_read(
     workload: &str,
@@ -65,16 +59,18 @@ pub(super) fn note_read(
     site.journal.note(workload, &Operation { ok: Some(true), val, index, ret, ..called });
 }
 
-/// Writes a write of `workload` down, unless it is known to have had no effect. The answers "true" and
-/// "false" say whether its condition held.
-pub(super) fn note_write(
+/// Sends a write of `workload` to the server at a position, and writes it down unless it is known to have had no effect.
+/// The answers "true" and "false" say whether its condition held.
+pub(super) async fn write(
     workload: &str,
+    position: usize,
     client: &mut Client,
-    reply: &Reply,
+    call: Call<'_>,
     operation: Operation,
 ) -> Option<bool> {
+    let reply = client.send_to(position, call).await;
     let (ok, ret) = reply.settled(|answer| answer.body == "true")?;
-    let operation = Operation { ok, ret, ..operation };
+    let operation = Operation { client: client.process(), call: reply.call, ok, ret, ..operation };
     client.site.journal.note(workload, &operation);
     if reply.is_unknown() {
         client.lose_sight();
