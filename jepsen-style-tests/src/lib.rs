@@ -37,7 +37,7 @@
 //! | `live` | heartbeats, presence, instances, history, streams |
 //! | `dashboard`, `report` | pages, in a browser |
 //! | `harness`, `readme` | the command lines of this crate, the commands of the README |
-//! | `client_library`, `figures` | the client library and its examples, the load generator |
+//! | `client_library` | the client library and its examples |
 //!
 //! Name the program and the file to run one of them: `cargo test --workspace --test faults storm::`. Cargo runs one
 //! program after the other, but the tests of a program side by side: there every test that starts servers waits for its
