@@ -12,7 +12,7 @@ mod options;
 mod process;
 mod subjects;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -215,6 +215,11 @@ impl Cluster {
     /// A node's IP address.
     pub fn ip(&self, id: u64) -> Ipv4Addr {
         self.member(id).ip
+    }
+
+    /// Where a node serves DNS.
+    pub fn dns(&self, id: u64) -> SocketAddr {
+        (self.ip(id), DNS_PORT).into()
     }
 
     /// An impatient client of a node, for looking at it.

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod datagrams;
 pub mod disk;
 pub mod durations;
 pub mod figures;
@@ -15,6 +16,7 @@ pub mod logging;
 pub mod memory;
 pub mod one_line;
 pub mod path_error;
+pub mod per_client;
 pub mod resources;
 pub mod stopping;
 pub mod supervise;

@@ -20,10 +20,10 @@
 //! | --- | --- |
 //! | [`api`] | the endpoints, one file for each area |
 //! | [`definition`] | the rules for services and checks that all ways to register share |
-//! | [`server`], [`connections`], [`per_client`], [`closing`], [`drain`] | sockets: how many, whose, and how they end |
+//! | [`server`], [`connections`], [`closing`], [`drain`] | sockets: how many, whose, and how they end |
 //! | [`path`], [`endpoint`], [`call`], [`incoming`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (bounded in size and time, read as strictly as Consul does), query string, `?cached` |
 //! | [`browser`] | what pages in browsers may ask, and under which names |
-//! | [`filter`], [`near`], [`regexp`] | `?filter=`, `?near=`, and the expressions that clients store |
+//! | [`filter`], [`near`] | `?filter=` and `?near=` |
 //! | [`blocking`], [`heavy`], [`coalesce`] | reads: the one loop of all blocking queries, where long answers are rendered, and how one is rendered for many |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
 //! | [`ui`] | the dashboard's files |
@@ -60,9 +60,7 @@ mod metrics;
 mod near;
 mod params;
 mod path;
-pub mod per_client;
 pub mod process;
-mod regexp;
 mod reply;
 mod sending;
 pub mod server;
@@ -80,7 +78,8 @@ use axum::response::Response;
 use axum::routing::any;
 use tower::ServiceExt as _;
 
-pub(crate) use call::{ADVERTISED_HEADER, AGENT_HEADER, SERVED_AT_HEADER};
+pub(crate) use api::{DNS_PATH, DNS_PATH_UDP};
+pub(crate) use call::{ADVERTISED_HEADER, AGENT_HEADER, DNS_AT_HEADER, SERVED_AT_HEADER};
 
 use crate::host::supervise;
 use crate::node::Node;

@@ -107,13 +107,15 @@
 //!      │
 //!     http     Consul's API
 //!      │
+//!     dns      the catalogue as a domain
+//!      │
 //!     node     one running node, put together from everything below
 //!      │
 //!    leader    what a node does because it leads
 //!      │
 //!    checks, presences, claims     checks that the leader runs; instances that a connection holds; requests
 //!      │
-//!  raft, watch, live     consensus; who waits for which change; what happened
+//!  raft, watch, live, discovery     consensus; who waits for which change; what happened; which instances a name means
 //!      │
 //!     host     what the machine gives: time, tasks, sockets, disk, log
 //! ```
@@ -123,6 +125,7 @@
 //! | [`process`] | flags and settings ([`process::cli`], [`process::config`]), starting and stopping a server ([`process::server`]), `quorate agent` with Consul's flags and files ([`process::consul_agent`]), `quorate recover` ([`process::recover`]) |
 //! | [`cli`] | the commands that ask a cluster, one file each; their output and exit codes |
 //! | [`http`] | the API: connections, requests, answers; in `http/api/` one file for each area, in `http/definition/` the rules for what clients register |
+//! | [`dns`] | DNS: messages, names, answers, sockets |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls; its metrics; what it logs about lost servers ([`node::outages`]) and changed services ([`node::changes`]); what it does when something was applied ([`node::observe`]) |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue's picture of the servers |
 //! | [`checks`] | the checks that the leader runs, one file for each kind |
@@ -131,13 +134,14 @@
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership, cluster time ([`raft::cluster_clock`]), log size ([`raft::compaction`]), what a node remembers of itself ([`raft::identity`]) |
 //! | [`live`] | the history as it is shown, filtered, followed and explained |
 //! | [`watch`] | topics and who waits for them |
+//! | [`discovery`] | which instances a name means: prepared queries, their templates, `near` |
 //! | [`agent`] | who is asking: the agent of each client host |
 //! | [`host`] | clock, tasks and their panics, listeners and addresses, descriptors, the disk, the process's own log |
 //!
 //! A new endpoint is a line in the `endpoints()` of its area in `http/api/`, one in the harness' list of
 //! verbs (a test asks for it) and one among its hostile routes. A new kind of check is a file in
 //! `checks/`, a new duty of the leader a file in `leader/`. What a new command takes is listed at
-//! [`quorate_storage::command`]. What other protocols will serve (DNS, the dashboard) belongs next to
+//! [`quorate_storage::command`]. What other protocols serve belongs next to
 //! [`http`] and calls [`node`] as it does.
 
 #![forbid(unsafe_code)]
@@ -157,6 +161,8 @@ pub mod agent;
 pub mod checks;
 pub mod claims;
 mod cli;
+pub mod discovery;
+pub mod dns;
 pub mod host;
 pub mod http;
 pub mod leader;

@@ -235,6 +235,12 @@ impl Node {
         Ok(self.published())
     }
 
+    /// The state for a stale read that does not wait: `None` right after a start, when it may be older than what this
+    /// node answered before.
+    pub fn stale(&self) -> Option<Arc<Published>> {
+        (*self.gate.borrow() != Gate::Closed).then(|| self.published())
+    }
+
     async fn pass_gate(&self) -> Result<(), ReadError> {
         if *self.gate.borrow() != Gate::Closed {
             return Ok(());

@@ -2,12 +2,13 @@
 //!
 //! [`cli`] reads the command line and hands over to one of: [`server`], a server of Quorate's own
 //! settings ([`config`]); [`consul_agent`], a server or client agent of Consul's; [`recover`].
-//! [`rpc_listener`] and [`agent_requests`] are a server's RPC port.
+//! [`rpc_listener`] and [`agent_requests`] are a server's RPC port, [`dns_listener`] is its DNS port.
 
 mod agent_requests;
 pub mod cli;
 pub mod config;
 pub mod consul_agent;
+mod dns_listener;
 pub mod recover;
 mod rpc_listener;
 pub mod server;

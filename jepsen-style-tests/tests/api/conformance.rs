@@ -16,9 +16,9 @@ use jepsen_style_tests::script::is_present;
 use jepsen_style_tests::{Cluster, Failure, Result, skipped};
 use serde::Deserialize;
 
-/// Every recorded area but DNS, which is not served yet.
-const AREAS: &str = "agent-check,agent-misc,agent-service,blocking,catalog,clients,consistency,coordinate,event,filter,\
-health,http,kv,operator,out,query,session,snapshot,txn";
+/// Every recorded area.
+const AREAS: &str = "agent-check,agent-misc,agent-service,blocking,catalog,clients,consistency,coordinate,dns,event,\
+filter,health,http,kv,operator,out,query,session,snapshot,txn";
 /// How long a `?stale` read may take to show what another node was told just before.
 const STALE_TOLERANCE_MS: &str = "500";
 
@@ -47,18 +47,19 @@ async fn the_recorded_answers_of_consul_are_given_by_any_node() -> Result<()> {
     let cluster = Cluster::start(3).await?;
     let nodes: Vec<String> =
         cluster.ids().iter().map(|id| cluster.http(*id).base().to_owned()).collect();
+    let dns: Vec<String> = cluster.ids().iter().map(|id| cluster.dns(*id).to_string()).collect();
     for _ in 0..rounds(1) {
-        judge(&run(replay, &nodes.join(","))?, &listed())?;
+        judge(&run(replay, &nodes.join(","), &dns.join(","))?, &listed())?;
     }
     cluster.finish().await
 }
 
 /// Replays all areas once.
-fn run(replay: &Path, nodes: &str) -> Result<Report> {
+fn run(replay: &Path, nodes: &str, dns: &str) -> Result<Report> {
     let report = tempfile::NamedTempFile::new()?;
     let ran = Command::new("python3")
         .arg(replay.join("difftool.py"))
-        .args(["--nodes", nodes, "--scope", "core", "--area", AREAS])
+        .args(["--nodes", nodes, "--dns", dns, "--scope", "core", "--area", AREAS])
         .args(["--raw-tolerance-ms", STALE_TOLERANCE_MS, "--json-report"])
         .arg(report.path())
         .arg(replay.join("vectors"))

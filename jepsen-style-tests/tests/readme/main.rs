@@ -50,8 +50,8 @@ const PRINTED: &[(&str, &str)] = &[
     ("cluster-scripts/demo", "All nodes hold the same state"),
 ];
 
-/// The HTTP and RPC ports of the tour.
-const PORTS: [u16; 7] = [8500, 8510, 8520, 8300, 8310, 8320, 8400];
+/// The HTTP, RPC and DNS ports of the tour.
+const PORTS: [u16; 10] = [8500, 8510, 8520, 8300, 8310, 8320, 8400, 8600, 8610, 8620];
 
 /// A script that runs commands of the README and keeps what each printed.
 #[derive(Default)]
@@ -175,6 +175,10 @@ fn tour(readme: &mut Inline) -> Story {
     story.blocks(blocks("## What happened, and why"));
     story.blocks(blocks("## Streams"));
     story.blocks(blocks("## From the shell"));
+    match Process::new("dig").arg("-v").output().is_ok_and(|ran| ran.status.success()) {
+        true => story.blocks(blocks("## DNS")),
+        false => skipped("the README's questions to DNS", "there is no dig here (dnsutils)"),
+    }
     story.server(readme, "target/release/quorate dev --http-addr 127.0.0.1:8400", "127.0.0.1:8400");
     story.inline(readme, "cluster-scripts/down");
     story.server(readme, "target/release/quorate dev", "127.0.0.1:8500");

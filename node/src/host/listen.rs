@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -152,6 +152,44 @@ pub struct Listeners {
     pub rpc: Vec<Listen>,
     /// The setting of these.
     pub rpc_setting: &'static str,
+    /// For DNS, over UDP and TCP.
+    pub dns: Vec<SocketAddr>,
+    /// The setting of these; `None` if nothing was said, so that there may as well be no DNS.
+    pub dns_setting: Option<&'static str>,
+}
+
+/// Sockets of both kinds at one address.
+#[derive(Debug)]
+pub(crate) struct DnsSockets {
+    /// The address.
+    pub(crate) address: SocketAddr,
+    /// Over UDP.
+    pub(crate) udp: UdpSocket,
+    /// Over TCP.
+    pub(crate) tcp: std::net::TcpListener,
+}
+
+/// Takes UDP and TCP at each of these addresses.
+///
+/// # Errors
+/// When one is taken, or not this machine's.
+pub(crate) fn bind_dns(addresses: &[SocketAddr], setting: &str) -> io::Result<Vec<DnsSockets>> {
+    let bind = |address: &SocketAddr| {
+        let tcp = std::net::TcpListener::bind(address)?;
+        // Where the system chose the port, both have the same.
+        let address = tcp.local_addr()?;
+        let udp = UdpSocket::bind(address)?;
+        tcp.set_nonblocking(true)?;
+        udp.set_nonblocking(true)?;
+        Ok(DnsSockets { address, udp, tcp })
+    };
+    let bound = addresses.iter().map(|address| {
+        bind(address).map_err(|error: io::Error| {
+            let what = format!("cannot serve DNS at {address} ({setting}): {error}");
+            io::Error::new(error.kind(), what)
+        })
+    });
+    bound.collect()
 }
 
 /// Listens at each of these; `setting` is what an operator would change.

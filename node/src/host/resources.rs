@@ -17,6 +17,10 @@ const CHECKS_MAX: u64 = 512;
 const RPC_MAX: u64 = 4_096;
 /// Where descriptors are scarce, they are at most this part of all.
 const RPC_PART: u64 = 8;
+/// Connections of DNS clients. Most ask over UDP, which takes no descriptors.
+const DNS_MAX: u64 = 256;
+/// Where descriptors are scarce, they are at most this part of all.
+const DNS_PART: u64 = 16;
 /// Where descriptors are scarce, what is kept for either of these is at most this part of all.
 const PART: u64 = 4;
 /// Where the system does not tell its limit: the usual one of a shell.
@@ -39,6 +43,8 @@ pub struct Budget {
     pub checks: usize,
     /// Connections of other servers and of client agents to this one.
     pub rpc: usize,
+    /// Connections of DNS clients.
+    pub dns: usize,
 }
 
 impl Budget {
@@ -49,8 +55,10 @@ impl Budget {
         let checks = CHECKS_MAX.min(descriptors / PART);
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let rpc = RPC_MAX.min(descriptors / RPC_PART);
-        let clients = count((descriptors - own - checks - rpc).max(1));
-        Self { descriptors, clients, checks: count(checks.max(1)), rpc: count(rpc.max(1)) }
+        let dns = DNS_MAX.min(descriptors / DNS_PART);
+        let clients = count((descriptors - own - checks - rpc - dns).max(1));
+        let (checks, rpc, dns) = (checks.max(1), rpc.max(1), dns.max(1));
+        Self { descriptors, clients, checks: count(checks), rpc: count(rpc), dns: count(dns) }
     }
 }
 
@@ -77,16 +85,21 @@ mod tests {
 
     #[test]
     fn clients_never_get_all_descriptors() {
-        assert_eq!(Budget::of(1_000_000).clients, 1_000_000 - 768 - 4_096);
-        let shares =
-            |descriptors, clients, checks, rpc| Budget { descriptors, clients, checks, rpc };
-        assert_eq!(Budget::of(1_024), shares(1_024, 384, 256, 128));
-        assert_eq!(Budget::of(512), shares(512, 192, 128, 64));
+        assert_eq!(Budget::of(1_000_000).clients, 1_000_000 - 768 - 4_096 - 256);
+        let shares = |descriptors, clients, checks, rpc, dns| Budget {
+            descriptors,
+            clients,
+            checks,
+            rpc,
+            dns,
+        };
+        assert_eq!(Budget::of(1_024), shares(1_024, 320, 256, 128, 64));
+        assert_eq!(Budget::of(512), shares(512, 160, 128, 64, 32));
         for descriptors in 0..5_000 {
             let budget = Budget::of(descriptors);
-            let used = (budget.clients + budget.checks + budget.rpc) as u64;
+            let used = (budget.clients + budget.checks + budget.rpc + budget.dns) as u64;
             let own = OWN_MAX.min(descriptors / PART);
-            assert!(descriptors < 8 || used <= descriptors - own, "{budget:?}");
+            assert!(descriptors < 16 || used <= descriptors - own, "{budget:?}");
             assert!(budget.clients > 0 && budget.checks > 0);
         }
     }

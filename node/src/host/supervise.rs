@@ -240,7 +240,7 @@ pub fn catch<T>(
 ///
 /// # Errors
 /// [`Panicked`].
-fn catch_now<T>(what: &'static str, work: impl FnOnce() -> T) -> Result<T, Panicked> {
+pub(crate) fn catch_now<T>(what: &'static str, work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let work = AssertUnwindSafe(|| within(work));
     panic::catch_unwind(work).map_err(|payload| logged(what, &*payload))
 }

@@ -7,6 +7,7 @@ mod agent;
 mod catalog;
 mod claim;
 mod coordinate;
+mod dns;
 mod event;
 mod health;
 mod heartbeat;
@@ -25,6 +26,8 @@ mod status;
 mod stream;
 mod txn;
 
+pub(crate) use dns::{DNS_PATH, DNS_PATH_UDP};
+
 use super::endpoint::Endpoint;
 use super::ui;
 
@@ -39,6 +42,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         txn::endpoints(),
         event::endpoints(),
         coordinate::endpoints(),
+        dns::endpoints(),
         query::endpoints(),
         snapshot::endpoints(),
         status::endpoints(),

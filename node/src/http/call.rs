@@ -36,6 +36,8 @@ pub(super) const MAX_JSON_BYTES: usize = 1024 * 1024;
 pub(crate) const AGENT_HEADER: &str = "x-quorate-agent";
 /// In what a client agent forwards: the `IP:PORT` at which it serves its own clients (port 0: none).
 pub(crate) const SERVED_AT_HEADER: &str = "x-quorate-served-at";
+/// Where the client agent that forwards a request serves DNS, if it does.
+pub(crate) const DNS_AT_HEADER: &str = "x-quorate-dns-at";
 
 /// In what a client agent forwards in its own name: the address of its node, if it is configured.
 pub(crate) const ADVERTISED_HEADER: &str = "x-quorate-advertised";

@@ -47,7 +47,7 @@ impl Metrics {
             requests.clone(),
         );
         node.register_durations(&mut registry);
-        process.register_durations(&mut registry);
+        process.register(&mut registry);
         let live = Live { node: Arc::clone(node), process: Arc::clone(process) };
         registry.register_collector(Box::new(live.clone()));
         Self { registry, live, requests }

@@ -2,6 +2,7 @@
 //!
 //! A node in a simulation has no process, so everything here may be absent.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use axum::http::HeaderMap;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::dns::Dns;
 use crate::host::disk::Disk;
 use crate::host::durations::Durations;
 use crate::host::figures::Figure;
@@ -42,6 +44,10 @@ pub struct Process {
     pub disk: Arc<Disk>,
     /// How long syncs of its log take.
     pub log_syncs: Durations,
+    /// What answers DNS clients.
+    pub dns: Option<Arc<Dns>>,
+    /// Where it does.
+    pub dns_addrs: Vec<SocketAddr>,
 }
 
 impl Process {
@@ -54,13 +60,16 @@ impl Process {
         figures
     }
 
-    /// Has `/metrics` show the process' histograms.
-    pub fn register_durations(&self, registry: &mut Registry) {
+    /// Has `/metrics` show what the process counts and measures.
+    pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "log_sync_duration_seconds",
             "Time to make what was written to the log durable (fdatasync)",
             self.log_syncs.histogram(),
         );
+        if let Some(dns) = &self.dns {
+            dns.metrics().register(registry);
+        }
     }
 }
 

@@ -32,10 +32,10 @@ use super::connections::{Admission, Connections, Place, is_served_beyond_the_lim
 use super::drain::Drained;
 use super::error::ApiError;
 use super::hold::{Connection, Watched};
-use super::per_client::{Counted, PerClient};
 use crate::host::clock::Clock;
 use crate::host::listen::{BACKLOG, Listener, Stream};
 use crate::host::log_rate::LogRate;
+use crate::host::per_client::{Counted, PerClient};
 use crate::host::supervise::{Contained, contained};
 
 /// How long a client may take to send the head of a request.

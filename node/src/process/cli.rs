@@ -176,6 +176,7 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
         listeners: Some(settings.listeners),
         limits: settings.limits,
         check_output: settings.check_output,
+        dns: Some(settings.dns),
     };
     run(config, surroundings)
 }

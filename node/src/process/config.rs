@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use quorate_client::duration;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::agent;
+use crate::dns::settings::{self as dns, DnsSettings};
 use crate::host::address::HostPort;
 use crate::host::logging::LogFormat;
 use crate::node::Advertised;
@@ -61,9 +64,15 @@ pub struct ServerArgs {
     /// --rpc-addr through a proxy or translated addresses [default: --rpc-addr]
     #[arg(long, env = "QUORATE_SERVER_RPC_LISTEN_ADDR", value_name = "HOST:PORT")]
     pub rpc_listen_addr: Option<HostPort>,
-    /// Accepted, for the day when there is DNS: nothing is served there yet [default: 127.0.0.1:8600]
+    /// Where DNS is served, over UDP and TCP, or off [default: 127.0.0.1:8600, if it is free]
     #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "HOST:PORT")]
-    pub dns_addr: Option<HostPort>,
+    pub dns_addr: Option<DnsAddr>,
+    /// The domain of all names in DNS [default: consul]
+    #[arg(long, env = "QUORATE_SERVER_DNS_DOMAIN", value_name = "DOMAIN")]
+    pub dns_domain: Option<String>,
+    /// How long answers of DNS may be remembered, such as 5s [default: 0s]
+    #[arg(long, env = "QUORATE_SERVER_DNS_TTL", value_name = "DURATION")]
+    pub dns_ttl: Option<String>,
     /// How many servers found a new cluster together; 0: only join an existing one [default: 1, or 0
     /// with --join]
     #[arg(long, env = "QUORATE_SERVER_BOOTSTRAP_EXPECT", value_name = "N")]
@@ -92,6 +101,35 @@ pub struct ServerArgs {
     pub log_format: Option<LogFormat>,
 }
 
+/// Where DNS is served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum DnsAddr {
+    /// Nowhere.
+    Off,
+    /// At one address.
+    At(HostPort),
+}
+
+impl FromStr for DnsAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "off" => Ok(Self::Off),
+            text => Ok(Self::At(text.parse()?)),
+        }
+    }
+}
+
+impl TryFrom<String> for DnsAddr {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
 /// What a server runs with: complete and checked.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -111,8 +149,12 @@ pub struct ServerConfig {
     pub ui_hosts: Vec<String>,
     /// RPC listener, and the IP from which other servers are dialled.
     pub rpc_listen_addr: SocketAddr,
-    /// DNS listener.
-    pub dns_addr: SocketAddr,
+    /// DNS listener, if there is one.
+    pub dns_addr: Option<SocketAddr>,
+    /// Whether nobody said where DNS is to be served.
+    pub is_dns_by_default: bool,
+    /// How DNS is served.
+    pub dns: DnsSettings,
     /// How many servers found a new cluster.
     pub bootstrap_expect: usize,
     /// RPC addresses of other servers, `HOST:PORT`.
@@ -180,6 +222,8 @@ impl ServerArgs {
             rpc_addr: self.rpc_addr.or(file.rpc_addr),
             rpc_listen_addr: self.rpc_listen_addr.or(file.rpc_listen_addr),
             dns_addr: self.dns_addr.or(file.dns_addr),
+            dns_domain: self.dns_domain.or(file.dns_domain),
+            dns_ttl: self.dns_ttl.or(file.dns_ttl),
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
             join: if self.join.is_empty() { file.join } else { self.join },
             datacenter: self.datacenter.or(file.datacenter),
@@ -215,7 +259,12 @@ impl ServerArgs {
                 "--http-addr and --rpc-addr are both {http_addr}: clients and servers need two ports"
             ));
         }
-        let dns = self.dns_addr.map(|at| resolve("--dns-addr", &at)).transpose()?;
+        let is_dns_by_default = self.dns_addr.is_none();
+        let dns_addr = match self.dns_addr {
+            None => Some(loopback(DNS_PORT)),
+            Some(DnsAddr::Off) => None,
+            Some(DnsAddr::At(at)) => Some(resolve("--dns-addr", &at)?),
+        };
         let is_alone_by_default = self.bootstrap_expect.is_none() && self.join.is_empty();
         let default_expect = usize::from(self.join.is_empty());
         Ok(ServerConfig {
@@ -226,7 +275,9 @@ impl ServerArgs {
             ui_hosts: check_ui_hosts(&self.ui_host)?,
             rpc_addr,
             rpc_listen_addr: listen.unwrap_or(rpc_addr),
-            dns_addr: dns.unwrap_or_else(|| loopback(DNS_PORT)),
+            dns_addr,
+            is_dns_by_default,
+            dns: dns_settings(self.dns_domain.as_deref(), self.dns_ttl.as_deref())?,
             bootstrap_expect: self.bootstrap_expect.unwrap_or(default_expect),
             join: check_join(&self.join)?,
             datacenter: check_datacenter(self.datacenter.as_deref().unwrap_or("dc1"))?,
@@ -244,6 +295,23 @@ impl ServerArgs {
                 None => HOLD_TIMEOUT,
             },
         })
+    }
+}
+
+/// How DNS is served.
+fn dns_settings(domain: Option<&str>, ttl: Option<&str>) -> Result<DnsSettings, ConfigError> {
+    let wrong = |flag: &str, why: &str| ConfigError::Invalid(format!("{flag} {why}"));
+    let mut settings = DnsSettings::default();
+    if let Some(text) = domain {
+        settings.domains = vec![dns::domain(text).map_err(|why| wrong("--dns-domain", &why))?];
+    }
+    match ttl {
+        None => Ok(settings),
+        Some(text) => {
+            let wrong = |why: String| wrong("--dns-ttl", &format!("{text:?}: {why}"));
+            let nanos = duration::parse(text).map_err(|why| wrong(why.to_string()))?;
+            Ok(settings.with_ttl(dns::ttl_seconds(nanos).map_err(wrong)?))
+        }
     }
 }
 
@@ -414,6 +482,27 @@ mod tests {
         assert_eq!(config.agent_name, "quorate");
         assert_eq!(config.hold_timeout, Duration::from_secs(7));
         assert_eq!(config.rpc_listen_addr, config.rpc_addr);
+    }
+
+    #[test]
+    fn dns_is_served_at_its_usual_port_at_another_one_or_nowhere() {
+        let config = ServerArgs::default().resolve().unwrap();
+        assert_eq!(config.dns_addr, Some(loopback(8600)));
+        assert!(config.is_dns_by_default);
+        let file = |text: &str| toml::from_str::<ServerArgs>(text).unwrap().resolve();
+        let off = file("dns-addr = \"off\"").unwrap();
+        assert_eq!((off.dns_addr, off.is_dns_by_default), (None, false));
+        let config =
+            file("dns-addr = \"10.0.0.1:53\"\ndns-domain = \"x.example\"\ndns-ttl = \"90s\"")
+                .unwrap();
+        assert_eq!(config.dns_addr.unwrap().to_string(), "10.0.0.1:53");
+        assert_eq!(config.dns.domains[0].to_ascii(), "x.example.");
+        assert_eq!((config.dns.node_ttl, config.dns.service_ttl.of("web")), (90, 90));
+        for (text, flag) in
+            [("dns-ttl = \"5\"", "--dns-ttl"), ("dns-domain = \"a b\"", "--dns-domain")]
+        {
+            assert!(file(text).unwrap_err().to_string().contains(flag), "{text}");
+        }
     }
 
     #[test]

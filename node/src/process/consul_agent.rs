@@ -20,6 +20,7 @@
 //! [`anti_entropy`] says what of it a client agent has to register again, and [`ending`] how requests end
 //! when one stops,
 //! [`datacenter`] whether the servers are its own, and `name` whether its node's name is.
+//! [`dns`] reads what is said of DNS, and [`dns_front`] is that of a client agent.
 
 pub mod address;
 pub mod anti_entropy;
@@ -27,6 +28,8 @@ pub mod client;
 mod configuration;
 mod datacenter;
 pub mod definitions;
+mod dns;
+mod dns_front;
 mod ending;
 pub mod files;
 mod first_hcl;

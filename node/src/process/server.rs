@@ -1,6 +1,7 @@
 //! The process around a node: directories, listeners, signals.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +16,18 @@ use quorate_storage::state::LEVEL;
 use uuid::Uuid;
 
 use crate::checks::CheckOutput;
+use crate::dns::settings::DnsSettings;
+use crate::dns::{Dns, udp};
 use crate::host::clock::Clock;
 use crate::host::disk;
 use crate::host::durations::Stopwatch;
 use crate::host::listen::{Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
+use crate::host::per_client::PerClient;
 use crate::host::resources::BUDGET;
 use crate::host::supervise::watch_panics;
 use crate::host::threads::ClientThreads;
 use crate::http::closing::Closing;
-use crate::http::per_client::PerClient;
 use crate::http::process::{ApiLimits, Process, Reload};
 use crate::http::{self, Api};
 use crate::node::{Node, NodeParts, NodeSettings};
@@ -34,6 +37,7 @@ use crate::process::consul_agent::anti_entropy::Withdrawn;
 use crate::process::consul_agent::files::Sources;
 use crate::process::consul_agent::registrar::Registrar;
 use crate::process::consul_agent::registry::Registry;
+use crate::process::dns_listener;
 use crate::process::rpc_listener;
 use crate::process::signals::{Signals, reload_on_hangup, survive_signals};
 use crate::raft::compaction;
@@ -81,6 +85,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let listeners = surroundings.listeners.clone().unwrap_or_else(|| listeners_of(&config));
     let http_listeners = bind_all(&listeners.http, listeners.http_setting)?;
     let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting)?;
+    let dns_sockets = dns_listener::bind(&listeners)?;
     // What is written from here on is for its owner alone: it holds what clients stored. (Sockets in the
     // file system have their own permissions.)
     umask(Mode::from_bits_truncate(OTHERS));
@@ -100,13 +105,14 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let (node, service) = Node::start(settings(&config, surroundings.check_output), parts).await?;
     // Before anybody can see it serve: whoever does may ask it to stop.
     let mut signals = Signals::listen(user_signals)?;
-    log_start(&config, &listeners, &data_dir);
+    log_start(&config, &listeners, &dns_listener::texts(&dns_sockets), &data_dir);
     let closing = Closing::default();
     let tasks = node.supervisor();
     watch_panics(tasks);
     let compacting = compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic());
     tasks.vital("compaction", compacting);
-    let process = process(&node, &config, surroundings);
+    let dns_addrs = dns_sockets.iter().map(|sockets| sockets.address).collect();
+    let process = process(&node, &config, surroundings, dns_addrs);
     let syncs = Stopwatch::new(Clock::monotonic(), process.log_syncs.clone());
     monitor.observe_syncs(Arc::new(syncs));
     let disk = disk::watch(Arc::clone(&data_dir), Arc::clone(&process.disk), Clock::monotonic());
@@ -121,6 +127,10 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     }
     let counts = PerClient::new(process.limits.connections_per_client);
     let clients = ClientThreads::start().await?;
+    if let Some(dns) = &process.dns {
+        let metrics = dns.metrics();
+        dns_listener::serve(dns_sockets, dns, metrics, udp::TASKS, (tasks, &clients.handle()))?;
+    }
     let http = http_listeners.into_iter().map(|listener| {
         let (counts, connections) = (counts.clone(), Arc::clone(&process.connections));
         let closing = closing.clone();
@@ -144,7 +154,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
 }
 
 /// Who this is, for whoever reads the log of a server that did not start as it was meant to.
-fn log_start(config: &ServerConfig, listeners: &Listeners, data_dir: &DataDir) {
+fn log_start(config: &ServerConfig, listeners: &Listeners, dns: &str, data_dir: &DataDir) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         id = config.node_id,
@@ -155,6 +165,7 @@ fn log_start(config: &ServerConfig, listeners: &Listeners, data_dir: &DataDir) {
         http = %texts(&listeners.http),
         rpc = %config.rpc_addr,
         rpc_listen = %texts(&listeners.rpc),
+        dns = %dns,
         descriptors = BUDGET.descriptors,
         boots = data_dir.boots(),
         "started"
@@ -178,11 +189,19 @@ pub struct Surroundings {
     pub check_output: CheckOutput,
     /// Changes the level of its log.
     pub level: LevelHandle,
+    /// How DNS is served, if not as its settings say.
+    pub dns: Option<DnsSettings>,
 }
 
 /// What the API sees of the process. Also keeps the definitions of files registered from now on.
-fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) -> Arc<Process> {
-    let Surroundings { logs, response_headers, sources, limits, level, .. } = surroundings;
+fn process(
+    node: &Arc<Node>,
+    config: &ServerConfig,
+    surroundings: Surroundings,
+    dns_addrs: Vec<SocketAddr>,
+) -> Arc<Process> {
+    let Surroundings { logs, response_headers, sources, limits, level, dns, .. } = surroundings;
+    let dns = Dns::new(node, dns.unwrap_or_else(|| config.dns.clone()));
     let (reload, requests) = Reload::new();
     let data_dir = config.data_dir.clone();
     let has_files = !sources.is_empty();
@@ -202,8 +221,18 @@ fn process(node: &Arc<Node>, config: &ServerConfig, surroundings: Surroundings) 
     }
     let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
     let ui_hosts = config.ui_hosts.clone();
-    let own = Process::default();
-    Arc::new(Process { logs, data_dir, reload, response_headers, ui_hosts, limits, ..own })
+    let dns = Some(Arc::new(dns));
+    Arc::new(Process {
+        logs,
+        data_dir,
+        reload,
+        response_headers,
+        ui_hosts,
+        limits,
+        dns,
+        dns_addrs,
+        ..Process::default()
+    })
 }
 
 /// Returns when the server is to end: told to, refused by the cluster, or failed.
@@ -229,6 +258,8 @@ fn listeners_of(config: &ServerConfig) -> Listeners {
         http_setting: "--http-addr",
         rpc: vec![Listen::Tcp(config.rpc_listen_addr)],
         rpc_setting: if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" },
+        dns: config.dns_addr.into_iter().collect(),
+        dns_setting: (!config.is_dns_by_default).then_some("--dns-addr"),
     }
 }
 

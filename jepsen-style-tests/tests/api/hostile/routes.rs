@@ -104,6 +104,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("/v1/quorate/claim/", &["GET", "PUT"], ""),
     route("/v1/quorate/claims", GET, ""),
     route("/v1/quorate/claims/", &["GET", "PUT"], CLAIM),
+    route("/v1/quorate/dns", &["POST"], "no message"),
     route("/v1/quorate/explain/check/", GET, ""),
     route("/v1/quorate/explain/claim/", GET, ""),
     route("/v1/quorate/explain/key/", GET, ""),

@@ -29,7 +29,8 @@ use serde_json::{Value, json};
 use super::session::TTL_MIN_NANOS;
 use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};
-use crate::http::{CONSUL_VERSION, SERVED_AT_HEADER};
+use crate::http::process::Process;
+use crate::http::{CONSUL_VERSION, DNS_AT_HEADER, SERVED_AT_HEADER};
 use crate::node::NodeInfo;
 
 /// The revision in a member's `build` tag, which must be `x.y.z:revision`.
@@ -102,8 +103,11 @@ fn about(call: &Call) -> Answer {
         },
     };
     let mut debug_config = debug_config(&info, &agent, ttl_min);
+    describe_dns(&mut debug_config, &call.process);
     if let Some(http) = client_at {
-        describe_client(&mut debug_config, &agent, http);
+        let dns = call.header(&HeaderName::from_static(DNS_AT_HEADER));
+        let dns = dns.and_then(|at| at.parse().ok());
+        describe_client(&mut debug_config, &agent, http, dns);
     }
     call.json(&AgentSelf {
         config: AgentConfig {
@@ -134,12 +138,19 @@ fn served_at(call: &Call) -> Option<SocketAddr> {
 
 /// Puts in the place of what a server says of itself what is so of a client agent, which listens for
 /// clients only.
-fn describe_client(debug_config: &mut Value, agent: &Agent, http: SocketAddr) {
+fn describe_client(
+    debug_config: &mut Value,
+    agent: &Agent,
+    http: SocketAddr,
+    dns: Option<SocketAddr>,
+) {
     let is_served = http.port() != 0;
     let own = json!({
         "AdvertiseAddrLAN": agent.address,
         "AdvertiseAddrWAN": agent.address,
         "BindAddr": agent.address,
+        "DNSAddrs": dns.map_or_else(Vec::new, |dns| vec![format!("tcp://{dns}"), format!("udp://{dns}")]),
+        "DNSPort": dns.map_or(-1, |dns| i32::from(dns.port())),
         "ClientAddrs": is_served.then(|| http.ip().to_string()).as_slice(),
         "HTTPAddrs": is_served.then(|| format!("tcp://{http}")).as_slice(),
         "HTTPPort": if is_served { i32::from(http.port()) } else { -1 },
@@ -149,6 +160,26 @@ fn describe_client(debug_config: &mut Value, agent: &Agent, http: SocketAddr) {
         "ServerName": "",
         "ServerPort": -1,
         "TaggedAddresses": { "lan": agent.address, "wan": agent.address },
+    });
+    if let (Value::Object(all), Value::Object(own)) = (debug_config, own) {
+        all.extend(own);
+    }
+}
+
+/// Adds where and how DNS is served.
+fn describe_dns(debug_config: &mut Value, process: &Process) {
+    let Some(dns) = &process.dns else { return };
+    let settings = dns.settings();
+    let of_both = |address: &SocketAddr| [format!("tcp://{address}"), format!("udp://{address}")];
+    let mut domains = settings.domains.iter().map(|name| name.to_ascii());
+    let own = json!({
+        "DNSAddrs": process.dns_addrs.iter().flat_map(of_both).collect::<Vec<_>>(),
+        "DNSAltDomain": domains.nth(1).unwrap_or_default(),
+        "DNSDomain": settings.domains.first().map(|name| name.to_ascii()).unwrap_or_default(),
+        "DNSNodeTTL": format!("{}s", settings.node_ttl),
+        "DNSOnlyPassing": settings.only_passing,
+        "DNSPort": process.dns_addrs.first().map_or(-1, |address| i32::from(address.port())),
+        "DNSRecursors": [],
     });
     if let (Value::Object(all), Value::Object(own)) = (debug_config, own) {
         all.extend(own);

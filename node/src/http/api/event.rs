@@ -13,12 +13,12 @@ use quorate_storage::record::Event;
 use quorate_storage::{State, Topic};
 use regex::Regex;
 
+use crate::discovery::regexp;
 use crate::http::blocking;
 use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::incoming::BodyLimit;
-use crate::http::regexp;
 use crate::http::reply;
 
 /// The version of the format that clients see.

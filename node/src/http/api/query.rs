@@ -1,7 +1,6 @@
 //! `/v1/query`: prepared queries, look-ups of a service that are stored under a name.
 
 mod execute;
-mod template;
 
 use axum::http::header::ALLOW;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -14,6 +13,7 @@ use quorate_storage::command::Command;
 use quorate_storage::record::{Query, QueryDefinition};
 use quorate_storage::{State, Topic};
 
+use crate::discovery::template;
 use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};

@@ -8,7 +8,7 @@ use super::literal::{boolean, integer};
 use super::parse::{Comparison, Operator};
 use super::pattern;
 use super::selectors::{Field, Record};
-use crate::http::regexp::MAX_PATTERN_BYTES;
+use crate::discovery::regexp::MAX_PATTERN_BYTES;
 
 /// The most comparisons of an expression. Each is asked of each row.
 const MAX_COMPARISONS: usize = 512;

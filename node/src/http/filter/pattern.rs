@@ -6,7 +6,7 @@
 use regex::{Regex, RegexBuilder};
 
 use super::parse::MAX_NESTING;
-use crate::http::regexp::MAX_REGEX_BYTES;
+use crate::discovery::regexp::MAX_REGEX_BYTES;
 
 /// Compiles an expression, or says what is wrong with it.
 pub(super) fn compile(text: &str) -> Result<Regex, String> {

@@ -20,27 +20,32 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::anti_entropy::{Withdrawn, deregistered};
 use super::datacenter::agree;
+use super::dns_front::DnsFront;
 use super::ending;
 use super::files::Sources;
 use super::name;
 use super::registrar::Registrar;
 use super::registry::{self, Registry};
 use super::servers::{Introduction, Servers};
+use crate::dns::metrics::DnsMetrics;
+use crate::dns::udp;
 use crate::host::clock::Clock;
-use crate::host::listen::{Listen, Listeners, bind_all, texts};
+use crate::host::listen::{DnsSockets, Listen, Listeners, bind_all, texts};
 use crate::host::log_stream::LevelHandle;
+use crate::host::per_client::PerClient;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::{Supervisor, watch_panics};
 use crate::http::closing::Closing;
 use crate::http::connections::Connections;
-use crate::http::per_client::PerClient;
 use crate::http::process::{Reload, ReloadRequest};
 use crate::http::server::{Answerer, serve};
+use crate::process::dns_listener;
 use crate::process::signals::{Signals, Stop, reload_on_hangup, survive_signals};
 
 /// Leaving takes this long at most: whoever sent the signal may send the next one soon.
@@ -97,7 +102,8 @@ struct Front {
 /// When an address is taken, or signals cannot be received.
 pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let user_signals = survive_signals()?;
-    let servers = Arc::new(servers_of(&settings)?);
+    let dns_sockets = dns_listener::bind(&settings.listeners)?;
+    let servers = Arc::new(servers_of(&settings, dns_sockets.first())?);
     let ClientSettings { name, datacenter, listeners, sources, data_dir, level, leave, .. } =
         settings;
     let counts = PerClient::new(settings.connections_per_client);
@@ -107,6 +113,7 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     tracing::info!(
         %name,
         http = %texts(&listeners.http),
+        dns = %dns_listener::texts(&dns_sockets),
         servers = %settings.servers.join(" "),
         version = env!("CARGO_PKG_VERSION"),
         "started as a client agent: requests go to the servers"
@@ -136,6 +143,9 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
         supervisor.vital("an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
+    let (front, metrics) = (DnsFront(Arc::clone(&servers)), DnsMetrics::default());
+    let owner = (&supervisor, &Handle::current());
+    dns_listener::serve(dns_sockets, &front, &metrics, udp::FORWARDING_TASKS, owner)?;
     let ended = tokio::select! {
         stop = stops.asked() => Ok(Some(stop)),
         reason = supervisor.failed() => Err(io::Error::other(reason)),
@@ -160,13 +170,14 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
 }
 
 /// The servers that the settings name, and what they are to know of this agent.
-fn servers_of(settings: &ClientSettings) -> io::Result<Servers> {
+fn servers_of(settings: &ClientSettings, dns: Option<&DnsSockets>) -> io::Result<Servers> {
     let served_at = settings.listeners.http.iter().find_map(Listen::tcp);
     let served_at = served_at.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
     let text = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
     let own = Introduction {
         agent: text(&settings.name)?,
         served_at: text(&served_at.to_string())?,
+        dns_at: dns.map(|sockets| text(&sockets.address.to_string())).transpose()?,
         advertised: settings.advertised.map(|ip| text(&ip.to_string())).transpose()?,
     };
     Ok(Servers::new(settings.servers.clone(), own))

@@ -24,6 +24,7 @@ pub(super) struct Configuration {
     pub(super) advertise_addr_wan: Option<String>,
     pub(super) advertise_addr_wan_ipv4: Option<String>,
     pub(super) advertise_addr_wan_ipv6: Option<String>,
+    pub(super) alt_domain: Option<String>,
     pub(super) bind_addr: Option<String>,
     pub(super) bootstrap: Option<bool>,
     pub(super) bootstrap_expect: Option<usize>,
@@ -36,6 +37,8 @@ pub(super) struct Configuration {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) datacenter: Option<String>,
     pub(super) discard_check_output: Option<bool>,
+    pub(super) dns_config: DnsConfig,
+    pub(super) domain: Option<String>,
     pub(super) http_config: HttpConfig,
     pub(super) leave_on_terminate: Option<bool>,
     pub(super) limits: Limits,
@@ -85,6 +88,32 @@ pub(super) struct Ports {
     pub(super) dns: Option<i32>,
     pub(super) server: Option<i32>,
     pub(super) serf_lan: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct DnsConfig {
+    pub(super) a_record_limit: Option<usize>,
+    pub(super) allow_stale: Option<bool>,
+    pub(super) enable_additional_node_meta_txt: Option<bool>,
+    pub(super) enable_truncate: Option<bool>,
+    pub(super) max_stale: Option<String>,
+    pub(super) node_ttl: Option<String>,
+    pub(super) only_passing: Option<bool>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) service_ttl: BTreeMap<String, String>,
+    pub(super) soa: Soa,
+    pub(super) udp_answer_limit: Option<usize>,
+}
+
+/// In seconds.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Soa {
+    pub(super) refresh: Option<u32>,
+    pub(super) retry: Option<u32>,
+    pub(super) expire: Option<u32>,
+    pub(super) min_ttl: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

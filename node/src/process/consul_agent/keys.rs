@@ -42,6 +42,9 @@ const NO_RATES: &str = "Quorate does not limit these rates";
 const NO_ENTRIES: &str = "Quorate has no config entries";
 const NO_SYSLOG: &str = "Quorate logs to standard error, or to log_file";
 
+const NO_RECURSION: &str =
+    "Quorate asks no other name servers: have resolvers send it the questions for its domain only";
+
 const TLS_GROUP: &[Key] = &[
     ("ca_file", Refused(NO_TLS)),
     ("ca_path", Refused(NO_TLS)),
@@ -94,28 +97,28 @@ const ACL: &[Key] = &[
 ];
 
 const DNS_CONFIG: &[Key] = &[
-    ("allow_stale", Ignored),
-    ("a_record_limit", Ignored),
+    ("allow_stale", Honoured),
+    ("a_record_limit", Honoured),
     ("disable_compression", Ignored),
-    ("enable_truncate", Ignored),
-    ("max_stale", Ignored),
-    ("node_ttl", Ignored),
-    ("only_passing", Ignored),
+    ("enable_truncate", Honoured),
+    ("max_stale", Honoured),
+    ("node_ttl", Honoured),
+    ("only_passing", Honoured),
     ("recursor_strategy", Ignored),
     ("recursor_timeout", Ignored),
-    ("service_ttl", Ignored),
-    ("udp_answer_limit", Ignored),
-    ("enable_additional_node_meta_txt", Ignored),
+    ("service_ttl", Honoured),
+    ("udp_answer_limit", Honoured),
+    ("enable_additional_node_meta_txt", Honoured),
     ("use_cache", Ignored),
     ("cache_max_age", Ignored),
     ("prefer_namespace", Ignored),
     (
         "soa",
         Stanza(&[
-            ("refresh", Ignored),
-            ("retry", Ignored),
-            ("expire", Ignored),
-            ("min_ttl", Ignored),
+            ("refresh", Honoured),
+            ("retry", Honoured),
+            ("expire", Honoured),
+            ("min_ttl", Honoured),
         ]),
     ),
 ];
@@ -256,7 +259,7 @@ const KEYS: &[Key] = &[
     ("advertise_addr_wan_ipv4", Honoured),
     ("advertise_addr_wan_ipv6", Honoured),
     ("advertise_reconnect_timeout", Ignored),
-    ("alt_domain", Ignored),
+    ("alt_domain", Honoured),
     (
         "audit",
         Stanza(&[
@@ -320,7 +323,7 @@ const KEYS: &[Key] = &[
     ("discard_check_output", Honoured),
     ("discovery_max_stale", Ignored),
     ("dns_config", Stanza(DNS_CONFIG)),
-    ("domain", Ignored),
+    ("domain", Honoured),
     ("enable_acl_replication", Refused(NO_ACLS)),
     ("enable_agent_tls_for_checks", Refused("Quorate has no certificate of its own for checks")),
     ("enable_central_service_config", Ignored),
@@ -387,7 +390,7 @@ const KEYS: &[Key] = &[
     ("read_replica", Refused(NO_ENTERPRISE)),
     ("reconnect_timeout", Ignored),
     ("reconnect_timeout_wan", Ignored),
-    ("recursors", Ignored),
+    ("recursors", Refused(NO_RECURSION)),
     ("rejoin_after_leave", Ignored),
     ("reporting", Stanza(&[("license", Stanza(&[("enabled", Ignored)]))])),
     ("retry_interval", Ignored),

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use crate::host::clock::{Clock, Moment};
 use crate::host::supervise::contained;
-use crate::http::{ADVERTISED_HEADER, AGENT_HEADER, SERVED_AT_HEADER};
+use crate::http::{ADVERTISED_HEADER, AGENT_HEADER, DNS_AT_HEADER, SERVED_AT_HEADER};
 
 /// Time to connect: a server on the same network answers in milliseconds or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,6 +57,8 @@ pub struct Introduction {
     pub agent: HeaderValue,
     /// Where its own clients are served.
     pub served_at: HeaderValue,
+    /// Where it serves DNS, if it does.
+    pub dns_at: Option<HeaderValue>,
     /// Address of its node; without it, the one from which it asks.
     pub advertised: Option<HeaderValue>,
 }
@@ -217,9 +219,13 @@ impl Servers {
         *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
         *request.version_mut() = Version::HTTP_11;
         end_hop(request.headers_mut());
-        let Introduction { agent, served_at, advertised } = &self.own;
+        let Introduction { agent, served_at, dns_at, advertised } = &self.own;
         let headers = request.headers_mut();
         headers.insert(HeaderName::from_static(SERVED_AT_HEADER), served_at.clone());
+        headers.remove(DNS_AT_HEADER);
+        if let Some(dns_at) = dns_at {
+            headers.insert(HeaderName::from_static(DNS_AT_HEADER), dns_at.clone());
+        }
         headers.remove(ADVERTISED_HEADER);
         // A client that names an agent means that one.
         if !headers.contains_key(AGENT_HEADER) {
@@ -372,7 +378,7 @@ mod tests {
     fn introduction() -> Introduction {
         let text = HeaderValue::from_static("h");
         let advertised = Some(HeaderValue::from_static("192.0.2.7"));
-        Introduction { agent: text.clone(), served_at: text, advertised }
+        Introduction { agent: text.clone(), served_at: text, dns_at: None, advertised }
     }
 
     #[test]

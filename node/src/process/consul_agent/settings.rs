@@ -28,6 +28,7 @@ use super::definitions;
 use super::files::{Read, Sources};
 use super::flags::AgentArgs;
 use crate::checks::CheckOutput;
+use crate::dns::settings::DnsSettings;
 use crate::host::listen::{Listen, Listeners};
 use crate::host::logging::LogSettings;
 use crate::http::process::ApiLimits;
@@ -75,6 +76,8 @@ pub struct AgentSettings {
     pub advertised: Option<IpAddr>,
     /// Which signals make a client agent leave.
     pub leave: LeaveOn,
+    /// How DNS is served.
+    pub dns: DnsSettings,
 }
 
 /// What an operator is to know about the configuration.
@@ -130,6 +133,10 @@ impl AgentArgs {
             let given = leaves.into_iter().filter(|(_, value)| value.is_some());
             notes.ignored.extend(given.map(|(key, _)| key.to_owned()));
         }
+        if client_of.is_some() && configuration.speaks_of_dns() {
+            let text = "domain, alt_domain, dns_config: the DNS of a client agent is answered by the servers, with their settings";
+            notes.warnings.push(text.to_owned());
+        }
         Ok(AgentSettings {
             server,
             listeners: Listeners {
@@ -137,12 +144,17 @@ impl AgentArgs {
                 http_setting: "client_addr, ports.http",
                 rpc: resolver.rpc_listens(&rpc)?,
                 rpc_setting: "bind_addr, ports.server, ports.serf_lan",
+                dns: resolver.dns()?,
+                dns_setting: resolver
+                    .is_dns_given()
+                    .then_some("client_addr, addresses.dns, ports.dns"),
             },
             log: configuration.log()?,
             pid_file: configuration.pid_file.clone(),
             response_headers: headers(&configuration.http_config.response_headers)?,
             limits: configuration.limits()?,
             check_output: configuration.check_output()?,
+            dns: configuration.dns()?,
             client_of,
             advertised: resolver.advertised()?,
             leave: LeaveOn {
@@ -258,7 +270,6 @@ impl Resolver<'_> {
             ui_host: of.ui_host.clone(),
             rpc_addr: Some(SocketAddr::new(rpc.advertise, rpc.port).into()),
             rpc_listen_addr: Some(SocketAddr::new(rpc.listen, rpc.port).into()),
-            dns_addr: self.dns()?.map(Into::into),
             bootstrap_expect: Some(self.expected()?),
             join: of.others().map(|text| peer(text, rpc.port)).collect::<Result<_, _>>()?,
             datacenter: of.datacenter.clone(),
@@ -380,16 +391,30 @@ impl Resolver<'_> {
         Ok(hosts.into_iter().map(listen).collect())
     }
 
-    fn dns(&self) -> Result<Option<SocketAddr>, ConfigError> {
-        let given = self.of.addresses.dns.as_ref().or(self.of.client_addr.as_ref());
-        let Some(port) = optional_port("dns", self.of.ports.dns, DNS_PORT)? else {
-            return Ok(None);
+    /// Where DNS is served. Where clients reach the API at a socket in the file system, there is no place for it.
+    fn dns(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        let (key, given) = match (&self.of.addresses.dns, &self.of.client_addr) {
+            (Some(dns), _) => ("addresses.dns", Some(dns)),
+            (None, client) => ("client_addr", client.as_ref()),
         };
-        let hosts = self.hosts("addresses.dns", given)?;
-        Ok(hosts.into_iter().find_map(|host| match host {
+        let Some(port) = optional_port("dns", self.of.ports.dns, DNS_PORT)? else {
+            return Ok(Vec::new());
+        };
+        let hosts = self.hosts(key, given)?;
+        if self.of.addresses.dns.is_some() && hosts.iter().any(|host| matches!(host, Host::Unix(_)))
+        {
+            return invalid("addresses.dns: DNS is served at IP addresses, not at a unix socket");
+        }
+        let at_ip = |host| match host {
             Host::Ip(ip) => Some(SocketAddr::new(ip, port)),
             Host::Unix(_) => None,
-        }))
+        };
+        Ok(hosts.into_iter().filter_map(at_ip).collect())
+    }
+
+    /// Whether the configuration asks for DNS somewhere.
+    fn is_dns_given(&self) -> bool {
+        self.of.addresses.dns.is_some() || self.of.ports.dns.is_some()
     }
 
     /// Loopback if nothing is said.

@@ -14,7 +14,7 @@ pub struct PerClient {
 
 /// One connection that counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     counts: PerClient,
     client: IpAddr,
 }
@@ -27,7 +27,7 @@ impl PerClient {
     }
 
     /// Counts one more connection, or `None` if the client has as many as it may have.
-    pub(super) fn open(&self, client: IpAddr) -> Option<Option<Counted>> {
+    pub(crate) fn open(&self, client: IpAddr) -> Option<Option<Counted>> {
         let Some(limit) = self.limit else { return Some(None) };
         let client = client.to_canonical();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,12 +5,12 @@ use regex::{Regex, RegexBuilder};
 
 /// The longest expression. Compiling one takes time in proportion to what it stands for, and this bounds it
 /// before anything is compiled.
-pub(super) const MAX_PATTERN_BYTES: usize = 1_024;
+pub(crate) const MAX_PATTERN_BYTES: usize = 1_024;
 /// The largest compiled expression, in bytes: a short pattern can stand for a large automaton.
-pub(super) const MAX_REGEX_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_REGEX_BYTES: usize = 64 * 1024;
 
 /// Compiles an expression, or says what is wrong with it; an empty one is none.
-pub(super) fn compile(pattern: &str) -> Result<Option<Regex>, String> {
+pub(crate) fn compile(pattern: &str) -> Result<Option<Regex>, String> {
     match pattern {
         "" => Ok(None),
         pattern if pattern.len() > MAX_PATTERN_BYTES => {

@@ -16,10 +16,10 @@ use quorate_storage::limits::NAME_BYTES_MAX;
 use quorate_storage::record::{Query, QueryDefinition};
 use regex::{Captures, Regex};
 
-use crate::http::regexp;
+use super::regexp;
 
 /// The query that an id or name means, with its template filled in; why it cannot be, if it cannot.
-pub(super) fn resolve(state: &State, name: &str) -> Option<Result<Arc<Query>, String>> {
+pub(crate) fn resolve(state: &State, name: &str) -> Option<Result<Arc<Query>, String>> {
     if let Some(query) = state.query(&name.to_lowercase()) {
         return Some(match query.definition.template_kind.is_empty() {
             true => Ok(Arc::clone(query)),
@@ -55,7 +55,7 @@ pub(super) fn resolve(state: &State, name: &str) -> Option<Result<Arc<Query>, St
 ///
 /// # Errors
 /// In Consul's words, as far as they are not those of its libraries.
-pub(super) fn validate(template: &QueryDefinition) -> Result<(), String> {
+pub(crate) fn validate(template: &QueryDefinition) -> Result<(), String> {
     // The shortest name that it answers for, as in Consul.
     fill(template, &template.name).map(drop)
 }
