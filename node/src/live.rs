@@ -19,4 +19,4 @@ pub mod filter;
 pub mod rows;
 mod sentence;
 pub mod show;
-mod threads;
+pub(crate) mod threads;

@@ -111,7 +111,7 @@ pub(super) fn of_status<'a>(
 }
 
 /// The same, found by a few steps from the newest record on: `None` if it is not among those.
-pub(super) fn status_record<'a>(history: &'a History, row: &Check) -> Option<&'a HistoryRecord> {
+pub(crate) fn status_record<'a>(history: &'a History, row: &Check) -> Option<&'a HistoryRecord> {
     let id = &row.registration.id;
     let one = history.thread(&Thread::Check(id.clone(), fold(&row.node).into()));
     let whole = history.thread(&whole_thread(row));

@@ -10,11 +10,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::record::{Check, CheckStatus, PRESENCE_KIND, SERF_HEALTH};
-use quorate_storage::{Index, State, Topic};
+use quorate_storage::record::{Cause, Check, CheckStatus, PRESENCE_KIND, SERF_HEALTH};
+use quorate_storage::state::History;
+use quorate_storage::{Index, Millis, State, Topic};
 
 use crate::host::clock::Moment;
 use crate::host::supervise;
+use crate::live::threads::status_record;
 use crate::node::{Node, Readiness};
 
 /// Time between two looks.
@@ -24,6 +26,8 @@ const READY_LOOK: Duration = Duration::from_millis(50);
 /// Lines for each kind of change in each window of time; further changes are counted. Each kind has its own, so
 /// that a hundred registrations do not hide the check that turned critical.
 const LINES_MAX: usize = 10;
+/// A shorter TTL was most likely given as a number of seconds, which counts nanoseconds.
+const TTL_LIKELY_MEANT: Millis = Millis(10);
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -47,6 +51,7 @@ enum News {
     Check {
         row: Arc<Check>,
         from: Option<CheckStatus>,
+        cause: &'static str,
     },
 }
 
@@ -77,7 +82,7 @@ impl News {
             Self::Deregistered { node, id, name } => {
                 tracing::info!(service = %name, %id, %node, "a service was deregistered");
             }
-            Self::Check { row, from } => {
+            Self::Check { row, from, cause } => {
                 let what = &row.registration;
                 tracing::info!(
                     check = %what.id,
@@ -86,18 +91,29 @@ impl News {
                     node = %row.node,
                     from = from.as_ref().map_or("", CheckStatus::as_str),
                     to = what.status.as_str(),
-                    cause = cause(row),
+                    cause,
                     "a check changed"
                 );
+                let ttl = what.definition.ttl;
+                if !ttl.is_zero() && ttl < TTL_LIKELY_MEANT {
+                    tracing::warn!(check = %what.id, ?ttl, "a check has a very short TTL: a number without a unit, as in {{\"TTL\": 15}}, counts nanoseconds; write \"15s\"");
+                }
             }
         }
     }
 }
 
 /// Why a check has its status. Never its output, which can be anything.
-fn cause(row: &Check) -> &'static str {
+fn cause(history: &History, row: &Check) -> &'static str {
     let what = &row.registration;
     let is_critical = what.status == CheckStatus::Critical;
+    let of_record = status_record(history, row).map(|record| &record.cause);
+    if matches!(of_record, Some(Cause::Silence { .. })) {
+        return match is_critical {
+            true => "no heartbeat came within its TTL",
+            false => "no heartbeat came within its WarnAfter",
+        };
+    }
     if &*what.id == SERF_HEALTH {
         "whether the server answers the leader, or the client agent says that it lives"
     } else if is_critical
@@ -178,7 +194,8 @@ impl Known {
             let from = self.statuses.get(&row.number);
             // A check that arrives passing with its service is no news.
             if from != Some(status) && (from.is_some() || *status != CheckStatus::Passing) {
-                news.push(News::Check { row: Arc::clone(row), from: from.cloned() });
+                let cause = cause(state.history(), row);
+                news.push(News::Check { row: Arc::clone(row), from: from.cloned(), cause });
             }
             statuses.insert(row.number, status.clone());
         }
@@ -256,9 +273,9 @@ async fn look(node: &Arc<Node>, mut known: Known) -> (Known, Vec<News>) {
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::Millis;
     use quorate_storage::command::{Agent, Batch, Command, Duty, Part};
     use quorate_storage::record::{CheckDefinition, CheckRegistration, ServiceDefinition};
+    use quorate_storage::state::LEVEL;
 
     use super::*;
 
@@ -300,9 +317,9 @@ mod tests {
             News::Registered { id, .. } | News::Deregistered { id, .. } => {
                 format!("{id} {}", news.kind())
             }
-            News::Check { row, from } => {
+            News::Check { row, from, cause } => {
                 let from = from.as_ref().map_or("new", CheckStatus::as_str);
-                format!("{} {from} {}: {}", row.registration.id, news.kind(), cause(row))
+                format!("{} {from} {}: {cause}", row.registration.id, news.kind())
             }
         };
         news.iter().map(word).collect()
@@ -327,6 +344,28 @@ mod tests {
         apply(&mut state, vec![gone]);
         assert_eq!(words(&known.look(&state)), ["web-1 deregistered"]);
         assert_eq!(known.look(&state), []);
+    }
+
+    #[test]
+    fn a_warning_for_want_of_a_heartbeat_is_not_put_down_to_a_client() {
+        let mut state = State::default();
+        let level = Duty::Level(LEVEL);
+        state.apply(&Batch { stamp: state.time(), duty: Some(level), parts: Vec::new() });
+        let mut web = register("web-1");
+        let Command::AgentRegisterService { checks, .. } = &mut web else { unreachable!() };
+        checks[0].definition.later.warn_after = Millis(2_000);
+        let mut known = Known::default();
+        apply(&mut state, vec![web]);
+        known.look(&state);
+        let mut later = |millis| {
+            let time = state.time() + Millis(millis);
+            let duty = Some(Duty::ExpireDue { up_to: time, max: 100 });
+            state.apply(&Batch { stamp: time, duty, parts: Vec::new() });
+            words(&known.look(&state))
+        };
+        let silent = "no heartbeat came within its";
+        assert_eq!(later(3_000), [format!("service:web-1 passing warning: {silent} WarnAfter")]);
+        assert_eq!(later(9_000), [format!("service:web-1 warning critical: {silent} TTL")]);
     }
 
     #[test]

@@ -243,7 +243,7 @@ impl News {
             }
             Self::NoneToSpare { voters, lost } => tracing::warn!(
                 voters,
-                lost = lost.join(","),
+                lost = if lost.is_empty() { "none".to_owned() } else { lost.join(",") },
                 "no failure is left to spare: if one more server is lost, nothing can be written"
             ),
             Self::SpareAgain { voters, spare } => {
