@@ -339,6 +339,7 @@ async fn checks_that_nobody_writes(story: &mut Story) {
     let body = json!({"Name": "run", "ID": "run-1", "Check": check});
     story.put("/v1/agent/service/register?agent=web9", body).await;
     story.until("service/run-1", "check tcp is critical since").await;
+    story.until("service/run-1", "ran its check, which found: ").await;
     let lines = [
         "service.registered because agent/service/register for web9 at {}",
         "check.registered >passing because agent/service/register for web9 at {}",
@@ -978,7 +979,9 @@ async fn a_key_that_went_with_a_prefix_or_a_restore_says_so() {
     let last = gone["Timeline"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["Kind"], &last["Key"]), (&json!("key.deleted"), &Value::Null), "{gone}");
     // What a restore removed.
+    story.put("/v1/kv/old", "backed-up").await;
     let backup = node.get("/v1/snapshot").await.unwrap().body;
+    story.put("/v1/kv/old", "undone").await;
     story.put("/v1/kv/later", "1").await;
     story.put("/v1/agent/service/register", r#"{"Name":"later"}"#).await;
     node.must_put("/v1/snapshot", backup).await.unwrap();
@@ -986,6 +989,16 @@ async fn a_key_that_went_with_a_prefix_or_a_restore_says_so() {
         let (sentence, _) = why(&node, of).await;
         assert!(sentence.contains("restore"), "{of}: {sentence}");
     }
+    // What it brought back is not put down to the write that it undid.
+    let (sentence, last) = why(&node, "key/old").await;
+    assert!(sentence.starts_with("Key old is as in the backup that was restored at"), "{sentence}");
+    assert!(last.starts_with("restored"), "{last}");
+    story.put("/v1/kv/old", "new").await;
+    let (sentence, _) = why(&node, "key/old").await;
+    assert!(sentence.starts_with("Key old was written at"), "{sentence}");
+    // A server's own node was there before the first record.
+    let (sentence, _) = why(&node, "node/quorate").await;
+    assert!(!sentence.contains("history that is kept"), "{sentence}");
     cluster.finish().await.unwrap();
 }
 

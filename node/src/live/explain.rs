@@ -10,8 +10,8 @@ use quorate_client::types::history::{ExplainedSubject, Explanation};
 use quorate_storage::index::fold;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    Check, Claim, ClaimPhase, HistoryKind, HistoryRecord, KvEntry, Node, SERF_HEALTH, Service,
-    Session,
+    Check, Claim, ClaimPhase, HistoryKind, HistoryRecord, KvEntry, Node, Ring, SERF_HEALTH,
+    Service, Session,
 };
 use quorate_storage::state::Thread;
 
@@ -186,13 +186,20 @@ pub fn node(published: &Published, name: &str) -> Result<Explained, Unexplained>
 /// See [`Unexplained`].
 pub fn key(published: &Published, key: &str) -> Result<Explained, Unexplained> {
     let state = &published.state;
-    let records = of_key(state.history(), key);
+    let mut records = of_key(state.history(), key);
     let Some(row) = state.key(key) else { return past(published, "key", key, records) };
     let written = records.iter().find(|record| record.kind == HistoryKind::KeySet);
-    let mut why = match written {
-        Some(record) => format!("Key {key} {}.", sentence::happened(published, record)),
-        None => nothing_kept("Key", key),
+    // A backup brings its own value, whatever was written before.
+    let last = records.first().map_or(state.history().lost_through(Ring::Keys), |last| last.seq);
+    let restored = restore_after(state.history(), last);
+    let mut why = match (restored, written) {
+        (Some(restored), _) => {
+            format!("Key {key} {}.", sentence::came_with_backup(published, restored))
+        }
+        (None, Some(record)) => format!("Key {key} {}.", sentence::happened(published, record)),
+        (None, None) => nothing_kept("Key", key),
     };
+    records.splice(..0, restored.cloned());
     let mut next = String::new();
     if let Some(session) = &row.session {
         let locked = records.iter().find(|record| record.kind == HistoryKind::LockAcquired);

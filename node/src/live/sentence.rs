@@ -1,11 +1,11 @@
 //! Sentences for people, made of records and rows.
 
-use quorate_storage::Millis;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{
-    Cause, Check, CheckStatus, ClaimFacts, Detail, HistoryKind, HistoryRecord, OnClose, Presence,
-    PresenceEnd, SERF_HEALTH, Subject,
+    Cause, Check, CheckStatus, ClaimFacts, Detail, HISTORY_OUTPUT_BYTES_MAX, HistoryKind,
+    HistoryRecord, OnClose, Presence, PresenceEnd, Ring, SERF_HEALTH, Subject,
 };
+use quorate_storage::{Millis, State};
 
 use super::show::{date, date_before, server_name, span};
 
@@ -125,6 +125,12 @@ fn outcome_of(facts: &ClaimFacts) -> String {
     format!("{ended}{has}")
 }
 
+/// Where something comes from that a restored backup brought.
+pub(super) fn came_with_backup(published: &Published, restored: &HistoryRecord) -> String {
+    let cause = because(published, restored);
+    format!("is as in the backup that was restored at {} because {cause}", date(restored.at))
+}
+
 /// Why a check has its status: since when, and because of what, as far as records are kept.
 pub(super) fn status(published: &Published, row: &Check, record: Option<&HistoryRecord>) -> String {
     let word = row.registration.status.as_str();
@@ -133,14 +139,40 @@ pub(super) fn status(published: &Published, row: &Check, record: Option<&History
         return connected(published, presence, record);
     }
     let Some(record) = record else {
-        return format!("{word} since before the history that is kept");
+        return format!("{word} since before {}", beginning(&published.state));
     };
     let cause = if &*row.registration.id == SERF_HEALTH {
         liveness(published, row, record)
     } else {
         because(published, record)
     };
-    format!("{word} since {} because {cause}", date(record.at))
+    let found = match (&record.cause, &record.detail) {
+        // Where the record has none it may repeat a secret.
+        (Cause::Probe { .. }, Detail::Output(_)) if word != "passing" => found(row),
+        _ => String::new(),
+    };
+    format!("{word} since {} because {cause}{found}", date(record.at))
+}
+
+/// What the last run of a check found, on one line.
+fn found(row: &Check) -> String {
+    let output = &row.registration.output;
+    let output = &output[..output.floor_char_boundary(HISTORY_OUTPUT_BYTES_MAX)];
+    let line = output.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.is_empty() { line } else { format!(", which found: {line}") }
+}
+
+/// How far the history goes back.
+pub(super) fn beginning(state: &State) -> String {
+    let history = state.history();
+    let first = match history.lost_through(Ring::Catalogue) {
+        0 => history.get(1),
+        _ => None,
+    };
+    match first {
+        Some(first) => format!("the history began at {}", date(first.at)),
+        None => "the history that is kept".to_owned(),
+    }
 }
 
 /// Why the check of a presence passes.
