@@ -90,6 +90,9 @@ use process::Process;
 /// The version of Consul whose API this is, which clients compare with the least they need.
 pub const CONSUL_VERSION: &str = "1.21.4";
 
+/// Below this path is what Consul does not have.
+const OWN: &str = "/v1/quorate/";
+
 /// The API of one node; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -106,11 +109,14 @@ impl Api {
         let endpoints = api::endpoints();
         let shared = Arc::new(Shared::new(node, &process));
         let paths = path::Paths::new(endpoints.iter().map(Endpoint::path));
+        let own = endpoints.iter().map(Endpoint::path).filter(|path| path.starts_with(OWN));
+        let own = own.collect::<Vec<_>>().join(", ");
         let mut router = Router::new();
         for endpoint in endpoints {
             router = mount(router, &shared, endpoint);
         }
-        let (router, node) = (router.fallback(unknown_path), Arc::clone(node));
+        let unknown = move |request: Request| std::future::ready(unknown_path(&request, &own));
+        let (router, node) = (router.fallback(unknown), Arc::clone(node));
         Self { router, paths: Arc::new(paths), node, process }
     }
 
@@ -173,7 +179,12 @@ fn mount(router: Router, shared: &Arc<Shared>, endpoint: Endpoint) -> Router {
     }
 }
 
-async fn unknown_path() -> Response {
+/// As Consul, with no word about it, except where only people look.
+fn unknown_path(request: &Request, own_paths: &str) -> Response {
+    if request.uri().path().starts_with(OWN) {
+        let text = format!("there is no such path; there are {own_paths}");
+        return error::ApiError::not_found(text).into_response();
+    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_FOUND;
     response

@@ -54,7 +54,8 @@ impl Client {
         heartbeat: &Heartbeat,
         within: Duration,
     ) -> Result<Heartbeats, Error> {
-        let call = Call::put(HEARTBEAT).json(heartbeat)?.idempotent().within(within);
+        // In a list, so that a refusal is an answer and no error.
+        let call = Call::put(HEARTBEAT).json(&[heartbeat])?.idempotent().within(within);
         self.perform(&call).await?.json()
     }
 }

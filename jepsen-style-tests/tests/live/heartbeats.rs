@@ -207,13 +207,17 @@ async fn restarts_are_counted_and_told() {
     let body = |started: u64, pid: u64| json!({"Service": "hdb", "ID": "hdb-1", "Started": started, "Pid": pid, "Process": "hdb"});
     beat(&nodes[0], &body(1_000, 11)).await;
     beat(&nodes[1], &body(2_000, 12)).await;
-    let late = beat(&nodes[2], &body(1_000, 11)).await;
+    let late = beat(&nodes[2], &json!([body(1_000, 11)])).await;
     assert_eq!((counts(&late), rejected(&late)), ((0, 0), vec!["hdb-1"]));
+    // One by itself has the status that scripts look at.
+    let single = nodes[2].put(HEARTBEAT, body(1_000, 11).to_string()).await.unwrap();
+    let why = late["Rejected"][0]["Error"].as_str().unwrap();
+    assert_eq!((single.status, single.text().as_str()), (400, why));
     beat(&nodes[2], &body(3_000, 13)).await;
     // Without a start: by the process id.
     let plain = |pid: u64| json!({"Service": "gw", "ID": "gw-1", "Pid": pid});
     for (pid, node) in [21, 22, 21, 22, 23].into_iter().zip(nodes.iter().cycle()) {
-        beat(node, &plain(pid)).await;
+        beat(node, &json!([plain(pid)])).await;
     }
     for node in &nodes {
         let row = instance(node, "hdb", "hdb-1").await;

@@ -33,6 +33,25 @@ const OUTSIDE_CLASS: &str = "server";
 const PLACES: [(&str, &str, &str); 2] =
     [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
 
+/// Parameters that every endpoint of this server's own API takes, or that clients of Consul add to every request.
+const COMMON: [&str; 15] = [
+    "agent",
+    "cached",
+    "consistent",
+    "datacenter",
+    "dc",
+    "filter",
+    "index",
+    "max_stale",
+    "min-index",
+    "ns",
+    "partition",
+    "pretty",
+    "stale",
+    "token",
+    "wait",
+];
+
 /// What a handler comes to.
 pub(super) type Answer = Result<Reply, ApiError>;
 
@@ -45,11 +64,32 @@ pub(super) struct Endpoint {
     path: &'static str,
     /// In the order in which `Allow` names them.
     handlers: Vec<(Method, Handler)>,
+    /// The parameters that it takes beside [`COMMON`]; `None`: whatever it does not know is ignored, as by Consul.
+    parameters: Option<&'static [&'static str]>,
 }
 
 impl Endpoint {
     pub(super) const fn new(path: &'static str) -> Self {
-        Self { path, handlers: Vec::new() }
+        Self { path, handlers: Vec::new(), parameters: None }
+    }
+
+    /// Refuses parameters that are neither among these nor among [`COMMON`]: a mistyped filter would find everything.
+    pub(super) const fn only_with(mut self, parameters: &'static [&'static str]) -> Self {
+        self.parameters = Some(parameters);
+        self
+    }
+
+    fn refuse_unknown(&self, params: &Params) -> Result<(), ApiError> {
+        let Some(own) = self.parameters else { return Ok(()) };
+        let is_unknown = |name: &&str| !own.contains(name) && !COMMON.contains(name);
+        match params.names().find(is_unknown) {
+            Some(name) => Err(ApiError::bad_request(format!(
+                "Unknown parameter {name:?}: {} takes {}",
+                self.path,
+                own.join(", ")
+            ))),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn get(self, handler: Handler) -> Self {
@@ -128,6 +168,9 @@ impl Endpoint {
                 if self.path.starts_with(VERSION)
                     && let Err(error) = refuse_places(&params, request.headers())
                 {
+                    return error.into_response();
+                }
+                if let Err(error) = self.refuse_unknown(&params) {
                     return error.into_response();
                 }
                 if let Err(error) = reach_index(shared, &params).await {
@@ -233,6 +276,20 @@ mod tests {
         assert_eq!(class("/v1/health/service/", true), "blocking_query");
         assert_eq!(class("/v1/txn", false), "txn");
         assert_eq!(class("/metrics", true), "server");
+    }
+
+    #[test]
+    fn a_mistyped_parameter_is_refused_where_parameters_are_listed() {
+        let endpoint = Endpoint::new("/v1/quorate/x").only_with(&["kind", "service"]);
+        let refused = |query: &str| {
+            let refused = endpoint.refuse_unknown(&Params::parse(query).unwrap());
+            refused.map_err(|error| (error.status.as_u16(), error.text))
+        };
+        assert_eq!(refused("service=a&kind=b&pretty&stale"), Ok(()));
+        let text = "Unknown parameter \"servce\": /v1/quorate/x takes kind, service";
+        assert_eq!(refused("servce=a"), Err((400, text.to_owned())));
+        let lenient = Endpoint::new("/v1/kv/");
+        assert!(lenient.refuse_unknown(&Params::parse("servce=a").unwrap()).is_ok());
     }
 
     #[test]

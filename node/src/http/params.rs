@@ -58,6 +58,11 @@ impl Params {
         self.filled("index").is_some_and(|index| index != "0")
     }
 
+    /// The names of all parameters.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// All values of a parameter.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(present, _)| present == name).map(|(_, value)| value.as_str())

@@ -59,7 +59,9 @@ static ASSETS: LazyLock<Vec<Asset>> =
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/").get(|call| Box::pin(std::future::ready(root(&call)))),
+        Endpoint::new("/")
+            .get(|call| Box::pin(std::future::ready(root(&call))))
+            .head(|call| Box::pin(std::future::ready(root(&call)))),
         Endpoint::new(PATH)
             .get(|call| Box::pin(std::future::ready(file(&call))))
             .head(|call| Box::pin(std::future::ready(file(&call)))),

@@ -59,7 +59,7 @@ async fn heartbeat(mut call: Call) -> Answer {
         Ok::<Sorted, ApiError>(sorted)
     });
     let sorted = sorted.await??;
-    let Sorted { agents, renewals, beats, ids, mut rejected, .. } = sorted;
+    let Sorted { agents, renewals, beats, ids, is_single, mut rejected, .. } = sorted;
     let mut commands = Vec::new();
     if !renewals.is_empty() {
         commands.push(renewal_command(seen, renewals));
@@ -72,6 +72,10 @@ async fn heartbeat(mut call: Call) -> Answer {
     let mut concluded = stream::iter(proposals).buffered(COMMANDS_AT_ONCE);
     while let Some((places, outcome)) = concluded.try_next().await? {
         count(&mut answer, &mut rejected, &places, outcome)?;
+    }
+    // One by itself has a status of its own; in a list each is told of.
+    if is_single && let Some(text) = rejected.remove(&0) {
+        return Err(ApiError::bad_request(text));
     }
     answer.rejected = rejected
         .into_iter()
@@ -98,6 +102,8 @@ struct Sorted {
     beats: Vec<(usize, Beat)>,
     /// Of all of them, in order.
     ids: Vec<String>,
+    /// Whether it is one object, and not a list.
+    is_single: bool,
     /// By place in the request.
     rejected: BTreeMap<usize, String>,
 }
@@ -110,6 +116,7 @@ impl Sorted {
             renewals: Vec::new(),
             beats: Vec::new(),
             ids: Vec::new(),
+            is_single: false,
             rejected: BTreeMap::new(),
         }
     }
@@ -137,6 +144,7 @@ impl Sorted {
     /// Takes a JSON object, or an array of them.
     fn take_json(&mut self, call: &Call, state: &State, body: &[u8]) -> Result<(), ApiError> {
         let mut nodes = BTreeMap::new();
+        self.is_single = !is_array(body);
         for value in values(body)? {
             let place = self.next_place(&id_of(&value))?;
             if let Err(why) = self.take(call, state, &mut nodes, place, value) {
@@ -196,14 +204,17 @@ impl Sorted {
 fn values(body: &[u8]) -> Result<Vec<serde_json::Value>, ApiError> {
     let malformed =
         |error: serde_json::Error| ApiError::bad_request(format!("Request decode failed: {error}"));
-    let is_array = body.trim_ascii_start().first() == Some(&b'[');
-    if is_array {
+    if is_array(body) {
         return serde_json::from_slice(body).map_err(malformed);
     }
     match serde_json::from_slice(body).map_err(malformed)? {
         object @ serde_json::Value::Object(_) => Ok(vec![object]),
         _ => Err(ApiError::bad_request("Request decode failed: neither an object nor an array")),
     }
+}
+
+fn is_array(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'[')
 }
 
 /// The id that a heartbeat is known by, as far as it can be read.

@@ -48,9 +48,23 @@ const FILTERS: [(&str, By); 9] = [
     ("kind", By::Kind),
 ];
 
+/// All that a list takes.
+const PARAMETERS: [&str; FILTERS.len() + 2] = {
+    let mut all = ["since"; FILTERS.len() + 2];
+    all[1] = "limit";
+    let mut at = 0;
+    while at < FILTERS.len() {
+        all[at + 2] = FILTERS[at].0;
+        at += 1;
+    }
+    all
+};
+
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/quorate/history").get(|call| Box::pin(history(call))),
+        Endpoint::new("/v1/quorate/history")
+            .get(|call| Box::pin(history(call)))
+            .only_with(&PARAMETERS),
         Endpoint::new("/v1/quorate/explain/service/").get(|call| Box::pin(explain_service(call))),
         Endpoint::new("/v1/quorate/explain/check/").get(|call| Box::pin(explain_check(call))),
         Endpoint::new("/v1/quorate/explain/node/").get(|call| Box::pin(explain_node(call))),

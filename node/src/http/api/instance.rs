@@ -17,7 +17,8 @@ use crate::live::rows;
 const STATUSES: [&str; 3] = ["passing", "warning", "critical"];
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("/v1/quorate/instances").get(|call| Box::pin(instances(call)))]
+    let instances = Endpoint::new("/v1/quorate/instances").get(|call| Box::pin(instances(call)));
+    vec![instances.only_with(&["service", "status"])]
 }
 
 /// The rows in the order of service, node and id. Ages and counters are as of the answer; their changes alone
