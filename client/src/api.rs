@@ -9,6 +9,7 @@
 
 mod agent;
 mod catalog;
+mod claim;
 mod event;
 mod explain;
 mod health;
@@ -26,6 +27,7 @@ mod txn;
 
 pub use agent::Agent;
 pub use catalog::Catalog;
+pub use claim::Claims;
 pub use event::Events;
 pub use explain::Explain;
 pub use health::Health;

@@ -43,7 +43,7 @@
 //! * [`Registration`]: an instance that stays registered while its process lives, by heartbeats or by a connection.
 //! * [`Watch`]: a value that stays current, by blocking queries. [`Follow`]: every change, exactly once and in order.
 //! * [`Lock`], [`Semaphore`] and [`Election`]: something [`Held`], with a fencing token.
-//! * [`Balancer`]: which instance to call next.
+//! * [`Balancer`]: which instance to call next. [`Claim`]: one that nobody else has meanwhile.
 //! * [`Error`]: of each failure it says whether the request may have taken effect.
 //! * [`types`] has the shapes of the JSON, one module per area of the API. One service has three of them (agent, catalogue,
 //!   health), which is why they are not the records of the replicated state. The server renders the same types.
@@ -66,6 +66,7 @@
 
 pub mod api;
 mod balancer;
+mod claim;
 mod client;
 pub mod duration;
 mod election;
@@ -83,6 +84,7 @@ pub mod types;
 mod watch;
 
 pub use balancer::{Balancer, BalancerBuilder, Endpoint, Policy};
+pub use claim::{Claim, ClaimBuilder};
 pub use client::{Client, ClientBuilder};
 pub use election::{Election, Leader};
 pub use error::Error;

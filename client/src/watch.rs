@@ -27,6 +27,7 @@ use crate::http::Answer;
 use crate::query::{Query, with_id};
 use crate::transport::{Attempt, Backoff, Call, lost};
 use crate::types::catalog::Node;
+use crate::types::claim::ClaimStatus;
 use crate::types::health::{HealthCheck, ServiceEntry};
 use crate::types::kv::KvPair;
 use crate::types::live::Instance;
@@ -102,6 +103,12 @@ impl Client {
     #[must_use]
     pub fn watch_checks(&self, state: &str) -> WatchBuilder<Vec<HealthCheck>> {
         WatchBuilder::new(self, with_id("/v1/health/state/", state), rows)
+    }
+
+    /// Watches a claim, by its id.
+    #[must_use]
+    pub fn watch_claim(&self, id: &str) -> WatchBuilder<ClaimStatus> {
+        WatchBuilder::new(self, with_id("/v1/quorate/claim/", id), rows)
     }
 
     /// Watches the table of all instances; [`WatchBuilder::query`] chooses rows. Ages and counters are those of the moment

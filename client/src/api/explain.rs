@@ -69,6 +69,14 @@ impl Explain<'_> {
         self.subject("session/", id, query).await
     }
 
+    /// A claim, by its id.
+    ///
+    /// # Errors
+    /// See [`Explain`].
+    pub async fn claim(&self, id: &str, query: &Query) -> Result<Explanation, Error> {
+        self.subject("claim/", id, query).await
+    }
+
     async fn subject(&self, kind: &str, name: &str, query: &Query) -> Result<Explanation, Error> {
         let path = with_id(&format!("/v1/quorate/explain/{kind}"), name);
         Ok(self.0.get(path, query).await?.value)

@@ -4,5 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod areas;
+mod claims;
 mod examples;
 mod faults;
