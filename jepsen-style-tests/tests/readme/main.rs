@@ -182,6 +182,8 @@ fn tour(readme: &mut Inline) -> Story {
     story.server(readme, "target/release/quorate dev --http-addr 127.0.0.1:8400", "127.0.0.1:8400");
     story.inline(readme, "cluster-scripts/down");
     story.server(readme, "target/release/quorate dev", "127.0.0.1:8500");
+    story.server(readme, "quorate server --data-dir DIR --bootstrap-expect 1", "127.0.0.1:8500");
+    story.aside("rm -r DIR");
     story.aside("mkdir DIR; printf 'server = true\\nbootstrap = true\\ndata_dir = \"agent\"\\nbind_addr = \"127.0.0.1\"\\n' >DIR/a.hcl");
     story.server(readme, "target/release/quorate agent -config-dir DIR", "127.0.0.1:8500");
     story.inline(readme, "quorate server --help");
