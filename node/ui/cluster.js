@@ -2,7 +2,7 @@
 // somebody looks.
 
 import { get, members } from "./members.js";
-import { store, touch } from "./store.js";
+import { store, led, touch } from "./store.js";
 
 const EVERY_MS = 2_000;
 const PATIENCE_MS = 3_000;
@@ -20,11 +20,14 @@ export async function look() {
   const at = members.current;
   // The leader's answer first: what this server has applied after it is not less.
   const health = store.leader === null ? null : await tried("/v1/operator/autopilot/state", { at });
-  const [self, raft] = await Promise.all([
+  const [self, raft, leader] = await Promise.all([
     tried("/v1/agent/self", { at }),
     tried("/v1/operator/raft/configuration?stale", { at }),
+    tried("/v1/status/leader", { at }),
   ]);
   if (self === null || raft === null) return;
+  // The stream says it too, but not while there is none.
+  if (leader !== null) led(leader === "" ? null : (raft.Servers.find((server) => server.Address === leader)?.Node ?? store.leader));
   if (at === members.home) members.callHome(self.DebugConfig.ServerName);
   const servers = Object.values(health?.Servers ?? {});
   const last = Math.max(0, ...servers.map((server) => server.LastIndex));

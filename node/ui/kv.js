@@ -2,7 +2,7 @@
 
 import { h, button, icon, setText } from "./dom.js";
 import { count, plural } from "./format.js";
-import { get, keyPath, Refused } from "./members.js";
+import { get, keyPath, members, Refused } from "./members.js";
 import { keyPanel, newKeyPanel } from "./key_panel.js";
 
 const SEPARATOR = "/";
@@ -37,6 +37,7 @@ export function kv(root, go, panel) {
   async function load(list, prefix, shown = NAMES_MAX) {
     const mine = Symbol("load");
     list.load = mine;
+    if (list.children.length === 0) list.replaceChildren(h("li", { class: "faint", role: "none" }, "Loading …"));
     try {
       const keys = await names(prefix);
       if (list.load !== mine) return;
@@ -53,7 +54,9 @@ export function kv(root, go, panel) {
 
   async function names(prefix) {
     try {
-      return await get(`${keyPath(prefix)}?keys&separator=${encodeURIComponent(SEPARATOR)}`);
+      // Without a leader, the server still shows what it has.
+      const stale = members.hasLeader ? "" : "&stale";
+      return await get(`${keyPath(prefix)}?keys&separator=${encodeURIComponent(SEPARATOR)}${stale}`);
     } catch (error) {
       if (error.status === 404) return [];
       throw error;

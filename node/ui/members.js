@@ -19,6 +19,8 @@ export const members = {
   /// The origin of the server in use.
   current: home,
   home,
+  /// Whether the server in use knows a leader, as far as the page has heard.
+  hasLeader: true,
   /// Names of servers by origin, in the order in which they are tried.
   names: new Map([[home, location.host]]),
 

@@ -148,8 +148,7 @@ const told = {
   },
 
   leader({ Leader }) {
-    store.leader = Leader;
-    setStill();
+    led(Leader);
   },
 
   gap({ Since, Last }) {
@@ -166,6 +165,13 @@ const told = {
     for (const origin of Servers) if (!members.names.has(origin)) members.names.set(origin, origin.replace("http://", ""));
   },
 };
+
+/// This server leads; `null`: nobody does.
+export function led(leader) {
+  store.leader = leader;
+  members.hasLeader = leader !== null;
+  setStill();
+}
 
 function note(record, at) {
   store.seq = Math.max(store.seq, record.Seq);

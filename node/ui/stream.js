@@ -66,6 +66,12 @@ export class Stream {
         this.beats = false;
         return { again: true };
       }
+      if (answer.status >= 500 && members.hasLeader) {
+        // Without a leader, the server still shows what it has.
+        const text = (await answer.text()).trim();
+        members.hasLeader = !text.startsWith("No cluster leader");
+        return members.hasLeader ? { opened, why: `${members.name(at)}: ${text.slice(0, 200)}` } : { again: true };
+      }
       if (!answer.ok) return { opened, why: `${members.name(at)}: ${(await answer.text()).trim().slice(0, 200)}` };
       opened = true;
       outcome.opened = true;
@@ -97,6 +103,7 @@ export class Stream {
     const query = new URLSearchParams(this.query);
     if (this.beats) query.set("beats", BEATS);
     if (this.last !== null) query.set("since", this.last);
+    if (!members.hasLeader) query.set("stale", "");
     return `/v1/quorate/stream?${query}`;
   }
 

@@ -86,3 +86,28 @@ async fn a_server_that_stops_sends_its_pages_elsewhere() {
     scene.cluster.start_node(leader).unwrap();
     scene.finish().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_lost_quorum_is_told_and_what_is_known_stays_to_be_seen() {
+    let test = "a_lost_quorum_is_told_and_what_is_known_stays_to_be_seen";
+    let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
+    let leader = scene.cluster.leader().await.unwrap();
+    register(&scene.cluster.http(leader), "web", "web-1", LONG_TTL, "").await.unwrap();
+    scene.cluster.http(leader).must_put("/v1/kv/config/limit", "7").await.unwrap();
+    scene.open(leader, "instances").await.unwrap();
+    scene.wait_for(&has("id", "web-1")).await.unwrap();
+    let others = scene.cluster.others(leader);
+    scene.cluster.kill(others[0]).unwrap();
+    scene.cluster.kill(leader).unwrap();
+    // The page goes on at the last one, which has no leader.
+    let header = "document.querySelector('#header').innerText";
+    scene.wait_for(&format!("{header}.includes('no leader among 3 voters')")).await.unwrap();
+    let live = format!("{STREAM} === 'live, at n{}'", others[1]);
+    scene.wait_for(&live).await.unwrap();
+    scene.wait_for(&has("id", "web-1")).await.unwrap();
+    scene.browser.evaluate("location.hash = '#/kv'").await.unwrap();
+    scene.wait_for(&has("key", "config/")).await.unwrap();
+    scene.cluster.start_node(leader).unwrap();
+    scene.wait_for(&format!("{header}.includes('2 of 3 voters')")).await.unwrap();
+    scene.finish().await.unwrap();
+}
