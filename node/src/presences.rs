@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_storage::command::{Command, Outcome, PresenceOpen, PresenceReopen, Rejection};
+use quorate_storage::command::{
+    Beat, Command, Outcome, PresenceOpen, PresenceReopen, ProcessPresence, Rejection,
+};
 use quorate_storage::limits::PRESENCES_ENDED_MAX;
 use quorate_storage::machine::StateReader;
 use quorate_storage::record::{Lease, PRESENCE_CHECK, Presence, PresenceEnd, RequestFacts};
@@ -61,6 +63,8 @@ pub enum Told {
 pub struct Opening {
     /// The whole registration.
     pub open: PresenceOpen,
+    /// What its client says of its process, if it does.
+    pub process: Option<Beat>,
     /// The short command for it, if the instance exists with this definition.
     pub reopen: Option<PresenceReopen>,
     /// Who asks.
@@ -197,7 +201,7 @@ impl Presences {
         opening: Opening,
         seq: &Arc<AtomicU64>,
     ) -> Result<Outcome, ProposeError> {
-        let Opening { open, reopen, request } = opening;
+        let Opening { open, process, reopen, request } = opening;
         if let Some(reopen) = reopen {
             let command = Command::PresenceReopen(reopen);
             let outcome = self.proposer.propose_numbered(command, request.clone(), seq).await?;
@@ -205,7 +209,11 @@ impl Presences {
                 return Ok(outcome);
             }
         }
-        self.proposer.propose_numbered(Command::PresenceOpen(Box::new(open)), request, seq).await
+        let command = match process {
+            None => Command::PresenceOpen(Box::new(open)),
+            Some(beat) => Command::PresenceOfProcess(Box::new(ProcessPresence { open, beat })),
+        };
+        self.proposer.propose_numbered(command, request, seq).await
     }
 
     fn enter(&self, tell: watch::Sender<Option<Told>>) -> (u64, Arc<AtomicU64>) {

@@ -480,6 +480,9 @@ pub enum Command {
     Beat(Box<Beats>),
     /// About pools of instances, and claims on them. Only from the level of claims on.
     Claims(ClaimsCommand),
+    /// [`Command::PresenceOpen`] by a client that says what process it is. Only from the level of such presences
+    /// on.
+    PresenceOfProcess(Box<ProcessPresence>),
 }
 
 /// See [`Command::PresenceOpen`].
@@ -495,6 +498,16 @@ pub struct PresenceOpen {
     pub deregister_after: Millis,
     /// On which terms.
     pub terms: PresenceTerms,
+}
+
+/// See [`Command::PresenceOfProcess`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessPresence {
+    /// The instance, and what holds it.
+    pub open: PresenceOpen,
+    /// The process, and the check that its heartbeats renew: there is one beside that of the presence if this has
+    /// a time after which silence shows. Its instance is that of `open`; what else it could say of that is `None`.
+    pub beat: Beat,
 }
 
 /// See [`Command::PresenceReopen`].

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::command::{
     Agent, BEATS_MAX, Beat, Beats, CatalogRegistration, ClaimRequest, ClaimsCommand, Command,
-    RENEWALS_MAX, SessionRequest,
+    PresenceOpen, RENEWALS_MAX, SessionRequest,
 };
 use crate::record::{
     AutopilotSettings, CheckDefinition, CheckRegistration, PresenceTerms, QueryDefinition,
@@ -187,11 +187,10 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
             self::meta("node metadata", meta.as_ref())
         }
         Command::WatchAgent { agent, .. } => self::agent(agent),
-        Command::PresenceOpen(open) => {
-            agent(&open.agent)?;
-            service(&open.service)?;
-            all_checks(&open.checks)?;
-            owner(&open.terms)
+        Command::PresenceOpen(open) => presence(open),
+        Command::PresenceOfProcess(what) => {
+            presence(&what.open)?;
+            beat(&what.beat)
         }
         Command::PresenceReopen(reopen) => owner(&reopen.terms),
         Command::PresenceEnded { seqs, .. } => {
@@ -295,6 +294,13 @@ fn service(row: &ServiceDefinition) -> Result<(), Excess> {
         bytes("value of service metadata", value, META_VALUE_BYTES_MAX)?;
     }
     Ok(())
+}
+
+fn presence(open: &PresenceOpen) -> Result<(), Excess> {
+    agent(&open.agent)?;
+    service(&open.service)?;
+    all_checks(&open.checks)?;
+    owner(&open.terms)
 }
 
 fn owner(terms: &PresenceTerms) -> Result<(), Excess> {

@@ -116,7 +116,8 @@ pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
 pub use self::level::{
     CLAIMS_LEVEL, FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, HOSTS_OF_SERVERS,
-    LATE_HEARTBEATS_LEVEL, LEVEL, PRESENCE_LEVEL, SESSION_KEYS_LEVEL, level_of,
+    LATE_HEARTBEATS_LEVEL, LEVEL, PRESENCE_LEVEL, PROCESS_PRESENCE_LEVEL, SESSION_KEYS_LEVEL,
+    level_of,
 };
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::presence::{REPLACED_MAX, SERVER_GRACE};
@@ -330,8 +331,7 @@ impl Change<'_> {
                 self.agent_register_service(agent, service, checks, *replace_existing_checks);
             }
             Command::AgentDeregisterService { agent, service_id } => {
-                let row = self.state.locate_service(&agent.name, service_id)?;
-                let key = fold_arc(&row.node);
+                let key = fold_arc(&self.state.locate_service(&agent.name, service_id)?.node);
                 self.remove_service(&key, service_id);
             }
             Command::AgentRegisterCheck { agent, check } => {
@@ -385,7 +385,8 @@ impl Change<'_> {
             Command::ProbeResult { number, probe, status, output } => {
                 return self.conclude_probe(*number, *probe, status, output);
             }
-            Command::PresenceOpen(open) => return self.open_presence(id, open),
+            Command::PresenceOpen(open) => return self.open_presence(id, open, None),
+            Command::PresenceOfProcess(what) => return self.open_presence_of(id, what),
             Command::PresenceReopen(reopen) => return self.reopen_presence(id, reopen),
             Command::PresenceEnded { seqs, why } => self.end_presences(id, seqs, *why),
             Command::Claims(command) => return self.run_claims(id, command),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quorate_storage::command::{
     Agent, Asked, Batch, Beat, Beats, Boot, CatalogRegistration, ClaimRequest, ClaimsCommand,
     Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen,
-    Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
+    ProcessPresence, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
@@ -22,7 +22,8 @@ use quorate_storage::record::{
     RequestFacts, SLOTS, ServiceDefinition, SessionBehavior, Tags, TextMap, WallTime,
 };
 use quorate_storage::state::{
-    CLAIMS_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, SnapshotRecord,
+    CLAIMS_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, PROCESS_PRESENCE_LEVEL,
+    SnapshotRecord,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
@@ -311,13 +312,22 @@ impl Generator {
                 seqs: presence.lease.map(|lease| lease.seq).into_iter().collect(),
                 why: if self.chance(70) { PresenceEnd::Connection } else { PresenceEnd::Moved },
             },
-            _ => Command::PresenceOpen(Box::new(PresenceOpen {
-                agent,
-                service: self.service(),
-                checks: (0..self.random.random_range(0..2)).map(|_| self.check()).collect(),
-                deregister_after: Millis(self.random.random_range(0..3) * 40_000),
-                terms,
-            })),
+            _ => {
+                let open = PresenceOpen {
+                    agent,
+                    service: self.service(),
+                    checks: (0..self.random.random_range(0..2)).map(|_| self.check()).collect(),
+                    deregister_after: Millis(self.random.random_range(0..3) * 40_000),
+                    terms,
+                };
+                if state.level() < PROCESS_PRESENCE_LEVEL || self.chance(50) {
+                    return Command::PresenceOpen(Box::new(open));
+                }
+                let (service, id) = (open.service.name.clone(), open.service.id.clone());
+                let (address, port, tags, meta) = (None, None, None, None);
+                let beat = Beat { agent: 0, service, id, address, port, tags, meta, ..self.beat() };
+                Command::PresenceOfProcess(Box::new(ProcessPresence { open, beat }))
+            }
         }
     }
 

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use quorate_storage::command::{
     Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, ClaimLimit, ClaimRequest,
     ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen,
-    PresenceReopen, Refused, Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
-    Work,
+    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, ServerRecord,
+    SessionRequest, Stamp, Work,
 };
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
@@ -409,8 +409,20 @@ fn claim_commands() -> Vec<ClaimsCommand> {
     ]
 }
 
-fn claims() -> Vec<Command> {
-    vec![Command::Claims(ClaimsCommand::Release { id: "c1".into() })]
+fn latest_commands() -> Vec<Command> {
+    vec![
+        Command::Claims(ClaimsCommand::Release { id: "c1".into() }),
+        Command::PresenceOfProcess(Box::new(ProcessPresence {
+            open: PresenceOpen {
+                agent: common::agent("h1"),
+                service: service(),
+                checks: vec![registration()],
+                deregister_after: Millis(90_000),
+                terms: terms(),
+            },
+            beat: beat(),
+        })),
+    ]
 }
 
 fn grant() -> Grant {
@@ -885,7 +897,10 @@ fn encodings_on_disk_stay_as_they_are() {
         [catalog_records(), other_records(), heartbeat_records(), claim_records()].concat();
     let files: BTreeMap<&str, String> = [
         ("batch.txt", lines(&batches())),
-        ("commands.txt", variant_lines(&[commands(), later_commands(), claims()].concat())),
+        (
+            "commands.txt",
+            variant_lines(&[commands(), later_commands(), latest_commands()].concat()),
+        ),
         ("duties.txt", variant_lines(&duties())),
         ("outcomes.txt", variant_lines(&outcomes())),
         ("rejections.txt", variant_lines(&rejections())),

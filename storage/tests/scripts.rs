@@ -20,6 +20,7 @@
 //! | `begin-restore r1`, `piece r1 0 abc`, `finish-restore r1` | the same step by step |
 //! | `server n1 agent=h1`, `health n1 down`, `remove-server 1 n1` | the cluster's own servers |
 //! | `@h1 open web id=web-1 owner=a attempt=2 linger=500 dereg=60000 deregister check=c1` | a presence; `send` gives it a lease of another server |
+//! | `@h1 open web id=web-1 owner=a pid=7 version=2 critical=9000` | one that says what process it is |
 //! | `reopen web-1 at=h1 owner=a` | the compact one, of the instance as it is |
 //! | `closed 3 4 why=moved` | streams that these commands opened have ended (`connection`, `moved`) |
 //! | `send 1/2 answered=3 ; 5 put a 1 ; 6 del a` | one part with explicit numbers: origin 1, incarnation 2 |
@@ -53,7 +54,8 @@ use bytes::Bytes;
 use quorate_storage::command::{
     Agent, Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, ClaimRequest,
     ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen,
-    PresenceReopen, Refused, Rejection, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
+    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, ServerRecord,
+    SessionRequest, Stamp,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
@@ -512,13 +514,21 @@ impl Story {
             },
         };
         match line.verb {
-            "open" => Command::PresenceOpen(Box::new(PresenceOpen {
-                agent: line.agent.clone(),
-                service: service(line, line.word(0), "id"),
-                checks: line.all("check").map(check).collect(),
-                deregister_after: Millis(line.number("dereg")),
-                terms,
-            })),
+            "open" => {
+                let open = PresenceOpen {
+                    agent: line.agent.clone(),
+                    service: service(line, line.word(0), "id"),
+                    checks: line.all("check").map(check).collect(),
+                    deregister_after: Millis(line.number("dereg")),
+                    terms,
+                };
+                match process(line, &open.service) {
+                    None => Command::PresenceOpen(Box::new(open)),
+                    Some(beat) => {
+                        Command::PresenceOfProcess(Box::new(ProcessPresence { open, beat }))
+                    }
+                }
+            }
             "reopen" => {
                 let (node, id) = (line.text("at"), line.word(0));
                 let check = self.state.check(node, &format!("{PRESENCE_CHECK}{id}")).unwrap();
@@ -841,6 +851,19 @@ fn beat(line: &Line<'_>) -> Beat {
         status: line.get("status").map(CheckStatus::from_text),
         note: text("note"),
     }
+}
+
+/// What a line says of the process that opens a presence, if it does.
+fn process(line: &Line<'_>, instance: &ServiceDefinition) -> Option<Beat> {
+    let says = ["process", "pid", "started", "version", "counter", "warn", "critical"];
+    says.iter().any(|name| line.get(name).is_some()).then(|| Beat {
+        service: instance.name.clone(),
+        id: instance.id.clone(),
+        address: None,
+        port: None,
+        tags: None,
+        ..beat(line)
+    })
 }
 
 fn beats_text(outcome: &BeatsOutcome) -> String {

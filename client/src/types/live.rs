@@ -85,9 +85,51 @@ pub struct PresenceRegistration {
     /// Which of the owner's attempts this is: 1, 2, ...
     #[serde(skip_serializing_if = "is_zero")]
     pub attempt: u64,
-    /// The instance goes after it was critical for so long for want of a connection, in nanoseconds; 0: never.
+    /// The instance goes after it was critical for so long for want of a connection, in nanoseconds, at least a
+    /// minute; 0: never.
     #[serde(skip_serializing_if = "is_nought")]
     pub deregister_critical_service_after: i64,
+    /// The service's name, as heartbeats call it.
+    #[serde(rename = "Service", skip_serializing_if = "String::is_empty")]
+    pub service_name: String,
+    /// What the process says of itself.
+    #[serde(flatten)]
+    pub process: PresenceProcess,
+}
+
+/// What a process that opens a presence says of itself; the members are those of a
+/// [`Heartbeat`](super::heartbeat::Heartbeat). If it gives a time after which its silence shows, it has to send
+/// heartbeats as well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PresenceProcess {
+    /// A name for the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Its process id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u64>,
+    /// When it was started, in milliseconds since 1970 by its own clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Where its heartbeats begin to count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
+    /// After so long a silence there is a warning (a Go duration).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warn_after: Option<String>,
+    /// After so long a silence it is critical: 1 s to 24 h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub critical_after: Option<String>,
+    /// The status that its heartbeats begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// What its heartbeats begin with, at most 512 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]

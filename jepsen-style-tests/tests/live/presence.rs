@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod client;
+mod doors;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use client::{Minder, Seen};
 const LIMIT: Duration = Duration::from_secs(20);
 /// How much later than its linger an end may show on a machine that is busy with other things.
 const LATE_MAX: Duration = Duration::from_secs(2);
-/// From this level of the cluster's rules on there are presences.
-const PRESENCE_LEVEL: u64 = 5;
+/// From this level of the cluster's rules on there are presences that say what process they are of.
+const PRESENCE_LEVEL: u64 = 10;
 /// Clients of one server, unless `QUORATE_PRESENCES` says otherwise.
 const PRESENCES: u64 = 300;
 /// Ends that are measured, unless `QUORATE_ROUNDS` says otherwise.
@@ -34,6 +35,14 @@ const GRACE: Duration = Duration::from_secs(10);
 
 async fn started() -> Cluster {
     Cluster::start_at_level(PRESENCE_LEVEL, Options::default()).await.unwrap()
+}
+
+/// Waits until every server has presences.
+async fn level_reached(cluster: &Cluster) {
+    for node in cluster.https(&cluster.ids()) {
+        let knows = |hash: &Value| hash["Level"].as_u64() >= Some(PRESENCE_LEVEL);
+        node.wait_for("/v1/quorate/state-hash", LIMIT, knows).await.unwrap();
+    }
 }
 
 /// A `curl` that holds a presence, as the README shows it.
@@ -233,6 +242,57 @@ async fn a_client_that_closes_half_or_says_more_has_ended() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     wait_passing(&two, "gone", 0).await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_presence_says_what_process_it_is_and_its_silence_shows_only_if_it_names_times() {
+    let cluster = started().await;
+    let (one, two) = (cluster.http(1), cluster.http(2));
+    let body = |pid: u64, more: Value| {
+        let mut body = json!({"Service": "rdb", "ID": "rdb-1", "Pid": pid, "Version": "4.0",
+            "Process": "rdb.eu", "Started": 1_000 + pid});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let first = Client::open(one.base(), "linger=1m", &body(7, json!({}))).await.unwrap();
+    let shown = row(&two, "rdb").await;
+    assert_eq!((&shown["Pid"], &shown["Version"]), (&json!(7), &json!("4.0")), "{shown}");
+    assert_eq!((&shown["Process"], &shown["Restarts"]), (&json!("rdb.eu"), &json!(0)));
+    assert_eq!((&shown["Presence"], &shown["AgeMs"]), (&json!("open"), &Value::Null), "{shown}");
+    let checks = two.must_get("/v1/health/checks/rdb").await.unwrap();
+    assert_eq!(checks.as_array().map(Vec::len), Some(1), "no heartbeats are expected: {checks}");
+
+    // Another process, which sends heartbeats too, and then none.
+    let times = json!({"WarnAfter": "1s", "CriticalAfter": "2s", "Counter": 5});
+    let second = Client::open(two.base(), "", &body(8, times)).await.unwrap();
+    drop(first);
+    let shown = row(&one, "rdb").await;
+    assert_eq!((&shown["Pid"], &shown["Restarts"]), (&json!(8), &json!(1)), "{shown}");
+    assert_eq!((&shown["Counter"], &shown["CriticalAfter"]), (&json!(5), &json!("2s")));
+    let silent = |rows: &Value| rows[0]["Status"] == "critical" && rows[0]["Presence"] == "open";
+    one.wait_for("/v1/quorate/instances?service=rdb", LIMIT, silent).await.unwrap();
+    let beat = json!({"Service": "rdb", "ID": "rdb-1", "CriticalAfter": "1h", "WarnAfter": "0s"});
+    one.must_put("/v1/quorate/heartbeat", beat.to_string()).await.unwrap();
+    assert_eq!(row(&two, "rdb").await["Status"], "passing");
+    // The end of the connection turns it critical although it heartbeats.
+    drop(second);
+    wait_passing(&one, "rdb", 0).await.unwrap();
+
+    let mut wrong = vec![
+        json!({"Name": "other"}),
+        json!({"CriticalAfter": "1ms"}),
+        json!({"Note": "of no check"}),
+        json!({"CriticalAfter": "5s", "Check": {"TTL": "5s"}}),
+        json!({"Pid": -1}),
+    ];
+    for more in wrong.drain(..) {
+        let refused = Client::open(one.base(), "", &body(9, more.clone())).await.unwrap_err();
+        assert!(refused.to_string().starts_with("400 "), "{more}: {refused}");
+    }
+    let late = json!({"Started": 5});
+    let refused = Client::open(one.base(), "", &body(9, late)).await.unwrap_err();
+    assert!(refused.to_string().starts_with("409 "), "{refused}");
     cluster.finish().await.unwrap();
 }
 

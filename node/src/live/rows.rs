@@ -41,8 +41,7 @@ pub fn instance(state: &State, row: &Service) -> Instance {
     let status = worst.map_or(PASSING, |check| status(check));
     let reason =
         |of: &str| worst.filter(|_| status == of).map_or_else(String::new, |one| said(one));
-    let check = state.heartbeat_check(row);
-    let facts = check.and_then(|check| state.facts(check.number));
+    let (check, facts) = (state.heartbeat_check(row), state.process_of(row));
     let is_own_ttl = |check: &&&Arc<Check>| {
         let what = &check.registration;
         !what.service_id.is_empty() && !what.definition.ttl.is_zero()

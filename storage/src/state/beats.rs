@@ -38,6 +38,8 @@ const NOTE_EVERY: Millis = Millis::from_secs(60);
 /// What a heartbeat does.
 #[derive(Debug)]
 struct Plan {
+    /// The instance's id.
+    instance: Arc<str>,
     /// The node of the instance that is there; `None`: it is new, at its agent.
     node: Option<Arc<str>>,
     /// The instance, if it is new or another one than before.
@@ -140,6 +142,28 @@ impl State {
         self.facts.get(&check).map(|facts| &**facts)
     }
 
+    /// What is known of the process behind an instance, from its heartbeats or from the connection that holds it.
+    #[must_use]
+    pub fn process_of(&self, row: &Service) -> Option<&Facts> {
+        let (key, id) = (fold(&row.node), &row.definition.id);
+        let check = self.heartbeat_check(row).map(|check| check.number);
+        let held_by = self.presence_number(&key, id);
+        [check, held_by].into_iter().flatten().find_map(|number| self.facts(number))
+    }
+
+    /// Whether a client that opens a presence again says nothing new of its process, and no heartbeats are
+    /// expected of it: then its instance may be opened with a short command.
+    #[must_use]
+    pub fn is_known_process(&self, row: &Service, beat: &Beat) -> bool {
+        let plan = self.plan_at(self.time, Some(fold_arc(&row.node)), beat);
+        plan.is_ok_and(|plan| plan.facts.is_none() && plan.present.is_none() && !is_expected(beat))
+    }
+
+    /// Refuses what a client that opens a presence says of its process.
+    pub(super) fn validate_process(&self, key: &Arc<str>, beat: &Beat) -> Result<(), Rejection> {
+        self.plan_at(self.time, Some(key.clone()), beat).map(drop)
+    }
+
     /// How far the process that renews a check has counted, if it counts.
     #[must_use]
     pub fn counter(&self, check: u64) -> Option<u64> {
@@ -156,14 +180,25 @@ impl State {
     }
 
     fn plan(&self, seen: ClusterTime, agents: &[Agent], beat: &Beat) -> Result<Plan, Rejection> {
-        let node = self.node_of(agents, beat)?;
+        self.plan_at(seen, self.node_of(agents, beat)?, beat)
+    }
+
+    /// The same where it is known which node the instance is on, if it is there at all.
+    fn plan_at(
+        &self,
+        seen: ClusterTime,
+        node: Option<Arc<str>>,
+        beat: &Beat,
+    ) -> Result<Plan, Rejection> {
         let slot = node.as_ref().and_then(|key| self.catalog.nodes.get(key));
         let instance = slot.and_then(|slot| slot.services.get(&beat.id));
         let present = slot.and_then(|slot| present_check(slot, &beat.id)).cloned();
         let replaces = slot.and_then(|slot| replaced_check(slot, &beat.id, present.as_deref()));
         let known_by = replaces.as_ref().or(present.as_ref()).map(|row| row.number);
+        let held_by = node.as_ref().and_then(|key| self.presence_number(key, &beat.id));
         let none = Facts::default();
-        let known = known_by.and_then(|number| self.facts(number)).unwrap_or(&none);
+        let known = [known_by, held_by].into_iter().flatten().find_map(|number| self.facts(number));
+        let known = known.unwrap_or(&none);
         let highest = known_by.and_then(|number| self.heard.counter(number));
         let silence = self.silence(replaces.as_ref().or(present.as_ref()));
         let (mut facts, is_restart, late) = match judge(known, highest, beat, silence)? {
@@ -203,6 +238,7 @@ impl State {
         };
         let facts = (facts != *known).then_some(facts);
         Ok(Plan {
+            instance: beat.id.clone(),
             node,
             definition,
             check,
@@ -404,19 +440,39 @@ impl Change<'_> {
             }
             (None, None) => return,
         };
-        let carried = plan.replaces.as_ref().and_then(|row| {
-            let facts = self.state.facts(row.number).cloned();
+        let replaced = plan.replaces.as_ref().and_then(|row| {
+            let facts = self.state.facts.get(&row.number).cloned();
             self.remove_check(key, &row.registration.id);
             facts
         });
+        // What a connection said of the process is kept by the check of its heartbeats from now on.
+        let held_by = self.state.presence_number(key, &plan.instance);
+        let held = held_by.and_then(|number| self.state.facts.remove(&number));
+        let carried = replaced.or(held);
         self.state.heard.insert_counting(number, self.state.time, plan.counter);
-        if let Some(facts) = plan.facts.clone().or(carried) {
-            self.state.facts.insert(number, Arc::new(facts));
+        if let Some(facts) = plan.facts.clone().map(Arc::new).or(carried) {
+            self.state.facts.insert(number, facts);
         }
         if let (Some(_), Some(check)) = (&plan.present, &plan.check) {
             self.put_check(key, check.clone());
         }
         self.state.schedule(number);
+    }
+
+    /// What a client that opens a presence says of its process, of which nothing is refused any more. Opening is
+    /// a sign of life for the check that heartbeats renew, if there is one; there is, if times were given.
+    pub(super) fn tell_process(&mut self, key: &Arc<str>, beat: &Beat, is_new: bool) {
+        let Ok(plan) = self.state.plan_at(self.time(), Some(key.clone()), beat) else { return };
+        if plan.present.is_some() || is_expected(beat) {
+            self.beat_check(key, &plan);
+        } else if let (Some(number), Some(facts)) =
+            (self.state.presence_number(key, &beat.id), &plan.facts)
+        {
+            self.state.facts.insert(number, Arc::new(facts.clone()));
+        }
+        if !is_new {
+            self.show_facts(key, beat, &plan);
+        }
     }
 
     /// Reports what is new of the process.
@@ -489,6 +545,11 @@ fn first_status(row: &Check) -> Option<CheckStatus> {
         && row.registration.output.is_empty()
         && row.indexes.create == row.indexes.modify;
     is_as_registered.then_some(CheckStatus::Passing)
+}
+
+/// Whether heartbeats are expected of a client that opens a presence.
+const fn is_expected(beat: &Beat) -> bool {
+    beat.warn_after.is_some() || beat.critical_after.is_some()
 }
 
 /// Whether what is wanted of a check is what its client said of it before.

@@ -256,7 +256,8 @@ impl State {
         );
         ensure!(self.deadlines.is_consistent(), "queue and schedule of deadlines differ");
         for number in self.facts.keys() {
-            ensure!(self.heard.contains(*number), "facts of {number}, which nobody renews");
+            let is_renewed = self.heard.contains(*number) || self.presence(*number).is_some();
+            ensure!(is_renewed, "facts of {number}, which nobody renews");
             ensure!(self.check_numbered(*number).is_some(), "facts of {number}, which is no check");
         }
         for (number, owner) in owners {

@@ -22,6 +22,7 @@
 //! | 7 | a session holds so many keys at most ([`SESSION_KEYS_LEVEL`]) |
 //! | 8 | pools of instances, and claims on them ([`CLAIMS_LEVEL`]) |
 //! | 9 | heartbeats that come late are told from those of a process that is back, and a lost server's clients have their linger too ([`LATE_HEARTBEATS_LEVEL`]) |
+//! | 10 | a presence says what process holds it ([`PROCESS_PRESENCE_LEVEL`]) |
 
 use super::{Effects, State};
 use crate::command::Command;
@@ -30,7 +31,12 @@ use crate::txn::TxnOperation;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = LATE_HEARTBEATS_LEVEL;
+pub const LEVEL: u32 = PROCESS_PRESENCE_LEVEL;
+
+/// From this level on a presence may say what process holds it
+/// ([`PresenceOfProcess`](crate::command::Command::PresenceOfProcess)), and what is known of that is kept by the
+/// check of the presence where there is no other.
+pub const PROCESS_PRESENCE_LEVEL: u32 = 10;
 
 /// From this level on it counts how long the process that is known was silent when a heartbeat of the process
 /// before it comes, or one that counts back; and the clients of a server that is lost have their linger if that
@@ -82,6 +88,7 @@ pub fn level_of(command: &Command) -> u32 {
         }
         Command::Renew(_) | Command::Beat(_) => HEARTBEAT_LEVEL,
         Command::Claims(_) => CLAIMS_LEVEL,
+        Command::PresenceOfProcess(_) => PROCESS_PRESENCE_LEVEL,
         _ => 0,
     }
 }

@@ -285,6 +285,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::Answered { .. }
         | Command::Asked(_)
         | Command::PresenceOpen(_)
+        | Command::PresenceOfProcess(_)
         | Command::PresenceReopen(_)
         | Command::PresenceEnded { .. }
         | Command::Renew(_)

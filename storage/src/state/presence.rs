@@ -26,7 +26,9 @@ use super::catalog::fold_arc;
 use super::change::Change;
 use super::deadline::Owner;
 use super::level::LATE_HEARTBEATS_LEVEL;
-use crate::command::{CommandId, Outcome, PresenceOpen, PresenceReopen, Rejection};
+use crate::command::{
+    Beat, CommandId, Outcome, PresenceOpen, PresenceReopen, ProcessPresence, Rejection,
+};
 use crate::ids::NodeId;
 use crate::record::{
     Check, CheckDefinition, CheckRegistration, CheckStatus, EndedPresence, Lease, NodeKind,
@@ -112,6 +114,13 @@ impl State {
     #[must_use]
     pub fn presence(&self, check: u64) -> Option<&Arc<Presence>> {
         self.presences.get(check)
+    }
+
+    /// The number of the check by which a connection holds an instance, or did; the node's name in lower case.
+    pub(super) fn presence_number(&self, key: &str, service_id: &str) -> Option<u64> {
+        let slot = self.catalog.nodes.get(key)?;
+        let number = slot.checks.get(&*format!("{PRESENCE_CHECK}{service_id}"))?.number;
+        self.presences.get(number).map(|_| number)
     }
 
     /// The check that a lease holds.
@@ -228,11 +237,21 @@ fn server_id(meta: Option<&crate::record::TextMap>) -> Option<NodeId> {
 }
 
 impl Change<'_> {
-    /// Opens a presence, which registers its instance.
+    /// Opens a presence of a process that says what it is.
+    pub(super) fn open_presence_of(
+        &mut self,
+        id: CommandId,
+        what: &ProcessPresence,
+    ) -> Result<Outcome, Rejection> {
+        self.open_presence(id, &what.open, Some(&what.beat))
+    }
+
+    /// Opens a presence, which registers its instance; its client may say what process it is.
     pub(super) fn open_presence(
         &mut self,
         id: CommandId,
         open: &PresenceOpen,
+        process: Option<&Beat>,
     ) -> Result<Outcome, Rejection> {
         let service = &open.service;
         let place = self
@@ -241,13 +260,21 @@ impl Change<'_> {
         let at = place.clone().unwrap_or_else(|| fold_arc(&open.agent.name));
         let before = self.presence_at(&at, &service.id);
         let replaced = self.admit(before.as_deref(), &service.id, &open.terms)?;
+        if let Some(beat) = process {
+            self.state.validate_process(&at, beat)?;
+        }
         let key = match place {
             Some(key) => key,
             None => self.ensure_agent(&open.agent, NodeKind::Agent),
         };
+        let slot = self.state.catalog.nodes.get(&key);
+        let is_new = slot.is_none_or(|slot| !slot.services.contains_key(&service.id));
         self.put_instance(&key, service, &open.checks);
         self.note_owner(&key, &service.id, before.as_deref(), &open.terms);
         self.hold(&key, id, &service.id, open.deregister_after, &open.terms, replaced);
+        if let Some(beat) = process {
+            self.tell_process(&key, beat, is_new);
+        }
         Ok(self.name_of(&key))
     }
 
@@ -341,9 +368,8 @@ impl Change<'_> {
 
     /// How an instance is held.
     fn presence_at(&self, key: &str, service_id: &str) -> Option<Arc<Presence>> {
-        let slot = self.state.catalog.nodes.get(key)?;
-        let row = slot.checks.get(&*format!("{PRESENCE_CHECK}{service_id}"))?;
-        self.state.presences.get(row.number).cloned()
+        let number = self.state.presence_number(key, service_id)?;
+        self.state.presences.get(number).cloned()
     }
 
     /// Whether a client may hold an instance; returns when it was taken from others lately.
@@ -410,10 +436,15 @@ impl Change<'_> {
             kind: PRESENCE_KIND.to_owned(),
             definition,
         };
+        let before = self.state.presence_number(key, service_id);
+        let facts = before.and_then(|number| self.state.facts.get(&number)).cloned();
         self.register_check(key, registration);
         let slot = self.state.catalog.nodes.get(key);
         let Some(row) = slot.and_then(|slot| slot.checks.get(&check)) else { return };
         let number = row.number;
+        if let Some(facts) = facts {
+            self.state.facts.insert(number, facts);
+        }
         let CommandId { origin, incarnation, seq } = id;
         let lease = Some(Lease { origin, incarnation, seq });
         let presence = Presence { lease, terms: terms.clone(), ended: None, replaced };

@@ -766,8 +766,12 @@ impl Import {
     ) -> io::Result<()> {
         let row = self.state.check_numbered(check);
         let heard = self.state.heard.get(check).filter(|_| row.is_some());
-        let heard = heard.ok_or_else(|| invalid("facts of a check that nobody renews"))?;
-        self.state.heard.insert_counting(check, heard, counter);
+        let is_held = self.state.presence(check).is_some() && counter.is_none();
+        match heard {
+            Some(heard) => self.state.heard.insert_counting(check, heard, counter),
+            None if is_held => {}
+            None => return Err(invalid("facts of a check that nobody renews")),
+        }
         let replaced = facts.and_then(|facts| self.state.facts.insert(check, Arc::new(facts)));
         unique(replaced, "facts of one check twice")
     }

@@ -14,12 +14,13 @@ use axum::http::header::CACHE_CONTROL;
 use bytes::Bytes;
 use futures_util::stream as streams;
 use quorate_client::duration;
+use quorate_client::types::agent::ServiceRegistration;
 use quorate_client::types::live::{PresenceRegistered, PresenceRegistration};
-use quorate_storage::command::{PresenceOpen, PresenceReopen};
+use quorate_storage::command::{Beat, PresenceOpen, PresenceReopen};
 use quorate_storage::record::{
     CheckRegistration, OnClose, PRESENCE_CHECK, PresenceTerms, ServiceDefinition,
 };
-use quorate_storage::state::PRESENCE_LEVEL;
+use quorate_storage::state::{PRESENCE_LEVEL, PROCESS_PRESENCE_LEVEL};
 use quorate_storage::{Millis, State};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use super::stream::{self, EVENT_STREAM, frame};
 use crate::http::call::Call;
 use crate::http::definition::service::registration;
+use crate::http::definition::{beat, check};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::hold::Hold;
@@ -62,12 +64,20 @@ async fn open(mut call: Call) -> Answer {
     }
     let agent = call.agent()?;
     let terms = terms(&body, linger, on_close)?;
-    let deregister_after = millis(body.deregister_critical_service_after);
-    let (service, checks) = registration(body.service)?;
+    let deregister_after = check::deregister_after(body.deregister_critical_service_after);
+    let (service, checks) = registration(named(body.service, body.service_name)?)?;
+    let process = beat::of_presence(body.process, &service, &checks);
+    let process = process.map_err(ApiError::bad_request)?;
+    if process.is_some() && call.node.published().state.level() < PROCESS_PRESENCE_LEVEL {
+        let text =
+            "not all servers know the facts of a presence yet, try again later or without them";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    }
     let id = service.id.to_string();
     let open = PresenceOpen { agent, service, checks, deregister_after, terms };
-    let reopen = reopening(&call.node.published().state, &open);
-    let opening = Opening { open, reopen, request: Some(Arc::new(call.facts())) };
+    let reopen = reopening(&call.node.published().state, &open, process.as_ref());
+    let request = Some(Arc::new(call.facts()));
+    let opening = Opening { open, process, reopen, request };
     // While this server stood still, who asked may have gone: the connection is looked at once more.
     tokio::select! {
         biased;
@@ -128,8 +138,22 @@ fn terms(
     Ok(PresenceTerms { owner: owner.into(), attempt: body.attempt.max(1), linger, on_close })
 }
 
-/// The short command for an instance that exists with this definition, where the state would put it.
-fn reopening(state: &State, open: &PresenceOpen) -> Option<PresenceReopen> {
+/// The registration with its name: heartbeats call that `Service`.
+fn named(
+    service: ServiceRegistration,
+    as_in_heartbeats: String,
+) -> Result<ServiceRegistration, ApiError> {
+    match (service.name.as_str(), as_in_heartbeats.as_str()) {
+        (_, "") => Ok(service),
+        ("", _) => Ok(ServiceRegistration { name: as_in_heartbeats, ..service }),
+        (name, other) if name == other => Ok(service),
+        _ => Err(ApiError::bad_request("Name and Service are two names for the same: give one")),
+    }
+}
+
+/// The short command for an instance that exists with this definition, where the state would put it, if its
+/// client says nothing new of its process and sends no heartbeats beside.
+fn reopening(state: &State, open: &PresenceOpen, process: Option<&Beat>) -> Option<PresenceReopen> {
     let PresenceOpen { agent, service, checks, deregister_after, terms } = open;
     let id = format!("{PRESENCE_CHECK}{}", service.id);
     let is_owners = |number: u64| {
@@ -143,6 +167,7 @@ fn reopening(state: &State, open: &PresenceOpen) -> Option<PresenceReopen> {
     let after = row.registration.definition.deregister_critical_service_after;
     let is_same = present.definition == *service
         && after == *deregister_after
+        && process.is_none_or(|process| state.is_known_process(present, process))
         && checks.iter().all(|check| is_registered(state, &row.node, service, check));
     is_same.then(|| PresenceReopen {
         number: row.number,

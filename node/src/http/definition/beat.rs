@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use quorate_client::duration;
 use quorate_client::types::heartbeat::Heartbeat;
+use quorate_client::types::live::PresenceProcess;
 use quorate_storage::Millis;
 use quorate_storage::command::Beat;
 use quorate_storage::limits::{self, NAME_BYTES_MAX};
+use quorate_storage::record::{CheckRegistration, ServiceDefinition};
 use serde_json::{Map, Value};
 
 use super::check::known_status;
@@ -110,6 +112,49 @@ pub(in crate::http) fn of(given: Heartbeat) -> Result<Beat, String> {
     Ok(beat)
 }
 
+/// Validates what a process says of itself that opens the presence of an instance; `None`: nothing.
+///
+/// # Errors
+/// What is wrong with it.
+pub(in crate::http) fn of_presence(
+    given: PresenceProcess,
+    instance: &ServiceDefinition,
+    checks: &[CheckRegistration],
+) -> Result<Option<Beat>, String> {
+    if given == PresenceProcess::default() {
+        return Ok(None);
+    }
+    let own = format!("service:{}", instance.id);
+    let has_ttl = checks.iter().any(|check| *check.id == *own && !check.definition.ttl.is_zero());
+    let has_times = given.warn_after.is_some() || given.critical_after.is_some();
+    if has_ttl && has_times {
+        return Err(
+            "WarnAfter and CriticalAfter are those of the TTL check where there is one".to_owned()
+        );
+    }
+    if !has_ttl && !has_times && (given.status.is_some() || given.note.is_some()) {
+        return Err("Status and Note are those of heartbeats: give CriticalAfter".to_owned());
+    }
+    let PresenceProcess { process, pid, started, version, counter, .. } = given;
+    let PresenceProcess { warn_after, critical_after, status, note, .. } = given;
+    let (service, id) = (instance.name.to_string(), instance.id.to_string());
+    let said = Heartbeat {
+        service,
+        id,
+        process,
+        pid,
+        started,
+        version,
+        counter,
+        warn_after,
+        critical_after,
+        status,
+        note,
+        ..Heartbeat::default()
+    };
+    of(said).map(Some)
+}
+
 /// Refuses a name that no node has.
 ///
 /// # Errors
@@ -132,6 +177,8 @@ fn span(what: &str, text: Option<&str>) -> Result<Option<Millis>, String> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_storage::record::{CheckDefinition, CheckStatus};
+
     use super::*;
 
     fn read(text: &str) -> Result<Beat, String> {
@@ -175,6 +222,47 @@ mod tests {
             ..Beat::default()
         };
         assert_eq!(beat, wanted);
+    }
+
+    #[test]
+    fn a_presence_says_what_heartbeats_say_and_gets_their_check_only_with_their_times() {
+        let instance =
+            ServiceDefinition { id: "rdb-1".into(), name: "rdb".into(), ..<_>::default() };
+        let ttl = CheckRegistration {
+            id: "service:rdb-1".into(),
+            definition: CheckDefinition { ttl: Millis(5), ..CheckDefinition::default() },
+            ..registration()
+        };
+        let read = |text: &str, checks: &[CheckRegistration]| {
+            of_presence(serde_json::from_str(text).unwrap(), &instance, checks)
+        };
+        assert_eq!(read("{}", &[]), Ok(None));
+        let beat = read(r#"{"Pid":7,"CriticalAfter":"5s"}"#, &[]).unwrap().unwrap();
+        assert_eq!((&*beat.service, &*beat.id, beat.pid), ("rdb", "rdb-1", Some(7)));
+        assert_eq!((beat.warn_after, beat.critical_after), (None, Some(Millis::from_secs(5))));
+        assert!(read(r#"{"Note":"n","Status":"warning"}"#, std::slice::from_ref(&ttl)).is_ok());
+        for (text, checks, words) in [
+            (r#"{"WarnAfter":"1s"}"#, vec![ttl], "are those of the TTL check"),
+            (r#"{"Status":"passing"}"#, Vec::new(), "give CriticalAfter"),
+            (r#"{"Note":"n"}"#, Vec::new(), "give CriticalAfter"),
+            (r#"{"CriticalAfter":"1ms"}"#, Vec::new(), "CriticalAfter must be from 1s to 24h"),
+        ] {
+            let error = read(text, &checks).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    fn registration() -> CheckRegistration {
+        CheckRegistration {
+            id: "".into(),
+            name: String::new(),
+            status: CheckStatus::Passing,
+            notes: String::new(),
+            output: String::new(),
+            service_id: "".into(),
+            kind: String::new(),
+            definition: CheckDefinition::default(),
+        }
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn count(given: i64) -> u32 {
 }
 
 /// Never, or at least a minute.
-fn deregister_after(nanos: i64) -> Millis {
+pub(in crate::http) fn deregister_after(nanos: i64) -> Millis {
     match wire::millis(nanos) {
         Millis::ZERO => Millis::ZERO,
         given => given.max(DEREGISTER_AFTER_MIN),
