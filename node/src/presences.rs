@@ -89,6 +89,8 @@ pub struct Presences {
     /// A std lock: held for map operations and for a comparison, never across an await.
     table: Mutex<Table>,
     wake: Notify,
+    /// There is a stream, where there was none.
+    arrived: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +100,19 @@ struct Table {
     last_ticket: u64,
     /// Numbers of leases whose end is to be reported.
     ended: BTreeMap<u64, PresenceEnd>,
+    /// Whether a stream was given up whose lease may come into being later: its outcome was not learned.
+    has_doubt: bool,
+}
+
+impl Table {
+    /// How long nothing has to be looked at; `None`: until a stream comes.
+    fn pause(&self) -> Option<Duration> {
+        match (self.streams.is_empty(), self.has_doubt || !self.ended.is_empty()) {
+            (false, _) => Some(LOOK_EVERY),
+            (true, true) => Some(COMPARE_EVERY),
+            (true, false) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -153,7 +168,14 @@ impl Presences {
     /// None yet.
     #[must_use]
     pub fn new(context: Context, proposer: Arc<Proposer>, state: StateReader) -> Self {
-        Self { context, proposer, state, table: Mutex::default(), wake: Notify::new() }
+        Self {
+            context,
+            proposer,
+            state,
+            table: Mutex::default(),
+            wake: Notify::new(),
+            arrived: Notify::new(),
+        }
     }
 
     /// How many streams there are.
@@ -224,6 +246,9 @@ impl Presences {
         table.last_ticket += 1;
         let ticket = table.last_ticket;
         table.streams.insert(ticket, entry);
+        if table.streams.len() == 1 {
+            self.arrived.notify_one();
+        }
         (ticket, seq)
     }
 
@@ -233,6 +258,7 @@ impl Presences {
         let mut table = self.table();
         let Ok(Outcome::Id(node)) = outcome else {
             // If it took effect after all, the comparison finds a lease without a stream.
+            table.has_doubt |= outcome.is_err();
             table.streams.remove(&ticket);
             return;
         };
@@ -286,14 +312,18 @@ impl Presences {
         Some((seqs, why))
     }
 
-    /// Compares the streams with the state, and sends clients away when this server stops or has no leader;
-    /// never ends.
+    /// Compares the streams with the state, and sends clients away when this server stops or has no leader, as
+    /// long as there are any; never ends.
     pub async fn watch(self: Arc<Self>, has_leader: impl Fn() -> bool + Send) {
         let clock = &self.context.clock;
         let (mut leaderless, mut stopping) = (None, None);
         let mut compared = clock.now();
         loop {
-            clock.sleep(LOOK_EVERY).await;
+            let pause = self.table().pause();
+            match pause {
+                Some(pause) => drop(clock.timeout(pause, self.arrived.notified()).await),
+                None => self.arrived.notified().await,
+            }
             let now = clock.now();
             since(&mut leaderless, !has_leader(), now);
             since(&mut stopping, self.context.stopping.has_begun(), now);
@@ -393,5 +423,26 @@ fn why_gone(state: &State, open: &Open) -> Told {
         // This server was taken for lost, and the lease ended with it.
         Some(_) => Told::Moved,
         None => Told::Deregistered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_looked_at_while_no_stream_is_open_and_none_is_in_doubt() {
+        let mut table = Table::default();
+        assert_eq!(table.pause(), None);
+        table.ended.insert(7, PresenceEnd::Connection);
+        assert_eq!(table.pause(), Some(COMPARE_EVERY), "it is to be reported");
+        table.ended.clear();
+        let (tell, patience) = (watch::channel(None).0, Duration::ZERO);
+        let entry = Entry { seq: Arc::default(), open: None, gone: None, patience, tell };
+        table.streams.insert(1, entry);
+        assert_eq!(table.pause(), Some(LOOK_EVERY));
+        table.streams.clear();
+        table.has_doubt = true;
+        assert_eq!(table.pause(), Some(COMPARE_EVERY), "its lease may come into being");
     }
 }
