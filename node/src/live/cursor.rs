@@ -13,7 +13,7 @@ use quorate_storage::record::{HistoryKind, HistoryRecord, Ring, Subject};
 use quorate_storage::state::InstancePlace;
 
 use super::filter::{Filter, decided_node};
-use super::rows;
+use super::rows::{self, Rows};
 use super::show::event;
 
 /// Instances in one `snapshot` frame.
@@ -114,7 +114,7 @@ impl Cursor {
                 frames = changes;
             }
         }
-        let mut page = Vec::new();
+        let (mut page, mut rows) = (Vec::new(), Rows::of(state));
         let mut last = listed;
         let mut is_complete = true;
         if self.filter.has_instances() {
@@ -127,7 +127,7 @@ impl Cursor {
                     is_complete = false;
                     break;
                 }
-                page.push(rows::instance(state, row));
+                page.push(rows.instance(row));
                 last = Some(place);
             }
         }
@@ -199,7 +199,8 @@ impl Cursor {
         if let Some(node) = decided_node(record) {
             let mut concerned = self.rows_on(published, node);
             let shown = concerned.by_ref().take(ROWS_MAX);
-            of_node = shown.map(|row| rows::instance(state, row)).collect();
+            let mut all = Rows::of(state);
+            of_node = shown.map(|row| all.instance(row)).collect();
             rows_left = u64::try_from(concerned.count()).unwrap_or(u64::MAX);
         } else if let Subject::Instance { node, id, .. } | Subject::Check { node, id, .. } =
             &record.subject

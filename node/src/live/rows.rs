@@ -1,5 +1,6 @@
 //! An instance as lists and streams show it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use quorate_client::types::live::Instance;
@@ -9,7 +10,7 @@ use quorate_storage::record::{
     PRESENCE_CHECK, PresenceEnd, Service,
 };
 use quorate_storage::state::Thread;
-use quorate_storage::{Millis, State};
+use quorate_storage::{ClusterTime, Millis, State};
 
 use super::show::{date, date_of, span};
 use super::threads::{is_maintenance, status_record};
@@ -23,6 +24,67 @@ const LOOKED_THROUGH_MAX: usize = 16;
 /// The row of an instance in a state.
 #[must_use]
 pub fn instance(state: &State, row: &Service) -> Instance {
+    Rows::of(state).instance(row)
+}
+
+/// Rows of a list. What the instances of a node have in common is looked up once.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    state: &'a State,
+    /// By number, for checks of nodes: the record of the change that gave each its status.
+    of_nodes: HashMap<u64, Option<&'a HistoryRecord>>,
+}
+
+impl<'a> Rows<'a> {
+    /// Those of a state.
+    #[must_use]
+    pub fn of(state: &'a State) -> Self {
+        Self { state, of_nodes: HashMap::new() }
+    }
+
+    /// The next row.
+    #[must_use]
+    pub fn instance(&mut self, row: &Service) -> Instance {
+        let checks: Vec<_> = self.state.checks_of(row).collect();
+        let since = self.since(row, &checks);
+        shown(self.state, row, &checks, since)
+    }
+
+    /// Since when an instance has its status: while it is not passing, since the first of the checks that are as
+    /// bad as that; while it is, since the last of all became so. Empty: that is not kept.
+    fn since(&mut self, row: &Service, checks: &[&'a Arc<Check>]) -> String {
+        let (state, history) = (self.state, self.state.history());
+        let worst = checks.iter().map(|check| badness(check)).max().unwrap_or(0);
+        let decisive = checks.iter().filter(|check| badness(check) == worst);
+        let records: Vec<_> = decisive.clone().map(|check| self.status_record(check)).collect();
+        if worst == 0 {
+            let thread = Thread::Instance(row.definition.id.clone(), fold(&row.node).into());
+            let mut own = history.thread(&thread).take(LOOKED_THROUGH_MAX);
+            let registered = own.find(|record| record.kind == HistoryKind::ServiceRegistered);
+            let all = records.into_iter().flatten().chain(registered.map(|one| &**one));
+            let last = all.max_by_key(|record| record.seq);
+            return last.map_or_else(String::new, |last| date(last.at));
+        }
+        let records: Option<Vec<&HistoryRecord>> = records.into_iter().collect();
+        let first = records.and_then(|records| records.into_iter().min_by_key(|record| record.seq));
+        let derived = || decisive.filter_map(|check| check.critical_since).min();
+        match first {
+            Some(first) => date(first.at),
+            None => derived().map_or_else(String::new, |time| date_of(state, time)),
+        }
+    }
+
+    fn status_record(&mut self, check: &'a Check) -> Option<&'a HistoryRecord> {
+        let history = self.state.history();
+        if !check.registration.service_id.is_empty() {
+            return status_record(history, check);
+        }
+        let known = self.of_nodes.entry(check.number);
+        *known.or_insert_with(|| status_record(history, check))
+    }
+}
+
+fn shown(state: &State, row: &Service, checks: &[&Arc<Check>], since: String) -> Instance {
     let definition = &row.definition;
     let node_address =
         || state.node(&row.node).map_or_else(String::new, |node| node.address.clone());
@@ -30,12 +92,7 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         true => node_address(),
         false => definition.address.clone(),
     };
-    let checks: Vec<_> = state.checks_of(row).collect();
-    let heard = checks
-        .iter()
-        .filter(|check| !check.registration.service_id.is_empty())
-        .filter_map(|check| state.last_seen(check.number))
-        .max();
+    let heard = last_heard(state, row);
     // The first of equally bad ones.
     let worst = checks.iter().rev().max_by_key(|check| badness(check));
     let status = worst.map_or(PASSING, |check| status(check));
@@ -59,7 +116,7 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         active: status == PASSING,
         warning: reason(WARNING),
         error: reason(CRITICAL),
-        since: since(state, row, &checks),
+        since,
         age_ms: heard.map(|heard| state.time().since(heard).0),
         last_heard: heard.map_or_else(String::new, |heard| date_of(state, heard)),
         process: facts.map_or_else(String::new, |facts| facts.process.to_string()),
@@ -74,6 +131,11 @@ pub fn instance(state: &State, row: &Service) -> Instance {
         tags: definition.tags.to_vec(),
         meta: definition.meta.clone().unwrap_or_default(),
     }
+}
+
+/// When an instance was last heard of.
+fn last_heard(state: &State, row: &Service) -> Option<ClusterTime> {
+    state.own_checks_of(row).filter_map(|check| state.last_seen(check.number)).max()
 }
 
 /// How a connection holds an instance; empty: none ever did.
@@ -112,28 +174,4 @@ fn said(check: &Check) -> String {
     let said = if is_maintenance(&what.id) { &what.notes } else { &what.output };
     let text = if said.is_empty() { &what.name } else { said };
     text[..text.floor_char_boundary(HISTORY_OUTPUT_BYTES_MAX)].to_owned()
-}
-
-/// Since when an instance has its status: while it is not passing, since the first of the checks that are as bad
-/// as that; while it is, since the last of all became so. Empty: that is not kept.
-fn since(state: &State, row: &Service, checks: &[&Arc<Check>]) -> String {
-    let history = state.history();
-    let record = |check: &&&Arc<Check>| status_record(history, check);
-    let worst = checks.iter().map(|check| badness(check)).max().unwrap_or(0);
-    if worst == 0 {
-        let thread = Thread::Instance(row.definition.id.clone(), fold(&row.node).into());
-        let mut own = history.thread(&thread).take(LOOKED_THROUGH_MAX);
-        let registered = own.find(|record| record.kind == HistoryKind::ServiceRegistered);
-        let all =
-            checks.iter().filter_map(|check| record(&check)).chain(registered.map(|one| &**one));
-        return all.max_by_key(|record| record.seq).map_or_else(String::new, |last| date(last.at));
-    }
-    let bad = || checks.iter().filter(|check| badness(check) == worst);
-    let records: Option<Vec<&HistoryRecord>> = bad().map(|check| record(&check)).collect();
-    let first = records.and_then(|records| records.into_iter().min_by_key(|record| record.seq));
-    let derived = || bad().filter_map(|check| check.critical_since).min();
-    match first {
-        Some(first) => date(first.at),
-        None => derived().map_or_else(String::new, |time| date_of(state, time)),
-    }
 }

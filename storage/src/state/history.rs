@@ -160,6 +160,10 @@ impl History {
     /// The record with this number, if it is still kept.
     #[must_use]
     pub fn get(&self, seq: u64) -> Option<&Arc<HistoryRecord>> {
+        // Every thread ends here.
+        if seq == 0 {
+            return None;
+        }
         self.rings.iter().find_map(|kept| {
             let at = kept.position(seq).ok()?;
             kept.records.get(at).map(|(record, _)| record)

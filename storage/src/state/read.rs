@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::State;
 use super::catalog::{Slot, fold_arc};
+use super::State;
 use super::claims::Pool;
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::ids::NodeId;
@@ -180,6 +180,12 @@ impl State {
         let mut rows: Vec<&Arc<Check>> = own.chain(nodes).collect();
         rows.sort_unstable_by(|a, b| a.registration.id.cmp(&b.registration.id));
         rows.into_iter()
+    }
+
+    /// The checks of an instance, without its node's.
+    pub fn own_checks_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Check>> {
+        let slot = self.catalog.slot(&service.node);
+        slot.into_iter().flat_map(|slot| slot.checks_of(&service.definition.id))
     }
 
     /// The checks of a service's instances (not their nodes'), by node and id.

@@ -11,7 +11,7 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::filter::Fault;
-use crate::live::rows;
+use crate::live::rows::Rows;
 
 /// What an instance's status can be.
 const STATUSES: [&str; 3] = ["passing", "warning", "critical"];
@@ -28,7 +28,8 @@ async fn instances(call: Call) -> Answer {
     let statuses = statuses(&call)?;
     let filter = call.filter::<Instance>().map_err(bad_filter)?;
     let shown = |state: &State, rows: &mut dyn Iterator<Item = &Arc<Service>>| {
-        let rows = rows.map(|row| rows::instance(state, row)).filter(|row| {
+        let mut all = Rows::of(state);
+        let rows = rows.map(|row| all.instance(row)).filter(|row| {
             let has_status = statuses.is_empty() || statuses.contains(&row.status.as_str());
             has_status && filter.keeps(row)
         });
