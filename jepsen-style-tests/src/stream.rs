@@ -15,6 +15,9 @@ use crate::{Failure, Limit, Result};
 /// A server sends something within this: a mark comes every 5 s.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
+/// As much is read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
 /// An event of a stream.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -50,6 +53,8 @@ pub struct Reader {
     /// How many bytes of the present chunk are still to come.
     left: usize,
     text: BytesMut,
+    /// So much of the text has no end of a frame.
+    searched: usize,
     is_over: bool,
 }
 
@@ -90,7 +95,7 @@ impl Reader {
             format!("GET /v1/quorate/stream?{query} HTTP/1.1\r\nHost: quorate\r\n{last}\r\n");
         socket.write_all(request.as_bytes()).await?;
         let (raw, text) = (BytesMut::new(), BytesMut::new());
-        Ok(Self { socket, raw, left: 0, text, is_over: false })
+        Ok(Self { socket, raw, left: 0, text, searched: 0, is_over: false })
     }
 
     async fn head(&mut self) -> Result<String> {
@@ -124,6 +129,7 @@ impl Reader {
             if self.is_over {
                 return Ok(None);
             }
+            self.raw.reserve(READ_BYTES);
             if self.socket.read_buf(&mut self.raw).await? == 0 {
                 return Err(Failure::new("the connection ends in the stream"));
             }
@@ -170,7 +176,12 @@ impl Reader {
     }
 
     fn frame(&mut self) -> Result<Option<Frame>> {
-        let Some(end) = find(&self.text, b"\n\n") else { return Ok(None) };
+        // Frames of thousands of instances come in many pieces.
+        let Some(end) = find(&self.text[self.searched..], b"\n\n") else {
+            self.searched = self.text.len().saturating_sub(1);
+            return Ok(None);
+        };
+        let end = std::mem::take(&mut self.searched) + end;
         let text = String::from_utf8_lossy(&self.text.split_to(end)).into_owned();
         self.text.advance(2);
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));

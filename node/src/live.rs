@@ -6,11 +6,13 @@
 //! | `filter.rs` | which records somebody wants |
 //! | `feed.rs` | waking those who wait for a record |
 //! | `cursor.rs`, `rows.rs` | a stream: a place in the history, and what comes next from there |
+//! | `beats.rs` | heartbeats in streams |
 //! | `claims.rs` | pools and claims as the API shows them |
 //! | `explain.rs`, `threads.rs`, `sentence.rs` | why something is as it is, for people |
 //!
 //! The history itself is part of the replicated state: [`quorate_storage::state::History`].
 
+pub mod beats;
 pub mod claims;
 pub mod cursor;
 pub mod explain;

@@ -40,6 +40,7 @@ use crate::host::clock::{Clock, TimedOut};
 use crate::host::durations::Durations;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
+use crate::live::beats::Beats;
 use crate::live::feed::Feed;
 use crate::presences::Presences;
 use crate::raft::Raft;
@@ -122,6 +123,7 @@ pub struct Node {
     cluster_clock: Arc<ClusterClock>,
     watches: Arc<Watches>,
     feed: Arc<Feed>,
+    beats: Arc<Beats>,
     presences: Arc<Presences>,
     claims: Arc<Claims>,
     probe_counts: Arc<ProbeCounts>,
@@ -202,6 +204,11 @@ impl Node {
     /// Who waits for records of the history.
     pub fn feed(&self) -> &Arc<Feed> {
         &self.feed
+    }
+
+    /// Who waits for heartbeats.
+    pub fn beats(&self) -> &Arc<Beats> {
+        &self.beats
     }
 
     /// This node's newest state.

@@ -109,6 +109,7 @@ pub use self::boots::ServerBoot;
 pub use self::claims::{
     ClaimsHeader, DETACHED_MAX, ENDED_CLAIMS_MAX, ENDED_KEPT, OFFER_MAX, Pool, PoolInstance,
 };
+pub use self::heard::Heard;
 pub use self::history::{
     CATALOGUE_RECORDS_MAX, HISTORY_BYTES_MAX, History, HistoryHeader, OTHER_RECORDS_MAX, Thread,
 };
@@ -131,7 +132,6 @@ use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
 use self::claims::Claims;
 use self::deadline::Deadlines;
-use self::heard::Heard;
 use self::history::Requests;
 use self::kv::Kv;
 use self::origin::{Origins, Verdict};

@@ -188,6 +188,35 @@ pub struct StreamChange {
     pub rows_left: u64,
 }
 
+/// Frame `beats`: of whom something was heard since the last one; the first of a stream shows all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamBeats {
+    /// Cluster time of the look, in milliseconds.
+    pub time: u64,
+    /// The heartbeats.
+    pub beats: Vec<StreamBeat>,
+}
+
+/// The last heartbeat of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamBeat {
+    /// The instance's node.
+    pub node: String,
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// How long before `Time` it came, in milliseconds.
+    pub age_ms: u64,
+    /// How far the process has counted, as far as its heartbeats say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
+    /// Its process id, as far as its heartbeats say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u64>,
+}
+
 /// Frame `gap`: the records after `Since` are not kept any more. A snapshot follows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

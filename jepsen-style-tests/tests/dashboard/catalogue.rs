@@ -240,5 +240,34 @@ async fn a_heartbeat_turns_orange_and_red_at_the_limits_that_came_with_it() {
     }
     beat().await;
     scene.browser.wait_for(&is("passing"), SOON).await.unwrap();
+    // Heartbeats that change nothing came with the stream: nobody asked for lists of instances.
+    let asked = |what: &str| scene.browser.requests.iter().any(|url| url.contains(what));
+    assert!(asked("/v1/quorate/stream?beats=2s"), "{:?}", scene.browser.requests);
+    assert!(!asked("/v1/quorate/instances"), "{:?}", scene.browser.requests);
+    scene.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_changes_nothing_is_on_the_page_by_its_counter() {
+    let test = "a_heartbeat_that_changes_nothing_is_on_the_page_by_its_counter";
+    let Some(mut scene) = Scene::new(test, 3).await.unwrap() else { return };
+    let node = scene.cluster.http(2);
+    let beat = async |counter: u64| {
+        let body = json!({"Service": "rdb", "ID": "rdb-1", "Counter": counter}).to_string();
+        let limit = Limit::new(LIMIT);
+        // All servers have to know these rules first.
+        while node.put("/v1/quorate/heartbeat", body.clone()).await.unwrap().status != 200 {
+            limit.pause(|| "an accepted heartbeat".to_owned()).await.unwrap();
+        }
+    };
+    beat(118).await;
+    scene.open(1, "instances").await.unwrap();
+    scene.wait_for(&has("counter", "118")).await.unwrap();
+    for counter in [119, 120] {
+        beat(counter).await;
+        scene.wait_for(&has("counter", &counter.to_string())).await.unwrap();
+    }
+    let asked = |what: &str| scene.browser.requests.iter().any(|url| url.contains(what));
+    assert!(!asked("/v1/quorate/instances"), "{:?}", scene.browser.requests);
     scene.finish().await.unwrap();
 }

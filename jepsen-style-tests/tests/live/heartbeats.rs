@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jepsen_style_tests::health::Observers;
 use jepsen_style_tests::http::{AnswerExt as _, Http, HttpExt as _};
 use jepsen_style_tests::raw::{Raw, Request};
+use jepsen_style_tests::stream::{Frame, Reader};
 use jepsen_style_tests::{Cluster, Limit, Options};
 use serde_json::{Value, json};
 
@@ -316,5 +317,63 @@ async fn ten_bad_ones_of_ten_thousand_are_told_and_a_renewal_revives_nothing() {
     let answer = nodes[0].put(HEARTBEAT, too_many.to_string()).await.unwrap();
     assert_eq!(answer.status, 400, "{}", answer.text());
     assert_eq!(instances(&nodes[0], "q").await.0.len(), 0);
+
+    // A stream sends the heartbeats of so many, ends when there are more, and is not opened again with them.
+    let mut stream = Reader::open(&nodes[1], "beats=500ms", None).await.unwrap();
+    let first = stream.next_named("beats", SEEN_WITHIN).await.unwrap();
+    assert_eq!(first.data["Beats"].as_array().unwrap().len(), 9_989);
+    let more: Value =
+        (0..20).map(|number| json!({"Service": "r", "ID": format!("r{number}")})).collect();
+    let answer = nodes[0].put(&target, more.to_string()).await.unwrap().value().unwrap();
+    assert_eq!(counts(&answer), (20, 20));
+    while stream.next().await.unwrap().is_some() {}
+    let refused = nodes[1].get("/v1/quorate/stream?beats=500ms").await.unwrap();
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("at most 10000 instances"), "{}", refused.text());
+    let mut few = Reader::open(&nodes[1], "service=r&beats=500ms", None).await.unwrap();
+    let first = few.next_named("beats", SEEN_WITHIN).await.unwrap();
+    assert_eq!(first.data["Beats"].as_array().unwrap().len(), 20);
+    cluster.finish().await.unwrap();
+}
+
+/// What a frame says of instances: id, counter and process id.
+fn beats(frame: &Frame) -> Vec<(String, u64, u64)> {
+    let number = |beat: &Value, name: &str| beat[name].as_u64().unwrap();
+    let beats = frame.data["Beats"].as_array().unwrap().iter();
+    let shown = beats.map(|beat| {
+        assert!(number(beat, "AgeMs") < 10_000, "{beat}");
+        let id = beat["ID"].as_str().unwrap().to_owned();
+        (id, number(beat, "Counter"), number(beat, "Pid"))
+    });
+    shown.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_send_the_heartbeats_of_those_that_were_heard_of() {
+    let (cluster, nodes) = started().await;
+    let process = |service: &str, number: u64, counter: u64| json!({"Service": service, "ID": format!("{service}-{number}"), "Pid": number, "Counter": counter});
+    let both = json!([process("rdb", 1, 1), process("rdb", 2, 1), process("hdb", 1, 1)]);
+    assert_eq!(counts(&beat(&nodes[0], &both).await), (3, 3));
+    let shown = |all: &[(&str, u64, u64)]| -> Vec<_> {
+        all.iter().map(|(id, counter, pid)| ((*id).to_owned(), *counter, *pid)).collect()
+    };
+    let mut stream = Reader::open(&nodes[1], "service=RDB&beats=500ms", None).await.unwrap();
+    let first = stream.next_named("beats", SEEN_WITHIN).await.unwrap();
+    assert_eq!(beats(&first), shown(&[("rdb-1", 1, 1), ("rdb-2", 1, 2)]));
+    assert_eq!(first.id, None, "no place to go on from");
+    // A heartbeat anywhere comes once, that of another service never.
+    beat(&nodes[2], &process("rdb", 2, 2)).await;
+    let second = stream.next_named("beats", SEEN_WITHIN).await.unwrap();
+    assert_eq!(beats(&second), shown(&[("rdb-2", 2, 2)]));
+    assert!(second.data["Time"].as_u64() >= first.data["Time"].as_u64());
+    beat(&nodes[0], &process("hdb", 1, 2)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    beat(&nodes[0], &process("rdb", 1, 2)).await;
+    let third = stream.next_named("beats", SEEN_WITHIN).await.unwrap();
+    assert_eq!(beats(&third), shown(&[("rdb-1", 2, 1)]));
+    for wrong in ["beats=100ms", "beats=61s", "beats=often", "beats=-1s"] {
+        let refused = nodes[0].get(&format!("/v1/quorate/stream?{wrong}")).await.unwrap();
+        assert_eq!(refused.status, 400, "{wrong}: {}", refused.text());
+    }
     cluster.finish().await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use quorate_client::types::live::Instance;
+use quorate_client::types::live::{Instance, StreamBeat};
 use quorate_storage::index::fold;
 use quorate_storage::record::{
     Check, CheckStatus, EndedPresence, HISTORY_OUTPUT_BYTES_MAX, HistoryKind, HistoryRecord,
@@ -131,6 +131,20 @@ fn shown(state: &State, row: &Service, checks: &[&Arc<Check>], since: String) ->
         tags: definition.tags.to_vec(),
         meta: definition.meta.clone().unwrap_or_default(),
     }
+}
+
+/// The last heartbeat of an instance, as streams show it; `None`: none is expected.
+#[must_use]
+pub fn beat(state: &State, row: &Service) -> Option<StreamBeat> {
+    let heard = last_heard(state, row)?;
+    let (check, facts) = (state.heartbeat_check(row), state.process_of(row));
+    Some(StreamBeat {
+        node: row.node.to_string(),
+        id: row.definition.id.to_string(),
+        age_ms: state.time().since(heard).0,
+        counter: check.and_then(|check| state.counter(check.number)),
+        pid: facts.map(|facts| facts.pid).filter(|pid| *pid > 0),
+    })
 }
 
 /// When an instance was last heard of.

@@ -18,6 +18,7 @@ use crate::claims::Claims;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
+use crate::live::beats::Beats;
 use crate::presences::Presences;
 use crate::raft::cluster_clock::ClusterClock;
 use crate::raft::comparison::Comparison;
@@ -68,7 +69,6 @@ impl Node {
         let proposer = Arc::new(Proposer::new(context.clone()));
         let (proposing, waking) = (Arc::clone(&proposer), Arc::clone(&watches));
         let observer = Arc::new(ApplyObserver::new(&context, proposing, waking));
-        let applied = observer.applied_index();
         let (machine, state) = Machine::open(Arc::clone(&snapshots), Arc::clone(&observer) as _)?;
         context.processes.follow(state.clone());
         observer.recovered(&state.load());
@@ -97,6 +97,7 @@ impl Node {
             comparison: comparison(&context, &raft, &state, &observer),
             standing: outages::Standing::default(),
             presences: presences(&context, &proposer, &state),
+            beats: Arc::new(Beats::new(context.clock.clone())),
             claims: claims(&context, &proposer, &state),
             intake,
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
@@ -111,7 +112,7 @@ impl Node {
             watches,
             feed: observer.feed(),
             probe_counts: Arc::default(),
-            applied,
+            applied: observer.applied_index(),
             apply_durations: observer.durations(),
             gate: watch::Sender::new(Gate::Closed),
             supervisor: Supervisor::default(),
@@ -126,6 +127,7 @@ impl Node {
         let watches = Arc::clone(&self.watches);
         tasks.vital("waking queries", async move { watches.run().await });
         tasks.vital("following the history", Arc::clone(&self.feed).run(self.state.clone()));
+        tasks.vital("looking for heartbeats", Arc::clone(&self.beats).run(self.state.clone()));
         tasks.vital("the leader's intake", Arc::clone(&self.intake).run());
         let proposer = Arc::clone(&self.proposer);
         let proposing = proposer.run(Arc::clone(&self.intake), self.leadership.clone());

@@ -15,9 +15,10 @@ use crate::{ClusterTime, Millis};
 const PLACES: usize = 64;
 const CHUNK: u64 = PLACES as u64;
 
-/// When each number was last heard of, and how far it had counted.
+/// When each number was last heard of, and how far it had counted, as of one version of the state. A clone costs
+/// next to nothing, and holds nothing else of that version.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(OrdMap<u64, Arc<Chunk>>);
+pub struct Heard(OrdMap<u64, Arc<Chunk>>);
 
 #[derive(Debug, Clone)]
 struct Chunk {
@@ -46,14 +47,16 @@ fn place(number: u64) -> (u64, usize) {
 
 impl Heard {
     /// When a number was last heard of.
-    pub(super) fn get(&self, number: u64) -> Option<ClusterTime> {
+    #[must_use]
+    pub fn get(&self, number: u64) -> Option<ClusterTime> {
         let (chunk, place) = place(number);
         let chunk = self.0.get(&chunk)?;
         chunk.has(place).then(|| chunk.times[place])
     }
 
     /// How far a number has counted, if it counts.
-    pub(super) fn counter(&self, number: u64) -> Option<u64> {
+    #[must_use]
+    pub fn counter(&self, number: u64) -> Option<u64> {
         let (chunk, place) = place(number);
         self.0.get(&chunk)?.counters.as_ref()?[place]
     }

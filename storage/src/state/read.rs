@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::catalog::{Slot, fold_arc};
-use super::State;
 use super::claims::Pool;
+use super::{Heard, State};
 use crate::command::{CommandId, Outcome, Rejection};
 use crate::ids::NodeId;
 use crate::index::fold;
@@ -67,6 +67,12 @@ impl State {
     #[must_use]
     pub fn last_seen(&self, number: u64) -> Option<ClusterTime> {
         self.heard.get(number)
+    }
+
+    /// When everything was last heard of.
+    #[must_use]
+    pub fn heard(&self) -> &Heard {
+        &self.heard
     }
 
     /// A node by name (any case) or by id.
@@ -135,6 +141,11 @@ impl State {
     /// All service instances, by node and id.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.catalog.nodes.values().flat_map(|slot| slot.services.values())
+    }
+
+    /// The names of all services that have instances, in lower case.
+    pub fn service_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.catalog.names.keys()
     }
 
     /// One service instance (node name in any case).

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
 use futures_util::stream;
+use quorate_client::duration;
 use quorate_client::types::live::{StreamLeader, StreamMoved};
 use quorate_storage::state::HISTORY_LEVEL;
 use serde::Serialize;
@@ -28,6 +30,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
 use crate::http::reply::Reply;
+use crate::live::beats::{self, INSTANCES_MAX, News};
 use crate::live::cursor::{Cursor, Frame};
 use crate::live::feed::Reader;
 use crate::live::filter::{By, Filter};
@@ -37,6 +40,8 @@ use crate::node::{Consistency, Node};
 const STREAMS_PERCENT_MAX: usize = 70;
 /// How often a stream says up to where everything was looked at.
 const MARK_EVERY: Duration = Duration::from_secs(5);
+/// How often a stream may send heartbeats.
+const BEATS_EVERY: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(60);
 /// A stream that has sent something rests for so long, times the number of streams that are open. So changes go to
 /// one stream at once, and to 2,000 streams ten times a second each, with more changes at a time. Without a rest,
 /// busy keys with many readers would take all processors.
@@ -58,9 +63,7 @@ async fn open(call: Call) -> Answer {
     call.check_datacenter()?;
     let options = call.read_options()?;
     let filter = filter(&call)?;
-    if call.params.has("beats") {
-        return Err(ApiError::bad_request("beats: this version sends no heartbeats in streams"));
-    }
+    let beats_every = beats_every(&call)?;
     let since = since(&call)?;
     let place = place()?;
     // Before the barrier, so that nothing is missed.
@@ -76,10 +79,18 @@ async fn open(call: Call) -> Answer {
         let text = "nothing is recorded yet: not all servers know the rules of the history, try again later";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
     }
+    let beats = beats_every.filter(|_| filter.has_instances());
+    if beats.is_some() && beats::matching(&call.node.published().state, &filter) > INSTANCES_MAX {
+        let text = format!(
+            "beats: a stream sends heartbeats of at most {INSTANCES_MAX} instances, and this one has more"
+        );
+        return Err(ApiError::bad_request(text));
+    }
     // What it was not woken for is still to be looked at.
     reader.again();
     let now = Instant::now();
     let stream = Stream {
+        beats: beats.map(|every| call.node.beats().subscribe(every, filter.clone())),
         cursor: Cursor::new(filter, since),
         node: Arc::clone(&call.node),
         reader,
@@ -114,6 +125,15 @@ fn filter(call: &Call) -> Result<Filter, ApiError> {
     narrowed(call, Filter::of_stream(), &parameters, "services, prefixes and kinds in one stream")
 }
 
+/// How often it sends heartbeats, if it does.
+fn beats_every(call: &Call) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = call.params.filled("beats") else { return Ok(None) };
+    let nanos = duration::parse(text).ok().and_then(|nanos| u64::try_from(nanos).ok());
+    let every = nanos.map(Duration::from_nanos).filter(|every| BEATS_EVERY.contains(every));
+    let refused = || ApiError::bad_request(format!("Invalid beats {text:?}: 500ms to 60s"));
+    every.map(Some).ok_or_else(refused)
+}
+
 /// Behind which record it goes on: the header, which browsers send when they connect again, comes first.
 fn since(call: &Call) -> Result<Option<u64>, ApiError> {
     let header = call.header(&LAST_EVENT_ID).filter(|text| !text.is_empty());
@@ -129,6 +149,7 @@ struct Stream {
     cursor: Cursor,
     node: Arc<Node>,
     reader: Reader,
+    beats: Option<beats::Reader>,
     leader: watch::Receiver<Option<Arc<str>>>,
     /// Whether it has said who leads at all.
     told_leader: bool,
@@ -159,16 +180,22 @@ impl Stream {
                     self.rests_until = Instant::now() + rest();
                 }
             }
+            self.tell_beats(&mut out);
             if Instant::now() >= self.next_mark {
                 self.mark(&mut out);
             }
             if !out.is_empty() {
                 return Some(out.into());
             }
+            if self.ended {
+                return None;
+            }
             let rests = self.rests_until > Instant::now();
+            let has_beats = self.beats.is_some() && self.cursor.follows();
             tokio::select! {
                 () = tokio::time::sleep_until(self.rests_until), if rests => {}
                 () = self.reader.woken(), if !rests => {}
+                () = looked(&mut self.beats), if has_beats => {}
                 // The node keeps the other end.
                 _ = self.leader.changed() => self.told_leader = false,
                 () = tokio::time::sleep_until(self.next_mark) => {}
@@ -207,6 +234,17 @@ impl Stream {
                 // Without an id: a reader that is cut off before its list is complete needs that list.
                 Frame::Restored(_) => frame(out, "restored", None, &serde_json::json!({})),
             }
+        }
+    }
+
+    /// Sends heartbeats, if there was a look; its list comes first. When there are too many by now, it ends: its
+    /// client is told so when it comes back.
+    fn tell_beats(&mut self, out: &mut String) {
+        let Some(beats) = self.beats.as_mut().filter(|_| self.cursor.follows()) else { return };
+        match beats.take(&self.node.published().state) {
+            News::None => {}
+            News::Beats(data) => frame_of(out, "beats", None, &data),
+            News::TooMany => self.ended = true,
         }
     }
 
@@ -250,9 +288,21 @@ fn rest() -> Duration {
     REST_PER_STREAM * u32::try_from(open).unwrap_or(u32::MAX)
 }
 
+/// Resolves when there was a look at heartbeats.
+async fn looked(beats: &mut Option<beats::Reader>) {
+    match beats {
+        Some(beats) => beats.looked().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Writes a frame; with an id where a reader can go on from.
 pub(super) fn frame(out: &mut String, name: &str, id: Option<u64>, data: &impl Serialize) {
-    let data = serde_json::to_string(data).unwrap_or_default();
+    frame_of(out, name, id, &serde_json::to_string(data).unwrap_or_default());
+}
+
+/// The same of data that is JSON already.
+fn frame_of(out: &mut String, name: &str, id: Option<u64>, data: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(out, "event: {name}");
     if let Some(id) = id {
