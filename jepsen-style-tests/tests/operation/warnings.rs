@@ -31,6 +31,11 @@ impl Place {
         Ok(Self { directory: tempfile::tempdir()?, rpc: at(ports[0]), http: at(ports[1]) })
     }
 
+    /// The same data at other addresses.
+    fn moved(self) -> Result<Self> {
+        Ok(Self { directory: self.directory, ..Self::new()? })
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.path().join("log")
     }
@@ -174,4 +179,32 @@ async fn a_member_that_is_told_to_join_another_cluster_says_so_and_so_does_that_
         Expected::of(&other, "refused server 1 of another cluster"),
     ];
     all_are_said(&expected).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_have_all_moved_say_so_and_what_to_do_when_their_join_is_old() {
+    let _turn = Turn::share().await.unwrap();
+    let places = [(); 3].map(|()| Place::new().unwrap());
+    let join = places.each_ref().map(|place| place.rpc.clone()).join(",");
+    let start = |place: &Place, id: &str| {
+        let flags = ["--node-id", id, "--name", id, "--bootstrap-expect", "3", "--join", &join];
+        place.start(&[], &flags).unwrap()
+    };
+    let ids = ["1", "2", "3"];
+    let servers: Vec<_> = places.iter().zip(ids).map(|(place, id)| start(place, id)).collect();
+    for server in &servers {
+        server.wait_logged("caught up with the cluster", LIMIT).await.unwrap();
+    }
+    drop(servers);
+    let places = places.map(|place| place.moved().unwrap());
+    let _servers: Vec<_> = places.iter().zip(ids).map(|(place, id)| start(place, id)).collect();
+    let expected = places.each_ref().map(|place| {
+        let sentence = "only 1 of the 3 servers that vote are found: nobody answers for server";
+        let own = format!("runs with --rpc-addr {}", place.rpc);
+        [Expected::of(place, sentence), Expected::of(place, own)]
+    });
+    all_are_said(expected.as_flattened()).await.unwrap();
+    for place in &places {
+        assert!(text(&place.log()).contains("a --join that names the present --rpc-addr"));
+    }
 }

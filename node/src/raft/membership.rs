@@ -227,6 +227,7 @@ impl Membership {
     /// returns.
     pub async fn watch_surroundings(&self) {
         let warnings = &self.context.warnings;
+        let began = self.context.clock.now();
         loop {
             self.remarks.iter().for_each(|remark| warnings.warn(remark));
             let (own, members) = (&self.info, self.members());
@@ -241,8 +242,23 @@ impl Membership {
                 // Refusals by servers of another cluster are explained where they are received.
                 let round = self.greet_at(self.join.iter().cloned().collect(), HELLO_TIMEOUT).await;
                 round.clashes.iter().for_each(|clash| warnings.warn(clash));
+                // Servers that start together do not find each other at once.
+                if self.context.clock.now().since(began) >= WARN_EVERY {
+                    self.warn_of_missing_majority(&members).await;
+                }
             }
             self.context.clock.sleep(WARN_EVERY).await;
+        }
+    }
+
+    /// Warns of a cluster that has no leader because most of its servers are not where this one looks for them.
+    async fn warn_of_missing_majority(&self, members: &BTreeMap<NodeId, Peer>) {
+        if self.leadership.borrow().leader.is_some() {
+            return;
+        }
+        let round = self.greet_everybody().await;
+        if let Some(text) = round.missing_majority(&self.info, members, &self.voters()) {
+            self.context.warnings.warn_of("a majority is missing", &text);
         }
     }
 

@@ -1,8 +1,8 @@
 //! What the greetings of other servers tell about a cluster that is not founded, or not as intended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_storage::raft::NodeId;
+use quorate_storage::raft::{NodeId, Peer};
 
 use super::protocol::{Greeting, ServerInfo};
 
@@ -159,6 +159,44 @@ impl Round {
         )
     }
 
+    /// Which members are not found where they are looked for, if they are so many that the others cannot elect a
+    /// leader, and what to do.
+    pub(super) fn missing_majority(
+        &self,
+        own: &ServerInfo,
+        members: &BTreeMap<NodeId, Peer>,
+        voters: &BTreeSet<NodeId>,
+    ) -> Option<String> {
+        let is_found = |id: &NodeId| {
+            let store = members.get(id).map(|peer| &peer.store_id);
+            let found = self.greetings.iter().any(|greeting| {
+                greeting.info.id == *id && Some(&greeting.info.peer.store_id) == store
+            });
+            *id == own.id || found
+        };
+        let missing: Vec<NodeId> = voters.iter().filter(|id| !is_found(id)).copied().collect();
+        let found = voters.len() - missing.len();
+        if found > voters.len() / 2 {
+            return None;
+        }
+        let place = |id: &NodeId| Some(format!("server {id} at {}", members.get(id)?.rpc_addr));
+        let missing: Vec<String> = missing.iter().filter_map(place).collect();
+        let moved = members.get(&own.id).filter(|known| known.rpc_addr != own.peer.rpc_addr);
+        let moved = moved.map_or_else(String::new, |known| {
+            format!(
+                " (this server has moved itself: the cluster knows it at {}, and it runs with --rpc-addr {})",
+                known.rpc_addr, own.peer.rpc_addr
+            )
+        });
+        Some(format!(
+            "there is no leader, because only {found} of the {} servers that vote are found: nobody answers for {}, \
+             nor at another address of --join{moved}. If they have moved, start every server again with a --join \
+             that names the present --rpc-addr of the others; if they are down, start them",
+            voters.len(),
+            missing.join(", ")
+        ))
+    }
+
     fn attached(&self) -> BTreeMap<NodeId, &Greeting> {
         let attached = self.greetings.iter().filter(|greeting| greeting.cluster.is_some());
         attached.map(|greeting| (greeting.info.id, greeting)).collect()
@@ -297,6 +335,29 @@ mod tests {
         );
         assert_eq!(said(&[(2, "dc2", Some(4)), (3, "dc2", Some(5))]), None);
         assert_eq!(said(&[]), None);
+    }
+
+    #[test]
+    fn members_that_are_not_where_they_were_are_named_when_no_leader_can_be_elected() {
+        let members: BTreeMap<NodeId, Peer> = (1..=3).map(|id| (id, server(id).peer)).collect();
+        let voters: BTreeSet<NodeId> = members.keys().copied().collect();
+        let own = ServerInfo {
+            peer: Peer { rpc_addr: "10.0.0.11:8300".into(), ..server(1).peer },
+            ..server(1)
+        };
+        let said = |own: &ServerInfo, round: Round| round.missing_majority(own, &members, &voters);
+        let text = said(&own, Round::default()).unwrap();
+        assert!(text.contains("only 1 of the 3 servers that vote are found"), "{text}");
+        assert!(text.contains("server 2 at 10.0.0.2:8300, server 3 at 10.0.0.3:8300"), "{text}");
+        assert!(
+            text.contains("knows it at 10.0.0.1:8300, and it runs with --rpc-addr 10.0.0.11:8300"),
+            "{text}"
+        );
+        assert!(!said(&server(1), Round::default()).unwrap().contains("moved itself"));
+        let stranger =
+            ServerInfo { peer: Peer { store_id: "x".into(), ..server(2).peer }, ..server(2) };
+        assert!(said(&own, round([stranger])).is_some(), "it is another server");
+        assert_eq!(said(&own, round([server(2)])), None, "two of three can elect a leader");
     }
 
     #[test]
