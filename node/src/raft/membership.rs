@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, watch};
 use super::acknowledged::Acknowledged;
 use super::context::Context;
 use super::intake::Intake;
-use super::leadership::Leadership;
+use super::leadership::{self, Leadership};
 use super::protocol::{ChangeRefusal, Greeting, Request, Response, ServerInfo};
 use super::surroundings::Round;
 use super::transport::{Purpose, TransportError};
@@ -253,10 +253,15 @@ impl Membership {
 
     /// Warns of a cluster that has no leader because most of its servers are not where this one looks for them.
     async fn warn_of_missing_majority(&self, members: &BTreeMap<NodeId, Peer>) {
-        if self.leadership.borrow().leader.is_some() {
+        if leadership::leads_with_quorum(&self.raft) {
             return;
         }
         let round = self.greet_everybody().await;
+        // A vote from before a restart names a leader, too: what counts is whether that one answers.
+        let leader = self.leadership.borrow().leader.as_ref().map(|(id, _)| *id);
+        if round.greetings.iter().any(|greeting| Some(greeting.info.id) == leader) {
+            return;
+        }
         if let Some(text) = round.missing_majority(&self.info, members, &self.voters()) {
             self.context.warnings.warn_of("a majority is missing", &text);
         }
