@@ -5,7 +5,8 @@
 //! error. The exit code says how it ended ([`failure`]).
 //!
 //! To add a command: a variant of [`ClientVerb`], a file with its arguments and a function that takes a
-//! [`Session`](session::Session), and a test in `jepsen-style-tests/tests/cli.rs`.
+//! [`Session`](session::Session), and a test in
+//! `jepsen-style-tests/tests/operation/cli.rs`.
 
 mod child;
 mod doctor;

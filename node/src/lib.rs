@@ -35,7 +35,7 @@
 //! 2. [`raft::propose`] gives it a number, `(node, incarnation, seq)`, puts it into a batch with all other
 //!    commands that wait, and sends the batch to the leader.
 //! 3. There, [`raft::intake`] makes one log entry of all batches that wait, stamps it with cluster time
-//!    and proposes it, bound to the term in which it leads. At most two entries are on their way; commands
+//!    and proposes it, bound to the term in which it leads. At most two entries of each lane are on their way; commands
 //!    that come meanwhile form the next one. That is the group commit. Heartbeats have entries of their own
 //!    ([`raft::lane`]), so that large values do not delay them.
 //! 4. The entry is durable on a majority, then committed, then applied *on the node that took the
@@ -92,18 +92,20 @@
 //!
 //! * State: it is in [`quorate_storage::state`], a pure function without clock, randomness and I/O. No
 //!   handler keeps anything between requests.
-//! * Wall clocks, leases and anything that trusts two clocks to go at one rate.
-//! * Locks across an await, queues without a limit, tasks without an owner.
+//! * Decisions by a wall clock (entries carry the leader's, for people), leases, and anything that trusts two clocks
+//!   to go at one rate.
+//! * Queues without a limit, tasks without an owner, and locks of data across an await (the few async locks order
+//!   what must happen one after the other).
 //! * A private door: the dashboard and the command line use what any client can use.
 //!
 //! # Where to find what
 //!
 //! A room depends only on rooms that are drawn below it, and inside a room nothing depends on each other in
-//! a circle; `.ci/circles` checks that.
+//! a circle; `.ci/circles` finds the circles.
 //!
 //! ```text
 //!   process    the command line, settings, start and stop
-//!      ├──── cli      commands that ask a cluster, with the client library alone
+//!      ├──── cli      commands that ask a cluster, with the client library
 //!      │
 //!     http     Consul's API
 //!      │
@@ -115,8 +117,8 @@
 //!      │
 //!    checks, presences, claims     checks that the leader runs; instances that a connection holds; requests
 //!      │
-//!  raft, watch, live, discovery     consensus; who waits for which change; what happened; which instances a name means
-//!      │
+//!  raft, watch, live, discovery, agent     consensus; who waits for which change; what happened; which instances a name
+//!      │                                  means; who asks
 //!     host     what the machine gives: time, tasks, sockets, disk, log
 //! ```
 //!
@@ -141,7 +143,8 @@
 //! A new endpoint is a line in the `endpoints()` of its area in `http/api/`, one in the harness' list of
 //! verbs (a test asks for it) and one among its hostile routes. A new kind of check is a file in
 //! `checks/`, a new duty of the leader a file in `leader/`. What a new command takes is listed at
-//! [`quorate_storage::command`]. What other protocols serve belongs next to
+//! [`quorate_storage::command`]. A type of DNS record is in `dns/zone.rs` (what a name has of it), `dns/question.rs` (what
+//! ANY asks for) and `dns/message.rs` (how many fit). What other protocols serve belongs next to
 //! [`http`] and calls [`node`] as it does.
 
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! The `quorate` binary: the server, and later the command-line tools.
+//! The `quorate` binary: the server, and the commands that ask a cluster.
 
 #![forbid(unsafe_code)]
 

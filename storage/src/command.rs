@@ -8,10 +8,11 @@
 //! that took the request; time is the stamp of the batch. `apply` cannot fail: a refusal is an
 //! [`Outcome::Rejected`], the same on every node.
 //!
-//! To add a command: append a variant to [`Command`] and decide about it in `is_heartbeat` (the compiler
-//! does not ask); give it an arm in `state.rs`, limits in `limits.rs`, and an answer to whether it may
-//! fail midway in `state/origin.rs`; add its golden bytes, a verb of the scripts, and a line in the
-//! determinism test. New rows also go into `state/snapshot_record.rs`, `state/invariants.rs` and
+//! To add a command: append a variant to [`Command`] and decide about it in `is_heartbeat`, in `level_of` with a level
+//! of its own (`state/level.rs`), and in `cause_of` (`state/history.rs`): the compiler asks for none of the three, and a
+//! command without its level is proposed to servers that do not know it. Give it an arm in `state.rs`, limits in
+//! `limits.rs`, and an answer to whether it may fail midway in `state/origin.rs`; add its golden bytes, a verb of the
+//! scripts, and a line in the determinism test. The node words new rejections in `http/error.rs`. New rows also go into `state/snapshot_record.rs`, `state/invariants.rs` and
 //! `state/restore.rs`. A server that does not know a command or a
 //! duty cannot apply it: nothing may propose one before the state has the level of the version that brings
 //! it ([`LEVEL`](crate::state::LEVEL)).

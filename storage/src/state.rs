@@ -57,8 +57,8 @@
 //! # Stored and derived
 //!
 //! What is marked "derived" in a table can be rebuilt from the rows; it is neither in a snapshot nor hashed.
-//! Everything else is in the records of `snapshot_record.rs`, over which [`State::hash`] runs. So the
-//! determinism test misses a member that is forgotten there.
+//! Everything else is in the records of `snapshot_record.rs`, over which [`State::hash`] runs. A member
+//! left out there is not hashed, so the determinism test cannot see that servers differ in it.
 //!
 //! # What it does not know
 //!
