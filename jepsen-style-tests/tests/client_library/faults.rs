@@ -207,7 +207,11 @@ async fn write_and_watch(
     over: CancellationToken,
     findings: Arc<Findings>,
 ) -> Result<()> {
-    client.kv().put(KEY, "0").await?;
+    // The first server may be killed at once. Nobody else writes yet, so it can be written twice.
+    let limit = Limit::new(LIMIT);
+    while let Err(error) = client.kv().put(KEY, "0").await {
+        limit.pause(|| error.to_string()).await?;
+    }
     let mut watch = client.watch_json::<u64>(KEY).start()?;
     let mut last = watch.first().await?.unwrap_or_default();
     watch.changed().await;

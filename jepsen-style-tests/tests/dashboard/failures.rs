@@ -106,7 +106,7 @@ async fn a_lost_quorum_is_told_and_what_is_known_stays_to_be_seen() {
     scene.wait_for(&live).await.unwrap();
     scene.wait_for(&has("id", "web-1")).await.unwrap();
     scene.browser.evaluate("location.hash = '#/kv'").await.unwrap();
-    scene.wait_for(&has("key", "config/")).await.unwrap();
+    scene.wait_for("document.querySelector('[data-key=\"config/\"]') !== null").await.unwrap();
     scene.cluster.start_node(leader).unwrap();
     scene.wait_for(&format!("{header}.includes('2 of 3 voters')")).await.unwrap();
     scene.finish().await.unwrap();

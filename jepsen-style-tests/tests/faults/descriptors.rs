@@ -9,9 +9,9 @@ use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What a server may have: three eighths of it are for clients, and one for the RPC port.
+/// What a server may have: five sixteenths of it are for HTTP clients, one for DNS over TCP, two for the RPC port.
 const DESCRIPTORS: usize = 512;
-const CLIENTS: usize = DESCRIPTORS * 3 / 8;
+const CLIENTS: usize = DESCRIPTORS * 5 / 16;
 const RPC: usize = DESCRIPTORS / 8;
 /// Connections of the test's own that are open already, at most.
 const OTHER_CLIENTS: usize = 8;

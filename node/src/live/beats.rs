@@ -3,7 +3,7 @@
 //! Streams that want them equally often share their looks: one task compares what was last heard of with what it
 //! was at the look before, once for all of them, service by service, and only for services that somebody follows.
 //! It keeps the table of those times between two looks, and no version of the state. A reader that comes new, or
-//! has missed a look because its client reads slowly, is told of everything that it follows ([`Beats::all`]).
+//! has missed a look because its client reads slowly, is told of everything that it follows ([`all`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 
 use super::{LIMIT, level_reached, started, wait_passing};
 
-/// Descriptors of a server: three eighths of them are for clients, and of those 70 % for streams.
+/// Descriptors of a server: five sixteenths of them are for HTTP clients, and of those 70 % for streams.
 const DESCRIPTORS: usize = 512;
-const STREAMS: usize = DESCRIPTORS * 3 / 8 * 70 / 100;
+const STREAMS: usize = DESCRIPTORS * 5 / 16 * 70 / 100;
 /// Where servers listen for client agents.
 const RPC_PORT: u16 = 8300;
 
