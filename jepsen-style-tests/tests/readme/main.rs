@@ -29,6 +29,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("quorate recover", "its block is run"),
     ("QUORATE_ROUNDS=100 cargo test", "takes half an hour"),
     ("QUORATE_OPERATIONS=100000 cargo test", "takes nine minutes"),
+    ("QUORATE_STORM_INSTANCES=", "takes four minutes, and a quiet machine"),
+    ("quorate presence web", "tests/operation/cli.rs runs it with a command"),
     ("QUORATE_OLD_BIN=", "needs a binary of the previous version"),
     (".ci/run", "runs this test"),
     ("jepsen-style-tests/tests/clients/install", ".ci/run runs it"),
@@ -187,6 +189,7 @@ fn tour(readme: &mut Inline) -> Story {
     story.aside("mkdir DIR; printf 'server = true\\nbootstrap = true\\ndata_dir = \"agent\"\\nbind_addr = \"127.0.0.1\"\\n' >DIR/a.hcl");
     story.server(readme, "target/release/quorate agent -config-dir DIR", "127.0.0.1:8500");
     story.inline(readme, "quorate server --help");
+    story.inline(readme, "quorate help");
     story
 }
 
