@@ -100,8 +100,8 @@
 //!
 //! # Where to find what
 //!
-//! A room depends only on rooms that are drawn below it, and inside a room nothing depends on each other in
-//! a circle; `.ci/circles` finds the circles.
+//! A room depends only on rooms that are drawn below or beside it, and nothing depends on each other in a circle;
+//! `.ci/circles` finds what does.
 //!
 //! ```text
 //!   process    the command line, settings, start and stop
