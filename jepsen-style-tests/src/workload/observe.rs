@@ -10,7 +10,7 @@ use super::join;
 use crate::Result;
 pub(crate) use crate::checker::look::Look;
 use crate::client::{Call, Client, OBSERVER, Site};
-use crate::http::Answer;
+use crate::http::{Answer, AnswerExt as _};
 
 /// The status of a list.
 const OK: u16 = 200;
@@ -102,5 +102,40 @@ where
             tokio::time::sleep(self.every).await;
         }
         Ok(())
+    }
+}
+
+/// The numbers of the services whose checks an answer lists: what their ids have behind a prefix. A check of a node
+/// names no service, and is left out.
+pub(super) fn services_in(answer: &Answer, prefix: &str) -> Option<Vec<u64>> {
+    let listed = answer.value().ok()?;
+    let mut numbers = Vec::new();
+    for check in listed.as_array()? {
+        match check["ServiceID"].as_str()? {
+            "" => {}
+            service => numbers.push(service.strip_prefix(prefix)?.parse().ok()?),
+        }
+    }
+    Some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn critical(body: &str) -> Option<Vec<u64>> {
+        services_in(&Answer::new(200, body.to_owned()), "ttl-")
+    }
+
+    #[test]
+    fn a_list_is_read_in_full_or_not_at_all() {
+        assert_eq!(critical("[]"), Some(Vec::new()));
+        let with_a_node = r#"[{"ServiceID": "ttl-8"}, {"ServiceID": ""}, {"ServiceID": "ttl-7"}]"#;
+        assert_eq!(critical(with_a_node), Some(vec![8, 7]));
+        for body in
+            ["", "null", "{}", r#"[{"ServiceID": "ttl-"}]"#, r#"[{"ServiceID": 7}]"#, "[{}]"]
+        {
+            assert_eq!(critical(body), None, "{body}");
+        }
     }
 }

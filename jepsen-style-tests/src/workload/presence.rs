@@ -17,13 +17,13 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::observe::{Look, Observation, OfNumbers};
+use super::observe::{Look, Observation, OfNumbers, services_in};
 use super::{Judgement, Workload, join};
 use crate::checker::presence::{self, Event};
 use crate::checker::restarts::Restarts;
 use crate::checker::weather::Weather;
 use crate::client::{Call, Client, Site};
-use crate::http::{Answer, AnswerExt as _, HttpExt as _};
+use crate::http::HttpExt as _;
 use crate::presence::Client as Presence;
 use crate::record::Record;
 use crate::{Failure, Result};
@@ -62,7 +62,7 @@ const LEVEL_LIMIT: Duration = Duration::from_secs(25);
 const LOOKS: OfNumbers = Observation {
     path: "/v1/health/state/critical",
     every: LOOK_EVERY,
-    listed_in: critical_in,
+    listed_in: |answer| services_in(answer, "present-"),
     note,
 };
 
@@ -129,19 +129,6 @@ fn note(site: &Site, look: Look<Vec<u64>>) {
         None => Event::Unreadable { node, stale, call, ret },
     };
     site.journal.note(NAME, &event);
-}
-
-/// The lives whose checks are in the list. A check of a node names no service, and is nobody's life.
-fn critical_in(answer: &Answer) -> Option<Vec<u64>> {
-    let listed = answer.value().ok()?;
-    let mut lives = Vec::new();
-    for check in listed.as_array()? {
-        match check["ServiceID"].as_str()? {
-            "" => {}
-            service => lives.push(service.strip_prefix("present-")?.parse().ok()?),
-        }
-    }
-    Some(lives)
 }
 
 /// Keeps the log going: the time goes on with what is written.
@@ -321,22 +308,6 @@ async fn told(held: &mut Option<(u64, u64, Presence)>) -> Result<String> {
                 return Ok(name);
             }
             _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_is_read_in_full_or_not_at_all() {
-        let critical = |body: &str| critical_in(&Answer::new(200, body.to_owned()));
-        assert_eq!(critical("[]"), Some(Vec::new()));
-        let with_a_node = r#"[{"ServiceID": "present-8"}, {"ServiceID": ""}]"#;
-        assert_eq!(critical(with_a_node), Some(vec![8]));
-        for body in ["", "{}", r#"[{"ServiceID": "present-"}]"#, "[{}]"] {
-            assert_eq!(critical(body), None, "{body}");
         }
     }
 }

@@ -16,13 +16,12 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::observe::{Observation, OfNumbers};
+use super::observe::{Observation, OfNumbers, services_in};
 use super::{Judgement, Workload, join};
 use crate::Result;
 use crate::checker::ttl::{self, Event};
 use crate::checker::weather::Weather;
 use crate::client::{Call, Client, Outcome, Site};
-use crate::http::{Answer, AnswerExt as _};
 use crate::record::Record;
 
 /// Of each ten operations per second, this many become services that live at the same time: each sends a
@@ -57,7 +56,7 @@ const NAME: &str = "ttl";
 const LOOKS: OfNumbers = Observation {
     path: "/v1/health/state/critical",
     every: LOOK_EVERY,
-    listed_in: critical_in,
+    listed_in: |answer| services_in(answer, "ttl-"),
     note: |site, look| site.journal.note(NAME, &Event::Look(look)),
 };
 
@@ -102,19 +101,6 @@ impl Workload for Ttl {
             ("registrations of what was there", counts.again),
         ])
     }
-}
-
-/// The lives whose checks are in the list. A check of a node names no service, and is nobody's life.
-fn critical_in(answer: &Answer) -> Option<Vec<u64>> {
-    let listed = answer.value().ok()?;
-    let mut lives = Vec::new();
-    for check in listed.as_array()? {
-        match check["ServiceID"].as_str()? {
-            "" => {}
-            service => lives.push(service.strip_prefix("ttl-")?.parse().ok()?),
-        }
-    }
-    Some(lives)
 }
 
 /// One life after the other.
@@ -272,25 +258,4 @@ async fn remove(client: &Client, position: usize, path: &str) -> Option<u64> {
         }
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn critical(body: &str) -> Option<Vec<u64>> {
-        critical_in(&Answer::new(200, body.to_owned()))
-    }
-
-    #[test]
-    fn a_list_is_read_in_full_or_not_at_all() {
-        assert_eq!(critical("[]"), Some(Vec::new()));
-        let with_a_node = r#"[{"ServiceID": "ttl-8"}, {"ServiceID": ""}, {"ServiceID": "ttl-7"}]"#;
-        assert_eq!(critical(with_a_node), Some(vec![8, 7]));
-        for body in
-            ["", "null", "{}", r#"[{"ServiceID": "ttl-"}]"#, r#"[{"ServiceID": 7}]"#, "[{}]"]
-        {
-            assert_eq!(critical(body), None, "{body}");
-        }
-    }
 }
