@@ -104,6 +104,11 @@ impl Cluster {
         Self::start_with(Options { nodes, ..Options::default() }).await
     }
 
+    /// The same for a test whose timing tolerates another cluster on the machine.
+    pub async fn start_shared(nodes: u64) -> Result<Self> {
+        Self::start_with(Options { nodes, ..Options::shared() }).await
+    }
+
     /// Starts a cluster for what is new from a level of the rules on, and waits until they are in force.
     pub async fn start_at_level(level: u64, options: Options) -> Result<Self> {
         let cluster = Self::start_with(options).await?;

@@ -45,3 +45,11 @@ impl Default for Options {
         }
     }
 }
+
+impl Options {
+    /// Those of a test whose timing tolerates another cluster on the machine.
+    #[must_use]
+    pub fn shared() -> Self {
+        Self { shares_turn: true, ..Self::default() }
+    }
+}

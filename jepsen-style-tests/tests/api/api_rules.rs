@@ -61,7 +61,7 @@ impl Nodes {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_of_the_api_hold_on_any_node_and_without_a_leader() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let nodes = Nodes { all: cluster.https(&cluster.ids()), next: Default::default() };
     transactions(&nodes).await.unwrap();
     definitions(&nodes).await.unwrap();

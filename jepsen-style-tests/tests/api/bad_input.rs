@@ -253,7 +253,7 @@ async fn visible(node: &Http) -> Result<Vec<(&'static str, Option<u64>, Value)>>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_are_refused_in_known_words_and_change_nothing() {
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     nodes[0].must_put("/v1/kv/key", "value").await.unwrap();
     nodes[1].must_put(REGISTER, r#"{"ID":"web-1","Name":"web","Port":80}"#).await.unwrap();
@@ -316,7 +316,7 @@ async fn ask(node: &Http, Case(method, path, body, status, text, _): &Case) -> O
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_refused_while_it_sends_reads_the_answer_and_can_go_on() {
     const SENT_BYTES: usize = 4 * KV_BYTES_MAX;
-    let cluster = Cluster::start(1).await.unwrap();
+    let cluster = Cluster::start_shared(1).await.unwrap();
     let base = cluster.http(1).base().to_owned();
     let address = base.strip_prefix("http://").unwrap();
     for head in [
@@ -345,7 +345,7 @@ async fn a_client_that_is_refused_while_it_sends_reads_the_answer_and_can_go_on(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_value_allowed_is_stored_and_read_at_every_node() {
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     nodes[0].must_put("/v1/kv/largest", vec![b'x'; KV_BYTES_MAX]).await.unwrap();
     for node in &nodes {

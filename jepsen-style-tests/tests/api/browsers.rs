@@ -39,7 +39,7 @@ async fn value(node: &Http, key: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_reaches_the_cluster_only_if_it_is_one_of_its_servers() {
     let flags = vec![format!("--ui-host={UI_HOST}")];
-    let cluster = Cluster::start_with(Options { flags, ..Options::default() }).await.unwrap();
+    let cluster = Cluster::start_with(Options { flags, ..Options::shared() }).await.unwrap();
     let (here, there) = (cluster.http(1), cluster.http(2));
     let host = format!("Host: {}", here.base().trim_start_matches("http://"));
     let own = format!("Origin: {}", here.base());
@@ -105,7 +105,7 @@ async fn a_page_reaches_the_cluster_only_if_it_is_one_of_its_servers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_know_the_address_that_a_server_advertises() {
     let flags = vec!["--http-advertise=n1.example:8501".to_owned()];
-    let options = Options { nodes: 1, flags, ..Options::default() };
+    let options = Options { nodes: 1, flags, ..Options::shared() };
     let cluster = Cluster::start_with(options).await.unwrap();
     let told = |seen: &Value| seen[0]["ServiceMeta"]["http_addr"] == "n1.example:8501";
     cluster.http(1).wait_for("/v1/catalog/service/consul", LIMIT, told).await.unwrap();

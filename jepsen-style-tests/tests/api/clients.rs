@@ -119,7 +119,7 @@ async fn drive(package: Package, test: &str) -> Result<()> {
             return Ok(());
         }
     };
-    let cluster = Cluster::start(3).await?;
+    let cluster = Cluster::start_shared(3).await?;
     command.args(["once", &urls(&cluster, &cluster.ids())]);
     let summary = Script::start(package.name(), &mut command)?.finish(STORY_LIMIT)?;
     println!("{}: {summary:?}", package.name());
@@ -128,7 +128,7 @@ async fn drive(package: Package, test: &str) -> Result<()> {
 }
 
 async fn outlive_leaders() -> Result<()> {
-    let mut cluster = Cluster::start(3).await?;
+    let mut cluster = Cluster::start_shared(3).await?;
     let hashes = cluster.watch_hashes(COMPARE_EVERY);
     for round in 1..=rounds(1) {
         let leader = cluster.leader().await?;

@@ -44,7 +44,7 @@ async fn the_recorded_answers_of_consul_are_given_by_any_node() -> Result<()> {
         skipped("the_recorded_answers_of_consul_are_given_by_any_node", why);
         return Ok(());
     };
-    let cluster = Cluster::start(3).await?;
+    let cluster = Cluster::start_shared(3).await?;
     let nodes: Vec<String> =
         cluster.ids().iter().map(|id| cluster.http(*id).base().to_owned()).collect();
     let dns: Vec<String> = cluster.ids().iter().map(|id| cluster.dns(*id).to_string()).collect();

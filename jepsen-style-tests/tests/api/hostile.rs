@@ -46,7 +46,7 @@ async fn tables(node: &Raw, consistency: &str) -> Result<Vec<Option<u64>>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_sent_the_answer_is_a_documented_one_and_a_refused_request_changes_nothing() {
     let mut dice = Dice::new(dice::seed());
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     // The servers enter themselves into the catalogue: a change that no request made.
     cluster.wait_all_listed().await.unwrap();
     let nodes: Vec<Raw> =

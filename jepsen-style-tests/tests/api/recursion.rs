@@ -147,7 +147,7 @@ async fn restore_it(nodes: &[Http], backup: Bytes, keys: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_prefix_is_gone_at_once_and_everywhere_and_can_be_restored() {
     let keys = keys();
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     let patient = |node: &Http| Http::with_timeout(node.base(), PATIENCE).unwrap();
     let nodes: Vec<Http> = nodes.iter().map(patient).collect();

@@ -20,7 +20,7 @@ const HOUR_NANOS: i64 = 3_600_000_000_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_of_every_area() {
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     let addresses = cluster.ids().into_iter().map(|id| cluster.http(id).base().to_owned());
     let client = Client::builder(addresses).spread().build().unwrap();
     wait_for_level(&client).await.unwrap();

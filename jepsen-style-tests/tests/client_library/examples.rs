@@ -114,7 +114,7 @@ fn program(name: &str) -> Result<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_examples_do_what_they_say() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let addresses: Vec<_> =
         cluster.ids().into_iter().map(|id| cluster.http(id).base().to_owned()).collect();
     let addresses = addresses.join(",");

@@ -26,7 +26,7 @@ impl Scene {
     /// `None`: there is no browser.
     pub(crate) async fn new(test: &str, nodes: u64) -> Result<Option<Self>> {
         let Some(program) = browser::program(test) else { return Ok(None) };
-        let options = Options { nodes, ..Options::default() };
+        let options = Options { nodes, ..Options::shared() };
         let cluster = Cluster::start_at_level(HISTORY_LEVEL, options).await?;
         let browser = Browser::start(&program).await?;
         Ok(Some(Self { cluster, browser }))

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_agent_has_its_questions_answered_by_the_servers() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     register(&cluster.http(1)).await.unwrap();
     let ports = free_ports(Ipv4Addr::LOCALHOST, 2).unwrap();
     let directory = tempfile::tempdir().unwrap();

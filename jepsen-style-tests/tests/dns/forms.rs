@@ -153,7 +153,7 @@ pub(crate) async fn ask_all(server: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_form_is_answered_by_every_node_in_every_way_and_without_a_leader() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     register(&cluster.http(1)).await.unwrap();
     for id in cluster.ids() {
         let resolver = resolver(cluster.dns(id), Way::Tcp);

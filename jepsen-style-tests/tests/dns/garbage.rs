@@ -66,7 +66,7 @@ fn packet(random: &mut ChaCha8Rng) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_lives_through_a_hundred_thousand_bad_packets() {
-    let cluster = Cluster::start(1).await.unwrap();
+    let cluster = Cluster::start_shared(1).await.unwrap();
     let server = cluster.dns(1);
     let mut random = ChaCha8Rng::seed_from_u64(11);
     let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();

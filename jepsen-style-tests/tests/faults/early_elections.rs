@@ -16,7 +16,7 @@ const FIGURE: &str = "quorate_raft_elections_after_leader_end_total";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_is_succeeded_at_once_and_a_paused_one_is_not() {
-    let options = Options { shares_turn: true, ..Options::default() };
+    let options = Options::shared();
     let mut cluster = Cluster::start_with(options).await.unwrap();
     for round in 1..=ROUNDS {
         let said = killed(&mut cluster).await.unwrap();

@@ -31,7 +31,7 @@ const KEYS_MAX: u64 = 16_384;
 
 /// Three servers, once the cluster keeps a history: it does when all of them have said that they know it.
 async fn started() -> Result<Cluster> {
-    Cluster::start_at_level(HISTORY_LEVEL, Options::default()).await
+    Cluster::start_at_level(HISTORY_LEVEL, Options::shared()).await
 }
 
 /// Changes, each made through the next server and read through the one after that.

@@ -57,7 +57,7 @@ impl Host {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hosts_with_the_same_ids_do_not_touch_each_other() {
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     let servers = cluster.https(&cluster.ids());
     let left = Host { name: "left", servers: servers.clone() };
     let right = Host { name: "right", servers };

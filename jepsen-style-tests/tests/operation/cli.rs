@@ -89,7 +89,7 @@ impl Shell {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_registered_listed_explained_and_taken_out_of_service() {
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     let shell = Shell::new(&cluster);
     catalogue(&shell).await.unwrap();
     cluster.finish().await.unwrap();
@@ -150,7 +150,7 @@ async fn catalogue(shell: &Shell) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_read_written_compared_exported_and_restored() {
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     let shell = Shell::new(&cluster);
     keys(&shell, cluster.dir()).await.unwrap();
     cluster.finish().await.unwrap();
@@ -198,7 +198,7 @@ async fn keys(shell: &Shell, dir: &Path) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_run_while_a_lock_or_a_presence_holds_and_on_every_change() {
-    let cluster = Cluster::start(3).await.unwrap();
+    let cluster = Cluster::start_shared(3).await.unwrap();
     let shell = Shell::new(&cluster);
     holding(&shell).await.unwrap();
     watching(&shell).await.unwrap();
@@ -310,7 +310,7 @@ async fn template(shell: &Shell, dir: &Path) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_a_cluster_is_told_with_what_mends_it() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let shell = Shell::new(&cluster);
     troubles(&shell, &mut cluster).await.unwrap();
     cluster.abandon();

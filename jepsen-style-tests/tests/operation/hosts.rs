@@ -11,7 +11,7 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_its_data_is_refused_under_its_old_id_and_comes_back_under_a_new_one() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     cluster.http(1).must_put("/v1/kv/kept", "before").await.unwrap();
     cluster.kill(2).unwrap();
     cluster.wipe(2).unwrap();
@@ -42,7 +42,7 @@ async fn a_server_without_its_data_is_refused_under_its_old_id_and_comes_back_un
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_joins_may_lead_and_be_removed_while_the_founders_stay_the_cluster() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let guest = cluster.add_member().unwrap();
     cluster.wait_votes(guest).await.unwrap();
     cluster.transfer_leader(guest, 2).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_server_that_joins_may_lead_and_be_removed_while_the_founders_stay_the
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_that_would_leave_no_majority_is_refused_and_that_of_the_dead_server_is_not() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     cluster.kill(3).unwrap();
     for by in [1, 2] {
         let remove = |id: u64| {

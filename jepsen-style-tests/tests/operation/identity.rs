@@ -98,7 +98,7 @@ async fn set_back(cluster: &mut Cluster, others: &[u64]) -> Result<Vec<String>> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_that_was_set_back_costs_no_acknowledged_write() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let mut acknowledged = set_back(&mut cluster, &[1, 2]).await.unwrap();
     let began = Instant::now();
     let mut rounds = 0;
@@ -123,7 +123,7 @@ async fn a_directory_that_was_set_back_costs_no_acknowledged_write() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_that_was_set_back_is_refused_by_a_leader_that_knows_what_it_held() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     if cluster.leader().await.unwrap() == 3 {
         cluster.transfer_leader(1, 2).await.unwrap();
     }
@@ -153,7 +153,7 @@ async fn a_directory_that_was_set_back_is_refused_by_a_leader_that_knows_what_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_beside_the_original_ends_and_the_original_goes_on() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     cluster.terminate(3).unwrap();
     cluster.wait_stopped(3).unwrap();
     let copied = cluster.dir().join("copied");
@@ -185,7 +185,7 @@ async fn a_copy_beside_the_original_ends_and_the_original_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_takes_over_from_an_original_that_does_not_answer_and_that_one_ends() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     if cluster.leader().await.unwrap() == 3 {
         cluster.transfer_leader(1, 2).await.unwrap();
     }
@@ -218,7 +218,7 @@ async fn a_copy_takes_over_from_an_original_that_does_not_answer_and_that_one_en
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_server_says_so_and_ends() {
     const SENTENCE: &str = "this server was removed from the cluster";
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     // A member that is up, the leader at that; then started again.
     let removed = cluster.leader().await.unwrap();
     let others = cluster.others(removed);
@@ -255,7 +255,7 @@ async fn a_removed_server_says_so_and_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_move_are_members_at_their_new_addresses() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let mut acknowledged = write(&cluster.http(1), "at-first").await;
     let leader = cluster.leader().await.unwrap();
     let follower = cluster.others(leader)[0];

@@ -63,7 +63,7 @@ async fn is_logged(cluster: &Cluster, text: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
-    let options = Options { shares_turn: true, ..Options::default() };
+    let options = Options::shared();
     let mut cluster = Cluster::start_with(options).await.unwrap();
     let network = Network::of(&cluster);
     let dir = cluster.dir().to_owned();
@@ -123,7 +123,7 @@ async fn who_cannot_be_a_member_is_refused_and_both_ends_say_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_end_soon_after_they_joined_never_vote() {
-    let options = Options { shares_turn: true, ..Options::default() };
+    let options = Options::shared();
     let cluster = Cluster::start_with(options).await.unwrap();
     let network = Network::of(&cluster);
     let start_at = |host: u8| {
@@ -152,7 +152,7 @@ async fn servers_that_end_soon_after_they_joined_never_vote() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_comes_back_with_settings_that_cannot_be_right_ends_and_says_why() {
-    let options = Options { shares_turn: true, ..Options::default() };
+    let options = Options::shared();
     let mut cluster = Cluster::start_with(options).await.unwrap();
     let network = Network::of(&cluster);
     let (dir, data) = (cluster.dir().to_owned(), cluster.data_dir(2).to_owned());
@@ -181,7 +181,7 @@ async fn a_member_that_comes_back_with_settings_that_cannot_be_right_ends_and_sa
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_cannot_join_says_why_and_floods_no_log() {
-    let options = Options { shares_turn: true, ..Options::default() };
+    let options = Options::shared();
     let mut cluster = Cluster::start_with(options).await.unwrap();
     let network = Network::of(&cluster);
     let dir = cluster.dir().to_owned();

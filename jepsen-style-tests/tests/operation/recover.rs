@@ -73,8 +73,7 @@ async fn everything_is_there(cluster: &Cluster, id: u64, alone: &str) -> Result<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_becomes_a_new_cluster_and_the_others_are_refused() {
-    let mut cluster =
-        Cluster::start_with(Options { shares_turn: true, ..Options::default() }).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let (survivor, alone) = write_and_crash(&mut cluster).await.unwrap();
     let dir = cluster.data_dir(survivor).to_owned();
 
@@ -125,7 +124,7 @@ async fn one_of_three_becomes_a_new_cluster_and_the_others_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_of_five_the_one_with_the_longer_log_is_taken() {
-    let options = Options { nodes: 5, shares_turn: true, ..Options::default() };
+    let options = Options { nodes: 5, ..Options::shared() };
     let mut cluster = Cluster::start_with(options).await.unwrap();
     let (leader, alone) = write_and_crash(&mut cluster).await.unwrap();
     let other = cluster.others(leader)[0];
@@ -143,8 +142,7 @@ async fn of_two_of_five_the_one_with_the_longer_log_is_taken() {
 /// Killed at any moment, it leaves the old state or the new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovery_that_is_killed_leaves_the_old_state_or_the_new_one() {
-    let mut cluster =
-        Cluster::start_with(Options { shares_turn: true, ..Options::default() }).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let (survivor, alone) = write_and_crash(&mut cluster).await.unwrap();
     let dir = cluster.data_dir(survivor).to_owned();
     let cluster_now = || {
@@ -191,8 +189,7 @@ async fn write(cluster: &Cluster, id: u64, prefix: &str) -> Result<()> {
 /// Two of three servers are set back and go on. The third alone has what was acknowledged in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_cluster_was_set_back_ends_and_no_directory_is_recommended() {
-    let mut cluster =
-        Cluster::start_with(Options { shares_turn: true, ..Options::default() }).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let ids = cluster.ids();
     write(&cluster, 3, "early").await.unwrap();
     cluster.kill_all(&ids).unwrap();

@@ -52,7 +52,7 @@ async fn blocked(node: Http, path: &str, index: u64) -> Result<Answer> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_backup_is_everywhere_and_wakes_everybody_and_no_index_falls() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let mut cluster = Cluster::start_shared(3).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     for number in 0..KEYS {
         nodes[number % 3].must_put(&format!("/v1/kv/key/{number}"), value(number)).await.unwrap();
@@ -157,7 +157,7 @@ async fn all_is_back(nodes: &[Http]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_one_cluster_is_restored_in_another() {
-    let old = Cluster::start(3).await.unwrap();
+    let old = Cluster::start_shared(3).await.unwrap();
     let nodes = old.https(&old.ids());
     nodes[0].must_put("/v1/kv/moved", "there").await.unwrap();
     nodes[0].must_put("/v1/kv/moved", "here").await.unwrap();
@@ -172,7 +172,7 @@ async fn a_backup_of_one_cluster_is_restored_in_another() {
     let backup = save(&nodes[2]).await.unwrap();
     old.finish().await.unwrap();
 
-    let new = Cluster::start(3).await.unwrap();
+    let new = Cluster::start_shared(3).await.unwrap();
     let nodes = new.https(&new.ids());
     nodes[0].must_put("/v1/kv/lost", "1").await.unwrap();
     // These watched the old cluster, and continue here with its indexes.
@@ -223,7 +223,7 @@ fn of_zeros(kind: tar::EntryType, name: &str) -> Result<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_archive_that_unpacks_to_a_gigabyte_is_refused_and_takes_no_memory() {
-    let cluster = Cluster::start(1).await.unwrap();
+    let cluster = Cluster::start_shared(1).await.unwrap();
     let (node, pid) = (cluster.http(1), cluster.pid(1).unwrap());
     node.must_put("/v1/kv/kept", "1").await.unwrap();
     for (kind, name, said) in [
@@ -248,7 +248,7 @@ async fn a_small_archive_that_unpacks_to_a_gigabyte_is_refused_and_takes_no_memo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_that_do_not_end_hold_up_no_other_restore() {
     const SLOW: usize = 4;
-    let cluster = Cluster::start(1).await.unwrap();
+    let cluster = Cluster::start_shared(1).await.unwrap();
     let node = cluster.http(1);
     node.must_put("/v1/kv/restored", "1").await.unwrap();
     let backup = save(&node).await.unwrap();

@@ -58,7 +58,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn start(seed: u64) -> Result<Self> {
-        let cluster = Cluster::start(3).await?;
+        let cluster = Cluster::start_shared(3).await?;
         let ids = cluster.ids();
         let nodes: Vec<Raw> = ids.iter().map(|id| Raw::new(cluster.http(*id).base())).collect();
         cluster.wait_all_listed().await?;
