@@ -21,6 +21,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
 use crate::http::incoming::BodyLimit;
+use crate::node::Consistency;
 
 /// Heartbeats in a request.
 const HEARTBEATS_MAX: usize = 10_000;
@@ -49,16 +50,23 @@ async fn heartbeat(mut call: Call) -> Answer {
     let is_named = call.params.filled("agent").is_some();
     let is_text = call.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/plain"));
     let body = call.body(BodyLimit::fixed(BODY_BYTES_MAX)).await?;
-    let sorted = heavy::render(body.len(), || {
-        let state = &call.node.published().state;
-        let mut sorted = Sorted::new(agent, is_named);
-        match is_text {
-            true => sorted.take_ids(state, &body)?,
-            false => sorted.take_json(&call, state, &body)?,
-        }
-        Ok::<Sorted, ApiError>(sorted)
-    });
-    let sorted = sorted.await??;
+    let sort = |agent: Agent| {
+        heavy::render(body.len(), || {
+            let state = &call.node.published().state;
+            let mut sorted = Sorted::new(agent, is_named);
+            match is_text {
+                true => sorted.take_ids(state, &body)?,
+                false => sorted.take_json(&call, state, &body)?,
+            }
+            Ok::<Sorted, ApiError>(sorted)
+        })
+    };
+    let mut sorted = sort(agent.clone()).await??;
+    if is_text && !sorted.rejected.is_empty() {
+        // What this server does not know, another one may have taken a moment ago.
+        drop(call.node.read(Consistency::Linearizable).await?);
+        sorted = sort(agent).await??;
+    }
     let Sorted { agents, renewals, beats, ids, is_single, mut rejected, .. } = sorted;
     let mut commands = Vec::new();
     if !renewals.is_empty() {
