@@ -17,6 +17,8 @@ const QUIET: Duration = Duration::from_secs(2);
 const WOKEN_WITHIN: Duration = Duration::from_secs(2);
 /// From this level of the cluster's rules on there is a history, from which `Since` comes.
 const HISTORY_LEVEL: u64 = 3;
+/// A TTL that runs out in the test.
+const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(3_600);
 
 /// Servers that take turns.
@@ -66,7 +68,7 @@ impl Turns {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_instance_has_a_row_with_its_status_and_its_reason() {
-    let cluster = Cluster::start_at_level(HISTORY_LEVEL, Options::default()).await.unwrap();
+    let cluster = Cluster::start_at_level(HISTORY_LEVEL, Options::shared()).await.unwrap();
     let nodes = cluster.https(&cluster.ids());
     let turns = Turns { nodes, next: Default::default() };
     columns(&turns).await.unwrap();
@@ -74,7 +76,29 @@ async fn every_instance_has_a_row_with_its_status_and_its_reason() {
     refusals(&turns).await.unwrap();
     reasons(&turns).await.unwrap();
     waits(&turns).await.unwrap();
+    ages(&turns).await.unwrap();
     cluster.finish().await.unwrap();
+}
+
+/// The age of what is silent goes on when nothing else happens any more.
+async fn ages(turns: &Turns) -> Result<()> {
+    register(turns.next(), "silent", "silent", SHORT, "").await?;
+    turns.put("/v1/agent/check/pass/service:silent", &Value::Null).await?;
+    let limit = Limit::new(LIMIT);
+    let mut older_than = 0;
+    for _ in 0..3 {
+        loop {
+            let rows = turns.rows("service=silent&filter=Status==critical").await?;
+            let age = rows.first().and_then(|row| row["AgeMs"].as_u64());
+            if let Some(age) = age.filter(|age| *age > older_than) {
+                older_than = age + 1_000;
+                break;
+            }
+            limit.check(|| format!("no older than {older_than} ms: {rows:?}"))?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    Ok(())
 }
 
 async fn columns(turns: &Turns) -> Result<()> {

@@ -37,7 +37,8 @@ const EXPIRES_IN_FLIGHT_MAX: usize = 8;
 /// What is reaped in one entry.
 const REAP_MAX: u32 = 512;
 /// While any deadline exists, the log records the time at least this often, so that a new leader loses at
-/// most this much.
+/// most this much. So it does while anything is shown with its age, such as an instance that turned critical long
+/// ago: ages are counted in the time that is recorded.
 const STAMP_EVERY: Millis = Millis(1_000);
 
 impl Leader {
@@ -88,8 +89,9 @@ impl Leader {
         let published = self.state.load();
         let state = &published.state;
         let has_deadlines = state.next_deadline().is_some() || state.next_reaping().is_some();
+        let is_needed = has_deadlines || state.has_ages();
         let now = self.cluster_clock.stamp(term);
-        if has_deadlines && now.since(state.time()) >= STAMP_EVERY {
+        if is_needed && now.since(state.time()) >= STAMP_EVERY {
             // A lost stamp is followed by another.
             let _ = self.intake.submit_duty(term, now, None).await;
         }

@@ -61,6 +61,11 @@ impl Heard {
         self.0.get(&chunk)?.counters.as_ref()?[place]
     }
 
+    /// Whether nothing was ever heard of that is still there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a number is there.
     pub(super) fn contains(&self, number: u64) -> bool {
         self.get(number).is_some()

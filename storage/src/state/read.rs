@@ -75,6 +75,12 @@ impl State {
         &self.heard
     }
 
+    /// Whether there is anything of which it is shown how long ago it was heard of.
+    #[must_use]
+    pub fn has_ages(&self) -> bool {
+        !self.heard.is_empty()
+    }
+
     /// A node by name (any case) or by id.
     #[must_use]
     pub fn node(&self, name_or_id: &str) -> Option<&Arc<Node>> {
