@@ -8,9 +8,8 @@
 //! that took the request; time is the stamp of the batch. `apply` cannot fail: a refusal is an
 //! [`Outcome::Rejected`], the same on every node.
 //!
-//! To add a command: append a variant to [`Command`] and decide about it in `is_heartbeat`, in `level_of` with a level
-//! of its own (`state/level.rs`), and in `cause_of` (`state/history.rs`): the compiler asks for none of the three, and a
-//! command without its level is proposed to servers that do not know it. Give it an arm in `state.rs`, limits in
+//! To add a command: append a variant to [`Command`] and decide about it in `level_of` with a level of its own
+//! (`state/level.rs`; the compiler asks for it), in `is_heartbeat`, and in `cause_of` (`state/history.rs`). Give it an arm in `state.rs`, limits in
 //! `limits.rs`, and an answer to whether it may fail midway in `state/origin.rs`; add its golden bytes, a verb of the
 //! scripts, and a line in the determinism test. The node words new rejections in `http/error.rs`. New rows also go into `state/snapshot_record.rs`, `state/invariants.rs` and
 //! `state/restore.rs`. A server that does not know a command or a
@@ -41,6 +40,9 @@ use crate::record::{
 };
 use crate::txn::{TxnError, TxnOperation, TxnResult};
 use crate::{ClusterTime, Index, Millis};
+
+/// A command with at most so many heartbeats in full counts as a heartbeat ([`Command::is_heartbeat`]).
+const LIGHT_BEATS_MAX: usize = 32;
 
 /// What one Raft log entry holds: the commands that were waiting when it was proposed, and the time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -622,21 +624,23 @@ impl Command {
     /// declared dead without it.
     #[must_use]
     pub const fn is_heartbeat(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::UpdateCheck { .. }
-                | Self::Heartbeat { .. }
-                | Self::SessionRenew { .. }
-                | Self::ProbeResult { .. }
-                | Self::PresenceReopen(_)
-                | Self::PresenceEnded { .. }
-                | Self::Renew(_)
-                | Self::Claims(
-                    ClaimsCommand::Renew { .. }
-                        | ClaimsCommand::Detached { .. }
-                        | ClaimsCommand::Collected { .. }
-                )
-        )
+            | Self::Heartbeat { .. }
+            | Self::SessionRenew { .. }
+            | Self::ProbeResult { .. }
+            | Self::PresenceReopen(_)
+            | Self::PresenceEnded { .. }
+            | Self::Renew(_)
+            | Self::Claims(
+                ClaimsCommand::Renew { .. }
+                | ClaimsCommand::Detached { .. }
+                | ClaimsCommand::Collected { .. },
+            ) => true,
+            // A process says something new. Hundreds of them at once are as heavy as writes.
+            Self::Beat(beats) => beats.all.len() <= LIGHT_BEATS_MAX,
+            _ => false,
+        }
     }
 }
 

@@ -24,8 +24,8 @@ use client::{Minder, Seen};
 const LIMIT: Duration = Duration::from_secs(20);
 /// How much later than its linger an end may show on a machine that is busy with other things.
 const LATE_MAX: Duration = Duration::from_secs(2);
-/// From this level of the cluster's rules on there are presences that say what process they are of.
-const PRESENCE_LEVEL: u64 = 10;
+/// From this level of the cluster's rules on another owner of a presence is a restart.
+const PRESENCE_LEVEL: u64 = 11;
 /// Clients of one server, unless `QUORATE_PRESENCES` says otherwise.
 const PRESENCES: u64 = 300;
 /// Ends that are measured, unless `QUORATE_ROUNDS` says otherwise.
@@ -180,7 +180,10 @@ async fn what_becomes_of_an_instance_is_up_to_its_owner() {
     }
     let refused = Client::open(one.base(), "", &attempt(1, &owners[5])).await.unwrap_err();
     assert!(refused.to_string().starts_with("409 "), "{refused}");
-    assert_eq!(row(&two, "db").await["Presence"], "open");
+    let held = row(&two, "db").await;
+    assert_eq!((&held["Presence"], &held["Restarts"]), (&json!("open"), &json!(5)));
+    let told = "/v1/quorate/history?service=db&kind=service.restarted";
+    assert_eq!(two.must_get(told).await.unwrap().as_array().map(Vec::len), Some(5));
 
     // Deregistered by somebody else.
     one.must_put("/v1/agent/service/deregister/db-1", "").await.unwrap();

@@ -13,7 +13,7 @@ use super::catalog::{Slot, fold_arc};
 use super::change::Change;
 use super::checks::HEARTBEAT_AGE_MIN;
 use super::facts::{Process, Silence, judge};
-use super::level::LATE_HEARTBEATS_LEVEL;
+use super::level::{COMPLETION_LEVEL, LATE_HEARTBEATS_LEVEL};
 use crate::command::{
     Agent, Beat, Beats, BeatsOutcome, Outcome, Refused, Rejection, Renewal, Renewals,
 };
@@ -73,23 +73,19 @@ enum Late {
 }
 
 impl State {
-    /// Says in a heartbeat that travels in full what follows from what it leaves out, for the server that takes it:
-    ///
-    /// * The first one of an instance whose TTL check was registered otherwise makes it passing. (Consul registers
-    ///   checks as critical, and its client never said that.)
-    /// * A warning that the client did not ask for does not stand in the way of a shorter `CriticalAfter`.
+    /// Says in a heartbeat that travels in full what follows from what it leaves out, for the server that takes it.
+    /// From [`COMPLETION_LEVEL`] on the state does that by itself, whatever its server has applied.
     pub fn complete(&self, agents: &[Agent], beat: &mut Beat) {
+        if self.level >= COMPLETION_LEVEL {
+            return;
+        }
         let Ok(Some(node)) = self.node_of(agents, beat) else { return };
         let Some(slot) = self.catalog.nodes.get(&node) else { return };
         let Some(row) = present_check(slot, &beat.id) else { return };
         if beat.status.is_none() && replaced_check(slot, &beat.id, Some(row)).is_none() {
             beat.status = first_status(row);
         }
-        let warn_after = row.registration.definition.later.warn_after;
-        if beat.warn_after.is_none()
-            && warn_after == WARN_AFTER
-            && beat.critical_after.is_some_and(|critical_after| critical_after <= warn_after)
-        {
+        if !warning_fits(&row.registration.definition, beat) {
             beat.warn_after = Some(Millis::ZERO);
         }
     }
@@ -215,7 +211,8 @@ impl State {
                 != (known.pid, &known.process, &known.version);
         let shows = shows_facts || definition.is_some();
         let said = replaces.as_ref().or(present.as_ref()).map(|row| row.said());
-        let mut check = self.wanted_check(seen, beat, present.as_deref(), said, is_older)?;
+        let mut check =
+            self.wanted_check(seen, beat, present.as_deref(), said, is_older, replaces.is_none())?;
         if let (Some(row), Some((status, output))) = (&present, said)
             && output != check.output
         {
@@ -309,7 +306,11 @@ impl State {
         Ok(Some(fold_arc(&only.node.name)))
     }
 
-    /// The check of an instance as a heartbeat wants it.
+    /// The check of an instance as a heartbeat wants it, with what follows from what the heartbeat leaves out:
+    ///
+    /// * The first one of an instance whose TTL check was registered otherwise makes it passing. (Consul registers
+    ///   checks as critical, and its client never said that.)
+    /// * A warning that the client did not ask for does not stand in the way of a shorter `CriticalAfter`.
     fn wanted_check(
         &self,
         seen: ClusterTime,
@@ -317,6 +318,7 @@ impl State {
         present: Option<&Check>,
         said: Option<(&CheckStatus, &str)>,
         is_older: bool,
+        is_first: bool,
     ) -> Result<CheckRegistration, Rejection> {
         let mut check = present.map_or_else(|| new_check(beat), |row| row.registration.clone());
         if let Some((status, output)) = said {
@@ -324,9 +326,14 @@ impl State {
             output.clone_into(&mut check.output);
         }
         if !is_older {
+            let completes = self.level >= COMPLETION_LEVEL;
+            if completes && !warning_fits(&check.definition, beat) {
+                check.definition.later.warn_after = Millis::ZERO;
+            }
             apply_spans(&mut check.definition, beat);
-            if let Some(status) = &beat.status {
-                check.status = status.clone();
+            let first = present.filter(|_| completes && is_first).and_then(first_status);
+            if let Some(status) = beat.status.clone().or(first) {
+                check.status = status;
             }
             if let Some(note) = &beat.note {
                 check.output.clone_from(note);
@@ -460,9 +467,11 @@ impl Change<'_> {
     }
 
     /// What a client that opens a presence says of its process, of which nothing is refused any more. Opening is
-    /// a sign of life for the check that heartbeats renew, if there is one; there is, if times were given.
-    pub(super) fn tell_process(&mut self, key: &Arc<str>, beat: &Beat, is_new: bool) {
-        let Ok(plan) = self.state.plan_at(self.time(), Some(key.clone()), beat) else { return };
+    /// a sign of life for the check that heartbeats renew, if there is one; there is, if times were given. Returns
+    /// whether a restart was reported.
+    pub(super) fn tell_process(&mut self, key: &Arc<str>, beat: &Beat, is_new: bool) -> bool {
+        let plan = self.state.plan_at(self.time(), Some(key.clone()), beat);
+        let Ok(plan) = plan else { return false };
         if plan.present.is_some() || is_expected(beat) {
             self.beat_check(key, &plan);
         } else if let (Some(number), Some(facts)) =
@@ -473,6 +482,24 @@ impl Change<'_> {
         if !is_new {
             self.show_facts(key, beat, &plan);
         }
+        plan.is_restart && !is_new
+    }
+
+    /// Another owner holds an instance, and nothing that it says of its process tells of a restart. Where
+    /// heartbeats come beside the connection and nothing was said when it was opened, it is they that tell.
+    pub(super) fn report_taken_over(&mut self, key: &Arc<str>, id: &Arc<str>, says_process: bool) {
+        let slot = self.state.catalog.nodes.get(key);
+        let Some(row) = slot.and_then(|slot| slot.services.get(id)).cloned() else { return };
+        let beaten = self.state.heartbeat_check(&row).map(|check| check.number);
+        if beaten.is_some() && !says_process {
+            return;
+        }
+        let Some(number) = beaten.or_else(|| self.state.presence_number(key, id)) else { return };
+        let known = self.state.facts(number).cloned().unwrap_or_default();
+        let facts = Facts { restarts: known.restarts.saturating_add(1), ..known };
+        self.state.facts.insert(number, Arc::new(facts));
+        self.record_service(HistoryKind::ServiceRestarted, &row);
+        self.touch_check(key, id);
     }
 
     /// Reports what is new of the process.
@@ -575,6 +602,14 @@ fn new_check(beat: &Beat) -> CheckRegistration {
             ..CheckDefinition::default()
         },
     }
+}
+
+/// Whether the warning of a check fits the times that a heartbeat gives it, or was asked for.
+fn warning_fits(definition: &CheckDefinition, beat: &Beat) -> bool {
+    let warn_after = definition.later.warn_after;
+    beat.warn_after.is_some()
+        || warn_after != WARN_AFTER
+        || beat.critical_after.is_none_or(|critical_after| critical_after > warn_after)
 }
 
 fn apply_spans(definition: &mut CheckDefinition, beat: &Beat) {

@@ -23,6 +23,7 @@
 //! | 8 | pools of instances, and claims on them ([`CLAIMS_LEVEL`]) |
 //! | 9 | heartbeats that come late are told from those of a process that is back, and a lost server's clients have their linger too ([`LATE_HEARTBEATS_LEVEL`]) |
 //! | 10 | a presence says what process holds it ([`PROCESS_PRESENCE_LEVEL`]) |
+//! | 11 | the state completes what a heartbeat leaves out, and another owner of a presence is a restart ([`COMPLETION_LEVEL`]) |
 
 use super::{Effects, State};
 use crate::command::Command;
@@ -31,7 +32,12 @@ use crate::txn::TxnOperation;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = PROCESS_PRESENCE_LEVEL;
+pub const LEVEL: u32 = COMPLETION_LEVEL;
+
+/// From this level on what a heartbeat leaves out is decided where the log is applied, and no longer by the server
+/// that takes it, which may be behind; and an instance that another owner opens a presence of has restarted,
+/// whether or not its client says what process it is.
+pub const COMPLETION_LEVEL: u32 = 11;
 
 /// From this level on a presence may say what process holds it
 /// ([`PresenceOfProcess`](crate::command::Command::PresenceOfProcess)), and what is known of that is kept by the
@@ -89,7 +95,37 @@ pub fn level_of(command: &Command) -> u32 {
         Command::Renew(_) | Command::Beat(_) => HEARTBEAT_LEVEL,
         Command::Claims(_) => CLAIMS_LEVEL,
         Command::PresenceOfProcess(_) => PROCESS_PRESENCE_LEVEL,
-        _ => 0,
+        Command::PresenceOpen(_) | Command::PresenceReopen(_) | Command::PresenceEnded { .. } => {
+            PRESENCE_LEVEL
+        }
+        Command::CatalogDeregister { .. }
+        | Command::AgentDeregisterService { .. }
+        | Command::AgentDeregisterCheck { .. }
+        | Command::UpdateCheck { .. }
+        | Command::Heartbeat { .. }
+        | Command::KvPut { .. }
+        | Command::KvDelete { .. }
+        | Command::SessionCreate(_)
+        | Command::SessionDestroy { .. }
+        | Command::SessionRenew { .. }
+        | Command::RegisterServer(_)
+        | Command::RemoveServer { .. }
+        | Command::SetServerHealth { .. }
+        | Command::FireEvent(_)
+        | Command::PutCoordinate { .. }
+        | Command::PutQuery { .. }
+        | Command::DeleteQuery { .. }
+        | Command::SetMaintenance { .. }
+        | Command::AgentLeave { .. }
+        | Command::SetAutopilot { .. }
+        | Command::ProbeResult { .. }
+        | Command::RestoreBegin { .. }
+        | Command::RestorePiece { .. }
+        | Command::RestoreFinish { .. }
+        | Command::DescribeAgent { .. }
+        | Command::Answered { .. }
+        | Command::WatchAgent { .. }
+        | Command::Asked(_) => 0,
     }
 }
 

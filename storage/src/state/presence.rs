@@ -25,7 +25,7 @@ use super::State;
 use super::catalog::fold_arc;
 use super::change::Change;
 use super::deadline::Owner;
-use super::level::LATE_HEARTBEATS_LEVEL;
+use super::level::{COMPLETION_LEVEL, LATE_HEARTBEATS_LEVEL};
 use crate::command::{
     Beat, CommandId, Outcome, PresenceOpen, PresenceReopen, ProcessPresence, Rejection,
 };
@@ -270,10 +270,11 @@ impl Change<'_> {
         let slot = self.state.catalog.nodes.get(&key);
         let is_new = slot.is_none_or(|slot| !slot.services.contains_key(&service.id));
         self.put_instance(&key, service, &open.checks);
-        self.note_owner(&key, &service.id, before.as_deref(), &open.terms);
+        let is_other = self.note_owner(&key, &service.id, before.as_deref(), &open.terms);
         self.hold(&key, id, &service.id, open.deregister_after, &open.terms, replaced);
-        if let Some(beat) = process {
-            self.tell_process(&key, beat, is_new);
+        let is_told = process.is_some_and(|beat| self.tell_process(&key, beat, is_new));
+        if is_other && !is_told {
+            self.report_taken_over(&key, &service.id, process.is_some());
         }
         Ok(self.name_of(&key))
     }
@@ -294,8 +295,11 @@ impl Change<'_> {
         }
         let replaced = self.admit(before.as_deref(), service_id, &reopen.terms)?;
         let after = row.registration.definition.deregister_critical_service_after;
-        self.note_owner(&key, service_id, before.as_deref(), &reopen.terms);
+        let is_other = self.note_owner(&key, service_id, before.as_deref(), &reopen.terms);
         self.hold(&key, id, service_id, after, &reopen.terms, replaced);
+        if is_other {
+            self.report_taken_over(&key, service_id, false);
+        }
         Ok(self.name_of(&key))
     }
 
@@ -398,17 +402,19 @@ impl Change<'_> {
         Ok(replaced)
     }
 
-    /// Another owner is another process.
+    /// Another owner is another process. Returns whether that is to be reported as a restart.
     fn note_owner(
         &mut self,
         key: &Arc<str>,
         id: &Arc<str>,
         before: Option<&Presence>,
         terms: &PresenceTerms,
-    ) {
-        if before.is_some_and(|before| before.terms.owner != terms.owner) {
+    ) -> bool {
+        let is_other = before.is_some_and(|before| before.terms.owner != terms.owner);
+        if is_other {
             self.note_other_process(key, id);
         }
+        is_other && self.state.level >= COMPLETION_LEVEL
     }
 
     /// Lets a stream hold an instance that exists.
