@@ -208,7 +208,7 @@ async fn what_becomes_of_an_instance_is_up_to_its_owner() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_closes_half_or_says_more_has_ended() {
-    let cluster = started().await;
+    let mut cluster = started().await;
     let (one, two) = (cluster.http(1), cluster.http(2));
     let open = async |name: &str| {
         let client = Client::open(one.base(), "linger=0", &json!({"Name": name})).await.unwrap();
@@ -233,19 +233,40 @@ async fn a_client_that_closes_half_or_says_more_has_ended() {
     wait_passing(&two, "reset", 0).await.unwrap();
 
     // A client that has gone before it has its answer leaves nothing that passes.
-    let body = r#"{"Name":"gone"}"#;
+    for _ in 0..20 {
+        ask(&one, "gone").await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    wait_passing(&two, "gone", 0).await.unwrap();
+    for round in 0..5 {
+        ask_while_paused(&mut cluster, &format!("unheard-{round}")).await;
+    }
+    cluster.finish().await.unwrap();
+}
+
+/// Asks for a presence, and hangs up.
+async fn ask(node: &Http, name: &str) {
+    let body = json!({"Name": name}).to_string();
     let head = format!(
         "PUT /v1/quorate/presence?linger=0 HTTP/1.1\r\nHost: q\r\nContent-Length: {}",
         body.len()
     );
-    for _ in 0..20 {
-        let address = one.base().trim_start_matches("http://");
-        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-        socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    wait_passing(&two, "gone", 0).await.unwrap();
-    cluster.finish().await.unwrap();
+    let address = node.base().trim_start_matches("http://");
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+}
+
+/// Who has hung up before a server reads its request registers nothing.
+async fn ask_while_paused(cluster: &mut Cluster, name: &str) {
+    let follower = cluster.others(cluster.leader().await.unwrap())[0];
+    let node = cluster.http(follower);
+    cluster.pause(follower).unwrap();
+    ask(&node, name).await;
+    cluster.resume(follower).unwrap();
+    // This request came later, and writes come after those that were there.
+    node.must_put("/v1/kv/after", name.to_owned()).await.unwrap();
+    let told = node.must_get(&format!("/v1/quorate/history?service={name}")).await.unwrap();
+    assert_eq!(told, json!([]), "{name}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@
 //! host that has lost its power does not hold anything either.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::Version;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
@@ -37,6 +39,8 @@ struct Inner {
     holds: AtomicBool,
     /// Whether one does, and its client is to say nothing more.
     watched: AtomicBool,
+    /// Whether that has just begun.
+    begins: AtomicBool,
     /// A std lock: held for a look only.
     ended: Mutex<Option<CancellationToken>>,
 }
@@ -71,6 +75,7 @@ impl Connection {
         if version < Version::HTTP_2 {
             let told = Some(ended.clone());
             *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = told;
+            self.0.begins.store(true, Ordering::SeqCst);
             self.0.watched.store(true, Ordering::SeqCst);
         }
         Hold { connection: self.clone(), ended }
@@ -110,11 +115,20 @@ impl Watched {
         }
         if self.connection.is_watched() {
             let mut byte = [0];
-            if stream.poll_peek(context, &mut ReadBuf::new(&mut byte)).is_ready() {
+            let said = stream.poll_peek(context, &mut ReadBuf::new(&mut byte)).is_ready();
+            // What came before may not have been told to the runtime yet, after a pause of this process above all.
+            let begins = self.connection.0.begins.swap(false, Ordering::SeqCst);
+            if said || (begins && has_more(stream)) {
                 self.connection.end();
             }
         }
     }
+}
+
+/// Whether a client has said more, or ended its side of the connection, as its socket knows.
+fn has_more(stream: &TcpStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(stream.as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
 }
 
 fn bound_silence(stream: &TcpStream) {
