@@ -186,9 +186,19 @@ async fn of_ten_thousand_instances_only_those_in_sight_are_on_the_page() {
         });
         node.must_put("/v1/txn", json!(operations.collect::<Vec<_>>()).to_string()).await.unwrap();
     }
+    let began = Instant::now();
     scene.open(1, "instances").await.unwrap();
+    scene.wait_for("document.querySelector('.body .row:not([hidden])') !== null").await.unwrap();
+    let first = began.elapsed();
     let summary = "document.querySelector('.summary').innerText.startsWith('10,001 instances')";
     scene.wait_for(summary).await.unwrap();
+    let all = began.elapsed();
+    let sizes =
+        "performance.getEntries().reduce((sum, {transferSize}) => sum + (transferSize ?? 0), 0)";
+    let bytes = scene.browser.evaluate(sizes).await.unwrap();
+    println!(
+        "{MANY} instances: first row after {first:?}, all after {all:?}, {bytes} bytes of page"
+    );
     let rows = scene.browser.evaluate("document.querySelectorAll('.body .row').length").await;
     assert!(rows.unwrap().as_u64().unwrap() < ROWS_MAX);
     let down = "const rows = document.querySelector('.rows'); rows.scrollTop = rows.scrollHeight;";
