@@ -106,8 +106,15 @@ impl ClaimBuilder {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
             let sent = Instant::now();
-            match self.ask_once(deadline.saturating_duration_since(sent)).await {
+            let asked = self.ask_once(deadline.saturating_duration_since(sent)).await;
+            let asked = match asked {
+                Ok(grant) => self.confirm(grant).await,
+                failed => failed,
+            };
+            match asked {
                 Ok(grant) => return Ok(Some(self.keep(grant, sent))),
+                // It was lost in the moment between.
+                Err(Answered::Lost) => self.ask.id = Uuid::new_v4().to_string(),
                 Err(Answered::Busy) => return Ok(None),
                 Err(Answered::Refused(error)) => return Err(error),
                 Err(Answered::Again(error)) => {
@@ -153,6 +160,16 @@ impl ClaimBuilder {
         Err(Answered::Refused(Error::Status { request, status: answer.status, text }))
     }
 
+    /// Renews the grant once before it is used. A server that dies just after it has answered has told nobody that it
+    /// did: without this, the instance would be given to the next 5 s later.
+    async fn confirm(&self, grant: ClaimGrant) -> Result<ClaimGrant, Answered> {
+        match self.client.perform(&renewal_of(&grant.id, grant.fence).within(ANSWER_MAX)).await {
+            Ok(_) => Ok(grant),
+            Err(Error::Status { status: 404 | 409, .. }) => Err(Answered::Lost),
+            Err(error) => Err(Answered::Again(error)),
+        }
+    }
+
     fn keep(&self, grant: ClaimGrant, asked: Instant) -> Claim {
         let stop = self.client.token().child_token();
         let lost = CancellationToken::new();
@@ -161,6 +178,7 @@ impl ClaimBuilder {
         let renewal = Renewal {
             client: self.client.clone(),
             id: grant.id.clone(),
+            fence: grant.fence,
             ttl: self.ttl,
             renewed: asked,
             lost: lost.clone(),
@@ -180,6 +198,8 @@ impl ClaimBuilder {
 enum Answered {
     /// All instances are busy, and the wait is over.
     Busy,
+    /// What was granted is lost already.
+    Lost,
     /// It is refused.
     Refused(Error),
     /// Nobody knows; the same question gives the answer.
@@ -258,10 +278,17 @@ impl Claim {
     }
 }
 
+/// A renewal of the grant with this fence, and of no other.
+fn renewal_of(id: &str, fence: u64) -> Call {
+    let path = with_id("/v1/quorate/claim/", &format!("{id}/renew"));
+    Call::put(path).query(&Query::new().with("fence", fence.to_string())).idempotent()
+}
+
 /// What keeps a claim.
 struct Renewal {
     client: Client,
     id: String,
+    fence: u64,
     ttl: Duration,
     /// When the last renewal that succeeded was sent.
     renewed: Instant,
@@ -306,8 +333,7 @@ impl Renewal {
     /// Renews the claim until it is lost; returns why.
     async fn renew(&mut self) -> String {
         let interval = self.ttl / RENEWALS_IN_TTL;
-        let path = with_id("/v1/quorate/claim/", &format!("{}/renew", self.id));
-        let call = Call::put(path).idempotent().within(ANSWER_MAX.min(interval));
+        let call = renewal_of(&self.id, self.fence).within(ANSWER_MAX.min(interval));
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         let mut pause = jittered(interval);
         loop {

@@ -30,6 +30,9 @@ use crate::raft::propose::Proposer;
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Pause before what could not be reported is reported again.
 const REPORT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a server that stops tries to report grants that it has handed over, and how often it looks whether it has.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+const SETTLE_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The requests of this node that wait for a claim.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ struct Table {
     gone: BTreeSet<u64>,
     /// Fences of grants that were handed over, to be reported.
     collected: BTreeSet<u64>,
+    /// Whether a report is on its way.
+    is_reporting: bool,
 }
 
 /// A request that waits for a claim. If it is dropped before it was answered, its client has gone.
@@ -155,7 +160,9 @@ impl Claims {
                     Report::Collected(fences) => ClaimsCommand::Collected { fences },
                     Report::Gone(seqs) => ClaimsCommand::Detached { seqs },
                 });
-                if let Err(error) = self.proposer.propose(command).await {
+                let outcome = self.proposer.propose(command).await;
+                self.table().is_reporting = false;
+                if let Err(error) = outcome {
                     tracing::debug!(%error, "what became of claims is reported later");
                     self.put_back(report);
                     self.context.clock.sleep(REPORT_PAUSE).await;
@@ -166,10 +173,34 @@ impl Claims {
 
     fn next_report(&self) -> Option<Report> {
         let mut table = self.table();
-        if !table.collected.is_empty() {
-            return Some(Report::Collected(take_some(&mut table.collected)));
+        let report = if !table.collected.is_empty() {
+            Report::Collected(take_some(&mut table.collected))
+        } else if !table.gone.is_empty() {
+            Report::Gone(take_some(&mut table.gone))
+        } else {
+            return None;
+        };
+        table.is_reporting = true;
+        Some(report)
+    }
+
+    /// Waits until the cluster has been told of every grant that was handed over, as far as that can be.
+    pub async fn settle(&self) {
+        let settled = async {
+            while self.is_unsettled() {
+                self.context.clock.sleep(SETTLE_LOOK_EVERY).await;
+            }
+        };
+        if self.context.clock.timeout(SETTLE_MAX, settled).await.is_err() {
+            tracing::warn!(
+                "claims were handed over of which the cluster was not told: they may be given to others"
+            );
         }
-        (!table.gone.is_empty()).then(|| Report::Gone(take_some(&mut table.gone)))
+    }
+
+    fn is_unsettled(&self) -> bool {
+        let table = self.table();
+        table.is_reporting || !table.collected.is_empty()
     }
 
     fn put_back(&self, report: Report) {

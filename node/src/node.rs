@@ -449,6 +449,7 @@ impl Node {
     /// Ends every task of this node, and what it does for other servers, and then consensus: openraft takes
     /// it for an error to be asked something when it has ended.
     pub async fn end(&self) {
+        self.claims.settle().await;
         self.supervisor.end().await;
         match self.context.clock.timeout(SHUTDOWN_MAX, self.raft.shutdown()).await {
             Ok(Ok(())) => {}

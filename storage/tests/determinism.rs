@@ -350,7 +350,7 @@ impl Generator {
                 prefer: self.pick(&["", "web-1", "web-2"]).into(),
                 waits: self.chance(80),
             })),
-            9..11 => ClaimsCommand::Renew { id, seen: self.seen(state) },
+            9..11 => ClaimsCommand::Renew { id, seen: self.seen(state), fence: 0 },
             11..14 => ClaimsCommand::Release { id },
             14 => ClaimsCommand::Withdraw { id, seq: request.unwrap_or(7) },
             15..17 => ClaimsCommand::Detached { seqs: request.into_iter().chain([7]).collect() },

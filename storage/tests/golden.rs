@@ -400,7 +400,7 @@ fn claim_commands() -> Vec<ClaimsCommand> {
             prefer: "rdb-1".into(),
             waits: true,
         })),
-        ClaimsCommand::Renew { id: "c1".into(), seen: ClusterTime(6) },
+        ClaimsCommand::Renew { id: "c1".into(), seen: ClusterTime(6), fence: 7 },
         ClaimsCommand::Release { id: "c1".into() },
         ClaimsCommand::Withdraw { id: "c1".into(), seq: 300 },
         ClaimsCommand::Detached { seqs: vec![1, 300] },
@@ -477,6 +477,7 @@ fn claim_records() -> Vec<SnapshotRecord<'static>> {
             phase: ClaimPhase::Granted(grant()),
             attachments: vec![attachment],
             index: Index(300),
+            void: 299,
         })),
     ]
 }

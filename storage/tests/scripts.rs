@@ -701,7 +701,10 @@ fn claim_command(line: &Line<'_>, seen: ClusterTime) -> ClaimsCommand {
             prefer: line.text("prefer").into(),
             waits: line.has("wait"),
         })),
-        "renew-claim" => ClaimsCommand::Renew { id: id(), seen },
+        "renew-claim" => {
+            let fence = line.get("fence").map_or(0, parse);
+            ClaimsCommand::Renew { id: id(), seen, fence }
+        }
         "release" => ClaimsCommand::Release { id: id() },
         "withdraw" => ClaimsCommand::Withdraw { id: id(), seq: parse(line.word(1)) },
         "gone" => ClaimsCommand::Detached { seqs: numbers() },

@@ -20,6 +20,8 @@ pub enum ClaimsCommand {
         id: Arc<str>,
         /// As in [`Command::UpdateCheck`](super::Command::UpdateCheck).
         seen: ClusterTime,
+        /// The fence of the grant that the holder knows of; 0: any.
+        fence: u64,
     },
     /// `PUT /v1/quorate/claim/:id/release`. One that waits is withdrawn.
     Release {

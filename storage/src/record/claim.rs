@@ -72,6 +72,9 @@ pub struct Claim {
     pub attachments: Vec<Attachment>,
     /// The claims' counter when it last visibly changed.
     pub index: Index,
+    /// The fence of its newest offer that was taken back; 0: none was. Its client may have been told of it all the
+    /// same.
+    pub void: u64,
 }
 
 /// What has become of a claim.
@@ -165,7 +168,14 @@ impl ClaimEnd {
     /// Whether the old work may still run, so that the slot stays closed for a while.
     #[must_use]
     pub const fn closes_the_slot(self) -> bool {
-        matches!(self, Self::Expired | Self::SessionEnded | Self::InstanceLost)
+        match self {
+            Self::Expired
+            | Self::SessionEnded
+            | Self::InstanceLost
+            | Self::Forced
+            | Self::Restored => true,
+            Self::Released | Self::Withdrawn | Self::PoolGone => false,
+        }
     }
 }
 

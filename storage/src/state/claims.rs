@@ -21,7 +21,8 @@
 //! **Offers.** Nobody knows whether the client of a grant has learned of it before a server that holds a request
 //! says so, or the client renews it. Until then it is an offer, and one that runs out puts the claim back in its
 //! place. All else that waits in this pool through the same servers is taken for left alone then too (a server that
-//! lives asks again), so an instance idles for [`OFFER_MAX`] at most, whoever dies, however many waited there.
+//! lives asks again), so an instance idles for [`OFFER_MAX`] at most, whoever dies, however many waited there. A client that was told of
+//! an offer after that was taken back has lost its claim: it does not get another instance without knowing.
 //!
 //! **When it is someone's turn** is decided once, at the end of a change ([`Change::settle_pools`]): then all
 //! instances are as the change leaves them. After it, no line has both a waiter with a request and an instance
@@ -57,6 +58,7 @@ use crate::ids::NodeId;
 use crate::index::fold;
 use crate::record::{
     Attachment, Cause, Claim, ClaimPhase, ClosedSlot, Grant, PoolCounts, PoolMember, Service,
+    TextMap,
 };
 use crate::{ClusterTime, Index, Millis, Topic};
 
@@ -103,6 +105,8 @@ pub(super) struct Claims {
     ids: OrdMap<Arc<str>, u64>,
     /// Derived: claims that have an instance, by fence.
     fences: OrdMap<u64, u64>,
+    /// Derived: claims that are not over, by the fence of an offer that was taken back.
+    void: OrdMap<u64, u64>,
     /// Derived: claims by the requests that wait for them.
     attachments: OrdMap<Attachment, u64>,
     /// Derived: claims that are not over, by session.
@@ -153,6 +157,9 @@ impl Claims {
         for attachment in &row.attachments {
             self.attachments.insert(*attachment, number);
         }
+        if row.void > 0 && row.ended().is_none() {
+            self.void.insert(row.void, number);
+        }
         if !row.session.is_empty() && row.ended().is_none() {
             self.by_session.entry(row.session.clone()).or_default().insert(number);
         }
@@ -181,6 +188,7 @@ impl Claims {
         for attachment in &row.attachments {
             self.attachments.remove(attachment);
         }
+        self.void.remove(&row.void);
         if let Some(claims) = self.by_session.get_mut(&row.session) {
             claims.remove(&number);
             if claims.is_empty() {
@@ -210,6 +218,13 @@ impl Claims {
         *count -= 1;
         if *count == 0 {
             self.holders.remove(holder);
+        }
+    }
+
+    /// Drops a line of a pool in which nobody waits.
+    fn close_line(&mut self, key: &str, require: &TextMap) {
+        if let Some(pool) = self.pool_mut(key) {
+            pool.close_line(require);
         }
     }
 
@@ -406,7 +421,9 @@ impl Change<'_> {
     ) -> Result<Outcome, Rejection> {
         match command {
             ClaimsCommand::Claim(request) => return self.claim(id, request),
-            ClaimsCommand::Renew { id, seen } => return self.renew_claim(id, *seen),
+            ClaimsCommand::Renew { id, seen, fence } => {
+                return self.renew_claim(id, *seen, *fence);
+            }
             ClaimsCommand::Release { id } => return self.release_claim(id),
             ClaimsCommand::Withdraw { id: claim, seq } => {
                 return Ok(self.withdraw_request(id, claim, *seq));

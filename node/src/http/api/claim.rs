@@ -387,7 +387,7 @@ async fn renew_or_release(call: Call) -> Answer {
     let (id, verb) = rest.rsplit_once('/').ok_or_else(unknown)?;
     let id: Arc<str> = known_id(id).into();
     let command = match verb {
-        "renew" => ClaimsCommand::Renew { id: id.clone(), seen },
+        "renew" => ClaimsCommand::Renew { id: id.clone(), seen, fence: known_fence(&call)? },
         "release" => ClaimsCommand::Release { id: id.clone() },
         _ => return Err(unknown()),
     };
@@ -399,6 +399,14 @@ async fn renew_or_release(call: Call) -> Answer {
         // Forgotten since.
         None => call.json(&true),
     }
+}
+
+/// The fence of the grant that the holder knows of; 0: it does not say.
+fn known_fence(call: &Call) -> Result<u64, ApiError> {
+    let Some(text) = call.params.filled("fence") else { return Ok(0) };
+    text.parse().map_err(|_| {
+        ApiError::bad_request(format!("Invalid fence {text:?}: the number of the grant"))
+    })
 }
 
 /// An id in the form in which claims have it. One that is no UUID is nobody's.

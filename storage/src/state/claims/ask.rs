@@ -35,12 +35,17 @@ impl Change<'_> {
         let none = || Rejection::NotInPool(what.service.to_string());
         let pool = self.state.claims.pool_mut(&key).filter(|pool| pool.size() > 0);
         let pool = pool.ok_or_else(none)?;
-        if !pool.open_line(&what.require) {
-            return Err(Rejection::ClaimsFull(ClaimLimit::Requires));
-        }
+        let is_within = pool.open_line(&what.require);
         let choice = self.state.choose(&key, &what.require, &what.prefer);
         if choice.is_none() {
-            self.state.admit_waiter(&key, what)?;
+            let admitted = self.state.admit_waiter(&key, what);
+            // Who needs not wait needs no line.
+            let limit = Rejection::ClaimsFull(ClaimLimit::Requires);
+            let admitted = admitted.and(if is_within { Ok(()) } else { Err(limit) });
+            if admitted.is_err() && !is_within {
+                self.state.claims.close_line(&key, &what.require);
+            }
+            admitted?;
         }
         let row = self.new_claim(&key, what, attachment);
         let number = row.number;
@@ -81,6 +86,7 @@ impl Change<'_> {
             phase: ClaimPhase::Queued { detached },
             attachments,
             index: self.state.claims.header.index,
+            void: 0,
         }
     }
 
@@ -108,6 +114,8 @@ impl Change<'_> {
             return Err(Rejection::ClaimsFull(ClaimLimit::Attachments));
         }
         row.attachments.push(attachment);
+        // Who asks does not work with anything that it was told of before.
+        row.void = 0;
         let number = row.number;
         self.pending.pools.insert(fold_arc(&row.service));
         self.state.claims.put(row);

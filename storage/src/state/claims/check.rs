@@ -188,6 +188,7 @@ impl State {
         }
         let is_right = fresh.ids == claims.ids
             && fresh.fences == claims.fences
+            && fresh.void == claims.void
             && fresh.attachments == claims.attachments
             && fresh.by_session == claims.by_session
             && fresh.holders == claims.holders

@@ -233,19 +233,20 @@ pub(super) fn slots_of(row: &Service) -> u32 {
     slots.filter(|_| !is_server).unwrap_or(0)
 }
 
-/// For how long a slot of an instance stays closed. What is no such span counts as not given.
+/// For how long a slot of an instance stays closed, [`CLAIM_DELAY_MAX`] at most. What is no span counts as not given.
 fn delay_of(row: &Service) -> Millis {
     let delay = meta(row).and_then(|meta| parse_span(meta.get(CLAIM_DELAY)?));
-    delay.filter(|delay| *delay <= CLAIM_DELAY_MAX).unwrap_or(CLAIM_DELAY_DEFAULT)
+    delay.map_or(CLAIM_DELAY_DEFAULT, |delay| delay.min(CLAIM_DELAY_MAX))
 }
 
-/// A span of one whole number, such as `500ms`, `2s` or `1m`; also `0`.
+/// A span of one whole number, such as `500ms`, `2s`, `1m` or `1h`; also `0`.
 fn parse_span(text: &str) -> Option<Millis> {
     let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
     let unit = match &text[digits.len()..] {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
+        "h" => 3_600_000,
         "" if digits == "0" => 1,
         _ => return None,
     };

@@ -49,6 +49,7 @@ impl Change<'_> {
             row.attachments.clear();
         }
         let detached = row.attachments.is_empty().then(|| self.time());
+        row.void = row.grant().map_or(0, |grant| grant.fence);
         row.phase = ClaimPhase::Queued { detached };
         let number = row.number;
         self.note_idle(&row);
@@ -76,6 +77,11 @@ impl Change<'_> {
     /// Servers have handed grants over, named by their fences.
     pub(in crate::state) fn collect_offers(&mut self, fences: &[u64]) {
         for fence in fences {
+            if let Some(number) = self.state.claims.void.get(fence).copied() {
+                // Told of what it has no more: what it may have got since is not what its client works with.
+                self.end_claim(number, ClaimEnd::InstanceLost);
+                continue;
+            }
             let Some(number) = self.state.claims.fences.get(fence).copied() else { continue };
             let Some(row) = self.state.claims.rows.get(&number).cloned() else { continue };
             if row.grant().is_some_and(|grant| grant.is_offer) {
@@ -84,16 +90,25 @@ impl Change<'_> {
         }
     }
 
-    /// The holder lives.
+    /// The holder lives; it knows of the grant with this fence, or of any if that is 0.
     pub(in crate::state) fn renew_claim(
         &mut self,
         id: &str,
         seen: ClusterTime,
+        fence: u64,
     ) -> Result<Outcome, Rejection> {
         let row = self.state.claims.by_id(id).cloned();
         let row = row.ok_or_else(|| Rejection::UnknownClaim(id.to_owned()))?;
         match &row.phase {
+            ClaimPhase::Queued { .. } if row.void > 0 => {
+                let why = ClaimEnd::InstanceLost;
+                return Err(Rejection::ClaimOver { id: id.to_owned(), why });
+            }
             ClaimPhase::Queued { .. } => return Err(Rejection::ClaimWaits(id.to_owned())),
+            ClaimPhase::Granted(grant) if fence > 0 && fence != grant.fence => {
+                let why = ClaimEnd::InstanceLost;
+                return Err(Rejection::ClaimOver { id: id.to_owned(), why });
+            }
             ClaimPhase::Ended { why, .. } => {
                 return Err(Rejection::ClaimOver { id: id.to_owned(), why: *why });
             }
@@ -112,8 +127,8 @@ impl Change<'_> {
         let Some(grant) = row.grant() else { return };
         let heard = Grant { heard: self.time(), is_offer: false, ..grant.clone() };
         let number = row.number;
-        let phase = ClaimPhase::Granted(heard);
-        self.state.claims.replace_grant(Claim { phase, attachments: Vec::new(), ..row.clone() });
+        let (phase, attachments) = (ClaimPhase::Granted(heard), Vec::new());
+        self.state.claims.replace_grant(Claim { phase, attachments, void: 0, ..row.clone() });
         self.state.schedule(number);
     }
 
@@ -130,9 +145,10 @@ impl Change<'_> {
 }
 
 impl super::Claims {
-    /// Writes a claim whose grant is the same but for its times.
+    /// Writes a claim whose grant is the same but for its times, and of which its client knows.
     fn replace_grant(&mut self, row: Claim) {
         if let Some(old) = self.rows.get(&row.number).cloned() {
+            self.void.remove(&old.void);
             for attachment in &old.attachments {
                 self.attachments.remove(attachment);
             }

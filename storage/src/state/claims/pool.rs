@@ -276,16 +276,27 @@ impl Pool {
 
     // ---- lines ----------------------------------------------------------------------------------
 
-    /// Makes a line for what a new claim requires, unless there is one. `false`: there are too many.
+    /// Makes a line for what a new claim requires, unless there is one. `false`: nobody may wait in it, because there
+    /// are too many. The line of those that require nothing is always one more.
     pub(super) fn open_line(&mut self, require: &TextMap) -> bool {
         if self.lines.len() >= REQUIRES_MAX && !self.lines.contains_key(require) {
             let unused = self.lines.iter().filter(|(_, line)| line.waiting == 0);
             let unused = unused.min_by_key(|(_, line)| line.used);
-            let Some(unused) = unused.map(|(require, _)| require.clone()) else { return false };
-            self.lines.remove(&unused);
+            if let Some(unused) = unused.map(|(require, _)| require.clone()) {
+                self.lines.remove(&unused);
+            }
         }
         self.ensure_line(require);
-        true
+        let is_waited_in = self.lines.get(require).is_some_and(|line| line.waiting > 0);
+        let named = self.lines.keys().filter(|require| !require.is_empty()).count();
+        is_waited_in || require.is_empty() || named <= REQUIRES_MAX
+    }
+
+    /// Drops a line in which nobody waits.
+    pub(super) fn close_line(&mut self, require: &TextMap) {
+        if self.lines.get(require).is_some_and(|line| line.waiting == 0) {
+            self.lines.remove(require);
+        }
     }
 
     fn ensure_line(&mut self, require: &TextMap) {
