@@ -979,6 +979,8 @@ async fn a_key_that_went_with_a_prefix_or_a_restore_says_so() {
     let last = gone["Timeline"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["Kind"], &last["Key"]), (&json!("key.deleted"), &Value::Null), "{gone}");
     // What a restore removed.
+    story.put("/v1/kv/early", "1").await;
+    story.delete("/v1/kv/early").await;
     story.put("/v1/kv/old", "backed-up").await;
     let backup = node.get("/v1/snapshot").await.unwrap().body;
     story.put("/v1/kv/old", "undone").await;
@@ -989,6 +991,9 @@ async fn a_key_that_went_with_a_prefix_or_a_restore_says_so() {
         let (sentence, _) = why(&node, of).await;
         assert!(sentence.contains("restore"), "{of}: {sentence}");
     }
+    // And what was gone before.
+    let (sentence, _) = why(&node, "key/early").await;
+    assert!(sentence.starts_with("Key early is gone: it was deleted"), "{sentence}");
     // What it brought back is not put down to the write that it undid.
     let (sentence, last) = why(&node, "key/old").await;
     assert!(sentence.starts_with("Key old is as in the backup that was restored at"), "{sentence}");

@@ -439,6 +439,20 @@ fn past(
     Ok(gone(published, what, name, &records))
 }
 
+/// Whether a record says that something is there no more.
+const fn is_an_end(kind: HistoryKind) -> bool {
+    matches!(
+        kind,
+        HistoryKind::ServiceDeregistered
+            | HistoryKind::CheckDeregistered
+            | HistoryKind::NodeLeft
+            | HistoryKind::ServerLeft
+            | HistoryKind::SessionEnded
+            | HistoryKind::KeyDeleted
+            | HistoryKind::ClaimEnded
+    )
+}
+
 /// What is gone, by the record that says so.
 fn gone(
     published: &Published,
@@ -455,8 +469,10 @@ fn gone(
         "check" => name.clone_into(&mut subject.check),
         _ => name.clone_into(&mut subject.id),
     }
-    let last = records.first();
-    if let Some(own) = records.iter().find(|record| record.kind != HistoryKind::Restored) {
+    let own = records.iter().find(|record| record.kind != HistoryKind::Restored);
+    // What was gone before a backup was restored did not go with that.
+    let last = own.filter(|own| is_an_end(own.kind)).or(records.first());
+    if let Some(own) = own {
         let shown = event(published, own);
         subject.node = if subject.node.is_empty() { shown.node } else { subject.node };
         subject.service = shown.service;
