@@ -105,14 +105,15 @@ impl ClaimBuilder {
         let deadline = begun + self.wait;
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
-            let sent = Instant::now();
-            let asked = self.ask_once(deadline.saturating_duration_since(sent)).await;
+            let asked = self.ask_once(deadline.saturating_duration_since(Instant::now())).await;
+            // It may have waited for longer than its TTL, which begins here.
+            let renewed = Instant::now();
             let asked = match asked {
                 Ok(grant) => self.confirm(grant).await,
                 failed => failed,
             };
             match asked {
-                Ok(grant) => return Ok(Some(self.keep(grant, sent))),
+                Ok(grant) => return Ok(Some(self.keep(grant, renewed))),
                 // It was lost in the moment between.
                 Err(Answered::Lost) => self.ask.id = Uuid::new_v4().to_string(),
                 Err(Answered::Busy) => return Ok(None),
@@ -170,7 +171,7 @@ impl ClaimBuilder {
         }
     }
 
-    fn keep(&self, grant: ClaimGrant, asked: Instant) -> Claim {
+    fn keep(&self, grant: ClaimGrant, renewed: Instant) -> Claim {
         let stop = self.client.token().child_token();
         let lost = CancellationToken::new();
         let (losing, reason) = watch::channel(String::new());
@@ -180,7 +181,7 @@ impl ClaimBuilder {
             id: grant.id.clone(),
             fence: grant.fence,
             ttl: self.ttl,
-            renewed: asked,
+            renewed,
             lost: lost.clone(),
             losing,
             stop: stop.clone(),
