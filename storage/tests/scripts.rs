@@ -592,6 +592,10 @@ impl Story {
                 let claim = state.claim(&claim["claim:".len()..]);
                 claim.map_or_else(|| "    unknown\n".to_owned(), |claim| claim_text(claim))
             }
+            claim if claim.starts_with("ahead:") => {
+                let claim = state.claim(&claim["ahead:".len()..]).unwrap();
+                format!("    at most {} before it\n", state.ahead_of(claim))
+            }
             "history" => {
                 state.history().after(0, &Ring::ALL).map(|row| history_text(row)).collect()
             }
