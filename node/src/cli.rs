@@ -9,6 +9,7 @@
 //! `jepsen-style-tests/tests/operation/cli.rs`.
 
 mod child;
+mod claim;
 mod doctor;
 mod event;
 mod failure;
@@ -85,6 +86,8 @@ pub(crate) enum ClientVerb {
     Watch(Asking<watch::WatchArgs>),
     /// Runs a command while holding a lock
     Lock(Asking<lock::LockArgs>),
+    /// Runs a command while it has an instance of a service for itself
+    Claim(Asking<claim::ClaimArgs>),
     /// Makes, lists, renews and destroys sessions
     Session(Asking<session_verb::SessionArgs>),
     /// Fires and lists events
@@ -143,6 +146,7 @@ async fn carry_out(verb: ClientVerb) -> Result<ExitCode, Failure> {
         ClientVerb::Kv(asking) => with(asking, kv::run).await,
         ClientVerb::Watch(asking) => with(asking, watch::run).await,
         ClientVerb::Lock(asking) => with(asking, lock::run).await,
+        ClientVerb::Claim(asking) => with(asking, claim::run).await,
         ClientVerb::Session(asking) => with(asking, session_verb::run).await,
         ClientVerb::Event(asking) => with(asking, event::run).await,
         ClientVerb::History(asking) => with(asking, history::history).await,

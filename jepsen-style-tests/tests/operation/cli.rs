@@ -197,10 +197,11 @@ async fn keys(shell: &Shell, dir: &Path) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_run_while_a_lock_or_a_presence_holds_and_on_every_change() {
+async fn commands_run_while_a_lock_a_presence_or_a_claim_holds_and_on_every_change() {
     let cluster = Cluster::start_shared(3).await.unwrap();
     let shell = Shell::new(&cluster);
     holding(&shell).await.unwrap();
+    claiming(&shell).await.unwrap();
     watching(&shell).await.unwrap();
     template(&shell, cluster.dir()).await.unwrap();
     cluster.finish().await.unwrap();
@@ -260,6 +261,41 @@ async fn holding(shell: &Shell) -> Result<()> {
         .await
         .map_err(|_| Failure::new("it goes on"))??;
     shell.until(&["instances", "web"], |rows| rows.as_array().is_some_and(Vec::is_empty)).await
+}
+
+async fn claiming(shell: &Shell) -> Result<()> {
+    let none = shell.expect(FAILED, &["claim", "rdb", "--wait", "0s", "--", "true"]).await?;
+    assert!(none.err.contains("no instance of \"rdb\" is in a pool"), "{none:?}");
+    let register =
+        ["register", "rdb", "--id", "rdb-1", "--address", "10.0.0.7", "--port", "5010", "--meta"];
+    shell.expect(OK, &[&register[..], &["slots=1", "--meta", "claim-delay=0"]].concat()).await?;
+    let tells = "echo $QUORATE_CLAIM_INSTANCE $QUORATE_CLAIM_HOST $QUORATE_CLAIM_PORT $QUORATE_CLAIM_SEQ; \
+                 echo $QUORATE_CLAIM_FENCE; sleep 60";
+    let mut first = Lines::of(shell.command(&[
+        "claim", "rdb", "--holder", "batch", "--ttl", "10s", "--", "sh", "-c", tells,
+    ])?)?;
+    assert_eq!(first.next().await?, "rdb-1 10.0.0.7 5010 1");
+    let fence = number(&first.next().await?);
+    let refused = shell.expect(CONFLICT, &["claim", "rdb", "--wait", "0s", "--", "true"]).await?;
+    assert!(refused.err.contains("all instances of rdb are busy"), "{refused:?}");
+    // Who waits in line gets it when the first has lost it.
+    let work = ["claim", "rdb", "--", "sh", "-c", "echo $QUORATE_CLAIM_FENCE; exit 7"];
+    let second = tokio::spawn(shell.command(&work)?.output());
+    shell.expect(OK, &["maint", "on", "rdb-1", "--reason", "new disk"]).await?;
+    let ended = tokio::time::timeout(PATIENCE, first.child.wait()).await;
+    assert_eq!(ended.map_err(|_| Failure::new("it goes on"))??.code(), Some(CONFLICT));
+    shell.expect(OK, &["maint", "off", "rdb-1"]).await?;
+    let second = tokio::time::timeout(PATIENCE, second).await;
+    let second = second.map_err(|_| Failure::new("it waits"))?;
+    let second = second.map_err(|error| Failure::new(error.to_string()))??;
+    assert_eq!(second.status.code(), Some(7), "{second:?}");
+    let next = number(&String::from_utf8_lossy(&second.stdout));
+    assert!(next > fence, "fence {next} after {fence}");
+    // It was released, so nobody has to wait.
+    shell.expect(OK, &["claim", "rdb", "--wait", "0s", "--", "true"]).await?;
+    shell.expect(FAILED, &["claim", "rdb", "--ttl", "1ms", "--", "true"]).await?;
+    shell.expect(USAGE, &["claim", "rdb", "--wait", "soon", "--", "true"]).await?;
+    shell.expect(USAGE, &["claim", "rdb"]).await.map(drop)
 }
 
 async fn watching(shell: &Shell) -> Result<()> {
