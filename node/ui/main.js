@@ -12,6 +12,7 @@ import { instances } from "./instances.js";
 import { nodes } from "./nodes.js";
 import { kv } from "./kv.js";
 import { sessions } from "./sessions.js";
+import { claims } from "./claims.js";
 import { events } from "./events.js";
 import { timeOf, count } from "./format.js";
 
@@ -23,6 +24,7 @@ const VIEWS = [
   { name: "nodes", title: "Nodes", make: nodes },
   { name: "kv", title: "Keys", make: kv },
   { name: "sessions", title: "Sessions", make: sessions },
+  { name: "claims", title: "Claims", make: claims },
   { name: "events", title: "Events", make: events },
 ];
 

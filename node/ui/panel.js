@@ -54,8 +54,9 @@ export function timeline(records) {
 export function describe(record) {
   const change = record.From || record.To ? ` ${record.From || "new"} → ${record.To || "gone"}` : "";
   const subject = record.Key || record.Check || record.ID || record.Service || record.Session || record.Node || "";
+  const holder = record.Holder ? ` of ${record.Holder}${record.Reason ? `: ${record.Reason}` : ""}` : "";
   const detail = record.Detail ? ` (${record.Detail.trim()})` : "";
-  return `${record.Kind} ${subject}${change}${detail}`;
+  return `${record.Kind} ${subject}${change}${holder}${detail}`;
 }
 
 /// Why, in a few words.

@@ -3,10 +3,12 @@
 
 use jepsen_style_tests::Result;
 use jepsen_style_tests::health::register;
+use jepsen_style_tests::http::HttpExt as _;
 use serde_json::json;
 
 use crate::browser::{Browser, Window};
-use crate::scene::{LONG_TTL, Scene, WIDE};
+use crate::claims::{CLAIMS_LEVEL, claim, register_pooled, wait_in_line};
+use crate::scene::{LIMIT, LONG_TTL, Scene, WIDE, click};
 
 /// Where pictures go, if anywhere.
 const PICTURES: &str = "QUORATE_DASHBOARD_PICTURES";
@@ -51,8 +53,14 @@ async fn it_fits_windows_of_all_widths_in_light_and_dark() {
     node.must_put("/v1/agent/check/warn/service:hdb-1", "").await.unwrap();
     node.must_put("/v1/kv/config/web/colour", "green").await.unwrap();
     node.must_put("/v1/session/create", r#"{"Name": "batch", "TTL": "1h"}"#).await.unwrap();
+    node.wait_level(CLAIMS_LEVEL, LIMIT).await.unwrap();
+    for number in 1..=3 {
+        register_pooled(&node, "query", number).await.unwrap();
+        claim(&node, "query", &format!("gateway-{number}")).await.unwrap();
+    }
+    let waiting = wait_in_line(&node, "query", "gateway-4").await.unwrap();
     let shown = "document.querySelector('.body .row:not([hidden]), .tree .node') !== null";
-    for view in ["services", "instances", "nodes", "kv", "sessions", "events"] {
+    for view in ["services", "instances", "nodes", "kv", "sessions", "claims", "events"] {
         scene.open(1, view).await.unwrap();
         scene.wait_for(shown).await.unwrap();
         for (name, window) in [("light", WIDE), ("dark", DARK), ("narrow", NARROW)] {
@@ -63,8 +71,26 @@ async fn it_fits_windows_of_all_widths_in_light_and_dark() {
             assert_eq!(weak, json!([]), "{view}, {name}");
             save(&mut scene.browser, &format!("{view}-{name}")).await.unwrap();
         }
+        if view == "claims" {
+            a_pool_is_readable(&mut scene).await.unwrap();
+        }
     }
+    waiting.abort();
     scene.finish().await.unwrap();
+}
+
+/// Its panel, with holders and the line.
+async fn a_pool_is_readable(scene: &mut Scene) -> Result<()> {
+    scene.browser.resize(WIDE).await?;
+    scene.browser.evaluate(&click("service", "query")).await?;
+    scene.wait_for("document.querySelector('#panel .queue') !== null").await?;
+    for (name, window) in [("light", WIDE), ("dark", DARK)] {
+        scene.browser.resize(window).await?;
+        assert_eq!(scene.browser.evaluate(WEAK).await?, json!([]), "a pool, {name}");
+        save(&mut scene.browser, &format!("pool-{name}")).await?;
+    }
+    scene.browser.press("Escape").await?;
+    Ok(())
 }
 
 /// Writes a picture for people, if they want one.

@@ -48,7 +48,7 @@ macro_rules! files {
 /// All files of the page.
 const FILES: &[(&str, &[u8])] = files! {
     "index.html" "style.css" "icon.svg"
-    "cluster.js" "dialog.js" "dom.js" "events.js" "format.js" "header.js" "instance_panel.js"
+    "claims.js" "cluster.js" "dialog.js" "dom.js" "events.js" "format.js" "header.js" "instance_panel.js"
     "instances.js" "key_panel.js" "kv.js" "level.js" "main.js" "members.js" "nodes.js" "panel.js"
     "rows.js" "services.js" "sessions.js" "store.js" "stream.js" "toolbar.js"
 };
