@@ -11,6 +11,8 @@
 //! here is detached too. That covers a command that was given up and took effect all the same. (A request whose
 //! attachment is gone, because its server was taken for lost, finds that itself and asks again.)
 
+mod counts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,9 @@ use quorate_storage::machine::StateReader;
 use quorate_storage::record::{Attachment, RequestFacts};
 use tokio::sync::Notify;
 
+pub use self::counts::Counts;
+use crate::host::clock::Moment;
+use crate::host::durations::Durations;
 use crate::raft::context::Context;
 use crate::raft::error::ProposeError;
 use crate::raft::propose::Proposer;
@@ -43,6 +48,8 @@ pub struct Claims {
     /// A std lock: held for map operations and for a comparison, never across an await.
     table: Mutex<Table>,
     wake: Notify,
+    hand_overs: Durations,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +71,8 @@ pub struct Request {
     claims: Arc<Claims>,
     ticket: u64,
     seq: Arc<AtomicU64>,
+    /// When this server saw the grant.
+    granted: Option<Moment>,
     is_over: bool,
 }
 
@@ -100,9 +109,17 @@ impl Request {
         self.is_over = true;
     }
 
+    /// This server has seen that its claim is granted.
+    pub fn granted(&mut self) {
+        self.granted = Some(self.claims.context.clock.now());
+    }
+
     /// Its client was handed the grant with this fence.
     pub fn collect(&mut self, fence: u64) {
         self.is_over = true;
+        if let Some(granted) = self.granted {
+            self.claims.hand_overs.observe(self.claims.context.clock.now().since(granted));
+        }
         self.claims.table().collected.insert(fence);
         self.claims.wake.notify_one();
     }
@@ -130,8 +147,26 @@ enum Report {
 impl Claims {
     /// None yet.
     #[must_use]
-    pub fn new(context: Context, proposer: Arc<Proposer>, state: StateReader) -> Self {
-        Self { context, proposer, state, table: Mutex::default(), wake: Notify::new() }
+    pub fn new(
+        context: Context,
+        proposer: Arc<Proposer>,
+        state: StateReader,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let (table, wake, hand_overs) = (Mutex::default(), Notify::new(), Durations::default());
+        Self { context, proposer, state, table, wake, hand_overs, counts }
+    }
+
+    /// What this server has seen of claims.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How long it takes from when this server sees a grant until its client was sent all of it.
+    #[must_use]
+    pub fn hand_overs(&self) -> &Durations {
+        &self.hand_overs
     }
 
     /// How many requests wait, or are being answered.
@@ -148,7 +183,7 @@ impl Claims {
         table.last_ticket += 1;
         let ticket = table.last_ticket;
         table.requests.insert(ticket, Arc::clone(&seq));
-        Request { claims: Arc::clone(self), ticket, seq, is_over: false }
+        Request { claims: Arc::clone(self), ticket, seq, granted: None, is_over: false }
     }
 
     /// Reports what became of requests until the cluster knows it; never ends.

@@ -17,6 +17,7 @@ impl Node {
         let mut figures = self.raft_figures();
         figures.extend(self.standing.figures());
         figures.extend(self.state_figures());
+        figures.extend(self.claim_figures());
         figures
     }
 
@@ -31,6 +32,11 @@ impl Node {
             "command_duration_seconds",
             "Time from the proposal of a command of this server to its outcome",
             self.proposer.durations().histogram(),
+        );
+        registry.register(
+            "claim_hand_over_duration_seconds",
+            "Time from when this server sees a grant of a claim until its client was sent all of it",
+            self.claims.hand_overs().histogram(),
         );
     }
 
@@ -99,6 +105,29 @@ impl Node {
             gauge("checks_run_by_cluster", "Checks that the leader runs", probed),
             counter("probes_run", "Runs of checks by this server", run),
             counter("probes_failing", "Runs of checks that did not pass", failing),
+        ]
+    }
+
+    fn claim_figures(&self) -> Vec<Figure> {
+        let published = self.published();
+        let state = &published.state;
+        let (offered, held): (Vec<_>, Vec<_>) = state.grants().partition(|grant| grant.is_offer);
+        let waiting = state.claims_waiting() as u64;
+        let counts = self.claims.counts();
+        vec![
+            gauge("claims_waiting", "Claims that wait in line for an instance", waiting),
+            gauge("claims_held", "Claims whose holders know of their instance", held.len() as u64),
+            gauge(
+                "claims_offered",
+                "Claims whose instance is reserved until their holders know of it",
+                offered.len() as u64,
+            ),
+            counter("claim_grants", "Grants of the cluster that this server saw", counts.grants()),
+            counter(
+                "claim_offers_expired",
+                "Grants of the cluster that nobody took in time, as this server saw",
+                counts.expired_offers(),
+            ),
         ]
     }
 }

@@ -10,6 +10,7 @@ use quorate_storage::Effects;
 use quorate_storage::machine::{Observer, Published};
 use tokio::sync::watch;
 
+use crate::claims::Counts;
 use crate::host::durations::{Durations, Stopwatch};
 use crate::live::feed::Feed;
 use crate::raft::comparison::Capture;
@@ -25,6 +26,7 @@ pub struct ApplyObserver {
     proposer: Arc<Proposer>,
     watches: Arc<Watches>,
     feed: Arc<Feed>,
+    claims: Arc<Counts>,
     applied: watch::Sender<u64>,
     capture: Arc<Capture>,
     applying: Stopwatch,
@@ -41,6 +43,7 @@ impl ApplyObserver {
             proposer,
             watches,
             feed: Arc::default(),
+            claims: Arc::default(),
             applied: watch::Sender::new(0),
             capture: Arc::default(),
             applying: Stopwatch::new(context.clock.clone(), durations.clone()),
@@ -52,6 +55,12 @@ impl ApplyObserver {
     #[must_use]
     pub fn feed(&self) -> Arc<Feed> {
         Arc::clone(&self.feed)
+    }
+
+    /// What was seen of claims.
+    #[must_use]
+    pub fn claims(&self) -> Arc<Counts> {
+        Arc::clone(&self.claims)
     }
 
     /// The index of the last applied log entry.
@@ -77,6 +86,7 @@ impl ApplyObserver {
     pub fn recovered(&self, published: &Published) {
         self.processes.observe(published);
         self.advance(published);
+        self.claims.skip_to(published.state.history().last_seq());
     }
 
     fn advance(&self, published: &Published) {
@@ -100,6 +110,7 @@ impl Observer for ApplyObserver {
         self.proposer.applied(effects.outcomes);
         self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.watches.touch(effects.touched);
+        self.claims.note(published.state.history());
         self.feed.note(published.state.history().last_seq());
     }
 
@@ -109,6 +120,7 @@ impl Observer for ApplyObserver {
         self.proposer.installed(&published.state);
         self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.watches.touch_everything();
+        self.claims.skip_to(published.state.history().last_seq());
         self.feed.note(published.state.history().last_seq());
     }
 

@@ -98,7 +98,7 @@ impl Node {
             standing: outages::Standing::default(),
             presences: presences(&context, &proposer, &state),
             beats: Arc::new(Beats::new(context.clock.clone())),
-            claims: claims(&context, &proposer, &state),
+            claims: claims(&context, &proposer, &state, &observer),
             intake,
             contact: Arc::new(LeaderContact::new(context.clock.clone())),
             settings,
@@ -210,8 +210,14 @@ fn presences(context: &Context, proposer: &Arc<Proposer>, state: &StateReader) -
     Arc::new(Presences::new(context.clone(), Arc::clone(proposer), state.clone()))
 }
 
-fn claims(context: &Context, proposer: &Arc<Proposer>, state: &StateReader) -> Arc<Claims> {
-    Arc::new(Claims::new(context.clone(), Arc::clone(proposer), state.clone()))
+fn claims(
+    context: &Context,
+    proposer: &Arc<Proposer>,
+    state: &StateReader,
+    observer: &ApplyObserver,
+) -> Arc<Claims> {
+    let (context, counts) = (context.clone(), observer.claims());
+    Arc::new(Claims::new(context, Arc::clone(proposer), state.clone(), counts))
 }
 
 fn comparison(

@@ -354,6 +354,18 @@ impl State {
         self.claims.header.index
     }
 
+    /// How many claims wait, in all pools.
+    #[must_use]
+    pub fn claims_waiting(&self) -> usize {
+        self.claims.waiting
+    }
+
+    /// All grants whose claims are not over, by fence.
+    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+        let claims = self.claims.fences.values();
+        claims.filter_map(|number| self.claims.rows.get(number)?.grant())
+    }
+
     /// The pool of a service (name in any case).
     #[must_use]
     pub fn pool(&self, service: &str) -> Option<&Pool> {

@@ -192,6 +192,7 @@ impl Asking {
             let published = self.node.published();
             match self.look(&published.state)? {
                 Look::Granted(claim) => {
+                    self.request.granted();
                     return Ok(Granted { published, claim, request: self.request });
                 }
                 Look::Waits { is_attached: true } => {}
