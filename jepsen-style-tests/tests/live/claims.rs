@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jepsen_style_tests::Cluster;
 use jepsen_style_tests::http::{Answer, AnswerExt as _, Error, Http, HttpExt as _};
+use jepsen_style_tests::presence::Client as Presence;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -199,6 +200,14 @@ async fn an_operator_sees_it(cluster: &Cluster, id: &str) {
         history.as_array().unwrap().iter().map(|row| row["Kind"].as_str().unwrap()).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == "claim.granted").count(), 5, "{kinds:?}");
     assert!(!history.to_string().contains(id), "no list shows an ID");
+    assert_eq!(three.figure("quorate_claim_grants_total").await.unwrap(), 5);
+    assert_eq!(three.figure("quorate_claims_waiting").await.unwrap(), 0);
+    let mut handed_over = 0;
+    for node in [&one, &two, &three] {
+        let count = "quorate_claim_hand_over_duration_seconds_count";
+        handed_over += node.figure(count).await.unwrap();
+    }
+    assert!(handed_over >= 5, "{handed_over} hand-overs were measured");
     let path = format!("/v1/quorate/explain/claim/{id}");
     let explained = two.must_get(&path).await.unwrap();
     let why = explained["Why"].as_str().unwrap();
@@ -263,6 +272,58 @@ async fn a_user_that_leaves_the_line_a_holder_that_dies_and_an_instance_that_goe
     cluster.finish().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_dies_at_work_and_a_gateway_whose_session_ends() {
+    let cluster = started().await;
+    let [one, two, three] = [1, 2, 3].map(|id| cluster.http(id));
+    let process = |number: u32| {
+        let body = json!({
+            "Name": "rdb", "ID": "rdb-1", "Port": 5_010, "Owner": new_id(),
+            "Meta": {"slots": "1", "claim-delay": "500ms"},
+        });
+        let base = [&one, &two, &three][number as usize % 3].base().to_owned();
+        async move { Presence::open(&base, "linger=0s", &body).await.unwrap() }
+    };
+    // Its connection ends with it: the holder is told while it waits for the answer, and so is nobody in line.
+    let service = process(0).await;
+    let held = claim(&two, "rdb", &json!({"TTL": "60s"})).await.value().unwrap();
+    let next = Waiter::begin(&three, "rdb", "next", &one).await;
+    let path = format!("/v1/quorate/claim/{}", held["ID"].as_str().unwrap());
+    let index = two.get(&path).await.unwrap().require_index().unwrap();
+    let blocking = patient(&two);
+    let told = tokio::spawn(async move {
+        let told = blocking.must_get(&format!("{path}?index={index}&wait=30s")).await.unwrap();
+        (told, Instant::now())
+    });
+    drop(service);
+    let died = Instant::now();
+    let (told, at) = told.await.unwrap();
+    assert_eq!((&told["State"], &told["Reason"]), (&json!("ended"), &json!("instance lost")));
+    assert!(at - died < LATE_MAX, "it was told after {:?}", at - died);
+    // Another process in its place serves who still waits.
+    let _service = process(1).await;
+    let back = Instant::now();
+    let (granted, at) = next.grant().await;
+    assert!(at - back < IDLE_MAX + LATE_MAX, "it idled for {:?}", at - back);
+    assert_eq!(release(&one, granted["ID"].as_str().unwrap()).await.status, 200);
+
+    // A gateway that holds by a session, which ends.
+    let session = one.must_put("/v1/session/create", r#"{"TTL": "1h"}"#).await.unwrap();
+    let session: Value = serde_json::from_str(&session).unwrap();
+    let session = session["ID"].as_str().unwrap();
+    let body = json!({"TTL": "0", "Session": session});
+    let held = claim(&two, "rdb", &body).await.value().unwrap();
+    let next = Waiter::begin(&three, "rdb", "next", &one).await;
+    two.must_put(&format!("/v1/session/destroy/{session}"), "").await.unwrap();
+    let ended = Instant::now();
+    let (_, at) = next.grant().await;
+    assert!(at - ended >= Duration::from_millis(400), "the slot is closed for its delay");
+    assert!(at - ended < IDLE_MAX + LATE_MAX, "it idled for {:?}", at - ended);
+    let told = renew(&three, held["ID"].as_str().unwrap()).await;
+    assert!(told.status == 409 && told.text().ends_with("is over: session ended"), "{told:?}");
+    cluster.finish().await.unwrap();
+}
+
 /// Three nodes of which one is to die: its own requests, and those at a node that stays.
 struct Scene {
     victim: u64,
@@ -313,9 +374,14 @@ async fn asking(cluster: &mut Cluster, victim: u64) {
     tokio::time::sleep(Duration::from_millis(3)).await;
     cluster.kill(victim).unwrap();
     let id = asks.id.clone();
-    drop(asks.answer().await);
-    let (again, _) = Waiter::ask(&scene.staying, &scene.service, "gw", &id).grant().await;
+    let told = asks.answer().await.0.ok().map(|answer| answer.value().unwrap());
+    let since = Instant::now();
+    let (again, at) = Waiter::ask(&scene.staying, &scene.service, "gw", &id).grant().await;
+    scene.soon(since, at);
     assert_eq!(again["ID"], json!(id));
+    if let Some(told) = told {
+        assert_eq!(told["Fence"], again["Fence"], "it was told of another grant");
+    }
     assert_eq!(release(&scene.staying, &id).await.status, 200);
     scene.back(cluster).await;
 }
@@ -370,6 +436,24 @@ async fn offered(cluster: &mut Cluster, victim: u64) {
     scene.back(cluster).await;
 }
 
+/// Its node has answered, and dies before it can say so: the holder does.
+async fn collected(cluster: &mut Cluster, victim: u64) {
+    let scene = Scene::set(cluster, victim, "collected").await;
+    let held = scene.hold(&scene.dying, "gw").await;
+    cluster.kill(victim).unwrap();
+    let id = held["ID"].as_str().unwrap();
+    let next = Waiter::begin(&scene.staying, &scene.service, "next", &scene.staying).await;
+    assert_eq!(renew(&scene.staying, id).await.status, 200);
+    let shown = scene.staying.must_get(&format!("/v1/quorate/claim/{id}")).await.unwrap();
+    assert_eq!((&shown["State"], &shown["Fence"]), (&json!("granted"), &held["Fence"]));
+    let since = Instant::now();
+    assert_eq!(release(&scene.staying, id).await.status, 200);
+    let (granted, at) = next.grant().await;
+    scene.soon(since, at);
+    assert!(granted["Fence"].as_u64() > held["Fence"].as_u64());
+    scene.back(cluster).await;
+}
+
 /// What the node did is the cluster's.
 async fn holding(cluster: &mut Cluster, victim: u64) {
     let scene = Scene::set(cluster, victim, "holding").await;
@@ -398,10 +482,12 @@ async fn releasing(cluster: &mut Cluster, victim: u64) {
     let next = Waiter::begin(&scene.staying, &scene.service, "next", &scene.staying).await;
     let since = Instant::now();
     let path = format!("/v1/quorate/claim/{id}/release");
-    let (_, ()) = tokio::join!(scene.dying.put(&path, ""), async {
+    let (told, ()) = tokio::join!(scene.dying.put(&path, ""), async {
         tokio::time::sleep(Duration::from_millis(2)).await;
         cluster.kill(victim).unwrap();
     });
+    // It says that it is released, or nothing.
+    assert!(told.ok().is_none_or(|answer| answer.status == 200));
     assert_eq!(release(&scene.staying, &id).await.status, 200);
     let (_, at) = next.grant().await;
     scene.soon(since, at);
@@ -412,6 +498,7 @@ async fn dies_in_every_phase(cluster: &mut Cluster, victim: u64) {
     asking(cluster, victim).await;
     queued(cluster, victim).await;
     offered(cluster, victim).await;
+    collected(cluster, victim).await;
     holding(cluster, victim).await;
     releasing(cluster, victim).await;
 }
