@@ -94,6 +94,7 @@ const QUICK: &[(&str, &str)] = &[
     ("watch", "kill-leader"),
     ("stream", "kill"),
     ("presence", "kill"),
+    ("claims", "kill"),
     ("mixed", "wiped-node"),
     ("mixed", "corrupt"),
 ];
@@ -110,6 +111,7 @@ const WORKLOADS: &[&str] = &[
     "watch",
     "stream",
     "presence",
+    "claims",
     "txn",
     "mixed",
 ];
@@ -247,8 +249,8 @@ mod tests {
     fn the_matrices_are_as_large_as_they_say() {
         assert!(cells(Size::Quick, 1, 300, 30).len() >= 20);
         let full = cells(Size::Full, 1, 300, 30);
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 144 + OTHERS.len());
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 48);
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 156 + OTHERS.len());
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 52);
         let slugs: BTreeSet<_> = full.iter().map(Plan::slug).collect();
         assert_eq!(slugs.len(), full.len(), "two cells share a directory");
     }

@@ -70,6 +70,7 @@ mod tests {
         ("ttl", include_str!("workload/ttl.rs")),
         ("watch", include_str!("workload/watch.rs")),
         ("stream", concat!(include_str!("workload/stream.rs"), include_str!("stream.rs"))),
+        ("claims", include_str!("workload/claims.rs")),
         ("presence", concat!(include_str!("presence.rs"), include_str!("workload/presence.rs"))),
     ];
 

@@ -5,6 +5,7 @@
 
 pub mod append;
 pub mod catalog;
+mod claims;
 pub mod counter;
 pub mod kv_register;
 mod lock;
@@ -156,6 +157,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(watch::Watch),
         Arc::new(stream::Stream),
         Arc::new(presence::Presences),
+        Arc::new(claims::Claims),
     ]
 }
 
