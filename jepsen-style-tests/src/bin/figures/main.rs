@@ -24,6 +24,9 @@
 //!   check with three heartbeats per TTL.
 //! * *streams*: many of one service at the first node. From the moment a registration at the last node was
 //!   acknowledged to its frame in each.
+//! * *claims*: pairs of a claim and its release, each holder on a connection of its own, in a pool of as many
+//!   instances as there are holders; beside many that wait in its line, and in a large pool. And hand-overs of an
+//!   instance for which many wait: from sending the release to the answer of the next in line, at another node.
 //! * *memory*: `VmRSS` of the processes given with `--pids`: right after the services to be heartbeaten were
 //!   registered, before and after presences and streams were opened, and at the end.
 //!
@@ -39,6 +42,7 @@
 //! Run it against a fresh cluster: it leaves its services and keys behind.
 
 mod bulk;
+mod claims;
 mod connection;
 mod deaths;
 mod held;
@@ -116,7 +120,19 @@ struct Options {
     /// Streams that are open at the first node
     #[arg(long, default_value_t = 1_000)]
     streams: usize,
-    /// Run only workloads whose name contains one of these texts: KV, heartbeats, bulk, deaths, streams ...
+    /// Clients that claim and release
+    #[arg(long, default_value_t = 64)]
+    holders: usize,
+    /// Requests that wait in line for an instance
+    #[arg(long, default_value_t = 10_000)]
+    waiters: usize,
+    /// Instances of the large pool
+    #[arg(long, default_value_t = 10_000)]
+    pool: usize,
+    /// Hand-overs of an instance from one claim to the next
+    #[arg(long, default_value_t = 1_000)]
+    hand_overs: usize,
+    /// Run only workloads whose name contains one of these texts: KV, heartbeats, bulk, deaths, streams, claims ...
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(subcommand)]
@@ -136,7 +152,7 @@ async fn main() -> Result<(), Failure> {
     if let Some(victim) = options.victim.clone() {
         return victim.hold().await;
     }
-    let open = options.presences.max(options.streams);
+    let open = options.presences.max(options.streams).max(options.waiters);
     raise_descriptor_limit(options.services.max(options.watchers).max(open))?;
     let mut figures = Figures::default();
     measure(&options, &mut figures).await?;
@@ -171,6 +187,7 @@ async fn measure(options: &Options, figures: &mut Figures) -> Result<(), Failure
         }
     }
     deaths(options, figures).await?;
+    claims(options, figures, span).await?;
     streams(options, figures).await?;
     figures.note_memory("at the end", &process::resident_kib(&options.pids)?);
     Ok(())
@@ -203,6 +220,45 @@ async fn deaths(options: &Options, figures: &mut Figures) -> Result<(), Failure>
     if options.wants(&name) {
         eprintln!("{name}");
         figures.add(&name, Line::of_woken(deaths::of_ttl_checks(nodes, *deaths, *ttl).await?));
+    }
+    Ok(())
+}
+
+/// Claims: pairs, and hand-overs, each in a pool of its own.
+async fn claims(options: &Options, figures: &mut Figures, span: load::Span) -> Result<(), Failure> {
+    let Options { nodes, pids, holders, waiters, pool, hand_overs, rounds, .. } = options;
+    let pair = format!("claims, claim and release, {holders} holders");
+    let pools = [(*holders, 0), (*holders, *waiters), (*pool, 0)];
+    for (place, (instances, waiting)) in pools.into_iter().enumerate() {
+        let name = format!("{pair}, {instances} instances, {waiting} waiting");
+        if !options.wants(&name) {
+            continue;
+        }
+        let service = format!("figures-pool-{place}");
+        claims::register(nodes, &service, instances).await?;
+        let line = claims::Waiters::begin(nodes, &service, waiting, true).await?;
+        for round in 1..=*rounds {
+            eprintln!("round {round}: {name}");
+            let measured = claims::pairs(nodes, pids, &service, *holders, span).await?;
+            figures.add(&name, Line::of_load(measured));
+        }
+        drop(line);
+        claims::nobody_waits(nodes[0], &service).await?;
+    }
+    let lines = [(1, hand_overs * 2), (1, (*waiters).max(hand_overs * 2)), (*pool, hand_overs * 2)];
+    for (place, (instances, waiting)) in lines.into_iter().enumerate() {
+        let name = format!("claims, hand-over, {instances} instances, {waiting} waiting");
+        if !options.wants(&name) {
+            continue;
+        }
+        eprintln!("{name}");
+        let service = format!("figures-line-{place}");
+        claims::register(nodes, &service, instances).await?;
+        claims::fill(nodes, &service, instances - 1).await?;
+        let last = claims::take_the_last(nodes[0], &service).await?;
+        let line = claims::Waiters::begin(nodes, &service, waiting, false).await?;
+        let woken = line.hand_over(nodes, last, *hand_overs).await?;
+        figures.add(&name, Line::of_woken(woken));
     }
     Ok(())
 }
