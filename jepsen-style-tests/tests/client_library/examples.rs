@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running example. It is killed when this is dropped.
-struct Example {
+pub(crate) struct Example {
     child: Child,
     said: Vec<String>,
     lines: UnboundedReceiver<String>,
@@ -31,7 +31,7 @@ impl Drop for Example {
 }
 
 impl Example {
-    fn start(addresses: &str, name: &str, arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn start(addresses: &str, name: &str, arguments: &[&str]) -> Result<Self> {
         let mut child = Command::new(program(name)?)
             .args(arguments)
             .env("QUORATE_HTTP_ADDR", addresses)
@@ -48,7 +48,7 @@ impl Example {
     }
 
     /// Waits for a line that begins so, and returns it.
-    async fn says(&mut self, beginning: &str) -> Result<String> {
+    pub(crate) async fn says(&mut self, beginning: &str) -> Result<String> {
         loop {
             let line = tokio::time::timeout(LIMIT, self.lines.recv()).await.ok().flatten();
             let Some(line) = line else {
@@ -64,13 +64,21 @@ impl Example {
         }
     }
 
+    /// What it has said by now.
+    pub(crate) fn heard(&mut self) -> &[String] {
+        while let Ok(line) = self.lines.try_recv() {
+            self.said.push(line);
+        }
+        &self.said
+    }
+
     /// Tells it to end (SIGTERM), and waits for it.
     async fn terminate(mut self) -> Result<Vec<String>> {
         self.signal(Signal::SIGTERM)?;
         self.ended().await
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id());
         let pid = pid.map_err(|error| Failure::new(error.to_string()))?;
         Ok(kill(Pid::from_raw(pid), signal)?)
@@ -205,11 +213,8 @@ async fn candidates(addresses: &str) -> Result<()> {
             limit.check(|| "a leader".to_owned())?;
             let mut elected = None;
             for (place, candidate) in all.iter_mut().enumerate() {
-                while let Ok(line) = candidate.lines.try_recv() {
-                    candidate.said.push(line);
-                }
                 let fence =
-                    candidate.said.iter().rev().find_map(|line| {
+                    candidate.heard().iter().rev().find_map(|line| {
                         line.strip_prefix("elected with fence ")?.parse::<u64>().ok()
                     });
                 if let Some(fence) = fence.filter(|fence| fences.last() < Some(fence)) {

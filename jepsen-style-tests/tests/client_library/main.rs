@@ -7,3 +7,4 @@ mod areas;
 mod claims;
 mod examples;
 mod faults;
+mod router;
