@@ -2,36 +2,28 @@
 
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::client::Client;
 use crate::duration;
 use crate::error::Error;
+use crate::keeping::{self, ANSWER_MAX, Guard, RETRY_FIRST, RETRY_MAX, give_back};
 use crate::query::{Query, with_id};
-use crate::transport::{Attempt, Backoff, Call, jittered, lost};
+use crate::transport::{Attempt, Backoff, Call, lost};
 use crate::types::claim::{ClaimAsk, ClaimGrant};
 
 /// How long a holder may be silent, unless the builder says otherwise.
 const TTL: Duration = Duration::from_secs(30);
 /// How long a claim waits in line, unless the builder says otherwise.
 const WAIT: Duration = Duration::from_secs(30);
-/// Renewals in a TTL.
-const RENEWALS_IN_TTL: u32 = 3;
-/// How long a server may take to answer a renewal or a release, before the next one is asked.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// A server that does not answer any more, while a claim waits in line there, is left within this. The place in line is
 /// kept for 10 s.
 const NOTICE_WITHIN: Duration = Duration::from_secs(2);
 /// How long to go on asking when the wait is over and no server has said what has become of the claim.
 const DOUBT_MAX: Duration = Duration::from_secs(15);
-/// Pauses after failures.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long a release is tried. After that the TTL does it.
-const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Client {
     /// Describes a claim of an instance of a service, in the pool of those with `Meta["slots"]`.
@@ -172,26 +164,30 @@ impl ClaimBuilder {
     }
 
     fn keep(&self, grant: ClaimGrant, renewed: Instant) -> Claim {
-        let stop = self.client.token().child_token();
-        let lost = CancellationToken::new();
-        let (losing, reason) = watch::channel(String::new());
-        let (ended, end) = oneshot::channel();
-        let renewal = Renewal {
-            client: self.client.clone(),
-            id: grant.id.clone(),
-            fence: grant.fence,
-            ttl: self.ttl,
-            renewed,
-            lost: lost.clone(),
-            losing,
-            stop: stop.clone(),
+        // What it says if nothing else has happened.
+        let (losing, reason) = watch::channel("released".to_owned());
+        let (client, id, ttl) = (self.client.clone(), grant.id.clone(), self.ttl);
+        let renew = renewal_of(&id, grant.fence);
+        let renewal = async move {
+            let why = tokio::select! {
+                why = ended(&client, &id) => why,
+                why = keeping::renew(&client, renew, ttl, renewed, refusal) => why,
+            };
+            let _ = losing.send(why);
         };
-        self.client.spawn(async move {
-            let outcome = renewal.run().await;
-            // Nobody waits if the handle was dropped.
-            let _ = ended.send(outcome);
-        });
-        Claim { grant, lost, reason, end, stops_on_drop: stop.clone().drop_guard(), stop }
+        let path = with_id("/v1/quorate/claim/", &format!("{}/release", grant.id));
+        let (client, call) = (self.client.clone(), Call::put(path).idempotent().within(ANSWER_MAX));
+        let release = async move {
+            let attempt = || async {
+                match client.remove(&call).await {
+                    // It has ended otherwise.
+                    Err(error) if refusal(&error).is_some() => Ok(()),
+                    outcome => outcome,
+                }
+            };
+            give_back(attempt).await
+        };
+        Claim { guard: Guard::start(&self.client, renewal, release), grant, reason }
     }
 }
 
@@ -228,11 +224,8 @@ enum Answered {
 #[must_use = "it is released when it is dropped"]
 pub struct Claim {
     grant: ClaimGrant,
-    lost: CancellationToken,
     reason: watch::Receiver<String>,
-    stop: CancellationToken,
-    end: oneshot::Receiver<Result<(), Error>>,
-    stops_on_drop: DropGuard,
+    guard: Guard,
 }
 
 impl Claim {
@@ -251,20 +244,20 @@ impl Claim {
     /// Whether it is still ours, as far as this process can know.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        !self.lost.is_cancelled()
+        !self.guard.is_lost()
     }
 
     /// Waits until it is lost, and says why: `expired`, `instance lost`, `session ended`, `forced`, `restored`, or that it
     /// could not be renewed.
     pub async fn lost(&self) -> String {
-        self.lost.cancelled().await;
+        self.guard.lost().cancelled().await;
         self.reason.borrow().clone()
     }
 
     /// The same as a token, for work that is to stop then.
     #[must_use]
     pub const fn lost_token(&self) -> &CancellationToken {
-        &self.lost
+        self.guard.lost()
     }
 
     /// Releases it, and returns when the next in line has it.
@@ -272,10 +265,7 @@ impl Claim {
     /// # Errors
     /// It could not be released within 10 s; its TTL does it.
     pub async fn release(self) -> Result<(), Error> {
-        let Self { stop, end, stops_on_drop, .. } = self;
-        stop.cancel();
-        drop(stops_on_drop);
-        end.await.unwrap_or(Ok(()))
+        self.guard.release().await
     }
 }
 
@@ -285,98 +275,22 @@ fn renewal_of(id: &str, fence: u64) -> Call {
     Call::put(path).query(&Query::new().with("fence", fence.to_string())).idempotent()
 }
 
-/// What keeps a claim.
-struct Renewal {
-    client: Client,
-    id: String,
-    fence: u64,
-    ttl: Duration,
-    /// When the last renewal that succeeded was sent.
-    renewed: Instant,
-    lost: CancellationToken,
-    losing: watch::Sender<String>,
-    stop: CancellationToken,
+/// Waits for the cluster to end the claim, and says why it did.
+async fn ended(client: &Client, id: &str) -> String {
+    if let Ok(mut status) = client.watch_claim(id).start() {
+        while let Some(status) = status.changed().await {
+            if status.state == "ended" {
+                return status.reason.clone();
+            }
+        }
+    }
+    std::future::pending().await
 }
 
-impl Renewal {
-    async fn run(mut self) -> Result<(), Error> {
-        let stop = self.stop.clone();
-        let ended = self.watch_end();
-        let reason = tokio::select! {
-            () = stop.cancelled() => None,
-            reason = async {
-                match ended {
-                    Some(ended) => ended.await,
-                    None => std::future::pending().await,
-                }
-            } => Some(reason),
-            reason = self.renew() => Some(reason),
-        };
-        let is_over = reason.is_some();
-        let _ = self.losing.send(reason.unwrap_or_else(|| "released".to_owned()));
-        self.lost.cancel();
-        if is_over { Ok(()) } else { self.release().await }
-    }
-
-    /// Waits for the cluster to end the claim.
-    fn watch_end(&self) -> Option<impl Future<Output = String> + Send + use<>> {
-        let mut status = self.client.watch_claim(&self.id).start().ok()?;
-        Some(async move {
-            while let Some(status) = status.changed().await {
-                if status.state == "ended" {
-                    return status.reason.clone();
-                }
-            }
-            std::future::pending().await
-        })
-    }
-
-    /// Renews the claim until it is lost; returns why.
-    async fn renew(&mut self) -> String {
-        let interval = self.ttl / RENEWALS_IN_TTL;
-        let call = renewal_of(&self.id, self.fence).within(ANSWER_MAX.min(interval));
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let mut pause = jittered(interval);
-        loop {
-            let end = self.renewed + self.ttl;
-            tokio::time::sleep_until(end.min(Instant::now() + pause)).await;
-            let sent = Instant::now();
-            if sent >= end {
-                return "not renewed in time".to_owned();
-            }
-            pause = match tokio::time::timeout_at(end, self.client.perform(&call)).await {
-                Ok(Ok(_)) => {
-                    self.renewed = sent;
-                    backoff.reset();
-                    jittered(interval)
-                }
-                Ok(Err(Error::Status { status, text, .. })) if status < 500 && status != 429 => {
-                    return text;
-                }
-                Ok(Err(_)) => backoff.pause(),
-                Err(_) => return "not renewed in time".to_owned(),
-            };
-        }
-    }
-
-    async fn release(&self) -> Result<(), Error> {
-        let path = with_id("/v1/quorate/claim/", &format!("{}/release", self.id));
-        let call = Call::put(path).idempotent().within(ANSWER_MAX);
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let limit = Instant::now() + RELEASE_WITHIN;
-        loop {
-            match self.client.remove(&call).await {
-                Ok(()) => return Ok(()),
-                // It has ended otherwise.
-                Err(Error::Status { status, .. }) if status < 500 && status != 429 => return Ok(()),
-                Err(error) => {
-                    let pause = backoff.pause();
-                    if Instant::now() + pause >= limit {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
+/// The words in which the cluster says that the claim is none any more, if it does.
+fn refusal(error: &Error) -> Option<String> {
+    match error {
+        Error::Status { status, text, .. } if *status < 500 && *status != 429 => Some(text.clone()),
+        _ => None,
     }
 }

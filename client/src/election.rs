@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::holding::{Held, LOCK_DELAY, TTL, Terms, hold};
+use crate::holding::Held;
+use crate::lock::Lock;
 use crate::query::Query;
 use crate::types::kv::KvPair;
 use crate::watch::WatchBuilder;
@@ -13,7 +14,8 @@ impl Client {
     /// An election, by the key that its leader is kept in.
     #[must_use]
     pub fn election(&self, key: impl Into<String>) -> Election {
-        Election { client: self.clone(), key: key.into(), ttl: TTL, lock_delay: LOCK_DELAY }
+        let key = key.into();
+        Election { client: self.clone(), lock: self.lock(&key), key }
     }
 }
 
@@ -48,8 +50,7 @@ impl Client {
 pub struct Election {
     client: Client,
     key: String,
-    ttl: Duration,
-    lock_delay: Duration,
+    lock: Lock,
 }
 
 /// Who leads.
@@ -66,16 +67,14 @@ pub struct Leader {
 impl Election {
     /// After so long a silence of the leader somebody else may lead: 10 s to 24 h (default 15 s).
     #[must_use]
-    pub const fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
-        self
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { lock: self.lock.ttl(ttl), ..self }
     }
 
     /// For how long nobody leads after the leader's session has ended without a resignation (default 1 s).
     #[must_use]
-    pub const fn lock_delay(mut self, lock_delay: Duration) -> Self {
-        self.lock_delay = lock_delay;
-        self
+    pub fn lock_delay(self, lock_delay: Duration) -> Self {
+        Self { lock: self.lock.lock_delay(lock_delay), ..self }
     }
 
     /// Waits until this candidate leads. [`Held::lost`] tells when it no longer does, [`Held::release`] resigns.
@@ -84,15 +83,8 @@ impl Election {
     /// As [`Lock::acquire`](crate::Lock::acquire).
     pub async fn campaign(&self, name: impl Into<String>) -> Result<Held, Error> {
         let name = name.into();
-        let terms = Terms {
-            keys: vec![self.key.clone()],
-            prefix: self.key.clone(),
-            value: name.clone().into(),
-            name: format!("{}: {name}", self.key),
-            ttl: self.ttl,
-            lock_delay: self.lock_delay,
-        };
-        hold(&self.client, terms, None).await?.ok_or(Error::ShutDown)
+        let session = format!("{}: {name}", self.key);
+        self.lock.clone().value(name).named(session).acquire().await
     }
 
     /// Who leads; `None`: nobody.

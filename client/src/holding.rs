@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::duration;
 use crate::error::Error;
+use crate::keeping::{self, ANSWER_MAX, Guard, RETRY_FIRST, RETRY_MAX, give_back};
 use crate::query::{Query, with_id};
 use crate::transport::{Backoff, Call, Safety, jittered};
 use crate::types::kv::KvPair;
@@ -28,19 +28,10 @@ use crate::watch::Watch;
 pub(crate) const TTL: Duration = Duration::from_secs(15);
 /// For how long nobody gets a key whose holder's session has ended, unless the builder says otherwise.
 pub(crate) const LOCK_DELAY: Duration = Duration::from_secs(1);
-/// Renewals in a TTL.
-const RENEWALS_IN_TTL: u32 = 3;
-/// How long a server may take to answer a renewal or a release, before the next one is asked.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long to wait before a key is tried again that nobody holds, and that could not be taken: a lock delay runs.
 const FREE_PAUSE: Duration = Duration::from_millis(200);
 /// A key is tried again after so long although nothing has changed.
 const HELD_PAUSE: Duration = Duration::from_secs(5);
-/// Pauses after failures.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long a release is tried. After that the session's TTL does it.
-const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How something is held.
 #[derive(Debug, Clone)]
@@ -76,10 +67,7 @@ pub struct Held {
     key: String,
     session: String,
     fence: u64,
-    lost: CancellationToken,
-    stop: CancellationToken,
-    end: oneshot::Receiver<Result<(), Error>>,
-    stops_on_drop: tokio_util::sync::DropGuard,
+    guard: Guard,
 }
 
 impl Held {
@@ -106,19 +94,19 @@ impl Held {
     /// Whether it is still held, as far as this process can know.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        !self.lost.is_cancelled()
+        !self.guard.is_lost()
     }
 
     /// Waits until it is lost: the session has ended, or could not be renewed for its TTL, or somebody has taken the key, or
     /// the client was shut down.
     pub async fn lost(&self) {
-        self.lost.cancelled().await;
+        self.guard.lost().cancelled().await;
     }
 
     /// The same as a token, for work that is to stop then.
     #[must_use]
     pub const fn lost_token(&self) -> &CancellationToken {
-        &self.lost
+        self.guard.lost()
     }
 
     /// Releases it, and returns when the next one can have it.
@@ -126,10 +114,7 @@ impl Held {
     /// # Errors
     /// It could not be released within 10 s; its TTL does it.
     pub async fn release(self) -> Result<(), Error> {
-        let Self { stop, end, stops_on_drop, .. } = self;
-        stop.cancel();
-        drop(stops_on_drop);
-        end.await.unwrap_or(Ok(()))
+        self.guard.release().await
     }
 }
 
@@ -176,7 +161,7 @@ pub(crate) async fn hold(
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(None);
         }
-        if session.is_lost() {
+        if session.guard.is_lost() {
             session = Session::begin(client, &terms).await?;
         }
     }
@@ -207,10 +192,7 @@ enum Taken {
 /// A session of its own, renewed by a task until it is dropped.
 struct Session {
     id: String,
-    lost: CancellationToken,
-    stop: CancellationToken,
-    stops_on_drop: tokio_util::sync::DropGuard,
-    end: oneshot::Receiver<Result<(), Error>>,
+    guard: Guard,
 }
 
 impl Session {
@@ -226,27 +208,16 @@ impl Session {
         };
         let begun = Instant::now();
         let id = create(client, &new).await?;
-        let stop = client.token().child_token();
-        let lost = CancellationToken::new();
-        let (ended, end) = oneshot::channel();
-        let renewal = Renewal {
-            client: client.clone(),
-            terms: Arc::clone(terms),
-            id: id.clone(),
-            renewed: begun,
-            lost: lost.clone(),
-            stop: stop.clone(),
+        let (renewing, ttl) = (client.clone(), terms.ttl);
+        let renew = Call::put(with_id("/v1/session/renew/", &id)).idempotent();
+        let renewal = async move {
+            let is_gone = |error: &Error| error.is_not_found().then(|| "it has ended".to_owned());
+            let why = keeping::renew(&renewing, renew, ttl, begun, is_gone).await;
+            tracing::debug!(why, "a session is lost");
         };
-        client.spawn(async move {
-            let outcome = renewal.run().await;
-            // Nobody waits if the handle was dropped.
-            let _ = ended.send(outcome);
-        });
-        Ok(Self { id, lost, stops_on_drop: stop.clone().drop_guard(), stop, end })
-    }
-
-    fn is_lost(&self) -> bool {
-        self.lost.is_cancelled()
+        let (releasing, own, terms) = (client.clone(), id.clone(), Arc::clone(terms));
+        let release = async move { give_back(|| end(&releasing, &own, &terms)).await };
+        Ok(Self { id, guard: Guard::start(client, renewal, release) })
     }
 
     /// Tries each key once, beginning with a random one.
@@ -274,9 +245,9 @@ impl Session {
 
     /// Makes a guard of it, which also watches the key.
     fn keep(self, client: &Client, terms: &Terms, key: String, fence: u64) -> Result<Held, Error> {
-        let Self { id, lost, stop, stops_on_drop, end } = self;
+        let Self { id, guard } = self;
         let mut pair = client.watch_key(&key).start()?;
-        let (own, gone) = (id.clone(), lost.clone());
+        let (own, gone) = (id.clone(), guard.lost().clone());
         let name = terms.name.clone();
         client.spawn(async move {
             let is_ours = |pair: &Option<KvPair>| {
@@ -294,7 +265,7 @@ impl Session {
                 gone.cancel();
             }
         });
-        Ok(Held { key, session: id, fence, lost, stop, end, stops_on_drop })
+        Ok(Held { key, session: id, fence, guard })
     }
 }
 
@@ -315,83 +286,18 @@ fn nanos(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// What keeps a session alive.
-struct Renewal {
-    client: Client,
-    terms: Arc<Terms>,
-    id: String,
-    /// When the last renewal that succeeded was sent.
-    renewed: Instant,
-    lost: CancellationToken,
-    stop: CancellationToken,
-}
-
-impl Renewal {
-    /// Renews until the session is lost or is to end; then ends it.
-    async fn run(mut self) -> Result<(), Error> {
-        let stop = self.stop.clone();
-        let ended = stop.run_until_cancelled(self.renew()).await.is_some();
-        self.lost.cancel();
-        if ended { Ok(()) } else { self.release().await }
-    }
-
-    /// Renews the session until it is lost.
-    async fn renew(&mut self) {
-        let interval = self.terms.ttl / RENEWALS_IN_TTL;
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let mut pause = jittered(interval);
-        loop {
-            let end = self.renewed + self.terms.ttl;
-            tokio::time::sleep_until(end.min(Instant::now() + pause)).await;
-            let sent = Instant::now();
-            if sent >= end {
-                return;
-            }
-            let path = with_id("/v1/session/renew/", &self.id);
-            let call = Call::put(path).idempotent().within(ANSWER_MAX.min(interval));
-            pause = match tokio::time::timeout_at(end, self.client.perform(&call)).await {
-                Ok(Ok(_)) => {
-                    self.renewed = sent;
-                    backoff.reset();
-                    jittered(interval)
-                }
-                Ok(Err(error)) if error.is_not_found() => return,
-                Ok(Err(_)) => backoff.pause(),
-                Err(_) => return,
-            };
+/// Gives the keys back, which a lock delay would follow if the session just ended, and ends the session.
+async fn end(client: &Client, session: &str, terms: &Terms) -> Result<(), Error> {
+    for key in &terms.keys {
+        let query = Query::new().with("release", session);
+        let call = Call::put(with_id("/v1/kv/", key)).query(&query);
+        let call = call.body(terms.value.clone()).idempotent().within(ANSWER_MAX);
+        match client.perform(&call).await {
+            Ok(_) => {}
+            Err(Error::Status { status: 500, text, .. }) if is_invalid(&text) => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
-
-    /// Gives the keys back, which a lock delay would follow if the session just ended, and ends the session.
-    async fn release(&self) -> Result<(), Error> {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let limit = Instant::now() + RELEASE_WITHIN;
-        loop {
-            match self.release_once().await {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    let pause = backoff.pause();
-                    if Instant::now() + pause >= limit {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
-    }
-
-    async fn release_once(&self) -> Result<(), Error> {
-        for key in &self.terms.keys {
-            let query = Query::new().with("release", &self.id);
-            let call = Call::put(with_id("/v1/kv/", key)).query(&query);
-            let call = call.body(self.terms.value.clone()).idempotent().within(ANSWER_MAX);
-            match self.client.perform(&call).await {
-                Ok(_) => {}
-                Err(Error::Status { status: 500, text, .. }) if is_invalid(&text) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        let call = Call::put(with_id("/v1/session/destroy/", &self.id));
-        self.client.perform(&call.idempotent().within(ANSWER_MAX)).await.map(drop)
-    }
+    let call = Call::put(with_id("/v1/session/destroy/", session));
+    client.perform(&call.idempotent().within(ANSWER_MAX)).await.map(drop)
 }

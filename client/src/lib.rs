@@ -74,6 +74,7 @@ mod error;
 mod follow;
 mod holding;
 pub mod http;
+mod keeping;
 mod lock;
 mod query;
 mod registration;

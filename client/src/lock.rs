@@ -1,4 +1,4 @@
-//! Mutual exclusion over the cluster.
+//! Mutual exclusion over the cluster: a key that one process holds, or several keys of which each holder has one.
 
 use std::time::Duration;
 
@@ -13,22 +13,12 @@ impl Client {
     #[must_use]
     pub fn lock(&self, key: impl Into<String>) -> Lock {
         let key = key.into();
-        Lock {
-            client: self.clone(),
-            terms: Terms {
-                keys: vec![key.clone()],
-                prefix: key.clone(),
-                value: Bytes::new(),
-                name: key,
-                ttl: TTL,
-                lock_delay: LOCK_DELAY,
-            },
-        }
+        Lock::new(self, vec![key.clone()], key.clone(), key)
     }
 }
 
-/// A lock: at most one [`Held`] exists at a time, as far as anybody can know, and their
-/// [fencing tokens](Held::fence) grow.
+/// A lock: at most one [`Held`] exists at a time (of a [`Semaphore`](crate::Semaphore) at most one for each permit), as far
+/// as anybody can know, and their [fencing tokens](Held::fence) grow.
 ///
 /// ```no_run
 /// # async fn example(client: quorate_client::Client) -> Result<(), quorate_client::Error> {
@@ -47,6 +37,19 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// One of these keys, which all are below `prefix`; `name` is that of the session, for people.
+    pub(crate) fn new(client: &Client, keys: Vec<String>, prefix: String, name: String) -> Self {
+        let (ttl, lock_delay) = (TTL, LOCK_DELAY);
+        let terms = Terms { keys, prefix, value: Bytes::new(), name, ttl, lock_delay };
+        Self { client: client.clone(), terms }
+    }
+
+    /// Names the session, for people.
+    pub(crate) fn named(mut self, name: String) -> Self {
+        self.terms.name = name;
+        self
+    }
+
     /// What is written into the key while it is held, for people who look.
     #[must_use]
     pub fn value(mut self, value: impl Into<Bytes>) -> Self {
@@ -93,5 +96,19 @@ impl Lock {
     /// As [`Self::acquire`].
     pub async fn try_acquire(&self) -> Result<Option<Held>, Error> {
         self.acquire_within(Duration::ZERO).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_permit_of_a_semaphore_is_a_key_below_the_prefix() {
+        let client = Client::new(["127.0.0.1:1"]).unwrap();
+        let keys = |prefix, permits| client.semaphore(prefix, permits).terms.keys;
+        assert_eq!(keys("a/b", 2), ["a/b/0", "a/b/1"]);
+        assert_eq!(keys("a/b/", 0), ["a/b/0"]);
+        assert_eq!(keys("a", u32::MAX).len(), 1_024);
     }
 }
