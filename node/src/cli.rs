@@ -13,6 +13,7 @@ mod claim;
 mod doctor;
 mod event;
 mod failure;
+mod file;
 mod health;
 mod history;
 mod instance;

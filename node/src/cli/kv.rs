@@ -1,6 +1,5 @@
 //! `kv`.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::failure::Failure;
+use super::file;
 use super::output::{self, Table};
 use super::session::Session;
 
@@ -152,7 +152,7 @@ async fn get(session: &Session, key: &str) -> Result<ExitCode, Failure> {
 }
 
 async fn import(session: &Session, file: &Path, prefix: &str) -> Result<ExitCode, Failure> {
-    let text = read_input(file)?;
+    let text = file::read(file)?;
     let malformed =
         |what: String| Failure::usage(format!("{}: {what}; nothing was written", file.display()));
     let exported: Vec<Exported> =
@@ -179,24 +179,10 @@ async fn import(session: &Session, file: &Path, prefix: &str) -> Result<ExitCode
 /// A value of the command line: itself, standard input, or a file.
 fn content(value: &str) -> Result<Vec<u8>, Failure> {
     match value.strip_prefix('@') {
-        Some(path) => read_input(Path::new(path)),
-        None if value == "-" => read_input(Path::new("-")),
+        Some(path) => file::read(Path::new(path)),
+        None if value == "-" => file::read(Path::new("-")),
         None => Ok(value.as_bytes().to_vec()),
     }
-}
-
-/// The content of a file; `-` is standard input.
-///
-/// # Errors
-/// It cannot be read.
-pub(super) fn read_input(path: &Path) -> Result<Vec<u8>, Failure> {
-    if path != Path::new("-") {
-        return std::fs::read(path).map_err(|error| Failure::of_file(path, &error));
-    }
-    let mut content = Vec::new();
-    let read = std::io::stdin().lock().read_to_end(&mut content);
-    read.map_err(|error| Failure::failed(format!("standard input: {error}")))?;
-    Ok(content)
 }
 
 impl From<KvPair> for Exported {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Args;
 use quorate_client::types::agent::{CheckSpecification, ServiceRegistration};
 use quorate_client::types::heartbeat::Heartbeat;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::file;
 use super::session::{Session, go_text, pair, span};
 
 /// What every registration says.
@@ -135,19 +135,12 @@ pub(crate) struct MaintArgs {
 
 pub(super) async fn register(session: &Session, args: RegisterArgs) -> Result<ExitCode, Failure> {
     let service: ServiceRegistration = match &args.file {
-        Some(path) => read_json(path)?,
+        Some(path) => file::read_json(path)?,
         None => args.into_service(),
     };
     session.client.agent().register(&service).await?;
     let id = if service.id.is_empty() { &service.name } else { &service.id };
     session.say(&json!({ "ID": id, "Service": service.name }), &format!("registered {id}"))
-}
-
-/// A file as JSON; `-` is standard input.
-fn read_json<T: DeserializeOwned>(path: &std::path::Path) -> Result<T, Failure> {
-    let text = super::kv::read_input(path)?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 impl RegisterArgs {

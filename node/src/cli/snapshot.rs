@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::failure::Failure;
+use super::file;
 use super::output::Table;
 use super::session::Session;
 use crate::host::hexadecimal::hexadecimal;
@@ -84,20 +85,16 @@ pub(super) async fn run(session: &Session, args: SnapshotArgs) -> Result<ExitCod
 }
 
 /// A backup that is not complete never has the file's name.
-async fn save(session: &Session, file: &Path) -> Result<ExitCode, Failure> {
-    let of_file = |error: &io::Error| Failure::of_file(file, error);
-    let directory = match file.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|error| of_file(&error))?;
+async fn save(session: &Session, path: &Path) -> Result<ExitCode, Failure> {
+    let of_file = |error: &io::Error| Failure::of_file(path, error);
+    let temporary = file::beside(path)?;
     let handle = temporary.reopen().map_err(|error| of_file(&error))?;
     let mut out = tokio::fs::File::from_std(handle);
     let bytes = session.client.snapshots().save(&session.query(), &mut out).await?;
     out.sync_all().await.map_err(|error| of_file(&error))?;
     let meta = inspect(temporary.path())?;
-    temporary.persist(file).map_err(|error| of_file(&error.error))?;
-    let sentence = format!("saved index {} to {} ({bytes} bytes)", meta.index, file.display());
+    file::replace(path, temporary)?;
+    let sentence = format!("saved index {} to {} ({bytes} bytes)", meta.index, path.display());
     session.say(&meta, &sentence)
 }
 

@@ -28,7 +28,7 @@ use self::needs::{Need, Needs};
 use super::failure::Failure;
 use super::session::{Session, span};
 use super::watch::shell;
-use super::{child, output};
+use super::{child, file, output};
 
 /// What a template is called in error texts.
 const NAME: &str = "template";
@@ -83,7 +83,7 @@ impl TemplateArgs {
 }
 
 pub(super) async fn run(session: &Session, args: TemplateArgs) -> Result<ExitCode, Failure> {
-    let source = super::kv::read_input(&args.source)?;
+    let source = file::read(&args.source)?;
     let source = String::from_utf8(source)
         .map_err(|error| Failure::usage(format!("{}: {error}", args.source.display())))?;
     let needs = Arc::new(Needs::default());
@@ -181,19 +181,15 @@ async fn settle(watches: &mut BTreeMap<Need, Watch<Value>>, args: &TemplateArgs)
 /// Replaces the file, if it differs.
 async fn publish(args: &TemplateArgs, text: &str) -> Result<(), Failure> {
     let path = args.destination.as_path();
-    if path == Path::new("-") {
+    if file::is_standard(path) {
         return output::bytes(text.as_bytes()).map_err(|error| Failure::failed(error.to_string()));
     }
     if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
         return Ok(());
     }
     let of_file = |error: std::io::Error| Failure::of_file(path, &error);
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
     let mode = std::fs::metadata(path).map_or(MODE, |metadata| metadata.permissions().mode());
-    let mut new = tempfile::NamedTempFile::new_in(directory).map_err(of_file)?;
+    let mut new = file::beside(path)?;
     new.write_all(text.as_bytes()).map_err(of_file)?;
     new.as_file().set_permissions(Permissions::from_mode(mode)).map_err(of_file)?;
     new.as_file().sync_all().map_err(of_file)?;
@@ -206,7 +202,7 @@ async fn publish(args: &TemplateArgs, text: &str) -> Result<(), Failure> {
             return args.complain(text);
         }
     }
-    new.persist(path).map_err(|error| of_file(error.error))?;
+    file::replace(path, new)?;
     eprintln!("quorate: wrote {}", path.display());
     if let Some(command) = &args.run {
         let status = child::run_with_input(&shell(command), &[], b"").await?;
