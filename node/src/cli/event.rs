@@ -42,15 +42,12 @@ pub(super) async fn run(session: &Session, args: EventArgs) -> Result<ExitCode, 
     let events = session.client.events();
     match args.verb {
         EventVerb::Fire { name, payload, node, service } => {
-            let query =
-                node.into_iter().fold(session.query(), |query, node| query.with("node", node));
-            let query = service.into_iter().fold(query, |query, name| query.with("service", name));
+            let query = session.query_with([("node", node), ("service", service)]);
             let event = events.fire(&name, payload, &query).await?;
             session.say(&event, &event.id)
         }
         EventVerb::List { name } => {
-            let query =
-                name.into_iter().fold(session.query(), |query, name| query.with("name", name));
+            let query = session.query_with([("name", name)]);
             session.show(&events.list(&query).await?.value, |events| {
                 Table::of(&["ID", "NAME", "PAYLOAD"], events, |event| {
                     let payload = String::from_utf8_lossy(&event.payload).into_owned();

@@ -20,7 +20,7 @@ pub(crate) struct HealthArgs {
 }
 
 pub(super) async fn run(session: &Session, args: HealthArgs) -> Result<ExitCode, Failure> {
-    let query = args.filter.into_iter().fold(session.query(), quorate_client::Query::filter);
+    let query = session.query_with([("filter", args.filter)]);
     let checks = session.client.health().state(&args.status, &query).await?.value;
     session.show(&checks, |checks| {
         Table::of(&["NODE", "CHECK", "SERVICE", "STATUS", "OUTPUT"], checks, |check| {

@@ -85,7 +85,7 @@ enum Subject {
 }
 
 pub(super) async fn history(session: &Session, args: HistoryArgs) -> Result<ExitCode, Failure> {
-    let filters = [
+    let query = session.query_with([
         ("service", args.service),
         ("id", args.id),
         ("node", args.node),
@@ -96,11 +96,7 @@ pub(super) async fn history(session: &Session, args: HistoryArgs) -> Result<Exit
         ("kind", args.kind),
         ("since", args.since.map(|seq| seq.to_string()).into_iter().collect()),
         ("limit", args.limit.map(|limit| limit.to_string()).into_iter().collect()),
-    ];
-    let mut query = session.query();
-    for (name, values) in filters {
-        query = values.into_iter().fold(query, |query, value| query.with(name, value));
-    }
+    ]);
     let page = session.client.history().list(&query).await?;
     session.show(&page.records, table)
 }

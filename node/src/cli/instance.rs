@@ -24,12 +24,9 @@ pub(crate) struct InstancesArgs {
 }
 
 pub(super) async fn run(session: &Session, args: InstancesArgs) -> Result<ExitCode, Failure> {
-    let named = |name: &'static str, values: Vec<String>, query: quorate_client::Query| {
-        values.into_iter().fold(query, |query, value| query.with(name, value))
-    };
-    let query = named("service", args.services, session.query());
-    let query = named("status", args.status, query);
-    let query = args.filter.into_iter().fold(query, quorate_client::Query::filter);
+    let filter = args.filter.into_iter().collect();
+    let query = [("service", args.services), ("status", args.status), ("filter", filter)];
+    let query = session.query_with(query);
     let instances = session.client.instances(&query).await?.value;
     session.show(&instances, table)
 }

@@ -46,7 +46,7 @@ fn status(member: &Member) -> &'static str {
 }
 
 pub(super) async fn nodes(session: &Session, args: NodesArgs) -> Result<ExitCode, Failure> {
-    let query = args.filter.into_iter().fold(session.query(), quorate_client::Query::filter);
+    let query = session.query_with([("filter", args.filter)]);
     let query = args.meta.iter().fold(query, |query, (key, value)| query.node_meta(key, value));
     let nodes = session.client.catalog().nodes(&query).await?.value;
     session.show(&nodes, |nodes| {

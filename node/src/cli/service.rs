@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use quorate_client::Query;
 use quorate_client::types::health::{HealthCheck, ServiceEntry};
 use quorate_client::types::live::Instance;
 use serde::Serialize;
@@ -49,7 +48,7 @@ struct Count {
 }
 
 pub(super) async fn services(session: &Session, args: ServicesArgs) -> Result<ExitCode, Failure> {
-    let query = args.filter.into_iter().fold(session.query(), Query::filter);
+    let query = session.query_with([("filter", args.filter)]);
     let instances = session.client.instances(&query).await?.value;
     session.show(&count(&instances), |counts| {
         Table::of(&["SERVICE", "PASSING", "WARNING", "CRITICAL", "TAGS"], counts, |count| {
@@ -85,8 +84,8 @@ fn count(instances: &[Instance]) -> Vec<Count> {
 }
 
 pub(super) async fn service(session: &Session, args: ServiceArgs) -> Result<ExitCode, Failure> {
-    let mut query = args.tag.into_iter().fold(session.query(), Query::tag);
-    query = args.filter.into_iter().fold(query, Query::filter);
+    let filter = args.filter.into_iter().collect();
+    let mut query = session.query_with([("tag", args.tag), ("filter", filter)]);
     if args.passing {
         query = query.passing();
     }

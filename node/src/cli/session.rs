@@ -70,6 +70,17 @@ impl Session {
         if self.stale { Query::new().stale() } else { Query::new() }
     }
 
+    /// The parameters of a read, with these values of each of these.
+    pub(super) fn query_with<V: IntoIterator<Item = String>>(
+        &self,
+        parameters: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> Query {
+        let pairs = parameters.into_iter();
+        let pairs =
+            pairs.flat_map(|(name, values)| values.into_iter().map(move |value| (name, value)));
+        pairs.fold(self.query(), |query, (name, value)| query.with(name, value))
+    }
+
     /// Whether programs read the output.
     pub(super) fn is_for_programs(&self) -> bool {
         self.output != Format::Table
