@@ -32,11 +32,13 @@ pub(crate) struct LockArgs {
 
 pub(super) async fn run(session: &Session, args: LockArgs) -> Result<ExitCode, Failure> {
     let client = &session.client;
-    let held = match (args.permits, args.wait) {
-        (1, None) => Some(client.lock(&args.key).acquire().await?),
-        (1, Some(wait)) => client.lock(&args.key).acquire_within(wait).await?,
-        (permits, None) => Some(client.semaphore(&args.key, permits).acquire().await?),
-        (permits, Some(wait)) => client.semaphore(&args.key, permits).acquire_within(wait).await?,
+    let lock = match args.permits {
+        1 => client.lock(&args.key),
+        permits => client.semaphore(&args.key, permits),
+    };
+    let held = match args.wait {
+        None => Some(lock.acquire().await?),
+        Some(wait) => lock.acquire_within(wait).await?,
     };
     let held = held.ok_or_else(|| Failure::conflict(format!("{} is held by another", args.key)))?;
     let environment = [

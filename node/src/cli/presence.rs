@@ -9,7 +9,7 @@ use quorate_client::RegistrationState;
 
 use super::child;
 use super::failure::Failure;
-use super::register::Definition;
+use super::register::{Definition, Details};
 use super::session::{Session, span};
 
 /// Arguments of `presence`.
@@ -34,7 +34,8 @@ pub(crate) struct PresenceArgs {
 }
 
 pub(super) async fn run(session: &Session, args: PresenceArgs) -> Result<ExitCode, Failure> {
-    let Definition { name, id, address, port, tag, meta } = args.definition;
+    let Definition { name, details } = args.definition;
+    let Details { id, address, port, tag, meta } = details;
     let mut builder = session.client.register(&name).linger(args.linger);
     builder = id.into_iter().fold(builder, quorate_client::RegistrationBuilder::id);
     builder = address.into_iter().fold(builder, quorate_client::RegistrationBuilder::address);

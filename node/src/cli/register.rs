@@ -19,6 +19,14 @@ pub(crate) struct Definition {
     /// The service's name
     #[arg(value_name = "SERVICE")]
     pub(super) name: String,
+    #[command(flatten)]
+    pub(super) details: Details,
+}
+
+/// What a registration may say.
+#[derive(Debug, Args)]
+#[group(id = "details")]
+pub(crate) struct Details {
     /// The instance's id [default: the service's name]
     #[arg(long)]
     pub(super) id: Option<String>,
@@ -46,23 +54,10 @@ pub(crate) struct RegisterArgs {
     #[arg(value_name = "SERVICE", required_unless_present = "file", conflicts_with = "file")]
     name: Option<String>,
     /// A file with the definition as JSON; `-` is standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "details")]
     file: Option<PathBuf>,
-    /// The instance's id [default: the service's name]
-    #[arg(long, conflicts_with = "file")]
-    id: Option<String>,
-    /// Where it can be reached [default: the address that the cluster sees]
-    #[arg(long, conflicts_with = "file")]
-    address: Option<String>,
-    /// Its port
-    #[arg(long, conflicts_with = "file")]
-    port: Option<u16>,
-    /// A tag; repeatable
-    #[arg(long, value_name = "TAG", conflicts_with = "file")]
-    tag: Vec<String>,
-    /// Metadata; repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, conflicts_with = "file")]
-    meta: Vec<(String, String)>,
+    #[command(flatten)]
+    details: Details,
     /// It is critical after so long without a heartbeat
     #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with = "file")]
     ttl: Option<Duration>,
@@ -148,6 +143,7 @@ impl RegisterArgs {
         let nanos = |span: Option<Duration>| {
             span.map_or(0, |span| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX))
         };
+        let Details { id, address, port, tag, meta } = self.details;
         let is_probed = self.http.is_some() || self.tcp.is_some();
         let check = CheckSpecification {
             ttl: nanos(self.ttl),
@@ -159,11 +155,11 @@ impl RegisterArgs {
         };
         ServiceRegistration {
             name: self.name.unwrap_or_default(),
-            id: self.id.unwrap_or_default(),
-            address: self.address.unwrap_or_default(),
-            port: self.port.map_or(0, i64::from),
-            tags: self.tag,
-            meta: (!self.meta.is_empty()).then(|| self.meta.into_iter().collect()),
+            id: id.unwrap_or_default(),
+            address: address.unwrap_or_default(),
+            port: port.map_or(0, i64::from),
+            tags: tag,
+            meta: (!meta.is_empty()).then(|| meta.into_iter().collect()),
             check: (check != CheckSpecification::default()).then_some(check),
             ..ServiceRegistration::default()
         }
@@ -179,18 +175,19 @@ pub(super) async fn deregister(
 }
 
 pub(super) async fn heartbeat(session: &Session, args: HeartbeatArgs) -> Result<ExitCode, Failure> {
-    let definition = args.definition;
+    let Definition { name, details } = args.definition;
+    let Details { id, address, port, tag, meta } = details;
     let heartbeat = Heartbeat {
-        service: definition.name,
-        id: definition.id.unwrap_or_default(),
-        address: definition.address,
-        port: definition.port.map(i64::from),
+        service: name,
+        id: id.unwrap_or_default(),
+        address,
+        port: port.map(i64::from),
         process: args.process,
         pid: args.pid,
         version: args.version,
         counter: args.counter,
-        tags: (!definition.tag.is_empty()).then_some(definition.tag),
-        meta: (!definition.meta.is_empty()).then(|| definition.meta.into_iter().collect()),
+        tags: (!tag.is_empty()).then_some(tag),
+        meta: (!meta.is_empty()).then(|| meta.into_iter().collect()),
         warn_after: args.warn_after.map(go_text),
         critical_after: args.critical_after.map(go_text),
         status: args.status,
