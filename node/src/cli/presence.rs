@@ -47,6 +47,7 @@ pub(super) async fn run(session: &Session, args: PresenceArgs) -> Result<ExitCod
     let id = registration.id().to_owned();
     eprintln!("quorate: {id} is registered");
     let mut running = child::start(&args.command, &[("QUORATE_SERVICE_ID", id.clone())])?;
+    let mut is_troubled = false;
     let ended = loop {
         tokio::select! {
             ended = running.ended() => break ended?,
@@ -56,10 +57,16 @@ pub(super) async fn run(session: &Session, args: PresenceArgs) -> Result<ExitCod
                     return Err(Failure::conflict(format!("another process has taken {id} over")));
                 }
                 RegistrationState::Troubled(trouble) => {
-                    eprintln!("quorate: the cluster could not be told of {id}: {trouble:?}");
+                    eprintln!("quorate: the cluster could not be told of {id}: {}", trouble.error);
+                    is_troubled = true;
                 }
-                RegistrationState::Registered => eprintln!("quorate: {id} is registered again"),
-                RegistrationState::Registering | RegistrationState::Ended => {}
+                RegistrationState::Registered if is_troubled => {
+                    eprintln!("quorate: {id} is registered again");
+                    is_troubled = false;
+                }
+                RegistrationState::Registered
+                | RegistrationState::Registering
+                | RegistrationState::Ended => {}
             },
         }
     };
