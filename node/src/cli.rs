@@ -5,8 +5,7 @@
 //! error. The exit code says how it ended ([`failure`]).
 //!
 //! To add a command: a variant of [`ClientVerb`], a file with its arguments and a function that takes a
-//! [`Session`](session::Session), and a test in
-//! `jepsen-style-tests/tests/operation/cli.rs`.
+//! [`Session`](session::Session), and a test in `jepsen-style-tests/tests/operation/cli.rs`.
 
 mod child;
 mod claim;
@@ -22,6 +21,7 @@ mod lock;
 mod node;
 mod operator;
 mod output;
+mod patience;
 mod presence;
 mod register;
 mod service;

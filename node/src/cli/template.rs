@@ -26,6 +26,7 @@ use serde_json::Value;
 
 use self::needs::{Need, Needs};
 use super::failure::Failure;
+use super::patience::patiently;
 use super::session::{Session, span};
 use super::watch::shell;
 use super::{child, file, output};
@@ -36,6 +37,9 @@ const NAME: &str = "template";
 const MODE: u32 = 0o644;
 /// Where the path of the new file goes in the checker's command line.
 const PLACE: &str = "{}";
+
+/// What is watched.
+type Watches = BTreeMap<Need, Watch<Value>>;
 
 /// Arguments of `template`.
 #[derive(Debug, Args)]
@@ -88,7 +92,7 @@ pub(super) async fn run(session: &Session, args: TemplateArgs) -> Result<ExitCod
         .map_err(|error| Failure::usage(format!("{}: {error}", args.source.display())))?;
     let needs = Arc::new(Needs::default());
     let environment = environment(&source, &needs, &args.source)?;
-    let mut watches: BTreeMap<Need, Watch<Value>> = BTreeMap::new();
+    let mut watches = Watches::new();
     loop {
         let text = render(&environment, &needs, &watches)?;
         let missing = needs.missing();
@@ -115,7 +119,11 @@ pub(super) async fn run(session: &Session, args: TemplateArgs) -> Result<ExitCod
         if is_new || !missing.is_empty() {
             say_what_is_missing(&missing);
         }
-        change(&mut watches).await;
+        let trouble = |watches: &Watches| {
+            watches.values().find_map(Watch::trouble).map(|trouble| trouble.error)
+        };
+        let next = async |watches: &mut Watches| change(watches).await;
+        patiently(&mut watches, args.once, next, trouble).await?;
         settle(&mut watches, &args).await;
     }
 }
@@ -146,7 +154,7 @@ fn whitespace(path: &Path) -> Result<SyntaxConfig, Failure> {
 fn render(
     environment: &Environment<'_>,
     needs: &Needs,
-    watches: &BTreeMap<Need, Watch<Value>>,
+    watches: &Watches,
 ) -> Result<String, Failure> {
     let known = watches.iter().filter_map(|(need, watch)| Some((need.clone(), watch.latest()?)));
     needs.begin(known.collect());
@@ -166,13 +174,13 @@ fn say_what_is_missing(missing: &[Need]) {
 }
 
 /// Waits for a change of any.
-async fn change(watches: &mut BTreeMap<Need, Watch<Value>>) {
+async fn change(watches: &mut Watches) {
     let changes: Vec<_> = watches.values_mut().map(|watch| Box::pin(watch.changed())).collect();
     select_all(changes).await;
 }
 
 /// Waits until nothing more comes for a moment.
-async fn settle(watches: &mut BTreeMap<Need, Watch<Value>>, args: &TemplateArgs) {
+async fn settle(watches: &mut Watches, args: &TemplateArgs) {
     let settled =
         async { while tokio::time::timeout(args.quiet, change(watches)).await.is_ok() {} };
     let _ = tokio::time::timeout(args.wait_max, settled).await;

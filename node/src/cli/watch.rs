@@ -4,12 +4,16 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use quorate_client::{Event, Watch, WatchBuilder};
+use quorate_client::{Event, Follow, Watch, WatchBuilder};
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::patience::patiently;
 use super::session::Session;
 use super::{child, output};
+
+/// What a stream that is connected never is: it says that nothing has happened.
+const SILENT: &str = "nothing has come from a stream";
 
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
@@ -108,7 +112,9 @@ pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, 
             let builder = kind.into_iter().fold(builder, quorate_client::FollowBuilder::kind);
             let builder = since.into_iter().fold(builder, quorate_client::FollowBuilder::since);
             let mut follow = builder.start()?;
-            while let Some(event) = follow.next_event().await {
+            let next = async |follow: &mut Follow| follow.next_event().await;
+            let silence = |_: &Follow| Some(SILENT.to_owned());
+            while let Some(event) = patiently(&mut follow, sink.once, next, silence).await? {
                 if let Event::Change(change) = event?
                     && sink.take(&change).await?
                 {
@@ -125,7 +131,9 @@ where
     T: Serialize + PartialEq + Send + Sync + 'static,
 {
     let mut watch: Watch<T> = builder.start()?;
-    while let Some(value) = watch.changed().await {
+    let next = async |watch: &mut Watch<T>| watch.changed().await;
+    let trouble = |watch: &Watch<T>| watch.trouble().map(|trouble| trouble.error);
+    while let Some(value) = patiently(&mut watch, sink.once, next, trouble).await? {
         if sink.take(&*value).await? {
             break;
         }
