@@ -5,7 +5,7 @@
 //! error. The exit code says how it ended ([`failure`]).
 //!
 //! To add a command: a variant of [`ClientVerb`], a file with its arguments and a function that takes a
-//! [`Session`](session::Session), and a test in `jepsen-style-tests/tests/operation/cli.rs`.
+//! [`Session`](session::Session), and a line in the table of `jepsen-style-tests/tests/operation/commands.rs`.
 
 mod child;
 mod claim;
@@ -29,7 +29,9 @@ mod session;
 mod session_verb;
 mod snapshot;
 mod status;
+mod tally;
 mod template;
+mod top;
 mod watch;
 
 use std::process::ExitCode;
@@ -103,6 +105,8 @@ pub(crate) enum ClientVerb {
     Operator(Asking<operator::OperatorArgs>),
     /// Renders files from services and keys, again with every change
     Template(Asking<template::TemplateArgs>),
+    /// Shows services, instances and nodes on the terminal, as they are at the moment
+    Top(Asking<top::TopArgs>),
 }
 
 /// Carries a command out and says how it ended.
@@ -155,5 +159,6 @@ async fn carry_out(verb: ClientVerb) -> Result<ExitCode, Failure> {
         ClientVerb::Snapshot(asking) => with(asking, snapshot::run).await,
         ClientVerb::Operator(asking) => with(asking, operator::run).await,
         ClientVerb::Template(asking) => with(asking, template::run).await,
+        ClientVerb::Top(asking) => with(asking, top::run).await,
     }
 }

@@ -137,7 +137,7 @@ pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Colours are for terminals, and `NO_COLOR` (no-color.org) turns them off.
-fn is_coloured() -> bool {
+pub(super) fn is_coloured() -> bool {
     let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stdout().is_terminal() && !is_refused
 }

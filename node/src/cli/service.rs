@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::output::Table;
 use super::session::Session;
+use super::tally::Tally;
 
 /// Arguments of `services`.
 #[derive(Debug, Args)]
@@ -41,9 +42,8 @@ pub(crate) struct ServiceArgs {
 #[serde(rename_all = "PascalCase")]
 struct Count {
     service: String,
-    passing: usize,
-    warning: usize,
-    critical: usize,
+    #[serde(flatten)]
+    tally: Tally,
     tags: Vec<String>,
 }
 
@@ -54,9 +54,9 @@ pub(super) async fn services(session: &Session, args: ServicesArgs) -> Result<Ex
         Table::of(&["SERVICE", "PASSING", "WARNING", "CRITICAL", "TAGS"], counts, |count| {
             vec![
                 count.service.clone(),
-                count.passing.to_string(),
-                count.warning.to_string(),
-                count.critical.to_string(),
+                count.tally.passing.to_string(),
+                count.tally.warning.to_string(),
+                count.tally.critical.to_string(),
                 count.tags.join(","),
             ]
         })
@@ -68,11 +68,7 @@ fn count(instances: &[Instance]) -> Vec<Count> {
     for instance in instances {
         let count = counts.entry(&instance.service).or_default();
         count.service.clone_from(&instance.service);
-        match instance.status.as_str() {
-            "passing" => count.passing += 1,
-            "warning" => count.warning += 1,
-            _ => count.critical += 1,
-        }
+        count.tally.add(&instance.status);
         count.tags.extend(instance.tags.iter().cloned());
     }
     let mut counts: Vec<_> = counts.into_values().collect();
@@ -145,7 +141,8 @@ mod tests {
         ];
         let counts = count(&instances);
         let web = &counts[1];
-        assert_eq!((counts.len(), counts[0].warning), (2, 1));
-        assert_eq!((web.passing, web.critical, web.tags.join(",").as_str()), (1, 1, "a,b"));
+        assert_eq!((counts.len(), counts[0].tally.warning), (2, 1));
+        let tally = Tally { passing: 1, warning: 0, critical: 1 };
+        assert_eq!((web.tally, web.tags.join(",").as_str()), (tally, "a,b"));
     }
 }
