@@ -1,12 +1,13 @@
-//! The programs in `client/examples`, as processes, on a real cluster.
+//! The programs in `client/examples`, as processes, on a real cluster: those in Rust, and those for Node.js.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use jepsen_style_tests::http::{Http, HttpExt as _};
-use jepsen_style_tests::{Cluster, Failure, Limit, Result, binary};
+use jepsen_style_tests::script::is_present;
+use jepsen_style_tests::{Cluster, Failure, Limit, Result, binary, skipped};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -32,11 +33,12 @@ impl Drop for Example {
 
 impl Example {
     pub(crate) fn start(addresses: &str, name: &str, arguments: &[&str]) -> Result<Self> {
-        let mut child = Command::new(program(name)?)
-            .args(arguments)
-            .env("QUORATE_HTTP_ADDR", addresses)
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Self::run(addresses, Command::new(program(name)?).args(arguments))
+    }
+
+    fn run(addresses: &str, command: &mut Command) -> Result<Self> {
+        let mut child =
+            command.env("QUORATE_HTTP_ADDR", addresses).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or_else(|| Failure::new("no output"))?;
         let (sender, lines) = unbounded_channel();
         std::thread::spawn(move || {
@@ -135,6 +137,57 @@ async fn the_examples_do_what_they_say() {
     cluster.wait_all_ready().await.unwrap();
     candidates(&addresses).await.unwrap();
     cluster.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_for_node_js_do_what_they_say() {
+    let packages = binary::target_dir().unwrap().join("clients/node-consul");
+    if !packages.join("installed").is_file() || !is_present(Path::new("node")) {
+        let install = "jepsen-style-tests/tests/clients/install";
+        let reason = format!("node or the npm package consul is missing; {install} installs it");
+        return skipped("the_examples_for_node_js_do_what_they_say", &reason);
+    }
+    let mut cluster = Cluster::start(3).await.unwrap();
+    node_service_and_caller(&packages.join("node_modules"), &mut cluster).await.unwrap();
+    cluster.start_all().unwrap();
+    cluster.finish().await.unwrap();
+}
+
+/// Two services and a caller, while the server is killed that all of them use.
+async fn node_service_and_caller(packages: &Path, cluster: &mut Cluster) -> Result<()> {
+    let servers = cluster.https(&cluster.ids());
+    let addresses: Vec<_> = servers.iter().map(|node| node.base().to_owned()).collect();
+    let start = |script: &str, arguments: &[&str]| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/examples/node");
+        let mut command = Command::new("node");
+        command.arg(folder.join(script)).args(arguments).env("NODE_PATH", packages);
+        Example::run(&addresses.join(","), &mut command)
+    };
+    let id = |line: String| line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let (mut first, mut second) =
+        (start("service.cjs", &["hello"])?, start("service.cjs", &["hello"])?);
+    let (one, two) = (id(first.says("registered").await?), id(second.says("registered").await?));
+    let mut caller = start("caller.cjs", &["hello", "100"])?;
+    caller.says(&format!("hello from {one}")).await?;
+    caller.says(&format!("hello from {two}")).await?;
+    cluster.kill(1)?;
+    caller.says("hello from").await?;
+    first.signal(Signal::SIGINT)?;
+    let said = first.ended().await?;
+    if said.last().map(String::as_str) != Some("deregistered") {
+        return Err(Failure::new(format!("the last words of the first: {said:?}")));
+    }
+    let said = caller.ended().await?;
+    let calls = said.iter().filter(|line| line.starts_with("hello from")).count();
+    if calls != 100 {
+        return Err(Failure::new(format!("{calls} of 100 calls were answered")));
+    }
+    // Its heartbeats go on at another server.
+    let passing = |rows: &Value| rows.as_array().is_some_and(|rows| rows.len() == 1);
+    let path = "/v1/health/service/hello?passing";
+    cluster.http(2).wait_for(path, LIMIT, passing).await?;
+    second.terminate().await?;
+    is_gone(&cluster.http(2), "hello").await
 }
 
 async fn configuration(addresses: &str, node: &Http) -> Result<()> {
