@@ -6,6 +6,7 @@
 mod agent_starts;
 mod agents;
 mod cli;
+mod documents;
 mod founding;
 mod hosts;
 mod identity;

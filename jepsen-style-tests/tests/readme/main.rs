@@ -30,6 +30,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("QUORATE_ROUNDS=100 cargo test", "takes half an hour"),
     ("QUORATE_OPERATIONS=100000 cargo test", "takes nine minutes"),
     ("QUORATE_STORM_INSTANCES=", "takes four minutes, and a quiet machine"),
+    ("quorate top", "tests/operation/commands.rs runs it on a terminal"),
     ("quorate presence web", "tests/operation/cli.rs runs it with a command"),
     ("QUORATE_OLD_BIN=", "needs a binary of the previous version"),
     (".ci/run", "runs this test"),
