@@ -4,88 +4,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use jepsen_style_tests::{Cluster, Failure, Limit, Result, binary};
+use jepsen_style_tests::{Cluster, Failure, Limit, Result};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Exit codes that scripts rely on.
-const OK: i32 = 0;
-const FAILED: i32 = 1;
-const USAGE: i32 = 2;
-const UNAVAILABLE: i32 = 3;
-const CONFLICT: i32 = 5;
-
-/// Runs commands against some servers.
-struct Shell {
-    addresses: String,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Shell {
-    fn new(cluster: &Cluster) -> Self {
-        let bases: Vec<_> =
-            cluster.ids().into_iter().map(|id| cluster.http(id).base().to_owned()).collect();
-        Self { addresses: bases.join(",") }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(binary::quorate()?);
-        command
-            .args(arguments)
-            .env("QUORATE_HTTP_ADDR", &self.addresses)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        Ok(command)
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Result<Ran> {
-        let ended = tokio::time::timeout(PATIENCE, self.command(arguments)?.output()).await;
-        let ended = ended.map_err(|_| Failure::new(format!("{arguments:?} goes on")))??;
-        Ok(Ran {
-            code: ended.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&ended.stdout).into_owned(),
-            err: String::from_utf8_lossy(&ended.stderr).into_owned(),
-        })
-    }
-
-    /// Runs it and expects this code.
-    async fn expect(&self, code: i32, arguments: &[&str]) -> Result<Ran> {
-        let ran = self.run(arguments).await?;
-        assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
-        Ok(ran)
-    }
-
-    /// What it prints for programs.
-    async fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let ran = self.expect(OK, &[arguments, &["-o", "json"]].concat()).await?;
-        Ok(serde_json::from_str(&ran.out)?)
-    }
-
-    /// Runs it until this holds of what it prints.
-    async fn until(&self, arguments: &[&str], holds: impl Fn(&Value) -> bool) -> Result<()> {
-        let wait = Limit::new(PATIENCE);
-        loop {
-            let printed = self.json(arguments).await?;
-            if holds(&printed) {
-                return Ok(());
-            }
-            wait.pause(|| format!("{arguments:?}: {printed}")).await?;
-        }
-    }
-}
+use crate::shell::{CONFLICT, FAILED, OK, PATIENCE, Shell, UNAVAILABLE, USAGE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_registered_listed_explained_and_taken_out_of_service() {
@@ -390,7 +314,7 @@ async fn troubles(shell: &Shell, cluster: &mut Cluster) -> Result<()> {
     assert!(status.out.starts_with("leader      none\n"), "{status:?}");
     let doctor = shell.expect(FAILED, &["doctor"]).await?;
     assert!(doctor.out.contains("there is no leader"), "{doctor:?}");
-    let nobody = Shell { addresses: "http://127.0.0.1:1".to_owned() };
+    let nobody = Shell::at("http://127.0.0.1:1");
     nobody.expect(UNAVAILABLE, &["services"]).await?;
     nobody.expect(UNAVAILABLE, &["doctor"]).await?;
     nobody.expect(USAGE, &["services", "--http-addr", "http://"]).await?;

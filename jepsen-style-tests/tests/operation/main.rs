@@ -6,6 +6,7 @@
 mod agent_starts;
 mod agents;
 mod cli;
+mod commands;
 mod documents;
 mod founding;
 mod hosts;
@@ -15,5 +16,6 @@ mod outages;
 mod recover;
 mod restore;
 mod server_health;
+mod shell;
 mod upgrade;
 mod warnings;
