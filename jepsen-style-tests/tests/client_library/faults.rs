@@ -1,19 +1,22 @@
-//! Everything that runs by itself, while servers are killed, stopped and restarted one after the other: 60 s, or as
-//! long as `QUORATE_CLIENT_S` says.
+//! Everything that runs by itself, while servers are killed, stopped, cut off and restarted one after the other: 60 s, or
+//! as long as `QUORATE_CLIENT_S` says.
+
+mod holders;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use jepsen_style_tests::http::{Http, HttpExt as _};
-use jepsen_style_tests::{Cluster, Failure, Limit, Result};
+use jepsen_style_tests::network::Way;
+use jepsen_style_tests::{Cluster, Failure, Limit, Options, Result};
 use quorate_client::types::agent::{CheckSpecification, ServiceRegistration};
 use quorate_client::{CancellationToken, Client, Event, Query, Registration, RegistrationState};
 use serde_json::Value;
 
 use crate::areas::wait_for_level;
+use holders::{Holder, Resource};
 
 /// How long the faults go on unless the environment says otherwise.
 const SECONDS: u64 = 60;
@@ -60,7 +63,8 @@ impl Findings {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_come_and_go_and_nobody_notices() {
     let seconds = std::env::var("QUORATE_CLIENT_S").map_or(SECONDS, |text| text.parse().unwrap());
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let options = Options { proxied: true, ..Options::default() };
+    let mut cluster = Cluster::start_with(options).await.unwrap();
     let addresses: Vec<_> =
         cluster.ids().into_iter().map(|id| cluster.http(id).base().to_owned()).collect();
     let new_client = || Client::builder(addresses.clone()).spread().build().unwrap();
@@ -73,10 +77,13 @@ async fn servers_come_and_go_and_nobody_notices() {
     let over = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(write_and_watch(new_client(), over.clone(), Arc::clone(&findings)));
-    let resource = Arc::<Resource>::default();
+    holders::offer(&client).await.unwrap();
+    let (locked, claimed) = <(Arc<Resource>, Arc<Resource>)>::default();
     for name in ["a", "b"] {
-        let resource = Arc::clone(&resource);
-        tasks.spawn(lock(new_client(), name, over.clone(), resource, Arc::clone(&findings)));
+        let (over, findings) = (over.clone(), Arc::clone(&findings));
+        let holder = Holder { client: new_client(), name, over, findings };
+        tasks.spawn(holder.clone().lock(Arc::clone(&locked)));
+        tasks.spawn(holder.claim(Arc::clone(&claimed)));
     }
     let critical = CriticalSince::default();
     tasks.spawn(flap(new_client(), over.clone(), Arc::clone(&critical), Arc::clone(&findings)));
@@ -103,7 +110,9 @@ async fn servers_come_and_go_and_nobody_notices() {
     println!("{:#?}", findings.figures.lock().unwrap());
     let wrong = findings.wrong.lock().unwrap().clone();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    for (what, at_least) in [("numbers watched", 20), ("locks held", 10), ("times critical", 5)] {
+    for (what, at_least) in
+        [("numbers watched", 20), ("locks held", 10), ("claims held", 10), ("times critical", 5)]
+    {
         let seen = findings.figure(what);
         assert!(seen >= at_least, "only {seen} {what}: this proves nothing");
     }
@@ -114,9 +123,9 @@ async fn servers_come_and_go_and_nobody_notices() {
 
 /// Does something to one server after the other, each time until all are ready again.
 async fn strike(cluster: &mut Cluster, span: Duration, findings: &Findings) -> Result<()> {
-    /// How long a server is away.
-    const AWAY: [Duration; 3] =
-        [Duration::from_secs(2), Duration::from_secs(7), Duration::from_secs(3)];
+    /// How long a server is away, in seconds.
+    const AWAY_S: [u64; 4] = [2, 7, 3, 7];
+    let away = AWAY_S.map(Duration::from_secs);
     let end = Instant::now() + span;
     let ids = cluster.ids();
     for turn in 0.. {
@@ -124,23 +133,34 @@ async fn strike(cluster: &mut Cluster, span: Duration, findings: &Findings) -> R
             break;
         }
         let id = ids[turn % ids.len()];
-        match (turn / ids.len() + turn) % 3 {
+        // Three servers and four faults: each server meets each of them.
+        match turn % away.len() {
             0 => {
                 cluster.kill(id)?;
-                tokio::time::sleep(AWAY[0]).await;
+                tokio::time::sleep(away[0]).await;
                 cluster.start_node(id)?;
                 findings.count("kills", 1);
             }
             1 => {
                 cluster.pause(id)?;
-                tokio::time::sleep(AWAY[1]).await;
+                tokio::time::sleep(away[1]).await;
                 cluster.resume(id)?;
                 findings.count("pauses", 1);
+            }
+            2 => {
+                let network = cluster.network()?;
+                let links =
+                    network.links().into_iter().filter(|link| [link.from, link.to].contains(&id));
+                let links: Vec<_> = links.collect();
+                network.cut(Way::Proxy, &links).await?;
+                tokio::time::sleep(away[3]).await;
+                cluster.network()?.heal().await?;
+                findings.count("cuts", 1);
             }
             _ => {
                 cluster.terminate(id)?;
                 cluster.wait_ended(id, LIMIT).await?;
-                tokio::time::sleep(AWAY[2]).await;
+                tokio::time::sleep(away[2]).await;
                 cluster.start_node(id)?;
                 findings.count("restarts", 1);
             }
@@ -287,48 +307,6 @@ async fn compare(node: &Http, begin: u64, shown: &[u64], findings: &Findings) ->
         findings
             .wrong(format!("{shown} of {recorded} records were followed, {missing} not at all"));
     }
-    Ok(())
-}
-
-// ---- locks -------------------------------------------------------------------------------------
-
-/// What the lock protects: it takes nothing from whom it knows to be late.
-#[derive(Default)]
-struct Resource {
-    /// The highest fencing token so far.
-    highest: AtomicU64,
-    holders: Mutex<BTreeMap<u64, &'static str>>,
-}
-
-async fn lock(
-    client: Client,
-    name: &'static str,
-    over: CancellationToken,
-    resource: Arc<Resource>,
-    findings: Arc<Findings>,
-) -> Result<()> {
-    let lock = client.lock("faults/lock").value(name).ttl(Duration::from_secs(10));
-    while !over.is_cancelled() {
-        let before = resource.highest.load(Ordering::SeqCst);
-        let Some(held) = lock.acquire_within(Duration::from_secs(5)).await? else { continue };
-        let fence = held.fence();
-        if fence <= before {
-            findings.wrong(format!("{name} got the fence {fence}, and {before} was used before"));
-        }
-        if let Some(other) = resource.holders.lock().unwrap().insert(fence, name) {
-            findings.wrong(format!("{name} and {other} have the same fence {fence}"));
-        }
-        for _ in 0..5 {
-            if resource.highest.fetch_max(fence, Ordering::SeqCst) > fence && held.is_held() {
-                findings.count("late holders refused", 1);
-            }
-            tokio::time::sleep(Duration::from_millis(40)).await;
-        }
-        findings.count("locks held", 1);
-        // One that cannot be released now ends with its TTL.
-        let _ = held.release().await;
-    }
-    client.shutdown().await;
     Ok(())
 }
 
