@@ -38,6 +38,13 @@ pub const BALLAST_BYTES: usize = 8 << 20;
 /// The mode of the data directory.
 const PRIVATE: u32 = 0o700;
 
+/// What may be there before the first start: the file system's own directory, what a first start has begun with, and what
+/// a client agent keeps, which may become a server.
+const EXPECTED: [&str; 7] =
+    ["lost+found", "lock", "mark", "mark.tmp", "identity.tmp", "node-id", "definitions.json"];
+/// How the name of a file ends that an agent writes its process id to, before it opens the directory.
+const PROCESS_ID: &str = ".pid";
+
 const IDENTITY: Kind = Kind { magic: b"QRTIDENT", format: 1 };
 /// The identity of a directory that was recovered: the same, and which part of the directory is in use. A
 /// format of its own, so that a program that does not know of parts does not open the log of the old cluster.
@@ -90,6 +97,16 @@ pub enum DataDirError {
     NoIdentity {
         /// The directory.
         dir: PathBuf,
+    },
+    /// It is somebody else's: there is something in it, and no identity.
+    #[error(
+        "{dir}: this is not a server's data directory, and it is not empty ({found}); give the server a directory of its own"
+    )]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// Something in it.
+        found: String,
     },
     /// The cluster has found out that it lacks what this server had acknowledged.
     #[error(
@@ -151,6 +168,7 @@ impl DataDir {
         fresh_store_id: String,
     ) -> Result<Self, DataDirError> {
         let path = path.into();
+        refuse_a_strangers(&path)?;
         at(&path, fs::create_dir_all(&path))?;
         keep_private(&path);
         at(&path, durable::sync_parent(&path))?;
@@ -368,6 +386,28 @@ fn verdict(file: &Path) -> Result<Option<String>, DataDirError> {
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, DataDirError> {
     result.map_err(|source| DataDirError::Io { path: path.to_owned(), source })
+}
+
+/// Refuses a directory that is in use for something else, before anything in it is touched. What a first start leaves
+/// that was cut short is ours.
+fn refuse_a_strangers(dir: &Path) -> Result<(), DataDirError> {
+    // What is wrong with one that cannot be listed is told by whoever needs it.
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    let names: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect();
+    let has = |name: &str| names.iter().any(|present| present == name);
+    if has("identity") {
+        return Ok(());
+    }
+    if has("log") || has("snapshots") {
+        return Err(DataDirError::NoIdentity { dir: dir.to_owned() });
+    }
+    let is_expected = |name: &str| EXPECTED.contains(&name) || name.ends_with(PROCESS_ID);
+    match names.into_iter().find(|name| !is_expected(name)) {
+        Some(found) => Err(DataDirError::NotEmpty { dir: dir.to_owned(), found }),
+        None => Ok(()),
+    }
 }
 
 /// Everything that clients stored is in here: it is its owner's business. A directory of somebody else's,

@@ -52,6 +52,36 @@ fn a_directory_in_use_is_refused() {
 }
 
 #[test]
+fn a_directory_of_something_else_is_refused_and_left_as_it_is() {
+    for strange in ["file", ".hidden", "sub/"] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("data");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        match strange.strip_suffix('/') {
+            Some(name) => fs::create_dir(path.join(name)).unwrap(),
+            None => fs::write(path.join(strange), "x").unwrap(),
+        }
+        let error = DataDir::open(&path, 7, "store".to_owned()).unwrap_err();
+        assert!(matches!(error, DataDirError::NotEmpty { .. }), "{error}");
+        assert!(error.to_string().contains(strange.trim_end_matches('/')), "{error}");
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+}
+
+#[test]
+fn an_empty_directory_and_one_whose_first_start_was_cut_short_are_taken() {
+    for present in [&[][..], &["lost+found"], &["lock", "mark"], &["lock", "mark.tmp", "a.pid"]] {
+        let dir = TempDir::new().unwrap();
+        for name in present {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        DataDir::open(dir.path(), 7, "store".to_owned()).unwrap();
+    }
+}
+
+#[test]
 fn an_error_of_the_file_system_says_where_and_what_to_do() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
