@@ -20,6 +20,8 @@ const UDP_BYTES_MAX: u16 = 4_096;
 const TCP_BYTES_MAX: u16 = u16::MAX;
 /// Length of an OPT record without options.
 const OPT_BYTES: u16 = 11;
+/// Whoever asks for what has changed in a zone says here what it knows (RFC 1995).
+const AUTHORITIES_MAX: u16 = 1;
 /// A question may come with EDNS, and with a signature, which is not looked at.
 const ADDITIONALS_MAX: u16 = 2;
 /// The shortest records: the name is a pointer to the question's.
@@ -70,10 +72,14 @@ pub(super) fn read(bytes: &[u8]) -> Received {
     }
     // Before the codec makes room for as many records as are announced.
     let HeaderCounts { queries, answers, authorities, additionals } = counts;
-    if queries != 1 || answers != 0 || authorities != 0 || additionals > ADDITIONALS_MAX {
+    if queries != 1
+        || answers != 0
+        || authorities > AUTHORITIES_MAX
+        || additionals > ADDITIONALS_MAX
+    {
         return Received::Faulty(bare, ResponseCode::FormErr);
     }
-    let Ok(Message { mut queries, edns, .. }) = Message::from_vec(bytes) else {
+    let Ok(Message { mut queries, authorities, edns, .. }) = Message::from_vec(bytes) else {
         return Received::Faulty(bare, ResponseCode::FormErr);
     };
     let Some(query) = queries.pop() else {
@@ -81,6 +87,16 @@ pub(super) fn read(bytes: &[u8]) -> Received {
     };
     let version = edns.as_ref().map_or(0, Edns::version);
     let request = Request { query: Some(query.clone()), edns, ..bare };
+    if matches!(query.query_type, RecordType::AXFR | RecordType::IXFR) {
+        // A zone is not given away (RFC 5936, section 2.2.1).
+        return Received::Faulty(request, ResponseCode::Refused);
+    }
+    if !authorities.is_empty() {
+        return Received::Faulty(
+            Request { query: None, edns: None, ..request },
+            ResponseCode::FormErr,
+        );
+    }
     match query.query_class {
         _ if version != 0 => Received::Faulty(request, ResponseCode::BADVERS),
         DNSClass::IN => Received::Asks(request, query),

@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use proptest::prelude::*;
 use quorate_storage::State;
 use quorate_storage::command::{Batch, Command, Part};
@@ -426,6 +427,25 @@ fn messages_that_ask_nothing_are_errors_or_not_answered() {
         Some(ResponseCode::FormErr),
         "a name that points at itself"
     );
+}
+
+#[test]
+fn a_zone_is_not_transferred() {
+    let domain = many(1);
+    for kind in [RecordType::AXFR, RecordType::IXFR] {
+        let mut message = question("consul.", kind);
+        if kind == RecordType::IXFR {
+            let name = Name::from_ascii("consul.").unwrap();
+            let soa = SOA::new(name.clone(), name.clone(), 1, 2, 3, 4, 5);
+            message.authorities.push(Record::from_rdata(name, 0, RData::SOA(soa)));
+        }
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let answer = domain.respond(&message.to_vec().unwrap(), transport).unwrap();
+            let answer = Message::from_vec(&answer).unwrap();
+            let (code, records) = (answer.metadata.response_code, answer.answers.len());
+            assert_eq!((code, records), (ResponseCode::Refused, 0), "{kind}");
+        }
+    }
 }
 
 #[test]
