@@ -9,10 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Txn;
 use crate::client::Client;
 use crate::duration;
 use crate::error::Error;
@@ -21,7 +24,7 @@ use crate::query::{Query, with_id};
 use crate::transport::{Backoff, Call, Safety, jittered};
 use crate::types::kv::KvPair;
 use crate::types::session::SessionCreate;
-use crate::types::txn::TxnResult;
+use crate::types::txn::{KvOp, TxnOp, TxnResult};
 use crate::watch::Watch;
 
 /// The TTL of a session, unless the builder says otherwise. The cluster allows 10 s to 24 h.
@@ -32,6 +35,8 @@ pub(crate) const LOCK_DELAY: Duration = Duration::from_secs(1);
 const FREE_PAUSE: Duration = Duration::from_millis(200);
 /// A key is tried again after so long although nothing has changed.
 const HELD_PAUSE: Duration = Duration::from_secs(5);
+/// How often a key that keeps its value is read again because somebody has written it between the reading and the taking.
+const WRITTEN_MAX: usize = 8;
 
 /// How something is held.
 #[derive(Debug, Clone)]
@@ -40,8 +45,8 @@ pub(crate) struct Terms {
     pub(crate) keys: Vec<String>,
     /// Below this all of them are.
     pub(crate) prefix: String,
-    /// What is written into the key that is taken.
-    pub(crate) value: Bytes,
+    /// What is written into the key that is taken; `None`: it keeps what it has.
+    pub(crate) value: Option<Bytes>,
     /// A name for the session, for people.
     pub(crate) name: String,
     pub(crate) ttl: Duration,
@@ -225,22 +230,55 @@ impl Session {
         let first = rand::random_range(0..terms.keys.len().max(1));
         let (behind, before) = terms.keys.split_at(first.min(terms.keys.len()));
         for key in before.iter().chain(behind) {
-            let lock = client.txn().lock(key, &terms.value, &self.id);
-            match lock.commit_as(Safety::Idempotent).await? {
-                Ok(results) => {
-                    let taken = results.into_iter().next();
-                    let Some(TxnResult::Kv(pair)) = taken else {
-                        return Err(Error::Decode(format!("no key in the answer for {key:?}")));
-                    };
-                    return Ok(Taken::Key { key: key.clone(), fence: pair.modify_index });
-                }
-                Err(conflict) if conflict.errors.iter().any(|error| is_invalid(&error.what)) => {
-                    return Ok(Taken::SessionEnded);
-                }
-                Err(_) => {}
+            let taken = match &terms.value {
+                Some(value) => self.lock(client.txn().lock(key, value, &self.id), key).await?,
+                None => self.take_as_it_is(client, key).await?,
+            };
+            match taken {
+                Taken::Nothing => {}
+                taken => return Ok(taken),
             }
         }
         Ok(Taken::Nothing)
+    }
+
+    /// Takes a key without a change of its value: what is written with the lock is what was read, or nothing is.
+    async fn take_as_it_is(&self, client: &Client, key: &str) -> Result<Taken, Error> {
+        for _ in 0..WRITTEN_MAX {
+            let present = client.kv().get(key, &Query::new()).await?.value;
+            let holder = present.as_ref().and_then(|pair| pair.session.as_ref());
+            if holder.is_some_and(|holder| *holder != self.id) {
+                break;
+            }
+            let txn = match &present {
+                None => client.txn().check_not_exists(key).lock(key, "", &self.id),
+                Some(pair) => {
+                    let unchanged = client.txn().check_index(key, pair.modify_index);
+                    unchanged.operation(same(pair, "lock", &self.id))
+                }
+            };
+            match self.lock(txn, key).await? {
+                Taken::Nothing => {}
+                taken => return Ok(taken),
+            }
+        }
+        Ok(Taken::Nothing)
+    }
+
+    /// Carries out a transaction whose last operation takes a key.
+    async fn lock(&self, txn: Txn<'_>, key: &str) -> Result<Taken, Error> {
+        match txn.commit_as(Safety::Idempotent).await? {
+            Ok(results) => match results.into_iter().last() {
+                Some(TxnResult::Kv(pair)) => {
+                    Ok(Taken::Key { key: key.to_owned(), fence: pair.modify_index })
+                }
+                _ => Err(Error::Decode(format!("no key in the answer for {key:?}"))),
+            },
+            Err(conflict) if conflict.errors.iter().any(|error| is_invalid(&error.what)) => {
+                Ok(Taken::SessionEnded)
+            }
+            Err(_) => Ok(Taken::Nothing),
+        }
     }
 
     /// Makes a guard of it, which also watches the key.
@@ -289,15 +327,56 @@ fn nanos(span: Duration) -> i64 {
 /// Gives the keys back, which a lock delay would follow if the session just ended, and ends the session.
 async fn end(client: &Client, session: &str, terms: &Terms) -> Result<(), Error> {
     for key in &terms.keys {
-        let query = Query::new().with("release", session);
-        let call = Call::put(with_id("/v1/kv/", key)).query(&query);
-        let call = call.body(terms.value.clone()).idempotent().within(ANSWER_MAX);
-        match client.perform(&call).await {
-            Ok(_) => {}
+        let released = match &terms.value {
+            Some(value) => release(client, session, key, value.clone()).await,
+            None => release_as_it_is(client, session, key).await,
+        };
+        match released {
+            Ok(()) => {}
             Err(Error::Status { status: 500, text, .. }) if is_invalid(&text) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
     let call = Call::put(with_id("/v1/session/destroy/", session));
     client.perform(&call.idempotent().within(ANSWER_MAX)).await.map(drop)
+}
+
+async fn release(client: &Client, session: &str, key: &str, value: Bytes) -> Result<(), Error> {
+    let query = Query::new().with("release", session);
+    let call = Call::put(with_id("/v1/kv/", key)).query(&query);
+    client.perform(&call.body(value).idempotent().within(ANSWER_MAX)).await.map(drop)
+}
+
+/// Gives a key back without a change of its value, whoever has written it meanwhile. If somebody does so again and
+/// again, the end of the session gives it back, and a lock delay follows.
+async fn release_as_it_is(client: &Client, session: &str, key: &str) -> Result<(), Error> {
+    let read = Call::get(with_id("/v1/kv/", key), &Query::new()).within(ANSWER_MAX);
+    for _ in 0..WRITTEN_MAX {
+        let present: Vec<KvPair> = match client.perform(&read).await {
+            Ok(answer) => answer.json()?,
+            Err(error) if error.is_not_found() => break,
+            Err(error) => return Err(error),
+        };
+        let is_ours = |pair: &KvPair| pair.session.as_deref() == Some(session);
+        let Some(pair) = present.into_iter().next().filter(is_ours) else { break };
+        let unchanged = client.txn().check_index(key, pair.modify_index);
+        let txn = unchanged.operation(same(&pair, "unlock", session));
+        if txn.commit_within(ANSWER_MAX).await?.is_ok() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Locks or unlocks a key with the value and the flags that it has.
+fn same(pair: &KvPair, verb: &str, session: &str) -> TxnOp {
+    let kv = KvOp {
+        verb: verb.to_owned(),
+        key: pair.key.clone(),
+        value: STANDARD.encode(&pair.value),
+        flags: pair.flags,
+        session: session.to_owned(),
+        ..KvOp::default()
+    };
+    TxnOp { kv: Some(kv), ..TxnOp::default() }
 }

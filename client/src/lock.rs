@@ -40,7 +40,7 @@ impl Lock {
     /// One of these keys, which all are below `prefix`; `name` is that of the session, for people.
     pub(crate) fn new(client: &Client, keys: Vec<String>, prefix: String, name: String) -> Self {
         let (ttl, lock_delay) = (TTL, LOCK_DELAY);
-        let terms = Terms { keys, prefix, value: Bytes::new(), name, ttl, lock_delay };
+        let terms = Terms { keys, prefix, value: None, name, ttl, lock_delay };
         Self { client: client.clone(), terms }
     }
 
@@ -50,10 +50,11 @@ impl Lock {
         self
     }
 
-    /// What is written into the key while it is held, for people who look.
+    /// What is written into the key when it is taken and when it is released, for people who look. Without this it keeps
+    /// the value that it has.
     #[must_use]
     pub fn value(mut self, value: impl Into<Bytes>) -> Self {
-        self.terms.value = value.into();
+        self.terms.value = Some(value.into());
         self
     }
 

@@ -23,12 +23,13 @@ pub type Semaphore = Lock;
 
 impl Client {
     /// A semaphore with so many permits (1 to 1,024), by the prefix of the keys that they are kept in. All who use it must
-    /// agree on their number.
+    /// agree on their number; each key says it (`permits=2`), unless [`Lock::value`] says something else.
     #[must_use]
     pub fn semaphore(&self, prefix: impl Into<String>, permits: u32) -> Semaphore {
         let prefix = prefix.into();
         let below = format!("{}/", prefix.trim_end_matches('/'));
-        let keys = (0..permits.clamp(1, PERMITS_MAX)).map(|number| format!("{below}{number}"));
-        Lock::new(self, keys.collect(), below.clone(), prefix)
+        let permits = permits.clamp(1, PERMITS_MAX);
+        let keys = (0..permits).map(|number| format!("{below}{number}"));
+        Lock::new(self, keys.collect(), below.clone(), prefix).value(format!("permits={permits}"))
     }
 }

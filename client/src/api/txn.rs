@@ -1,5 +1,7 @@
 //! Transactions: several operations that take effect together or not at all.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -137,7 +139,20 @@ impl Txn<'_> {
         safety: Safety,
     ) -> Result<Result<Vec<TxnResult>, TxnConflict>, Error> {
         let call = Call::put("/v1/txn").json(&self.operations)?.safety(safety);
-        let served = self.client.transport().send(&call).await?;
+        self.send(&call).await
+    }
+
+    /// Carries operations out that may be carried out twice, at another server when one has not answered for so long.
+    pub(crate) async fn commit_within(
+        self,
+        within: Duration,
+    ) -> Result<Result<Vec<TxnResult>, TxnConflict>, Error> {
+        let call = Call::put("/v1/txn").json(&self.operations)?.idempotent().within(within);
+        self.send(&call).await
+    }
+
+    async fn send(&self, call: &Call) -> Result<Result<Vec<TxnResult>, TxnConflict>, Error> {
+        let served = self.client.transport().send(call).await?;
         if served.answer.status == 409 {
             let TxnAnswer { errors, .. } = served.answer.json()?;
             return Ok(Err(TxnConflict { errors: errors.unwrap_or_default() }));
