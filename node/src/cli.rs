@@ -10,12 +10,14 @@
 mod child;
 mod claim;
 mod doctor;
+mod ending;
 mod event;
 mod failure;
 mod file;
 mod health;
 mod history;
 mod instance;
+mod key;
 mod kv;
 mod lock;
 mod node;
@@ -34,6 +36,7 @@ mod template;
 mod top;
 mod watch;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -121,6 +124,26 @@ pub(crate) fn main(verb: ClientVerb) -> ExitCode {
         Ok(code) => code,
         Err(failure) => failure.tell(),
     }
+}
+
+/// Prints what another command has made for standard output.
+pub(crate) fn print(text: &[u8]) -> ExitCode {
+    printed(output::bytes(text))
+}
+
+/// How a command ends that has printed this. A reader that has enough is no failure.
+pub(crate) fn printed(outcome: io::Result<()>) -> ExitCode {
+    match outcome.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Failure::failed(format!("standard output: {error}")).tell()
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+/// Says something to people, on standard error.
+pub(crate) fn note(text: &str) {
+    output::note(text);
 }
 
 async fn carry_out(verb: ClientVerb) -> Result<ExitCode, Failure> {

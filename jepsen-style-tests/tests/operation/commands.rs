@@ -29,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const LEVEL: u64 = 10;
 /// A session that there is not.
 const NO_SESSION: &str = "00000000-0000-0000-0000-000000000000";
+/// What a shell says of a program that is not there.
+const NO_PROGRAM: i32 = 127;
 /// What a program writes to a terminal when it gives the screen back.
 const LEAVE_SCREEN: &str = "\u{1b}[?1049l";
 /// What a command's help lists that is no command of ours.
@@ -106,7 +108,7 @@ fn any(_: &Value) -> bool {
 /// The table, in the order in which it is gone through where all is well.
 #[rustfmt::skip]
 const CASES: &[Case] = &[
-    case("doctor", "", |all| all == &json!([])).without(FAILED, UNAVAILABLE),
+    case("doctor", "", |all| all == &json!([])),
     case("status", "", |status| status["Leader"].is_string()),
     case("members", "", is_list).without(OK, UNAVAILABLE),
     read("nodes", "", is_list)
@@ -118,20 +120,22 @@ const CASES: &[Case] = &[
         .or(&[("rdb --critical-after 1ms", FAILED, "CriticalAfter"), ("", USAGE, "SERVICE")]),
     case("presence", "held --id held-1 --port 1 -- true", any)
         .or(&[("held --id held-2 -- false", FAILED, ""), ("held --id held-2", USAGE, "COMMAND"),
-            ("held --id held-2 -- /no/such/program", FAILED, "cannot run")]),
+            ("held --id held-2 -- /no/such/program", NO_PROGRAM, "cannot run")]),
     read("services", "", |rows| is_list(rows) && rows[0]["Passing"].is_u64()),
     read("service", "rdb --passing", |rows| rows[0]["Service"]["ID"] == "rdb-1")
         .or(&[("nobody", FAILED, "no such instance"), ("rdb --tag none", FAILED, "no such instance")]),
     read("instances", "rdb", |rows| rows[0]["Pid"] == 7)
         .or(&[("rdb --status odd", USAGE, "possible values")]),
     case("maint", "on api-1 --reason disk", |it| it["Maintenance"] == true)
-        .or(&[("on nobody", FAILED, "nobody"), ("maybe", USAGE, "possible values")]),
+        .or(&[("on nobody", FAILED, "nobody"), ("off rdb-1", FAILED, "is not in maintenance"),
+            ("maybe", USAGE, "possible values")]),
     read("health", "critical", is_list)
         .or(&[("odd", USAGE, "possible values")]),
     case("kv put", "cases/a 1", |it| it["Key"] == "cases/a")
-        .or(&[("cases/a @/no/such/file", FAILED, "No such file"), ("cases/a", USAGE, "VALUE")]),
+        .or(&[("cases/a @/no/such/file", FAILED, "No such file"), ("cases/a", USAGE, "VALUE"),
+            ("/a 1", USAGE, "slash"), ("a//b 1", USAGE, "no //")]),
     read("kv get", "cases/a", |it| it["Value"] == "MQ==")
-        .or(&[("cases/none", FAILED, "there is no key")]),
+        .or(&[("cases/none", FAILED, "there is no key"), ("/a", USAGE, "slash")]),
     case("kv cas", "cases/new 1 --index 0", any)
         .or(&[("cases/a 2 --index 0", CONFLICT, "exists already"),
             ("cases/a 2 --index 1", CONFLICT, "was changed meanwhile"), ("cases/a 2", USAGE, "--index")]),
@@ -140,19 +144,22 @@ const CASES: &[Case] = &[
     case("kv import", "FILE --prefix copy/", |it| it["Keys"] == 1)
         .or(&[("DIR/none", FAILED, "No such file"), ("DIR/x.tmpl", USAGE, "nothing was written")]),
     case("kv delete", "cases/new", any)
-        .or(&[("cases/a --cas 1", CONFLICT, "was changed meanwhile"),
+        .or(&[("cases/none", FAILED, "there is no key"), ("cases/none --cas 7", CONFLICT, "does not exist"),
+            ("none/ --recurse", FAILED, "there is no key below"), ("cases/a --cas 1", CONFLICT, "was changed meanwhile"),
             ("cases/a --cas 1 --recurse", USAGE, "cannot be used with")]),
-    case("watch key", "cases/a --once", |it| it["Value"] == "MQ=="),
-    case("watch prefix", "cases/ --once", is_list),
-    case("watch service", "rdb --once", is_list),
-    case("watch services", "--once", Value::is_object),
-    case("watch nodes", "--once", is_list),
-    case("watch checks", "critical --once", is_list)
+    read("watch key", "cases/a --once", |it| it["Value"] == "MQ=="),
+    read("watch prefix", "cases/ --once", is_list),
+    read("watch service", "rdb --once", is_list),
+    read("watch services", "--once", Value::is_object),
+    read("watch nodes", "--once", is_list),
+    read("watch checks", "critical --once", is_list)
         .or(&[("odd", USAGE, "possible values")]),
     case("watch stream", "--since 0 --prefix cases/ --once", |it| it["Seq"].is_u64()),
     case("lock", "cases/lock -- true", any)
         .or(&[("cases/held --wait 0s -- true", CONFLICT, "held by another"),
-            ("cases/lock -- false", FAILED, ""), ("cases/lock", USAGE, "COMMAND")]),
+            ("cases/held --wait 0s -E 42 -- true", 42, "held by another"),
+            ("cases/lock -- /no/such/program", NO_PROGRAM, "cannot run"), ("cases/lock -- false", FAILED, ""),
+            ("cases/lock", USAGE, "COMMAND")]),
     case("session create", "--ttl 10m", |it| it["ID"].is_string())
         .or(&[("--ttl 1s", FAILED, "TTL")]),
     read("session list", "", is_list),
@@ -160,17 +167,19 @@ const CASES: &[Case] = &[
         .or(&[(NO_SESSION, FAILED, "unknown session")]),
     case("session renew", "SESSION", any)
         .or(&[(NO_SESSION, FAILED, "not found")]),
-    case("session destroy", "SPARE", any),
+    case("session destroy", "SPARE", any)
+        .or(&[(NO_SESSION, FAILED, "unknown session")]),
     case("event fire", "deploy v7", |it| it["Name"] == "deploy"),
     read("event list", "deploy", Value::is_array).without(OK, UNAVAILABLE),
     read("history", "--key cases/a", is_list)
-        .or(&[("--since 999999999", FAILED, ""), ("--limit 0", USAGE, "--limit")]),
+        .or(&[("--since 999999999", FAILED, ""), ("--limit 0", USAGE, "--limit"),
+            ("--last 1 --limit 1", USAGE, "--limit")]),
     read("explain service", "rdb-1", is_explained).or(&[("nobody", FAILED, "")]),
     read("explain check", "service:api-1", is_explained).or(&[("nobody", FAILED, "")]),
     read("explain node", "quorate", is_explained).or(&[("nobody", FAILED, "")]),
     read("explain key", "cases/a", is_explained).or(&[("nothing", FAILED, "")]),
     read("explain session", "SESSION", is_explained).or(&[(NO_SESSION, FAILED, "")]),
-    case("template", "DIR/x.tmpl DIR/x.conf --once", any)
+    read("template", "DIR/x.tmpl DIR/x.conf --once", any)
         .or(&[("DIR/none DIR/y.conf", FAILED, "No such file"),
             ("DIR/x.tmpl DIR/y.conf --once --validate false", FAILED, "was not replaced")]),
     read("snapshot save", "DIR/backup.tgz", |it| it["Index"].is_u64())

@@ -16,6 +16,7 @@ pub(crate) const FAILED: i32 = 1;
 pub(crate) const USAGE: i32 = 2;
 pub(crate) const UNAVAILABLE: i32 = 3;
 pub(crate) const CONFLICT: i32 = 5;
+pub(crate) const UNKNOWN: i32 = 6;
 
 /// Runs commands against some servers.
 pub(crate) struct Shell {

@@ -8,14 +8,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::failure::Failure;
+use super::ending::Signals;
+use super::failure::{Failure, SIGNALLED};
 
 /// How long a command has to end after SIGTERM, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
-/// What a shell adds to the number of the signal that ended a command.
-const SIGNALLED: i32 = 128;
 
 /// A command that runs. It is killed if this is dropped.
 #[derive(Debug)]
@@ -27,7 +25,7 @@ pub(super) struct Running {
 /// Starts a command, with more variables in its environment.
 ///
 /// # Errors
-/// It cannot be started.
+/// It cannot be started. The exit code is the shell's for this: 127 if there is no such program, else 126.
 pub(super) fn start(
     command: &[OsString],
     environment: &[(&str, String)],
@@ -51,43 +49,58 @@ fn spawn(
     let program = program.to_string_lossy().into_owned();
     match child {
         Ok(child) => Ok(Running { child, program }),
-        Err(error) => Err(Failure::failed(format!("cannot run {program}: {error}"))),
+        Err(error) => Err(Failure::cannot_run(&program, &error)),
     }
 }
 
-/// Runs a command to its end, with this as its standard input.
+/// Runs a command to its end, with this as its standard input. A signal that comes meanwhile goes to the command too.
 ///
 /// # Errors
-/// It cannot be started.
+/// It cannot be started, or a signal came.
 pub(super) async fn run_with_input(
     command: &[OsString],
-    environment: &[(&str, String)],
     input: &[u8],
+    signals: &mut Signals,
 ) -> Result<ExitStatus, Failure> {
-    let mut running = spawn(command, environment, Stdio::piped())?;
-    if let Some(mut stdin) = running.child.stdin.take() {
-        // A command that does not read is no failure.
-        let _ = stdin.write_all(input).await;
+    let mut running = spawn(command, &[], Stdio::piped())?;
+    let stdin = running.child.stdin.take();
+    let fed = async {
+        if let Some(mut stdin) = stdin {
+            // A command that does not read is no failure.
+            let _ = stdin.write_all(input).await;
+        }
+    };
+    let mut caught = None;
+    let (ended, ()) = tokio::join!(running.wait(signals, |signal| caught = Some(signal)), fed);
+    match caught {
+        Some(signal) => Err(Failure::signalled(signal)),
+        None => ended,
     }
-    running.ended().await
 }
 
 impl Running {
-    /// Waits for its end, and hands SIGINT and SIGTERM on meanwhile.
+    /// Waits for its end, and hands signals on meanwhile.
     ///
     /// # Errors
     /// The system does not tell.
-    pub(super) async fn ended(&mut self) -> Result<ExitStatus, Failure> {
+    pub(super) async fn ended(&mut self, signals: &mut Signals) -> Result<ExitStatus, Failure> {
+        self.wait(signals, |_| {}).await
+    }
+
+    async fn wait(
+        &mut self,
+        signals: &mut Signals,
+        mut note: impl FnMut(Signal),
+    ) -> Result<ExitStatus, Failure> {
         let failed = |error| Failure::failed(format!("cannot watch {}: {error}", self.program));
-        let mut interrupts = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminations = signal(SignalKind::terminate()).map_err(failed)?;
         loop {
-            let caught = tokio::select! {
+            tokio::select! {
                 ended = self.child.wait() => return ended.map_err(failed),
-                _ = interrupts.recv() => Signal::SIGINT,
-                _ = terminations.recv() => Signal::SIGTERM,
-            };
-            send(&self.child, caught);
+                caught = signals.next() => {
+                    send(&self.child, caught);
+                    note(caught);
+                }
+            }
         }
     }
 

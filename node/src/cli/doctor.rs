@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use quorate_client::types::live::Instance;
 use quorate_client::types::operator::{AutopilotHealth, RaftServer};
 use quorate_client::types::quorate::StateHash;
 use quorate_client::{Client, Error, Query};
@@ -16,6 +17,8 @@ use super::session::Session;
 
 /// How long a server has to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What a leader says of a server that it has not heard since it leads.
+const NEVER: &str = "0s";
 /// A server that is so many log entries behind is told of.
 const LAG_MAX: u64 = 1_000;
 
@@ -86,29 +89,57 @@ pub(super) async fn run(session: &Session, _: Nothing) -> Result<ExitCode, Failu
                 ));
             }
         }
-        Ok(None) | Err(_) => findings.push(Finding::critical(
-            "there is no leader: nothing can be written, and reads need ?stale",
-            "start the servers that are down; if a majority is lost for good, see `quorate recover --help`",
-        )),
+        Ok(None) | Err(_) => {
+            findings.push(without_leader(&servers));
+            show(session, &sorted(findings))?;
+            return Err(Failure::unavailable("there is no leader"));
+        }
     }
-    findings.sort_by_key(|finding| finding.severity);
+    let findings = sorted(findings);
     show(session, &findings)?;
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The worst first.
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// Nobody leads: names the servers that may be why.
+fn without_leader(servers: &[Server]) -> Finding {
+    let is_silent = |member: &&RaftServer| servers.iter().all(|server| server.name != member.node);
+    let members = servers.iter().flat_map(|server| &server.members).filter(is_silent);
+    let silent: BTreeSet<_> =
+        members.map(|member| format!("{} ({})", member.node, member.address)).collect();
+    let remedy = match silent.into_iter().collect::<Vec<_>>().as_slice() {
+        [] => "every server answers: they cannot reach each other at their RPC addresses; their logs say more"
+            .to_owned(),
+        silent => format!(
+            "start the servers that do not answer here: {}; if a majority is lost for good, see `quorate recover --help`",
+            silent.join(", ")
+        ),
+    };
+    Finding::critical("there is no leader: nothing can be written, and reads need --stale", remedy)
 }
 
 fn show(session: &Session, findings: &Vec<Finding>) -> Result<ExitCode, Failure> {
     if findings.is_empty() && !session.is_for_programs() {
         return session.say(findings, "nothing is wrong");
     }
-    session.show(findings, |findings| {
-        Table::of(&["", "WHAT", "REMEDY"], findings, |finding| {
-            let severity = match finding.severity {
-                Severity::Critical => "critical",
-                Severity::Warning => "warning",
-            };
-            vec![severity.to_owned(), finding.what.clone(), finding.remedy.clone()]
-        })
-    })
+    session.show(findings, table)
+}
+
+/// What mends a thing is below it: beside it, the lines would be too long for any terminal.
+fn table(findings: &Vec<Finding>) -> Table {
+    let lines = findings.iter().flat_map(|finding| {
+        let severity = match finding.severity {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+        };
+        [[severity, &finding.what], ["", &finding.remedy]]
+    });
+    Table::of(&[], lines, |line| line.map(str::to_owned).to_vec())
 }
 
 /// Asks one server, and no other.
@@ -125,7 +156,7 @@ async fn ask(address: &str) -> Result<Server, Error> {
     let configuration = client.operator().raft_configuration(&Query::new().stale()).await?;
     Ok(Server {
         address: address.to_owned(),
-        name: about.config.node_name,
+        name: about.debug_config["ServerName"].as_str().unwrap_or_default().to_owned(),
         version: about.meta.get("quorate-version").cloned().unwrap_or_default(),
         state,
         not_ready,
@@ -192,8 +223,12 @@ fn of_states(servers: &[Server], findings: &mut Vec<Finding>) {
 /// What the leader says of the members.
 fn of_members(health: &AutopilotHealth, findings: &mut Vec<Finding>) {
     for server in health.servers.iter().filter(|server| !server.healthy) {
+        let heard = match server.last_contact.as_str() {
+            NEVER => "not heard since the leader leads".to_owned(),
+            ago => format!("last heard {ago} ago"),
+        };
         findings.push(Finding::critical(
-            format!("server {} ({}) is not healthy, last heard {} ago", server.name, server.address, server.last_contact),
+            format!("server {} ({}) is not healthy, {heard}", server.name, server.address),
             format!(
                 "start it again; if it is lost for good, `quorate operator raft remove {}`, then a new one with --join",
                 server.id
@@ -222,19 +257,18 @@ fn of_members(health: &AutopilotHealth, findings: &mut Vec<Finding>) {
 async fn of_cluster(client: &Client, findings: &mut Vec<Finding>) -> Result<(), Error> {
     of_members(&client.operator().autopilot_health().await?, findings);
     let query = Query::new().with("status", "critical");
-    let critical = client.instances(&query).await?.value;
-    if let Some(first) = critical.first() {
-        findings.push(Finding::warning(
-            format!(
-                "{} instances are critical, such as {} of {}",
-                critical.len(),
-                first.id,
-                first.service
-            ),
-            format!("`quorate explain service {}` says why", first.id),
-        ));
-    }
+    findings.extend(of_critical(&client.instances(&query).await?.value));
     Ok(())
+}
+
+fn of_critical(critical: &[Instance]) -> Option<Finding> {
+    let Instance { id, service, node, .. } = critical.first()?;
+    let what = match critical.len() {
+        1 => format!("1 instance is critical: {id} of {service} on {node}"),
+        many => format!("{many} instances are critical, such as {id} of {service} on {node}"),
+    };
+    // Several nodes may have this id.
+    Some(Finding::warning(what, format!("`quorate explain service {id} --agent {node}` says why")))
 }
 
 #[cfg(test)]
@@ -276,6 +310,55 @@ mod tests {
         let lagging =
             found(&[server("a", 5, "x", &["a", "b"]), server("b", 5_000, "y", &["a", "b"])]);
         assert_eq!(lagging, ["a is 4995 log entries behind"]);
+    }
+
+    #[test]
+    fn without_a_leader_the_servers_that_do_not_answer_are_named() {
+        let mut answers = server("n1", 5, "x", &[]);
+        answers.members = [("n1", "a:1"), ("n2", "b:1")]
+            .map(|(node, address)| RaftServer {
+                node: node.to_owned(),
+                address: address.to_owned(),
+                ..RaftServer::default()
+            })
+            .to_vec();
+        let found = without_leader(std::slice::from_ref(&answers));
+        assert!(found.remedy.contains("here: n2 (b:1);"), "{found:?}");
+        assert!(found.what.ends_with("reads need --stale"), "{found:?}");
+        answers.members.pop();
+        assert!(without_leader(&[answers]).remedy.contains("cannot reach each other"));
+    }
+
+    #[test]
+    fn a_critical_instance_is_named_with_the_command_that_explains_it() {
+        let consul = Instance {
+            id: "consul".to_owned(),
+            service: "consul".to_owned(),
+            node: "n2".to_owned(),
+            ..Instance::default()
+        };
+        let one = of_critical(std::slice::from_ref(&consul)).unwrap();
+        assert_eq!(one.what, "1 instance is critical: consul of consul on n2");
+        assert!(one.remedy.contains("explain service consul --agent n2`"), "{one:?}");
+        let two = of_critical(&[consul.clone(), consul]).unwrap();
+        assert!(two.what.starts_with("2 instances are"), "{two:?}");
+    }
+
+    #[test]
+    fn a_server_that_the_leader_never_heard_is_not_said_to_be_heard_just_now() {
+        let told = |last_contact: &str| {
+            let silent = quorate_client::types::operator::ServerHealth {
+                name: "n2".to_owned(),
+                last_contact: last_contact.to_owned(),
+                ..Default::default()
+            };
+            let mut findings = Vec::new();
+            let health = AutopilotHealth { servers: vec![silent], ..Default::default() };
+            of_members(&health, &mut findings);
+            findings.swap_remove(0).what
+        };
+        assert!(told("0s").ends_with("not heard since the leader leads"));
+        assert!(told("3s").ends_with("last heard 3s ago"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ enum EventVerb {
         service: Option<String>,
     },
     /// Lists the latest events, the newest last
+    ///
+    /// Where there are none, the list is empty, and the exit code 0.
     List {
         /// Only those of this name
         name: Option<String>,

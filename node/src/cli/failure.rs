@@ -1,8 +1,12 @@
 //! How a command ended: a sentence on standard error, and an exit code that scripts can rely on.
 
+use std::io;
 use std::process::ExitCode;
 
+use nix::sys::signal::Signal;
 use quorate_client::Error;
+
+use super::output;
 
 /// It failed, or what was asked for does not exist.
 const FAILED: u8 = 1;
@@ -13,7 +17,14 @@ const UNAVAILABLE: u8 = 3;
 /// The cluster does not allow it.
 const DENIED: u8 = 4;
 /// Somebody else has written in between, or holds it.
-const CONFLICT: u8 = 5;
+pub(super) const CONFLICT: u8 = 5;
+/// It was sent and not answered: it may have been done.
+const UNKNOWN: u8 = 6;
+/// What a shell adds to the number of the signal that ended a command.
+pub(super) const SIGNALLED: i32 = 128;
+/// A shell's codes for a program that cannot be run, and for one that is not there.
+const CANNOT_RUN: u8 = 126;
+const NO_PROGRAM: u8 = 127;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
@@ -49,13 +60,42 @@ impl Failure {
     }
 
     /// A file cannot be read or written.
-    pub(super) fn of_file(path: &std::path::Path, error: &std::io::Error) -> Self {
+    pub(super) fn of_file(path: &std::path::Path, error: &io::Error) -> Self {
         Self::failed(format!("{}: {error}", path.display()))
+    }
+
+    /// A program cannot be run.
+    pub(super) fn cannot_run(program: &str, error: &io::Error) -> Self {
+        let code = if error.kind() == io::ErrorKind::NotFound { NO_PROGRAM } else { CANNOT_RUN };
+        Self { code, text: format!("cannot run {program}: {error}") }
+    }
+
+    /// A signal came, and ended what would have gone on. Nothing is said, and the code is that of a shell.
+    pub(super) fn signalled(signal: Signal) -> Self {
+        let code = u8::try_from(SIGNALLED + signal as i32).unwrap_or(FAILED);
+        Self { code, text: String::new() }
+    }
+
+    /// The reader of standard output has enough: nothing is said, and all is well.
+    pub(super) const fn nobody_reads() -> Self {
+        Self { code: 0, text: String::new() }
+    }
+
+    /// With this said before.
+    pub(super) fn after(self, text: &str) -> Self {
+        Self { text: format!("{text}: {}", self.text), ..self }
+    }
+
+    /// With another code for scripts.
+    pub(super) fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
     }
 
     /// Says it on standard error.
     pub(super) fn tell(self) -> ExitCode {
-        eprintln!("quorate: {}", self.text);
+        if !self.text.is_empty() {
+            output::note(&self.text);
+        }
         ExitCode::from(self.code)
     }
 }
@@ -63,9 +103,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::Unreachable { .. } | Error::Transport { .. } | Error::OutcomeUnknown { .. } => {
-                UNAVAILABLE
-            }
+            Error::Unreachable { .. } | Error::Transport { .. } => UNAVAILABLE,
+            Error::OutcomeUnknown { .. } => UNKNOWN,
             Error::Status { status: 401 | 403, .. } => DENIED,
             Error::Status { status: 409, .. } => CONFLICT,
             Error::Status { status: 429 | 503, .. } => UNAVAILABLE,
@@ -98,5 +137,19 @@ mod tests {
         assert_eq!(code(403, "Permission denied"), DENIED);
         assert_eq!(code(409, "several"), CONFLICT);
         assert_eq!(Failure::from(Error::Configuration("no".to_owned())).code, USAGE);
+        let source = "no answer".into();
+        let unknown = Error::OutcomeUnknown { request: "PUT http://a/v1/x".to_owned(), source };
+        assert_eq!(Failure::from(unknown).code, UNKNOWN);
+    }
+
+    #[test]
+    fn what_ends_without_a_word_has_the_codes_of_a_shell() {
+        let code = |failure: Failure| (failure.code, failure.text.is_empty());
+        assert_eq!(code(Failure::signalled(Signal::SIGTERM)), (143, true));
+        assert_eq!(code(Failure::nobody_reads()), (0, true));
+        let gone = io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(code(Failure::cannot_run("x", &gone)), (127, false));
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(code(Failure::cannot_run("x", &denied)), (126, false));
     }
 }

@@ -11,6 +11,9 @@ use super::session::Session;
 
 /// Arguments of `instances`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Where there are none, the list is empty, and the exit code 0; `service` exits with 1 then."
+)]
 pub(crate) struct InstancesArgs {
     /// Only those of this service; repeated: of any of them
     #[arg(value_name = "SERVICE")]

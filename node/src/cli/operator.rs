@@ -35,7 +35,9 @@ enum RaftVerb {
         /// Its id or its name
         server: String,
     },
-    /// Hands leadership over
+    /// Hands leadership over, and says who leads then
+    ///
+    /// The exit code is 0 also if the server that was named leads already.
     Transfer {
         /// To this server, by id or name [default: any that is up to date]
         #[arg(long)]
@@ -70,17 +72,37 @@ pub(super) async fn run(session: &Session, args: OperatorArgs) -> Result<ExitCod
             operator.remove_server(id(&server)?).await?;
             session.say(&server, &format!("removed server {} ({})", server.id, server.node))
         }
-        RaftVerb::Transfer { to } => {
-            let to = match to {
-                Some(name) => Some(id(&find(session, &name).await?)?),
-                None => None,
-            };
-            if !operator.transfer_leader(to).await? {
-                return Err(Failure::failed("leadership was not handed over"));
-            }
-            session.say(&json!({ "Success": true }), "another server leads now")
-        }
+        RaftVerb::Transfer { to } => transfer(session, to).await,
     }
+}
+
+/// Hands leadership over, and says who leads then.
+async fn transfer(session: &Session, to: Option<String>) -> Result<ExitCode, Failure> {
+    let operator = session.client.operator();
+    let to = match to {
+        Some(name) => Some(find(session, &name).await?),
+        None => None,
+    };
+    if let Some(leader) = to.as_ref().filter(|server| server.leader) {
+        let sentence = format!("{} ({}) leads already, nothing was done", leader.node, leader.id);
+        return session.say(&transferred(Some(leader), false), &sentence);
+    }
+    let wanted = to.as_ref().map(id).transpose()?;
+    if !operator.transfer_leader(wanted).await? {
+        return Err(Failure::failed("leadership was not handed over"));
+    }
+    let servers = operator.raft_configuration(&session.query()).await?.servers;
+    let leader = servers.iter().find(|server| server.leader);
+    let sentence = match leader {
+        Some(leader) => format!("{} ({}) leads now", leader.node, leader.id),
+        None => "leadership was handed over, and nobody leads at the moment".to_owned(),
+    };
+    session.say(&transferred(leader, true), &sentence)
+}
+
+fn transferred(leader: Option<&RaftServer>, is_new: bool) -> serde_json::Value {
+    let leader = leader.map(|leader| leader.node.as_str());
+    json!({ "Success": true, "Changed": is_new, "Leader": leader })
 }
 
 /// A server by its id or name.

@@ -136,10 +136,20 @@ pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Says something to people, on standard error. One that nobody reads, or that is full, is no reason to fail.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "quorate: {text}");
+}
+
 /// Colours are for terminals, and `NO_COLOR` (no-color.org) turns them off.
 pub(super) fn is_coloured() -> bool {
     let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stdout().is_terminal() && !is_refused
+}
+
+/// `1 key`, `2 keys`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// How long ago, for people: `850 ms`, `12 s`, `3 min`, `5 h`, `9 d`.

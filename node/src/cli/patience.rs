@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::failure::Failure;
+use super::output;
 
 /// A cluster that has not answered for so long has more than a change of leader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ pub(super) async fn patiently<S, T>(
             return Err(Failure::unavailable(text));
         }
         if !is_said {
-            eprintln!("quorate: {text}");
+            output::note(&text);
             is_said = true;
         }
     }

@@ -7,17 +7,21 @@ use std::time::Duration;
 use clap::Args;
 use quorate_client::RegistrationState;
 
-use super::child;
-use super::failure::Failure;
+use super::ending::Signals;
+use super::failure::{self, Failure};
 use super::register::{Definition, Details};
 use super::session::{Session, span};
+use super::{child, output};
 
 /// Arguments of `presence`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  quorate presence web --port 8080 -- python3 -m http.server 8080\n\n\
-    The instance passes while the command runs and leaves when it ends. When this process or its host dies, the \
-    instance is critical at once."
+    The instance passes while the command runs and leaves when it ends; the command finds its id in \
+    QUORATE_SERVICE_ID. When this process or its host dies, the instance is critical at once, but the command goes on if \
+    it is only quorate that was killed with SIGKILL.\n\n\
+    Exit codes: that of the command once it runs, 127 if there is no such program, 126 if it cannot be run; 5 (or that \
+    of --conflict-exit-code) if another process has taken the id over; others as of every command."
 )]
 pub(crate) struct PresenceArgs {
     #[command(flatten)]
@@ -28,6 +32,9 @@ pub(crate) struct PresenceArgs {
     /// How long it goes on passing after its connection has broken
     #[arg(long, value_name = "SPAN", value_parser = span, default_value = "500ms")]
     linger: Duration,
+    /// Exit code if another process has taken the id over: one that the command does not have
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = failure::CONFLICT)]
+    conflict_exit_code: u8,
     /// The command
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -45,23 +52,33 @@ pub(super) async fn run(session: &Session, args: PresenceArgs) -> Result<ExitCod
     builder = args.version.into_iter().fold(builder, quorate_client::RegistrationBuilder::version);
     let mut registration = builder.by_presence().await?;
     let id = registration.id().to_owned();
-    eprintln!("quorate: {id} is registered");
-    let mut running = child::start(&args.command, &[("QUORATE_SERVICE_ID", id.clone())])?;
+    output::note(&format!("{id} is registered"));
+    let mut signals = Signals::listen()?;
+    let started = child::start(&args.command, &[("QUORATE_SERVICE_ID", id.clone())]);
+    let mut running = match started {
+        Ok(running) => running,
+        Err(failure) => {
+            registration.shutdown().await?;
+            return Err(failure);
+        }
+    };
     let mut is_troubled = false;
     let ended = loop {
         tokio::select! {
-            ended = running.ended() => break ended?,
+            ended = running.ended(&mut signals) => break ended?,
             state = registration.state_changed() => match state {
                 RegistrationState::Replaced => {
                     running.stop().await;
-                    return Err(Failure::conflict(format!("another process has taken {id} over")));
+                    let text = format!("another process has taken {id} over");
+                    return Err(Failure::conflict(text).with_code(args.conflict_exit_code));
                 }
                 RegistrationState::Troubled(trouble) => {
-                    eprintln!("quorate: the cluster could not be told of {id}: {}", trouble.error);
+                    let error = trouble.error;
+                    output::note(&format!("the cluster could not be told of {id}: {error}"));
                     is_troubled = true;
                 }
                 RegistrationState::Registered if is_troubled => {
-                    eprintln!("quorate: {id} is registered again");
+                    output::note(&format!("{id} is registered again"));
                     is_troubled = false;
                 }
                 RegistrationState::Registered

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use quorate_client::Query;
 use quorate_client::types::agent::{CheckSpecification, ServiceRegistration};
 use quorate_client::types::heartbeat::Heartbeat;
 use serde_json::json;
@@ -12,6 +13,10 @@ use serde_json::json;
 use super::failure::Failure;
 use super::file;
 use super::session::{Session, go_text, pair, span};
+
+/// The checks that stand for a maintenance; the first is followed by an instance's id.
+const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+const NODE_MAINTENANCE: &str = "_node_maintenance";
 
 /// What every registration says.
 #[derive(Debug, Args)]
@@ -27,7 +32,7 @@ pub(crate) struct Definition {
 #[derive(Debug, Args)]
 #[group(id = "details")]
 pub(crate) struct Details {
-    /// The instance's id [default: the service's name]
+    /// The instance's id [default: the service's name; of a presence SERVICE-HOST-PORT, without a port SERVICE-HOST-PID]
     #[arg(long)]
     pub(super) id: Option<String>,
     /// Where it can be reached [default: the address that the cluster sees]
@@ -117,6 +122,7 @@ pub(crate) struct HeartbeatArgs {
 
 /// Arguments of `maint`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit code 1 for `off` if it is not in maintenance.")]
 pub(crate) struct MaintArgs {
     /// Begin or end
     #[arg(value_parser = ["on", "off"])]
@@ -205,6 +211,9 @@ pub(super) async fn maint(session: &Session, args: MaintArgs) -> Result<ExitCode
     let is_on = args.switch == "on";
     let reason = is_on.then_some(args.reason.as_str());
     let agent = session.client.agent();
+    if !is_on {
+        is_in_maintenance(session, args.id.as_deref()).await?;
+    }
     let what = match &args.id {
         Some(id) => {
             agent.service_maintenance(id, reason).await?;
@@ -217,4 +226,19 @@ pub(super) async fn maint(session: &Session, args: MaintArgs) -> Result<ExitCode
     };
     let state = if is_on { "in maintenance" } else { "back from maintenance" };
     session.say(&json!({ "ID": args.id, "Maintenance": is_on }), &format!("{what} is {state}"))
+}
+
+/// The API says yes to the end of a maintenance that never began. An instance that is not known is told by what ends it.
+async fn is_in_maintenance(session: &Session, id: Option<&str>) -> Result<(), Failure> {
+    let agent = session.client.agent();
+    let check = match id {
+        Some(id) if !agent.services(&Query::new()).await?.contains_key(id) => return Ok(()),
+        Some(id) => format!("{SERVICE_MAINTENANCE}{id}"),
+        None => NODE_MAINTENANCE.to_owned(),
+    };
+    if agent.checks(&Query::new()).await?.contains_key(&check) {
+        return Ok(());
+    }
+    let what = id.unwrap_or("this host's agent");
+    Err(Failure::failed(format!("{what} is not in maintenance")))
 }

@@ -23,6 +23,9 @@ pub(crate) struct ServicesArgs {
 
 /// Arguments of `service`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 1 if no instance is as asked for; `instances` prints an empty list then."
+)]
 pub(crate) struct ServiceArgs {
     /// The service's name
     name: String,

@@ -67,7 +67,17 @@ impl Session {
 
     /// The parameters of a read.
     pub(super) fn query(&self) -> Query {
-        if self.stale { Query::new().stale() } else { Query::new() }
+        self.narrow(Query::new())
+    }
+
+    /// The same for one that has parameters already.
+    pub(super) fn narrow(&self, query: Query) -> Query {
+        if self.stale { query.stale() } else { query }
+    }
+
+    /// How answers are shown.
+    pub(super) const fn format(&self) -> Format {
+        self.output
     }
 
     /// The parameters of a read, with these values of each of these.

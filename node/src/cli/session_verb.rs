@@ -48,6 +48,8 @@ enum SessionVerb {
         id: String,
     },
     /// Ends a session
+    ///
+    /// Exit code 1 if there is none with this id.
     Destroy {
         /// Its id
         id: String,
@@ -79,6 +81,9 @@ pub(super) async fn run(session: &Session, args: SessionArgs) -> Result<ExitCode
             session.say(&renewed, &format!("renewed {id}"))
         }
         SessionVerb::Destroy { id } => {
+            // The API says yes to any.
+            let info = sessions.info(&id, &quorate_client::Query::new()).await?.value;
+            info.ok_or_else(|| unknown(&id))?;
             sessions.destroy(&id).await?;
             session.say(&json!({ "ID": id }), &format!("destroyed {id}"))
         }

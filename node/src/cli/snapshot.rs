@@ -1,7 +1,6 @@
 //! `snapshot`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::failure::Failure;
-use super::file;
-use super::output::Table;
+use super::file::{self, Draft};
+use super::output::{self, Table};
 use super::session::Session;
 use crate::host::hexadecimal::hexadecimal;
 
+/// The mode of a new file: it holds everything that clients stored.
+const PRIVATE: u32 = 0o600;
 /// The small files of an archive, at most.
 const SMALL_FILE_BYTES: u64 = 1024 * 1024;
 /// What an archive says of itself.
@@ -35,17 +36,17 @@ pub(crate) struct SnapshotArgs {
 enum SnapshotVerb {
     /// Saves a backup of everything into a file
     Save {
-        /// The file; it appears when the backup is complete
+        /// The file, which appears when the backup is complete; `-` is standard output
         file: PathBuf,
     },
     /// Replaces everything by a backup, newer keys included
     Restore {
-        /// The file
+        /// The file; `-` is standard input
         file: PathBuf,
     },
     /// Shows what a backup holds, and whether it is whole; asks no server
     Inspect {
-        /// The file
+        /// The file; `-` is standard input
         file: PathBuf,
     },
 }
@@ -66,44 +67,51 @@ pub(super) async fn run(session: &Session, args: SnapshotArgs) -> Result<ExitCod
     match args.verb {
         SnapshotVerb::Save { file } => save(session, &file).await,
         SnapshotVerb::Restore { file } => {
-            inspect(&file)?;
-            let archive = tokio::fs::read(&file).await;
-            let archive = archive.map_err(|error| Failure::of_file(&file, &error))?;
+            let archive = file::read(&file)?;
+            let meta = inspect(&file, archive.as_slice())?;
             session.client.snapshots().restore(archive).await?;
-            session.say(&inspect(&file)?, &format!("restored {}", file.display()))
+            session.say(&meta, &format!("restored {}", file.display()))
         }
-        SnapshotVerb::Inspect { file } => session.show(&inspect(&file)?, |meta| {
-            Table::facts([
-                ("ID", meta.id.clone()),
-                ("Index", meta.index.to_string()),
-                ("Term", meta.term.to_string()),
-                ("Version", meta.version.to_string()),
-                ("Size", format!("{} bytes", meta.size)),
-            ])
-        }),
+        SnapshotVerb::Inspect { file } => {
+            let meta = inspect(&file, file::read(&file)?.as_slice())?;
+            session.show(&meta, table)
+        }
     }
 }
 
-/// A backup that is not complete never has the file's name.
+fn table(meta: &Meta) -> Table {
+    Table::facts([
+        ("ID", meta.id.clone()),
+        ("Index", meta.index.to_string()),
+        ("Term", meta.term.to_string()),
+        ("Version", meta.version.to_string()),
+        ("Size", format!("{} bytes", meta.size)),
+    ])
+}
+
+/// A backup that is not complete never has the file's name, and nothing of it goes to a device or a pipe.
 async fn save(session: &Session, path: &Path) -> Result<ExitCode, Failure> {
     let of_file = |error: &io::Error| Failure::of_file(path, error);
-    let temporary = file::beside(path)?;
-    let handle = temporary.reopen().map_err(|error| of_file(&error))?;
+    let mut draft = Draft::new(path, PRIVATE)?;
+    let handle = draft.file().reopen().map_err(|error| of_file(&error))?;
     let mut out = tokio::fs::File::from_std(handle);
     let bytes = session.client.snapshots().save(&session.query(), &mut out).await?;
-    out.sync_all().await.map_err(|error| of_file(&error))?;
-    let meta = inspect(temporary.path())?;
-    file::replace(path, temporary)?;
+    let archive = draft.file().reopen().map_err(|error| of_file(&error))?;
+    let meta = inspect(path, archive)?;
+    draft.publish()?;
     let sentence = format!("saved index {} to {} ({bytes} bytes)", meta.index, path.display());
+    if file::is_standard(path) {
+        output::note(&sentence);
+        return Ok(ExitCode::SUCCESS);
+    }
     session.say(&meta, &sentence)
 }
 
 /// Reads an archive through and checks its sums.
-fn inspect(file: &Path) -> Result<Meta, Failure> {
+fn inspect(file: &Path, archive: impl Read) -> Result<Meta, Failure> {
     let damaged =
-        |error: String| Failure::failed(format!("{}: no whole backup: {error}", file.display()));
-    let archive = File::open(file).map_err(|error| Failure::of_file(file, &error))?;
-    read(archive).map_err(|error| damaged(error.to_string()))
+        |error: io::Error| Failure::failed(format!("{}: no whole backup: {error}", file.display()));
+    read(archive).map_err(damaged)
 }
 
 fn read(archive: impl Read) -> io::Result<Meta> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Nothing;
 use super::failure::Failure;
-use super::output::Table;
+use super::output::{Table, count};
 use super::session::Session;
 
 /// What is shown.
@@ -16,6 +16,8 @@ use super::session::Session;
 struct Status {
     /// The server that answered.
     asked: String,
+    /// The agent as which it was asked.
+    agent: String,
     version: String,
     datacenter: String,
     leader: Option<String>,
@@ -52,7 +54,8 @@ pub(super) async fn run(session: &Session, _: Nothing) -> Result<ExitCode, Failu
     let counts: Vec<ServiceUsage> = usage.usage.into_values().collect();
     let sum = |number: fn(&ServiceUsage) -> usize| counts.iter().map(number).sum();
     let status = Status {
-        asked: about.config.node_name,
+        asked: about.debug_config["ServerName"].as_str().unwrap_or_default().to_owned(),
+        agent: about.config.node_name,
         version: about.meta.get("quorate-version").cloned().unwrap_or_default(),
         datacenter: about.config.datacenter,
         leader: servers.iter().find(|server| server.leader).map(|server| server.name.clone()),
@@ -96,12 +99,14 @@ fn table(status: &Status) -> Table {
         ("datacenter", status.datacenter.clone()),
         (
             "holds",
-            format!(
-                "{} services, {} instances, {} nodes",
-                status.services, status.instances, status.nodes
-            ),
+            [(status.services, "service"), (status.instances, "instance"), (status.nodes, "node")]
+                .map(|(number, what)| count(number, what))
+                .join(", "),
         ),
-        ("asked", format!("{}, version {}", status.asked, status.version)),
+        (
+            "asked",
+            format!("{} as agent {}, version {}", status.asked, status.agent, status.version),
+        ),
         ("state", format!("{} at log entry {}", status.state_hash, status.applied_index)),
     ])
 }

@@ -7,11 +7,9 @@
 
 mod needs;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::Permissions;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,19 +18,19 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::select_all;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use quorate_client::Watch;
 use serde_json::Value;
 
 use self::needs::{Need, Needs};
+use super::ending::Ending;
 use super::failure::Failure;
+use super::file::{self, Draft};
 use super::patience::patiently;
 use super::session::{Session, span};
 use super::watch::shell;
-use super::{child, file, output};
+use super::{child, output};
 
-/// What a template is called in error texts.
-const NAME: &str = "template";
 /// The mode of a file that did not exist.
 const MODE: u32 = 0o644;
 /// Where the path of the new file goes in the checker's command line.
@@ -81,7 +79,7 @@ impl TemplateArgs {
         if self.once {
             return Err(Failure::failed(text));
         }
-        eprintln!("quorate: {text}");
+        output::note(&text);
         Ok(())
     }
 }
@@ -92,39 +90,45 @@ pub(super) async fn run(session: &Session, args: TemplateArgs) -> Result<ExitCod
         .map_err(|error| Failure::usage(format!("{}: {error}", args.source.display())))?;
     let needs = Arc::new(Needs::default());
     let environment = environment(&source, &needs, &args.source)?;
+    let mut ending = if file::is_standard(&args.destination) {
+        Ending::with_reader()?
+    } else {
+        Ending::by_signal()?
+    };
     let mut watches = Watches::new();
+    let mut said = BTreeSet::new();
     loop {
-        let text = render(&environment, &needs, &watches)?;
+        let text = render(&environment, &args.source, &needs, &watches)?;
         let missing = needs.missing();
         if missing.is_empty() {
-            publish(&args, &text).await?;
+            publish(&args, &text, &mut ending).await?;
             if args.once {
                 return Ok(ExitCode::SUCCESS);
             }
         }
         let wanted = needs.wanted();
         watches.retain(|need, _| wanted.contains(need));
-        let mut is_new = false;
         for need in wanted {
             if let Entry::Vacant(vacant) = watches.entry(need) {
                 let watch = vacant.key().watch(session)?;
                 vacant.insert(watch);
-                is_new = true;
             }
         }
         if watches.is_empty() {
             // It needs nothing, so it never changes.
             return Ok(ExitCode::SUCCESS);
         }
-        if is_new || !missing.is_empty() {
-            say_what_is_missing(&missing);
-        }
+        say_what_is_absent(&missing, &watches, &mut said);
         let trouble = |watches: &Watches| {
             watches.values().find_map(Watch::trouble).map(|trouble| trouble.error)
         };
         let next = async |watches: &mut Watches| change(watches).await;
-        patiently(&mut watches, args.once, next, trouble).await?;
-        settle(&mut watches, &args).await;
+        ending.unless(patiently(&mut watches, args.once, next, trouble)).await?;
+        let settled = async {
+            settle(&mut watches, &args).await;
+            Ok(())
+        };
+        ending.unless(settled).await?;
     }
 }
 
@@ -136,10 +140,12 @@ fn environment(
 ) -> Result<Environment<'static>, Failure> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Whatever the file is called, its text is taken as it is.
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_syntax(whitespace(path)?);
     needs::add_functions(&mut environment, needs);
     environment
-        .add_template_owned(NAME, source.to_owned())
+        .add_template_owned(name(path), source.to_owned())
         .map_err(|error| Failure::usage(format!("{}: {error:#}", path.display())))?;
     Ok(environment)
 }
@@ -151,26 +157,51 @@ fn whitespace(path: &Path) -> Result<SyntaxConfig, Failure> {
     syntax.build().map_err(|error| Failure::failed(format!("{}: {error:#}", path.display())))
 }
 
+/// What a template is called in error texts.
+fn name(path: &Path) -> String {
+    path.display().to_string()
+}
+
 fn render(
     environment: &Environment<'_>,
+    path: &Path,
     needs: &Needs,
     watches: &Watches,
 ) -> Result<String, Failure> {
     let known = watches.iter().filter_map(|(need, watch)| Some((need.clone(), watch.latest()?)));
     needs.begin(known.collect());
-    let rendered = environment.get_template(NAME).and_then(|template| template.render(()));
+    let rendered = environment.get_template(&name(path)).and_then(|template| template.render(()));
     // What it makes of values that are missing yet is thrown away, errors included.
     match rendered {
+        Err(error) if is_mistake(error.kind()) => Err(Failure::usage(format!("{error:#}"))),
         Err(error) if needs.missing().is_empty() => Err(Failure::failed(format!("{error:#}"))),
         rendered => Ok(rendered.unwrap_or_default()),
     }
 }
 
-fn say_what_is_missing(missing: &[Need]) {
-    // Those that nobody has asked for before are on their way.
-    for need in missing.iter().filter(|need| need.may_be_missing_for_long()) {
-        eprintln!("quorate: waiting for {need}");
+/// Whether the template is wrong, whatever the values are.
+const fn is_mistake(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::SyntaxError
+            | ErrorKind::UnknownFilter
+            | ErrorKind::UnknownFunction
+            | ErrorKind::UnknownTest
+            | ErrorKind::UnknownMethod
+            | ErrorKind::MissingArgument
+            | ErrorKind::TooManyArguments
+    )
+}
+
+/// Says of each key once that it does not exist. Those that nobody has answered for yet may.
+fn say_what_is_absent(missing: &[Need], watches: &Watches, said: &mut BTreeSet<Need>) {
+    for need in missing {
+        let is_answered = watches.get(need).is_some_and(|watch| watch.latest().is_some());
+        if is_answered && said.insert(need.clone()) {
+            output::note(&format!("waiting for {need}"));
+        }
     }
+    said.retain(|need| missing.contains(need));
 }
 
 /// Waits for a change of any.
@@ -187,33 +218,29 @@ async fn settle(watches: &mut Watches, args: &TemplateArgs) {
 }
 
 /// Replaces the file, if it differs.
-async fn publish(args: &TemplateArgs, text: &str) -> Result<(), Failure> {
+async fn publish(args: &TemplateArgs, text: &str, ending: &mut Ending) -> Result<(), Failure> {
     let path = args.destination.as_path();
-    if file::is_standard(path) {
-        return output::bytes(text.as_bytes()).map_err(|error| Failure::failed(error.to_string()));
-    }
-    if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
+    let mut new = Draft::new(path, MODE)?;
+    if new.is_same_as(text.as_bytes()) {
         return Ok(());
     }
-    let of_file = |error: std::io::Error| Failure::of_file(path, &error);
-    let mode = std::fs::metadata(path).map_or(MODE, |metadata| metadata.permissions().mode());
-    let mut new = file::beside(path)?;
-    new.write_all(text.as_bytes()).map_err(of_file)?;
-    new.as_file().set_permissions(Permissions::from_mode(mode)).map_err(of_file)?;
-    new.as_file().sync_all().map_err(of_file)?;
+    let written = new.file().write_all(text.as_bytes());
+    written.map_err(|error| Failure::of_file(path, &error))?;
     if let Some(checker) = &args.validate {
-        let checker = checker.replace(PLACE, &new.path().display().to_string());
-        let status = child::run_with_input(&shell(&checker), &[], b"").await?;
+        let checker = checker.replace(PLACE, &new.file().path().display().to_string());
+        let status = child::run_with_input(&shell(&checker), b"", &mut ending.signals).await?;
         if !status.success() {
             let text =
                 format!("{} was not replaced: its checker ended with {status}", path.display());
             return args.complain(text);
         }
     }
-    file::replace(path, new)?;
-    eprintln!("quorate: wrote {}", path.display());
+    new.publish()?;
+    if !file::is_standard(path) {
+        output::note(&format!("wrote {}", path.display()));
+    }
     if let Some(command) = &args.run {
-        let status = child::run_with_input(&shell(command), &[], b"").await?;
+        let status = child::run_with_input(&shell(command), b"", &mut ending.signals).await?;
         if !status.success() {
             let text = format!("the command after the change ended with {status}");
             return args.complain(text);
@@ -232,7 +259,7 @@ mod tests {
         needs.begin(
             known.iter().map(|(need, value)| (need.clone(), Arc::new(value.clone()))).collect(),
         );
-        let text = environment.get_template(NAME).unwrap().render(()).unwrap_or_default();
+        let text = environment.get_template("x").unwrap().render(()).unwrap_or_default();
         (text, needs.missing())
     }
 
@@ -275,5 +302,27 @@ mod tests {
             format!("{wrong:?}").contains("x.tmpl") && format!("{wrong:?}").contains(":2"),
             "{wrong:?}"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_template_whatever_the_values_is_wrong_usage_and_names_the_file() {
+        let ends = |source: &str| {
+            let needs = Arc::new(Needs::default());
+            let path = Path::new("x.html");
+            let environment = environment(source, &needs, path).unwrap();
+            let failure = render(&environment, path, &needs, &Watches::new()).unwrap_err();
+            format!("{failure:?}")
+        };
+        let unknown = ends("{{ key(\"not/known/yet\") }}\n{{ nonsense() }}");
+        assert!(unknown.contains("code: 2") && unknown.contains("x.html:2"), "{unknown}");
+        let failed = ends("{{ 1 / 0 }}");
+        assert!(failed.contains("code: 1") && failed.contains("x.html:1"), "{failed}");
+    }
+
+    #[test]
+    fn text_is_never_escaped_whatever_the_file_is_called() {
+        let (needs, path) = (Arc::new(Needs::default()), Path::new("x.html"));
+        let environment = environment("{{ \"<a>\" }}", &needs, path).unwrap();
+        assert_eq!(render(&environment, path, &needs, &Watches::new()).unwrap(), "<a>");
     }
 }

@@ -7,7 +7,10 @@ use clap::{Args, Subcommand};
 use quorate_client::{Event, Follow, Watch, WatchBuilder};
 use serde::Serialize;
 
+use super::ending::Ending;
 use super::failure::Failure;
+use super::key::{Writing, key};
+use super::output::Format;
 use super::patience::patiently;
 use super::session::Session;
 use super::{child, output};
@@ -19,8 +22,10 @@ const SILENT: &str = "nothing has come from a stream";
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  quorate watch service web --passing\n  \
     quorate watch key app/config --run 'systemctl reload app'\n  quorate watch stream --service web\n\n\
-    The first value comes at once, the next ones when they differ. A command gets the value as JSON on its standard \
-    input; the next one starts when it has ended.")]
+    The first value comes at once, the next ones when they differ: each as a line of JSON, with -o yaml as a document. A \
+    command gets the value as JSON on its standard input; the next one starts when it has ended. SIGINT and SIGTERM go to \
+    the command too, and end the watch with exit code 130 and 143. With --once the exit code is 3 when no server answers \
+    for 10 s; what is not there is no failure: null, or an empty list.")]
 pub(crate) struct WatchArgs {
     #[command(subcommand)]
     what: What,
@@ -48,11 +53,13 @@ enum What {
     /// A key
     Key {
         /// The key
+        #[arg(value_parser = key(Writing::No))]
         key: String,
     },
     /// Keys that begin with a prefix
     Prefix {
         /// The prefix
+        #[arg(value_parser = key(Writing::No))]
         prefix: String,
     },
     /// The names of services, with their tags
@@ -87,10 +94,13 @@ enum What {
 struct Sink {
     run: Option<String>,
     once: bool,
+    format: Format,
+    ending: Ending,
 }
 
 pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, Failure> {
-    let sink = Sink { run: args.run, once: args.once };
+    let ending = if args.run.is_some() { Ending::by_signal()? } else { Ending::with_reader()? };
+    let mut sink = Sink { run: args.run, once: args.once, format: session.format(), ending };
     let client = &session.client;
     match args.what {
         What::Service { name, passing, tag } => {
@@ -98,13 +108,13 @@ pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, 
                 let query = if passing { query.passing() } else { query };
                 tag.into_iter().fold(query, quorate_client::Query::tag)
             };
-            follow(client.watch_service(&name).query(narrow), &sink).await
+            follow(session, client.watch_service(&name).query(narrow), sink).await
         }
-        What::Key { key } => follow(client.watch_key(&key), &sink).await,
-        What::Prefix { prefix } => follow(client.watch_prefix(&prefix), &sink).await,
-        What::Services => follow(client.watch_services(), &sink).await,
-        What::Nodes => follow(client.watch_nodes(), &sink).await,
-        What::Checks { status } => follow(client.watch_checks(&status), &sink).await,
+        What::Key { key } => follow(session, client.watch_key(&key), sink).await,
+        What::Prefix { prefix } => follow(session, client.watch_prefix(&prefix), sink).await,
+        What::Services => follow(session, client.watch_services(), sink).await,
+        What::Nodes => follow(session, client.watch_nodes(), sink).await,
+        What::Checks { status } => follow(session, client.watch_checks(&status), sink).await,
         What::Stream { service, prefix, kind, since } => {
             let builder =
                 service.into_iter().fold(client.follow(), quorate_client::FollowBuilder::service);
@@ -114,7 +124,9 @@ pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, 
             let mut follow = builder.start()?;
             let next = async |follow: &mut Follow| follow.next_event().await;
             let silence = |_: &Follow| Some(SILENT.to_owned());
-            while let Some(event) = patiently(&mut follow, sink.once, next, silence).await? {
+            while let Some(event) =
+                sink.ending.unless(patiently(&mut follow, sink.once, next, silence)).await?
+            {
                 if let Event::Change(change) = event?
                     && sink.take(&change).await?
                 {
@@ -126,14 +138,20 @@ pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, 
     }
 }
 
-async fn follow<T>(builder: WatchBuilder<T>, sink: &Sink) -> Result<ExitCode, Failure>
+async fn follow<T>(
+    session: &Session,
+    builder: WatchBuilder<T>,
+    mut sink: Sink,
+) -> Result<ExitCode, Failure>
 where
     T: Serialize + PartialEq + Send + Sync + 'static,
 {
-    let mut watch: Watch<T> = builder.start()?;
+    let mut watch: Watch<T> = builder.query(|query| session.narrow(query)).start()?;
     let next = async |watch: &mut Watch<T>| watch.changed().await;
     let trouble = |watch: &Watch<T>| watch.trouble().map(|trouble| trouble.error);
-    while let Some(value) = patiently(&mut watch, sink.once, next, trouble).await? {
+    while let Some(value) =
+        sink.ending.unless(patiently(&mut watch, sink.once, next, trouble)).await?
+    {
         if sink.take(&*value).await? {
             break;
         }
@@ -143,15 +161,19 @@ where
 
 impl Sink {
     /// Prints a value or runs the command with it; returns whether that was all.
-    async fn take(&self, value: &impl Serialize) -> Result<bool, Failure> {
-        let json =
-            serde_json::to_string(value).map_err(|error| Failure::failed(error.to_string()))?;
+    async fn take(&mut self, value: &impl Serialize) -> Result<bool, Failure> {
         match &self.run {
-            None => output::line(&json).map_err(|error| Failure::failed(error.to_string()))?,
+            None => {
+                output::line(&text(value, self.format)?)
+                    .map_err(|error| Failure::failed(error.to_string()))?;
+            }
             Some(command) => {
-                let status = child::run_with_input(&shell(command), &[], json.as_bytes()).await?;
+                let json = text(value, Format::Json)?;
+                let signals = &mut self.ending.signals;
+                let status =
+                    child::run_with_input(&shell(command), json.as_bytes(), signals).await?;
                 if !status.success() {
-                    eprintln!("quorate: the command ended with {status}");
+                    output::note(&format!("the command ended with {status}"));
                 }
             }
         }
@@ -159,7 +181,34 @@ impl Sink {
     }
 }
 
+/// One value of many: a line of JSON, or a YAML document.
+fn text(value: &impl Serialize, format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Table | Format::Json => {
+            serde_json::to_string(value).map_err(|error| Failure::failed(error.to_string()))
+        }
+        Format::Yaml => {
+            let yaml = serde_norway::to_string(value);
+            let yaml = yaml.map_err(|error| Failure::failed(error.to_string()))?;
+            Ok(format!("---\n{}", yaml.trim_end()))
+        }
+    }
+}
+
 /// A command line for the shell.
 pub(super) fn shell(command: &str) -> [OsString; 3] {
     ["/bin/sh".into(), "-c".into(), command.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_is_a_line_or_a_document() {
+        let value = serde_json::json!({ "Key": "a", "Tags": ["b"] });
+        assert_eq!(text(&value, Format::Table).unwrap(), r#"{"Key":"a","Tags":["b"]}"#);
+        assert_eq!(text(&value, Format::Json).unwrap(), text(&value, Format::Table).unwrap());
+        assert_eq!(text(&value, Format::Yaml).unwrap(), "---\nKey: a\nTags:\n- b");
+    }
 }

@@ -30,7 +30,7 @@ const SERVER_VERBS: [&str; 3] = ["server", "dev", "recover"];
 ///
 /// `server`, `dev`, `agent` and `recover` run servers. All other commands ask a cluster through its public API; its
 /// addresses are in QUORATE_HTTP_ADDR or --http-addr. Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 no
-/// leader or no server, 4 permission denied, 5 somebody else was first.
+/// leader or no server, 4 permission denied, 5 somebody else was first, 6 sent but not answered: it may have been done.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
@@ -98,15 +98,22 @@ pub fn main() -> ExitCode {
         );
         return exit_code(Err(Failure::Usage(ConfigError::Invalid(text))));
     }
-    exit_code(match Cli::parse_from(arguments).command {
+    let command = match Cli::try_parse_from(arguments) {
+        Ok(Cli { command }) => command,
+        Err(error) if error.use_stderr() => error.exit(),
+        // Help, and the version: what was asked for.
+        Err(error) => return cli::printed(error.print()),
+    };
+    exit_code(match command {
         Verb::Server(args) => server(*args),
         Verb::Dev(args) => dev(&args),
         Verb::Agent(args) => agent(*args),
         Verb::Recover(args) => recover::run(&args).map_err(Failure::Failed),
         Verb::Client(verb) => return cli::main(*verb),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
-            return ExitCode::SUCCESS;
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut text);
+            return cli::print(&text);
         }
     })
 }
@@ -118,7 +125,7 @@ fn exit_code(ended: Result<(), Failure>) -> ExitCode {
         Err(Failure::Usage(error)) => (ExitCode::from(EXIT_USAGE), error.to_string()),
         Err(Failure::Failed(error)) => (ExitCode::FAILURE, error.to_string()),
     };
-    eprintln!("quorate: {error}");
+    cli::note(&error);
     code
 }
 

@@ -43,29 +43,27 @@ pub(super) enum Need {
 }
 
 impl Need {
-    /// Whether it may not exist, so that it is waited for.
-    pub(super) const fn may_be_missing_for_long(&self) -> bool {
-        matches!(self, Self::Key { .. })
-    }
-
     /// Watches it, in the shape that templates see.
     pub(super) fn watch(&self, session: &Session) -> Result<Watch<Value>, Failure> {
         let client = &session.client;
+        let narrow = |query| session.narrow(query);
         let watch = match self {
             Self::Service { name, passing, tag } => client
                 .watch_service(name)
                 .query(|query| {
                     let query = if *passing { query.passing() } else { query };
-                    if tag.is_empty() { query } else { query.tag(tag) }
+                    session.narrow(if tag.is_empty() { query } else { query.tag(tag) })
                 })
                 .map(instances)
                 .start(),
             Self::Services => client
                 .watch_services()
+                .query(narrow)
                 .map(|services| services.iter().map(|(name, tags)| json!({ "name": name, "tags": tags })).collect())
                 .start(),
             Self::Nodes => client
                 .watch_nodes()
+                .query(narrow)
                 .map(|nodes| {
                     let node = |node: &quorate_client::types::catalog::Node| {
                         json!({ "name": node.node, "id": node.id, "address": node.address, "meta": node.meta })
@@ -73,9 +71,10 @@ impl Need {
                     nodes.iter().map(node).collect()
                 })
                 .start(),
-            Self::Key { key } => client.watch_key(key).map(|pair| pair.as_ref().map_or(Value::Null, value)).start(),
+            Self::Key { key } => client.watch_key(key).query(narrow).map(|pair| pair.as_ref().map_or(Value::Null, value)).start(),
             Self::Keys { prefix } => client
                 .watch_prefix(prefix)
+                .query(narrow)
                 .map(|pairs| {
                     let pair = |pair: &KvPair| json!({ "key": pair.key, "flags": pair.flags, "value": value(pair) });
                     pairs.iter().map(pair).collect()
