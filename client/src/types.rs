@@ -19,6 +19,7 @@ pub mod query;
 pub mod quorate;
 pub mod session;
 pub mod txn;
+pub mod worker;
 
 use std::collections::BTreeMap;
 

@@ -1,75 +1,81 @@
 //! Checks that the cluster runs itself: HTTP, TCP, gRPC, UDP, HTTP/2 pings, and aliases.
 //!
 //! In Consul each agent runs the checks that were registered with it. Here agents are kept by the whole
-//! cluster, so one node runs them all: the leader, as one of its duties ([`crate::leader`]). What a run
-//! found goes through the log like any other change, so every node shows the same. The state knows which
-//! checks are run ([`Probes`]) and gives each definition a number; a result names it, and apply refuses
-//! one whose definition was replaced or removed while it was under way.
+//! cluster, and its workers share the checks: all servers, and worker processes (`quorate worker`). Who runs which is
+//! a function of the state ([`WorkerSet`](quorate_storage::state::WorkerSet)). What a run found goes through the log
+//! like any other change, so every node shows the same. The state knows which checks are run
+//! ([`Probes`](quorate_storage::state::Probes)) and gives each definition a number; a result names it, and apply
+//! refuses one whose definition was replaced or removed while it was under way, or that is of a worker that is not
+//! responsible any more.
 //!
 //! # How it works
 //!
-//! [`Checks::run`] has two loops. One holds a [`Schedule`] of the checks with an interval and starts
-//! what is due: an idle check is an entry in a map, not a task. The other computes aliases from the state
-//! whenever checks, services or nodes change, so an alias follows within milliseconds and costs nothing
-//! in between. Both compare the state's set of probes with the version that they saw last, which costs
-//! what has changed, not what there is.
+//! A [`Runner`](runner::Runner) holds a [`Schedule`](schedule::Schedule) of one worker's checks and starts what is
+//! due: an idle check is an entry in a map, not a task. It learns what it is to run at a [`Desk`](runner::Desk), and
+//! reports there: a server's is the state that it has applied ([`ServerDesk`]), a worker process's is its stream
+//! from a server. Both compare versions of the state, which costs what has changed, not what there is
+//! ([`assigned`]). Aliases, and checks whose network has no worker, are the leader's ([`LeaderDesk`]).
 //!
 //! **What goes into the log** is only what differs from the state: a status at once, an output alone at
 //! most once in [`OUTPUT_EVERY`], because a page with a clock in it must not turn every run of every
 //! check into a write that wakes every watcher (Consul's `check_update_interval`).
 //!
-//! **A new leader** begins with the state as it is. It changes nothing by itself, runs each check for
-//! the first time after a random part of its interval, and counts successes and failures from zero.
+//! **A worker that takes a check over** begins with the state as it is. It changes nothing by itself, runs the check
+//! at its next turn ([`turn`]), and counts successes and failures from zero.
 //!
 //! # What it does not know
 //!
 //! Scripts, Docker and services of operating systems: refused at registration. TTLs and
 //! `DeregisterCriticalServiceAfter`: deadlines in the state. Checks of `catalog/register`, which nobody
-//! runs (they have no probe). Where a target is: it is reached from the leader, so `127.0.0.1` in a
-//! definition is the leader's host, and a network that only the leader cannot use fails its checks.
+//! runs (they have no probe). Which of a target's addresses a worker reaches: a network that only one worker cannot
+//! use fails its checks, unless they have three observers or name the network. `127.0.0.1` in a definition is the
+//! host that registered it: it is dialled at the address of that host's node.
 //!
 //! # Whom it trusts
 //!
-//! Whoever may register a check. Any client can make the leader connect to any address that the leader
-//! reaches, its own loopback included, send it an HTTP request of the client's choice, and read the
+//! Whoever may register a check. Any client can make the workers connect to any address that they
+//! reach, their own loopback included (by a redirect), send it an HTTP request of the client's choice, and read the
 //! beginning of the answer in the check's output. Only link-local addresses (169.254.0.0/16, fe80::/10)
 //! are refused, after the look-up and after each redirect: there clouds tell a host's credentials. What
-//! else must not be asked from the leader's host is for a firewall to say.
+//! else must not be asked from the workers' hosts is for a firewall to say.
 
 mod alias;
+pub(crate) mod assigned;
 mod connect;
 mod grpc;
 mod h2ping;
 mod http;
+pub(crate) mod key;
+mod leader_desk;
 mod lookup;
-mod schedule;
+pub(crate) mod remote;
+pub(crate) mod runner;
+pub(crate) mod schedule;
+mod server_desk;
 mod tcp;
 mod tls;
+pub(crate) mod turn;
 mod udp;
 mod under_way;
+
+pub use self::key::WorkerKey;
+pub use self::leader_desk::LeaderDesk;
+pub(crate) use self::server_desk::ServerDesk;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use quorate_storage::Topic;
-use quorate_storage::command::Command;
-use quorate_storage::machine::StateReader;
-use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
-use quorate_storage::state::{Probes, State};
+use quorate_storage::record::{CheckDefinition, CheckStatus};
 
-use self::lookup::{Lookups, Resolver};
-use self::schedule::{Run, Schedule};
-use self::under_way::UnderWay;
-use crate::host::clock::Clock;
+use self::lookup::Resolver;
+use self::schedule::Run;
+use crate::host::clock::{Clock, Moment};
 use crate::host::resources::BUDGET;
-use crate::raft::propose::Proposer;
-use crate::watch::Watches;
 
 /// Runs, with the writes of their results, that are under way at a time. Each run has a socket, so where
 /// descriptors are scarce there are fewer; and the writes share the proposer with clients. Beyond that,
@@ -107,9 +113,9 @@ const ALIAS_WRITES_AT_ONCE_MAX: usize = 64;
 
 /// What a run found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    status: CheckStatus,
-    output: String,
+pub(crate) struct Finding {
+    pub(crate) status: CheckStatus,
+    pub(crate) output: String,
 }
 
 impl Finding {
@@ -127,6 +133,19 @@ impl Finding {
 pub struct ProbeCounts {
     run: AtomicU64,
     failing: AtomicU64,
+    /// By the check's number. A std lock: held for one look-up or change.
+    last: Mutex<BTreeMap<u64, LastRun>>,
+}
+
+/// The last run of a check by this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LastRun {
+    /// When it began.
+    pub(crate) began: Moment,
+    /// How long it took, with the report of its result.
+    pub(crate) took: Duration,
+    /// When the next one begins.
+    pub(crate) next: Moment,
 }
 
 impl ProbeCounts {
@@ -138,6 +157,27 @@ impl ProbeCounts {
     /// Those of them that did not pass.
     pub fn failing(&self) -> u64 {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// The last run of a check, if this process runs it.
+    pub(crate) fn last_run(&self, check: u64) -> Option<LastRun> {
+        self.last().get(&check).copied()
+    }
+
+    /// How many checks this process has run and still runs.
+    pub fn checks(&self) -> usize {
+        self.last().len()
+    }
+
+    fn note(&self, check: u64, run: Option<LastRun>) {
+        match run {
+            Some(run) => drop(self.last().insert(check, run)),
+            None => drop(self.last().remove(&check)),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, BTreeMap<u64, LastRun>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, finding: &Finding) {
@@ -167,23 +207,6 @@ impl CheckOutput {
     }
 }
 
-/// Runs the cluster's checks while this node leads.
-#[derive(Debug)]
-pub struct Checks {
-    /// Time.
-    pub clock: Clock,
-    /// Where results are proposed.
-    pub proposer: Arc<Proposer>,
-    /// The applied state.
-    pub state: StateReader,
-    /// Tells when it changes.
-    pub watches: Arc<Watches>,
-    /// What was run.
-    pub counts: Arc<ProbeCounts>,
-    /// What is kept of what was found.
-    pub output: CheckOutput,
-}
-
 /// A step of one check's run that has ended.
 #[derive(Debug)]
 enum Step {
@@ -194,183 +217,6 @@ enum Step {
     /// It came to nothing: there was no turn to look a name up in time, or a panic, or the check is
     /// gone.
     Ended(Run),
-}
-
-impl Checks {
-    /// Runs until it is dropped, which ends what is under way.
-    pub async fn run(&self) {
-        tokio::join!(self.run_at_intervals(), self.follow_aliases());
-    }
-
-    async fn run_at_intervals(&self) {
-        let mut changes = self.watches.subscribe(&Topic::Checks);
-        let mut known = Probes::default();
-        let mut schedule = Schedule::default();
-        let mut under_way = UnderWay::default();
-        let lookups = Arc::new(Lookups::new(self.clock.clone()));
-        loop {
-            known = self.reschedule(&mut schedule, &known);
-            self.start_what_is_due(&mut schedule, &mut under_way, &lookups);
-            let pause = self.pause(&schedule, under_way.len());
-            tokio::select! {
-                () = changes.changed() => {}
-                Some(step) = under_way.next() => self.go_on(step, &mut schedule, &mut under_way),
-                () = self.clock.sleep(pause) => {}
-            }
-        }
-    }
-
-    /// Takes over what changed in the set of checks since `known`; returns the present version.
-    fn reschedule(&self, schedule: &mut Schedule, known: &Probes) -> Probes {
-        let published = self.state.load();
-        let probes = published.state.probes();
-        for change in probes.changes_since(known) {
-            schedule.remove(change.check);
-            let row = published.state.check_numbered(change.check);
-            if let (Some(probe), Some(row)) = (change.probe, row)
-                && !is_alias(row)
-            {
-                let run = Run { check: change.check, probe, row: Arc::clone(row) };
-                let delay = interval(row).mul_f64(rand::random());
-                schedule.add(run, interval(row), self.clock.now(), delay);
-            }
-        }
-        probes.clone()
-    }
-
-    fn start_what_is_due(
-        &self,
-        schedule: &mut Schedule,
-        under_way: &mut UnderWay,
-        lookups: &Arc<Lookups>,
-    ) {
-        let now = self.clock.now();
-        while under_way.len() < runs_at_once_max()
-            && let Some(run) = schedule.take_due(now, others_at_once_max())
-        {
-            let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
-            let started = run.clone();
-            let resolver = Resolver::new(Arc::clone(lookups));
-            let handle = under_way.start(run.clone(), async move {
-                let definition = &run.row.registration.definition;
-                let Some(finding) = probe(definition, &resolver, &clock).await else {
-                    return Step::Ended(run);
-                };
-                counts.count(&finding);
-                Step::Ran(run, finding)
-            });
-            schedule.started(&started, handle);
-        }
-    }
-
-    fn pause(&self, schedule: &Schedule, under_way: usize) -> Duration {
-        let next =
-            schedule.next_due(others_at_once_max()).filter(|_| under_way < runs_at_once_max());
-        next.map_or(LOOK_EVERY, |next| next.since(self.clock.now()).min(LOOK_EVERY))
-    }
-
-    /// Writes what has to be written of a finding; then the check waits for its next turn. Its next
-    /// run begins after its result is in the state, so a check's results cannot overtake each other.
-    fn go_on(&self, step: Step, schedule: &mut Schedule, under_way: &mut UnderWay) {
-        let now = self.clock.now();
-        match step {
-            Step::Ran(run, finding) => {
-                schedule.asked(&run, now);
-                let finding = self.output.apply(finding);
-                let published = self.state.load();
-                let shown = published.state.check_numbered(run.check);
-                match shown.and_then(|shown| schedule.judge(&run, finding, shown, now)) {
-                    Some(finding) => {
-                        let proposer = Arc::clone(&self.proposer);
-                        under_way.start(run.clone(), async move {
-                            let told = tell(&proposer, run.check, run.probe, finding).await;
-                            Step::Told(run, told)
-                        });
-                    }
-                    None => schedule.finish(&run, now),
-                }
-            }
-            Step::Told(run, told) => {
-                if told {
-                    schedule.written(&run, now);
-                }
-                schedule.finish(&run, now);
-            }
-            Step::Ended(run) => schedule.finish(&run, now),
-        }
-    }
-
-    async fn follow_aliases(&self) {
-        let topics = [Topic::Checks, Topic::Services, Topic::Nodes];
-        let [mut checks, mut services, mut nodes] =
-            topics.map(|topic| self.watches.subscribe(&topic));
-        let mut known = Probes::default();
-        let mut aliases = BTreeMap::new();
-        loop {
-            let published = self.state.load();
-            known = note_aliases(&mut aliases, &published.state, &known);
-            let outdated = outdated_aliases(&aliases, &published.state);
-            drop(published);
-            futures_util::stream::iter(outdated)
-                .for_each_concurrent(
-                    ALIAS_WRITES_AT_ONCE_MAX,
-                    |(check, probe, finding)| async move {
-                        tell(&self.proposer, check, probe, finding).await;
-                    },
-                )
-                .await;
-            tokio::select! {
-                () = checks.changed() => {}
-                () = services.changed() => {}
-                () = nodes.changed() => {}
-                () = self.clock.sleep(LOOK_EVERY) => {}
-            }
-            self.clock.sleep(ALIAS_PAUSE).await;
-        }
-    }
-}
-
-/// Hands a result to the log; says whether it took effect (or changed nothing).
-async fn tell(proposer: &Proposer, number: u64, probe: u64, finding: Finding) -> bool {
-    let Finding { status, output } = finding;
-    match proposer.propose(Command::ProbeResult { number, probe, status, output }).await {
-        Ok(outcome) => outcome.into_result().is_ok(),
-        Err(error) => {
-            // Its next run finds the same, if it is still true then.
-            tracing::debug!(number, %error, "the result of a check was not written");
-            false
-        }
-    }
-}
-
-fn is_alias(row: &Check) -> bool {
-    let definition = &row.registration.definition;
-    target_of(definition).is_none() && definition.is_alias()
-}
-
-/// Takes over what changed in the set of aliases since `known`; returns the present version.
-fn note_aliases(aliases: &mut BTreeMap<u64, u64>, state: &State, known: &Probes) -> Probes {
-    let probes = state.probes();
-    for change in probes.changes_since(known) {
-        let row = state.check_numbered(change.check).filter(|row| is_alias(row));
-        match (change.probe, row) {
-            (Some(probe), Some(_)) => drop(aliases.insert(change.check, probe)),
-            _ => drop(aliases.remove(&change.check)),
-        }
-    }
-    probes.clone()
-}
-
-/// Aliases that do not show what they follow: number, probe, and what they should show.
-fn outdated_aliases(aliases: &BTreeMap<u64, u64>, state: &State) -> Vec<(u64, u64, Finding)> {
-    let found = aliases.iter().filter_map(|(check, probe)| {
-        let row = state.check_numbered(*check)?;
-        let finding = alias::look(row, state);
-        let shown = &row.registration;
-        let is_shown = shown.status == finding.status && shown.output == finding.output;
-        (!is_shown).then_some((*check, *probe, finding))
-    });
-    found.collect()
 }
 
 /// What a check with an interval asks.
@@ -446,8 +292,4 @@ fn output_bytes_max(definition: &CheckDefinition) -> usize {
         0 => OUTPUT_BYTES_DEFAULT,
         given => given.min(OUTPUT_BYTES_MAX),
     }
-}
-
-fn interval(row: &Check) -> Duration {
-    Duration::from_millis(row.registration.definition.interval.0).max(INTERVAL_MIN)
 }

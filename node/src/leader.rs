@@ -1,4 +1,4 @@
-//! A leader's duties: it advances cluster time, proposes what is due, runs the cluster's checks, and keeps
+//! A leader's duties: it advances cluster time, proposes what is due, computes aliases, and keeps
 //! the catalogue's picture of the servers in step with the membership.
 //!
 //! All of them end with the leadership.
@@ -7,7 +7,7 @@
 //! is applied, after a grace period in which clients of a dead node can find another. It advances only while
 //! a quorum answers and no heartbeat has been waiting for long.
 //!
-//! **Checks.** The leader runs those that the cluster runs itself ([`crate::checks`]).
+//! **Checks.** All workers run those that the cluster runs itself; the leader computes aliases ([`crate::checks`]).
 //!
 //! **Expiry** ([`time`]). Only this module proposes it; apply decides what is really due.
 //!
@@ -28,7 +28,7 @@ use quorate_storage::machine::{Published, StateReader};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::checks::Checks;
+use crate::checks::LeaderDesk;
 use crate::host::supervise::spawn_on;
 use crate::raft::Raft;
 use crate::raft::cluster_clock::ClusterClock;
@@ -61,8 +61,8 @@ pub struct Leader {
     pub state: StateReader,
     /// Compares the servers' states.
     pub comparison: Arc<Comparison>,
-    /// The cluster's checks.
-    pub checks: Arc<Checks>,
+    /// What the leader does for checks.
+    pub checks: Arc<LeaderDesk>,
 }
 
 impl Leader {

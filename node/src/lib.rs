@@ -115,7 +115,7 @@
 //!      │
 //!    leader    what a node does because it leads
 //!      │
-//!    checks, presences, claims     checks that the leader runs; instances that a connection holds; requests
+//!    checks, presences, claims     checks that workers run; instances that a connection holds; requests
 //!      │
 //!  raft, watch, live, discovery, agent     consensus; who waits for which change; what happened; which instances a name
 //!      │                                  means; who asks
@@ -130,7 +130,7 @@
 //! | [`dns`] | DNS: messages, names, answers, sockets |
 //! | [`node`] | a running node: tasks, start, stop, readiness, what the API calls; its metrics; what it logs about lost servers ([`node::outages`]) and changed services ([`node::changes`]); what it does when something was applied ([`node::observe`]) |
 //! | [`leader`] | what a node does because it leads: time, expiry, the catalogue's picture of the servers |
-//! | [`checks`] | the checks that the leader runs, one file for each kind |
+//! | [`checks`] | the checks that workers run, one file for each kind; how a worker learns which are its own |
 //! | [`claims`] | the requests of this node that wait for an instance, and what the cluster is told of them |
 //! | [`presences`] | the streams of this node that hold an instance, and what the cluster is told of their end |
 //! | [`raft`] | consensus: transport, forwarding, barrier, membership, cluster time ([`raft::cluster_clock`]), log size ([`raft::compaction`]), what a node remembers of itself ([`raft::identity`]) |

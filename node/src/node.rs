@@ -271,7 +271,7 @@ impl Node {
         self.settings.check_output
     }
 
-    /// Counts the checks that this node ran while it led.
+    /// What this node ran of the cluster's checks.
     pub fn probe_counts(&self) -> &ProbeCounts {
         &self.probe_counts
     }

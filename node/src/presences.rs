@@ -21,7 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_storage::command::{
-    Beat, Command, Outcome, PresenceOpen, PresenceReopen, ProcessPresence, Rejection,
+    Beat, Command, Outcome, PresenceOpen, PresenceReopen, ProcessPresence, Rejection, WorkerOpen,
+    WorkersCommand,
 };
 use quorate_storage::limits::PRESENCES_ENDED_MAX;
 use quorate_storage::machine::StateReader;
@@ -44,6 +45,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 /// Clients that are sent away go within this time, not all at once.
 const MOVE_WITHIN: Duration = Duration::from_secs(2);
+/// A client that says that it lives, and has not for so long, is stopped or cut off.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// Pause before an end that could not be reported is reported again.
 const REPORT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,6 +70,8 @@ pub struct Opening {
     pub process: Option<Beat>,
     /// The short command for it, if the instance exists with this definition.
     pub reopen: Option<PresenceReopen>,
+    /// The network in which it runs checks, if it is a worker process; empty: that of the servers.
+    pub network: Option<Arc<str>>,
     /// Who asks.
     pub request: Option<Arc<RequestFacts>>,
 }
@@ -125,6 +130,8 @@ struct Entry {
     gone: Option<PresenceEnd>,
     /// After how long it goes when all have to.
     patience: Duration,
+    /// When its client was last heard of, if it says beside its stream that it lives.
+    heard: Option<Moment>,
     tell: watch::Sender<Option<Told>>,
 }
 
@@ -223,7 +230,7 @@ impl Presences {
         opening: Opening,
         seq: &Arc<AtomicU64>,
     ) -> Result<Outcome, ProposeError> {
-        let Opening { open, process, reopen, request } = opening;
+        let Opening { open, process, reopen, network, request } = opening;
         if let Some(reopen) = reopen {
             let command = Command::PresenceReopen(reopen);
             let outcome = self.proposer.propose_numbered(command, request.clone(), seq).await?;
@@ -231,9 +238,14 @@ impl Presences {
                 return Ok(outcome);
             }
         }
-        let command = match process {
-            None => Command::PresenceOpen(Box::new(open)),
-            Some(beat) => Command::PresenceOfProcess(Box::new(ProcessPresence { open, beat })),
+        let command = match (network, process) {
+            (Some(network), _) => {
+                Command::Workers(WorkersCommand::Open(Box::new(WorkerOpen { open, network })))
+            }
+            (None, None) => Command::PresenceOpen(Box::new(open)),
+            (None, Some(beat)) => {
+                Command::PresenceOfProcess(Box::new(ProcessPresence { open, beat }))
+            }
         };
         self.proposer.propose_numbered(command, request, seq).await
     }
@@ -241,7 +253,8 @@ impl Presences {
     fn enter(&self, tell: watch::Sender<Option<Told>>) -> (u64, Arc<AtomicU64>) {
         let seq = Arc::new(AtomicU64::new(0));
         let patience = MOVE_WITHIN.mul_f64(rand::rng().random_range(0.0..1.0));
-        let entry = Entry { seq: Arc::clone(&seq), open: None, gone: None, patience, tell };
+        let seq_of = Arc::clone(&seq);
+        let entry = Entry { seq: seq_of, open: None, gone: None, patience, heard: None, tell };
         let mut table = self.table();
         table.last_ticket += 1;
         let ticket = table.last_ticket;
@@ -334,7 +347,38 @@ impl Presences {
             }
             if now.since(compared) >= COMPARE_EVERY {
                 compared = now;
+                self.end_silent(now);
                 self.compare();
+            }
+        }
+    }
+
+    /// The client of a stream of this server says that it lives: from now on its silence ends the stream. A process that
+    /// is stopped keeps its connection.
+    pub fn hear(&self, lease: Lease) {
+        let now = self.context.clock.now();
+        let own = self.context.processes.incarnation();
+        if lease.origin != self.context.id || Some(lease.incarnation) != own {
+            return;
+        }
+        let mut table = self.table();
+        let mut entries = table.streams.values_mut();
+        if let Some(entry) = entries.find(|one| one.seq.load(Ordering::SeqCst) == lease.seq) {
+            entry.heard = Some(now);
+        }
+    }
+
+    /// Ends the streams of clients that have said they live and are silent now.
+    fn end_silent(&self, now: Moment) {
+        let mut table = self.table();
+        let Table { streams, ended, .. } = &mut *table;
+        for entry in streams.values_mut() {
+            let is_silent = entry.heard.is_some_and(|heard| now.since(heard) >= SILENCE_MAX);
+            if is_silent && entry.open.is_some() && entry.gone.is_none() {
+                entry.gone = Some(PresenceEnd::Connection);
+                entry.tell.send_replace(Some(Told::Moved));
+                ended.insert(entry.seq.load(Ordering::SeqCst), PresenceEnd::Connection);
+                self.wake.notify_one();
             }
         }
     }
@@ -438,7 +482,8 @@ mod tests {
         assert_eq!(table.pause(), Some(COMPARE_EVERY), "it is to be reported");
         table.ended.clear();
         let (tell, patience) = (watch::channel(None).0, Duration::ZERO);
-        let entry = Entry { seq: Arc::default(), open: None, gone: None, patience, tell };
+        let seq = Arc::default();
+        let entry = Entry { seq, open: None, gone: None, patience, heard: None, tell };
         table.streams.insert(1, entry);
         assert_eq!(table.pause(), Some(LOOK_EVERY));
         table.streams.clear();

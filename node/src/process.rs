@@ -13,3 +13,4 @@ pub mod recover;
 mod rpc_listener;
 pub mod server;
 mod signals;
+mod worker;

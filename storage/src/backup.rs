@@ -37,6 +37,9 @@ pub fn write<W: Write>(version: &Published, out: W) -> io::Result<W> {
                 | SnapshotRecord::PoolMember { .. }
                 | SnapshotRecord::ClosedSlot { .. }
                 | SnapshotRecord::Claim(_)
+                | SnapshotRecord::Worker { .. }
+                | SnapshotRecord::Views { .. }
+                | SnapshotRecord::EmptyNetwork { .. }
         ) {
             return Ok(());
         }

@@ -18,6 +18,7 @@
 
 mod beats;
 mod claims;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ pub use self::beats::{
     BEATS_MAX, Beat, Beats, BeatsOutcome, RENEWALS_MAX, Refused, Renewal, Renewals,
 };
 pub use self::claims::{ClaimLimit, ClaimRequest, ClaimsCommand};
+pub use self::workers::{RunResult, WorkerOpen, WorkerResults, WorkersCommand};
 use crate::ids::{BootId, NodeId, Position};
 pub use crate::record::CatalogRegistration;
 use crate::record::{
@@ -402,8 +404,9 @@ pub enum Command {
         /// Only if the row's `ModifyIndex` is this.
         cas: Option<u64>,
     },
-    /// What the leader found when it ran a check. Refused (`NoSuchNumber`) when the check is gone or
-    /// defined anew since the run began.
+    /// What a server found when it ran a check. Refused when the check is gone or defined anew since the run began
+    /// (`NoSuchNumber`), or is another worker's to run (`NotResponsible`; before the level of workers, the leader
+    /// ran all).
     ProbeResult {
         /// [`Check::number`](crate::record::Check::number).
         number: u64,
@@ -486,6 +489,8 @@ pub enum Command {
     /// [`Command::PresenceOpen`] by a client that says what process it is. Only from the level of such presences
     /// on.
     PresenceOfProcess(Box<ProcessPresence>),
+    /// About the workers that run checks. Only from the level of workers on.
+    Workers(WorkersCommand),
 }
 
 /// See [`Command::PresenceOpen`].
@@ -636,7 +641,8 @@ impl Command {
                 ClaimsCommand::Renew { .. }
                 | ClaimsCommand::Detached { .. }
                 | ClaimsCommand::Collected { .. },
-            ) => true,
+            )
+            | Self::Workers(WorkersCommand::Results(_)) => true,
             // A process says something new. Hundreds of them at once are as heavy as writes.
             Self::Beat(beats) => beats.all.len() <= LIGHT_BEATS_MAX,
             _ => false,
@@ -921,4 +927,13 @@ pub enum Rejection {
         /// The fence.
         fence: u64,
     },
+    /// A result from a worker that is not to run the check (any more).
+    #[error("another worker runs this check")]
+    NotResponsible,
+    /// Results under a lease that no worker process has.
+    #[error("worker {0:?} does not hold this lease, it must open another one")]
+    NoSuchWorker(String),
+    /// Two processes want to be the same worker.
+    #[error("another process is worker {0:?}, and it is alive")]
+    WorkerNameTaken(String),
 }

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::command::{
     Agent, BEATS_MAX, Beat, Beats, CatalogRegistration, ClaimRequest, ClaimsCommand, Command,
-    PresenceOpen, RENEWALS_MAX, SessionRequest,
+    PresenceOpen, RENEWALS_MAX, SessionRequest, WorkersCommand,
 };
 use crate::record::{
     AutopilotSettings, CheckDefinition, CheckRegistration, PresenceTerms, QueryDefinition,
@@ -90,6 +90,8 @@ pub const CLAIM_ID_BYTES_MAX: usize = 64;
 pub const REQUIRE_PAIRS_MAX: usize = 4;
 /// Requests whose clients have gone, and grants that were handed over, in one command.
 pub const CLAIMS_REPORTED_MAX: usize = 1_024;
+/// Results of runs of checks that a worker process sends at once.
+pub const RESULTS_MAX: usize = 1_024;
 
 /// What an excess of a whole command is called.
 const WHOLE_COMMAND: &str = "command";
@@ -197,6 +199,7 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
             entries("presences", seqs.len(), PRESENCES_ENDED_MAX)
         }
         Command::Claims(command) => claims(command),
+        Command::Workers(command) => workers(command),
         Command::Renew(renewals) => entries("heartbeats", renewals.all.len(), RENEWALS_MAX),
         Command::Beat(all) => beats(all),
         // The servers' own, and what only reads, removes or renews: bounded as a whole.
@@ -305,6 +308,21 @@ fn presence(open: &PresenceOpen) -> Result<(), Excess> {
 
 fn owner(terms: &PresenceTerms) -> Result<(), Excess> {
     bytes("owner of a presence", &terms.owner, OWNER_BYTES_MAX)
+}
+
+fn workers(command: &WorkersCommand) -> Result<(), Excess> {
+    match command {
+        WorkersCommand::Open(what) => {
+            presence(&what.open)?;
+            name("network", &what.network)
+        }
+        WorkersCommand::Results(results) => {
+            entries("results", results.all.len(), RESULTS_MAX)?;
+            let mut outputs = results.all.iter().map(|result| &result.output);
+            outputs.try_for_each(|output| bytes("check output", output, OUTPUT_BYTES_MAX))
+        }
+        WorkersCommand::Deserted { .. } => Ok(()),
+    }
 }
 
 fn claims(command: &ClaimsCommand) -> Result<(), Excess> {

@@ -15,6 +15,8 @@ mod locality;
 mod presence;
 mod query;
 mod registration;
+mod target;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +47,10 @@ pub use self::presence::{
 };
 pub use self::query::{Query, QueryDefinition};
 pub use self::registration::CatalogRegistration;
+pub use self::target::is_own_host;
+pub use self::worker::{
+    Standing, View, Views, WORKER_NETWORK, WORKER_SERVICE, Worker, WorkerId, WorkerProcess,
+};
 
 use crate::{ClusterTime, Index, Millis};
 
@@ -286,9 +292,7 @@ impl CheckDefinition {
     /// Whether the cluster can run it: it has a target and is not a TTL check.
     #[must_use]
     pub fn is_run(&self) -> bool {
-        let targets = [&self.http, &self.tcp, &self.grpc, &self.udp, &self.h2ping];
-        let has_target = targets.iter().any(|target| !target.is_empty());
-        self.ttl.is_zero() && (has_target || self.is_alias())
+        self.ttl.is_zero() && (self.has_target() || self.is_alias())
     }
 
     /// Whether it follows the checks of another service or node.

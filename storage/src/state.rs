@@ -39,6 +39,7 @@
 //! | `events.rs`, `coordinates.rs`, `queries.rs` | users' events, network coordinates, prepared queries |
 //! | `txn.rs` | several operations as one change |
 //! | `probe.rs` | checks that the cluster runs itself |
+//! | `workers.rs`, `assignment.rs`, `observers.rs` | who runs them; which of them runs which; what several find of one target |
 //! | `presence.rs` | instances that a connection holds |
 //! | `claims.rs`, `claims/` | pools of instances, claims on them, and the lines in front of them |
 //! | `restore.rs` | a backup in the place of everything |
@@ -66,6 +67,7 @@
 
 mod agent;
 mod applied;
+mod assignment;
 mod autopilot;
 mod beats;
 mod boots;
@@ -84,6 +86,7 @@ mod kv;
 mod level;
 mod maintenance;
 mod nodes;
+mod observers;
 mod origin;
 mod pending;
 mod presence;
@@ -97,6 +100,7 @@ mod snapshot_record;
 mod topic;
 mod tree;
 mod txn;
+mod workers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -105,6 +109,7 @@ use imbl::{OrdMap, Vector};
 
 pub use self::agent::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 pub use self::applied::Before;
+pub use self::assignment::{Candidate, WorkerSet, phase_of};
 pub use self::boots::ServerBoot;
 pub use self::claims::{
     ClaimsHeader, DETACHED_MAX, ENDED_CLAIMS_MAX, ENDED_KEPT, OFFER_MAX, Pool, PoolInstance,
@@ -118,7 +123,7 @@ pub(crate) use self::level::unknown_level;
 pub use self::level::{
     CLAIMS_LEVEL, COMPLETION_LEVEL, FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL,
     HOSTS_OF_SERVERS, LATE_HEARTBEATS_LEVEL, LEVEL, PRESENCE_LEVEL, PROCESS_PRESENCE_LEVEL,
-    SESSION_KEYS_LEVEL, level_of,
+    SESSION_KEYS_LEVEL, WORKERS_LEVEL, level_of,
 };
 pub use self::origin::{ANSWERED_PER_NOTE, UsedNumbers};
 pub use self::presence::{REPLACED_MAX, SERVER_GRACE};
@@ -126,6 +131,7 @@ pub use self::probe::{ProbeChange, Probes};
 pub use self::read::InstancePlace;
 pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::{TableIndexes, TopicIndexes};
+pub use self::workers::RETURNS_AFTER;
 
 use self::boots::Boots;
 use self::catalog::{Catalog, fold_arc};
@@ -137,6 +143,7 @@ use self::kv::Kv;
 use self::origin::{Origins, Verdict};
 use self::presence::Presences;
 use self::restore::Staged;
+use self::workers::Workers;
 use crate::command::{
     Agent, Batch, CatalogRegistration, Command, CommandId, Duty, Outcome, Part, Rejection, Work,
 };
@@ -177,8 +184,10 @@ pub struct State {
     heard: Heard,
     /// What heartbeats say of processes, by the number of the check that they renew.
     facts: OrdMap<u64, Arc<Facts>>,
-    /// Checks that the leader runs.
+    /// Checks that the cluster runs.
     probes: Probes,
+    /// Who runs them.
+    workers: Workers,
     /// Instances that a connection holds.
     presences: Presences,
     /// Pools of instances, and claims on them.
@@ -305,6 +314,7 @@ impl State {
         let mut change = Change::new(self, &mut touched, cause);
         match change.run(id, command) {
             Ok(outcome) => {
+                change.settle_workers();
                 change.settle_pools();
                 effects.touched.extend(touched);
                 outcome
@@ -383,13 +393,14 @@ impl Change<'_> {
             // They were read when the part began.
             Command::Answered { .. } | Command::Asked(_) => {}
             Command::ProbeResult { number, probe, status, output } => {
-                return self.conclude_probe(*number, *probe, status, output);
+                return self.conclude_probe(id.origin, *number, *probe, status, output);
             }
             Command::PresenceOpen(open) => return self.open_presence(id, open, None),
             Command::PresenceOfProcess(what) => return self.open_presence_of(id, what),
             Command::PresenceReopen(reopen) => return self.reopen_presence(id, reopen),
             Command::PresenceEnded { seqs, why } => self.end_presences(id, seqs, *why),
             Command::Claims(command) => return self.run_claims(id, command),
+            Command::Workers(command) => return self.run_workers(id, command),
         }
         Ok(Outcome::Done)
     }

@@ -12,18 +12,20 @@ use bytes::Bytes;
 use quorate_storage::command::{
     Agent, Asked, Batch, Beat, Beats, Boot, CatalogRegistration, ClaimRequest, ClaimsCommand,
     Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen,
-    ProcessPresence, Renewal, Renewals, ServerRecord, SessionRequest, Stamp,
+    ProcessPresence, Renewal, Renewals, RunResult, ServerRecord, SessionRequest, Stamp, WorkerOpen,
+    WorkerResults, WorkersCommand,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     AutopilotSettings, CLAIM_DELAY, CheckRegistration, CheckStatus, Coordinate, Event,
     FromFile as _, OnClose, Presence, PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID,
-    RequestFacts, SLOTS, ServiceDefinition, SessionBehavior, Tags, TextMap, WallTime,
+    RequestFacts, SLOTS, ServiceDefinition, SessionBehavior, Tags, TextMap, WORKER_SERVICE,
+    WallTime, WorkerId,
 };
 use quorate_storage::state::{
     CLAIMS_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, PROCESS_PRESENCE_LEVEL,
-    SnapshotRecord,
+    SnapshotRecord, WORKERS_LEVEL,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
@@ -230,6 +232,9 @@ impl Generator {
         if state.level() >= CLAIMS_LEVEL && self.chance(25) {
             return Command::Claims(self.claim(state));
         }
+        if state.level() >= WORKERS_LEVEL && self.chance(15) {
+            return self.workers(state, agent);
+        }
         if state.level() >= HEARTBEAT_LEVEL && self.chance(15) {
             return self.heartbeats(state, agent);
         }
@@ -358,6 +363,59 @@ impl Generator {
             _ => {
                 let fence = fences.choose(&mut self.random).copied().unwrap_or(3);
                 ClaimsCommand::Force { service: self.pick(&SERVICE_NAMES).into(), fence }
+            }
+        }
+    }
+
+    /// Worker processes that come and go, what they find, and servers that are lost and back.
+    fn workers(&mut self, state: &State, agent: Agent) -> Command {
+        let name: Arc<str> = self.pick(&["w1", "w2", "w3"]).into();
+        let known = state.workers().find_map(|(id, row)| {
+            (*id == WorkerId::Process(name.clone())).then(|| row.process.clone())?
+        });
+        match (self.random.random_range(0..10), known) {
+            (0, _) => Command::SetServerHealth { name: "n1".into(), alive: self.chance(50) },
+            (1, _) => {
+                let known: Vec<(u64, u64)> = state.probes().iter().collect();
+                let (number, probe) = known.choose(&mut self.random).copied().unwrap_or((3, 4));
+                Command::Workers(WorkersCommand::Deserted { number, probe })
+            }
+            (2, Some(process)) => Command::PresenceEnded {
+                seqs: vec![process.lease.seq],
+                why: PresenceEnd::Connection,
+            },
+            (3.., Some(process)) => {
+                let known: Vec<(u64, u64)> = state.probes().iter().collect();
+                let all = known.into_iter().filter(|_| self.chance(60)).collect::<Vec<_>>();
+                let all = all.into_iter().map(|(number, probe)| RunResult {
+                    number,
+                    probe,
+                    status: self.status(),
+                    output: self.pick(&["", "refused"]).to_owned(),
+                });
+                let all = all.collect();
+                let seq = process.last_seq + u64::from(self.chance(90));
+                let results = WorkerResults { name, lease: process.lease, seq, all };
+                Command::Workers(WorkersCommand::Results(Box::new(results)))
+            }
+            (_, known) => {
+                let attempt =
+                    known.map_or(0, |process| process.attempt) + u64::from(self.chance(90));
+                let terms = PresenceTerms {
+                    owner: self.pick(&["o1", "o2"]).into(),
+                    attempt,
+                    linger: Millis(500),
+                    on_close: OnClose::Critical,
+                };
+                let open = PresenceOpen {
+                    agent,
+                    service: common::service(&name, WORKER_SERVICE, "", 0),
+                    checks: Vec::new(),
+                    deregister_after: Millis(90_000),
+                    terms,
+                };
+                let network = self.pick(&["", "dmz"]).into();
+                Command::Workers(WorkersCommand::Open(Box::new(WorkerOpen { open, network })))
             }
         }
     }
@@ -620,7 +678,11 @@ impl Generator {
             row.definition.ttl = Millis(self.random.random_range(1..5) * 5_000);
         } else if self.chance(60) {
             row.kind = "tcp".to_owned();
-            row.definition.tcp = self.pick(&["10.1.1.1:80", "10.1.1.1:81"]).to_owned();
+            row.definition.tcp = self.pick(&["10.1.1.1:80", "127.0.0.1:81"]).to_owned();
+            if self.level >= WORKERS_LEVEL {
+                row.definition.later.observers = if self.chance(60) { 3 } else { 0 };
+                row.definition.later.network = self.pick(&["", "", "dmz", "lab"]).into();
+            }
         }
         if self.chance(40) {
             if self.level >= HEARTBEAT_LEVEL && self.chance(50) {

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use quorate_storage::command::{
     Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, ClaimLimit, ClaimRequest,
     ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen,
-    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, ServerRecord,
-    SessionRequest, Stamp, Work,
+    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, RunResult,
+    ServerRecord, SessionRequest, Stamp, Work, WorkerOpen, WorkerResults, WorkersCommand,
 };
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
@@ -29,7 +29,8 @@ use quorate_storage::record::{
     EndedPresence, Event, Facts, Grant, HistoryKind, HistoryRecord, Indexes, KvEntry, LaterMembers,
     Lease, Node, NodeKind, OnClose, PoolCounts, PoolMember, Presence, PresenceEnd, PresenceTerms,
     Query, QueryDefinition, RequestFacts, Said, Service, ServiceAddress, ServiceDefinition,
-    Session, SessionBehavior, Subject, Tags, TextMap, WallTime, Weights,
+    Session, SessionBehavior, Standing, Subject, Tags, TextMap, View, Views, WallTime, Weights,
+    Worker, WorkerId, WorkerProcess,
 };
 use quorate_storage::state::{
     ClaimsHeader, HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone,
@@ -422,6 +423,7 @@ fn latest_commands() -> Vec<Command> {
             },
             beat: beat(),
         })),
+        Command::Workers(WorkersCommand::Deserted { number: 300, probe: 301 }),
     ]
 }
 
@@ -479,6 +481,34 @@ fn claim_records() -> Vec<SnapshotRecord<'static>> {
             index: Index(300),
             void: 299,
         })),
+    ]
+}
+
+fn worker_records() -> Vec<SnapshotRecord<'static>> {
+    let view = View {
+        worker: WorkerId::Process("w1".into()),
+        status: CheckStatus::Warning,
+        output: "o".to_owned(),
+    };
+    vec![
+        SnapshotRecord::Worker {
+            id: WorkerId::Process("w1".into()),
+            row: Cow::Owned(Worker {
+                number: 300,
+                standing: Standing::Returning { until: ClusterTime(301) },
+                process: Some(WorkerProcess {
+                    network: "dmz".into(),
+                    lease: Lease { origin: 1, incarnation: 2, seq: 300 },
+                    attempt: 302,
+                    last_seq: 303,
+                }),
+            }),
+        },
+        SnapshotRecord::Views {
+            check: 300,
+            views: Cow::Owned(Views { probe: 301, all: vec![view] }),
+        },
+        SnapshotRecord::EmptyNetwork { name: "dmz".into(), since: ClusterTime(300) },
     ]
 }
 
@@ -603,6 +633,7 @@ fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause
         Cause::Idle { since: ClusterTime(300) },
         Cause::Connection { server: 2, why: PresenceEnd::Lost, since: ClusterTime(300) },
         Cause::SlotOpened { since: ClusterTime(300) },
+        Cause::Worker { name: "w1".into() },
     ];
     (HistoryKind::ALL.to_vec(), subjects, details, causes)
 }
@@ -672,6 +703,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::UnknownClaim(text()),
         Rejection::ClaimWaits(text()),
         Rejection::UnknownFence { service: text(), fence: 300 },
+        Rejection::NotResponsible,
+        Rejection::NoSuchWorker(text()),
+        Rejection::WorkerNameTaken(text()),
     ]
 }
 
@@ -894,8 +928,14 @@ fn variant_lines<T: Serialize + DeserializeOwned + Debug + PartialEq>(samples: &
 
 #[test]
 fn encodings_on_disk_stay_as_they_are() {
-    let records =
-        [catalog_records(), other_records(), heartbeat_records(), claim_records()].concat();
+    let records = [
+        catalog_records(),
+        other_records(),
+        heartbeat_records(),
+        claim_records(),
+        worker_records(),
+    ]
+    .concat();
     let files: BTreeMap<&str, String> = [
         ("batch.txt", lines(&batches())),
         (
@@ -985,8 +1025,60 @@ fn words() -> String {
             Refused::These(vec![(300, Rejection::InstanceGone)]),
             Refused::Some,
         ]),
-        lines(&[LaterMembers { h2ping_use_tls: Some(true), warn_after: Millis(30_000) }]),
+        lines(&[LaterMembers {
+            h2ping_use_tls: Some(true),
+            warn_after: Millis(30_000),
+            ..LaterMembers::default()
+        }]),
         claim_words(),
+        worker_words(),
+    ]
+    .concat()
+}
+
+fn worker_commands() -> Vec<WorkersCommand> {
+    vec![
+        WorkersCommand::Open(Box::new(WorkerOpen {
+            open: PresenceOpen {
+                agent: common::agent("h1"),
+                service: service(),
+                checks: Vec::new(),
+                deregister_after: Millis(90_000),
+                terms: terms(),
+            },
+            network: "dmz".into(),
+        })),
+        WorkersCommand::Results(Box::new(WorkerResults {
+            name: "w1".into(),
+            lease: Lease { origin: 1, incarnation: 2, seq: 300 },
+            seq: 301,
+            all: vec![RunResult {
+                number: 302,
+                probe: 303,
+                status: CheckStatus::Critical,
+                output: "o".to_owned(),
+            }],
+        })),
+        WorkersCommand::Deserted { number: 300, probe: 301 },
+    ]
+}
+
+fn worker_words() -> String {
+    let later = LaterMembers {
+        h2ping_use_tls: Some(true),
+        warn_after: Millis(30_000),
+        observers: 3,
+        network: "dmz".into(),
+    };
+    [
+        lines(&[later]),
+        variant_lines(&worker_commands()),
+        variant_lines(&[WorkerId::Server(300), WorkerId::Process("w1".into())]),
+        variant_lines(&[
+            Standing::Live,
+            Standing::Away { since: ClusterTime(300) },
+            Standing::Returning { until: ClusterTime(300) },
+        ]),
     ]
     .concat()
 }

@@ -37,6 +37,10 @@
 //! | `renew-claim c1 age=3000`, `release c1`, `force rdb 3` | its holder, an operator |
 //! | `withdraw c1 7`, `gone 7 8`, `collected 1 2` | the requests of a server, by their numbers; grants, by their fences |
 //! | `show claims pools` | looks at those |
+//! | `@h1 worker w1 network=dmz owner=a attempt=2 linger=500` | a worker process |
+//! | `results w1 lease=9/1/3 seq=1 ; 4 5 critical output=refused` | what it found |
+//! | `deserted 4 5` | the leader says that no worker of the network of check number 4 is alive |
+//! | `show workers views who` | who is there, what observers found, who runs which check |
 //! | `show nodes services checks probes presences keys sessions deadline`, `index key:a service:web` | looks |
 //! | `reimport` | the state goes through a snapshot |
 
@@ -54,19 +58,19 @@ use bytes::Bytes;
 use quorate_storage::command::{
     Agent, Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, ClaimRequest,
     ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen,
-    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, ServerRecord,
-    SessionRequest, Stamp,
+    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, RunResult,
+    ServerRecord, SessionRequest, Stamp, WorkerOpen, WorkerResults, WorkersCommand,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
     AutopilotSettings, CLAIM_DELAY, Cause, Check, CheckRegistration, CheckStatus, Claim,
     ClaimPhase, Coordinate, Detail, EndedPresence, Event, Facts, Grant, HistoryRecord, KvEntry,
-    Node, OnClose, PRESENCE_CHECK, PresenceEnd, PresenceTerms, Query, QueryDefinition, RAFT_ID,
-    RequestFacts, Ring, SLOTS, Service, ServiceDefinition, Session, SessionBehavior, Subject,
-    TextMap, WallTime,
+    Lease, Node, OnClose, PRESENCE_CHECK, PresenceEnd, PresenceTerms, Query, QueryDefinition,
+    RAFT_ID, RequestFacts, Ring, SLOTS, Service, ServiceDefinition, Session, SessionBehavior,
+    Standing, Subject, TextMap, WORKER_SERVICE, WallTime,
 };
-use quorate_storage::state::{Pool, ServerBoot, SnapshotRecord};
+use quorate_storage::state::{Candidate, Pool, ServerBoot, SnapshotRecord};
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation, TxnResult};
 use quorate_storage::{ClusterTime, Effects, Millis, State, Topic, backup};
 
@@ -154,6 +158,9 @@ fn check(text: &str) -> CheckRegistration {
                 row.definition.alias_service = value.to_owned();
             }
             "warn" => row.definition.later.warn_after = Millis(parse(value)),
+            "interval" => row.definition.interval = Millis(parse(value)),
+            "observers" => row.definition.later.observers = parse(value),
+            "network" => row.definition.later.network = value.into(),
             "dereg" => row.definition.deregister_critical_service_after = Millis(parse(value)),
             "status" => row.status = CheckStatus::from_text(value),
             "output" => row.output = value.to_owned(),
@@ -267,6 +274,7 @@ impl Story {
             }
             "heartbeat" => self.heartbeats(&line, text),
             "renewals" => self.renewals(text),
+            "results" => self.results(&line, text),
             "txn" => {
                 let operations = text["txn".len()..].split(" ; ").map(operation).collect();
                 self.next += 1;
@@ -332,6 +340,28 @@ impl Story {
         self.next += 1;
         let trace = self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN);
         format!("    travels as {}\n{trace}", plain.join(", "))
+    }
+
+    fn results(&mut self, line: &Line<'_>, text: &str) -> String {
+        let numbers: Vec<u64> = line.text("lease").split('/').map(parse).collect();
+        let all = text.split(" ; ").skip(1).map(|text| {
+            let line = Line::parse(text);
+            RunResult {
+                number: parse(line.verb),
+                probe: parse(line.word(0)),
+                status: CheckStatus::from_text(line.word(1)),
+                output: line.text("output").to_owned(),
+            }
+        });
+        let results = WorkerResults {
+            name: line.word(0).into(),
+            lease: Lease { origin: numbers[0], incarnation: numbers[1], seq: numbers[2] },
+            seq: line.number("seq"),
+            all: all.collect(),
+        };
+        let command = Command::Workers(WorkersCommand::Results(Box::new(results)));
+        self.next += 1;
+        self.apply_part(1, self.next - 1, vec![(self.next, command)], ORIGIN)
     }
 
     fn renewals(&mut self, text: &str) -> String {
@@ -470,7 +500,7 @@ impl Story {
                 status: CheckStatus::from_text(line.word(2)),
                 output: line.text("output").to_owned(),
             },
-            "open" | "reopen" | "closed" => self.presence_command(line),
+            "open" | "reopen" | "closed" | "worker" | "deserted" => self.presence_command(line),
             "claim" | "renew-claim" | "release" | "force" | "withdraw" | "gone" | "collected" => {
                 Command::Claims(claim_command(line, seen))
             }
@@ -514,6 +544,22 @@ impl Story {
             },
         };
         match line.verb {
+            "deserted" => Command::Workers(WorkersCommand::Deserted {
+                number: parse(line.word(0)),
+                probe: parse(line.word(1)),
+            }),
+            "worker" => {
+                let name = line.word(0);
+                let open = PresenceOpen {
+                    agent: line.agent.clone(),
+                    service: common::service(name, WORKER_SERVICE, "", 0),
+                    checks: Vec::new(),
+                    deregister_after: Millis::ZERO,
+                    terms,
+                };
+                let network = line.text("network").into();
+                Command::Workers(WorkersCommand::Open(Box::new(WorkerOpen { open, network })))
+            }
             "open" => {
                 let open = PresenceOpen {
                     agent: line.agent.clone(),
@@ -583,6 +629,9 @@ impl Story {
                 texts.map(|(check, probe)| format!("    check {check} probe {probe}\n")).collect()
             }
             "presences" => self.presences(),
+            "workers" => workers_text(state),
+            "views" => state.checks().map(|row| views_text(state, row.number)).collect(),
+            "who" => state.checks().map(|row| who_text(state, row)).collect(),
             "claims" => state.pools().flat_map(|pool| claims_of(state, pool)).collect(),
             "pools" => state.pools().map(|pool| pool_text(state, pool)).collect(),
             "keys" => state.keys_below("").map(key_text).collect(),
@@ -648,6 +697,51 @@ impl Story {
         };
         format!("    {what} {}\n", self.state.topic_index(&topic))
     }
+}
+
+/// Who is a worker, and what is kept of them.
+fn workers_text(state: &State) -> String {
+    let mut text = String::new();
+    for one in state.worker_set().iter() {
+        let live = if one.is_live { "live" } else { "not live" };
+        let Candidate { name, address, network, .. } = one;
+        let kept = state.workers().find(|(id, _)| **id == one.id).map(|(_, row)| row);
+        let kept = kept.map_or_else(String::new, |row| match row.standing {
+            Standing::Live => String::new(),
+            Standing::Away { since } => format!(" away since {since}"),
+            Standing::Returning { until } => format!(" returns at {until}"),
+        });
+        writeln!(text, "    {name} at {address} network={network:?} {live}{kept}").unwrap();
+    }
+    text
+}
+
+fn views_text(state: &State, check: u64) -> String {
+    let Some(views) = state.views(check) else { return String::new() };
+    let all = views
+        .all
+        .iter()
+        .map(|view| format!(" {:?}={} {:?}", view.worker, view.status.as_str(), view.output));
+    format!("    check {check} probe {}{}\n", views.probe, all.collect::<String>())
+}
+
+fn who_text(state: &State, row: &Check) -> String {
+    if state.probes().get(row.number).is_none() {
+        return String::new();
+    }
+    let set = state.worker_set();
+    let names: Vec<String> = set
+        .responsible(row, state.host_of(row))
+        .into_iter()
+        .map(|one| one.name.to_string())
+        .collect();
+    format!(
+        "    {} {} number={} by {}\n",
+        row.node,
+        row.registration.id,
+        row.number,
+        names.join(" ")
+    )
 }
 
 /// A record, without what is not set.

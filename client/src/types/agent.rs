@@ -310,6 +310,12 @@ pub struct CheckSpecification {
     /// Whether the HTTP/2 ping uses TLS; if nothing is said, it does.
     #[serde(rename = "H2PingUseTLS", skip_serializing_if = "Option::is_none")]
     pub h2ping_use_tls: Option<bool>,
+    /// How many workers look at the target: 1 or 3; 0: one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub observers: i64,
+    /// The network whose worker processes run it; empty: whoever runs checks without one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub network: String,
 }
 
 /// Body of `PUT /v1/agent/check/register`.

@@ -99,6 +99,12 @@ pub struct CheckDefinition {
     /// A TTL check warns after so long without a heartbeat, in nanoseconds.
     #[serde(skip_serializing_if = "is_zero", with = "go_text")]
     pub warn_after: i64,
+    /// How many workers look at the target, if several do.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub observers: i64,
+    /// The network whose workers run it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub network: String,
     /// URL to fetch.
     #[serde(rename = "HTTP", skip_serializing_if = "String::is_empty")]
     pub http: String,

@@ -101,6 +101,9 @@ pub struct HistoryCause {
     /// The session that ended.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub session: String,
+    /// The worker process that ran the check; absent where a server did.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub worker: String,
     /// How the connection of a presence ended: `connection` (the client's end), `moved` (its server stopped),
     /// `server-lost`, `restored`.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -116,6 +116,7 @@ pub struct TxnAnswer {
 
 /// What one operation answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "an answer has few, and they are read once")]
 pub enum TxnResult {
     /// A key; its value only if it was read.
     #[serde(rename = "KV")]

@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 
 /// The shortest interval there is, a run, and a slow machine.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
-/// The same when a leader has to be elected first.
-const SEEN_AFTER_ELECTION: Duration = Duration::from_secs(10);
+/// The same when a leader has to be elected first, and the checks of the last one taken over.
+const SEEN_AFTER_ELECTION: Duration = Duration::from_secs(20);
 /// An alias follows through a watch and one write, not at an interval.
 const ALIAS_LATE_MAX: Duration = Duration::from_millis(500);
 

@@ -10,3 +10,4 @@ mod history;
 mod instances;
 mod presence;
 mod streams;
+mod workers;

@@ -32,6 +32,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("QUORATE_STORM_INSTANCES=", "takes four minutes, and a quiet machine"),
     ("quorate top", "tests/operation/commands.rs runs it on a terminal"),
     ("quorate presence web", "tests/operation/cli.rs runs it with a command"),
+    ("quorate worker --name", "tests/live/workers.rs runs it"),
     ("QUORATE_OLD_BIN=", "needs a binary of the previous version"),
     (".ci/run", "runs this test"),
     ("jepsen-style-tests/tests/clients/install", ".ci/run runs it"),
@@ -177,6 +178,7 @@ fn tour(readme: &mut Inline) -> Story {
     story.blocks(blocks("## Five minutes with curl"));
     story.blocks(blocks("## What happened, and why"));
     story.blocks(blocks("## Streams"));
+    story.blocks(blocks("## Checks"));
     story.blocks(blocks("## From the shell"));
     match Process::new("dig").arg("-v").output().is_ok_and(|ran| ran.status.success()) {
         true => story.blocks(blocks("## DNS")),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH};
 use quorate_storage::state::State;
 
-use super::{Finding, OUTPUT_BYTES_DEFAULT, is_alias};
+use super::{Finding, OUTPUT_BYTES_DEFAULT};
 
 /// What an alias check should show.
 pub(super) fn look(row: &Arc<Check>, state: &State) -> Finding {
@@ -74,6 +74,12 @@ fn failing(check: &Check, output: &str) -> String {
     let mut text = format!("Aliased check {:?} failing: {output}", check.registration.name);
     text.truncate(text.floor_char_boundary(OUTPUT_BYTES_DEFAULT));
     text
+}
+
+/// Whether a check follows others and has no target of its own.
+pub(super) fn is_alias(row: &Check) -> bool {
+    let definition = &row.registration.definition;
+    !definition.has_target() && definition.is_alias()
 }
 
 #[cfg(test)]

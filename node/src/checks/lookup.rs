@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quorate_storage::record::is_own_host;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::host::clock::{Clock, Moment};
@@ -172,12 +173,16 @@ fn is_link_local(address: IpAddr) -> bool {
 #[derive(Debug)]
 pub(super) struct Resolver {
     lookups: Arc<Lookups>,
+    /// Where loopback addresses lead; `None`: to this host.
+    own_host: Option<Arc<str>>,
     is_waiting: AtomicBool,
 }
 
 impl Resolver {
-    pub(super) fn new(lookups: Arc<Lookups>) -> Self {
-        Self { lookups, is_waiting: AtomicBool::new(false) }
+    /// `own_host`: the address of the host that registered the check, if it is another than this one. What the
+    /// definition (or a redirect) calls loopback is there.
+    pub(super) fn new(lookups: Arc<Lookups>, own_host: Option<Arc<str>>) -> Self {
+        Self { lookups, own_host, is_waiting: AtomicBool::new(false) }
     }
 
     /// Whether the run waits for the turn of its look-up, or was given up while it did.
@@ -187,7 +192,19 @@ impl Resolver {
 
     /// The addresses of `HOST:PORT` that checks may reach, at least one.
     pub(super) async fn resolve(&self, target: &str) -> io::Result<Vec<SocketAddr>> {
-        allowed(self.addresses_of(target).await?)
+        let elsewhere = self.elsewhere(target);
+        allowed(self.addresses_of(elsewhere.as_deref().unwrap_or(target)).await?)
+    }
+
+    /// A loopback target as `HOST:PORT` of the host that it is on, if that is another one.
+    fn elsewhere(&self, target: &str) -> Option<String> {
+        let host = self.own_host.as_deref()?;
+        let (given, port) = target.rsplit_once(':')?;
+        let bare = given.strip_prefix('[').and_then(|given| given.strip_suffix(']'));
+        is_own_host(bare.unwrap_or(given)).then(|| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        })
     }
 
     /// The addresses of `HOST:PORT`, at least one. Only a host that is no IP address is looked up.
@@ -243,16 +260,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_looked_up_and_an_address_is_not() {
-        let resolver = Resolver::new(lookups(0, |_| Ok(vec![])));
+        let resolver = Resolver::new(lookups(0, |_| Ok(vec![])), None);
         let literal = resolver.resolve("[::1]:80").await.unwrap();
         assert_eq!(literal, ["[::1]:80".parse().unwrap()]);
         assert!(resolver.resolve("localhost").await.is_err());
         assert!(resolver.resolve("localhost:70000").await.is_err());
-        let resolver = Resolver::new(Arc::new(Lookups::new(Clock::monotonic())));
+        let resolver = Resolver::new(Arc::new(Lookups::new(Clock::monotonic())), None);
         let found = resolver.resolve("localhost:80").await.unwrap();
         assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 80));
         assert!(!found.is_empty() && !resolver.is_waiting());
-        let nobody = Resolver::new(lookups(1, |_| Ok(vec![])));
+        let nobody = Resolver::new(lookups(1, |_| Ok(vec![])), None);
         assert!(nobody.resolve("a:1").await.is_err());
     }
 
@@ -260,12 +277,12 @@ mod tests {
     async fn who_gets_no_turn_in_time_is_seen_to_wait() {
         let lookups = lookups(1, |_| Ok(vec![IpAddr::from([10, 0, 0, 1])]));
         let turn = Arc::clone(&lookups.permits).acquire_owned().await.unwrap();
-        let resolver = Resolver::new(Arc::clone(&lookups));
+        let resolver = Resolver::new(Arc::clone(&lookups), None);
         let clock = Clock::monotonic();
         assert!(clock.timeout(MOMENT, resolver.resolve("a:1")).await.is_err());
         assert!(resolver.is_waiting());
         drop(turn);
-        let resolver = Resolver::new(lookups);
+        let resolver = Resolver::new(lookups, None);
         assert_eq!(resolver.resolve("a:1").await.unwrap(), ["10.0.0.1:1".parse().unwrap()]);
         assert!(!resolver.is_waiting());
     }
@@ -277,7 +294,7 @@ mod tests {
             ASKED.fetch_add(1, Ordering::SeqCst);
             Err(io::Error::other("broken"))
         });
-        let resolver = Resolver::new(Arc::clone(&lookups));
+        let resolver = Resolver::new(Arc::clone(&lookups), None);
         let asked = ["a:1", "A:2", "a:3"].map(|target| resolver.resolve(target));
         for found in futures_util::future::join_all(asked).await {
             assert_eq!(found.unwrap_err().to_string(), "broken");
@@ -295,7 +312,7 @@ mod tests {
             1 => panic!("a resolver's mistake"),
             _ => Ok(vec![IpAddr::from([10, 0, 0, 1])]),
         });
-        let resolver = Resolver::new(Arc::clone(&lookups));
+        let resolver = Resolver::new(Arc::clone(&lookups), None);
         assert!(resolver.resolve("a:1").await.is_ok());
         assert!(lookups.names().is_empty());
         assert!(resolver.resolve("a:1").await.is_err());
@@ -305,10 +322,13 @@ mod tests {
 
     #[tokio::test]
     async fn link_local_addresses_are_refused_however_they_are_written() {
-        let resolver = Resolver::new(lookups(1, |host| match host {
-            "metadata" => Ok(vec![IpAddr::from([169, 254, 169, 254])]),
-            _ => Ok(vec![IpAddr::from([169, 254, 1, 1]), IpAddr::from([10, 0, 0, 1])]),
-        }));
+        let resolver = Resolver::new(
+            lookups(1, |host| match host {
+                "metadata" => Ok(vec![IpAddr::from([169, 254, 169, 254])]),
+                _ => Ok(vec![IpAddr::from([169, 254, 1, 1]), IpAddr::from([10, 0, 0, 1])]),
+            }),
+            None,
+        );
         for target in [
             "169.254.169.254:80",
             "[::ffff:169.254.169.254]:80",
@@ -323,6 +343,20 @@ mod tests {
         assert_eq!(resolver.resolve("both:80").await.unwrap(), ["10.0.0.1:80".parse().unwrap()]);
         for target in ["127.0.0.1:80", "169.253.0.1:80", "[fec0::1]:80"] {
             assert!(resolver.resolve(target).await.is_ok(), "{target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn loopback_is_the_host_that_registered_the_check() {
+        let at = |host: &str| Resolver::new(lookups(0, |_| Ok(vec![])), Some(host.into()));
+        for (host, target, address) in [
+            ("10.0.0.5", "127.0.0.1:80", "10.0.0.5:80"),
+            ("10.0.0.5", "LocalHost:80", "10.0.0.5:80"),
+            ("fd00::5", "[::1]:80", "[fd00::5]:80"),
+            ("10.0.0.5", "10.0.0.6:80", "10.0.0.6:80"),
+        ] {
+            let found = at(host).resolve(target).await.unwrap();
+            assert_eq!(found, [address.parse().unwrap()], "{target}");
         }
     }
 

@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::record::{Check, CheckDefinition, CheckStatus};
+use quorate_storage::record::{CheckDefinition, CheckStatus};
 use tokio::task::AbortHandle;
 
+use super::assigned::{Assigned, Shown};
 use super::{Finding, OUTPUT_EVERY};
 use crate::host::clock::Moment;
 
 /// One run of one check.
 #[derive(Debug, Clone)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// The check's number.
-    pub(super) check: u64,
+    pub(crate) check: u64,
     /// The number of its definition.
-    pub(super) probe: u64,
-    /// The check as it was when it got that definition.
-    pub(super) row: Arc<Check>,
+    pub(crate) probe: u64,
+    /// How it is run.
+    pub(crate) what: Arc<Assigned>,
 }
 
 /// A check whose run took no longer counts as quick until its next one.
@@ -73,8 +74,8 @@ struct Entry {
 
 impl Schedule {
     /// Adds a check that is not in here; it runs first after `delay`.
-    pub(super) fn add(&mut self, run: Run, interval: Duration, now: Moment, delay: Duration) {
-        let (check, due) = (run.check, now.plus(delay));
+    pub(super) fn add(&mut self, run: Run, now: Moment, delay: Duration) {
+        let (check, due, interval) = (run.check, now.plus(delay), run.what.interval());
         let pace = Pace::Fresh;
         let entry = Entry {
             run,
@@ -146,21 +147,20 @@ impl Schedule {
         }
     }
 
-    /// Counts a finding, and says what of it is to be written; `shown` is the check as the state has
-    /// it.
+    /// Counts a finding, and says what of it is to be written; `shown` is what the cluster has of this worker.
     pub(super) fn judge(
         &mut self,
         run: &Run,
         finding: Finding,
-        shown: &Check,
+        shown: Option<&Shown>,
         now: Moment,
     ) -> Option<Finding> {
         let entry = self.current(run)?;
-        let definition = &run.row.registration.definition;
-        let status = entry.streak.count(finding.status, definition)?;
-        let shown = &shown.registration;
-        let is_due =
-            shown.status != status || (shown.output != finding.output && now >= entry.output_from);
+        let status = entry.streak.count(finding.status, &run.what.definition)?;
+        let is_due = shown.is_none_or(|shown| {
+            let is_other_output = !shown.output.is(&finding.output);
+            shown.status != status || (is_other_output && now >= entry.output_from)
+        });
         is_due.then_some(Finding { status, output: finding.output })
     }
 
@@ -171,10 +171,20 @@ impl Schedule {
         }
     }
 
-    /// The run is over: the next one is an interval from now.
-    pub(super) fn finish(&mut self, run: &Run, now: Moment) {
+    /// When a check's last run began, and when the next one does.
+    pub(super) fn times(&self, check: u64) -> Option<(Moment, Moment)> {
+        let entry = self.entries.get(&check)?;
+        Some((entry.began, entry.due?))
+    }
+
+    /// The run is over: the next one is at the check's next turn, which comes after `turn`. A turn that comes less than
+    /// half an interval after the beginning of this run is this run's own, by another reading of cluster time.
+    pub(super) fn finish(&mut self, run: &Run, now: Moment, turn: Duration) {
         if let Some(entry) = self.current(run) {
-            let due = now.plus(entry.interval);
+            let mut due = now.plus(turn);
+            if due.since(entry.began) < entry.interval / 2 {
+                due = due.plus(entry.interval);
+            }
             (entry.due, entry.under_way) = (Some(due), None);
             // A run that was never asked for, such as one of a check whose row is gone, is over all the same.
             let pace = if entry.pace == Pace::Fresh { Pace::Slow } else { entry.pace };
@@ -232,7 +242,9 @@ impl Streak {
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::record::{CheckRegistration, Indexes};
+    use quorate_storage::Millis;
+
+    use crate::checks::assigned::ShownOutput;
 
     use super::*;
 
@@ -242,61 +254,52 @@ mod tests {
         Moment::at(Duration::from_secs(seconds))
     }
 
-    fn row(status: CheckStatus, output: &str, definition: CheckDefinition) -> Arc<Check> {
-        let registration = CheckRegistration {
-            id: "c".into(),
-            name: "c".to_owned(),
-            status,
-            notes: String::new(),
-            output: output.to_owned(),
-            service_id: "".into(),
-            kind: "tcp".to_owned(),
-            definition,
-        };
-        Arc::new(Check {
-            node: "h1".into(),
-            registration,
-            service_name: "".into(),
-            service_tags: [].into(),
-            number: 1,
-            critical_since: None,
-            said: None,
-            indexes: Indexes::default(),
-        })
+    fn run_every(check: u64, probe: u64, interval: Duration) -> Run {
+        let interval = Millis(u64::try_from(interval.as_millis()).unwrap());
+        let definition = Arc::new(CheckDefinition { interval, ..CheckDefinition::default() });
+        let what = Assigned { check, probe, definition, rank: 0, observers: 1, host: None };
+        Run { check, probe, what: Arc::new(what) }
     }
 
     fn run(check: u64, probe: u64) -> Run {
-        Run { check, probe, row: row(CheckStatus::Passing, "", CheckDefinition::default()) }
+        run_every(check, probe, SECOND)
+    }
+
+    fn shown(status: CheckStatus, output: &str) -> Shown {
+        Shown { status, output: ShownOutput::Text(output.to_owned()) }
     }
 
     #[test]
     fn a_check_runs_after_its_delay_and_then_an_interval_after_each_run() {
         let mut schedule = Schedule::default();
-        schedule.add(run(1, 10), 5 * SECOND, at(0), 2 * SECOND);
-        schedule.add(run(2, 20), SECOND, at(0), SECOND);
+        schedule.add(run_every(1, 10, 5 * SECOND), at(0), 2 * SECOND);
+        schedule.add(run(2, 20), at(0), SECOND);
         assert_eq!(schedule.next_due(9), Some(at(1)));
         assert!(schedule.take_due(at(0), 9).is_none());
         let first = schedule.take_due(at(3), 9).unwrap();
         let second = schedule.take_due(at(3), 9).unwrap();
         assert_eq!((first.check, second.check), (2, 1));
         assert_eq!(schedule.next_due(9), None, "what is under way is not started again");
-        schedule.finish(&second, at(4));
+        schedule.finish(&second, at(4), 5 * SECOND);
         assert_eq!(schedule.next_due(9), Some(at(9)));
+        // The turn that it has just taken is not taken twice.
+        schedule.finish(&first, at(3), SECOND / 4);
+        assert_eq!(schedule.next_due(9), Some(at(3).plus(SECOND + SECOND / 4)));
     }
 
     #[test]
     fn targets_that_hang_do_not_hold_up_those_that_answer() {
         let mut schedule = Schedule::default();
         for check in 1..=3 {
-            schedule.add(run(check, 10), SECOND, at(0), Duration::ZERO);
+            schedule.add(run(check, 10), at(0), Duration::ZERO);
         }
         let first = schedule.take_due(at(0), 2).unwrap();
         schedule.asked(&first, at(1));
-        schedule.finish(&first, at(1));
+        schedule.finish(&first, at(1), SECOND);
         assert_eq!(schedule.take_due(at(1), 2).map(|run| run.check), Some(2));
         assert_eq!(schedule.take_due(at(1), 2).map(|run| run.check), Some(3));
         // Two hang. A quick one has its turn, a new one has none.
-        schedule.add(run(4, 10), SECOND, at(1), Duration::ZERO);
+        schedule.add(run(4, 10), at(1), Duration::ZERO);
         assert_eq!(schedule.next_due(2), Some(at(2)));
         assert_eq!(schedule.take_due(at(2), 2).map(|run| run.check), Some(1));
         assert!(schedule.take_due(at(2), 2).is_none());
@@ -304,7 +307,7 @@ mod tests {
         assert_eq!(schedule.take_due(at(2), 2).map(|run| run.check), Some(4));
         let hung = run(3, 10);
         schedule.asked(&hung, at(60));
-        schedule.finish(&hung, at(60));
+        schedule.finish(&hung, at(60), SECOND);
         assert!(schedule.slow.contains(&(at(61), 3)));
     }
 
@@ -312,7 +315,7 @@ mod tests {
     fn a_new_check_does_not_wait_until_all_that_hang_had_their_turn() {
         let mut schedule = Schedule::default();
         for check in 1..=9 {
-            schedule.add(run(check, 10), SECOND, at(0), Duration::ZERO);
+            schedule.add(run(check, 10), at(0), Duration::ZERO);
         }
         // They hang, two at a time.
         for pair in 0..4 {
@@ -321,29 +324,28 @@ mod tests {
             assert_eq!(two.len(), 2);
             for hung in &two {
                 schedule.asked(hung, at(10 * pair + 10));
-                schedule.finish(hung, at(10 * pair + 10));
+                schedule.finish(hung, at(10 * pair + 10), SECOND);
             }
         }
         // The first eight are due again, some for long; the ninth has never run, and neither has a tenth.
-        schedule.add(run(10, 10), SECOND, at(40), Duration::ZERO);
+        schedule.add(run(10, 10), at(40), Duration::ZERO);
         assert_eq!(schedule.take_due(at(60), 2).map(|run| run.check), Some(9));
         assert_eq!(schedule.take_due(at(60), 2).map(|run| run.check), Some(10));
         assert!(schedule.take_due(at(60), 2).is_none());
-        schedule.finish(&run(9, 10), at(61));
+        schedule.finish(&run(9, 10), at(61), SECOND);
         assert_eq!(schedule.take_due(at(61), 2).map(|run| run.check), Some(1));
     }
 
     #[test]
     fn a_run_of_a_definition_that_was_replaced_comes_to_nothing() {
         let mut schedule = Schedule::default();
-        schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
+        schedule.add(run(1, 10), at(0), Duration::ZERO);
         let old = schedule.take_due(at(0), 9).unwrap();
         schedule.remove(1);
-        schedule.add(run(1, 11), SECOND, at(0), SECOND);
-        let shown = Arc::clone(&old.row);
+        schedule.add(run(1, 11), at(0), SECOND);
         let finding = Finding::critical("late".to_owned());
-        assert_eq!(schedule.judge(&old, finding, &shown, at(0)), None);
-        schedule.finish(&old, at(0));
+        assert_eq!(schedule.judge(&old, finding, None, at(0)), None);
+        schedule.finish(&old, at(0), SECOND);
         assert_eq!(schedule.take_due(at(1), 9).map(|run| run.probe), Some(11));
         assert!(schedule.take_due(at(1), 9).is_none());
         schedule.remove(1);
@@ -353,24 +355,24 @@ mod tests {
     #[tokio::test]
     async fn a_run_ends_when_its_check_goes_or_is_defined_anew() {
         let mut schedule = Schedule::default();
-        schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
+        schedule.add(run(1, 10), at(0), Duration::ZERO);
         let taken = schedule.take_due(at(0), 9).unwrap();
         let task = tokio::spawn(std::future::pending::<()>());
         schedule.started(&taken, task.abort_handle());
         schedule.remove(1);
         assert!(task.await.unwrap_err().is_cancelled());
-        schedule.add(run(1, 11), SECOND, at(0), Duration::ZERO);
+        schedule.add(run(1, 11), at(0), Duration::ZERO);
         assert_eq!(schedule.take_due(at(0), 9).map(|run| run.probe), Some(11));
     }
 
     #[test]
     fn a_status_is_written_at_once_and_an_output_alone_seldom() {
         let mut schedule = Schedule::default();
-        schedule.add(run(1, 10), SECOND, at(0), Duration::ZERO);
+        schedule.add(run(1, 10), at(0), Duration::ZERO);
         let run = schedule.take_due(at(0), 9).unwrap();
-        let shown = row(CheckStatus::Passing, "one", CheckDefinition::default());
+        let shown = shown(CheckStatus::Passing, "one");
         let judge = |schedule: &mut Schedule, finding: &Finding, seconds| {
-            schedule.judge(&run, finding.clone(), &shown, at(seconds)).is_some()
+            schedule.judge(&run, finding.clone(), Some(&shown), at(seconds)).is_some()
         };
         let same = Finding::passing("one".to_owned());
         let other = Finding::passing("two".to_owned());
@@ -381,6 +383,8 @@ mod tests {
         assert!(!judge(&mut schedule, &other, 59));
         assert!(judge(&mut schedule, &failed, 59));
         assert!(judge(&mut schedule, &other, 60));
+        let first = schedule.judge(&run, same.clone(), None, at(60));
+        assert_eq!(first, Some(same), "nobody knows this worker's view yet");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -20,6 +21,7 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use quorate_storage::Millis;
 use quorate_storage::record::LaterMembers;
 
+use super::lookup::Lookups;
 use super::*;
 
 /// Longer than anything on loopback takes, and still no test waits for it.
@@ -33,7 +35,7 @@ fn definition() -> CheckDefinition {
 
 async fn run(definition: &CheckDefinition) -> Finding {
     let clock = Clock::monotonic();
-    let resolver = Resolver::new(Arc::new(Lookups::new(clock.clone())));
+    let resolver = Resolver::new(Arc::new(Lookups::new(clock.clone())), None);
     probe(definition, &resolver, &clock).await.expect("its look-up had its turn")
 }
 

@@ -56,33 +56,13 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use quorate_storage::record::{Check, CheckDefinition, CheckRegistration};
-    use quorate_storage::record::{CheckStatus, Indexes};
-
     use super::*;
+    use crate::checks::assigned::Assigned;
 
     fn run(check: u64) -> Run {
-        let registration = CheckRegistration {
-            id: "c".into(),
-            name: "c".to_owned(),
-            status: CheckStatus::Passing,
-            notes: String::new(),
-            output: String::new(),
-            service_id: "".into(),
-            kind: "tcp".to_owned(),
-            definition: CheckDefinition::default(),
-        };
-        let row = Arc::new(Check {
-            node: "h1".into(),
-            registration,
-            service_name: "".into(),
-            service_tags: [].into(),
-            number: check,
-            critical_since: None,
-            said: None,
-            indexes: Indexes::default(),
-        });
-        Run { check, probe: 1, row }
+        let definition = Arc::default();
+        let what = Assigned { check, probe: 1, definition, rank: 0, observers: 1, host: None };
+        Run { check, probe: 1, what: Arc::new(what) }
     }
 
     #[tokio::test]
@@ -91,13 +71,13 @@ mod tests {
         let mut schedule = super::super::schedule::Schedule::default();
         let mut under_way = UnderWay::default();
         assert!(under_way.next().await.is_none());
-        schedule.add(run(1), Duration::from_secs(1), clock.now(), Duration::ZERO);
+        schedule.add(run(1), clock.now(), Duration::ZERO);
         let taken = schedule.take_due(clock.now(), 1).unwrap();
         under_way.start(taken, async { panic!("a prober's mistake") });
         assert_eq!(under_way.len(), 1);
         let Some(Step::Ended(ended)) = under_way.next().await else { panic!("it found something") };
         assert_eq!(ended.check, 1);
-        schedule.finish(&ended, clock.now());
+        schedule.finish(&ended, clock.now(), Duration::from_secs(1));
         assert!(schedule.next_due(1).is_some());
         under_way.start(run(2), std::future::pending()).abort();
         let Some(Step::Ended(ended)) = under_way.next().await else { panic!("it found something") };

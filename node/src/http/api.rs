@@ -3,6 +3,7 @@
 //! A new area is a file here and a line in [`endpoints`]; a new endpoint is a line in its area's own
 //! `endpoints()`, in the harness' `verbs.txt`, and in its `hostile/routes.rs`.
 
+mod active_check;
 mod agent;
 mod catalog;
 mod claim;
@@ -25,6 +26,7 @@ mod snapshot;
 mod status;
 mod stream;
 mod txn;
+mod worker;
 
 pub(crate) use dns::{DNS_PATH, DNS_PATH_UDP};
 
@@ -54,6 +56,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         stream::endpoints(),
         presence::endpoints(),
         claim::endpoints(),
+        worker::endpoints(),
+        active_check::endpoints(),
         ui::endpoints(),
         heartbeat::endpoints(),
     ]

@@ -111,7 +111,10 @@ impl From<Rejection> for ApiError {
             | Rejection::PoolBusy { .. }
             | Rejection::ClaimIdTaken(_)
             | Rejection::ClaimOver { .. }
-            | Rejection::ClaimWaits(_) => StatusCode::CONFLICT,
+            | Rejection::ClaimWaits(_)
+            | Rejection::NotResponsible
+            | Rejection::NoSuchWorker(_)
+            | Rejection::WorkerNameTaken(_) => StatusCode::CONFLICT,
             Rejection::WarnsTooLate { .. } | Rejection::TooManyKeys(_) => StatusCode::BAD_REQUEST,
             Rejection::HeartbeatTooOld
             | Rejection::RestoreInProgress

@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::checks::WorkerKey;
 use crate::dns::Dns;
 use crate::host::disk::Disk;
 use crate::host::durations::Durations;
@@ -34,6 +35,8 @@ pub struct Process {
     pub response_headers: HeaderMap,
     /// Names, beside those of the cluster's members, by which browsers may ask it.
     pub ui_hosts: Vec<String>,
+    /// By which worker processes are known; without one they are refused.
+    pub worker_key: Option<WorkerKey>,
     /// What its operator allows.
     pub limits: ApiLimits,
     /// The connections of its clients.

@@ -245,6 +245,8 @@ fn definition(given: &record::CheckDefinition) -> CheckDefinition {
         deregister_critical_service_after: nanos(given.deregister_critical_service_after),
         ttl: nanos(given.ttl),
         warn_after: nanos(given.later.warn_after),
+        observers: i64::from(given.later.observers),
+        network: given.later.network.to_string(),
         http: given.http.clone(),
         header: given.header.clone().unwrap_or_default(),
         method: given.method.clone(),

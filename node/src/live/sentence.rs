@@ -44,6 +44,7 @@ pub(super) fn because(published: &Published, record: &HistoryRecord) -> String {
             format!("it was critical since {} for longer than {}", time(*since), span(*after))
         }
         Cause::Probe { by } => format!("{} ran its check", name(*by)),
+        Cause::Worker { name } => format!("worker {name} ran its check"),
         Cause::Server { server } => format!("server {} saw to it", name(*server)),
         Cause::Session(session) => format!("session {session} ended"),
         Cause::Idle { since } => format!("its agent had nothing registered since {}", time(*since)),
@@ -148,7 +149,9 @@ pub(super) fn status(published: &Published, row: &Check, record: Option<&History
     };
     let found = match (&record.cause, &record.detail) {
         // Where the record has none it may repeat a secret.
-        (Cause::Probe { .. }, Detail::Output(_)) if word != "passing" => found(row),
+        (Cause::Probe { .. } | Cause::Worker { .. }, Detail::Output(_)) if word != "passing" => {
+            found(row)
+        }
         _ => String::new(),
     };
     format!("{word} since {} because {cause}{found}", date(record.at))
@@ -236,7 +239,7 @@ pub(super) fn next(published: &Published, row: &Check) -> String {
     let is_ttl = !what.definition.ttl.is_zero();
     let runs = || match what.definition.interval.is_zero() {
         true => "the leader follows what it stands for".to_owned(),
-        false => format!("the leader runs it every {}", span(what.definition.interval)),
+        false => format!("a worker runs it every {}", span(what.definition.interval)),
     };
     match (is_ttl, is_critical, left) {
         (true, false, Some(left)) if row.patience() < what.definition.ttl => {

@@ -108,6 +108,7 @@ fn cause(published: &Published, record: &HistoryRecord) -> HistoryCause {
             HistoryCause { since: time(*since), after: span(*after), ..of_kind("deregister-after") }
         }
         Cause::Probe { by } => HistoryCause { server: name(*by), ..of_kind("probe") },
+        Cause::Worker { name } => HistoryCause { worker: name.to_string(), ..of_kind("probe") },
         Cause::Server { server } => HistoryCause { server: name(*server), ..of_kind("server") },
         Cause::Session(session) => {
             HistoryCause { session: session.to_string(), ..of_kind("session") }

@@ -102,7 +102,7 @@ pub(super) fn of_status<'a>(
         HistoryKind::NodeJoined => &*what.id == SERF_HEALTH && what.status == CheckStatus::Passing,
         _ => {
             // A first run may find what the check was registered with.
-            let is_run = matches!(record.cause, Cause::Probe { .. });
+            let is_run = matches!(record.cause, Cause::Probe { .. } | Cause::Worker { .. });
             let gave = record.from != record.to || is_run;
             is_own(record) && gave && record.to.as_ref() == Some(&what.status)
         }

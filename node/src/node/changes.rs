@@ -124,7 +124,7 @@ fn cause(history: &History, row: &Check) -> &'static str {
     } else if what.kind == PRESENCE_KIND {
         "whether its connection is open"
     } else if what.definition.is_run() {
-        "a run by the leader"
+        "a run by a worker"
     } else {
         "a client's request"
     }

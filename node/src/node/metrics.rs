@@ -93,6 +93,8 @@ impl Node {
         let waiting = self.watches().waiting() as u64;
         let unanswered = self.unanswered() as u64;
         let probed = state.probes().iter().count() as u64;
+        let own = self.probe_counts().checks() as u64;
+        let workers = state.worker_set().iter().filter(|one| one.is_live).count() as u64;
         let (run, failing) = (self.probe_counts().run(), self.probe_counts().failing());
         vec![
             gauge("ready", "1 when fit to serve", u64::from(ready)),
@@ -102,7 +104,13 @@ impl Node {
             gauge("catalog_services", "Service instances", services),
             gauge("commands_unanswered", "Writes that wait for their outcome", unanswered),
             gauge("blocking_queries", "Queries that wait for a change", waiting),
-            gauge("checks_run_by_cluster", "Checks that the leader runs", probed),
+            gauge("checks_run_by_cluster", "Checks that the cluster runs", probed),
+            gauge("probe_checks", "Checks that this server has run and still runs", own),
+            gauge(
+                "probe_workers",
+                "Workers that run checks: servers and worker processes",
+                workers,
+            ),
             counter("probes_run", "Runs of checks by this server", run),
             counter("probes_failing", "Runs of checks that did not pass", failing),
         ]

@@ -41,7 +41,7 @@ pub struct NodeSettings {
     pub join: Vec<String>,
     /// The id of a cluster that this node might found.
     pub fresh_cluster_id: String,
-    /// How much of checks' outputs is kept: of heartbeats through this node, and of runs while it leads.
+    /// How much of checks' outputs is kept: of heartbeats through this node, and of its runs.
     pub check_output: CheckOutput,
     /// Faults in the settings that do not keep the node from running, as sentences.
     pub remarks: Vec<String>,

@@ -13,7 +13,8 @@ use tokio::sync::{Mutex, watch};
 use super::observe::ApplyObserver;
 use super::settings::{NodeParts, NodeSettings};
 use super::{Gate, Node, changes, known_leader, outages};
-use crate::checks::Checks;
+use crate::checks::runner::Runner;
+use crate::checks::{LeaderDesk, ServerDesk};
 use crate::claims::Claims;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
@@ -151,6 +152,7 @@ impl Node {
         tasks.vital("comparing presences", Arc::clone(&self.presences).watch(has_leader));
         tasks.vital("reporting what became of claims", Arc::clone(&self.claims).report());
         tasks.vital("comparing claims", Arc::clone(&self.claims).watch());
+        tasks.vital("running checks", self.run_checks());
         tasks.vital("looking who leads", known_leader::watch(Arc::clone(self)));
         tasks.vital("telling of outages", outages::watch(Arc::clone(self)));
         tasks.vital("telling of changes", changes::watch(Arc::clone(self)));
@@ -166,15 +168,32 @@ impl Node {
             membership: Arc::clone(&self.membership),
             state: self.state.clone(),
             comparison: Arc::clone(&self.comparison),
-            checks: Arc::new(Checks {
+            checks: Arc::new(LeaderDesk {
                 clock: self.context.clock.clone(),
                 proposer: Arc::clone(&self.proposer),
                 state: self.state.clone(),
                 watches: Arc::clone(&self.watches),
-                counts: Arc::clone(&self.probe_counts),
-                output: self.settings.check_output,
             }),
         })
+    }
+
+    /// This server's share of the checks.
+    fn run_checks(&self) -> impl Future<Output = ()> + Send + use<> {
+        let runner = Runner {
+            clock: self.context.clock.clone(),
+            counts: Arc::clone(&self.probe_counts),
+            output: self.settings.check_output,
+            name: self.settings.name.as_str().into(),
+        };
+        let desk = ServerDesk::new(
+            self.settings.id,
+            self.context.clock.clone(),
+            Arc::clone(&self.proposer),
+            self.state.clone(),
+            &self.watches,
+            self.leadership.clone(),
+        );
+        async move { runner.run(desk).await }
     }
 
     fn service(&self, snapshots: Arc<dyn SnapshotStore>) -> Arc<Service> {

@@ -20,15 +20,16 @@ use crate::process::consul_agent::flags::{AgentArgs, one_dash, with_two_dashes};
 use crate::process::consul_agent::settings::AgentSettings;
 use crate::process::recover::{self, RecoverArgs};
 use crate::process::server::{self, Surroundings};
+use crate::process::worker::{self, WorkerArgs};
 
 /// Exit code of a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
 /// Commands whose flags people know from Consul, with one dash.
-const SERVER_VERBS: [&str; 3] = ["server", "dev", "recover"];
+const SERVER_VERBS: [&str; 4] = ["server", "dev", "recover", "worker"];
 
 /// Service discovery that survives its leader: a Raft-replicated cluster with Consul's HTTP API.
 ///
-/// `server`, `dev`, `agent` and `recover` run servers. All other commands ask a cluster through its public API; its
+/// `server`, `dev`, `agent` and `recover` run servers, and `worker` runs checks for them. All other commands ask a cluster through its public API; its
 /// addresses are in QUORATE_HTTP_ADDR or --http-addr. Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 no
 /// leader or no server, 4 permission denied, 5 somebody else was first, 6 sent but not answered: it may have been done.
 #[derive(Debug, Parser)]
@@ -46,6 +47,8 @@ enum Verb {
     Dev(DevArgs),
     /// Runs a client agent, or with -server or -dev a server, with the flags and files of a Consul agent
     Agent(Box<AgentArgs>),
+    /// Runs checks of a cluster, beside its servers
+    Worker(Box<WorkerArgs>),
     /// Founds a new cluster from the data directory of a stopped server, when a majority is lost for good
     Recover(RecoverArgs),
     #[command(flatten)]
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Verb::Agent(args) => agent(*args),
         Verb::Recover(args) => recover::run(&args).map_err(Failure::Failed),
         Verb::Client(verb) => return cli::main(*verb),
+        Verb::Worker(args) => return worker::main(*args),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut text);

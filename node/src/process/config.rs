@@ -13,6 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::agent;
+use crate::checks::WorkerKey;
 use crate::dns::settings::{self as dns, DnsSettings};
 use crate::host::address::HostPort;
 use crate::host::logging::LogFormat;
@@ -96,6 +97,9 @@ pub struct ServerArgs {
     /// This many log entries are kept behind a snapshot, for servers that were briefly away [default: 5000]
     #[arg(long, env = "QUORATE_SERVER_RAFT_TRAILING_LOGS", value_name = "N")]
     pub raft_trailing_logs: Option<u64>,
+    /// File with the key by which worker processes are known, at least 16 bytes; without it they are refused
+    #[arg(long, env = "QUORATE_SERVER_WORKER_KEY_FILE", value_name = "FILE")]
+    pub worker_key_file: Option<PathBuf>,
     /// How lines of the log look [default: text]
     #[arg(long, env = "QUORATE_SERVER_LOG_FORMAT", value_enum, hide_default_value = true)]
     pub log_format: Option<LogFormat>,
@@ -169,6 +173,8 @@ pub struct ServerConfig {
     pub log_limits: LogLimits,
     /// How lines of the log look.
     pub log_format: LogFormat,
+    /// By which worker processes are known.
+    pub worker_key: Option<WorkerKey>,
     /// What is wrong and does not keep the server from running, in words.
     pub remarks: Vec<String>,
     /// Whether neither `--join` nor `--bootstrap-expect` was given.
@@ -232,6 +238,7 @@ impl ServerArgs {
             raft_snapshot_threshold: self.raft_snapshot_threshold.or(file.raft_snapshot_threshold),
             raft_trailing_logs: self.raft_trailing_logs.or(file.raft_trailing_logs),
             log_format: self.log_format.or(file.log_format),
+            worker_key_file: self.worker_key_file.or(file.worker_key_file),
         }
     }
 
@@ -290,6 +297,7 @@ impl ServerArgs {
             is_alone_by_default,
             log_limits: log_limits(self.raft_snapshot_threshold, self.raft_trailing_logs)?,
             log_format: self.log_format.unwrap_or_default(),
+            worker_key: self.worker_key_file.as_deref().map(read_worker_key).transpose()?,
             hold_timeout: match self.hold_timeout {
                 Some(text) => parse_duration(&text)?,
                 None => HOLD_TIMEOUT,
@@ -336,6 +344,11 @@ fn advertised_http(
 }
 
 /// Host names without the blanks around them.
+pub(super) fn read_worker_key(path: &Path) -> Result<WorkerKey, ConfigError> {
+    let read = WorkerKey::read(path);
+    read.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
 fn check_ui_hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
     let trimmed = names.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
     let checked = trimmed.map(|text| {

@@ -220,7 +220,7 @@ fn process(
         node.supervisor().vital("the definitions of files", keeping);
     }
     let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
-    let ui_hosts = config.ui_hosts.clone();
+    let (ui_hosts, worker_key) = (config.ui_hosts.clone(), config.worker_key.clone());
     let dns = Some(Arc::new(dns));
     Arc::new(Process {
         logs,
@@ -228,6 +228,7 @@ fn process(
         reload,
         response_headers,
         ui_hosts,
+        worker_key,
         limits,
         dns,
         dns_addrs,

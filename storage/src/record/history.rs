@@ -334,6 +334,11 @@ pub enum Cause {
         /// Since when it was closed.
         since: ClusterTime,
     },
+    /// A worker process ran a check.
+    Worker {
+        /// Its name.
+        name: Arc<str>,
+    },
 }
 
 /// What a server knows of a request that changes something.

@@ -265,14 +265,17 @@ impl Change<'_> {
     fn agent_put_check(&mut self, key: &Arc<str>, mut registration: CheckRegistration) {
         let slot = self.state.catalog.nodes.get(key);
         let id = registration.id.clone();
-        let mut kept_probe = None;
+        let (mut kept_probe, mut views) = (None, None);
         if let Some(old) = slot.and_then(|slot| slot.checks.get(&id)) {
             registration.status = old.registration.status.clone();
             registration.output.clone_from(&old.registration.output);
             kept_probe = self.same_probe(old, &registration.definition);
+            let known = self.state.workers.views.get(&old.number).cloned();
+            views = known.filter(|_| kept_probe.is_some()).map(|views| (old.number, views));
         }
         self.register_check(key, registration);
         self.give_probe(key, &id, kept_probe);
+        self.state.workers.views.extend(views);
     }
 
     /// Removes a service's checks that a registration does not name, but not the one that heartbeats renew.
@@ -352,6 +355,7 @@ impl Change<'_> {
     /// Removes a server's node, and what its clients were told.
     pub(super) fn remove_server(&mut self, id: NodeId, name: &Arc<str>) {
         self.state.origins.retire(id);
+        self.forget_server_worker(id);
         self.state.lose_leases(id, None);
         self.lose_requests(id);
         if let Some(key) = self.server_key(name) {

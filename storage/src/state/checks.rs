@@ -39,6 +39,7 @@ impl Change<'_> {
             self.state.facts.remove(&number);
         }
         self.state.probes.remove(number);
+        self.state.workers.views.remove(&number);
         self.state.presences.remove(number);
         self.state.schedule(number);
     }
@@ -193,6 +194,7 @@ impl Change<'_> {
     pub(super) fn remove_check_unrecorded(&mut self, key: &Arc<str>, id: &Arc<str>) {
         let Some(slot) = self.state.catalog.nodes.get(key) else { return };
         let Some(row) = slot.checks.get(id).cloned() else { return };
+        self.pending.workers |= self.state.presences.get(row.number).is_some();
         self.touch_check(key, &row.registration.service_id);
         self.state.forget_check(key, &row);
         self.state.catalog.remove_check_row(key, &row);
@@ -283,6 +285,7 @@ impl State {
         self.heard.remove(row.number);
         self.facts.remove(&row.number);
         self.probes.remove(row.number);
+        self.workers.views.remove(&row.number);
         self.presences.remove(row.number);
         self.deadlines.disown(row.number);
     }

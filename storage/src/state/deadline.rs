@@ -21,7 +21,7 @@ use super::agent::NOT_ALIVE;
 use super::change::Change;
 use super::{Effects, State};
 use crate::record::{
-    Cause, Check, CheckStatus, DEREGISTER_AFTER_MIN, EndedPresence, NodeKind, Session,
+    Cause, Check, CheckStatus, DEREGISTER_AFTER_MIN, EndedPresence, NodeKind, Session, WorkerId,
 };
 use crate::{ClusterTime, Millis};
 
@@ -49,6 +49,8 @@ pub(super) enum Owner {
     Claim,
     /// A slot that is closed.
     ClosedSlot,
+    /// A worker that is away or has come back lately, or a worker process.
+    Worker(WorkerId),
 }
 
 /// Who has which number, and when to look at whom. All of it can be rebuilt from the rows.
@@ -156,6 +158,7 @@ impl State {
             }
             Owner::Claim => self.claims.deadline(number),
             Owner::ClosedSlot => self.claims.closed_slot(number).map(|slot| slot.until),
+            Owner::Worker(id) => self.workers.deadline(id),
         }
     }
 
@@ -230,6 +233,8 @@ impl State {
                 let since = self.claims.closed_slot(number).map(|slot| slot.since);
                 Cause::SlotOpened { since: since.unwrap_or_default() }
             }
+            // Nothing visible changes with it.
+            Owner::Worker(_) => Cause::Idle { since: self.time },
         }
     }
 
@@ -245,7 +250,9 @@ impl State {
             Owner::Node(key) => change.remove_node(&key),
             Owner::Claim => change.expire_claim(number),
             Owner::ClosedSlot => change.open_slot(number),
+            Owner::Worker(id) => change.worker_due(&id),
         }
+        change.settle_workers();
         change.settle_pools();
         effects.touched.extend(touched);
         // The same thing must not come up again for what was just carried out.

@@ -22,7 +22,7 @@ use super::State;
 use super::catalog::fold_arc;
 use super::change::Change;
 use super::level::{HEARTBEAT_LEVEL, HISTORY_LEVEL};
-use crate::command::{Asked, Command, Stamp};
+use crate::command::{Asked, Command, Stamp, WorkersCommand};
 use crate::ids::NodeId;
 use crate::record::{
     Cause, Check, CheckStatus, Claim, ClaimFacts, ClaimPhase, Detail, HISTORY_OUTPUT_BYTES_MAX,
@@ -420,6 +420,10 @@ impl State {
     ) -> Cause {
         match command {
             Command::ProbeResult { .. } => Cause::Probe { by: server },
+            Command::Workers(WorkersCommand::Results(results)) => {
+                Cause::Worker { name: results.name.clone() }
+            }
+            Command::Workers(WorkersCommand::Deserted { .. }) => Cause::Server { server },
             Command::RegisterServer(_)
             | Command::RemoveServer { .. }
             | Command::SetServerHealth { .. } => Cause::Server { server },
@@ -517,7 +521,7 @@ impl Change<'_> {
     /// Whether a check that fails was run for the first time since a client gave it its status: what it found is
     /// new, though the status is not.
     fn is_first_failure(&self, row: &Check) -> bool {
-        let is_run = |cause: &Cause| matches!(cause, Cause::Probe { .. });
+        let is_run = |cause: &Cause| matches!(cause, Cause::Probe { .. } | Cause::Worker { .. });
         if self.state.level() < HEARTBEAT_LEVEL || is_passing(row) || !is_run(&self.cause) {
             return false;
         }

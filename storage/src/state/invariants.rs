@@ -13,7 +13,7 @@ use super::deadline::Owner;
 use super::events::EVENTS_MAX;
 use super::kv::Grave;
 use crate::index::fold;
-use crate::record::{Check, Indexes, NodeKind, SERF_HEALTH};
+use crate::record::{Check, Indexes, NodeKind, SERF_HEALTH, Standing, WorkerId};
 
 /// Fails with a sentence when a condition does not hold.
 macro_rules! ensure {
@@ -40,6 +40,7 @@ impl State {
         self.check_probes()?;
         self.check_presences()?;
         self.check_claims()?;
+        self.check_workers()?;
         self.check_origins()?;
         self.check_later_tables()?;
         self.history.check()?;
@@ -243,8 +244,10 @@ impl State {
         let claims = self.claim_rows().filter(|row| row.ended().is_none());
         let claims = claims.map(|row| (row.number, Owner::Claim));
         let closed = self.closed_slots().map(|(number, _)| (number, Owner::ClosedSlot));
+        let workers = self.workers().map(|(id, row)| (row.number, Owner::Worker(id.clone())));
+        let others = claims.chain(closed).chain(workers);
         let mut owners: Vec<(u64, Owner)> =
-            nodes.chain(checks).chain(sessions).chain(claims).chain(closed).collect();
+            nodes.chain(checks).chain(sessions).chain(others).collect();
         owners.sort_by_key(|(number, _)| *number);
         ensure!(
             owners.iter().map(|(number, owner)| (*number, owner)).eq(self.deadlines.owners()),
@@ -292,6 +295,35 @@ impl State {
                 row.replaced.iter().all(|at| *at <= self.time),
                 "presence {check} was replaced in the future"
             );
+        }
+        Ok(())
+    }
+
+    fn check_workers(&self) -> Result<(), String> {
+        let set = self.worker_set();
+        for (id, row) in self.workers() {
+            let is_away = matches!(row.standing, Standing::Away { .. });
+            let Some(process) = &row.process else { continue };
+            ensure!(
+                is_away || self.is_lease_held(process.lease),
+                "worker {id:?} is there without a lease"
+            );
+        }
+        for (check, views) in &self.workers.views {
+            ensure!(
+                self.probes.get(*check) == Some(views.probe),
+                "views of {check} are of another probe"
+            );
+            let Some(row) = self.check_numbered(*check) else { continue };
+            let workers = set.responsible(row, self.host_of(row));
+            let is_own = |worker: &WorkerId| workers.iter().any(|one| one.id == *worker);
+            ensure!(
+                views.all.iter().all(|view| is_own(&view.worker)),
+                "a view of {check} is of a worker that is not responsible"
+            );
+        }
+        for network in self.workers.empty.keys() {
+            ensure!(!set.has_network(network), "network {network} has a worker");
         }
         Ok(())
     }

@@ -24,6 +24,7 @@
 //! | 9 | heartbeats that come late are told from those of a process that is back, and a lost server's clients have their linger too ([`LATE_HEARTBEATS_LEVEL`]) |
 //! | 10 | a presence says what process holds it ([`PROCESS_PRESENCE_LEVEL`]) |
 //! | 11 | the state completes what a heartbeat leaves out, and another owner of a presence is a restart ([`COMPLETION_LEVEL`]) |
+//! | 12 | checks are run by workers: all servers, and worker processes ([`WORKERS_LEVEL`]) |
 
 use super::{Effects, State};
 use crate::command::Command;
@@ -32,7 +33,11 @@ use crate::txn::TxnOperation;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = COMPLETION_LEVEL;
+pub const LEVEL: u32 = WORKERS_LEVEL;
+
+/// From this level on checks are run by whoever is responsible for them ([`WorkerSet`](super::WorkerSet)), may have
+/// several observers and may name a network. Before it, the leader runs all.
+pub const WORKERS_LEVEL: u32 = 12;
 
 /// From this level on what a heartbeat leaves out is decided where the log is applied, and no longer by the server
 /// that takes it, which may be behind; and an instance that another owner opens a presence of has restarted,
@@ -78,8 +83,13 @@ pub const HOSTS_OF_SERVERS: u32 = 2;
 #[must_use]
 pub fn level_of(command: &Command) -> u32 {
     let level = |checks: &[CheckRegistration]| {
-        let warns = checks.iter().any(|check| !check.definition.later.warn_after.is_zero());
-        if warns { HEARTBEAT_LEVEL } else { 0 }
+        let warns = |check: &CheckRegistration| !check.definition.later.warn_after.is_zero();
+        let names_workers = |check: &CheckRegistration| check.definition.later.names_workers();
+        match checks {
+            checks if checks.iter().any(names_workers) => WORKERS_LEVEL,
+            checks if checks.iter().any(warns) => HEARTBEAT_LEVEL,
+            _ => 0,
+        }
     };
     match command {
         Command::AgentRegisterService { checks, .. } => level(checks),
@@ -94,10 +104,10 @@ pub fn level_of(command: &Command) -> u32 {
         }
         Command::Renew(_) | Command::Beat(_) => HEARTBEAT_LEVEL,
         Command::Claims(_) => CLAIMS_LEVEL,
-        Command::PresenceOfProcess(_) => PROCESS_PRESENCE_LEVEL,
-        Command::PresenceOpen(_) | Command::PresenceReopen(_) | Command::PresenceEnded { .. } => {
-            PRESENCE_LEVEL
-        }
+        Command::PresenceOfProcess(what) => PROCESS_PRESENCE_LEVEL.max(level(&what.open.checks)),
+        Command::PresenceOpen(open) => PRESENCE_LEVEL.max(level(&open.checks)),
+        Command::PresenceReopen(_) | Command::PresenceEnded { .. } => PRESENCE_LEVEL,
+        Command::Workers(_) => WORKERS_LEVEL,
         Command::CatalogDeregister { .. }
         | Command::AgentDeregisterService { .. }
         | Command::AgentDeregisterCheck { .. }
@@ -142,6 +152,9 @@ impl State {
         self.level = before.max(level);
         if before < CLAIMS_LEVEL && self.level >= CLAIMS_LEVEL {
             self.found_pools(effects);
+        }
+        if before < WORKERS_LEVEL && self.level >= WORKERS_LEVEL {
+            self.found_workers();
         }
     }
 }

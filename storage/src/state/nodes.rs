@@ -108,6 +108,8 @@ impl Change<'_> {
                 node.indexes.modify = index;
             }
             let kind = node.kind;
+            self.pending.hosts |= old.address != node.address;
+            self.pending.workers = true;
             self.replace_node(&key, &old, node);
             self.refresh_idle(&key);
             if kind != old.kind {
@@ -167,6 +169,7 @@ impl Change<'_> {
         // The slot goes as a whole. Taking ten thousand rows out of its tables one by one would copy all
         // of them first, because readers share them.
         let Some(slot) = self.state.catalog.nodes.remove(key) else { return };
+        self.pending.workers = true;
         for row in slot.checks.values() {
             self.touch(Topic::Checks);
             self.state.forget_check(key, row);

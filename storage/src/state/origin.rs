@@ -290,6 +290,7 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::PresenceEnded { .. }
         | Command::Renew(_)
         | Command::Beat(_)
-        | Command::Claims(_) => false,
+        | Command::Claims(_)
+        | Command::Workers(_) => false,
     }
 }

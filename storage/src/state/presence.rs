@@ -332,6 +332,10 @@ impl Change<'_> {
         let id = service.and_then(|row| server_id(row.definition.meta.as_ref()));
         let health = slot.checks.get(SERF_HEALTH);
         let is_alive = health.is_some_and(|row| row.critical_since.is_none());
+        if let Some(id) = id {
+            self.follow_worker(id, is_alive);
+        }
+        self.pending.workers = true;
         match id {
             Some(id) if is_alive => self.state.resume_leases(id),
             Some(id) => {
@@ -344,6 +348,7 @@ impl Change<'_> {
 
     /// A presence whose stream is gone has not come back in time.
     pub(super) fn expire_presence(&mut self, key: &Arc<str>, row: &Check, presence: &Presence) {
+        self.pending.workers = true;
         let over = Presence { lease: None, ..presence.clone() };
         self.state.presences.put(row.number, over);
         match presence.terms.on_close {
@@ -454,6 +459,7 @@ impl Change<'_> {
         let CommandId { origin, incarnation, seq } = id;
         let lease = Some(Lease { origin, incarnation, seq });
         let presence = Presence { lease, terms: terms.clone(), ended: None, replaced };
+        self.pending.workers |= before.is_some();
         self.state.presences.put(number, presence);
         if !self.state.is_server_alive(origin) {
             // It was lost while this was on its way. If it is not, the leader will say so.

@@ -1,7 +1,7 @@
 //! Checks that the cluster runs itself.
 //!
-//! A check that an agent registered with a target (a URL, an address, another service) is run by the
-//! leader, and its results come through the log. A result takes time: when it is applied, its check
+//! A check that an agent registered with a target (a URL, an address) is run by whoever is responsible for it
+//! (`assignment.rs`), an alias by the leader, and the results come through the log. A result takes time: when it is applied, its check
 //! may be gone, or be defined anew. Each definition therefore gets a number of its own, the *probe*,
 //! and a result that names another than the present one is refused. A registration that repeats the
 //! definition keeps the probe, so its runner is not interrupted.
@@ -16,11 +16,14 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use super::State;
+use super::catalog::fold_arc;
 use super::change::Change;
 use super::deadline::Owner;
+use super::level::WORKERS_LEVEL;
 use crate::Millis;
-use crate::command::{Outcome, Rejection};
-use crate::record::{Check, CheckDefinition, CheckStatus};
+use crate::command::{Outcome, Rejection, RunResult};
+use crate::ids::NodeId;
+use crate::record::{Check, CheckDefinition, CheckStatus, WorkerId};
 
 /// Which checks are run, by their numbers, each with the number of its probe. Cheap to clone and to
 /// compare with an earlier version.
@@ -73,7 +76,7 @@ impl Probes {
 }
 
 impl State {
-    /// The checks that the leader is to run.
+    /// The checks that the cluster is to run.
     #[must_use]
     pub fn probes(&self) -> &Probes {
         &self.probes
@@ -84,7 +87,11 @@ impl State {
     pub fn check_numbered(&self, number: u64) -> Option<&Arc<Check>> {
         match self.deadlines.owner(number)? {
             Owner::Check { node, id } => self.catalog.nodes.get(node)?.checks.get(id),
-            Owner::Session(_) | Owner::Node(_) | Owner::Claim | Owner::ClosedSlot => None,
+            Owner::Session(_)
+            | Owner::Node(_)
+            | Owner::Claim
+            | Owner::ClosedSlot
+            | Owner::Worker(_) => None,
         }
     }
 }
@@ -98,8 +105,10 @@ impl Change<'_> {
         if !row.registration.definition.is_run() {
             return;
         }
+        let network = row.registration.definition.later.network.clone();
         let probe = kept.unwrap_or_else(|| self.next_number());
         self.state.probes.set(number, probe);
+        self.note_network(&network);
     }
 
     /// The probe of a check that is there, if the new definition runs it in the same way.
@@ -113,9 +122,10 @@ impl Change<'_> {
         (run(&old.registration.definition) == run(new)).then_some(probe)
     }
 
-    /// What a run of a check found. A result that changes nothing touches nothing.
+    /// What a server's run of a check found. A result that changes nothing touches nothing.
     pub(super) fn conclude_probe(
         &mut self,
+        server: NodeId,
         number: u64,
         probe: u64,
         status: &CheckStatus,
@@ -124,14 +134,15 @@ impl Change<'_> {
         if self.state.probes.get(number) != Some(probe) {
             return Err(Rejection::NoSuchNumber);
         }
-        let Some(Owner::Check { node, .. }) = self.state.deadlines.owner(number) else {
-            return Err(Rejection::NoSuchNumber);
-        };
-        let key = node.clone();
         let row = self.state.check_numbered(number).cloned().ok_or(Rejection::NoSuchNumber)?;
+        if self.state.level() >= WORKERS_LEVEL && row.registration.definition.has_target() {
+            let (set, output) = (self.state.worker_set(), output.to_owned());
+            let result = RunResult { number, probe, status: status.clone(), output };
+            return self.conclude_run(&set, &WorkerId::Server(server), &result);
+        }
         let shown = &row.registration;
         if shown.status != *status || shown.output != output {
-            self.put_status(&key, &row, status.clone(), output.to_owned());
+            self.put_status(&fold_arc(&row.node), &row, status.clone(), output.to_owned());
         }
         Ok(Outcome::Done)
     }

@@ -236,6 +236,7 @@ impl Change<'_> {
         self.state.history = std::mem::take(&mut running.history);
         self.record(What::new(HistoryKind::Restored, Subject::Cluster));
         self.restore_claims(std::mem::take(&mut running.claims));
+        self.keep_workers(std::mem::take(&mut running.workers));
         release::later(running);
         Ok(Outcome::Done)
     }
@@ -313,6 +314,7 @@ impl Change<'_> {
         let Some(slot) = self.state.catalog.slot_mut(key) else { return };
         let mut node = slot.node.as_ref().clone();
         let was_server = node.kind == NodeKind::Server;
+        self.pending.workers = true;
         node.kind = if was_server { NodeKind::Registered } else { NodeKind::Agent };
         slot.node = Arc::new(node);
         if was_server {
@@ -620,6 +622,9 @@ impl Carry {
             | SnapshotRecord::PoolMember { .. }
             | SnapshotRecord::ClosedSlot { .. }
             | SnapshotRecord::Claim(_)
+            | SnapshotRecord::Worker { .. }
+            | SnapshotRecord::Views { .. }
+            | SnapshotRecord::EmptyNetwork { .. }
             | SnapshotRecord::Header(_)
             | SnapshotRecord::Node { .. }
             | SnapshotRecord::Service(_)

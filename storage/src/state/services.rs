@@ -6,7 +6,9 @@ use super::catalog::{fold_arc, remove_place};
 use super::change::Change;
 use super::level::FILE_MARK_LEVEL;
 use crate::Topic;
-use crate::record::{Check, FromFile as _, HistoryKind, Indexes, Service, ServiceDefinition};
+use crate::record::{
+    Check, FromFile as _, HistoryKind, Indexes, SERVER_SERVICE, Service, ServiceDefinition,
+};
 
 impl Change<'_> {
     /// Registers an instance through the catalogue or a transaction. One that its agent has from a file stays
@@ -51,6 +53,7 @@ impl Change<'_> {
             self.leave_name(key, old);
         }
         self.state.catalog.put_service_row(key, row.clone(), index);
+        self.pending.workers |= *name == *SERVER_SERVICE;
         let kind = match old {
             None => HistoryKind::ServiceRegistered,
             Some(_) => HistoryKind::ServiceChanged,
@@ -95,6 +98,7 @@ impl Change<'_> {
     /// Removes what other tables know of an instance.
     pub(super) fn forget_service(&mut self, key: &Arc<str>, row: &Service) {
         self.leave_name(key, row);
+        self.pending.workers |= fold_arc(&row.definition.name) == Arc::from(SERVER_SERVICE);
         remove_place(&mut self.state.catalog.service_ids, &row.definition.id, key);
         self.note_instance(key, &row.definition.id);
     }

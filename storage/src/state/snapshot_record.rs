@@ -31,7 +31,8 @@ use crate::command::Outcome;
 use crate::ids::NodeId;
 use crate::record::{
     Autopilot, Check, CheckStatus, Claim, ClosedSlot, Coordinate, Event, Facts, HistoryRecord,
-    KvEntry, Node, PoolCounts, PoolMember, Presence, Query, Said, Service, Session, Tags,
+    KvEntry, Node, PoolCounts, PoolMember, Presence, Query, Said, Service, Session, Tags, Views,
+    Worker, WorkerId,
 };
 use crate::{ClusterTime, Index};
 
@@ -250,6 +251,27 @@ pub enum SnapshotRecord<'a> {
     },
     /// A claim. After the instances.
     Claim(Cow<'a, Claim>),
+    /// A worker. After the presences.
+    Worker {
+        /// Who it is.
+        id: WorkerId,
+        /// The row.
+        row: Cow<'a, Worker>,
+    },
+    /// What the observers of a check last found. After the probes.
+    Views {
+        /// The check's number.
+        check: u64,
+        /// What they found.
+        views: Cow<'a, Views>,
+    },
+    /// A network in which no worker is alive.
+    EmptyNetwork {
+        /// Its name.
+        name: Cow<'a, str>,
+        /// Since when.
+        since: ClusterTime,
+    },
 }
 
 /// Where [`State::export`] puts records.
@@ -282,7 +304,21 @@ impl State {
         self.export_origins(sink)?;
         self.export_later_tables(sink)?;
         self.export_claims(sink)?;
+        self.export_workers(sink)?;
         self.export_history(sink)
+    }
+
+    fn export_workers(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+        for (id, row) in self.workers() {
+            sink(SnapshotRecord::Worker { id: id.clone(), row: Cow::Borrowed(row) })?;
+        }
+        for (check, views) in &self.workers.views {
+            sink(SnapshotRecord::Views { check: *check, views: Cow::Borrowed(views) })?;
+        }
+        for (name, since) in &self.workers.empty {
+            sink(SnapshotRecord::EmptyNetwork { name: Cow::Borrowed(name), since: *since })?;
+        }
+        Ok(())
     }
 
     fn export_claims(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -726,8 +762,28 @@ impl Import {
                 Ok(())
             }
             SnapshotRecord::Claim(row) => self.add_claim(row.into_owned()),
+            SnapshotRecord::Worker { id, row } => self.add_worker(id, row.into_owned()),
+            SnapshotRecord::Views { check, views } => {
+                if self.state.probes.get(check) != Some(views.probe) {
+                    return Err(invalid("views of a check that is not run"));
+                }
+                let views = Arc::new(views.into_owned());
+                unique(self.state.workers.views.insert(check, views), "views of one check twice")
+            }
+            SnapshotRecord::EmptyNetwork { name, since } => {
+                let replaced = self.state.workers.empty.insert(name.into(), since);
+                unique(replaced, "two networks of one name")
+            }
             history => self.add_history(history),
         }
+    }
+
+    fn add_worker(&mut self, id: WorkerId, row: Worker) -> io::Result<()> {
+        let number = row.number;
+        self.own(number, Owner::Worker(id.clone()))?;
+        unique(self.state.workers.put(id, row), "two workers of one name")?;
+        self.state.schedule(number);
+        Ok(())
     }
 
     fn add_claim(&mut self, row: Claim) -> io::Result<()> {

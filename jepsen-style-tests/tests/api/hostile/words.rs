@@ -65,6 +65,8 @@ pub(crate) fn fault(path: &str, is_decodable: bool, answer: &Answer) -> Option<S
         // The status also reports the health of a service, and of the cluster.
         429 if path == "/v1/operator/autopilot/health" => true,
         429 | 503 => path.starts_with("/v1/agent/health/"),
+        // Nobody here has a key.
+        403 => path.starts_with("/v1/quorate/worker"),
         401 => text == "ACL support disabled",
         409 => {
             path == "/v1/txn"

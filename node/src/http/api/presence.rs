@@ -77,7 +77,7 @@ async fn open(mut call: Call) -> Answer {
     let open = PresenceOpen { agent, service, checks, deregister_after, terms };
     let reopen = reopening(&call.node.published().state, &open, process.as_ref());
     let request = Some(Arc::new(call.facts()));
-    let opening = Opening { open, process, reopen, request };
+    let opening = Opening { open, process, reopen, network: None, request };
     // While this server stood still, who asked may have gone: the connection is looked at before anything is done.
     tokio::select! {
         biased;

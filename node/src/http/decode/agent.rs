@@ -107,6 +107,8 @@ static SPECIFICATION: &[Field] = &[
     alias("GRPCUseTLS", &["grpc_use_tls"], Kind::Bool),
     field("H2PING", Kind::Text),
     alias("H2PingUseTLS", &["h2ping_use_tls"], Kind::Bool),
+    field("Observers", Kind::Int),
+    field("Network", Kind::Text),
     alias("ScriptArgs", &["args", "script_args"], TEXTS),
     alias("DockerContainerID", &["docker_container_id"], Kind::Text),
     field("Shell", Kind::Text),

@@ -78,6 +78,10 @@ pub(super) fn validate(check: &CheckSpecification) -> Result<(), ApiError> {
         && check.failures_before_critical > 0
     {
         "FailuresBeforeWarning can't be higher than FailuresBeforeCritical"
+    } else if !matches!(check.observers, 0 | 1 | 3) {
+        "Observers must be 1 or 3"
+    } else if (check.observers > 0 || !check.network.is_empty()) && (!runs || alias) {
+        "Observers and Network are for checks with an Interval"
     } else {
         return Ok(());
     };
@@ -172,6 +176,8 @@ fn definition(check: CheckSpecification) -> CheckDefinition {
         later: LaterMembers {
             h2ping_use_tls: check.h2ping_use_tls,
             warn_after: wire::millis(check.warn_after),
+            observers: u8::try_from(check.observers.max(0)).unwrap_or(0),
+            network: check.network.into(),
         },
     }
 }

@@ -7,7 +7,7 @@
 //! It says every few seconds that it lives. When it is silent its node's `serfHealth` turns critical, in
 //! cluster time, and the node's sessions end; when it is told to stop it leaves.
 //!
-//! Active checks are run by the cluster's leader, also those that are registered here.
+//! Active checks are run by the cluster's workers, also those that are registered here.
 
 use std::convert::Infallible;
 use std::io;

@@ -72,6 +72,7 @@ pub(super) struct Configuration {
     #[serde(deserialize_with = "one_or_many")]
     pub(super) ui_host: Vec<String>,
     pub(super) unix_sockets: UnixSockets,
+    pub(super) worker_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

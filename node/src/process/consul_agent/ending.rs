@@ -20,7 +20,8 @@ const HELD_WHILE_STOPPING_MAX: Duration = Duration::from_secs(2);
 const UNKNOWN: &str = "this agent is stopping, and no server has responded yet; \
                        the request may or may not have taken effect";
 /// Answers that go on until somebody ends them.
-const STREAMS: [&str; 3] = ["/v1/agent/monitor", "/v1/quorate/presence", "/v1/quorate/stream"];
+const STREAMS: [&str; 4] =
+    ["/v1/agent/monitor", "/v1/quorate/presence", "/v1/quorate/stream", "/v1/quorate/worker"];
 /// What makes a query wait: for a newer index, for another hash, for this long.
 const WAITS: [&str; 3] = ["index", "hash", "wait"];
 

@@ -97,6 +97,7 @@ const FLAGS: &[Flag] = &[
     ("ui-content-path", "ui_config.content_path", Text, "Ignored"),
     ("ui-dir", "ui_config.dir", Text, "Ignored"),
     ("ui-host", "ui_host", List, "Host name by which browsers may reach this server"),
+    ("worker-key-file", "worker_key_file", Text, "File with the key of worker processes"),
 ];
 
 const CONFIG_FILE: &str = "config-file";

@@ -453,6 +453,8 @@ const KEYS: &[Key] = &[
     ("verify_outgoing", Refused(NO_TLS)),
     ("verify_server_hostname", Refused(NO_TLS)),
     ("watches", Refused(NO_HANDLERS)),
+    // Quorate's own.
+    ("worker_key_file", Honoured),
     ("xds", Stanza(&[("update_max_per_second", Ignored)])),
 ];
 

@@ -285,7 +285,7 @@ fn log_loopback(parsed: &Parsed) {
         tracing::warn!(
             %check,
             target,
-            "the cluster's leader runs this check, so it checks the leader's host and not this one: use an address of this host that the servers can reach"
+            "the cluster's workers run this check, and dial it at this host's address: its target has to listen there too"
         );
     }
 }

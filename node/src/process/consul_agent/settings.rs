@@ -268,6 +268,7 @@ impl Resolver<'_> {
             http_addr: Some(tcp.unwrap_or((Ipv4Addr::LOCALHOST, HTTP_PORT).into()).into()),
             http_advertise: reached.map(|at| SocketAddr::new(rpc.advertise, at.port()).into()),
             ui_host: of.ui_host.clone(),
+            worker_key_file: of.worker_key_file.clone(),
             rpc_addr: Some(SocketAddr::new(rpc.advertise, rpc.port).into()),
             rpc_listen_addr: Some(SocketAddr::new(rpc.listen, rpc.port).into()),
             bootstrap_expect: Some(self.expected()?),

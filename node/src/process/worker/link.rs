@@ -1,0 +1,252 @@
+//! Holds the stream by which a worker lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_client::types::live::PresenceRegistered;
+use reqwest::{Response, StatusCode};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::messages::{Session, Told};
+use crate::checks::WorkerKey;
+use crate::checks::key::{PROOF_HEADER, Purpose};
+use crate::checks::remote::{Frame, PATH, PROTOCOL, Terms};
+use crate::host::clock;
+
+/// A server that sends nothing for so long is dead: a frame comes every 2 s.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
+/// How long a server may take to begin an answer; it holds requests while there is no leader.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after all servers were tried in vain.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Another process may have the name for so long: it may be dead, and its server not know it yet.
+const TAKEN_MAX: Duration = Duration::from_secs(30);
+/// How long to wait before a worker that somebody has deregistered comes back.
+const DEREGISTERED_PAUSE: Duration = Duration::from_secs(1);
+/// What a refusal says before the newest attempt.
+const ATTEMPT: &str = "has come to attempt ";
+
+/// Why a worker ends.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The servers do not know its key.
+    Denied(String),
+    /// Another process has its name.
+    Taken(String),
+    /// What it asks for makes no sense to the servers.
+    Refused(String),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) http: reqwest::Client,
+    /// Their URLs, the present one first.
+    pub(super) servers: Vec<String>,
+    pub(super) name: Arc<str>,
+    pub(super) network: String,
+    pub(super) agent: Option<String>,
+    pub(super) key: WorkerKey,
+    pub(super) owner: String,
+    /// Of the last stream.
+    pub(super) attempt: u64,
+    pub(super) session: watch::Sender<Option<Session>>,
+    pub(super) tell: mpsc::Sender<Told>,
+}
+
+/// How a stream came to its end.
+enum Closed {
+    /// Another one is to be opened.
+    Again(Duration),
+    /// Another process has the name.
+    Replaced,
+}
+
+/// Why none was opened.
+enum NotOpened {
+    /// The server cannot at present.
+    Unavailable(String),
+    /// Another process has the name, or a later attempt.
+    Conflict(String),
+    /// There is no use in trying again.
+    Final(Ended),
+}
+
+impl Link {
+    /// Keeps a stream open until that is of no use any more.
+    pub(super) async fn run(&mut self) -> Ended {
+        let mut taken_since: Option<Instant> = None;
+        let mut in_vain = 0;
+        loop {
+            let pause = match self.open().await {
+                Ok((response, server)) => {
+                    (taken_since, in_vain) = (None, 0);
+                    let closed = self.follow(response, server).await;
+                    self.session.send_replace(None);
+                    match closed {
+                        Closed::Again(pause) => pause,
+                        Closed::Replaced => {
+                            return Ended::Taken(format!(
+                                "another process is worker {}",
+                                self.name
+                            ));
+                        }
+                    }
+                }
+                Err(NotOpened::Final(ended)) => return ended,
+                Err(NotOpened::Conflict(text)) => {
+                    self.attempt = self.attempt.max(newest_attempt(&text));
+                    let since = *taken_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > TAKEN_MAX {
+                        return Ended::Taken(text);
+                    }
+                    tracing::warn!(text, "the name is taken, trying again");
+                    RETRY_PAUSE
+                }
+                Err(NotOpened::Unavailable(text)) => {
+                    tracing::warn!(text, server = self.servers[0], "no stream at this server");
+                    in_vain += 1;
+                    if in_vain % self.servers.len() == 0 { RETRY_PAUSE } else { Duration::ZERO }
+                }
+            };
+            // The next one's turn.
+            self.servers.rotate_left(1);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Deregisters the worker: its checks go to others at once.
+    pub(super) async fn leave(&self) {
+        let Some(session) = self.session.borrow().clone() else { return };
+        let url = format!(
+            "{}/v1/agent/service/deregister/{}?agent={}",
+            session.server, self.name, session.node
+        );
+        if let Err(error) = self.http.put(url).timeout(SILENCE_MAX).send().await {
+            tracing::debug!(%error, "the worker was not deregistered");
+        }
+    }
+
+    async fn open(&mut self) -> Result<(Response, String), NotOpened> {
+        self.attempt = clock::wall_time().unix_millis().max(self.attempt + 1);
+        let terms = Terms {
+            name: self.name.to_string(),
+            network: self.network.clone(),
+            owner: self.owner.clone(),
+            attempt: self.attempt,
+            protocol: PROTOCOL,
+        };
+        let unavailable = |error: &dyn std::fmt::Display| NotOpened::Unavailable(error.to_string());
+        let body = serde_json::to_vec(&terms).map_err(|error| unavailable(&error))?;
+        let server = self.servers[0].clone();
+        let agent = self.agent.as_ref().map_or_else(String::new, |name| format!("?agent={name}"));
+        let proof = self.key.prove(Purpose::Open, &body);
+        let request = self.http.put(format!("{server}{PATH}{agent}")).header(PROOF_HEADER, proof);
+        let request = request.body(body);
+        let sent = tokio::time::timeout(ANSWER_TIMEOUT, request.send()).await;
+        let answer = sent.map_err(|error| unavailable(&error))?;
+        let answer = answer.map_err(|error| unavailable(&error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok((answer, server));
+        }
+        let text = answer.text().await.unwrap_or_default();
+        Err(match status {
+            StatusCode::FORBIDDEN => NotOpened::Final(Ended::Denied(text)),
+            StatusCode::CONFLICT => NotOpened::Conflict(text),
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                NotOpened::Final(Ended::Refused(format!("{server}: {status}: {text}")))
+            }
+            status => NotOpened::Unavailable(format!("{status}: {text}")),
+        })
+    }
+
+    /// Reads a stream to its end.
+    async fn follow(&mut self, mut response: Response, server: String) -> Closed {
+        let broken = Arc::new(Notify::new());
+        let mut unread = Vec::new();
+        loop {
+            let piece = tokio::select! {
+                () = broken.notified() => return Closed::Again(Duration::ZERO),
+                piece = tokio::time::timeout(SILENCE_MAX, response.chunk()) => piece,
+            };
+            let Ok(Ok(Some(piece))) = piece else {
+                tracing::warn!(server, "the stream broke");
+                return Closed::Again(Duration::ZERO);
+            };
+            unread.extend_from_slice(&piece);
+            while let Some((event, data)) = next_event(&mut unread) {
+                match event.as_str() {
+                    "registered" => self.begin(&data, &server, &broken).await,
+                    "checks" => {
+                        if let Ok(frame) = serde_json::from_str::<Frame>(&data) {
+                            // The desk lives as long as this does; ignore the error.
+                            let _ = self.tell.send(Told::Frame(frame)).await;
+                        } else {
+                            tracing::warn!(server, "a frame that this version cannot read");
+                        }
+                    }
+                    "replaced" => return Closed::Replaced,
+                    "deregistered" => return Closed::Again(DEREGISTERED_PAUSE),
+                    _ => return Closed::Again(Duration::ZERO),
+                }
+            }
+        }
+    }
+
+    async fn begin(&self, data: &str, server: &str, broken: &Arc<Notify>) {
+        let Ok(registered) = serde_json::from_str::<PresenceRegistered>(data) else { return };
+        tracing::info!(worker = %self.name, server, lease = registered.lease, "running checks");
+        let _ = self.tell.send(Told::Begin).await;
+        self.session.send_replace(Some(Session {
+            server: server.to_owned(),
+            lease: registered.lease,
+            node: registered.node,
+            broken: Arc::clone(broken),
+        }));
+    }
+}
+
+/// The attempt that a refusal names.
+fn newest_attempt(text: &str) -> u64 {
+    let rest = text.split_once(ATTEMPT).map_or("", |(_, rest)| rest);
+    rest.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Takes the next whole event from what was read: its name and data.
+fn next_event(unread: &mut Vec<u8>) -> Option<(String, String)> {
+    loop {
+        let end = unread.windows(2).position(|pair| pair == b"\n\n")?;
+        let event: Vec<u8> = unread.drain(..end + 2).collect();
+        let text = String::from_utf8_lossy(&event);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        if let Some(name) = field("event: ") {
+            let data = field("data: ").unwrap_or_default();
+            return Some((name.to_owned(), data.to_owned()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_as_they_come_in_pieces() {
+        let mut unread = b":\n\nevent: registered\ndata: {}\n\nevent: che".to_vec();
+        assert_eq!(next_event(&mut unread), Some(("registered".to_owned(), "{}".to_owned())));
+        assert_eq!(next_event(&mut unread), None);
+        unread.extend_from_slice(b"cks\ndata: {\"Time\":7}\n\n");
+        assert_eq!(next_event(&mut unread), Some(("checks".to_owned(), "{\"Time\":7}".to_owned())));
+    }
+
+    #[test]
+    fn a_refusal_names_the_newest_attempt() {
+        let text =
+            "the presence of \"w1\" has come to attempt 17 of this owner, and this one is earlier";
+        assert_eq!((newest_attempt(text), newest_attempt("taken")), (17, 0));
+    }
+}
