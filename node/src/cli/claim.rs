@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::child;
+use super::ending::Signals;
 use super::failure::Failure;
 use super::session::{Session, pair, span};
 
@@ -61,9 +62,16 @@ pub(super) async fn run(session: &Session, args: ClaimArgs) -> Result<ExitCode, 
         ("QUORATE_CLAIM_FENCE", grant.fence.to_string()),
     ];
     let instance = grant.instance.id.clone();
-    let mut running = child::start(&command, &environment)?;
+    let mut signals = Signals::listen()?;
+    let mut running = match child::start(&command, &environment) {
+        Ok(running) => running,
+        Err(failure) => {
+            claim.release().await?;
+            return Err(failure);
+        }
+    };
     tokio::select! {
-        ended = running.ended() => {
+        ended = running.ended(&mut signals) => {
             let ended = ended?;
             claim.release().await?;
             Ok(child::code(ended))

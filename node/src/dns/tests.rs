@@ -129,8 +129,8 @@ impl Domain {
         assert_eq!((answer.metadata.id, answer.metadata.message_type), (7, MessageType::Response));
         assert!(answer.queries[0].name.eq_case(&message.queries[0].name), "letters are kept");
         assert_eq!(answer.edns.is_some(), edns.is_some());
-        let texts = |records: &[hickory_proto::rr::Record]| {
-            let text = |record: &hickory_proto::rr::Record| {
+        let texts = |records: &[Record]| {
+            let text = |record: &Record| {
                 let data = match &record.data {
                     RData::SOA(soa) => format!(
                         "{} {} N {} {} {} {}",
