@@ -51,6 +51,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("recover", "tests/operation/recover.rs"),
     ("completions", "tests/operation/cli.rs"),
     ("top", "below, on a terminal"),
+    ("claim", "tests/operation/cli.rs"),
+    ("worker", "tests/live/workers.rs"),
 ];
 
 /// A command line, how it should end, and a part of what it says then on standard error.
