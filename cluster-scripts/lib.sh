@@ -6,6 +6,7 @@
 # A cluster is a directory:
 #   DIR/cluster   how it was brought up (number of nodes, ports)
 #   DIR/n1        data of node 1           DIR/n1.pid   its process id         DIR/n1.log   its log
+#   DIR/tls       with --tls: the cluster's CA, and each node's certificate and key
 #   DIR/n1.id     its id in the cluster, once it has been ready: 1, or another one since it lost its data
 #
 # A process id alone proves nothing: the machine may have been restarted and the id given to somebody
@@ -19,7 +20,7 @@ STOP_LIMIT_S=12     # a server promises to stop within 10 s of SIGTERM
 
 DEFAULT_DIR=$ROOT/.quorate
 DIR=$DEFAULT_DIR
-NODES=3 HTTP_PORT=8500 RPC_PORT=8300 DNS_PORT=8600
+NODES=3 HTTP_PORT=8500 RPC_PORT=8300 DNS_PORT=8600 TLS=no
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
@@ -50,19 +51,22 @@ load_cluster() {
 need_cluster() { load_cluster || die "no cluster in $DIR. Bring one up with: $(command_hint up)"; }
 save_cluster() {
   mkdir -p "$DIR"
-  printf 'NODES=%s\nHTTP_PORT=%s\nRPC_PORT=%s\nDNS_PORT=%s\n' "$NODES" "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT" >"$DIR/cluster"
+  printf 'NODES=%s\nHTTP_PORT=%s\nRPC_PORT=%s\nDNS_PORT=%s\nTLS=%s\n' "$NODES" "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT" "$TLS" >"$DIR/cluster"
 }
 
 node_numbers() { local i; for ((i = 1; i <= NODES; i++)); do printf '%s ' "$i"; done; }
 port_of() { printf '%s' "$(($1 + PORT_STEP * ($2 - 1)))"; }
 http_of() { printf 'http://%s:%s' "$HOST" "$(port_of "$HTTP_PORT" "$1")"; }
+# With --tls, clients are served over TLS at the next port; these scripts keep to the other one.
+https_of() { printf 'https://%s:%s' "$HOST" "$(($(port_of "$HTTP_PORT" "$1") + 1))"; }
 rpc_of() { printf '%s:%s' "$HOST" "$(port_of "$RPC_PORT" "$1")"; }
 
 # Refuses ports that no socket has, and such as two listeners of this cluster would share.
 check_ports() {
-  local i base seen=' '
+  local i base seen=' ' https=()
+  [ "$TLS" = no ] || https=("$((HTTP_PORT + 1))")
   for i in $(node_numbers); do
-    for base in "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT"; do
+    for base in "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT" ${https[@]+"${https[@]}"}; do
       base=$(port_of "$base" "$i")
       ((base >= 1 && base <= 65535)) || usage_error "node $i would need port $base; ports are 1 to 65535"
       case $seen in *" $base "*) usage_error "two listeners would need port $base: node i takes each port + $PORT_STEP * (i - 1)" ;; esac
@@ -144,18 +148,36 @@ replace_server() {
   printf '%s\n' "$((new + 1))" >"$DIR/n$1.id"
 }
 
+# Makes the CA of this cluster and its nodes' certificates, as far as they are not there.
+make_certificates() {
+  local tls=$DIR/tls i
+  mkdir -p -m 700 "$tls"
+  [ -f "$tls/quorate-ca.pem" ] || "$(quorate_bin)" tls ca --dir "$tls" >/dev/null || die "cannot make a CA in $tls"
+  for i in $(node_numbers); do
+    [ ! -f "$tls/dc1-server-n$i.pem" ] || continue
+    "$(quorate_bin)" tls cert --server "n$i" --dir "$tls" --ca "$tls/quorate-ca.pem" --ca-key "$tls/quorate-ca-key.pem" \
+      >/dev/null || die "cannot make the certificate of node $i in $tls"
+  done
+}
+
 # Starts node $1 and returns as soon as the process is the server's, or has ended.
 launch() {
-  local i=$1 id expect=$NODES tries=500
+  local i=$1 id expect=$NODES tries=500 tls=()
   id=$(id_of "$i")
   # A server that takes another's place joins; it founds nothing.
   [ "$id" = "$i" ] || expect=0
   mkdir -p -m 700 "$DIR/n$i"
+  if [ "$TLS" = yes ]; then
+    local own=$DIR/tls/dc1-server-n$i https
+    https=$(https_of "$i")
+    tls=(--rpc-tls-ca "$DIR/tls/quorate-ca.pem" --rpc-tls-cert "$own.pem" --rpc-tls-key "$own-key.pem"
+      --https-addr "${https#https://}" --https-cert "$own.pem" --https-key "$own-key.pem")
+  fi
   # Its own session: a Ctrl-C in the terminal that ran this script is not meant for the server.
   nohup "$(quorate_bin)" server --node-id "$id" --name "n$i" --data-dir "$DIR/n$i" \
     --http-addr "$HOST:$(port_of "$HTTP_PORT" "$i")" --rpc-addr "$(rpc_of "$i")" \
     --dns-addr "$HOST:$(port_of "$DNS_PORT" "$i")" \
-    --bootstrap-expect "$expect" --join "$(join_list)" </dev/null >>"$DIR/n$i.log" 2>&1 &
+    --bootstrap-expect "$expect" --join "$(join_list)" ${tls[@]+"${tls[@]}"} </dev/null >>"$DIR/n$i.log" 2>&1 &
   printf '%s\n' "$!" >"$DIR/n$i.pid"
   # Until the new process runs the server, its command line is this script's, and is_running would say no.
   until is_running "$i" || ! kill -0 "$!" 2>/dev/null || ((tries-- == 0)); do sleep 0.01; done
@@ -225,6 +247,7 @@ need_port() {
 need_ports() {
   need_port "$1" --http-port "$HTTP_PORT" "its HTTP API"
   need_port "$1" --rpc-port "$RPC_PORT" "the other nodes"
+  [ "$TLS" = no ] || need_port "$1" --http-port "$((HTTP_PORT + 1))" "HTTPS"
 }
 
 # --- what the cluster says ---------------------------------------------------------------------

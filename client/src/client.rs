@@ -1,5 +1,6 @@
 //! The client: where the servers are, how patient it is, and how everything that it has started ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::http::{ANSWER_TIMEOUT, Answer, shared_client};
 use crate::query::{Query, Response};
+use crate::tls::Tls;
 use crate::transport::{self, Call, Settings, Transport};
 
 /// How long a connection may take to be made.
@@ -76,6 +78,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     agent: Option<String>,
     is_spread: bool,
+    tls: Tls,
     token: CancellationToken,
 }
 
@@ -92,8 +95,16 @@ impl ClientBuilder {
             connect_timeout: CONNECT_TIMEOUT,
             agent: None,
             is_spread: false,
+            tls: Tls::default(),
             token: CancellationToken::new(),
         }
+    }
+
+    /// The same client of other servers.
+    #[must_use]
+    pub fn of_servers<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
+        self.addresses = addresses.into_iter().map(Into::into).collect();
+        self
     }
 
     /// How long an answer may take (default 15 s, longer than a server holds a request without a leader); a blocking
@@ -147,6 +158,44 @@ impl ClientBuilder {
         self
     }
 
+    /// Servers at `https://` addresses must have certificates of the CAs in this file (PEM), not of those that the
+    /// system trusts.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.ca_file = Some(path.into());
+        self
+    }
+
+    /// What is shown to servers at `https://` addresses that ask who their client is: a certificate and its key (PEM).
+    #[must_use]
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.tls.certificate = Some(certificate.into());
+        self.tls.key = Some(key.into());
+        self
+    }
+
+    /// Takes whoever answers at an `https://` address for the server. For tests only.
+    #[must_use]
+    pub const fn trust_anyone(mut self) -> Self {
+        self.tls.trusts_anyone = true;
+        self
+    }
+
+    /// Takes what was not said about TLS from the environment: `QUORATE_CA_FILE`, `QUORATE_CLIENT_CERT` and
+    /// `QUORATE_CLIENT_KEY`, else `CONSUL_CACERT`, `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY`, and
+    /// `CONSUL_HTTP_SSL_VERIFY`.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`]: `CONSUL_HTTP_SSL_VERIFY` is neither true nor false.
+    pub fn tls_from_env(mut self) -> Result<Self, Error> {
+        self.tls = self.tls.or_environment()?;
+        Ok(self)
+    }
+
     /// Ends everything that the client has started when this token is cancelled; see [`Client::shutdown`].
     #[must_use]
     pub fn end_with(mut self, token: &CancellationToken) -> Self {
@@ -157,7 +206,8 @@ impl ClientBuilder {
     /// Makes the client. No connection is made yet.
     ///
     /// # Errors
-    /// [`Error::Configuration`] if there is no address, one that is none, or an agent's name that no header can have.
+    /// [`Error::Configuration`] if there is no address, one that is none, an agent's name that no header can have, or a
+    /// file that cannot be used.
     pub fn build(self) -> Result<Client, Error> {
         let addresses: Vec<_> =
             self.addresses.iter().map(|text| transport::parse(text)).collect::<Result<_, _>>()?;
@@ -170,7 +220,8 @@ impl ClientBuilder {
             let agent = agent.map_err(|error| Error::Configuration(error.to_string()))?;
             headers.insert("X-Quorate-Agent", agent);
         }
-        let http = shared_client(self.connect_timeout, headers)?;
+        let is_https = addresses.iter().any(|address| address.starts_with("https://"));
+        let http = shared_client(self.connect_timeout, headers, self.tls.config(is_https)?)?;
         let first = if self.is_spread { rand::random_range(0..addresses.len()) } else { 0 };
         Ok(Client(Arc::new(Inner {
             transport: Transport::new(http, &addresses, first, self.settings),
@@ -181,7 +232,7 @@ impl ClientBuilder {
 }
 
 impl Client {
-    /// A client of one or several servers, given as `http://HOST:PORT` or `HOST:PORT`.
+    /// A client of one or several servers, given as `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`.
     pub fn builder<A: Into<String>>(addresses: impl IntoIterator<Item = A>) -> ClientBuilder {
         ClientBuilder::new(addresses.into_iter().map(Into::into).collect())
     }
@@ -195,12 +246,13 @@ impl Client {
     }
 
     /// A builder with the servers that the environment names: `QUORATE_HTTP_ADDR`, separated by commas, else
-    /// `CONSUL_HTTP_ADDR`, else `http://127.0.0.1:8500`.
+    /// `CONSUL_HTTP_ADDR`, else `http://127.0.0.1:8500`; and with what it says about TLS
+    /// ([`ClientBuilder::tls_from_env`]).
     ///
     /// # Errors
     /// [`Error::Configuration`]: an address is none.
     pub fn builder_from_env() -> Result<ClientBuilder, Error> {
-        Ok(ClientBuilder::new(transport::from_environment()?))
+        ClientBuilder::new(transport::from_environment()?).tls_from_env()
     }
 
     /// A client of the servers that the environment names, with the usual timeouts.

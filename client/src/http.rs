@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Cause, Error};
+use crate::tls::Tls;
 
 /// How long an answer may take unless the caller says otherwise: longer than a server holds a request while there is
 /// no leader, so that nobody gives up on a request that the server may still complete.
@@ -30,7 +31,8 @@ pub struct Http {
 }
 
 impl Http {
-    /// The server at `base`, such as `http://127.0.0.1:8500`, with [`ANSWER_TIMEOUT`].
+    /// The server at `base`, such as `http://127.0.0.1:8500`, with [`ANSWER_TIMEOUT`]. One at `https://` is checked
+    /// as the environment says, see [`ClientBuilder::tls_from_env`](crate::ClientBuilder::tls_from_env).
     ///
     /// # Errors
     /// [`Error::Configuration`] if the HTTP client cannot be made.
@@ -43,7 +45,10 @@ impl Http {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_timeout(base: &str, timeout: Duration) -> Result<Self, Error> {
-        Ok(Self::shared(shared_client(timeout, HeaderMap::new())?, base, timeout))
+        let is_https = base.starts_with("https://");
+        let tls = if is_https { Tls::default().or_environment()? } else { Tls::default() };
+        let client = shared_client(timeout, HeaderMap::new(), tls.config(is_https)?)?;
+        Ok(Self::shared(client, base, timeout))
     }
 
     /// A server that shares its connections' settings with others.
@@ -51,7 +56,7 @@ impl Http {
         Self { client, base: base.trim_end_matches('/').into(), timeout }
     }
 
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base
@@ -181,8 +186,10 @@ impl Http {
 pub(crate) fn shared_client(
     connect_timeout: Duration,
     headers: HeaderMap,
+    tls: rustls::ClientConfig,
 ) -> Result<reqwest::Client, Error> {
     reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
         .connect_timeout(connect_timeout)
         .default_headers(headers)
         .tcp_nodelay(true)

@@ -80,6 +80,7 @@ mod query;
 mod registration;
 mod semaphore;
 mod sse;
+mod tls;
 mod transport;
 pub mod types;
 mod watch;

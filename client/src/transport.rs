@@ -129,9 +129,13 @@ impl Transport {
         self.nodes().iter().map(|node| node.http().base().to_owned()).collect()
     }
 
-    /// Adds servers that another one has named. They come last.
+    /// Adds servers that another one has named. They come last. A client that uses TLS stays with the servers that it
+    /// was given: others are named by their addresses without TLS.
     pub(crate) fn learn(&self, addresses: &[String]) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        if nodes.iter().any(|node| node.http().base().starts_with("https://")) {
+            return;
+        }
         for address in addresses.iter().filter_map(|text| parse(text).ok()) {
             if nodes.iter().all(|node| node.http().base() != address) {
                 let http = Http::shared(self.http.clone(), &address, self.settings.answer_timeout);

@@ -45,6 +45,7 @@
 
 pub mod binary;
 pub mod browser;
+pub mod certificates;
 pub mod checker;
 pub mod cli;
 pub mod client;

@@ -1,6 +1,6 @@
 //! What the machine and the operating system give a process: time, tasks, sockets, disks, the log.
 //!
-//! Nothing here knows of clusters. Only [`clock`] reads a clock, and only [`supervise`] starts tasks.
+//! Nothing here knows of clusters, but for whom their certificates name ([`tls::holder`]). Only [`clock`] reads a clock, and only [`supervise`] starts tasks.
 
 pub mod address;
 pub mod clock;
@@ -22,3 +22,4 @@ pub mod stopping;
 pub mod supervise;
 pub mod system;
 pub mod threads;
+pub mod tls;

@@ -124,7 +124,7 @@
 //!
 //! | room | what to look for there |
 //! | --- | --- |
-//! | [`process`] | flags and settings ([`process::cli`], [`process::config`]), starting and stopping a server ([`process::server`]), `quorate agent` with Consul's flags and files ([`process::consul_agent`]), `quorate recover` ([`process::recover`]) |
+//! | [`process`] | flags and settings ([`process::cli`], [`process::config`]), starting and stopping a server ([`process::server`]), `quorate agent` with Consul's flags and files ([`process::consul_agent`]), `quorate recover` ([`process::recover`]), `quorate tls` ([`process::issue`]) |
 //! | [`cli`] | the commands that ask a cluster, one file each; their output and exit codes |
 //! | [`http`] | the API: connections, requests, answers; in `http/api/` one file for each area, in `http/definition/` the rules for what clients register |
 //! | [`dns`] | DNS: messages, names, answers, sockets |
@@ -138,7 +138,7 @@
 //! | [`watch`] | topics and who waits for them |
 //! | [`discovery`] | which instances a name means: prepared queries, their templates, `near` |
 //! | [`agent`] | who is asking: the agent of each client host |
-//! | [`host`] | clock, tasks and their panics, listeners and addresses, descriptors, the disk, the process's own log |
+//! | [`host`] | clock, tasks and their panics, listeners and addresses, TLS ([`host::tls`]), descriptors, the disk, the process's own log |
 //!
 //! A new endpoint is a line in the `endpoints()` of its area in `http/api/`, one in the harness' list of
 //! verbs (a test asks for it) and one among its hostile routes. A new kind of check is a file in

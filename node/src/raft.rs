@@ -42,6 +42,7 @@ pub mod failure_detector;
 pub mod handover;
 pub mod http_transport;
 pub mod identity;
+pub mod impostor;
 pub mod intake;
 pub mod lane;
 pub mod leadership;

@@ -18,7 +18,7 @@ use quorate::raft::error::{MembershipError, ProposeError};
 use quorate::raft::protocol::{
     DiskState, Envelope, Forwarded, Refusal, Request, Response, ServerInfo,
 };
-use quorate::raft::transport::Purpose;
+use quorate::raft::transport::{Purpose, Target};
 use quorate_storage::command::{Agent, Batch, Command, Outcome, Part, Rejection};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{Entry, LogId, NodeId, Vote};
@@ -231,7 +231,8 @@ async fn hand_over(cluster: &Cluster, part: Part) -> Response {
         request: Request::Forward(part),
     };
     let transport = cluster.network.transport_of("a test");
-    let answer = transport.call(&address(leader), Purpose::Forward, envelope, LIMIT).await;
+    let answer =
+        transport.call(Target::at(&address(leader)), Purpose::Forward, envelope, LIMIT).await;
     answer.expect("the leader answers")
 }
 
@@ -305,7 +306,9 @@ async fn a_server_that_lost_its_disk_is_refused_and_cannot_vote() {
         for (envelope, refusal) in
             [(envelope, Refusal::WrongStore), (unaddressed, Refusal::NoAddressee)]
         {
-            let answer = transport.call(&address(wiped), Purpose::Control, envelope, LIMIT).await;
+            let answer = transport
+                .call(Target::at(&address(wiped)), Purpose::Control, envelope, LIMIT)
+                .await;
             assert!(matches!(answer, Ok(Response::Refused(why)) if why == refusal));
         }
     }
@@ -330,7 +333,7 @@ async fn in_the_name_of(cluster: &Cluster, from: NodeId, to: NodeId, request: Re
         level: LEVEL,
     };
     let transport = cluster.network.transport_of("a test");
-    let answer = transport.call(&address(to), Purpose::Control, envelope, LIMIT).await;
+    let answer = transport.call(Target::at(&address(to)), Purpose::Control, envelope, LIMIT).await;
     answer.expect("it answers")
 }
 
@@ -795,7 +798,10 @@ async fn the_level_rises_when_all_servers_know_the_rules_and_an_older_one_is_ref
         level: 0,
     };
     let transport = cluster.network.transport_of("a test");
-    let answer = transport.call(&address(leader), Purpose::Control, envelope, LIMIT).await.unwrap();
+    let answer = transport
+        .call(Target::at(&address(leader)), Purpose::Control, envelope, LIMIT)
+        .await
+        .unwrap();
     let Response::Changed(Err(refusal)) = answer else { panic!("{answer:?}") };
     assert!(refusal.to_string().contains("the cluster has level"), "{refusal}");
     assert_eq!(voters(&cluster, leader), [1, 2, 3]);

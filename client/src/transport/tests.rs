@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::http::shared_client;
 use crate::query::Query;
+use crate::tls::Tls;
 
 /// What a server of a test does with each request.
 #[derive(Clone, Copy)]
@@ -73,7 +74,8 @@ fn transport(addresses: &[&str]) -> Transport {
         retry_for: Duration::ZERO,
         reads_own_writes: true,
     };
-    let http = shared_client(Duration::from_secs(1), HeaderMap::new()).unwrap();
+    let tls = Tls::default().config(false).unwrap();
+    let http = shared_client(Duration::from_secs(1), HeaderMap::new(), tls).unwrap();
     Transport::new(http, &addresses, 0, settings)
 }
 

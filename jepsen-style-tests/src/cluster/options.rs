@@ -9,7 +9,7 @@ pub struct Options {
     pub nodes: u64,
     /// More flags for every server.
     pub flags: Vec<String>,
-    /// Environment variables for every server; `{id}` in a value is the server's number.
+    /// Environment variables for every server; `{id}` in a value is the server's number, `{ip}` its address.
     pub environment: Vec<(String, String)>,
     /// Where logs and data are kept, instead of a temporary directory. It must exist.
     pub dir: Option<PathBuf>,

@@ -27,7 +27,10 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(&member.log)?;
         let environment = environment
             .into_iter()
-            .map(|(name, value)| (name, value.replace("{id}", &id.to_string())))
+            .map(|(name, value)| {
+                let value = value.replace("{id}", &id.to_string());
+                (name, value.replace("{ip}", &member.ip.to_string()))
+            })
             .collect::<Vec<_>>();
         let mut command = prepared(program, &preparation, id, &environment);
         command
@@ -164,6 +167,11 @@ impl Cluster {
         self.signal(id, Signal::SIGSTOP)?;
         self.member_mut(id).condition = Condition::Paused;
         Ok(())
+    }
+
+    /// Has a node read its certificates again (SIGHUP).
+    pub fn hang_up(&self, id: u64) -> Result<()> {
+        self.signal(id, Signal::SIGHUP)
     }
 
     /// Resumes a paused node.

@@ -17,5 +17,6 @@ mod recover;
 mod restore;
 mod server_health;
 mod shell;
+mod tls;
 mod upgrade;
 mod warnings;

@@ -27,6 +27,8 @@ const README: &str = include_str!("../../../README.md");
 /// Inline commands that are not run here, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("quorate recover", "its block is run"),
+    ("quorate tls cert --", "tests/operation/tls.rs does it"),
+    ("cluster-scripts/up --tls", "scripts.sh does it"),
     ("QUORATE_ROUNDS=100 cargo test", "takes half an hour"),
     ("QUORATE_OPERATIONS=100000 cargo test", "takes nine minutes"),
     ("QUORATE_STORM_INSTANCES=", "takes four minutes, and a quiet machine"),
@@ -200,15 +202,22 @@ fn tour(readme: &mut Inline) -> Story {
 fn operation(readme: &mut Inline) -> Story {
     let mut story = Story::default();
     let mut servers = blocks("## Running it for real");
-    assert_eq!((servers.len(), servers[0].len()), (1, 1), "one command that starts a server");
-    let server = servers.remove(0).remove(0).text;
+    let Ok([ca, certificate, server]) = <[Command; 3]>::try_from(servers.remove(0)) else {
+        panic!("a CA, a certificate, and a server")
+    };
+    assert!(servers.is_empty(), "one block");
+    let (certificate, server) = (certificate.text, server.text);
+    story.block(vec![ca]);
     // Nobody else sees these: the mounts are the script's own.
     story.aside("mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /mnt || fail mount");
     for id in 1..=4 {
         // "Start the same on the others with their ids and addresses."
         let same = server
             .replace("--node-id 1", &format!("--node-id {id}"))
-            .replace("addr 10.0.0.1:", &format!("addr 10.0.0.{id}:"));
+            .replace("addr 10.0.0.1:", &format!("addr 10.0.0.{id}:"))
+            .replace("server-n1", &format!("server-n{id}"));
+        let own = certificate.replace("server n1", &format!("server n{id}"));
+        story.aside(&format!("{{\n{own}\n}} >out/cert{id} || fail 'no certificate'"));
         let same = if id == 1 {
             same
         } else {

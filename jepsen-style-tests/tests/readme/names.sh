@@ -15,7 +15,7 @@ start() {
   local id=$1
   quorate server --node-id "$id" --name "n$id" --data-dir "data$id" \
     --http-addr "n$id.test:8500" --rpc-addr "n$id.test:8300" \
-    --bootstrap-expect 3 --join n1.test:8300,n2.test:8300,n3.test:8300 >>"n$id.log" 2>&1 &
+    --insecure-rpc --bootstrap-expect 3 --join n1.test:8300,n2.test:8300,n3.test:8300 >>"n$id.log" 2>&1 &
   server[id]=$!
 }
 ready() { curl "http://$1:8500/readyz"; }
@@ -39,7 +39,7 @@ wait_for ready 10.0.0.3
 
 # The fourth looks for a cluster until the name leads to one.
 quorate server --node-id 4 --data-dir data4 --http-addr 10.0.0.4:8500 --rpc-addr 10.0.0.4:8300 \
-  --join seed.test:8300 >n4.log 2>&1 &
+  --insecure-rpc --join seed.test:8300 >n4.log 2>&1 &
 waits() { grep 'looking for a cluster to join' n4.log; }
 wait_for waits
 name 10.0.0.12 10.0.0.1

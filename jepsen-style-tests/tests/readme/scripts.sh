@@ -102,3 +102,14 @@ check 22 404 curl 'http://127.0.0.1:8510/v1/kv/written/after?raw'
 check 0 "$S/up $HINT" $S/down --dir "$D"
 check 0 'is down' $S/down --dir "$D"
 check 1 "$S/up $HINT" $S/status --dir "$D"
+
+# With certificates at both ports. The cluster stays what it is.
+check 0 'QUORATE_HTTP_ADDR=https://127.0.0.1:8501,https://127.0.0.1:8511,' $S/up --tls --fresh --dir "$D"
+tls() { curl --cacert "$D/tls/quorate-ca.pem" "$@"; }
+check 0 true tls -X PUT https://127.0.0.1:8501/v1/kv/written/tls -d it
+check 0 it tls 'https://127.0.0.1:8521/v1/kv/written/tls?raw'
+check 60 'certificate' curl -S https://127.0.0.1:8501/v1/status/leader
+check 0 'Killed' $S/kill 2 --dir "$D"
+check 0 'QUORATE_CA_FILE=' $S/up --dir "$D"
+check 0 'up and ready' sh -c "$S/kill 2 --dir '$D' && $S/start 2 --dir '$D'"
+check 0 'is down' $S/down --dir "$D"

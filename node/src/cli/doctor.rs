@@ -58,6 +58,8 @@ struct Server {
     name: String,
     version: String,
     state: StateHash,
+    /// Whether strangers can use its port for servers.
+    is_open: bool,
     /// Why it does not serve, if it does not.
     not_ready: Option<String>,
     members: Vec<RaftServer>,
@@ -67,7 +69,7 @@ pub(super) async fn run(session: &Session, _: Nothing) -> Result<ExitCode, Failu
     let mut findings = Vec::new();
     let mut servers = Vec::new();
     for address in session.client.addresses() {
-        match ask(&address).await {
+        match ask(session, &address).await {
             Ok(server) => servers.push(server),
             Err(error) => findings.push(Finding::critical(
                 format!("{address} does not answer: {}", error.with_causes()),
@@ -143,9 +145,9 @@ fn table(findings: &Vec<Finding>) -> Table {
 }
 
 /// Asks one server, and no other.
-async fn ask(address: &str) -> Result<Server, Error> {
-    let client =
-        Client::builder([address]).answer_timeout(PATIENCE).retry_for(Duration::ZERO).build()?;
+async fn ask(session: &Session, address: &str) -> Result<Server, Error> {
+    let builder = session.builder.clone().of_servers([address]);
+    let client = builder.answer_timeout(PATIENCE).retry_for(Duration::ZERO).build()?;
     let about = client.agent().about().await?;
     let state = client.status().state_hash().await?;
     let not_ready = match client.status().ready().await {
@@ -159,6 +161,7 @@ async fn ask(address: &str) -> Result<Server, Error> {
         name: about.debug_config["ServerName"].as_str().unwrap_or_default().to_owned(),
         version: about.meta.get("quorate-version").cloned().unwrap_or_default(),
         state,
+        is_open: about.meta.get("quorate-rpc").is_some_and(|port| port == "insecure"),
         not_ready,
         members: configuration.servers,
     })
@@ -173,6 +176,12 @@ fn of_servers(servers: &[Server], findings: &mut Vec<Finding>) {
                 "its log says more; it becomes ready when it has caught up and a majority answers",
             ));
         }
+    }
+    for server in servers.iter().filter(|server| server.is_open) {
+        findings.push(Finding::warning(
+            format!("whoever reaches the RPC port of {} has the cluster: it runs with --insecure-rpc", server.name),
+            "make certificates (`quorate tls ca`, `quorate tls cert`), and start all servers with them",
+        ));
     }
     let members = |server: &Server| -> BTreeSet<String> {
         server.members.iter().map(|member| member.address.clone()).collect()
@@ -283,6 +292,7 @@ mod tests {
             name: address.to_owned(),
             version: "1".to_owned(),
             state: StateHash { applied_index: index, hash: hash.to_owned(), level: 1 },
+            is_open: false,
             not_ready: None,
             members: members.iter().map(member).collect(),
         }
@@ -359,6 +369,17 @@ mod tests {
         };
         assert!(told("0s").ends_with("not heard since the leader leads"));
         assert!(told("3s").ends_with("last heard 3s ago"));
+    }
+
+    #[test]
+    fn a_port_that_strangers_can_use_is_told_of() {
+        let open = Server { is_open: true, ..server("a", 5, "x", &["a"]) };
+        let told = found(&[open, server("b", 5, "x", &["a"])]);
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].contains("RPC port of a") && told[0].contains("--insecure-rpc"),
+            "{told:?}"
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! How a command reaches the cluster, and shows what it learnt.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use quorate_client::{Client, Query, duration};
+use quorate_client::{Client, ClientBuilder, Query, duration};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -23,6 +24,27 @@ pub(crate) struct Access {
         help_heading = "Cluster"
     )]
     http_addr: Vec<String>,
+    /// The CA of servers at https:// addresses (PEM) [default: QUORATE_CA_FILE, else CONSUL_CACERT, else what this system trusts]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    ca_file: Option<PathBuf>,
+    /// The certificate to show to servers that ask for one (PEM) [default: QUORATE_CLIENT_CERT, else CONSUL_CLIENT_CERT]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        requires = "client_key",
+        help_heading = "Cluster"
+    )]
+    client_cert: Option<PathBuf>,
+    /// Its key (PEM) [default: QUORATE_CLIENT_KEY, else CONSUL_CLIENT_KEY]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        requires = "client_cert",
+        help_heading = "Cluster"
+    )]
+    client_key: Option<PathBuf>,
     /// Ask the server's own state, which may lag, and which it has without a leader too
     #[arg(long, global = true, help_heading = "Cluster")]
     stale: bool,
@@ -46,6 +68,8 @@ pub(crate) struct Access {
 pub(super) struct Session {
     /// Asks the cluster.
     pub(super) client: Client,
+    /// What it was made of, for a client of one of the servers.
+    pub(super) builder: ClientBuilder,
     stale: bool,
     output: Format,
 }
@@ -57,12 +81,23 @@ impl Session {
         let mut builder = if access.http_addr.is_empty() {
             Client::builder_from_env()?
         } else {
-            Client::builder(access.http_addr)
+            Client::builder(access.http_addr).tls_from_env()?
         };
+        if let Some(path) = access.ca_file {
+            builder = builder.ca_file(path);
+        }
+        if let (Some(certificate), Some(key)) = (access.client_cert, access.client_key) {
+            builder = builder.client_certificate(certificate, key);
+        }
         if let Some(agent) = access.agent {
             builder = builder.agent(agent);
         }
-        Ok(Self { client: builder.build()?, stale: access.stale, output: access.output })
+        Ok(Self {
+            client: builder.clone().build()?,
+            builder,
+            stale: access.stale,
+            output: access.output,
+        })
     }
 
     /// The parameters of a read.

@@ -148,6 +148,10 @@ pub struct Listeners {
     pub http: Vec<Listen>,
     /// The setting of these.
     pub http_setting: &'static str,
+    /// For clients that use TLS.
+    pub https: Vec<Listen>,
+    /// The setting of these.
+    pub https_setting: &'static str,
     /// For other servers: the RPC address first.
     pub rpc: Vec<Listen>,
     /// The setting of these.

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::listen::Stream;
+use crate::host::tls::Accepted;
 
 /// How long what was sent to a client may go unacknowledged.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
@@ -96,19 +96,19 @@ impl Connection {
 /// A client's connection that looks for its end.
 #[derive(Debug)]
 pub(super) struct Watched {
-    stream: Stream,
+    stream: Accepted,
     connection: Connection,
     is_bounded: bool,
 }
 
 impl Watched {
-    pub(super) const fn new(stream: Stream, connection: Connection) -> Self {
+    pub(super) const fn new(stream: Accepted, connection: Connection) -> Self {
         Self { stream, connection, is_bounded: false }
     }
 
     /// Looks for what hyper may not read any more.
     fn look(&mut self, context: &mut Context<'_>) {
-        let Either::Left(stream) = &mut self.stream else { return };
+        let Some(stream) = tcp(&mut self.stream) else { return };
         if !self.is_bounded && self.connection.0.holds.load(Ordering::SeqCst) {
             self.is_bounded = true;
             bound_silence(stream);
@@ -129,6 +129,18 @@ impl Watched {
 fn has_more(stream: &TcpStream) -> bool {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     recv(stream.as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
+}
+
+/// The connection itself, below TLS: what comes on it from a client that is to say nothing more is its end, too.
+fn tcp(stream: &mut Accepted) -> Option<&mut TcpStream> {
+    let stream = match stream {
+        Either::Left(stream) => stream,
+        Either::Right(secured) => secured.get_mut().0.inner_mut(),
+    };
+    match stream {
+        Either::Left(stream) => Some(stream),
+        Either::Right(_) => None,
+    }
 }
 
 fn bound_silence(stream: &TcpStream) {
@@ -180,5 +192,68 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+    use crate::host::tls::credentials::NamedFile;
+    use crate::host::tls::https::{Https, HttpsFiles};
+    use crate::host::tls::provider::provider;
+
+    /// Longer than anything here takes on a busy machine.
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn what_a_client_says_through_tls_is_its_end_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let file = |setting, text: String| {
+            let path = dir.path().join(setting);
+            std::fs::write(&path, text).unwrap();
+            NamedFile { setting, path }
+        };
+        let files = HttpsFiles {
+            certificate: file("cert", made.cert.pem()),
+            key: file("key", made.signing_key.serialize_pem()),
+            client_ca: None,
+        };
+        let https = Https::load(files).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let connecting = TlsConnector::from(Arc::new(config))
+            .connect(ServerName::try_from("localhost").unwrap(), stream);
+        let accepted = Either::Left(listener.accept().await.unwrap().0);
+        let (client, accepted) = tokio::join!(connecting, https.accept(accepted));
+        let (mut client, connection) = (client.unwrap(), Connection::default());
+        let mut watched = Watched::new(accepted.unwrap(), connection.clone());
+        let hold = connection.hold(Version::HTTP_11);
+        watched.write_all(b"an answer").await.unwrap();
+        watched.flush().await.unwrap();
+        assert!(hold.ended().now_or_never().is_none(), "the client has said nothing");
+        client.write_all(b"more").await.unwrap();
+        client.flush().await.unwrap();
+        let noticed = async {
+            while hold.ended().now_or_never().is_none() {
+                watched.flush().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, noticed).await.unwrap();
     }
 }

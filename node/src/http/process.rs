@@ -43,6 +43,8 @@ pub struct Process {
     pub connections: Arc<Connections>,
     /// The connections of other servers and of client agents.
     pub rpc_connections: Arc<RpcConnections>,
+    /// How the port of those is protected.
+    pub rpc_port: RpcPort,
     /// The disk with its data.
     pub disk: Arc<Disk>,
     /// How long syncs of its log take.
@@ -72,6 +74,30 @@ impl Process {
         );
         if let Some(dns) = &self.dns {
             dns.metrics().register(registry);
+        }
+    }
+}
+
+/// How the port for servers is protected from strangers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RpcPort {
+    /// Members have certificates.
+    Tls,
+    /// Only processes of this machine reach it.
+    #[default]
+    Loopback,
+    /// Not at all.
+    Insecure,
+}
+
+impl RpcPort {
+    /// As the API says it.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Loopback => "loopback",
+            Self::Insecure => "insecure",
         }
     }
 }

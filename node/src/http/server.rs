@@ -1,4 +1,4 @@
-//! Accepts connections and serves the API on them: HTTP/1.1 and h2c on one port.
+//! Accepts connections and serves the API on them: HTTP/1.1 and h2c on one port, and both over TLS on another.
 //!
 //! Header names go out in Go's letter case (`X-Consul-Index`), because scripts look for them so;
 //! that is why axum's own server is not used. Every connection is a task that ends with the server.
@@ -23,7 +23,9 @@ use hyper_util::server::conn::auto;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Api;
 use super::budget::WRITE_TIMEOUT;
@@ -37,6 +39,8 @@ use crate::host::listen::{BACKLOG, Listener, Stream};
 use crate::host::log_rate::LogRate;
 use crate::host::per_client::{Counted, PerClient};
 use crate::host::supervise::{Contained, contained};
+use crate::host::tls::https::Https;
+use crate::host::tls::{Accepted, failure};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,6 +54,12 @@ const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// What a client is told that there is no room for.
 const NO_ROOM: &str =
     "this server has as many connections as it can serve, try again later or at another server";
+
+/// How long a client may take for the handshake of TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may still take once the server stops.
+const LAST_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many requests one HTTP/2 connection may have open: long polls count.
 const MAX_STREAMS: u32 = 10_000;
@@ -109,17 +119,27 @@ const TOO_MANY: &[u8] =
 /// How long that answer may take to be written.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Where clients connect.
+#[derive(Debug)]
+pub struct Door {
+    /// The socket.
+    pub listener: Listener,
+    /// With TLS.
+    pub tls: Option<Arc<Https>>,
+}
+
 /// Serves the API until `closing` begins; then accepts nothing more, lets requests end and closes idle
 /// connections.
 pub async fn serve(
     api: impl Answerer,
-    listener: Listener,
+    door: Door,
     counts: PerClient,
     connections: Arc<Connections>,
     closing: Closing,
 ) {
+    let Door { listener, tls } = door;
     let (mut close_signal, listening) = closing.listener();
-    let server = Server::new(api, counts, connections, close_signal.clone());
+    let server = Arc::new(Server::new(api, tls, counts, connections, close_signal.clone()));
     loop {
         let accepted = tokio::select! {
             () = close_signal.wait() => break,
@@ -143,6 +163,7 @@ pub async fn serve(
 /// What all connections share.
 struct Server<A> {
     api: A,
+    tls: Option<Arc<Https>>,
     builder: auto::Builder<Contained>,
     close_signal: CloseSignal,
     /// The connections that are open.
@@ -150,11 +171,20 @@ struct Server<A> {
     counts: PerClient,
     connections: Arc<Connections>,
     accept_lines: LogRate,
+    stranger_lines: LogRate,
+}
+
+/// What counts a connection while it is open.
+struct Held {
+    admission: Admission,
+    counted: Option<Counted>,
+    open: TaskTrackerToken,
 }
 
 impl<A: Answerer> Server<A> {
     fn new(
         api: A,
+        tls: Option<Arc<Https>>,
         counts: PerClient,
         connections: Arc<Connections>,
         close_signal: CloseSignal,
@@ -168,23 +198,89 @@ impl<A: Answerer> Server<A> {
             .header_read_timeout(HEADER_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         let accept_lines = LogRate::new(Clock::monotonic(), ACCEPT_LINE_EVERY);
+        let stranger_lines = LogRate::new(Clock::monotonic(), ACCEPT_LINE_EVERY);
         let open = TaskTracker::new();
-        Self { api, builder, close_signal, open, counts, connections, accept_lines }
+        Self {
+            api,
+            tls,
+            builder,
+            close_signal,
+            open,
+            counts,
+            connections,
+            accept_lines,
+            stranger_lines,
+        }
     }
 
-    fn admit(&self, stream: Stream, caller: SocketAddr) {
-        let Some(counted) = self.counts.open(caller.ip()) else {
-            return refuse_client(stream, caller);
+    fn admit(self: &Arc<Self>, stream: Stream, caller: SocketAddr) {
+        let counted = match self.counts.open(caller.ip()) {
+            Some(counted) => counted,
+            // Words would have to be said through TLS.
+            None if self.tls.is_some() => return,
+            None => return refuse_client(stream, caller),
         };
-        match self.connections.admit() {
-            Admission::Served(place) => self.serve(stream, caller, (place, counted)),
-            Admission::Refused(place) => self.refuse(stream, caller, place),
+        let (admission, open) = (self.connections.admit(), self.open.token());
+        if matches!(admission, Admission::Dropped) {
+            return;
+        }
+        let held = Held { admission, counted, open };
+        match &self.tls {
+            None => self.take(Either::Left(stream), caller, held),
+            Some(https) => {
+                let (server, https) = (Arc::clone(self), Arc::clone(https));
+                drop(contained("a handshake", async move {
+                    if let Some(stream) = server.secured(&https, stream, caller).await {
+                        server.take(stream, caller, held);
+                    }
+                }));
+            }
+        }
+    }
+
+    /// Carries out the handshake.
+    async fn secured(&self, https: &Https, stream: Stream, caller: SocketAddr) -> Option<Accepted> {
+        let mut closing = self.close_signal.clone();
+        let late = async {
+            closing.wait().await;
+            tokio::time::sleep(LAST_HANDSHAKE_TIMEOUT).await;
+        };
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, https.accept(stream)) => accepted,
+            () = late => return None,
+        };
+        match accepted {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) if failure::is_hang_up(&error) => {
+                tracing::debug!(%caller, %error, "connection ended during its handshake");
+            }
+            Ok(Err(error)) => {
+                let why = failure::of_io(&error).unwrap_or_else(|| error.to_string());
+                if let Some(not_logged) = self.stranger_lines.pass() {
+                    tracing::info!(%caller, %why, not_logged, "a client's TLS handshake failed");
+                }
+            }
+            Err(_) => tracing::debug!(%caller, "no handshake came: the connection is closed"),
+        }
+        None
+    }
+
+    /// Serves or refuses a connection in a task of its own.
+    fn take(&self, stream: Accepted, caller: SocketAddr, held: Held) {
+        let Held { admission, counted, open } = held;
+        match admission {
+            Admission::Served(place) => self.serve(stream, caller, (place, counted, open)),
+            Admission::Refused(place) => self.refuse(stream, caller, (place, open)),
             Admission::Dropped => {}
         }
     }
 
-    /// Serves one connection in a task of its own.
-    fn serve(&self, stream: Stream, caller: SocketAddr, place: (Place, Option<Counted>)) {
+    fn serve(
+        &self,
+        stream: Accepted,
+        caller: SocketAddr,
+        held: (Place, Option<Counted>, TaskTrackerToken),
+    ) {
         let api = self.api.clone();
         let requested = Arc::new(Notify::new());
         let has_asked = Arc::new(AtomicBool::new(false));
@@ -210,9 +306,8 @@ impl<A: Answerer> Server<A> {
         let stream = TokioIo::new(Box::pin(stream));
         let served = self.builder.serve_connection(stream, service).into_owned();
         let served = self.close_signal.clone().serve(served, requested);
-        let open = self.open.token();
         drop(contained("a connection", async move {
-            let _held = (place, open);
+            let _held = held;
             tokio::select! {
                 // Clients hang up whenever they like.
                 served = served => if let Err(error) = served {
@@ -226,7 +321,7 @@ impl<A: Answerer> Server<A> {
     }
 
     /// Answers one request of a connection that there is no room for.
-    fn refuse(&self, stream: Stream, caller: SocketAddr, place: Place) {
+    fn refuse(&self, stream: Accepted, caller: SocketAddr, held: (Place, TaskTrackerToken)) {
         let api = self.api.clone();
         let requested = Arc::new(Notify::new());
         let noted = Arc::clone(&requested);
@@ -253,9 +348,8 @@ impl<A: Answerer> Server<A> {
         });
         let served = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let served = self.close_signal.clone().serve(served, requested);
-        let open = self.open.token();
         drop(contained("a connection", async move {
-            let _held = (place, open);
+            let _held = held;
             // A client that takes its time is not waited for.
             drop(tokio::time::timeout(REFUSED_LIFE_MAX, served).await);
         }));
@@ -322,8 +416,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (closing, permits) = (Closing::default(), Arc::new(Semaphore::new(0)));
         let api = Patient(Arc::clone(&permits));
-        let (listener, counts) = (Listener::Tcp(listener), PerClient::new(None));
-        let serving = serve(api, listener, counts, Arc::default(), closing.clone());
+        let door = Door { listener: Listener::Tcp(listener), tls: None };
+        let counts = PerClient::new(None);
+        let serving = serve(api, door, counts, Arc::default(), closing.clone());
         let serving = tokio::spawn(serving);
         let mut waiting = TcpStream::connect(address).await.unwrap();
         waiting.write_all(REQUEST).await.unwrap();
@@ -349,8 +444,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (closing, permits) = (Closing::default(), Arc::new(Semaphore::new(0)));
         let api = Patient(Arc::clone(&permits));
-        let (listener, counts) = (Listener::Tcp(listener), PerClient::new(None));
-        tokio::spawn(serve(api, listener, counts, Arc::default(), closing.clone()));
+        let door = Door { listener: Listener::Tcp(listener), tls: None };
+        let counts = PerClient::new(None);
+        tokio::spawn(serve(api, door, counts, Arc::default(), closing.clone()));
         let mut waiting = TcpStream::connect(address).await.unwrap();
         waiting.write_all(REQUEST).await.unwrap();
         for beginning in ["", "P", "PRI * HTTP/2.0\r\n"] {

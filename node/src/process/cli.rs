@@ -18,6 +18,7 @@ use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_e
 use crate::process::consul_agent::client::{self, ClientSettings};
 use crate::process::consul_agent::flags::{AgentArgs, one_dash, with_two_dashes};
 use crate::process::consul_agent::settings::AgentSettings;
+use crate::process::issue::{self, TlsArgs};
 use crate::process::recover::{self, RecoverArgs};
 use crate::process::server::{self, Surroundings};
 use crate::process::worker::{self, WorkerArgs};
@@ -51,6 +52,8 @@ enum Verb {
     Worker(Box<WorkerArgs>),
     /// Founds a new cluster from the data directory of a stopped server, when a majority is lost for good
     Recover(RecoverArgs),
+    /// Makes the CA of a cluster, and certificates of its members and clients
+    Tls(TlsArgs),
     #[command(flatten)]
     Client(Box<ClientVerb>),
     /// Prints the completions of a shell: `source <(quorate completions bash)`
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Verb::Dev(args) => dev(&args),
         Verb::Agent(args) => agent(*args),
         Verb::Recover(args) => recover::run(&args).map_err(Failure::Failed),
+        Verb::Tls(args) => issue::run(args).map_err(Failure::Failed),
         Verb::Client(verb) => return cli::main(*verb),
         Verb::Worker(args) => return worker::main(*args),
         Verb::Completions { shell } => {
@@ -200,18 +204,19 @@ fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| at_path("-data-dir (data_dir)", &config.data_dir, &error))?;
     // One that is not given is any.
-    let datacenter = settings.server.datacenter.map(|_| config.datacenter);
+    let datacenter = settings.server.datacenter.map(|_| config.datacenter.clone());
     let settings = ClientSettings {
         datacenter,
         advertised: settings.advertised,
-        name: config.agent_name,
+        name: config.agent_name.clone(),
         servers: settings.client_of.unwrap_or_default(),
         listeners: settings.listeners,
         sources: settings.sources,
-        data_dir: config.data_dir,
+        data_dir: config.data_dir.clone(),
         connections_per_client: settings.limits.connections_per_client,
         level,
         leave: settings.leave,
+        config,
     };
     raise_limits();
     Ok(threads::main_runtime()?.block_on(client::run(settings))?)

@@ -17,6 +17,9 @@ use crate::checks::WorkerKey;
 use crate::dns::settings::{self as dns, DnsSettings};
 use crate::host::address::HostPort;
 use crate::host::logging::LogFormat;
+use crate::host::tls::credentials::{Files, NamedFile};
+use crate::host::tls::https::HttpsFiles;
+use crate::http::process::RpcPort;
 use crate::node::Advertised;
 use crate::raft::LogLimits;
 
@@ -49,6 +52,18 @@ pub struct ServerArgs {
     /// Where clients are served [default: 127.0.0.1:8500]
     #[arg(long, env = "QUORATE_SERVER_HTTP_ADDR", value_name = "HOST:PORT")]
     pub http_addr: Option<HostPort>,
+    /// Where clients are served over TLS, with --https-cert and --https-key
+    #[arg(long, env = "QUORATE_SERVER_HTTPS_ADDR", value_name = "HOST:PORT")]
+    pub https_addr: Option<HostPort>,
+    /// The certificate for --https-addr (PEM); read again at SIGHUP
+    #[arg(long, env = "QUORATE_SERVER_HTTPS_CERT", value_name = "FILE")]
+    pub https_cert: Option<PathBuf>,
+    /// The key of --https-cert (PEM)
+    #[arg(long, env = "QUORATE_SERVER_HTTPS_KEY", value_name = "FILE")]
+    pub https_key: Option<PathBuf>,
+    /// Serve at --https-addr only clients that have a certificate of this CA (PEM)
+    #[arg(long, env = "QUORATE_SERVER_HTTPS_CLIENT_CA", value_name = "FILE")]
+    pub https_client_ca: Option<PathBuf>,
     /// Where clients and dashboards reach it, as the other servers are told [default: --http-addr; if that is 0.0.0.0
     /// or `[::]`, the host of --rpc-addr with its port]
     #[arg(long, env = "QUORATE_SERVER_HTTP_ADVERTISE", value_name = "HOST:PORT")]
@@ -65,6 +80,19 @@ pub struct ServerArgs {
     /// --rpc-addr through a proxy or translated addresses [default: --rpc-addr]
     #[arg(long, env = "QUORATE_SERVER_RPC_LISTEN_ADDR", value_name = "HOST:PORT")]
     pub rpc_listen_addr: Option<HostPort>,
+    /// Certificate of the CA of this cluster's servers and agents (PEM), as `quorate tls ca` makes it
+    #[arg(long, env = "QUORATE_SERVER_RPC_TLS_CA", value_name = "FILE")]
+    pub rpc_tls_ca: Option<PathBuf>,
+    /// This server's certificate (PEM), as `quorate tls cert` makes it; read again at SIGHUP
+    #[arg(long, env = "QUORATE_SERVER_RPC_TLS_CERT", value_name = "FILE")]
+    pub rpc_tls_cert: Option<PathBuf>,
+    /// The key of --rpc-tls-cert (PEM)
+    #[arg(long, env = "QUORATE_SERVER_RPC_TLS_KEY", value_name = "FILE")]
+    pub rpc_tls_key: Option<PathBuf>,
+    /// Serves other servers without TLS at an address that is not loopback: whoever reaches it has the cluster
+    #[arg(long, env = "QUORATE_SERVER_INSECURE_RPC")]
+    #[serde(default)]
+    pub insecure_rpc: bool,
     /// Where DNS is served, over UDP and TCP, or off [default: 127.0.0.1:8600, if it is free]
     #[arg(long, env = "QUORATE_SERVER_DNS_ADDR", value_name = "HOST:PORT")]
     pub dns_addr: Option<DnsAddr>,
@@ -145,6 +173,8 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// HTTP listener.
     pub http_addr: SocketAddr,
+    /// HTTPS listener, if there is one.
+    pub https: Option<HttpsConfig>,
     /// The advertised RPC address, as it was at the start.
     pub rpc_addr: SocketAddr,
     /// The same two as they were given, perhaps with names: what the other servers are told.
@@ -153,6 +183,8 @@ pub struct ServerConfig {
     pub ui_hosts: Vec<String>,
     /// RPC listener, and the IP from which other servers are dialled.
     pub rpc_listen_addr: SocketAddr,
+    /// How the RPC port is protected.
+    pub rpc_security: RpcSecurity,
     /// DNS listener, if there is one.
     pub dns_addr: Option<SocketAddr>,
     /// Whether nobody said where DNS is to be served.
@@ -179,6 +211,38 @@ pub struct ServerConfig {
     pub remarks: Vec<String>,
     /// Whether neither `--join` nor `--bootstrap-expect` was given.
     pub is_alone_by_default: bool,
+}
+
+/// Where and how clients are served over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpsConfig {
+    /// The listener.
+    pub address: SocketAddr,
+    /// Its certificate.
+    pub files: HttpsFiles,
+}
+
+/// How the port for servers is protected from strangers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RpcSecurity {
+    /// Certificates, in these files.
+    Tls(Files),
+    /// Only processes of this machine reach it.
+    Loopback,
+    /// Not at all.
+    Insecure,
+}
+
+impl RpcSecurity {
+    /// What the API says of it.
+    #[must_use]
+    pub const fn port(&self) -> RpcPort {
+        match self {
+            Self::Tls(_) => RpcPort::Tls,
+            Self::Loopback => RpcPort::Loopback,
+            Self::Insecure => RpcPort::Insecure,
+        }
+    }
 }
 
 /// Why settings cannot be used.
@@ -227,6 +291,14 @@ impl ServerArgs {
             ui_host: if self.ui_host.is_empty() { file.ui_host } else { self.ui_host },
             rpc_addr: self.rpc_addr.or(file.rpc_addr),
             rpc_listen_addr: self.rpc_listen_addr.or(file.rpc_listen_addr),
+            https_addr: self.https_addr.or(file.https_addr),
+            https_cert: self.https_cert.or(file.https_cert),
+            https_key: self.https_key.or(file.https_key),
+            https_client_ca: self.https_client_ca.or(file.https_client_ca),
+            rpc_tls_ca: self.rpc_tls_ca.or(file.rpc_tls_ca),
+            rpc_tls_cert: self.rpc_tls_cert.or(file.rpc_tls_cert),
+            rpc_tls_key: self.rpc_tls_key.or(file.rpc_tls_key),
+            insecure_rpc: self.insecure_rpc || file.insecure_rpc,
             dns_addr: self.dns_addr.or(file.dns_addr),
             dns_domain: self.dns_domain.or(file.dns_domain),
             dns_ttl: self.dns_ttl.or(file.dns_ttl),
@@ -266,6 +338,13 @@ impl ServerArgs {
                 "--http-addr and --rpc-addr are both {http_addr}: clients and servers need two ports"
             ));
         }
+        let tls = [self.rpc_tls_ca, self.rpc_tls_cert, self.rpc_tls_key];
+        let rpc_security = rpc_security(tls, self.insecure_rpc, listen.unwrap_or(rpc_addr))?;
+        let https_files = [self.https_cert, self.https_key, self.https_client_ca];
+        let https = https(self.https_addr.as_ref(), https_files)?;
+        if https.as_ref().is_some_and(|https| https.address == http_addr) {
+            return invalid("--https-addr and --http-addr are the same: each needs a port");
+        }
         let is_dns_by_default = self.dns_addr.is_none();
         let dns_addr = match self.dns_addr {
             None => Some(loopback(DNS_PORT)),
@@ -279,9 +358,11 @@ impl ServerArgs {
             name: check_name("--name", self.name.unwrap_or_else(|| format!("n{node_id}")))?,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data")),
             http_addr,
+            https,
             ui_hosts: check_ui_hosts(&self.ui_host)?,
             rpc_addr,
             rpc_listen_addr: listen.unwrap_or(rpc_addr),
+            rpc_security,
             dns_addr,
             is_dns_by_default,
             dns: dns_settings(self.dns_domain.as_deref(), self.dns_ttl.as_deref())?,
@@ -303,6 +384,54 @@ impl ServerArgs {
                 None => HOLD_TIMEOUT,
             },
         })
+    }
+}
+
+/// `files` are those of the CA, the certificate and the key, `listen` where the port is bound.
+fn rpc_security(
+    files: [Option<PathBuf>; 3],
+    insecure: bool,
+    listen: SocketAddr,
+) -> Result<RpcSecurity, ConfigError> {
+    match files {
+        [Some(_), Some(_), Some(_)] if insecure => {
+            invalid("--insecure-rpc contradicts --rpc-tls-ca, --rpc-tls-cert and --rpc-tls-key")
+        }
+        [Some(ca), Some(certificate), Some(key)] => Ok(RpcSecurity::Tls(Files {
+            ca: NamedFile { setting: "--rpc-tls-ca (ca_file)", path: ca },
+            certificate: NamedFile { setting: "--rpc-tls-cert (cert_file)", path: certificate },
+            key: NamedFile { setting: "--rpc-tls-key (key_file)", path: key },
+        })),
+        [None, None, None] if listen.ip().to_canonical().is_loopback() => Ok(RpcSecurity::Loopback),
+        [None, None, None] if insecure => Ok(RpcSecurity::Insecure),
+        [None, None, None] => invalid(&format!(
+            "other machines reach {listen} (--rpc-addr), and whoever reaches it can read and change everything: give \
+             --rpc-tls-ca, --rpc-tls-cert and --rpc-tls-key (`quorate tls ca` and `quorate tls cert` make the files), \
+             or --insecure-rpc where only servers reach it (under `quorate agent`: tls.internal_rpc, or insecure_rpc)"
+        )),
+        [_, _, _] => invalid("--rpc-tls-ca, --rpc-tls-cert and --rpc-tls-key belong together"),
+    }
+}
+
+/// `files` are those of the certificate, the key and the CA of clients.
+fn https(
+    at: Option<&HostPort>,
+    files: [Option<PathBuf>; 3],
+) -> Result<Option<HttpsConfig>, ConfigError> {
+    match (at, files) {
+        (None, [None, None, None]) => Ok(None),
+        (Some(at), [Some(certificate), Some(key), client_ca]) => Ok(Some(HttpsConfig {
+            address: resolve("--https-addr", at)?,
+            files: HttpsFiles {
+                certificate: NamedFile { setting: "--https-cert", path: certificate },
+                key: NamedFile { setting: "--https-key", path: key },
+                client_ca: client_ca.map(|path| NamedFile { setting: "--https-client-ca", path }),
+            },
+        })),
+        (None | Some(_), [_, _, _]) => invalid(
+            "--https-addr, --https-cert and --https-key belong together, and --https-client-ca to them \
+             (`quorate tls cert` makes the files)",
+        ),
     }
 }
 
@@ -495,6 +624,36 @@ mod tests {
         assert_eq!(config.agent_name, "quorate");
         assert_eq!(config.hold_timeout, Duration::from_secs(7));
         assert_eq!(config.rpc_listen_addr, config.rpc_addr);
+    }
+
+    #[test]
+    fn a_port_that_other_machines_reach_has_certificates_or_is_said_to_have_none() {
+        let file = |text: &str| toml::from_str::<ServerArgs>(text).unwrap().resolve();
+        let security = |text: &str| file(text).map(|config| config.rpc_security);
+        assert_eq!(security("").unwrap(), RpcSecurity::Loopback);
+        assert_eq!(security("rpc-addr = \"127.9.0.1:1\"").unwrap(), RpcSecurity::Loopback);
+        assert_eq!(security("insecure-rpc = true").unwrap(), RpcSecurity::Loopback);
+        let reached = "rpc-addr = \"10.0.0.1:8300\"\n";
+        for text in [reached, "rpc-listen-addr = \"0.0.0.0:8300\""] {
+            let refused = security(text).unwrap_err().to_string();
+            assert!(
+                refused.contains("--rpc-tls-ca") && refused.contains("--insecure-rpc"),
+                "{refused}"
+            );
+        }
+        let proxied = format!("{reached}rpc-listen-addr = \"127.0.0.1:8300\"");
+        assert_eq!(security(&proxied).unwrap(), RpcSecurity::Loopback);
+        let said = format!("{reached}insecure-rpc = true\n");
+        assert_eq!(security(&said).unwrap(), RpcSecurity::Insecure);
+        let files = "rpc-tls-ca = \"a\"\nrpc-tls-cert = \"b\"\nrpc-tls-key = \"c\"\n";
+        let with = security(&format!("{reached}{files}")).unwrap();
+        assert_eq!(with.port(), RpcPort::Tls);
+        let RpcSecurity::Tls(Files { key, .. }) = with else { panic!("{with:?}") };
+        assert_eq!((key.setting, key.path), ("--rpc-tls-key (key_file)", PathBuf::from("c")));
+        let both = security(&format!("{said}{files}")).unwrap_err().to_string();
+        assert!(both.contains("contradicts"), "{both}");
+        let lacking = security("rpc-tls-ca = \"a\"").unwrap_err().to_string();
+        assert!(lacking.contains("belong together"), "{lacking}");
     }
 
     #[test]

@@ -20,7 +20,7 @@
 //! [`anti_entropy`] says what of it a client agent has to register again, and [`ending`] how requests end
 //! when one stops,
 //! [`datacenter`] whether the servers are its own, and `name` whether its node's name is.
-//! [`dns`] reads what is said of DNS, and [`dns_front`] is that of a client agent.
+//! [`tls`] reads what is said of certificates. [`dns`] reads what is said of DNS, and [`dns_front`] is that of a client agent.
 
 pub mod address;
 pub mod anti_entropy;
@@ -41,3 +41,4 @@ pub mod registrar;
 pub mod registry;
 pub mod servers;
 pub mod settings;
+mod tls;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::http::HeaderMap;
 use futures_util::future::{join, join_all};
 use nix::sys::stat::{Mode, umask};
@@ -21,24 +22,25 @@ use crate::dns::{Dns, udp};
 use crate::host::clock::Clock;
 use crate::host::disk;
 use crate::host::durations::Stopwatch;
-use crate::host::listen::{Listen, Listeners, bind_all, texts};
+use crate::host::listen::{Listen, Listener, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::per_client::PerClient;
 use crate::host::resources::BUDGET;
-use crate::host::supervise::watch_panics;
+use crate::host::supervise::{Supervisor, watch_panics};
 use crate::host::threads::ClientThreads;
 use crate::http::closing::Closing;
 use crate::http::process::{ApiLimits, Process, Reload};
 use crate::http::{self, Api};
 use crate::node::{Node, NodeParts, NodeSettings};
 use crate::process::agent_requests::AgentRequests;
+use crate::process::certificates::Certificates;
 use crate::process::config::ServerConfig;
 use crate::process::consul_agent::anti_entropy::Withdrawn;
 use crate::process::consul_agent::files::Sources;
 use crate::process::consul_agent::registrar::Registrar;
 use crate::process::consul_agent::registry::Registry;
 use crate::process::dns_listener;
-use crate::process::rpc_listener;
+use crate::process::rpc_listener::{self, Port};
 use crate::process::signals::{Signals, reload_on_hangup, survive_signals};
 use crate::raft::compaction;
 use crate::raft::http_transport::HttpTransport;
@@ -83,9 +85,9 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let user_signals = survive_signals()?;
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let listeners = surroundings.listeners.clone().unwrap_or_else(|| listeners_of(&config));
-    let http_listeners = bind_all(&listeners.http, listeners.http_setting)?;
-    let rpc_listeners = bind_all(&listeners.rpc, listeners.rpc_setting)?;
+    let [http_listeners, https_listeners, rpc_listeners] = bind(&listeners)?;
     let dns_sockets = dns_listener::bind(&listeners)?;
+    let certificates = Certificates::of_server(&config)?;
     // What is written from here on is for its owner alone: it holds what clients stored. (Sockets in the
     // file system have their own permissions.)
     umask(Mode::from_bits_truncate(OTHERS));
@@ -98,7 +100,10 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let parts = NodeParts {
         log,
         snapshots,
-        transport: Arc::new(HttpTransport::new(config.rpc_listen_addr.ip())),
+        transport: Arc::new(HttpTransport::new(
+            config.rpc_listen_addr.ip(),
+            certificates.members(),
+        )),
         clock: Clock::monotonic(),
         identity: Arc::clone(&data_dir) as _,
     };
@@ -111,6 +116,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     watch_panics(tasks);
     let compacting = compaction::run(node.raft().clone(), monitor.clone(), Clock::monotonic());
     tasks.vital("compaction", compacting);
+    tasks.vital("watching certificates", certificates.clone().watch(Clock::monotonic()));
     let dns_addrs = dns_sockets.iter().map(|sockets| sockets.address).collect();
     let process = process(&node, &config, surroundings, dns_addrs);
     let syncs = Stopwatch::new(Clock::monotonic(), process.log_syncs.clone());
@@ -120,25 +126,21 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let api = Api::new(&node, Arc::clone(&process));
     let agents = AgentRequests::new(node.stopping().clone());
     let routes = rpc_server::router(service).fallback(agents.routes(api.clone()));
-    for listener in rpc_listeners {
-        let connections = Arc::clone(&process.rpc_connections);
-        let serving = rpc_listener::serve(listener, routes.clone(), connections);
-        tasks.vital("an RPC listener", serving);
-    }
+    serve_servers(rpc_listeners, &routes, &process, &certificates, tasks);
     let counts = PerClient::new(process.limits.connections_per_client);
     let clients = ClientThreads::start().await?;
     if let Some(dns) = &process.dns {
         let metrics = dns.metrics();
         dns_listener::serve(dns_sockets, dns, metrics, udp::TASKS, (tasks, &clients.handle()))?;
     }
-    let http = http_listeners.into_iter().map(|listener| {
+    let http = certificates.doors(http_listeners, https_listeners).map(|door| {
         let (counts, connections) = (counts.clone(), Arc::clone(&process.connections));
         let closing = closing.clone();
-        let serving = http::server::serve(api.clone(), listener, counts, connections, closing);
+        let serving = http::server::serve(api.clone(), door, counts, connections, closing);
         tasks.vital_on(&clients.handle(), "an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
-    let ended = live(&node, process.reload.as_ref(), &mut signals).await;
+    let ended = live(&node, process.reload.as_ref(), &certificates, &mut signals).await;
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     let drained = async {
         let both = join(http, agents.drained());
@@ -153,6 +155,31 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     ended.and(closed)
 }
 
+/// Listens for clients without and with TLS, and for servers.
+fn bind(listeners: &Listeners) -> io::Result<[Vec<Listener>; 3]> {
+    let Listeners { http, https, rpc, .. } = listeners;
+    Ok([
+        bind_all(http, listeners.http_setting)?,
+        bind_all(https, listeners.https_setting)?,
+        bind_all(rpc, listeners.rpc_setting)?,
+    ])
+}
+
+/// Serves other servers and client agents.
+fn serve_servers(
+    listeners: Vec<Listener>,
+    routes: &Router,
+    process: &Process,
+    certificates: &Certificates,
+    tasks: &Supervisor,
+) {
+    for listener in listeners {
+        let port = Port::new(routes.clone(), certificates.members());
+        let connections = Arc::clone(&process.rpc_connections);
+        tasks.vital("an RPC listener", rpc_listener::serve(listener, port, connections));
+    }
+}
+
 /// Who this is, for whoever reads the log of a server that did not start as it was meant to.
 fn log_start(config: &ServerConfig, listeners: &Listeners, dns: &str, data_dir: &DataDir) {
     tracing::info!(
@@ -163,6 +190,7 @@ fn log_start(config: &ServerConfig, listeners: &Listeners, dns: &str, data_dir: 
         cluster = data_dir.cluster_id().as_deref().unwrap_or("none yet"),
         datacenter = %config.datacenter,
         http = %texts(&listeners.http),
+        https = %texts(&listeners.https),
         rpc = %config.rpc_addr,
         rpc_listen = %texts(&listeners.rpc),
         dns = %dns,
@@ -230,6 +258,7 @@ fn process(
         ui_hosts,
         worker_key,
         limits,
+        rpc_port: config.rpc_security.port(),
         dns,
         dns_addrs,
         ..Process::default()
@@ -237,7 +266,12 @@ fn process(
 }
 
 /// Returns when the server is to end: told to, refused by the cluster, or failed.
-async fn live(node: &Arc<Node>, reload: Option<&Reload>, signals: &mut Signals) -> io::Result<()> {
+async fn live(
+    node: &Arc<Node>,
+    reload: Option<&Reload>,
+    certificates: &Certificates,
+    signals: &mut Signals,
+) -> io::Result<()> {
     let Signals { stops, hangups } = signals;
     let entering = async {
         node.enter_cluster().await.map_err(io::Error::other)?;
@@ -246,7 +280,7 @@ async fn live(node: &Arc<Node>, reload: Option<&Reload>, signals: &mut Signals) 
     tokio::select! {
         _ = stops.asked() => Ok(()),
         refused = entering => refused,
-        never = reload_on_hangup(reload, hangups) => match never {},
+        never = reload_on_hangup(reload, certificates, hangups) => match never {},
         reason = node.failed() => Err(io::Error::other(reason)),
     }
 }
@@ -257,6 +291,8 @@ fn listeners_of(config: &ServerConfig) -> Listeners {
     Listeners {
         http: vec![Listen::Tcp(config.http_addr)],
         http_setting: "--http-addr",
+        https: config.https.iter().map(|https| Listen::Tcp(https.address)).collect(),
+        https_setting: "--https-addr",
         rpc: vec![Listen::Tcp(config.rpc_listen_addr)],
         rpc_setting: if is_direct { "--rpc-addr" } else { "--rpc-listen-addr" },
         dns: config.dns_addr.into_iter().collect(),

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal::SIGXFSZ;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::http::process::Reload;
+use crate::process::certificates::Certificates;
 
 /// What a process is told by signals. They are kept from the moment this exists until somebody waits for
 /// them; before that, the system ends the process at once.
@@ -80,13 +81,21 @@ impl Stops {
     }
 }
 
-/// Reads the configuration files again at each SIGHUP; does not return.
-pub(crate) async fn reload_on_hangup(reload: Option<&Reload>, hangups: &mut Signal) -> Infallible {
+/// Reads the configuration files and the certificates again at each SIGHUP; does not return.
+pub(crate) async fn reload_on_hangup(
+    reload: Option<&Reload>,
+    certificates: &Certificates,
+    hangups: &mut Signal,
+) -> Infallible {
     while hangups.recv().await.is_some() {
+        certificates.reload().await;
         match reload {
             // What became of it is in the log.
             Some(reload) => drop(reload.run().await),
-            None => tracing::info!("there are no configuration files to reload"),
+            None if certificates.is_empty() => {
+                tracing::info!("there are no configuration files to reload");
+            }
+            None => {}
         }
     }
     std::future::pending().await

@@ -7,7 +7,7 @@ use quorate_storage::raft::{NodeId, Peer};
 
 use super::processes::Processes;
 use super::protocol::{Envelope, ProcessIdentity, Request, Response};
-use super::transport::{Purpose, Transport, TransportError};
+use super::transport::{Purpose, Target, Transport, TransportError};
 use super::warnings::{Warnings, refusal_text};
 use crate::host::clock::{Clock, TimedOut};
 use crate::host::stopping::Stopping;
@@ -105,7 +105,8 @@ impl Context {
             level: self.level,
         };
         let address = process.map_or(&peer.rpc_addr, |process| &process.rpc_addr);
-        let answer = self.transport.call(address, purpose, envelope, timeout).await;
+        let target = Target { address, name: Some(&peer.name) };
+        let answer = self.transport.call(target, purpose, envelope, timeout).await;
         self.explain_refusal(&answer, Some(member), address);
         if let Ok(Response::Refused(refusal)) = &answer {
             self.note_refusal(member, refusal).await;
@@ -133,7 +134,8 @@ impl Context {
             addressee: None,
             level: self.level,
         };
-        let answer = self.transport.call(address, Purpose::Control, envelope, timeout).await;
+        let target = Target::at(address);
+        let answer = self.transport.call(target, Purpose::Control, envelope, timeout).await;
         self.explain_refusal(&answer, None, address);
         if let Ok(Response::Refused(refusal)) = &answer {
             self.processes.told(refusal);

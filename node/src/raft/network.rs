@@ -18,7 +18,7 @@ use super::acknowledged::Sent;
 use super::context::Context;
 use super::plausible;
 use super::protocol::{ProcessIdentity, Request, Response, SnapshotHeader};
-use super::transport::{Purpose, TransportError};
+use super::transport::{Purpose, Target, TransportError};
 use super::{ELECTION_MS_MAX, SNAPSHOT_SEND_MS_MAX};
 
 /// How long an append with entries may take. A follower answers after its fsync, and a slow disk is no reason
@@ -217,7 +217,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let address = current.as_ref().map_or(&self.peer.rpc_addr, |contact| &contact.rpc_addr);
         let timeout = Duration::from_millis(SNAPSHOT_SEND_MS_MAX);
         let transport = &self.context.transport;
-        let sent = transport.send_snapshot(address, header, snapshot.snapshot, timeout);
+        let target = Target { address, name: Some(&self.peer.name) };
+        let sent = transport.send_snapshot(target, header, snapshot.snapshot, timeout);
         let answer = tokio::select! {
             answer = sent => answer,
             closed = cancel => return Err(StreamingError::Closed(closed)),

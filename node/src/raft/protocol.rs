@@ -108,6 +108,26 @@ pub enum Request {
 pub type StateHash = [u8; 32];
 
 impl Request {
+    /// How the sender introduces itself, if it does.
+    #[must_use]
+    pub const fn info(&self) -> Option<&ServerInfo> {
+        match self {
+            Self::Hello(info) | Self::Join(info) | Self::RecordBoot(info) => Some(info),
+            Self::Append(_)
+            | Self::Vote(_)
+            | Self::PreVote(_)
+            | Self::TransferLeader(_)
+            | Self::Forward(_)
+            | Self::ReadIndex
+            | Self::Remove(_)
+            | Self::HandOver(_)
+            | Self::Progress
+            | Self::WhoAreYou
+            | Self::StateHash { .. }
+            | Self::StateHashes { .. } => None,
+        }
+    }
+
     /// Whether it is one of Raft's own, which a server answers once it knows that its identity is free.
     #[must_use]
     pub fn is_consensus(&self) -> bool {

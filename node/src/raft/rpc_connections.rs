@@ -4,14 +4,15 @@
 //! and the peers need. So they get a share of the descriptors ([`crate::host::resources`]). A connection is a
 //! *stranger*'s until it has brought a message for this server of this cluster; peers send one at once.
 //! Strangers have only some of the places: one more takes the place of the oldest, and each is closed after a
-//! while. So a peer finds a place, however many connect and stay silent.
+//! while. So a peer finds a place, however many connect and stay silent. Where the servers have certificates, a
+//! connection is a stranger's until it has shown one, and its messages must be those of the server that it names.
 //!
 //! Incomplete requests of strangers and of acquaintances have separate memory limits, so that bodies that
 //! never end harm neither the process nor the peers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::host::figures::{Figure, counter, gauge};
 use crate::host::memory::{Memory, Share};
 use crate::host::resources::BUDGET;
+use crate::host::tls::holder::Holder;
 
-/// A connection that has not brought a message of this cluster after this time is closed. A follower keeps a
+/// A connection that has not shown a certificate, or brought a message of this cluster, after this time is closed. A follower keeps a
 /// silent connection to see the end of the leader's process, and reopens it.
 pub const INTRODUCTION_MAX: Duration = Duration::from_secs(10);
 /// Strangers have this part of all places, and no others.
@@ -60,6 +62,8 @@ pub struct Caller {
     connections: Arc<RpcConnections>,
     number: u64,
     is_acquainted: AtomicBool,
+    /// Whose certificate it has shown.
+    holder: OnceLock<Holder>,
     end: CancellationToken,
 }
 
@@ -111,7 +115,8 @@ impl RpcConnections {
         table.strangers.insert(number, end.clone());
         drop(table);
         let connections = Arc::clone(self);
-        Caller { connections, number, is_acquainted: AtomicBool::new(false), end }
+        let (is_acquainted, holder) = (AtomicBool::new(false), OnceLock::new());
+        Caller { connections, number, is_acquainted, holder, end }
     }
 
     /// What `/metrics` tells of them.
@@ -167,6 +172,19 @@ impl Caller {
             table.acquainted += 1;
             self.is_acquainted.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The connection has shown a certificate.
+    pub fn prove(&self, holder: Holder) {
+        // A connection has one handshake.
+        drop(self.holder.set(holder));
+        self.introduce();
+    }
+
+    /// Whose certificate it has shown, if certificates are asked for.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        self.holder.get()
     }
 
     /// Whether it has brought one.

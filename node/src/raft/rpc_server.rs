@@ -15,10 +15,11 @@ use axum::routing::post;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use hyper::body::Body as _;
+use quorate_storage::raft::NodeId;
 use quorate_storage::snapshot::Snapshot;
 
 use super::SNAPSHOT_SEND_MS_MAX;
-use super::protocol::{Envelope, Response, SnapshotHeader};
+use super::protocol::{Envelope, Response, ServerInfo, SnapshotHeader};
 use super::rpc_connections::{BodyBytes, Caller};
 use super::service::Service;
 use crate::host::supervise;
@@ -59,6 +60,7 @@ async fn call(
         let body = within(BODY_TIME_MAX, read_body(body, &mut held)).await?;
         postcard::from_bytes(&body).map_err(bad_request)?
     };
+    check_holder(&caller, &service, envelope.from, envelope.request.info())?;
     if service.is_addressee(&envelope) {
         caller.introduce();
     }
@@ -68,6 +70,17 @@ async fn call(
             async move { service.handle(envelope).await },
         );
     encode(&handled.await.map_err(internal)?)
+}
+
+/// Whether a message comes from the server that the connection's certificate names.
+fn check_holder(
+    caller: &Caller,
+    service: &Service,
+    from: NodeId,
+    info: Option<&ServerInfo>,
+) -> Result<(), HttpError> {
+    let Some(holder) = caller.holder() else { return Ok(()) };
+    service.check_holder(holder, from, info).map_err(|why| (StatusCode::FORBIDDEN, why.to_string()))
 }
 
 /// Reads a body as far as there is room for it.
@@ -111,6 +124,7 @@ async fn snapshot(
 ) -> Result<Vec<u8>, HttpError> {
     let mut pieces = body.into_data_stream();
     let (header, first) = within(BODY_TIME_MAX, read_header(&mut pieces)).await?;
+    check_holder(&caller, &service, header.from, None)?;
     if service.is_addressee_of_snapshot(&header) {
         caller.introduce();
     }

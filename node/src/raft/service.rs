@@ -14,6 +14,7 @@ use quorate_storage::snapshot::{Snapshot, SnapshotStore};
 use super::Raft;
 use super::comparison::Comparison;
 use super::context::Context;
+use super::impostor::{self, Impostor};
 use super::intake::{Intake, NUMBERS_AHEAD_MAX};
 use super::leadership::LeaderContact;
 use super::membership::Membership;
@@ -23,6 +24,7 @@ use super::protocol::{
 };
 use super::read::Barrier;
 use crate::host::supervise::{Supervisor, blocking};
+use crate::host::tls::holder::Holder;
 
 /// The name of the blocking task.
 const RECEIVING: &str = "writing a snapshot that another server sent";
@@ -69,6 +71,29 @@ impl Service {
             && header.cluster == self.context.identity.cluster_id()
     }
 
+    /// Whether the holder of a certificate may speak for a server, which perhaps introduces itself.
+    ///
+    /// # Errors
+    /// [`Impostor`]; the log has it too.
+    pub fn check_holder(
+        &self,
+        holder: &Holder,
+        from: NodeId,
+        info: Option<&ServerInfo>,
+    ) -> Result<(), Impostor> {
+        let claimed = info.map(|info| info.peer.name.as_str());
+        let checked = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let member = metrics.membership_config.get_node(&from);
+            impostor::check(holder, from, claimed, member.map(|peer| peer.name.as_str()))
+        };
+        checked.inspect_err(|impostor| {
+            let sentence = format!("refused a message in the name of server {from}: {impostor}");
+            self.context.warnings.warn_of("impostor", &sentence);
+        })
+    }
+
     /// Answers one request.
     pub async fn handle(&self, envelope: Envelope) -> Response {
         let from = envelope.from;
@@ -86,11 +111,7 @@ impl Service {
         if matches!(request, Request::WhoAreYou) {
             return Ok(Response::Identity(self.context.processes.sender()));
         }
-        let info = match &request {
-            Request::Hello(info) | Request::Join(info) | Request::RecordBoot(info) => Some(info),
-            _ => None,
-        };
-        self.admit_sender(from, &sender, addressee, info).await?;
+        self.admit_sender(from, &sender, addressee, request.info()).await?;
         if request.is_consensus() {
             if !self.context.processes.is_cleared() {
                 return Err(Refusal::Starting);

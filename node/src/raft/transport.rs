@@ -36,13 +36,29 @@ pub enum TransportError {
     NoAnswer(String),
 }
 
+/// Whom a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// `IP:PORT` where it listens.
+    pub address: &'a str,
+    /// The server's name, where it is known: nobody else is to be sent anything.
+    pub name: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// Whatever server listens there.
+    #[must_use]
+    pub const fn at(address: &'a str) -> Self {
+        Self { address, name: None }
+    }
+}
+
 /// A network between nodes.
 pub trait Transport: Debug + Send + Sync + 'static {
-    /// Sends a request to the node that listens at `address` (`IP:PORT`) and waits for its answer, at
-    /// most for `timeout`.
+    /// Sends a request to a node and waits for its answer, at most for `timeout`.
     fn call(
         &self,
-        address: &str,
+        target: Target<'_>,
         purpose: Purpose,
         envelope: Envelope,
         timeout: Duration,
@@ -56,7 +72,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Streams a snapshot.
     fn send_snapshot(
         &self,
-        address: &str,
+        target: Target<'_>,
         header: SnapshotHeader,
         snapshot: Snapshot,
         timeout: Duration,

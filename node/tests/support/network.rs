@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use quorate::raft::protocol::{Envelope, Forwarded, Request, Response, SnapshotHeader};
 use quorate::raft::service::Service;
-use quorate::raft::transport::{Purpose, Transport, TransportError};
+use quorate::raft::transport::{Purpose, Target, Transport, TransportError};
 use quorate_storage::snapshot::Snapshot;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -281,12 +281,12 @@ struct Port {
 impl Transport for Port {
     fn call(
         &self,
-        address: &str,
+        target: Target<'_>,
         purpose: Purpose,
         envelope: Envelope,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Response, TransportError>> {
-        let (from, to) = (self.address.clone(), address.to_owned());
+        let (from, to) = (self.address.clone(), target.address.to_owned());
         in_time(timeout, self.network.clone().carry(from, to, purpose, envelope))
     }
 
@@ -308,12 +308,12 @@ impl Transport for Port {
 
     fn send_snapshot(
         &self,
-        address: &str,
+        target: Target<'_>,
         header: SnapshotHeader,
         snapshot: Snapshot,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Response, TransportError>> {
-        let (from, to) = (self.address.clone(), address.to_owned());
+        let (from, to) = (self.address.clone(), target.address.to_owned());
         in_time(timeout, self.network.clone().carry_snapshot(from, to, header, snapshot))
     }
 }

@@ -127,7 +127,10 @@ fn about(call: &Call) -> Answer {
             Some(_) => stats::of_client_agent(call, &agent.name),
             None => stats::stats(call, &agent.name),
         },
-        meta: texts([("quorate-version", env!("CARGO_PKG_VERSION"))]),
+        meta: texts([
+            ("quorate-version", env!("CARGO_PKG_VERSION")),
+            ("quorate-rpc", call.process.rpc_port.text()),
+        ]),
     })
 }
 

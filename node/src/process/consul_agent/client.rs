@@ -41,10 +41,13 @@ use crate::host::log_stream::LevelHandle;
 use crate::host::per_client::PerClient;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::{Supervisor, watch_panics};
+use crate::host::tls::members::Members;
 use crate::http::closing::Closing;
 use crate::http::connections::Connections;
 use crate::http::process::{Reload, ReloadRequest};
 use crate::http::server::{Answerer, serve};
+use crate::process::certificates::Certificates;
+use crate::process::config::ServerConfig;
 use crate::process::dns_listener;
 use crate::process::signals::{Signals, Stop, reload_on_hangup, survive_signals};
 
@@ -74,6 +77,8 @@ pub struct ClientSettings {
     pub level: LevelHandle,
     /// Which signals make it leave.
     pub leave: LeaveOn,
+    /// The settings of its certificates, among those of servers.
+    pub config: ServerConfig,
 }
 
 /// Which signals make a client agent leave the cluster, with all that is registered on its node, before it
@@ -103,13 +108,16 @@ struct Front {
 pub async fn run(settings: ClientSettings) -> io::Result<()> {
     let user_signals = survive_signals()?;
     let dns_sockets = dns_listener::bind(&settings.listeners)?;
-    let servers = Arc::new(servers_of(&settings, dns_sockets.first())?);
+    let certificates = Certificates::of_agent(&settings.config)?;
+    let servers = servers_of(&settings, dns_sockets.first(), certificates.members())?;
+    let servers = Arc::new(servers);
     let ClientSettings { name, datacenter, listeners, sources, data_dir, level, leave, .. } =
         settings;
     let counts = PerClient::new(settings.connections_per_client);
     // Before anybody can see it serve: whoever does may ask it to stop.
     let Signals { mut stops, mut hangups } = Signals::listen(user_signals)?;
-    let bound = bind_all(&listeners.http, listeners.http_setting)?;
+    let plain = bind_all(&listeners.http, listeners.http_setting)?;
+    let secured = bind_all(&listeners.https, listeners.https_setting)?;
     tracing::info!(
         %name,
         http = %texts(&listeners.http),
@@ -137,9 +145,10 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
     };
     let (supervisor, connections) = (Supervisor::default(), Arc::new(Connections::default()));
     watch_panics(&supervisor);
-    let http = bound.into_iter().map(|listener| {
+    supervisor.vital("watching certificates", certificates.clone().watch(Clock::monotonic()));
+    let http = certificates.doors(plain, secured).map(|door| {
         let (counts, connections) = (counts.clone(), Arc::clone(&connections));
-        let serving = serve(front.clone(), listener, counts, connections, closing.clone());
+        let serving = serve(front.clone(), door, counts, connections, closing.clone());
         supervisor.vital("an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
@@ -150,7 +159,7 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
         stop = stops.asked() => Ok(Some(stop)),
         reason = supervisor.failed() => Err(io::Error::other(reason)),
         () = leaving.cancelled() => Ok(None),
-        never = reload_on_hangup(Some(&reload), &mut hangups) => match never {},
+        never = reload_on_hangup(Some(&reload), &certificates, &mut hangups) => match never {},
         other = register(registrar, &servers, datacenter, requests) => Err(other),
         never = servers.keep_known() => match never {},
     };
@@ -170,7 +179,11 @@ pub async fn run(settings: ClientSettings) -> io::Result<()> {
 }
 
 /// The servers that the settings name, and what they are to know of this agent.
-fn servers_of(settings: &ClientSettings, dns: Option<&DnsSockets>) -> io::Result<Servers> {
+fn servers_of(
+    settings: &ClientSettings,
+    dns: Option<&DnsSockets>,
+    tls: Option<Members>,
+) -> io::Result<Servers> {
     let served_at = settings.listeners.http.iter().find_map(Listen::tcp);
     let served_at = served_at.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
     let text = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
@@ -180,7 +193,7 @@ fn servers_of(settings: &ClientSettings, dns: Option<&DnsSockets>) -> io::Result
         dns_at: dns.map(|sockets| text(&sockets.address.to_string())).transpose()?,
         advertised: settings.advertised.map(|ip| text(&ip.to_string())).transpose()?,
     };
-    Ok(Servers::new(settings.servers.clone(), own))
+    Ok(Servers::new(settings.servers.clone(), own, tls))
 }
 
 /// Keeps what the configuration says registered. Returns only if the servers are of another datacenter, or another

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::address;
 use super::definitions::{self, Defined};
+use super::tls::{Group, Tls};
 use crate::http::definition::Description;
 use crate::http::definition::check_meta;
 use crate::process::config::ConfigError;
@@ -28,6 +29,8 @@ pub(super) struct Configuration {
     pub(super) bind_addr: Option<String>,
     pub(super) bootstrap: Option<bool>,
     pub(super) bootstrap_expect: Option<usize>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
     pub(super) check: Vec<Value>,
     pub(super) check_output_max_size: Option<usize>,
@@ -40,6 +43,8 @@ pub(super) struct Configuration {
     pub(super) dns_config: DnsConfig,
     pub(super) domain: Option<String>,
     pub(super) http_config: HttpConfig,
+    pub(super) insecure_rpc: Option<bool>,
+    pub(super) key_file: Option<PathBuf>,
     pub(super) leave_on_terminate: Option<bool>,
     pub(super) limits: Limits,
     pub(super) log_file: Option<PathBuf>,
@@ -69,9 +74,15 @@ pub(super) struct Configuration {
     pub(super) start_join: Vec<String>,
     #[serde(deserialize_with = "texts")]
     pub(super) tagged_addresses: BTreeMap<String, String>,
+    pub(super) tls: Tls,
     #[serde(deserialize_with = "one_or_many")]
     pub(super) ui_host: Vec<String>,
     pub(super) unix_sockets: UnixSockets,
+    pub(super) verify_incoming: Option<bool>,
+    pub(super) verify_incoming_https: Option<bool>,
+    pub(super) verify_incoming_rpc: Option<bool>,
+    pub(super) verify_outgoing: Option<bool>,
+    pub(super) verify_server_hostname: Option<bool>,
     pub(super) worker_key_file: Option<PathBuf>,
 }
 
@@ -79,6 +90,7 @@ pub(super) struct Configuration {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Addresses {
     pub(super) http: Option<String>,
+    pub(super) https: Option<String>,
     pub(super) dns: Option<String>,
 }
 
@@ -86,6 +98,7 @@ pub(super) struct Addresses {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ports {
     pub(super) http: Option<i32>,
+    pub(super) https: Option<i32>,
     pub(super) dns: Option<i32>,
     pub(super) server: Option<i32>,
     pub(super) serf_lan: Option<i32>,
@@ -201,6 +214,30 @@ impl Configuration {
     /// The least important line of the log.
     pub(super) fn log_level(&self) -> Result<&'static str, ConfigError> {
         log_level(self.log_level.as_deref())
+    }
+
+    /// What it says of TLS at the port of servers.
+    pub(super) fn tls_of_servers(&self) -> Group {
+        let older = Group { verify_incoming: self.verify_incoming_rpc, ..self.older_tls() };
+        self.tls.internal_rpc.or(&self.tls.defaults).or(&older).or(&self.older_tls())
+    }
+
+    /// What it says of TLS at the port of clients.
+    pub(super) fn tls_of_clients(&self) -> Group {
+        let older = Group { verify_incoming: self.verify_incoming_https, ..self.older_tls() };
+        self.tls.https.or(&self.tls.defaults).or(&older).or(&self.older_tls())
+    }
+
+    /// What keys at the top say of all ports.
+    fn older_tls(&self) -> Group {
+        Group {
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            verify_incoming: self.verify_incoming,
+            verify_outgoing: self.verify_outgoing,
+            verify_server_hostname: self.verify_server_hostname,
+        }
     }
 
     /// Other servers, as they were named.

@@ -31,8 +31,11 @@ type Key = (&'static str, Rule);
 use Rule::{Honoured, Ignored, Refused, RefusedUnless, Stanza};
 
 const NO_ACLS: &str = "Quorate has no access control: every client may read and write everything";
-const NO_TLS: &str = "Quorate encrypts no connection and checks no certificate";
-const NO_GOSSIP_KEY: &str = "Quorate's servers exchange everything unencrypted";
+const NO_SUCH_TLS: &str =
+    "Quorate has TLS for the servers' port and for HTTPS, with certificates in files";
+const NO_TLS_CHOICE: &str = "Quorate chooses: TLS 1.3 between servers, TLS 1.2 or 1.3 for clients, with the ciphers of rustls";
+const NO_GOSSIP_KEY: &str =
+    "Quorate has no gossip: certificates (tls.internal_rpc) protect what servers say to each other";
 const NO_ENDPOINT_RULES: &str =
     "anyone who can reach the port can use every endpoint of the HTTP API";
 const NO_WAN: &str = "Quorate has one datacenter and does not federate";
@@ -46,16 +49,28 @@ const NO_RECURSION: &str =
     "Quorate asks no other name servers: have resolvers send it the questions for its domain only";
 
 const TLS_GROUP: &[Key] = &[
-    ("ca_file", Refused(NO_TLS)),
-    ("ca_path", Refused(NO_TLS)),
-    ("cert_file", Refused(NO_TLS)),
-    ("key_file", Refused(NO_TLS)),
-    ("tls_min_version", Refused(NO_TLS)),
-    ("tls_cipher_suites", Refused(NO_TLS)),
-    ("verify_incoming", Refused(NO_TLS)),
-    ("verify_outgoing", Refused(NO_TLS)),
-    ("verify_server_hostname", Refused(NO_TLS)),
-    ("use_auto_cert", Refused(NO_TLS)),
+    ("ca_file", Honoured),
+    ("ca_path", Refused(NO_SUCH_TLS)),
+    ("cert_file", Honoured),
+    ("key_file", Honoured),
+    ("tls_min_version", Refused(NO_TLS_CHOICE)),
+    ("tls_cipher_suites", Refused(NO_TLS_CHOICE)),
+    ("verify_incoming", Honoured),
+    ("verify_outgoing", Honoured),
+    ("verify_server_hostname", Honoured),
+    ("use_auto_cert", Refused(NO_SUCH_TLS)),
+];
+
+/// Quorate does not serve gRPC: its files are those of nobody, and protection is not to be expected of it.
+const TLS_GRPC: &[Key] = &[
+    ("ca_file", Ignored),
+    ("ca_path", Ignored),
+    ("cert_file", Ignored),
+    ("key_file", Ignored),
+    ("tls_min_version", Ignored),
+    ("tls_cipher_suites", Ignored),
+    ("verify_incoming", Ignored),
+    ("use_auto_cert", Ignored),
 ];
 
 const GOSSIP: &[Key] = &[
@@ -146,12 +161,12 @@ const LIMITS: &[Key] = &[
 const PORTS: &[Key] = &[
     ("dns", Honoured),
     ("http", Honoured),
-    ("https", Refused(NO_TLS)),
+    ("https", Honoured),
     ("server", Honoured),
     ("serf_lan", Honoured),
     ("serf_wan", Ignored),
     ("grpc", Ignored),
-    ("grpc_tls", Refused(NO_TLS)),
+    ("grpc_tls", Refused(NO_SUCH_TLS)),
     ("proxy_min_port", Ignored),
     ("proxy_max_port", Ignored),
     ("sidecar_min_port", Ignored),
@@ -190,13 +205,13 @@ const TELEMETRY: &[Key] = &[
 ];
 
 const AUTO_CONFIG: &[Key] = &[
-    ("enabled", Refused(NO_TLS)),
+    ("enabled", Refused(NO_SUCH_TLS)),
     ("intro_token", Ignored),
     ("intro_token_file", Ignored),
     ("server_addresses", Ignored),
     ("dns_sans", Ignored),
     ("ip_sans", Ignored),
-    ("authorization", Stanza(&[("enabled", Refused(NO_TLS)), ("static", Ignored)])),
+    ("authorization", Stanza(&[("enabled", Refused(NO_SUCH_TLS)), ("static", Ignored)])),
 ];
 
 const UI_CONFIG: &[Key] = &[
@@ -247,7 +262,7 @@ const KEYS: &[Key] = &[
         Stanza(&[
             ("dns", Honoured),
             ("http", Honoured),
-            ("https", Ignored),
+            ("https", Honoured),
             ("grpc", Ignored),
             ("grpc_tls", Ignored),
         ]),
@@ -272,8 +287,8 @@ const KEYS: &[Key] = &[
     (
         "auto_encrypt",
         Stanza(&[
-            ("tls", Refused(NO_TLS)),
-            ("allow_tls", Refused(NO_TLS)),
+            ("tls", Refused(NO_SUCH_TLS)),
+            ("allow_tls", Refused(NO_SUCH_TLS)),
             ("dns_san", Ignored),
             ("ip_san", Ignored),
         ]),
@@ -295,10 +310,10 @@ const KEYS: &[Key] = &[
     ("bind_addr", Honoured),
     ("bootstrap", Honoured),
     ("bootstrap_expect", Honoured),
-    ("ca_file", Refused(NO_TLS)),
-    ("ca_path", Refused(NO_TLS)),
+    ("ca_file", Honoured),
+    ("ca_path", Refused(NO_SUCH_TLS)),
     ("cache", Stanza(&[("entry_fetch_max_burst", Ignored), ("entry_fetch_rate", Ignored)])),
-    ("cert_file", Refused(NO_TLS)),
+    ("cert_file", Honoured),
     ("check", Honoured),
     ("check_deregister_interval_min", Ignored),
     ("check_output_max_size", Honoured),
@@ -348,7 +363,7 @@ const KEYS: &[Key] = &[
             ("use_cache", Ignored),
         ]),
     ),
-    ("key_file", Refused(NO_TLS)),
+    ("key_file", Honoured),
     ("leave_on_terminate", Honoured),
     ("license_path", Ignored),
     ("limits", Stanza(LIMITS)),
@@ -425,11 +440,11 @@ const KEYS: &[Key] = &[
             ("defaults", Stanza(TLS_GROUP)),
             ("internal_rpc", Stanza(TLS_GROUP)),
             ("https", Stanza(TLS_GROUP)),
-            ("grpc", Stanza(TLS_GROUP)),
+            ("grpc", Stanza(TLS_GRPC)),
         ]),
     ),
-    ("tls_cipher_suites", Refused(NO_TLS)),
-    ("tls_min_version", Refused(NO_TLS)),
+    ("tls_cipher_suites", Refused(NO_TLS_CHOICE)),
+    ("tls_min_version", Refused(NO_TLS_CHOICE)),
     ("tls_prefer_server_cipher_suites", Ignored),
     ("translate_wan_addrs", Ignored),
     ("ui", Ignored),
@@ -438,6 +453,7 @@ const KEYS: &[Key] = &[
     ("ui_dir", Ignored),
     // Quorate's own.
     ("ui_host", Honoured),
+    ("insecure_rpc", Honoured),
     (
         "unix_sockets",
         Stanza(&[
@@ -447,11 +463,11 @@ const KEYS: &[Key] = &[
         ]),
     ),
     ("use_streaming_backend", Ignored),
-    ("verify_incoming", Refused(NO_TLS)),
-    ("verify_incoming_https", Refused(NO_TLS)),
-    ("verify_incoming_rpc", Refused(NO_TLS)),
-    ("verify_outgoing", Refused(NO_TLS)),
-    ("verify_server_hostname", Refused(NO_TLS)),
+    ("verify_incoming", Honoured),
+    ("verify_incoming_https", Honoured),
+    ("verify_incoming_rpc", Honoured),
+    ("verify_outgoing", Honoured),
+    ("verify_server_hostname", Honoured),
     ("watches", Refused(NO_HANDLERS)),
     // Quorate's own.
     ("worker_key_file", Honoured),
@@ -587,17 +603,9 @@ mod tests {
             (json!({"acl_default_policy": "deny"}), "acl_default_policy"),
             (json!({"acl_datacenter": "dc1"}), "acl_datacenter"),
             (json!({"encrypt": "pUqJrVyVRj5jsiYEkM/tFQ=="}), "encrypt"),
-            (json!({"verify_incoming": true}), "verify_incoming"),
-            (json!({"verify_outgoing": true}), "verify_outgoing"),
-            (json!({"verify_server_hostname": true}), "verify_server_hostname"),
-            (json!({"ca_file": "/no/such.pem"}), "ca_file"),
-            (json!({"cert_file": "x"}), "cert_file"),
-            (json!({"key_file": "x"}), "key_file"),
-            (
-                json!({"tls": {"defaults": {"verify_incoming": true}}}),
-                "tls.defaults.verify_incoming",
-            ),
-            (json!({"tls": {"https": {"ca_file": "x"}}}), "tls.https.ca_file"),
+            (json!({"ca_path": "/no/such"}), "ca_path"),
+            (json!({"tls_min_version": "tls10"}), "tls_min_version"),
+            (json!({"tls": {"https": {"ca_path": "x"}}}), "tls.https.ca_path"),
             (
                 json!({"http_config": {"block_endpoints": ["/v1/kv"]}}),
                 "http_config.block_endpoints",
@@ -606,7 +614,6 @@ mod tests {
                 json!({"http_config": {"allow_write_http_from": ["127.0.0.0/8"]}}),
                 "http_config.allow_write_http_from",
             ),
-            (json!({"ports": {"https": 8501}}), "ports.https"),
             (json!({"ports": {"grpc_tls": 8503}}), "ports.grpc_tls"),
             (json!({"auto_encrypt": {"allow_tls": true}}), "auto_encrypt.allow_tls"),
             (json!({"limits": {"rpc_rate": 100}}), "limits.rpc_rate"),
@@ -627,7 +634,7 @@ mod tests {
     fn what_turns_protection_off_is_no_matter() {
         let (kept, findings) = sifted(json!({
             "acl": {"enabled": false, "default_policy": "allow"}, "encrypt": "",
-            "verify_incoming": false, "ports": {"https": -1, "http": 1}, "ca_file": null,
+            "ports": {"grpc_tls": -1, "http": 1}, "ca_path": null,
             "http_config": {"block_endpoints": []}, "default_intention_policy": "allow",
             "limits": {"rpc_rate": -1, "request_limits": {"mode": "disabled"}},
         }));

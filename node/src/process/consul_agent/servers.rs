@@ -24,9 +24,12 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_util::either::Either;
 
 use crate::host::clock::{Clock, Moment};
 use crate::host::supervise::contained;
+use crate::host::tls::failure;
+use crate::host::tls::members::Members;
 use crate::http::{ADVERTISED_HEADER, AGENT_HEADER, DNS_AT_HEADER, SERVED_AT_HEADER};
 
 /// Time to connect: a server on the same network answers in milliseconds or not at all.
@@ -69,6 +72,7 @@ pub struct Servers {
     /// `HOST:PORT` of each in the configuration; host names are looked up at each connection.
     seeds: Vec<String>,
     own: Introduction,
+    tls: Option<Members>,
     clock: Clock,
     /// A std lock: held for a look only.
     known: Mutex<Known>,
@@ -118,12 +122,13 @@ pub enum Unanswered {
 impl Servers {
     /// The servers of which some have these addresses (`HOST:PORT`), asked in the name of this agent.
     #[must_use]
-    pub fn new(seeds: Vec<String>, own: Introduction) -> Self {
+    pub fn new(seeds: Vec<String>, own: Introduction, tls: Option<Members>) -> Self {
         let known =
             Known { present: seeds.first().cloned().unwrap_or_default(), ..Known::default() };
         Self {
             seeds,
             own,
+            tls,
             clock: Clock::monotonic(),
             known: Mutex::new(known),
             idle: Arc::default(),
@@ -239,7 +244,7 @@ impl Servers {
     /// Sends a request to the present server, or the next that can be reached.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
         let all = self.known().in_turn(&self.seeds);
-        let mut request = request;
+        let (mut request, mut why) = (request, String::new());
         for server in &all {
             // Connections that a server has closed meanwhile hand the request back.
             while let Some(mut sender) = self.take_idle(server) {
@@ -251,10 +256,11 @@ impl Servers {
                     },
                 }
             }
-            let mut sender = match connect(server).await {
+            let mut sender = match connect(server, self.tls.as_ref()).await {
                 Ok(sender) => sender,
                 Err(error) => {
-                    tracing::debug!(%server, %error, "cannot be reached");
+                    why = failure::of_io(&error).unwrap_or_else(|| error.to_string());
+                    tracing::debug!(%server, %why, "cannot be reached");
                     self.missed.notify_one();
                     continue;
                 }
@@ -268,18 +274,18 @@ impl Servers {
             }
         }
         let all = all.join(", ");
-        self.log_none(&all);
+        self.log_none(&all, &why);
         Err(Unanswered::NoServer(all))
     }
 
     /// Logs that no server can be reached, but not at each request.
-    fn log_none(&self, all: &str) {
+    fn log_none(&self, all: &str, why: &str) {
         let now = self.clock.now();
         let mut known = self.known();
         if known.none_logged.is_none_or(|then| now.since(then) >= LOG_EVERY) {
             known.none_logged = Some(now);
             drop(known);
-            tracing::warn!(servers = all, "no server can be reached");
+            tracing::warn!(servers = all, why, "no server can be reached");
         }
     }
 
@@ -328,10 +334,17 @@ impl Servers {
     }
 }
 
-async fn connect(address: &str) -> io::Result<Sender> {
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+async fn connect(address: &str, tls: Option<&Members>) -> io::Result<Sender> {
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok::<_, io::Error>(match tls {
+            None => Either::Left(stream),
+            Some(members) => Either::Right(Box::new(members.connect(stream).await?)),
+        })
+    };
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connecting);
     let stream = connecting.await.map_err(|_| io::ErrorKind::TimedOut)??;
-    stream.set_nodelay(true)?;
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     drop(contained("a connection to a server", async move {
@@ -370,7 +383,7 @@ mod tests {
     #[test]
     fn a_server_that_is_passed_over_comes_last() {
         let seeds = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        let servers = Servers::new(seeds.clone(), introduction());
+        let servers = Servers::new(seeds.clone(), introduction(), None);
         servers.pass_over();
         assert_eq!(servers.known().in_turn(&seeds), ["b", "c", "a"]);
     }
@@ -383,7 +396,7 @@ mod tests {
 
     #[test]
     fn the_advertised_address_is_that_of_this_agent_and_of_no_other() {
-        let servers = Servers::new(Vec::new(), introduction());
+        let servers = Servers::new(Vec::new(), introduction(), None);
         let mut request = Request::new(Body::empty());
         servers.prepare(&mut request);
         assert_eq!(request.headers()[ADVERTISED_HEADER], "192.0.2.7");

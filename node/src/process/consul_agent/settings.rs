@@ -29,6 +29,7 @@ use super::files::{Read, Sources};
 use super::flags::AgentArgs;
 use crate::checks::CheckOutput;
 use crate::dns::settings::DnsSettings;
+use crate::host::address::HostPort;
 use crate::host::listen::{Listen, Listeners};
 use crate::host::logging::LogSettings;
 use crate::http::process::ApiLimits;
@@ -142,6 +143,8 @@ impl AgentArgs {
             listeners: Listeners {
                 http,
                 http_setting: "client_addr, ports.http",
+                https: resolver.https()?.into_iter().map(Listen::Tcp).collect(),
+                https_setting: "addresses.https, ports.https",
                 rpc: resolver.rpc_listens(&rpc)?,
                 rpc_setting: "bind_addr, ports.server, ports.serf_lan",
                 dns: resolver.dns()?,
@@ -259,6 +262,14 @@ impl Resolver<'_> {
             .iter()
             .filter_map(Listen::tcp)
             .find(|at| at.ip().is_unspecified() || at.ip() == rpc.advertise);
+        let [rpc_tls_ca, rpc_tls_cert, rpc_tls_key] = of.tls_of_servers().for_servers()?;
+        let https = self.https()?;
+        let [https_cert, https_key, https_client_ca] = match https.is_empty() {
+            false => of.tls_of_clients().for_clients()?,
+            true => [None, None, None],
+        };
+        // A client agent serves no servers.
+        let is_client = !self.dev && of.server != Some(true);
         Ok(ServerArgs {
             node_id: Some(raft_id(of.node_id.as_deref().unwrap_or(&name))),
             agent_name: Some(name.clone()),
@@ -271,6 +282,14 @@ impl Resolver<'_> {
             worker_key_file: of.worker_key_file.clone(),
             rpc_addr: Some(SocketAddr::new(rpc.advertise, rpc.port).into()),
             rpc_listen_addr: Some(SocketAddr::new(rpc.listen, rpc.port).into()),
+            insecure_rpc: rpc_tls_ca.is_none() && (of.insecure_rpc == Some(true) || is_client),
+            rpc_tls_ca,
+            rpc_tls_cert,
+            rpc_tls_key,
+            https_addr: https.first().map(|at| HostPort::from(*at)),
+            https_cert,
+            https_key,
+            https_client_ca,
             bootstrap_expect: Some(self.expected()?),
             join: of.others().map(|text| peer(text, rpc.port)).collect::<Result<_, _>>()?,
             datacenter: of.datacenter.clone(),
@@ -390,6 +409,23 @@ impl Resolver<'_> {
             Host::Unix(path) => Listen::Unix { path, mode },
         };
         Ok(hosts.into_iter().map(listen).collect())
+    }
+
+    /// Where clients are served over TLS: nowhere, unless a port is given, as by Consul.
+    fn https(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        let (key, given) = match (&self.of.addresses.https, &self.of.client_addr) {
+            (Some(https), _) => ("addresses.https", Some(https)),
+            (None, client) => ("client_addr", client.as_ref()),
+        };
+        let port = match optional_port("https", self.of.ports.https, 0)? {
+            None | Some(0) => return Ok(Vec::new()),
+            Some(port) => port,
+        };
+        let at_ip = |host| match host {
+            Host::Ip(ip) => Some(SocketAddr::new(ip, port)),
+            Host::Unix(_) => None,
+        };
+        Ok(self.hosts(key, given)?.into_iter().filter_map(at_ip).collect())
     }
 
     /// Where DNS is served. Where clients reach the API at a socket in the file system, there is no place for it.

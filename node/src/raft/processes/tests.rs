@@ -16,7 +16,7 @@ use crate::host::stopping::Stopping;
 use crate::raft::context::Context;
 use crate::raft::identity::Identity;
 use crate::raft::protocol::{DiskState, Envelope, Request, Response, SnapshotHeader};
-use crate::raft::transport::{Purpose, Transport, TransportError};
+use crate::raft::transport::{Purpose, Target, Transport, TransportError};
 use crate::raft::warnings::Warnings;
 
 const OWN: BootId = BootId([1; 16]);
@@ -33,13 +33,14 @@ struct World {
 impl Transport for World {
     fn call(
         &self,
-        address: &str,
+        target: Target<'_>,
         _: Purpose,
         envelope: Envelope,
         _: Duration,
     ) -> BoxFuture<'static, Result<Response, TransportError>> {
         assert!(matches!(envelope.request, Request::WhoAreYou));
         self.asked.fetch_add(1, Ordering::Relaxed);
+        let address = target.address;
         let there = self.there.lock().unwrap().get(address).copied();
         let answer = there.map(|boot| Response::Identity(process(boot, None, address)));
         let answer = answer.ok_or_else(|| TransportError::Unreachable("nobody".to_owned()));
@@ -52,7 +53,7 @@ impl Transport for World {
 
     fn send_snapshot(
         &self,
-        _: &str,
+        _: Target<'_>,
         _: SnapshotHeader,
         _: Snapshot,
         _: Duration,

@@ -19,7 +19,7 @@ use crate::host::stopping::Stopping;
 use crate::raft::identity::Identity;
 use crate::raft::processes::Processes;
 use crate::raft::protocol::{Envelope, SnapshotHeader};
-use crate::raft::transport::Transport;
+use crate::raft::transport::{Target, Transport};
 use crate::raft::warnings::Warnings;
 
 const INCARNATION: u64 = 3;
@@ -54,13 +54,13 @@ type Answer = BoxFuture<'static, Result<Response, TransportError>>;
 struct Nowhere;
 
 impl Transport for Nowhere {
-    fn call(&self, _: &str, _: Purpose, _: Envelope, _: Duration) -> Answer {
+    fn call(&self, _: Target<'_>, _: Purpose, _: Envelope, _: Duration) -> Answer {
         Box::pin(async { Err(TransportError::Unreachable("nobody".to_owned())) })
     }
     fn process_ended(&self, _: &str) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
     }
-    fn send_snapshot(&self, _: &str, _: SnapshotHeader, _: Snapshot, _: Duration) -> Answer {
+    fn send_snapshot(&self, _: Target<'_>, _: SnapshotHeader, _: Snapshot, _: Duration) -> Answer {
         Box::pin(async { Err(TransportError::Unreachable("nobody".to_owned())) })
     }
 }

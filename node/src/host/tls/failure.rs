@@ -1,0 +1,159 @@
+//! Why a handshake failed, and what to do about it.
+
+use std::io;
+
+use jiff::Timestamp;
+use tokio_rustls::rustls::pki_types::UnixTime;
+use tokio_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+
+/// What renews a certificate.
+pub const RENEWAL: &str = "make a new one with `quorate tls cert`, put it in the place of the old one, and send the \
+                           process that uses it SIGHUP";
+
+/// Names that a message quotes.
+const QUOTED_MAX: usize = 4;
+
+/// The sentence for an operator, if TLS was the reason.
+#[must_use]
+pub fn of_io(error: &io::Error) -> Option<String> {
+    let inside = error.get_ref()?;
+    match inside.downcast_ref::<io::Error>() {
+        Some(wrapped) => of_io(wrapped),
+        None => inside.downcast_ref::<Error>().map(sentence),
+    }
+}
+
+/// The sentence of the first TLS error among the causes of an error.
+#[must_use]
+pub fn of_any(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(tls) = error.downcast_ref::<Error>() {
+            return Some(sentence(tls));
+        }
+        if let Some(tls) = error.downcast_ref::<io::Error>().and_then(of_io) {
+            return Some(tls);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Whether the other side ended the connection without a word.
+#[must_use]
+pub fn is_hang_up(error: &io::Error) -> bool {
+    of_io(error).is_none()
+        && matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+        )
+}
+
+/// The sentence for an operator.
+#[must_use]
+pub fn sentence(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(error) => of_certificate(error),
+        Error::NoCertificatesPresented => {
+            "it shows no certificate; only holders of a certificate of this cluster's CA are served here".to_owned()
+        }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it does not speak TLS (all servers and agents of a cluster have certificates, or none has)".to_owned()
+        }
+        Error::AlertReceived(alert) => of_alert(*alert),
+        other => other.to_string(),
+    }
+}
+
+fn of_certificate(error: &CertificateError) -> String {
+    match error {
+        CertificateError::Expired => format!("its certificate has expired: {RENEWAL}"),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("its certificate expired on {}: {RENEWAL}", date(*not_after))
+        }
+        CertificateError::NotValidYet => {
+            "its certificate is not valid yet: compare the clocks of the two machines".to_owned()
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "its certificate is not valid before {}: compare the clocks of the two machines",
+            date(*not_before)
+        ),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate was not issued by the CA that this process trusts".to_owned()
+        }
+        CertificateError::NotValidForName => "its certificate is that of somebody else".to_owned(),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let quoted: Vec<_> = presented.iter().take(QUOTED_MAX).map(String::as_str).collect();
+            format!(
+                "its certificate is not that of {}; it has {}",
+                expected.to_str(),
+                quoted.join(", ")
+            )
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "its certificate is not meant for this (extended key usage)".to_owned()
+        }
+        CertificateError::Other(error) => format!("its certificate is refused: {error}"),
+        other => format!("its certificate is refused: {other}"),
+    }
+}
+
+fn of_alert(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateExpired => {
+            format!("it says that this process's certificate has expired: {RENEWAL}")
+        }
+        AlertDescription::CertificateRequired => {
+            "it asks for a certificate, and this process has none".to_owned()
+        }
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+            "it says that this process's certificate was not issued by the CA that it trusts"
+                .to_owned()
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::AccessDenied => {
+            "it refuses this process's certificate, and says why in its own log".to_owned()
+        }
+        other => format!("it ended the handshake ({other:?})"),
+    }
+}
+
+/// A moment of a certificate, such as `2027-01-31 12:00:00 UTC`.
+#[must_use]
+pub fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let at = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
+    format!("{} UTC", at.strftime("%Y-%m-%d %H:%M:%S"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_expired_certificate_is_told_with_its_date_and_what_to_do() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let error = CertificateError::ExpiredContext { time: at(9), not_after: at(86_399) };
+        let text = sentence(&Error::InvalidCertificate(error.clone()));
+        assert!(text.contains("expired on 1970-01-01 23:59:59 UTC"), "{text}");
+        assert!(text.contains("`quorate tls cert`") && text.contains("SIGHUP"), "{text}");
+        let wrapped = io::Error::new(io::ErrorKind::InvalidData, Error::InvalidCertificate(error));
+        assert_eq!(of_io(&wrapped), Some(text.clone()));
+        assert_eq!(of_any(&io::Error::other(wrapped)), Some(text), "as a connector wraps it");
+        assert_eq!(date(at(u64::MAX)), "9999-12-30 22:00:00 UTC");
+    }
+
+    #[test]
+    fn who_hangs_up_has_not_failed() {
+        assert!(is_hang_up(&io::Error::from(io::ErrorKind::UnexpectedEof)));
+        let refused = io::Error::new(io::ErrorKind::InvalidData, Error::NoCertificatesPresented);
+        assert!(!is_hang_up(&refused));
+    }
+}

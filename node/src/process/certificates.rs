@@ -1,0 +1,155 @@
+//! The certificates that this process uses: read at its start, at SIGHUP, and watched for their end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::host::clock::Clock;
+use crate::host::listen::Listener;
+use crate::host::supervise::blocking;
+use crate::host::tls::credentials::{Credentials, Files};
+use crate::host::tls::holder::{Holder, Role};
+use crate::host::tls::https::Https;
+use crate::host::tls::members::Members;
+use crate::http::server::Door;
+use crate::process::config::{RpcSecurity, ServerConfig};
+
+/// Time between two looks at how long certificates are still valid.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+/// The name of a blocking task.
+const READING: &str = "reading certificates";
+
+/// All of them; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Certificates {
+    /// For the port of servers.
+    members: Option<Members>,
+    /// For the port of clients.
+    https: Option<Arc<Https>>,
+}
+
+impl Certificates {
+    /// Reads those of a server.
+    ///
+    /// # Errors
+    /// One cannot be used: the sentence says which, and why.
+    pub(crate) fn of_server(config: &ServerConfig) -> io::Result<Self> {
+        let members = match &config.rpc_security {
+            RpcSecurity::Tls(files) => {
+                Some(members(files, Role::Server, &config.name, &config.datacenter)?)
+            }
+            RpcSecurity::Loopback => None,
+            RpcSecurity::Insecure => {
+                tracing::warn!(
+                    rpc_listen = %config.rpc_listen_addr,
+                    "the RPC port has no TLS (--insecure-rpc): whoever reaches it can read and change everything"
+                );
+                None
+            }
+        };
+        Ok(Self { members, https: https(config)? })
+    }
+
+    /// Reads those of a client agent.
+    ///
+    /// # Errors
+    /// As [`Self::of_server`].
+    pub(crate) fn of_agent(config: &ServerConfig) -> io::Result<Self> {
+        let members = match &config.rpc_security {
+            RpcSecurity::Tls(files) => {
+                Some(members(files, Role::Agent, &config.agent_name, &config.datacenter)?)
+            }
+            RpcSecurity::Loopback | RpcSecurity::Insecure => None,
+        };
+        Ok(Self { members, https: https(config)? })
+    }
+
+    /// Those for the port of servers, if it has some.
+    pub(crate) fn members(&self) -> Option<Members> {
+        self.members.clone()
+    }
+
+    /// Where clients connect, without and with TLS.
+    pub(crate) fn doors(
+        &self,
+        http: Vec<Listener>,
+        https: Vec<Listener>,
+    ) -> impl Iterator<Item = Door> + use<> {
+        let secured = self.https.clone();
+        let plain = http.into_iter().map(|listener| Door { listener, tls: None });
+        let https = https.into_iter();
+        plain.chain(https.map(move |listener| Door { listener, tls: secured.clone() }))
+    }
+
+    /// Whether there are any.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.members.is_none() && self.https.is_none()
+    }
+
+    /// Reads them again. What cannot be used is logged, and what was read before stays in use.
+    pub(crate) async fn reload(&self) {
+        let all = self.clone();
+        let read = blocking(READING, move || {
+            all.read_again();
+            Ok(())
+        });
+        if let Err(error) = read.await {
+            tracing::error!(%error, "cannot read the certificates again");
+        }
+    }
+
+    fn read_again(&self) {
+        if let Some(members) = &self.members {
+            let credentials = members.credentials();
+            log_reload("RPC", credentials.reload().map(|()| credentials.expires()));
+        }
+        if let Some(https) = &self.https {
+            log_reload("HTTPS", https.reload().map(|()| https.expires()));
+        }
+        self.warn_of_ends();
+    }
+
+    /// Says which certificates end soon, or have ended.
+    fn warn_of_ends(&self) {
+        let members = self.members.as_ref().and_then(|one| one.credentials().expires_soon());
+        let https = self.https.as_ref().and_then(|one| one.expires_soon());
+        for sentence in members.into_iter().chain(https) {
+            tracing::warn!("{sentence}");
+        }
+    }
+
+    /// Warns for as long as a certificate ends soon, or has ended. Does not return.
+    pub(crate) async fn watch(self, clock: Clock) {
+        loop {
+            self.warn_of_ends();
+            clock.sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn log_reload(port: &str, ended: Result<String, String>) {
+    match ended {
+        Ok(expires) => tracing::info!(port, %expires, "read the certificate again"),
+        Err(why) => tracing::error!(
+            port,
+            %why,
+            "cannot use the certificate that was to be read again: the old one stays in use"
+        ),
+    }
+}
+
+/// Reads the files of the port of clients.
+fn https(config: &ServerConfig) -> io::Result<Option<Arc<Https>>> {
+    let Some(https) = &config.https else { return Ok(None) };
+    let https = Https::load(https.files.clone()).map_err(io::Error::other)?;
+    tracing::info!(expires = %https.expires(), "read the certificate for the HTTPS port");
+    Ok(Some(Arc::new(https)))
+}
+
+/// Reads the credentials of a member of a cluster.
+fn members(files: &Files, role: Role, name: &str, datacenter: &str) -> io::Result<Members> {
+    let own = Holder { name: name.to_owned(), role, datacenter: datacenter.to_owned() };
+    let credentials = Credentials::load(files.clone(), own).map_err(io::Error::other)?;
+    tracing::info!(expires = %credentials.expires(), "read the certificate for the RPC port");
+    Ok(Members::new(Arc::new(credentials)))
+}
