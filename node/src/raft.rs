@@ -44,6 +44,7 @@ pub mod http_transport;
 pub mod identity;
 pub mod impostor;
 pub mod intake;
+pub mod introduced;
 pub mod lane;
 pub mod leadership;
 pub mod learners;

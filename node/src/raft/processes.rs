@@ -225,6 +225,11 @@ impl Processes {
         Some((row.boot, row.incarnation))
     }
 
+    /// The incarnation that the log has for a server, 0 if there is none.
+    pub(super) fn recorded_incarnation(&self, id: NodeId) -> u64 {
+        self.published().map_or(0, |published| published.state.used_numbers(id).incarnation)
+    }
+
     pub(super) fn accept(&self, id: NodeId, sender: &ProcessIdentity) {
         let instead_of = self.recorded(id, &sender.store_id).map(|(boot, _)| boot);
         tracing::debug!(server = id, boot = %sender.boot, at = %sender.rpc_addr, "a server has booted");

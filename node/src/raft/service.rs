@@ -16,6 +16,7 @@ use super::comparison::Comparison;
 use super::context::Context;
 use super::impostor::{self, Impostor};
 use super::intake::{Intake, NUMBERS_AHEAD_MAX};
+use super::introduced;
 use super::leadership::LeaderContact;
 use super::membership::Membership;
 use super::plausible::{self, Known, Plausible};
@@ -107,6 +108,7 @@ impl Service {
 
     async fn admit_and_answer(&self, envelope: Envelope) -> Result<Response, Refusal> {
         self.admit(&envelope)?;
+        self.check_introduction(&envelope)?;
         let Envelope { from, request, sender, addressee, level, .. } = envelope;
         if matches!(request, Request::WhoAreYou) {
             return Ok(Response::Identity(self.context.processes.sender()));
@@ -147,6 +149,15 @@ impl Service {
             Some(info) => processes.refuse_lost(info, sender),
             None => Ok(()),
         }
+    }
+
+    /// Keeps out what would be stored of a sender and cannot be true.
+    fn check_introduction(&self, envelope: &Envelope) -> Result<(), Refusal> {
+        let known = Known::of(&self.raft.metrics().borrow_watched());
+        let incarnation = self.context.processes.recorded_incarnation(envelope.from);
+        introduced::check(envelope, &known, incarnation).inspect_err(|refusal| {
+            self.warn_of_forgery(envelope.from, &envelope.sender, refusal);
+        })
     }
 
     /// Keeps messages from openraft that it cannot handle, and tells the operator who sent them.
@@ -318,6 +329,9 @@ impl Service {
         }
         let Some(published) = self.context.processes.published() else { return Ok(()) };
         let used = published.state.used_numbers(from);
+        if part.incarnation == 0 {
+            return wrong("no boot was recorded with the incarnation 0".to_owned());
+        }
         if part.incarnation > used.incarnation {
             // This leader may not have applied that start yet: it is handed over again.
             return Err(Refusal::Starting);
@@ -360,6 +374,8 @@ impl Service {
             return Err(Refusal::WrongStore);
         }
         self.same_cluster(header.from, header.cluster.as_deref())?;
+        let incarnation = self.context.processes.recorded_incarnation(header.from);
+        introduced::sender(header.from, &header.sender, header.cluster.as_deref(), incarnation)?;
         self.admit_sender(header.from, &header.sender, header.addressee, None).await?;
         if !self.context.processes.is_cleared() {
             return Err(Refusal::Starting);
