@@ -44,6 +44,7 @@ impl Change<'_> {
 
     /// An offer is void: its claim waits again in its old place.
     pub(super) fn take_back(&mut self, row: &Claim, detaches: bool) {
+        self.note_idle(row);
         let mut row = row.clone();
         if detaches {
             row.attachments.clear();
@@ -52,7 +53,6 @@ impl Change<'_> {
         row.void = row.grant().map_or(0, |grant| grant.fence);
         row.phase = ClaimPhase::Queued { detached };
         let number = row.number;
-        self.note_idle(&row);
         self.state.claims.put(row);
         self.state.schedule(number);
         self.show_claim(number, HistoryKind::ClaimQueued);
