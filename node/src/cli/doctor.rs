@@ -129,11 +129,11 @@ fn show(session: &Session, findings: &Vec<Finding>) -> Result<ExitCode, Failure>
     if findings.is_empty() && !session.is_for_programs() {
         return session.say(findings, "nothing is wrong");
     }
-    session.show(findings, table)
+    session.show(findings, |findings| table(findings))
 }
 
 /// What mends a thing is below it: beside it, the lines would be too long for any terminal.
-fn table(findings: &Vec<Finding>) -> Table {
+fn table(findings: &[Finding]) -> Table {
     let lines = findings.iter().flat_map(|finding| {
         let severity = match finding.severity {
             Severity::Critical => "critical",
