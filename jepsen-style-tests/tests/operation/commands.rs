@@ -53,6 +53,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("top", "below, on a terminal"),
     ("claim", "tests/operation/cli.rs"),
     ("worker", "tests/live/workers.rs"),
+    ("tls ca", "tests/operation/tls.rs"),
+    ("tls cert", "tests/operation/tls.rs"),
 ];
 
 /// A command line, how it should end, and a part of what it says then on standard error.

@@ -250,7 +250,7 @@ fn of_members(health: &AutopilotHealth, findings: &mut Vec<Finding>) {
             "the cluster has one server: its loss is the end of the data",
             "run three: start two more with --join",
         )),
-        _ if voters % 2 == 0 => findings.push(Finding::warning(
+        _ if voters > 0 && voters % 2 == 0 => findings.push(Finding::warning(
             format!("{voters} voters bear no more failures than {}", voters - 1),
             "add a server or remove one",
         )),

@@ -28,6 +28,7 @@ use crate::checks::{CheckOutput, WorkerKey};
 use crate::host::clock::Clock;
 use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::threads;
+use crate::host::tls::provider::no_tls;
 
 /// Exit code of a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
@@ -108,6 +109,7 @@ async fn run(args: WorkerArgs, key: WorkerKey) -> std::io::Result<Ended> {
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let clock = Clock::monotonic();
     let http = reqwest::Client::builder()
+        .tls_backend_preconfigured(no_tls())
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .no_proxy()
