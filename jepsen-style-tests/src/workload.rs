@@ -7,6 +7,7 @@ pub mod append;
 pub mod catalog;
 mod claims;
 pub mod counter;
+mod history;
 pub mod kv_register;
 mod lock;
 pub mod mixed;

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::{Judgement, Workload, join};
+use super::{Judgement, Workload, history, join};
 use crate::checker::claims::{self, CLAIM_DELAY_MS, Entry, Event, POOL, Told};
 use crate::checker::weather::Weather;
-use crate::client::{CLIENT_AT_THE_END, Call, Client, Site};
+use crate::client::{Call, Client, Site};
 use crate::http::{Answer, AnswerExt as _, Http, HttpExt as _};
 use crate::record::Record;
 use crate::{Failure, Result};
@@ -53,9 +53,6 @@ const MAINTENANCE_MS: std::ops::Range<u64> = 500..2_500;
 const RESTORE_MS: std::ops::Range<u64> = 3_000..6_000;
 /// Between two looks at whether the run is over.
 const NAP: Duration = Duration::from_millis(100);
-/// Records of one page of the history.
-const PAGE: usize = 1_000;
-const OLDEST_SEQ: &str = "x-quorate-oldest-seq";
 /// From this level of the cluster's rules on there are claims.
 const CLAIMS_LEVEL: u64 = 8;
 /// The cluster has it within this.
@@ -76,8 +73,7 @@ impl Workload for Claims {
     }
 
     async fn set_up(&self, site: &Site) -> Result<()> {
-        let knows = |seen: &Value| seen["Level"].as_u64() >= Some(CLAIMS_LEVEL);
-        site.http(0).wait_for("/v1/quorate/state-hash", LEVEL_LIMIT, knows).await?;
+        site.http(0).wait_level(CLAIMS_LEVEL, LEVEL_LIMIT).await?;
         for (port, pooled) in (5_010..).zip(&POOL) {
             let body = json!({
                 "Name": SERVICE, "ID": pooled.id, "Port": port,
@@ -106,30 +102,10 @@ impl Workload for Claims {
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
-        let (mut oldest, mut records, mut since) = (1, Vec::new(), None);
-        loop {
-            let after = since.map_or_else(String::new, |seq| format!("&since={seq}"));
-            let filter = format!("kind=claim.&service={SERVICE}&limit={PAGE}{after}");
-            let path = format!("/v1/quorate/history?{filter}");
-            let reply = site.send(CLIENT_AT_THE_END, 0, Call::read(&path)).await;
-            let Some(answer) = reply.answer() else {
-                return Err(Failure::new(format!("no history: {:?}", reply.outcome)));
-            };
-            let header = answer.header(OLDEST_SEQ).and_then(|text| text.parse().ok());
-            oldest = oldest.max(header.unwrap_or(u64::MAX));
-            let page = answer.value()?;
-            let page = page.as_array().map(Vec::as_slice).unwrap_or_default();
-            records.extend(
-                page.iter()
-                    .map(entry)
-                    .collect::<Option<Vec<_>>>()
-                    .ok_or_else(|| Failure::new("a record of a claim that cannot be read"))?,
-            );
-            since = page.last().and_then(|record| record["Seq"].as_u64());
-            if page.len() < PAGE {
-                break;
-            }
-        }
+        let (oldest, all) = history::read(site, &format!("kind=claim.&service={SERVICE}")).await?;
+        let records: Option<Vec<_>> = all.iter().map(entry).collect();
+        let records =
+            records.ok_or_else(|| Failure::new("a record of a claim that cannot be read"))?;
         site.journal.note(NAME, &Event::History { oldest, records });
         Ok(())
     }

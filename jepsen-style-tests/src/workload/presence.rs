@@ -81,9 +81,7 @@ impl Workload for Presences {
     }
 
     async fn set_up(&self, site: &Site) -> Result<()> {
-        let knows = |seen: &serde_json::Value| seen["Level"].as_u64() >= Some(PRESENCE_LEVEL);
-        site.http(0).wait_for("/v1/quorate/state-hash", LEVEL_LIMIT, knows).await?;
-        Ok(())
+        site.http(0).wait_level(PRESENCE_LEVEL, LEVEL_LIMIT).await
     }
 
     async fn work(&self, client: Client) -> Result<()> {

@@ -13,13 +13,13 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{Judgement, Workload, join};
+use super::{Judgement, Workload, history, join};
+use crate::Result;
 use crate::checker::stream::{self, Event, Interest};
-use crate::client::{CLIENT_AT_THE_END, CLIENTS_MAX, Call, Client, Outcome, Reply, Site};
-use crate::http::{AnswerExt as _, HttpExt as _};
+use crate::client::{CLIENTS_MAX, Call, Client, Outcome, Reply, Site};
+use crate::http::HttpExt as _;
 use crate::record::Record;
 use crate::stream::{Frame, Reader};
-use crate::{Failure, Result};
 
 const NAME: &str = "stream";
 /// Readers of each interest.
@@ -42,10 +42,7 @@ const RETRY: Duration = Duration::from_millis(50);
 const REST_LIMIT: Duration = Duration::from_secs(25);
 /// From this level of the cluster's rules on there is a history.
 const HISTORY_LEVEL: u64 = 3;
-/// Records of one page of the history.
-const PAGE: usize = 1_000;
 const LAST_SEQ: &str = "x-quorate-last-seq";
-const OLDEST_SEQ: &str = "x-quorate-oldest-seq";
 
 /// See the module.
 #[derive(Debug)]
@@ -63,9 +60,7 @@ impl Workload for Stream {
 
     /// The history begins when all servers have said that they know it.
     async fn set_up(&self, site: &Site) -> Result<()> {
-        let records = |seen: &Value| seen["Level"].as_u64() >= Some(HISTORY_LEVEL);
-        site.http(0).wait_for("/v1/quorate/state-hash", REST_LIMIT, records).await?;
-        Ok(())
+        site.http(0).wait_level(HISTORY_LEVEL, REST_LIMIT).await
     }
 
     async fn work(&self, client: Client) -> Result<()> {
@@ -93,25 +88,10 @@ impl Workload for Stream {
     async fn conclude(&self, site: &Site) -> Result<()> {
         let (mut oldest, mut records) = (1, Vec::new());
         for filter in ["prefix=stream/in/", "service=streamed"] {
-            let mut since = None;
-            loop {
-                let after = since.map_or_else(String::new, |seq| format!("&since={seq}"));
-                let path = format!("/v1/quorate/history?{filter}&limit={PAGE}{after}");
-                let reply = site.send(CLIENT_AT_THE_END, 0, Call::read(&path)).await;
-                let Some(answer) = reply.answer() else {
-                    return Err(Failure::new(format!("no history: {:?}", reply.outcome)));
-                };
-                let header = answer.header(OLDEST_SEQ).and_then(|text| text.parse().ok());
-                oldest = oldest.max(header.unwrap_or(u64::MAX));
-                let page = answer.value()?;
-                let page = page.as_array().map(Vec::as_slice).unwrap_or_default();
-                let numbered = |record: &Value| Some((record["Seq"].as_u64()?, subject(record)));
-                records.extend(page.iter().filter_map(numbered));
-                since = page.last().and_then(|record| record["Seq"].as_u64());
-                if page.len() < PAGE {
-                    break;
-                }
-            }
+            let (kept_from, all) = history::read(site, filter).await?;
+            oldest = oldest.max(kept_from);
+            let numbered = |record: &Value| Some((record["Seq"].as_u64()?, subject(record)));
+            records.extend(all.iter().filter_map(numbered));
         }
         records.retain(|(_, subject)| !subject.is_empty());
         records.sort_unstable();
