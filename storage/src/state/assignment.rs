@@ -15,9 +15,8 @@ use std::sync::Arc;
 
 use super::State;
 use super::catalog::fold_arc;
-use crate::record::{
-    Check, NodeKind, RAFT_ID, SERVER_SERVICE, Standing, TextMap, WorkerId, is_own_host,
-};
+use super::presence::server_id;
+use crate::record::{Check, NodeKind, SERVER_SERVICE, Standing, WorkerId, is_own_host};
 
 /// FNV-1a, 64 bits.
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
@@ -139,7 +138,7 @@ impl State {
         let servers = self.instances(SERVER_SERVICE).filter_map(|row| {
             let slot = self.catalog.slot(&row.node);
             let slot = slot.filter(|slot| slot.node.kind == NodeKind::Server)?;
-            let id = WorkerId::Server(raft_id(row.definition.meta.as_ref())?);
+            let id = WorkerId::Server(server_id(row.definition.meta.as_ref())?);
             let address: Arc<str> = slot.node.address.as_str().into();
             let is_loopback = is_own_host(&address);
             let (is_live, network) = (self.is_worker_live(&id), Arc::default());
@@ -173,10 +172,6 @@ impl State {
     pub fn host_of(&self, check: &Check) -> &str {
         self.catalog.nodes.get(&fold_arc(&check.node)).map_or("", |slot| &slot.node.address)
     }
-}
-
-fn raft_id(meta: Option<&TextMap>) -> Option<u64> {
-    meta?.get(RAFT_ID)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ impl State {
 }
 
 /// A server's Raft id, as its instance in the catalogue has it.
-fn server_id(meta: Option<&crate::record::TextMap>) -> Option<NodeId> {
+pub(super) fn server_id(meta: Option<&crate::record::TextMap>) -> Option<NodeId> {
     meta?.get(RAFT_ID)?.parse().ok()
 }
 
