@@ -196,10 +196,9 @@ impl Claims {
                     Report::Gone(seqs) => ClaimsCommand::Detached { seqs },
                 });
                 let outcome = self.proposer.propose(command).await;
-                self.table().is_reporting = false;
+                self.conclude(outcome.is_err().then_some(report));
                 if let Err(error) = outcome {
                     tracing::debug!(%error, "what became of claims is reported later");
-                    self.put_back(report);
                     self.context.clock.sleep(REPORT_PAUSE).await;
                 }
             }
@@ -238,11 +237,15 @@ impl Claims {
         table.is_reporting || !table.collected.is_empty()
     }
 
-    fn put_back(&self, report: Report) {
+    /// A report has come to its end; one that failed is to be made again. Both show at once, so that whoever waits for
+    /// all reports ([`Self::settle`]) does not miss it.
+    fn conclude(&self, failed: Option<Report>) {
         let mut table = self.table();
-        match report {
-            Report::Collected(fences) => table.collected.extend(fences),
-            Report::Gone(seqs) => table.gone.extend(seqs),
+        table.is_reporting = false;
+        match failed {
+            Some(Report::Collected(fences)) => table.collected.extend(fences),
+            Some(Report::Gone(seqs)) => table.gone.extend(seqs),
+            None => {}
         }
     }
 
