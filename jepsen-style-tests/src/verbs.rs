@@ -58,7 +58,8 @@ mod tests {
     use super::*;
     use crate::workload;
 
-    /// The sources of all workloads that are not made of others.
+    /// The sources of all workloads that are not made of others. What stands behind a file's tests is not looked at, so
+    /// a file with tests comes last.
     const SOURCES: &[(&str, &str)] = &[
         ("kv-register", include_str!("workload/kv_register.rs")),
         ("set", include_str!("workload/set.rs")),
@@ -69,9 +70,31 @@ mod tests {
         ("session", include_str!("workload/session.rs")),
         ("ttl", include_str!("workload/ttl.rs")),
         ("watch", include_str!("workload/watch.rs")),
-        ("stream", concat!(include_str!("workload/stream.rs"), include_str!("stream.rs"))),
-        ("claims", include_str!("workload/claims.rs")),
-        ("presence", concat!(include_str!("presence.rs"), include_str!("workload/presence.rs"))),
+        (
+            "stream",
+            concat!(
+                include_str!("workload/stream.rs"),
+                include_str!("stream.rs"),
+                include_str!("workload/history.rs"),
+                include_str!("http.rs")
+            ),
+        ),
+        (
+            "claims",
+            concat!(
+                include_str!("workload/history.rs"),
+                include_str!("http.rs"),
+                include_str!("workload/claims.rs")
+            ),
+        ),
+        (
+            "presence",
+            concat!(
+                include_str!("workload/presence.rs"),
+                include_str!("presence.rs"),
+                include_str!("http.rs")
+            ),
+        ),
     ];
 
     /// The paths of the table that a source names in its strings.
