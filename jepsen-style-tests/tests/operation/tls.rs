@@ -273,7 +273,8 @@ async fn held(plain: &Http, base: &str, certificates: &Certificates) -> Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_open_to_strangers_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let ports = free_ports(Ipv4Addr::LOCALHOST, 2).unwrap();
+    // It listens on every address, where a port is taken by whoever uses it on any of them.
+    let ports = free_ports(Ipv4Addr::UNSPECIFIED, 2).unwrap();
     let (http, rpc) = (format!("127.0.0.1:{}", ports[0]), format!("127.0.0.1:{}", ports[1]));
     let data = dir.path().join("data").display().to_string();
     let listen = format!("0.0.0.0:{}", ports[1]);
