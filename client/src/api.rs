@@ -7,6 +7,7 @@
 //!
 //! [`Query`]: crate::Query
 
+mod acl;
 mod agent;
 mod catalog;
 mod claim;
@@ -25,6 +26,7 @@ mod status;
 mod stream;
 mod txn;
 
+pub use acl::Acl;
 pub use agent::Agent;
 pub use catalog::Catalog;
 pub use claim::Claims;

@@ -70,6 +70,19 @@ struct Inner {
     tasks: TaskTracker,
 }
 
+/// Variables of the environment with a token; the first that is there counts.
+const TOKEN_VARIABLES: [&str; 2] = ["QUORATE_HTTP_TOKEN", "CONSUL_HTTP_TOKEN"];
+
+/// A token, which is not shown in logs.
+#[derive(Clone)]
+struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// Builds a [`Client`].
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
@@ -77,6 +90,7 @@ pub struct ClientBuilder {
     settings: Settings,
     connect_timeout: Duration,
     agent: Option<String>,
+    secret: Option<Secret>,
     is_spread: bool,
     tls: Tls,
     token: CancellationToken,
@@ -94,6 +108,7 @@ impl ClientBuilder {
             },
             connect_timeout: CONNECT_TIMEOUT,
             agent: None,
+            secret: None,
             is_spread: false,
             tls: Tls::default(),
             token: CancellationToken::new(),
@@ -149,6 +164,24 @@ impl ClientBuilder {
     pub fn agent(mut self, name: impl Into<String>) -> Self {
         self.agent = Some(name.into());
         self
+    }
+
+    /// Asks with this token. It is sent to all servers of the cluster, and shown nowhere.
+    #[must_use]
+    pub fn token(mut self, secret: impl Into<String>) -> Self {
+        self.secret = Some(Secret(secret.into()));
+        self
+    }
+
+    /// Asks with the token that the environment names: `QUORATE_HTTP_TOKEN`, else `CONSUL_HTTP_TOKEN`; without one if
+    /// neither is there.
+    #[must_use]
+    pub fn token_from_env(self) -> Self {
+        let named = TOKEN_VARIABLES.iter().filter_map(|name| std::env::var(name).ok());
+        match named.into_iter().find(|secret| !secret.is_empty()) {
+            Some(secret) => self.token(secret),
+            None => self,
+        }
     }
 
     /// Begins with a random server instead of the first, so that many clients with one list do not all use one server.
@@ -220,6 +253,14 @@ impl ClientBuilder {
             let agent = agent.map_err(|error| Error::Configuration(error.to_string()))?;
             headers.insert("X-Quorate-Agent", agent);
         }
+        if let Some(Secret(secret)) = &self.secret {
+            // What is wrong with it is not said: it would be shown.
+            let mut secret = HeaderValue::from_str(secret).map_err(|_| {
+                Error::Configuration("the token has characters that no header can have".to_owned())
+            })?;
+            secret.set_sensitive(true);
+            headers.insert("X-Consul-Token", secret);
+        }
         let is_https = addresses.iter().any(|address| address.starts_with("https://"));
         let http = shared_client(self.connect_timeout, headers, self.tls.config(is_https)?)?;
         let first = if self.is_spread { rand::random_range(0..addresses.len()) } else { 0 };
@@ -247,12 +288,12 @@ impl Client {
 
     /// A builder with the servers that the environment names: `QUORATE_HTTP_ADDR`, separated by commas, else
     /// `CONSUL_HTTP_ADDR`, else `http://127.0.0.1:8500`; and with what it says about TLS
-    /// ([`ClientBuilder::tls_from_env`]).
+    /// ([`ClientBuilder::tls_from_env`]) and its token ([`ClientBuilder::token_from_env`]).
     ///
     /// # Errors
     /// [`Error::Configuration`]: an address is none.
     pub fn builder_from_env() -> Result<ClientBuilder, Error> {
-        ClientBuilder::new(transport::from_environment()?).tls_from_env()
+        Ok(ClientBuilder::new(transport::from_environment()?).tls_from_env()?.token_from_env())
     }
 
     /// A client of the servers that the environment names, with the usual timeouts.

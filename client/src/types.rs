@@ -4,6 +4,7 @@
 //! because typed clients notice it. When reading, members that are missing take their default and
 //! unknown ones are ignored. (A server reads request bodies more strictly.)
 
+pub mod acl;
 pub mod agent;
 pub mod catalog;
 pub mod claim;

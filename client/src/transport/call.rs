@@ -60,6 +60,11 @@ impl Call {
         Self::new(Method::PUT, path, Safety::Once)
     }
 
+    /// A question that has a body.
+    pub(crate) fn post(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path, Safety::Read)
+    }
+
     /// A deletion that must not be carried out twice.
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path, Safety::Once)
