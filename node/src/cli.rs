@@ -7,6 +7,7 @@
 //! To add a command: a variant of [`ClientVerb`], a file with its arguments and a function that takes a
 //! [`Session`](session::Session), and a line in the table of `jepsen-style-tests/tests/operation/commands.rs`.
 
+mod acl;
 mod child;
 mod claim;
 mod doctor;
@@ -104,6 +105,8 @@ pub(crate) enum ClientVerb {
     Explain(Asking<history::ExplainArgs>),
     /// Saves, restores and inspects backups
     Snapshot(Asking<snapshot::SnapshotArgs>),
+    /// Looks after tokens, policies and roles
+    Acl(Asking<acl::AclArgs>),
     /// Looks after the servers of the cluster
     Operator(Asking<operator::OperatorArgs>),
     /// Renders files from services and keys, again with every change
@@ -180,6 +183,7 @@ async fn carry_out(verb: ClientVerb) -> Result<ExitCode, Failure> {
         ClientVerb::History(asking) => with(asking, history::history).await,
         ClientVerb::Explain(asking) => with(asking, history::explain).await,
         ClientVerb::Snapshot(asking) => with(asking, snapshot::run).await,
+        ClientVerb::Acl(asking) => with(asking, acl::run).await,
         ClientVerb::Operator(asking) => with(asking, operator::run).await,
         ClientVerb::Template(asking) => with(asking, template::run).await,
         ClientVerb::Top(asking) => with(asking, top::run).await,

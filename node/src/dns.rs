@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use quorate_storage::machine::Published;
+use quorate_storage::record::{ANONYMOUS_SECRET, DefaultPolicy, SecretHash};
 
 use self::message::{Received, Request};
 use self::metrics::DnsMetrics;
@@ -68,14 +69,16 @@ pub trait Answerer: Clone + Send + Sync + 'static {
 pub struct Dns {
     node: Arc<Node>,
     responder: Responder,
+    /// What is shown without a rule for the anonymous token; `None`: everything.
+    acl: Option<DefaultPolicy>,
 }
 
 impl Dns {
     /// DNS of a node's state.
     #[must_use]
-    pub fn new(node: &Arc<Node>, settings: DnsSettings) -> Self {
+    pub fn new(node: &Arc<Node>, settings: DnsSettings, acl: Option<DefaultPolicy>) -> Self {
         let responder = Responder::new(settings, node.info().datacenter, node.clock().clone());
-        Self { node: Arc::clone(node), responder }
+        Self { node: Arc::clone(node), responder, acl }
     }
 
     /// How it is served.
@@ -103,7 +106,14 @@ impl Dns {
             let published = self.state();
             let state = published.as_ref().map(|published| &published.state);
             let agent = || self.node.agent_of(caller, agent).map(|agent| agent.name.to_string());
-            let asker = Asker { ip: caller.to_canonical(), agent: &agent };
+            // Questions have no token.
+            let anonymous = SecretHash::of(ANONYMOUS_SECRET);
+            let rights = |default| state?.rights_of(&anonymous, default);
+            let rights = self.acl.map(rights);
+            let is_unknown = matches!(rights, Some(None));
+            let rights = rights.flatten();
+            let asker = Asker { ip: caller.to_canonical(), agent: &agent, rights: rights.as_ref() };
+            let state = state.filter(|_| !is_unknown);
             self.responder.respond(state, message, transport, asker)
         };
         supervise::catch_now("answering a DNS message", respond).unwrap_or_else(|_| {

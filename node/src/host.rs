@@ -8,6 +8,7 @@ pub mod datagrams;
 pub mod disk;
 pub mod durations;
 pub mod figures;
+pub(crate) mod first_hcl;
 pub mod hexadecimal;
 pub mod listen;
 pub mod log_rate;

@@ -23,6 +23,7 @@
 //! | [`server`], [`connections`], [`closing`], [`drain`] | sockets: how many, whose, and how they end |
 //! | [`path`], [`endpoint`], [`call`], [`incoming`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (bounded in size and time, read as strictly as Consul does), query string, `?cached` |
 //! | [`browser`] | what pages in browsers may ask, and under which names |
+//! | [`asker`], [`rights`] | who asks, and what they may do and see |
 //! | [`filter`], [`near`] | `?filter=` and `?near=` |
 //! | [`blocking`], [`heavy`], [`coalesce`] | reads: the one loop of all blocking queries, where long answers are rendered, and how one is rendered for many |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
@@ -38,6 +39,7 @@
 //! [`Command`]: quorate_storage::command::Command
 
 mod api;
+mod asker;
 mod blocking;
 mod browser;
 mod budget;
@@ -62,6 +64,7 @@ mod params;
 mod path;
 pub mod process;
 mod reply;
+mod rights;
 mod sending;
 pub mod server;
 mod ui;

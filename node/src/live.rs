@@ -7,6 +7,7 @@
 //! | `feed.rs` | waking those who wait for a record |
 //! | `cursor.rs`, `rows.rs` | a stream: a place in the history, and what comes next from there |
 //! | `beats.rs` | heartbeats in streams |
+//! | `sight.rs` | which of it a token may see |
 //! | `claims.rs` | pools and claims as the API shows them |
 //! | `explain.rs`, `threads.rs`, `sentence.rs` | why something is as it is, for people |
 //!
@@ -21,4 +22,5 @@ pub mod filter;
 pub mod rows;
 mod sentence;
 pub mod show;
+pub mod sight;
 pub(crate) mod threads;

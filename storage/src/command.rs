@@ -16,6 +16,7 @@
 //! duty cannot apply it: nothing may propose one before the state has the level of the version that brings
 //! it ([`LEVEL`](crate::state::LEVEL)).
 
+mod acl;
 mod beats;
 mod claims;
 mod workers;
@@ -28,6 +29,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::acl::{
+    AclCommand, AclRefusal, Denial, LinkRequest, LinkRequests, Permits, PolicyRequest, RoleRequest,
+    TokenRequest,
+};
 pub use self::beats::{
     BEATS_MAX, Beat, Beats, BeatsOutcome, RENEWALS_MAX, Refused, Renewal, Renewals,
 };
@@ -200,7 +205,7 @@ pub struct Part {
     /// outcomes need no longer be remembered, and they must never be applied from now on.
     pub answered_through: u64,
     /// The commands with their numbers (1, 2, 3, ... within an incarnation; 0 for a
-    /// [`Command::Answered`] or a [`Command::Asked`], in this order and before all others).
+    /// [`Command::Answered`], a [`Command::Permits`] or a [`Command::Asked`], in this order and before all others).
     pub commands: Vec<(u64, Command)>,
 }
 
@@ -491,6 +496,11 @@ pub enum Command {
     PresenceOfProcess(Box<ProcessPresence>),
     /// About the workers that run checks. Only from the level of workers on.
     Workers(WorkersCommand),
+    /// A note of the part's origin: in whose names the commands that follow are given. They take effect only if
+    /// these tokens may give them. It has number 0 and no outcome. Only from the level of access control on.
+    Permits(Permits),
+    /// About tokens, policies and roles. From the same level on.
+    Acl(AclCommand),
 }
 
 /// See [`Command::PresenceOpen`].
@@ -606,6 +616,7 @@ impl Asked {
                     client: once.client,
                     action: text(once.action),
                     token: text(once.token),
+                    authority: None,
                 })
             })
             .collect();
@@ -622,7 +633,7 @@ impl Command {
     /// Whether it is a note of the origin about its part, with neither number nor outcome.
     #[must_use]
     pub const fn is_note(&self) -> bool {
-        matches!(self, Self::Answered { .. } | Self::Asked(_))
+        matches!(self, Self::Answered { .. } | Self::Asked(_) | Self::Permits(_))
     }
 
     /// Whether it only says that something lives, or how it is: small, and many things wait to be
@@ -936,4 +947,13 @@ pub enum Rejection {
     /// Two processes want to be the same worker.
     #[error("another process is worker {0:?}, and it is alive")]
     WorkerNameTaken(String),
+    /// There is no such token, or it has expired.
+    #[error("ACL not found")]
+    NoToken,
+    /// A token lacks a right.
+    #[error("{0}")]
+    Denied(Denial),
+    /// A change of tokens, policies or roles.
+    #[error("{0}")]
+    Acl(AclRefusal),
 }

@@ -79,6 +79,12 @@ pub enum Topic {
     Pool(Arc<str>),
     /// One claim, by its id. Its index is of the claims' own counter.
     Claim(Arc<str>),
+    /// The table of tokens.
+    AclTokens,
+    /// The table of policies.
+    AclPolicies,
+    /// The table of roles.
+    AclRoles,
 }
 
 impl Topic {

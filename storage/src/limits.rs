@@ -18,8 +18,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::command::{
-    Agent, BEATS_MAX, Beat, Beats, CatalogRegistration, ClaimRequest, ClaimsCommand, Command,
-    PresenceOpen, RENEWALS_MAX, SessionRequest, WorkersCommand,
+    AclCommand, Agent, BEATS_MAX, Beat, Beats, CatalogRegistration, ClaimRequest, ClaimsCommand,
+    Command, LinkRequests, PresenceOpen, RENEWALS_MAX, SessionRequest, WorkersCommand,
 };
 use crate::record::{
     AutopilotSettings, CheckDefinition, CheckRegistration, PresenceTerms, QueryDefinition,
@@ -92,6 +92,13 @@ pub const REQUIRE_PAIRS_MAX: usize = 4;
 pub const CLAIMS_REPORTED_MAX: usize = 1_024;
 /// Results of runs of checks that a worker process sends at once.
 pub const RESULTS_MAX: usize = 1_024;
+
+/// The text of a policy's rules.
+pub const ACL_RULES_BYTES_MAX: usize = 64 << 10;
+/// Rules of a policy.
+pub const ACL_RULES_MAX: usize = 1_024;
+/// Policies, roles and identities that a token or a role is linked to, each.
+pub const ACL_LINKS_MAX: usize = 128;
 
 /// What an excess of a whole command is called.
 const WHOLE_COMMAND: &str = "command";
@@ -218,8 +225,55 @@ pub fn validate(command: &Command) -> Result<(), Excess> {
         | Command::RestorePiece { .. }
         | Command::RestoreFinish { .. }
         | Command::Answered { .. }
-        | Command::Asked(_) => Ok(()),
+        | Command::Asked(_)
+        | Command::Permits(_) => Ok(()),
+        Command::Acl(command) => acl(command),
     }
+}
+
+fn acl(command: &AclCommand) -> Result<(), Excess> {
+    match command {
+        AclCommand::PutToken(request) => {
+            name("token accessor", &request.accessor)?;
+            bytes("description", &request.description, TEXT_BYTES_MAX)?;
+            links(&request.links)
+        }
+        AclCommand::PutPolicy(request) => {
+            name("policy name", &request.name)?;
+            bytes("description", &request.description, TEXT_BYTES_MAX)?;
+            bytes("rules", &request.text, ACL_RULES_BYTES_MAX)?;
+            entries("rules", request.rules.len(), ACL_RULES_MAX)?;
+            entries("datacenters", request.datacenters.len(), ACL_LINKS_MAX)
+        }
+        AclCommand::PutRole(request) => {
+            name("role name", &request.name)?;
+            bytes("description", &request.description, TEXT_BYTES_MAX)?;
+            links(&request.links)
+        }
+        AclCommand::CloneToken { description, .. } => {
+            bytes("description", description.as_deref().unwrap_or_default(), TEXT_BYTES_MAX)
+        }
+        AclCommand::Bootstrap { .. }
+        | AclCommand::DeleteToken { .. }
+        | AclCommand::DeletePolicy { .. }
+        | AclCommand::DeleteRole { .. } => Ok(()),
+    }
+}
+
+fn links(given: &LinkRequests) -> Result<(), Excess> {
+    for (what, count) in [
+        ("policies", given.policies.len()),
+        ("roles", given.roles.len()),
+        ("service identities", given.services.len()),
+        ("node identities", given.nodes.len()),
+    ] {
+        entries(what, count, ACL_LINKS_MAX)?;
+    }
+    for identity in &given.services {
+        name("service name", &identity.service)?;
+        entries("datacenters", identity.datacenters.len(), ACL_LINKS_MAX)?;
+    }
+    given.nodes.iter().try_for_each(|identity| name("node name", &identity.node))
 }
 
 const fn at_most(what: &'static str, given: usize, limit: usize, unit: Unit) -> Result<(), Excess> {

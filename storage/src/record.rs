@@ -4,6 +4,8 @@
 //! client crate) and not the commands of the log: each of the three can change without the others.
 //! All strings are as the client gave them; look-ups by node and service name ignore case.
 
+mod acl;
+mod authority;
 mod claim;
 mod coordinate;
 mod event;
@@ -24,6 +26,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::acl::{
+    ANONYMOUS_ACCESSOR, ANONYMOUS_SECRET, Access, AclKind, AclLinks, AclPolicy, AclRole, AclRule,
+    AclToken, MANAGEMENT_NAME, MANAGEMENT_POLICY, NodeIdentity, RESERVED_IDS, SecretHash,
+    ServiceIdentity,
+};
+pub use self::authority::{Authority, DefaultPolicy};
 pub use self::claim::{
     ATTACHMENTS_MAX, Attachment, CLAIM_DELAY, CLAIM_DELAY_DEFAULT, CLAIM_DELAY_MAX, Claim,
     ClaimEnd, ClaimFacts, ClaimPhase, ClosedSlot, Grant, PoolCounts, PoolMember, REQUIRES_MAX,

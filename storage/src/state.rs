@@ -36,6 +36,7 @@
 //! | `kv.rs` | keys, locks, tombstones |
 //! | `tree.rs` | the table of keys: one of which a whole range can be cut out |
 //! | `session.rs` | sessions and lock delays |
+//! | `acl.rs`, `acl/` | tokens, policies and roles; what a set of rules allows; which rights a command needs |
 //! | `events.rs`, `coordinates.rs`, `queries.rs` | users' events, network coordinates, prepared queries |
 //! | `txn.rs` | several operations as one change |
 //! | `probe.rs` | checks that the cluster runs itself |
@@ -65,6 +66,7 @@
 //!
 //! The Raft log, membership, JSON, HTTP, who is leader, who waits for what.
 
+mod acl;
 mod agent;
 mod applied;
 mod assignment;
@@ -107,6 +109,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
+pub use self::acl::{AclHeader, Authorizer, POLICIES_MAX, ROLES_MAX, Rights, TOKENS_MAX};
 pub use self::agent::{NODE_MAINTENANCE, SERVICE_MAINTENANCE};
 pub use self::applied::Before;
 pub use self::assignment::{Candidate, WorkerSet, phase_of};
@@ -121,7 +124,7 @@ pub use self::history::{
 pub use self::kv::Tombstone;
 pub(crate) use self::level::unknown_level;
 pub use self::level::{
-    CLAIMS_LEVEL, COMPLETION_LEVEL, FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL,
+    ACL_LEVEL, CLAIMS_LEVEL, COMPLETION_LEVEL, FILE_MARK_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL,
     HOSTS_OF_SERVERS, LATE_HEARTBEATS_LEVEL, LEVEL, PRESENCE_LEVEL, PROCESS_PRESENCE_LEVEL,
     SESSION_KEYS_LEVEL, WORKERS_LEVEL, level_of,
 };
@@ -133,6 +136,7 @@ pub use self::snapshot_record::{Import, SnapshotRecord, StateHeader};
 pub use self::topic::{TableIndexes, TopicIndexes};
 pub use self::workers::RETURNS_AFTER;
 
+use self::acl::Acl;
 use self::boots::Boots;
 use self::catalog::{Catalog, fold_arc};
 use self::change::Change;
@@ -204,6 +208,8 @@ pub struct State {
     /// Of the rules in force.
     level: u32,
     history: History,
+    /// Tokens, policies and roles.
+    acl: Acl,
 }
 
 impl Bulk for State {
@@ -280,6 +286,12 @@ impl State {
     fn apply_part(&mut self, part: &Part, effects: &mut Effects) {
         self.origins.begin(part);
         let mut requests = Requests::default();
+        let notes = part.commands.iter().take_while(|(_, command)| command.is_note());
+        let permits = notes.clone().find_map(|(_, command)| match command {
+            Command::Permits(permits) => Some(permits),
+            _ => None,
+        });
+        let first = notes.count();
         for (place, (seq, command)) in part.commands.iter().enumerate() {
             if let Command::Asked(asked) = command {
                 requests = Requests::from(place + 1, asked);
@@ -292,7 +304,11 @@ impl State {
                 Verdict::Known(outcome) => outcome,
                 Verdict::New => {
                     let cause = self.cause_of(command, part.origin, || requests.of(place));
-                    let outcome = self.run(id, command, cause, effects);
+                    let by = permits.map_or(Ok(None), |permits| permits.of(place - first));
+                    let outcome = match by.and_then(|by| self.permit_if_asked(by, command)) {
+                        Ok(()) => self.run(id, command, cause, effects),
+                        Err(refusal) => Outcome::Rejected(refusal),
+                    };
                     self.origins.remember(id, &outcome, self.index);
                     outcome
                 }
@@ -391,7 +407,7 @@ impl Change<'_> {
             Command::Renew(renewals) => return Ok(self.renew(renewals)),
             Command::Beat(beats) => return Ok(self.beat_all(beats)),
             // They were read when the part began.
-            Command::Answered { .. } | Command::Asked(_) => {}
+            Command::Answered { .. } | Command::Asked(_) | Command::Permits(_) => {}
             Command::ProbeResult { number, probe, status, output } => {
                 return self.conclude_probe(id.origin, *number, *probe, status, output);
             }
@@ -401,6 +417,7 @@ impl Change<'_> {
             Command::PresenceEnded { seqs, why } => self.end_presences(id, seqs, *why),
             Command::Claims(command) => return self.run_claims(id, command),
             Command::Workers(command) => return self.run_workers(id, command),
+            Command::Acl(command) => return self.run_acl(command),
         }
         Ok(Outcome::Done)
     }

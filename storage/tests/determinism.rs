@@ -10,22 +10,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Agent, Asked, Batch, Beat, Beats, Boot, CatalogRegistration, ClaimRequest, ClaimsCommand,
-    Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen, PresenceReopen,
-    ProcessPresence, Renewal, Renewals, RunResult, ServerRecord, SessionRequest, Stamp, WorkerOpen,
-    WorkerResults, WorkersCommand,
+    AclCommand, Agent, Asked, Batch, Beat, Beats, Boot, CatalogRegistration, ClaimRequest,
+    ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LinkRequest, LinkRequests, LogEnd,
+    Outcome, Part, Permits, PolicyRequest, PresenceOpen, PresenceReopen, ProcessPresence, Renewal,
+    Renewals, RoleRequest, RunResult, ServerRecord, SessionRequest, Stamp, TokenRequest,
+    WorkerOpen, WorkerResults, WorkersCommand,
 };
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    AutopilotSettings, CLAIM_DELAY, CheckRegistration, CheckStatus, Coordinate, Event,
-    FromFile as _, OnClose, Presence, PresenceEnd, PresenceTerms, QueryDefinition, RAFT_ID,
-    RequestFacts, SLOTS, ServiceDefinition, SessionBehavior, Tags, TextMap, WORKER_SERVICE,
-    WallTime, WorkerId,
+    Access, AclKind, AclRule, Authority, AutopilotSettings, CLAIM_DELAY, CheckRegistration,
+    CheckStatus, Coordinate, DefaultPolicy, Event, FromFile as _, OnClose, Presence, PresenceEnd,
+    PresenceTerms, QueryDefinition, RAFT_ID, RequestFacts, SLOTS, SecretHash, ServiceDefinition,
+    SessionBehavior, Tags, TextMap, WORKER_SERVICE, WallTime, WorkerId,
 };
 use quorate_storage::state::{
-    CLAIMS_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL, PROCESS_PRESENCE_LEVEL,
-    SnapshotRecord, WORKERS_LEVEL,
+    ACL_LEVEL, CLAIMS_LEVEL, HEARTBEAT_LEVEL, HISTORY_LEVEL, LEVEL, PRESENCE_LEVEL,
+    PROCESS_PRESENCE_LEVEL, SnapshotRecord, WORKERS_LEVEL,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnOperation};
 use quorate_storage::{ClusterTime, Effects, Index, Millis, State, Topic, backup};
@@ -127,6 +128,7 @@ impl Generator {
                     client: self.chance(90).then(|| ([127, 0, 0, 1], 5_000).into()),
                     action: self.pick(&["kv", "txn"]).into(),
                     token: self.pick(&["", "t"]).into(),
+                    authority: None,
                 })
             })
             .collect();
@@ -199,11 +201,16 @@ impl Generator {
         let (incarnation, last) = self.origins[&origin];
         let unanswered = self.random.random_range(0..20);
         let mut commands = commands;
-        let new = commands.len() as u64;
+        let (count, new) = (commands.len(), commands.len() as u64);
         if state.level() >= HISTORY_LEVEL
             && let Some(asked) = self.asked(commands.len())
         {
             commands.insert(0, (0, Command::Asked(asked)));
+        }
+        if state.level() >= ACL_LEVEL
+            && let Some(permits) = self.permits(state, count)
+        {
+            commands.insert(0, (0, Command::Permits(permits)));
         }
         if self.chance(30) {
             // Of what was sent before, or (given up) is sent with it.
@@ -229,6 +236,9 @@ impl Generator {
 
     fn command(&mut self, state: &State) -> Command {
         let agent = self.agent();
+        if state.level() >= ACL_LEVEL && self.chance(10) {
+            return Command::Acl(self.acl(state));
+        }
         if state.level() >= CLAIMS_LEVEL && self.chance(25) {
             return Command::Claims(self.claim(state));
         }
@@ -290,6 +300,71 @@ impl Generator {
             }
             98 => Command::SetServerHealth { name: "n1".into(), alive: self.chance(60) },
             _ => self.rare(state, agent),
+        }
+    }
+
+    /// In whose names some commands are given.
+    fn permits(&mut self, state: &State, count: usize) -> Option<Permits> {
+        let mut tokens: Vec<Arc<str>> =
+            state.acl_tokens().map(|token| token.accessor.clone()).collect();
+        tokens.push("gone".into());
+        let authorities: Vec<_> = (0..count)
+            .map(|_| {
+                let token = tokens.choose(&mut self.random)?.clone();
+                let default =
+                    if self.chance(70) { DefaultPolicy::Allow } else { DefaultPolicy::Deny };
+                self.chance(30).then_some(Authority { token, default })
+            })
+            .collect();
+        Permits::note(authorities.iter().map(Option::as_ref))
+    }
+
+    /// Tokens, policies and roles that come, change and go.
+    fn acl(&mut self, state: &State) -> AclCommand {
+        let id = |random: &str| -> Arc<str> { random.into() };
+        let (token, policy, role) = (
+            id(self.pick(&["t1", "t2", "t3", "t4"])),
+            id(self.pick(&["p1", "p2", "p3"])),
+            id(self.pick(&["r1", "r2"])),
+        );
+        let link = |id: &Arc<str>| LinkRequest { id: id.clone(), name: String::new() };
+        let links = LinkRequests {
+            policies: if self.chance(60) { vec![link(&policy)] } else { Vec::new() },
+            roles: if self.chance(40) { vec![link(&role)] } else { Vec::new() },
+            ..LinkRequests::default()
+        };
+        match self.random.random_range(0..10) {
+            0..3 => AclCommand::PutToken(Box::new(TokenRequest {
+                is_new: state.acl_token(&token).is_none(),
+                secret: Some(SecretHash::of(&token)),
+                accessor: token,
+                links,
+                ttl: Millis(self.random.random_range(0..4) * 2_000),
+                ..TokenRequest::default()
+            })),
+            3 => AclCommand::DeleteToken { accessor: token },
+            4..7 => AclCommand::PutPolicy(Box::new(PolicyRequest {
+                is_new: state.acl_policy(&policy).is_none(),
+                name: self.pick(&["one", "two", "three", "four"]).to_owned(),
+                rules: vec![AclRule {
+                    kind: *AclKind::ALL.choose(&mut self.random).unwrap(),
+                    is_prefix: self.chance(70),
+                    name: self.pick(&["", "w", "k", "n1"]).into(),
+                    access: if self.chance(80) { Access::Write } else { Access::Deny },
+                }],
+                counts: true,
+                id: policy,
+                ..PolicyRequest::default()
+            })),
+            7 => AclCommand::DeletePolicy { id: policy },
+            8 => AclCommand::PutRole(Box::new(RoleRequest {
+                is_new: state.acl_role(&role).is_none(),
+                name: self.pick(&["one", "two", "three"]).to_owned(),
+                links: LinkRequests { roles: Vec::new(), ..links },
+                id: role,
+                ..RoleRequest::default()
+            })),
+            _ => AclCommand::DeleteRole { id: role },
         }
     }
 
@@ -794,7 +869,10 @@ fn may_drift(topic: &Topic, state: &State, batch: &Batch) -> bool {
         | Topic::Everything
         | Topic::Autopilot
         | Topic::Pool(_)
-        | Topic::Claim(_) => false,
+        | Topic::Claim(_)
+        | Topic::AclTokens
+        | Topic::AclPolicies
+        | Topic::AclRoles => false,
     }
 }
 

@@ -17,24 +17,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_storage::command::{
-    Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration, ClaimLimit, ClaimRequest,
-    ClaimsCommand, Command, Duty, KvDeleteMode, KvPutMode, LogEnd, Outcome, Part, PresenceOpen,
-    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, RunResult,
-    ServerRecord, SessionRequest, Stamp, Work, WorkerOpen, WorkerResults, WorkersCommand,
+    AclCommand, AclRefusal, Asked, Batch, Beat, Beats, BeatsOutcome, Boot, CatalogRegistration,
+    ClaimLimit, ClaimRequest, ClaimsCommand, Command, Denial, Duty, KvDeleteMode, KvPutMode,
+    LinkRequest, LinkRequests, LogEnd, Outcome, Part, Permits, PolicyRequest, PresenceOpen,
+    PresenceReopen, ProcessPresence, Refused, Rejection, Renewal, Renewals, RoleRequest, RunResult,
+    ServerRecord, SessionRequest, Stamp, TokenRequest, Work, WorkerOpen, WorkerResults,
+    WorkersCommand,
 };
 use quorate_storage::raft::{BootId, Position};
 use quorate_storage::record::{
-    Attachment, Autopilot, AutopilotSettings, Cause, Check, CheckDefinition, CheckRegistration,
-    CheckStatus, Claim, ClaimEnd, ClaimFacts, ClaimPhase, ClosedSlot, Coordinate, Detail,
+    Access, AclKind, AclLinks, AclPolicy, AclRole, AclRule, AclToken, Attachment, Authority,
+    Autopilot, AutopilotSettings, Cause, Check, CheckDefinition, CheckRegistration, CheckStatus,
+    Claim, ClaimEnd, ClaimFacts, ClaimPhase, ClosedSlot, Coordinate, DefaultPolicy, Detail,
     EndedPresence, Event, Facts, Grant, HistoryKind, HistoryRecord, Indexes, KvEntry, LaterMembers,
-    Lease, Node, NodeKind, OnClose, PoolCounts, PoolMember, Presence, PresenceEnd, PresenceTerms,
-    Query, QueryDefinition, RequestFacts, Said, Service, ServiceAddress, ServiceDefinition,
-    Session, SessionBehavior, Standing, Subject, Tags, TextMap, View, Views, WallTime, Weights,
-    Worker, WorkerId, WorkerProcess,
+    Lease, Node, NodeIdentity, NodeKind, OnClose, PoolCounts, PoolMember, Presence, PresenceEnd,
+    PresenceTerms, Query, QueryDefinition, RequestFacts, Said, SecretHash, Service, ServiceAddress,
+    ServiceDefinition, ServiceIdentity, Session, SessionBehavior, Standing, Subject, Tags, TextMap,
+    View, Views, WallTime, Weights, Worker, WorkerId, WorkerProcess,
 };
 use quorate_storage::state::{
-    ClaimsHeader, HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes, Tombstone,
-    TopicIndexes,
+    AclHeader, ClaimsHeader, HistoryHeader, ServerBoot, SnapshotRecord, StateHeader, TableIndexes,
+    Tombstone, TopicIndexes,
 };
 use quorate_storage::txn::{KeyVerb, RowVerb, TxnError, TxnOperation, TxnResult};
 use quorate_storage::{ClusterTime, Index, Millis};
@@ -424,7 +427,161 @@ fn latest_commands() -> Vec<Command> {
             beat: beat(),
         })),
         Command::Workers(WorkersCommand::Deserted { number: 300, probe: 301 }),
+        Command::Permits(permits()),
+        Command::Acl(AclCommand::DeleteToken { accessor: "t".into() }),
     ]
+}
+
+fn permits() -> Permits {
+    let by = Authority { token: "t".into(), default: DefaultPolicy::Deny };
+    Permits::note([None, Some(&by), Some(&by)]).unwrap()
+}
+
+fn acl_rule() -> AclRule {
+    AclRule { kind: AclKind::Service, is_prefix: true, name: "a".into(), access: Access::Write }
+}
+
+fn service_identity() -> ServiceIdentity {
+    let datacenters = vec!["dc1".to_owned()];
+    ServiceIdentity { service: "web".to_owned(), datacenters, counts: true }
+}
+
+fn node_identity() -> NodeIdentity {
+    NodeIdentity { node: "n".to_owned(), datacenter: "dc1".to_owned(), counts: true }
+}
+
+fn link_requests() -> LinkRequests {
+    LinkRequests {
+        policies: vec![LinkRequest { id: "p".into(), name: String::new() }],
+        roles: vec![LinkRequest { id: "".into(), name: "r".to_owned() }],
+        services: vec![service_identity()],
+        nodes: vec![node_identity()],
+    }
+}
+
+fn acl_links() -> AclLinks {
+    AclLinks {
+        policies: vec!["p".into()],
+        roles: vec!["r".into()],
+        services: vec![service_identity()],
+        nodes: vec![node_identity()],
+    }
+}
+
+fn acl_commands() -> Vec<AclCommand> {
+    let secret = SecretHash::of("s");
+    vec![
+        AclCommand::Bootstrap { accessor: "t".into(), secret, reset: Some(300) },
+        AclCommand::PutToken(Box::new(TokenRequest {
+            accessor: "t".into(),
+            is_new: true,
+            secret: Some(secret),
+            description: "d".to_owned(),
+            links: link_requests(),
+            is_local: true,
+            ttl: Millis(60_000),
+            expires_at: Some(WallTime(1_700_000_000_000)),
+        })),
+        AclCommand::CloneToken {
+            of: "t".into(),
+            accessor: "u".into(),
+            secret,
+            description: Some("d".to_owned()),
+        },
+        AclCommand::DeleteToken { accessor: "t".into() },
+        AclCommand::PutPolicy(Box::new(PolicyRequest {
+            id: "p".into(),
+            is_new: true,
+            name: "name".to_owned(),
+            description: "d".to_owned(),
+            text: "t".to_owned(),
+            rules: vec![acl_rule()],
+            datacenters: vec!["dc1".to_owned()],
+            counts: true,
+        })),
+        AclCommand::DeletePolicy { id: "p".into() },
+        AclCommand::PutRole(Box::new(RoleRequest {
+            id: "r".into(),
+            is_new: true,
+            name: "name".to_owned(),
+            description: "d".to_owned(),
+            links: link_requests(),
+        })),
+        AclCommand::DeleteRole { id: "r".into() },
+    ]
+}
+
+fn acl_refusals() -> Vec<AclRefusal> {
+    let text = || "x".to_owned();
+    vec![
+        AclRefusal::Bootstrapped(300),
+        AclRefusal::WrongReset { given: 1, index: 300 },
+        AclRefusal::UnknownToken(text()),
+        AclRefusal::UnknownPolicy(text()),
+        AclRefusal::UnknownRole(text()),
+        AclRefusal::NoSuch { what: text(), by: text(), named: text() },
+        AclRefusal::AccessorTaken,
+        AclRefusal::SecretTaken,
+        AclRefusal::SecretStays,
+        AclRefusal::LocalStays(text()),
+        AclRefusal::ExpirationStays(text()),
+        AclRefusal::NameTaken { what: text(), name: text() },
+        AclRefusal::ManagementStays,
+        AclRefusal::ManagementChanges(text()),
+        AclRefusal::AnonymousStays,
+        AclRefusal::TooMany { what: text(), max: 300 },
+    ]
+}
+
+fn acl_records() -> Vec<SnapshotRecord<'static>> {
+    vec![
+        SnapshotRecord::Acl(AclHeader {
+            tokens: Index(300),
+            policies: Index(301),
+            roles: Index(302),
+            bootstrapped: Some(Index(299)),
+        }),
+        SnapshotRecord::AclPolicy(Cow::Owned(AclPolicy {
+            id: "p".into(),
+            name: "name".to_owned(),
+            description: "d".to_owned(),
+            text: "t".to_owned(),
+            rules: vec![acl_rule()],
+            datacenters: vec!["dc1".to_owned()],
+            counts: true,
+            indexes: indexes(),
+        })),
+        SnapshotRecord::AclRole(Cow::Owned(AclRole {
+            id: "r".into(),
+            name: "name".to_owned(),
+            description: "d".to_owned(),
+            links: acl_links(),
+            indexes: indexes(),
+        })),
+        SnapshotRecord::AclToken(Cow::Owned(AclToken {
+            accessor: "t".into(),
+            secret: SecretHash::of("s"),
+            number: 300,
+            description: "d".to_owned(),
+            links: acl_links(),
+            is_local: true,
+            expires: Some(ClusterTime(301)),
+            expires_at: Some(WallTime(1_700_000_000_000)),
+            created_at: WallTime(1_600_000_000_000),
+            indexes: indexes(),
+        })),
+    ]
+}
+
+fn acl_words() -> String {
+    [
+        variant_lines(&acl_commands()),
+        variant_lines(&acl_refusals()),
+        variant_lines(&[Access::Deny, Access::Read, Access::List, Access::Write]),
+        variant_lines(&AclKind::ALL),
+        variant_lines(&[DefaultPolicy::Allow, DefaultPolicy::Deny]),
+    ]
+    .concat()
 }
 
 fn grant() -> Grant {
@@ -562,6 +719,7 @@ fn request() -> RequestFacts {
         client: Some("10.0.0.9:5000".parse().unwrap()),
         action: "kv".into(),
         token: "t".into(),
+        authority: None,
     }
 }
 
@@ -706,6 +864,13 @@ fn rejections() -> Vec<Rejection> {
         Rejection::NotResponsible,
         Rejection::NoSuchWorker(text()),
         Rejection::WorkerNameTaken(text()),
+        Rejection::NoToken,
+        Rejection::Denied(Denial {
+            token: "t".into(),
+            permission: "key:read".to_owned(),
+            resource: text(),
+        }),
+        Rejection::Acl(AclRefusal::AnonymousStays),
     ]
 }
 
@@ -934,6 +1099,7 @@ fn encodings_on_disk_stay_as_they_are() {
         heartbeat_records(),
         claim_records(),
         worker_records(),
+        acl_records(),
     ]
     .concat();
     let files: BTreeMap<&str, String> = [
@@ -1032,6 +1198,7 @@ fn words() -> String {
         }]),
         claim_words(),
         worker_words(),
+        acl_words(),
     ]
     .concat()
 }

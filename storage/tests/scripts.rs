@@ -1249,6 +1249,9 @@ fn topic_text(topic: &Topic) -> String {
         Topic::Everything => "everything".to_owned(),
         Topic::Pool(name) => format!("pool:{name}"),
         Topic::Claim(id) => format!("claim:{id}"),
+        Topic::AclTokens => "acl-tokens".to_owned(),
+        Topic::AclPolicies => "acl-policies".to_owned(),
+        Topic::AclRoles => "acl-roles".to_owned(),
     }
 }
 

@@ -16,9 +16,13 @@ use jepsen_style_tests::script::is_present;
 use jepsen_style_tests::{Cluster, Failure, Result, skipped};
 use serde::Deserialize;
 
+use crate::acl::Guarded;
+
 /// Every recorded area.
 const AREAS: &str = "agent-check,agent-misc,agent-service,blocking,catalog,clients,consistency,coordinate,dns,event,\
 filter,health,http,kv,operator,out,query,session,snapshot,txn";
+/// The steps in which Quorate differs.
+const DIFFERENCES: &str = include_str!("conformance/differences.txt");
 /// How long a `?stale` read may take to show what another node was told just before.
 const STALE_TOLERANCE_MS: &str = "500";
 
@@ -49,17 +53,46 @@ async fn the_recorded_answers_of_consul_are_given_by_any_node() -> Result<()> {
         cluster.ids().iter().map(|id| cluster.http(*id).base().to_owned()).collect();
     let dns: Vec<String> = cluster.ids().iter().map(|id| cluster.dns(*id).to_string()).collect();
     for _ in 0..rounds(1) {
-        judge(&run(replay, &nodes.join(","), &dns.join(","))?, &listed())?;
+        let report = run(replay, &nodes.join(","), &dns.join(","), &["--area", AREAS])?;
+        judge(&report, &listed(DIFFERENCES))?;
     }
     cluster.finish().await
 }
 
-/// Replays all areas once.
-fn run(replay: &Path, nodes: &str, dns: &str) -> Result<Report> {
+/// With access control: the steps about tokens, and all others with a token that may do everything. They take three
+/// minutes: `QUORATE_ACL_VECTORS=1` runs them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recorded_answers_about_tokens_are_given_by_any_node() -> Result<()> {
+    let vectors = recordings().filter(|_| std::env::var_os("QUORATE_ACL_VECTORS").is_some());
+    let Some(replay) = vectors.as_deref().filter(|_| is_present(Path::new("python3"))) else {
+        let why = "QUORATE_ACL_VECTORS is not set, or shared/consul or python3 is missing";
+        skipped("the_recorded_answers_about_tokens_are_given_by_any_node", why);
+        return Ok(());
+    };
+    let guarded = Guarded::start_new().await;
+    let (nodes, dns) = guarded.addresses();
+    let tokens = run(replay, &nodes, &dns, &["--area", "acl", "--loose-text", "--bootstrap"])?;
+    judge(&tokens, &listed(include_str!("conformance/acl_differences.txt")))?;
+    drop(guarded);
+    let guarded = Guarded::start().await;
+    guarded.let_everybody_look_up_names().await;
+    let (nodes, dns) = guarded.addresses();
+    let token = ["--send-token", "--token", guarded.management()];
+    let others = run(replay, &nodes, &dns, &[&["--area", AREAS][..], &token[..]].concat())?;
+    let mut differing = listed(DIFFERENCES);
+    // The header tells the default policy, and `anonymous` is a token like others.
+    let own = ["http/acl-header#1", "http/acl-header#2", "http/tokens#4"];
+    differing.extend(own.map(str::to_owned));
+    judge(&others, &differing)
+}
+
+/// Replays some areas once.
+fn run(replay: &Path, nodes: &str, dns: &str, more: &[&str]) -> Result<Report> {
     let report = tempfile::NamedTempFile::new()?;
     let ran = Command::new("python3")
         .arg(replay.join("difftool.py"))
-        .args(["--nodes", nodes, "--dns", dns, "--scope", "core", "--area", AREAS])
+        .args(["--nodes", nodes, "--dns", dns, "--scope", "core"])
+        .args(more)
         .args(["--raw-tolerance-ms", STALE_TOLERANCE_MS, "--json-report"])
         .arg(report.path())
         .arg(replay.join("vectors"))
@@ -87,9 +120,8 @@ fn judge(report: &Report, listed: &BTreeSet<String>) -> Result<()> {
     )))
 }
 
-fn listed() -> BTreeSet<String> {
-    let lines = include_str!("conformance/differences.txt").lines();
-    let steps = lines.filter(|line| !line.starts_with('#'));
+fn listed(differences: &str) -> BTreeSet<String> {
+    let steps = differences.lines().filter(|line| !line.starts_with('#'));
     steps.filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
 }
 

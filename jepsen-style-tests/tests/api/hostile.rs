@@ -5,7 +5,7 @@
 //! `QUORATE_SEED` replays a run, `QUORATE_OPERATIONS` sets its length.
 
 mod requests;
-mod routes;
+pub(crate) mod routes;
 mod words;
 
 use std::collections::BTreeMap;

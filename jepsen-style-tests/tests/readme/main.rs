@@ -38,6 +38,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("quorate kv cas", "tests/operation/commands.rs runs it"),
     ("QUORATE_OLD_BIN=", "needs a binary of the previous version"),
     (".ci/run", "runs this test"),
+    ("cluster-scripts/up --acl", "it would be another cluster at the ports of the tour"),
     ("jepsen-style-tests/tests/clients/install", ".ci/run runs it"),
     (
         "cargo run --release -p jepsen-style-tests --bin figures",

@@ -34,6 +34,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// How a command ends whose answer is that it is not allowed.
+    pub(super) fn denied_code() -> ExitCode {
+        ExitCode::from(DENIED)
+    }
+
     /// It failed.
     pub(super) fn failed(text: impl Into<String>) -> Self {
         Self { code: FAILED, text: text.into() }

@@ -51,6 +51,10 @@ pub(crate) struct Access {
     /// Ask as this agent, whatever this host's address is
     #[arg(long, global = true, value_name = "NAME", help_heading = "Cluster")]
     agent: Option<String>,
+    /// Ask with this token; better in the environment, where other users do not see it [default: QUORATE_HTTP_TOKEN,
+    /// else CONSUL_HTTP_TOKEN]
+    #[arg(long, global = true, value_name = "SECRET", help_heading = "Cluster")]
+    token: Option<String>,
     /// How the answer is shown
     #[arg(
         short,
@@ -81,13 +85,16 @@ impl Session {
         let mut builder = if access.http_addr.is_empty() {
             Client::builder_from_env()?
         } else {
-            Client::builder(access.http_addr).tls_from_env()?
+            Client::builder(access.http_addr).tls_from_env()?.token_from_env()
         };
         if let Some(path) = access.ca_file {
             builder = builder.ca_file(path);
         }
         if let (Some(certificate), Some(key)) = (access.client_cert, access.client_key) {
             builder = builder.client_certificate(certificate, key);
+        }
+        if let Some(secret) = access.token {
+            builder = builder.token(secret);
         }
         if let Some(agent) = access.agent {
             builder = builder.agent(agent);

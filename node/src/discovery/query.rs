@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_storage::State;
-use quorate_storage::record::{CheckStatus, Node, QueryDefinition, Service, TextMap};
+use quorate_storage::record::{CheckStatus, Node, QueryDefinition, SecretHash, Service, TextMap};
 
 /// An instance with its node.
 pub(crate) type Instance<'a> = (&'a Arc<Node>, &'a Arc<Service>);
@@ -22,6 +22,15 @@ pub(crate) fn usable<'a>(state: &'a State, query: &QueryDefinition) -> Vec<Insta
                 && has_meta(service.definition.meta.as_ref(), query.service_meta.as_ref())
         })
         .collect()
+}
+
+/// The hash of the token in whose name a query runs, if it has one of its own.
+pub(crate) fn token_of(query: &QueryDefinition) -> Option<SecretHash> {
+    match query.token.as_str() {
+        "" => None,
+        // One that was kept before tokens counted is kept as it was given.
+        kept => Some(SecretHash::from_text(kept).unwrap_or_else(|| SecretHash::of(kept))),
+    }
 }
 
 fn is_healthy(state: &State, service: &Service, query: &QueryDefinition) -> bool {

@@ -101,7 +101,7 @@ impl Responder {
         match reversed {
             None => zone.answer(name, query.query_type()),
             Some(ip) => {
-                let names = self.reverse.names(state, ip, &self.datacenter, domain);
+                let names = self.reverse.names(state, ip, &self.datacenter, domain, asker.rights);
                 let found = names.map(|names| zone.reverse(name, query.query_type(), names));
                 (REVERSE, found.unwrap_or_else(|| Found::error(ResponseCode::Refused)))
             }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
+use quorate_storage::state::Rights;
 use quorate_storage::{Index, State, Topic};
 
 use super::zone::{node_name, service_name};
@@ -55,14 +56,20 @@ impl Reverse {
         ip: IpAddr,
         datacenter: &str,
         domain: &Name,
+        rights: Option<&Rights>,
     ) -> Option<Vec<Name>> {
         let names = self.table_of(state);
-        let of_nodes = names.nodes.get(&ip).map(|nodes| {
-            nodes.iter().filter_map(|node| node_name(node, datacenter, domain)).collect()
+        let of_nodes = names.nodes.get(&ip).map(|nodes| -> Vec<Name> {
+            let seen =
+                nodes.iter().filter(|node| rights.is_none_or(|rights| rights.sees_node(node)));
+            seen.filter_map(|node| node_name(node, datacenter, domain)).collect()
         });
-        of_nodes.or_else(|| {
+        of_nodes.filter(|names| rights.is_none() || !names.is_empty()).or_else(|| {
             let services = names.services.get(&ip)?;
-            Some(services.iter().filter_map(|name| service_name(name, domain)).collect())
+            let seen = services
+                .iter()
+                .filter(|name| rights.is_none_or(|rights| rights.sees_service(name)));
+            Some(seen.filter_map(|name| service_name(name, domain)).collect())
         })
     }
 

@@ -103,7 +103,7 @@ impl Domain {
 
     fn respond(&self, message: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let agent = || Some("n1".to_owned());
-        let asker = Asker { ip: [127, 0, 0, 1].into(), agent: &agent };
+        let asker = Asker { ip: [127, 0, 0, 1].into(), agent: &agent, rights: None };
         self.responder.respond(Some(&self.state), message, transport, asker)
     }
 
@@ -466,7 +466,7 @@ fn another_version_of_edns_is_told_so() {
 fn without_a_state_the_client_is_sent_to_another_server() {
     let domain = many(1);
     let agent = || None;
-    let asker = Asker { ip: [127, 0, 0, 1].into(), agent: &agent };
+    let asker = Asker { ip: [127, 0, 0, 1].into(), agent: &agent, rights: None };
     let message = question("web.service.consul.", A).to_vec().unwrap();
     let answer = domain.responder.respond(None, &message, Transport::Udp, asker).unwrap();
     assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::ServFail);

@@ -11,13 +11,15 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use quorate_client::duration;
 use quorate_storage::State;
 use quorate_storage::record::{CheckStatus, Node, SERVER_SERVICE, Service};
+use quorate_storage::state::Rights;
 use rand::Rng as _;
 
 use super::question::{Subject, address_label, subject, wants};
 use super::settings::{DnsSettings, ttl_seconds};
 use crate::discovery::near;
-use crate::discovery::query::{Instance, usable};
+use crate::discovery::query::{Instance, token_of, usable};
 use crate::discovery::template;
+use crate::live::sight::sees_row;
 
 /// Names that stand for other names are followed so many times, where all are the cluster's.
 const ALIASES_MAX: usize = 3;
@@ -60,6 +62,8 @@ pub(super) struct Asker<'a> {
     pub(super) ip: IpAddr,
     /// Finds the name of the node of its agent.
     pub(super) agent: &'a dyn Fn() -> Option<String>,
+    /// What it may see; `None`: everything.
+    pub(super) rights: Option<&'a Rights>,
 }
 
 /// The cluster's domain as a client sees it.
@@ -144,7 +148,9 @@ impl<'a> Zone<'a> {
     ) -> impl Iterator<Item = Instance<'a>> + use<'a> {
         let state = self.state;
         let tag = tag.map(str::to_owned);
-        let instances: Vec<_> = state.instances(service).collect();
+        let rights = self.asker.rights;
+        let instances = state.instances(service).filter(|row| sees_row(rights, row));
+        let instances: Vec<_> = instances.collect();
         shuffled(instances).filter_map(move |service| {
             let mut tags = service.definition.tags.iter();
             let has_tag = tag.as_ref().is_none_or(|tag| tags.any(|own| own.to_lowercase() == *tag));
@@ -295,7 +301,17 @@ impl<'a> Zone<'a> {
             return self.no_such_name();
         };
         let definition = &query.definition;
-        let mut instances: Vec<_> = shuffled(usable(self.state, definition)).collect();
+        // With its own token, else with that of who asks.
+        let own = token_of(definition).zip(self.asker.rights);
+        let own = own.map(|(secret, asker)| self.state.rights_of(&secret, asker.by.default));
+        if matches!(own, Some(None)) {
+            return Found::error(ResponseCode::ServFail);
+        }
+        let own = own.flatten();
+        let rights = own.as_ref().or(self.asker.rights);
+        let usable = usable(self.state, definition).into_iter();
+        let usable = usable.filter(|(_, row)| sees_row(rights, row)).collect();
+        let mut instances: Vec<_> = shuffled(usable).collect();
         let near = near::named_node(self.state, &definition.near, self.asker.ip, self.asker.agent);
         if let Some(from) = near {
             near::sort_by_distance(self.state, &from, &mut instances, |(node, _)| &node.name);
@@ -310,7 +326,10 @@ impl<'a> Zone<'a> {
     // ---- nodes and addresses -----------------------------------------------------------------
 
     fn node(&self, asked: Asked<'_>, node: &str) -> Found {
-        let Some(node) = self.state.node(node) else { return self.no_such_name() };
+        let node = self.state.node(node);
+        let rights = self.asker.rights;
+        let node = node.filter(|row| rights.is_none_or(|rights| rights.sees_node(&row.name)));
+        let Some(node) = node else { return self.no_such_name() };
         let ttl = self.settings.node_ttl;
         let mut found = match node.address.parse() {
             Ok(ip) => {

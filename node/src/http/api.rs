@@ -3,6 +3,7 @@
 //! A new area is a file here and a line in [`endpoints`]; a new endpoint is a line in its area's own
 //! `endpoints()`, in the harness' `verbs.txt`, and in its `hostile/routes.rs`.
 
+mod acl;
 mod active_check;
 mod agent;
 mod catalog;
@@ -36,6 +37,7 @@ use super::ui;
 /// Every endpoint there is.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     [
+        acl::endpoints(),
         agent::endpoints(),
         catalog::endpoints(),
         health::endpoints(),

@@ -24,6 +24,7 @@ use super::error::ApiError;
 use super::filter::{Fault, Filter, Record};
 use super::params::ReadOptions;
 use super::reply::{CacheUse, Reply};
+use super::rights::Sight;
 use super::{budget, heavy};
 use crate::node::{Consistency, Node};
 use crate::raft::error::ReadError;
@@ -69,6 +70,11 @@ pub(super) async fn read_of_all<const N: usize>(
     render: impl Fn(&State) -> Answer,
 ) -> Answer {
     call.check_datacenter()?;
+    let render = |state: &State| {
+        // A look at an earlier version says nothing about this one.
+        call.was_filtered();
+        Ok(render(state)?.filtered_if(call.was_filtered()))
+    };
     let node = &call.node;
     let Fetched { mut published, cache } = fetch(node, options).await?;
     let topics = topics(&published.state);
@@ -126,7 +132,7 @@ pub(super) async fn list<T, R, L>(
     call: &Call,
     options: &ReadOptions,
     topic: T,
-    rows: impl Fn(&State) -> L,
+    rows: impl Fn(&State, &Sight) -> L,
 ) -> Answer
 where
     T: FnOnce(&State) -> Topic,
@@ -135,7 +141,8 @@ where
 {
     let filter = call.filter::<R>()?;
     read(call, options, topic, |state| {
-        let kept = rows(state).into_iter().filter(|row| filter.keeps(row));
+        let sight = call.rights(state)?;
+        let kept = rows(state, &sight).into_iter().filter(|row| filter.keeps(row));
         call.json(&kept.collect::<Vec<_>>())
     })
     .await
@@ -158,7 +165,8 @@ pub(super) async fn list_of_agent<T: Record + Default>(
         Asked::All => Topic::Checks,
     };
     let bytes = published.state.answer_bytes(&topic);
-    heavy::render(bytes, || listed(call, &published.state, &asked, &filter)).await?
+    let reply = heavy::render(bytes, || listed(call, &published.state, &asked, &filter)).await??;
+    Ok(reply.filtered_if(call.was_filtered()))
 }
 
 /// A state to answer from, and whether it is a cached one, if `?cached` counted.

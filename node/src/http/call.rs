@@ -15,6 +15,7 @@ use quorate_storage::record::RequestFacts;
 use quorate_storage::state::FILE_MARK_LEVEL;
 use serde::Serialize;
 
+use super::asker::Asker;
 use super::budget::{self, BodyShare};
 use super::coalesce::{Coalescer, Question};
 use super::error::ApiError;
@@ -71,6 +72,8 @@ pub(super) struct Call {
     pub(super) coalescer: Coalescer,
     pub(super) params: Params,
     request: Received,
+    /// Who asks, where tokens count.
+    asker: Option<Arc<Asker>>,
     /// Never locked: the mutex only makes a call shareable while it is waited for.
     body: Mutex<Body>,
 }
@@ -100,7 +103,13 @@ pub(super) enum Asked {
 }
 
 impl Call {
-    pub(super) fn new(shared: &Shared, params: Params, request: Received, body: Body) -> Self {
+    pub(super) fn new(
+        shared: &Shared,
+        params: Params,
+        request: Received,
+        asker: Option<Arc<Asker>>,
+        body: Body,
+    ) -> Self {
         Self {
             node: Arc::clone(&shared.node),
             process: Arc::clone(&shared.process),
@@ -108,8 +117,14 @@ impl Call {
             coalescer: shared.coalescer.clone(),
             params,
             request,
+            asker,
             body: Mutex::new(body),
         }
+    }
+
+    /// Who asks; `None`: tokens do not count.
+    pub(super) const fn asker(&self) -> Option<&Arc<Asker>> {
+        self.asker.as_ref()
     }
 
     /// Where the request comes from.
@@ -129,6 +144,11 @@ impl Call {
             "" => Err(ApiError::bad_request(missing)),
             name => Ok(name),
         }
+    }
+
+    /// All headers.
+    pub(super) const fn headers(&self) -> &HeaderMap {
+        &self.request.headers
     }
 
     /// The first value of a header, if it is text.
@@ -152,6 +172,7 @@ impl Call {
             path: self.request.path,
             rest: self.request.rest.clone(),
             params: self.params.question(),
+            rights: self.rights_question(),
         })
     }
 
@@ -290,6 +311,9 @@ impl Call {
 
     /// The same for an endpoint that tells refusals apart.
     pub(super) async fn outcome_of(&self, command: Command) -> Result<Outcome, ProposeError> {
+        if let Err(refusal) = self.permit(&command).await {
+            return Ok(Outcome::Rejected(refusal));
+        }
         self.node.propose(command, Some(Arc::new(self.facts()))).await
     }
 
@@ -300,6 +324,7 @@ impl Call {
 
     /// What the history says of a request that changes something.
     pub(super) fn facts(&self) -> RequestFacts {
+        let authority = self.authority();
         let action = self.request.path.strip_prefix("/v1/").unwrap_or(self.request.path);
         RequestFacts {
             // A longer one is no agent's name, and most endpoints do not look at it.
@@ -311,7 +336,8 @@ impl Call {
             client: (self.request.caller.port() > 0)
                 .then(|| SocketAddr::new(self.caller(), self.request.caller.port())),
             action: action.trim_end_matches('/').into(),
-            token: Arc::default(),
+            token: authority.as_ref().map_or_else(Arc::default, |by| Arc::clone(&by.token)),
+            authority,
         }
     }
 

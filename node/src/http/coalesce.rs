@@ -38,6 +38,8 @@ pub(super) struct Question {
     pub(super) rest: Vec<u8>,
     /// The parameters.
     pub(super) params: Vec<(String, String)>,
+    /// Stands for what the caller may see.
+    pub(super) rights: Option<(String, u64)>,
 }
 
 /// What a query needs of its answer.
@@ -212,7 +214,12 @@ mod tests {
     use super::*;
 
     fn question(name: &str) -> Question {
-        Question { path: "/v1/kv/", rest: name.as_bytes().to_vec(), params: Vec::new() }
+        Question {
+            path: "/v1/kv/",
+            rest: name.as_bytes().to_vec(),
+            params: Vec::new(),
+            rights: None,
+        }
     }
 
     fn need(applied: u64) -> Need {

@@ -22,6 +22,7 @@ use serde::{Deserialize as _, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+mod acl;
 mod agent;
 mod catalog;
 mod claim;
@@ -32,6 +33,7 @@ mod query;
 mod session;
 mod txn;
 
+pub(super) use acl::questions;
 pub(super) use txn::operations;
 
 /// The most elements of a list, or members of an object with free names. A few bytes of text stand for

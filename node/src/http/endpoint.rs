@@ -1,6 +1,7 @@
 //! What is served at one path: a handler per method, and the rules that hold for all of them.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -8,7 +9,9 @@ use axum::http::header::{ALLOW, HeaderName, VARY};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::future::BoxFuture;
+use quorate_storage::record::DefaultPolicy;
 
+use super::asker::Asker;
 use super::call::{Call, Received, Shared};
 use super::compress;
 use super::error::ApiError;
@@ -16,6 +19,7 @@ use super::hold::Connection;
 use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
 use super::reply::Reply;
+use super::rights::{self, Rule};
 use super::sending;
 
 const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
@@ -63,7 +67,7 @@ pub(super) type Handler = fn(Call) -> BoxFuture<'static, Answer>;
 pub(super) struct Endpoint {
     path: &'static str,
     /// In the order in which `Allow` names them.
-    handlers: Vec<(Method, Handler)>,
+    handlers: Vec<(Method, Rule, Handler)>,
     /// The parameters that it takes beside [`COMMON`]; `None`: whatever it does not know is ignored, as by Consul.
     parameters: Option<&'static [&'static str]>,
 }
@@ -92,29 +96,29 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn get(self, handler: Handler) -> Self {
-        self.on(Method::GET, handler)
+    pub(super) fn get(self, rule: Rule, handler: Handler) -> Self {
+        self.on(Method::GET, rule, handler)
     }
 
-    pub(super) fn put(self, handler: Handler) -> Self {
-        self.on(Method::PUT, handler)
+    pub(super) fn put(self, rule: Rule, handler: Handler) -> Self {
+        self.on(Method::PUT, rule, handler)
     }
 
-    pub(super) fn post(self, handler: Handler) -> Self {
-        self.on(Method::POST, handler)
+    pub(super) fn post(self, rule: Rule, handler: Handler) -> Self {
+        self.on(Method::POST, rule, handler)
     }
 
-    pub(super) fn delete(self, handler: Handler) -> Self {
-        self.on(Method::DELETE, handler)
+    pub(super) fn delete(self, rule: Rule, handler: Handler) -> Self {
+        self.on(Method::DELETE, rule, handler)
     }
 
     /// For probes, which like to use it; Consul's endpoints refuse `HEAD`.
-    pub(super) fn head(self, handler: Handler) -> Self {
-        self.on(Method::HEAD, handler)
+    pub(super) fn head(self, rule: Rule, handler: Handler) -> Self {
+        self.on(Method::HEAD, rule, handler)
     }
 
-    fn on(mut self, method: Method, handler: Handler) -> Self {
-        self.handlers.push((method, handler));
+    fn on(mut self, method: Method, rule: Rule, handler: Handler) -> Self {
+        self.handlers.push((method, rule, handler));
         self
     }
 
@@ -125,7 +129,7 @@ impl Endpoint {
     /// The methods that it has.
     #[cfg(test)]
     pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
-        self.handlers.iter().map(|(method, _)| method)
+        self.handlers.iter().map(|(method, _, _)| method)
     }
 
     /// What a request counts as in `/metrics`: the part of the API, which is the first part of its path.
@@ -146,7 +150,7 @@ impl Endpoint {
         let mut response = self.judge(shared, params, request).await;
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-        headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("allow"));
+        headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static(default_policy(shared)));
         let response = if wants_gzip { compress::compressed(response).await } else { response };
         let response = sending::counted(response, version).await;
         let took = shared.node.clock().now().since(began);
@@ -162,9 +166,9 @@ impl Endpoint {
     ) -> Response {
         let Ok(params) = params else { return Self::undecodable() };
         let method = request.method();
-        let handler = self.handlers.iter().find(|(served, _)| served == method);
+        let handler = self.handlers.iter().find(|(served, _, _)| served == method);
         match handler {
-            Some((_, handler)) => {
+            Some((_, rule, handler)) => {
                 if self.path.starts_with(VERSION)
                     && let Err(error) = refuse_places(&params, request.headers())
                 {
@@ -176,8 +180,9 @@ impl Endpoint {
                 if let Err(error) = reach_index(shared, &params).await {
                     return error.into_response();
                 }
-                let call = self.call(shared, params, request);
-                handler(call).await.map_or_else(ApiError::into_response, Reply::into_response)
+                let is_read = method == Method::GET;
+                let answer = self.ask(shared, params, request, (*rule, *handler), is_read).await;
+                answer.map_or_else(ApiError::into_response, Reply::into_response)
             }
             None if method == Method::OPTIONS => self.with_allow(Response::new(Body::empty())),
             None => {
@@ -195,7 +200,7 @@ impl Endpoint {
     }
 
     fn with_allow(&self, mut response: Response) -> Response {
-        let methods = self.handlers.iter().map(|(method, _)| method.as_str());
+        let methods = self.handlers.iter().map(|(method, _, _)| method.as_str());
         let allow = methods.fold("OPTIONS".to_owned(), |allow, method| format!("{allow},{method}"));
         if let Ok(allow) = HeaderValue::from_str(&allow) {
             response.headers_mut().insert(ALLOW, allow);
@@ -203,7 +208,34 @@ impl Endpoint {
         response
     }
 
-    fn call(&self, shared: &Shared, params: Params, request: Request) -> Call {
+    /// Has the handler answer, if who asks may ask.
+    async fn ask(
+        &self,
+        shared: &Shared,
+        params: Params,
+        request: Request,
+        (rule, handler): (Rule, Handler),
+        is_read: bool,
+    ) -> Answer {
+        let call = self.call(shared, params, request)?;
+        let need = rights::identify(&call, rule).await?;
+        let asker = call.asker().filter(|_| rule.is_left_to_handler()).cloned();
+        let answer = handler(call).await;
+        if let (Some(need), true) = (need, is_read) {
+            // It may have waited for long.
+            need.still_holds(&shared.node.published().state)?;
+        }
+        match (&answer, asker) {
+            // Nothing is shown, and nothing was done, that was not asked for with somebody's rights.
+            (Ok(_), Some(asker)) if !asker.was_asked() => {
+                tracing::error!(path = self.path, "an endpoint did not ask who may ask it");
+                Err(ApiError::internal("this endpoint has no rule for tokens"))
+            }
+            (Ok(_) | Err(_), _) => answer,
+        }
+    }
+
+    fn call(&self, shared: &Shared, params: Params, request: Request) -> Result<Call, ApiError> {
         let (mut parts, body) = request.into_parts();
         let DecodedPath(mut path) =
             parts.extensions.remove().unwrap_or_else(|| DecodedPath(Vec::new()));
@@ -214,6 +246,8 @@ impl Endpoint {
             .remove::<SocketAddr>()
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let connection = parts.extensions.remove::<Connection>().unwrap_or_default();
+        let asker = shared.process.acl.map(|default| Asker::of(default, &params, &parts.headers));
+        let asker = asker.transpose()?.map(Arc::new);
         let request = Received {
             headers: parts.headers,
             version: parts.version,
@@ -222,8 +256,13 @@ impl Endpoint {
             path: self.path,
             rest,
         };
-        Call::new(shared, params, request, body)
+        Ok(Call::new(shared, params, request, asker, body))
     }
+}
+
+/// What is allowed without a rule.
+fn default_policy(shared: &Shared) -> &'static str {
+    shared.process.acl.map_or(DefaultPolicy::Allow.as_str(), DefaultPolicy::as_str)
 }
 
 /// Waits until this node has what `?min-index=` names, the `X-Quorate-Index` of an earlier answer.

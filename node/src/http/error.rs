@@ -4,7 +4,7 @@ use crate::http::decode::DecodeError;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use quorate_storage::command::Rejection;
+use quorate_storage::command::{AclRefusal, Rejection};
 
 use super::reply::TEXT_UTF8;
 use crate::raft::error::{MembershipError, ProposeError, ReadError};
@@ -103,6 +103,9 @@ impl From<Rejection> for ApiError {
             | Rejection::NotInPool(_)
             | Rejection::UnknownClaim(_)
             | Rejection::UnknownFence { .. } => StatusCode::NOT_FOUND,
+            Rejection::NoToken
+            | Rejection::Denied(_)
+            | Rejection::Acl(AclRefusal::Bootstrapped(_)) => StatusCode::FORBIDDEN,
             Rejection::Ambiguous { .. }
             | Rejection::Txn(_)
             | Rejection::PresenceAttempt { .. }
@@ -132,6 +135,7 @@ impl From<Rejection> for ApiError {
             | Rejection::QueryNameTaken(_)
             | Rejection::QueryNameIsId(_)
             | Rejection::EmptyTemplateTaken
+            | Rejection::Acl(_)
             | Rejection::RestoreLost
             | Rejection::InvalidBackup(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

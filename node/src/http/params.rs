@@ -74,9 +74,10 @@ impl Params {
         asked.cloned().collect()
     }
 
-    /// The whole query string, sorted by name and encoded anew, as error texts quote it.
+    /// The query string without tokens, sorted by name and encoded anew, as error texts quote it.
     pub(super) fn sorted(&self) -> String {
         let mut pairs = self.0.clone();
+        pairs.retain(|(name, _)| name != "token");
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use prometheus_client::registry::Registry;
+use quorate_storage::record::DefaultPolicy;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checks::WorkerKey;
@@ -45,6 +46,8 @@ pub struct Process {
     pub rpc_connections: Arc<RpcConnections>,
     /// How the port of those is protected.
     pub rpc_port: RpcPort,
+    /// What requests without a rule may do; `None`: tokens do not count.
+    pub acl: Option<DefaultPolicy>,
     /// The disk with its data.
     pub disk: Arc<Disk>,
     /// How long syncs of its log take.

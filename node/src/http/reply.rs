@@ -127,7 +127,22 @@ impl Reply {
             .with_contact(contact)
             .with(EFFECTIVE_CONSISTENCY, HeaderValue::from_static(effective))
             .with(QUERY_BACKEND, HeaderValue::from_static("blocking-query"))
-            .with(FILTERED_BY_ACLS, HeaderValue::from_static("false"))
+            .with_filtered()
+    }
+
+    /// The same, saying that nothing was left out, unless it says that something was.
+    fn with_filtered(mut self) -> Self {
+        let headers = self.0.headers_mut();
+        headers.entry(FILTERED_BY_ACLS).or_insert(HeaderValue::from_static("false"));
+        self
+    }
+
+    /// The same, saying that the caller may not see all there is.
+    pub(super) fn filtered_if(self, is_filtered: bool) -> Self {
+        match is_filtered {
+            true => self.with(FILTERED_BY_ACLS, HeaderValue::from_static("true")),
+            false => self,
+        }
     }
 
     /// The same with the headers that say how fresh it is. Go's client reads the first only if the

@@ -24,6 +24,7 @@ use super::compress;
 use super::endpoint::{Answer, Endpoint};
 use super::error::ApiError;
 use super::reply::Reply;
+use super::rights::Rule;
 use crate::host::hexadecimal::hexadecimal;
 
 /// Where the page is.
@@ -50,7 +51,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "index.html" "style.css" "icon.svg"
     "claims.js" "cluster.js" "dialog.js" "dom.js" "events.js" "format.js" "header.js" "instance_panel.js"
     "instances.js" "key_panel.js" "kv.js" "level.js" "main.js" "members.js" "nodes.js" "panel.js"
-    "rows.js" "services.js" "sessions.js" "store.js" "stream.js" "toolbar.js"
+    "rows.js" "services.js" "sessions.js" "store.js" "stream.js" "token.js" "toolbar.js"
 };
 
 /// The same, ready to be sent; made when the first of them is asked for.
@@ -60,11 +61,11 @@ static ASSETS: LazyLock<Vec<Asset>> =
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/")
-            .get(|call| Box::pin(std::future::ready(root(&call))))
-            .head(|call| Box::pin(std::future::ready(root(&call)))),
+            .get(Rule::Open, |call| Box::pin(std::future::ready(root(&call))))
+            .head(Rule::Open, |call| Box::pin(std::future::ready(root(&call)))),
         Endpoint::new(PATH)
-            .get(|call| Box::pin(std::future::ready(file(&call))))
-            .head(|call| Box::pin(std::future::ready(file(&call)))),
+            .get(Rule::Open, |call| Box::pin(std::future::ready(file(&call))))
+            .head(Rule::Open, |call| Box::pin(std::future::ready(file(&call)))),
     ]
 }
 

@@ -5,19 +5,22 @@
 //! It keeps the table of those times between two looks, and no version of the state. A reader that comes new, or
 //! has missed a look because its client reads slowly, is told of everything that it follows ([`all`]).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_client::types::live::StreamBeat;
 use quorate_storage::machine::StateReader;
 use quorate_storage::record::Service;
-use quorate_storage::state::Heard;
+use quorate_storage::state::{Heard, Rights};
 use quorate_storage::{ClusterTime, State};
 use tokio::sync::{Notify, watch};
 
 use super::filter::Filter;
 use super::rows;
+use super::sight::sees_row;
 use crate::host::clock::{Clock, Moment};
 
 /// Instances whose heartbeats a stream sends, at most.
@@ -72,6 +75,8 @@ struct OfService {
     instances: usize,
     /// Heartbeats as JSON, with commas between them.
     beats: String,
+    /// Whose they are, and where they lie in that.
+    rows: Vec<(Arc<Service>, Range<usize>)>,
 }
 
 /// A stream's share in the looks of its interval; given up when it is dropped.
@@ -81,6 +86,8 @@ pub struct Reader {
     every: Duration,
     id: u64,
     filter: Filter,
+    /// What its client may see; `None`: everything.
+    rights: Option<Rights>,
     looks: watch::Receiver<Arc<Look>>,
     /// The number of the last look that it has taken.
     taken: Option<u64>,
@@ -122,7 +129,7 @@ impl Beats {
         let looks = tick.looks.subscribe();
         drop(ticks);
         self.is_new.notify_one();
-        Reader { beats: Arc::clone(self), every, id, filter, looks, taken: None }
+        Reader { beats: Arc::clone(self), every, id, filter, rights: None, looks, taken: None }
     }
 
     /// The looking task; never ends.
@@ -179,6 +186,11 @@ impl Beats {
 }
 
 impl Reader {
+    /// Has it send only what a client with these rights may see.
+    pub fn be_seen_by(&mut self, rights: Option<Rights>) {
+        self.rights = rights;
+    }
+
     /// Resolves when there was a look that it has not taken.
     pub async fn looked(&mut self) {
         let taken = self.taken.unwrap_or(0);
@@ -197,9 +209,10 @@ impl Reader {
         let is_next = self.taken.is_some_and(|taken| taken + 1 == look.number);
         self.taken = Some(look.number);
         // It may have been under way when this reader came.
-        let news = if is_next { look.of(&self.filter) } else { None };
+        let rights = self.rights.as_ref();
+        let news = if is_next { look.of(&self.filter, rights) } else { None };
         let (instances, time, beats) = news.unwrap_or_else(|| {
-            (matching(state, &self.filter), state.time(), all(state, &self.filter))
+            (matching(state, &self.filter), state.time(), all(state, &self.filter, rights))
         });
         if instances > INSTANCES_MAX {
             return News::TooMany;
@@ -214,16 +227,28 @@ impl Reader {
 impl Look {
     /// How many instances a filter has, the time, and the heartbeats of those of whom something was heard; `None`:
     /// it did not look at all of that.
-    fn of(&self, filter: &Filter) -> Option<(usize, ClusterTime, String)> {
+    fn of(&self, filter: &Filter, rights: Option<&Rights>) -> Option<(usize, ClusterTime, String)> {
         if filter.services().is_empty() {
-            let beats = self.services.values().map(|of_service| of_service.beats.as_str());
-            return Some((self.in_all?, self.time, joined(beats)));
+            let beats: Vec<_> = self.services.values().map(|one| one.seen(rights)).collect();
+            return Some((self.in_all?, self.time, joined(beats.iter().map(|beats| &**beats))));
         }
         let names: BTreeSet<&str> = filter.services().iter().map(String::as_str).collect();
         let all: Option<Vec<_>> = names.into_iter().map(|name| self.services.get(name)).collect();
         let all = all?;
-        let beats = joined(all.iter().map(|of_service| of_service.beats.as_str()));
+        let beats: Vec<_> = all.iter().map(|of_service| of_service.seen(rights)).collect();
+        let beats = joined(beats.iter().map(|beats| &**beats));
         Some((all.iter().map(|of_service| of_service.instances).sum(), self.time, beats))
+    }
+}
+
+impl OfService {
+    /// The heartbeats of those instances that may be seen.
+    fn seen(&self, rights: Option<&Rights>) -> Cow<'_, str> {
+        if rights.is_none() {
+            return Cow::Borrowed(&self.beats);
+        }
+        let seen = self.rows.iter().filter(|(row, _)| sees_row(rights, row));
+        Cow::Owned(joined(seen.filter_map(|(_, place)| self.beats.get(place.clone()))))
     }
 }
 
@@ -256,9 +281,10 @@ fn instances<'a>(
     everything.into_iter().flatten().chain(named)
 }
 
-/// The heartbeats of all that a filter wants, as JSON.
-fn all(state: &State, filter: &Filter) -> String {
-    let beats = instances(state, filter).filter_map(|row| rows::beat(state, row));
+/// The heartbeats of all that a filter wants and may be seen, as JSON.
+fn all(state: &State, filter: &Filter, rights: Option<&Rights>) -> String {
+    let seen = instances(state, filter).filter(|row| sees_row(rights, row));
+    let beats = seen.filter_map(|row| rows::beat(state, row));
     let beats: Vec<String> = beats.map(|beat| json(&beat)).collect();
     joined(beats.iter().map(String::as_str))
 }
@@ -293,7 +319,10 @@ async fn look(state: &State, before: Option<&Heard>, wanted: &BTreeSet<String>) 
                 if !of_service.beats.is_empty() {
                     of_service.beats.push(',');
                 }
+                let begin = of_service.beats.len();
                 of_service.beats.push_str(&json(&beat));
+                let place = begin..of_service.beats.len();
+                of_service.rows.push((Arc::clone(row), place));
             }
             turn += 1;
             if turn == TURN {

@@ -10,11 +10,12 @@ use quorate_client::types::live::{StreamChange, StreamGap, StreamSnapshot};
 use quorate_storage::index::fold;
 use quorate_storage::machine::Published;
 use quorate_storage::record::{HistoryKind, HistoryRecord, Ring, Subject};
-use quorate_storage::state::InstancePlace;
+use quorate_storage::state::{InstancePlace, Rights};
 
 use super::filter::{Filter, decided_node};
 use super::rows::{self, Rows};
 use super::show::event;
+use super::sight::{sees, sees_row};
 
 /// Instances in one `snapshot` frame.
 pub const PAGE_MAX: usize = 500;
@@ -42,6 +43,8 @@ pub enum Frame {
 #[derive(Debug)]
 pub struct Cursor {
     filter: Filter,
+    /// What its client may see; `None`: everything.
+    rights: Option<Rights>,
     rings: Vec<Ring>,
     /// Up to which record it has looked.
     seq: u64,
@@ -55,7 +58,13 @@ impl Cursor {
     pub fn new(filter: Filter, since: Option<u64>) -> Self {
         let rings = filter.rings();
         let listing = if since.is_some() { None } else { Some(None) };
-        Self { filter, rings, seq: since.unwrap_or(0), listing }
+        Self { filter, rights: None, rings, seq: since.unwrap_or(0), listing }
+    }
+
+    /// Shows only what a client with these rights may see.
+    #[must_use]
+    pub fn seen_by(self, rights: Option<Rights>) -> Self {
+        Self { rights, ..self }
     }
 
     /// Up to which record it has looked.
@@ -120,7 +129,7 @@ impl Cursor {
         if self.filter.has_instances() {
             let behind = last.clone();
             for (place, row) in state.instances_behind(behind.as_ref()) {
-                if !self.filter.wants_service(&place.0) {
+                if !self.filter.wants_service(&place.0) || !sees_row(self.rights.as_ref(), row) {
                     continue;
                 }
                 if page.len() == PAGE_MAX {
@@ -174,6 +183,9 @@ impl Cursor {
     }
 
     fn is_wanted(&self, published: &Published, record: &HistoryRecord) -> bool {
+        if self.rights.as_ref().is_some_and(|rights| !sees(rights, record)) {
+            return false;
+        }
         if self.filter.matches(record) {
             return true;
         }
@@ -190,7 +202,10 @@ impl Cursor {
         node: &'a str,
     ) -> impl Iterator<Item = &'a Arc<quorate_storage::record::Service>> {
         let rows = published.state.services_on(node);
-        rows.filter(|row| self.filter.wants_service(&fold(&row.definition.name)))
+        rows.filter(|row| {
+            self.filter.wants_service(&fold(&row.definition.name))
+                && sees_row(self.rights.as_ref(), row)
+        })
     }
 
     fn change(&self, published: &Published, record: &HistoryRecord) -> StreamChange {

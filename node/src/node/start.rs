@@ -222,7 +222,8 @@ where
     L: RaftLogStorage<TypeConfig>,
 {
     let config = openraft_config("quorate", limits).map_err(io::Error::other)?;
-    Raft::new(context.id, config, network, log, machine).await.map_err(io::Error::other)
+    let starting = Box::pin(Raft::new(context.id, config, network, log, machine));
+    starting.await.map_err(io::Error::other)
 }
 
 fn presences(context: &Context, proposer: &Arc<Proposer>, state: &StateReader) -> Arc<Presences> {

@@ -208,6 +208,7 @@ fn client_agent(settings: AgentSettings) -> Result<(), Failure> {
     let settings = ClientSettings {
         datacenter,
         advertised: settings.advertised,
+        tokens: settings.tokens,
         name: config.agent_name.clone(),
         servers: settings.client_of.unwrap_or_default(),
         listeners: settings.listeners,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use quorate_client::duration;
+use quorate_storage::record::DefaultPolicy;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -128,9 +129,37 @@ pub struct ServerArgs {
     /// File with the key by which worker processes are known, at least 16 bytes; without it they are refused
     #[arg(long, env = "QUORATE_SERVER_WORKER_KEY_FILE", value_name = "FILE")]
     pub worker_key_file: Option<PathBuf>,
+    /// Access control by tokens: off, or what is allowed without a rule. The same at all servers [default: off]
+    #[arg(long, env = "QUORATE_SERVER_ACL", value_enum, hide_default_value = true)]
+    pub acl: Option<AclMode>,
     /// How lines of the log look [default: text]
     #[arg(long, env = "QUORATE_SERVER_LOG_FORMAT", value_enum, hide_default_value = true)]
     pub log_format: Option<LogFormat>,
+}
+
+/// Whether tokens count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AclMode {
+    /// They do not: everybody may do everything.
+    #[default]
+    Off,
+    /// They do, and what no rule is about is allowed.
+    Allow,
+    /// They do, and what no rule is about is denied.
+    Deny,
+}
+
+impl AclMode {
+    /// What is allowed without a rule; `None`: tokens do not count.
+    #[must_use]
+    pub const fn default_policy(self) -> Option<DefaultPolicy> {
+        match self {
+            Self::Off => None,
+            Self::Allow => Some(DefaultPolicy::Allow),
+            Self::Deny => Some(DefaultPolicy::Deny),
+        }
+    }
 }
 
 /// Where DNS is served.
@@ -203,6 +232,8 @@ pub struct ServerConfig {
     pub hold_timeout: Duration,
     /// How many entries the log may hold.
     pub log_limits: LogLimits,
+    /// Whether tokens count.
+    pub acl: AclMode,
     /// How lines of the log look.
     pub log_format: LogFormat,
     /// By which worker processes are known.
@@ -309,6 +340,7 @@ impl ServerArgs {
             hold_timeout: self.hold_timeout.or(file.hold_timeout),
             raft_snapshot_threshold: self.raft_snapshot_threshold.or(file.raft_snapshot_threshold),
             raft_trailing_logs: self.raft_trailing_logs.or(file.raft_trailing_logs),
+            acl: self.acl.or(file.acl),
             log_format: self.log_format.or(file.log_format),
             worker_key_file: self.worker_key_file.or(file.worker_key_file),
         }
@@ -377,6 +409,7 @@ impl ServerArgs {
             remarks: Vec::new(),
             is_alone_by_default,
             log_limits: log_limits(self.raft_snapshot_threshold, self.raft_trailing_logs)?,
+            acl: self.acl.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             worker_key: self.worker_key_file.as_deref().map(read_worker_key).transpose()?,
             hold_timeout: match self.hold_timeout {

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`flags`] and [`files`] know the outside, [`keys`] which keys mean something here, [`configuration`] what
-//! they say, [`first_hcl`] how Consul's HCL differs from what is read here, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
+//! they say, [`first_hcl`](crate::host::first_hcl) how Consul's HCL differs from what is read here, [`settings`] what a server needs. [`definitions`] parses services and checks, and [`registrar`] keeps them registered, at a
 //! [`registry`]: the node in this process, or the servers of a [`client`] agent, which [`servers`] reaches.
 //! [`anti_entropy`] says what of it a client agent has to register again, and [`ending`] how requests end
 //! when one stops,
@@ -32,7 +32,6 @@ mod dns;
 mod dns_front;
 mod ending;
 pub mod files;
-mod first_hcl;
 pub mod flags;
 mod keys;
 mod merge;

@@ -229,7 +229,8 @@ fn process(
     dns_addrs: Vec<SocketAddr>,
 ) -> Arc<Process> {
     let Surroundings { logs, response_headers, sources, limits, level, dns, .. } = surroundings;
-    let dns = Dns::new(node, dns.unwrap_or_else(|| config.dns.clone()));
+    let acl = config.acl.default_policy();
+    let dns = Dns::new(node, dns.unwrap_or_else(|| config.dns.clone()), acl);
     let (reload, requests) = Reload::new();
     let data_dir = config.data_dir.clone();
     let has_files = !sources.is_empty();
@@ -261,6 +262,7 @@ fn process(
         rpc_port: config.rpc_security.port(),
         dns,
         dns_addrs,
+        acl,
         ..Process::default()
     })
 }

@@ -20,11 +20,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_storage::command::{Asked, ClaimsCommand, Command, CommandId, Outcome, Part};
+use quorate_storage::command::{Asked, ClaimsCommand, Command, CommandId, Outcome, Part, Permits};
 use quorate_storage::limits::{self, Excess};
 use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::record::RequestFacts;
-use quorate_storage::state::{ANSWERED_PER_NOTE, HISTORY_LEVEL, State, UsedNumbers, level_of};
+use quorate_storage::state::{
+    ACL_LEVEL, ANSWERED_PER_NOTE, HISTORY_LEVEL, State, UsedNumbers, level_of,
+};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::context::Context;
@@ -214,7 +216,8 @@ impl Proposer {
     ) -> Result<Outcome, ProposeError> {
         limits::validate(&command)?;
         Excess::of_command(encoded_bytes(&command))?;
-        self.check_level(&command)?;
+        let is_permitted = request.as_ref().is_some_and(|request| request.authority.is_some());
+        self.check_level(level_of(&command).max(if is_permitted { ACL_LEVEL } else { 0 }))?;
         let began = self.context.clock.now();
         let (reply, outcome) = oneshot::channel();
         self.enqueue(command, request, reply, Arc::clone(seq))?;
@@ -236,8 +239,7 @@ impl Proposer {
     }
 
     /// Refuses what servers of an older version could not apply.
-    fn check_level(&self, command: &Command) -> Result<(), ProposeError> {
-        let needed = level_of(command);
+    fn check_level(&self, needed: u32) -> Result<(), ProposeError> {
         let published = self.context.processes.published();
         let level = published.map_or(needed, |published| published.state.level());
         if level < needed { Err(ProposeError::NotYet { needed, level }) } else { Ok(()) }
@@ -388,6 +390,10 @@ impl Proposer {
             && let Some(asked) = Asked::note(requests.iter().map(Option::as_deref))
         {
             commands.insert(0, (UNNUMBERED, Command::Asked(asked)));
+        }
+        let authorities = requests.iter().map(|request| request.as_ref()?.authority.as_ref());
+        if let Some(permits) = Permits::note(authorities) {
+            commands.insert(0, (UNNUMBERED, Command::Permits(permits)));
         }
         table.lanes[lane].forwards += 1;
         if let Some(runs) = table.note() {

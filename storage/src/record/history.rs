@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CheckStatus, ClaimFacts, PresenceEnd};
+use super::{Authority, CheckStatus, ClaimFacts, PresenceEnd};
 use crate::ids::NodeId;
 use crate::{ClusterTime, Index, Millis};
 
@@ -352,4 +352,7 @@ pub struct RequestFacts {
     pub action: Arc<str>,
     /// The accessor of the token, or empty.
     pub token: Arc<str>,
+    /// In whose name its commands are given, where tokens count. Not kept: the history has the accessor.
+    #[serde(skip)]
+    pub authority: Option<Authority>,
 }

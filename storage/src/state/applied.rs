@@ -86,7 +86,10 @@ impl State {
             | Topic::Everything
             | Topic::Autopilot
             | Topic::Pool(_)
-            | Topic::Claim(_) => true,
+            | Topic::Claim(_)
+            | Topic::AclTokens
+            | Topic::AclPolicies
+            | Topic::AclRoles => true,
         };
         if agrees { Ok(()) } else { Err(format!("the tables differ about {topic:?}")) }
     }

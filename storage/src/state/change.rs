@@ -89,6 +89,9 @@ impl<'a> Change<'a> {
             Topic::Everything => {}
             // Its row is its index.
             Topic::Autopilot => {}
+            Topic::AclTokens => state.acl.header.tokens = index,
+            Topic::AclPolicies => state.acl.header.policies = index,
+            Topic::AclRoles => state.acl.header.roles = index,
             // They have a counter of their own, see above.
             Topic::Pool(_) | Topic::Claim(_) => {}
         }

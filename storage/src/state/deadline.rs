@@ -51,6 +51,8 @@ pub(super) enum Owner {
     ClosedSlot,
     /// A worker that is away or has come back lately, or a worker process.
     Worker(WorkerId),
+    /// A token, by its accessor.
+    Token(Arc<str>),
 }
 
 /// Who has which number, and when to look at whom. All of it can be rebuilt from the rows.
@@ -159,6 +161,7 @@ impl State {
             Owner::Claim => self.claims.deadline(number),
             Owner::ClosedSlot => self.claims.closed_slot(number).map(|slot| slot.until),
             Owner::Worker(id) => self.workers.deadline(id),
+            Owner::Token(accessor) => self.acl.expiry(accessor),
         }
     }
 
@@ -235,6 +238,8 @@ impl State {
             }
             // Nothing visible changes with it.
             Owner::Worker(_) => Cause::Idle { since: self.time },
+            // Nothing of tokens is recorded.
+            Owner::Token(_) => Cause::Idle { since: self.time },
         }
     }
 
@@ -251,6 +256,7 @@ impl State {
             Owner::Claim => change.expire_claim(number),
             Owner::ClosedSlot => change.open_slot(number),
             Owner::Worker(id) => change.worker_due(&id),
+            Owner::Token(accessor) => change.end_token(&accessor),
         }
         change.settle_workers();
         change.settle_pools();

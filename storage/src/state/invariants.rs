@@ -41,6 +41,7 @@ impl State {
         self.check_presences()?;
         self.check_claims()?;
         self.check_workers()?;
+        self.acl.check()?;
         self.check_origins()?;
         self.check_later_tables()?;
         self.history.check()?;
@@ -245,7 +246,8 @@ impl State {
         let claims = claims.map(|row| (row.number, Owner::Claim));
         let closed = self.closed_slots().map(|(number, _)| (number, Owner::ClosedSlot));
         let workers = self.workers().map(|(id, row)| (row.number, Owner::Worker(id.clone())));
-        let others = claims.chain(closed).chain(workers);
+        let tokens = self.acl.tokens().map(|row| (row.number, Owner::Token(row.accessor.clone())));
+        let others = claims.chain(closed).chain(workers).chain(tokens);
         let mut owners: Vec<(u64, Owner)> =
             nodes.chain(checks).chain(sessions).chain(others).collect();
         owners.sort_by_key(|(number, _)| *number);
@@ -388,6 +390,7 @@ impl State {
             self.tables.events,
             self.tables.coordinates,
             self.tables.queries,
+            self.acl_index(),
         ];
         ensure!(newest.iter().all(|index| *index <= self.index), "a table is newer than the state");
         if let Some(row) = &self.autopilot {

@@ -25,6 +25,7 @@
 //! | 10 | a presence says what process holds it ([`PROCESS_PRESENCE_LEVEL`]) |
 //! | 11 | the state completes what a heartbeat leaves out, and another owner of a presence is a restart ([`COMPLETION_LEVEL`]) |
 //! | 12 | checks are run by workers: all servers, and worker processes ([`WORKERS_LEVEL`]) |
+//! | 13 | tokens, policies and roles ([`ACL_LEVEL`]) |
 
 use super::{Effects, State};
 use crate::command::Command;
@@ -33,7 +34,11 @@ use crate::txn::TxnOperation;
 
 /// The highest level whose rules this version knows. Level 0 is that of the versions before there were
 /// levels, and level 1 has the same rules.
-pub const LEVEL: u32 = WORKERS_LEVEL;
+pub const LEVEL: u32 = ACL_LEVEL;
+
+/// From this level on there are tokens, policies and roles, and commands that only some tokens may give
+/// ([`Permits`](crate::command::Command::Permits)).
+pub const ACL_LEVEL: u32 = 13;
 
 /// From this level on checks are run by whoever is responsible for them ([`WorkerSet`](super::WorkerSet)), may have
 /// several observers and may name a network. Before it, the leader runs all.
@@ -108,6 +113,7 @@ pub fn level_of(command: &Command) -> u32 {
         Command::PresenceOpen(open) => PRESENCE_LEVEL.max(level(&open.checks)),
         Command::PresenceReopen(_) | Command::PresenceEnded { .. } => PRESENCE_LEVEL,
         Command::Workers(_) => WORKERS_LEVEL,
+        Command::Permits(_) | Command::Acl(_) => ACL_LEVEL,
         Command::CatalogDeregister { .. }
         | Command::AgentDeregisterService { .. }
         | Command::AgentDeregisterCheck { .. }
@@ -155,6 +161,9 @@ impl State {
         }
         if before < WORKERS_LEVEL && self.level >= WORKERS_LEVEL {
             self.found_workers();
+        }
+        if before < ACL_LEVEL && self.level >= ACL_LEVEL {
+            self.found_acl();
         }
     }
 }

@@ -291,6 +291,8 @@ pub(super) fn may_fail_midway(command: &Command) -> bool {
         | Command::Renew(_)
         | Command::Beat(_)
         | Command::Claims(_)
-        | Command::Workers(_) => false,
+        | Command::Workers(_)
+        | Command::Permits(_)
+        | Command::Acl(_) => false,
     }
 }

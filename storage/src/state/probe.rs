@@ -91,7 +91,8 @@ impl State {
             | Owner::Node(_)
             | Owner::Claim
             | Owner::ClosedSlot
-            | Owner::Worker(_) => None,
+            | Owner::Worker(_)
+            | Owner::Token(_) => None,
         }
     }
 }

@@ -272,6 +272,9 @@ impl State {
             Topic::Coordinates => self.coordinates.len(),
             Topic::Queries => self.queries.len(),
             Topic::Pool(name) => self.pool(name).map_or(0, Pool::len),
+            Topic::AclTokens => self.acl_tokens().count(),
+            Topic::AclPolicies => self.acl_policies().count(),
+            Topic::AclRoles => self.acl_roles().count(),
             Topic::Everything | Topic::Autopilot | Topic::Claim(_) => 1,
         };
         rows * ROW_BYTES

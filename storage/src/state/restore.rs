@@ -35,8 +35,8 @@ use super::topic::TopicIndexes;
 use crate::command::{Outcome, Rejection};
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::record::{
-    Autopilot, Check, CheckRegistration, Facts, HistoryKind, Indexes, NodeKind, Presence,
-    SERF_HEALTH, SERVER_SERVICE, Subject,
+    AclPolicy, AclRole, Autopilot, Check, CheckRegistration, Facts, HistoryKind, Indexes, NodeKind,
+    Presence, SERF_HEALTH, SERVER_SERVICE, Subject,
 };
 use crate::snapshot::RecordReader;
 use crate::snapshot::format;
@@ -257,6 +257,7 @@ impl Change<'_> {
         state.level = running.level;
         state.postpone(running.time.since(reservation.time));
         state.adopt_presences(running);
+        state.adopt_acl(running, index);
     }
 
     /// A backup from before autopilot was ever configured leaves its configuration alone.
@@ -334,6 +335,7 @@ impl State {
             return;
         }
         self.heard.postpone(by);
+        self.postpone_tokens(by);
         let delays: Vec<_> =
             self.kv.lock_delays.iter().map(|(key, until)| (key.clone(), *until + by)).collect();
         for (key, until) in delays {
@@ -502,6 +504,7 @@ impl Carry {
             SnapshotRecord::Check { row, .. } => row.number,
             SnapshotRecord::Session { row, .. } => row.number,
             SnapshotRecord::Probe { probe, .. } => *probe,
+            SnapshotRecord::AclToken(row) => row.number,
             _ => return,
         };
         running.last_number += 1;
@@ -566,6 +569,13 @@ impl Carry {
             SnapshotRecord::Said { check, said } => {
                 SnapshotRecord::Said { check: self.number(check)?, said }
             }
+            SnapshotRecord::AclToken(row) => {
+                let mut row = row.into_owned();
+                row.indexes = self.indexes(row.indexes);
+                row.number = self.number(row.number)?;
+                row.expires = row.expires.map(|expires| self.time(expires));
+                SnapshotRecord::AclToken(Owned(row))
+            }
             other => return Ok(self.over_elsewhere(other)),
         }))
     }
@@ -602,9 +612,11 @@ impl Carry {
                 row.indexes = self.indexes(row.indexes);
                 SnapshotRecord::Autopilot(Owned(row))
             }
+            acl @ (SnapshotRecord::AclPolicy(_) | SnapshotRecord::AclRole(_)) => self.over_acl(acl),
             kept @ (SnapshotRecord::Tables(_)
             | SnapshotRecord::Event(_)
             | SnapshotRecord::Coordinate { .. }
+            | SnapshotRecord::Acl(_)
             | SnapshotRecord::Claims(_)) => kept,
             // Another cluster's, or an earlier one's. Those of the catalogue were carried over above.
             SnapshotRecord::Origin { .. }
@@ -636,8 +648,25 @@ impl Carry {
             | SnapshotRecord::Presence { .. }
             | SnapshotRecord::Said { .. }
             | SnapshotRecord::Facts { .. }
+            | SnapshotRecord::AclToken(_)
             | SnapshotRecord::Answered { .. } => return None,
         })
+    }
+
+    /// The same for policies and roles.
+    fn over_acl<'b>(&self, record: SnapshotRecord<'b>) -> SnapshotRecord<'b> {
+        use std::borrow::Cow::Owned;
+        match record {
+            SnapshotRecord::AclPolicy(row) => {
+                let indexes = self.indexes(row.indexes);
+                SnapshotRecord::AclPolicy(Owned(AclPolicy { indexes, ..row.into_owned() }))
+            }
+            SnapshotRecord::AclRole(row) => {
+                let indexes = self.indexes(row.indexes);
+                SnapshotRecord::AclRole(Owned(AclRole { indexes, ..row.into_owned() }))
+            }
+            other => other,
+        }
     }
 
     fn header(&self) -> StateHeader {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::acl::AclHeader;
 use super::boots::ServerBoot;
 use super::catalog::{Slot, fold_arc};
 use super::claims::ClaimsHeader;
@@ -30,9 +31,9 @@ use super::topic::{TableIndexes, TopicIndexes};
 use crate::command::Outcome;
 use crate::ids::NodeId;
 use crate::record::{
-    Autopilot, Check, CheckStatus, Claim, ClosedSlot, Coordinate, Event, Facts, HistoryRecord,
-    KvEntry, Node, PoolCounts, PoolMember, Presence, Query, Said, Service, Session, Tags, Views,
-    Worker, WorkerId,
+    AclPolicy, AclRole, AclToken, Autopilot, Check, CheckStatus, Claim, ClosedSlot, Coordinate,
+    Event, Facts, HistoryRecord, KvEntry, Node, PoolCounts, PoolMember, Presence, Query, Said,
+    Service, Session, Tags, Views, Worker, WorkerId,
 };
 use crate::{ClusterTime, Index};
 
@@ -272,6 +273,14 @@ pub enum SnapshotRecord<'a> {
         /// Since when.
         since: ClusterTime,
     },
+    /// Indexes of the tables of tokens, policies and roles. Before all that follow.
+    Acl(AclHeader),
+    /// A policy.
+    AclPolicy(Cow<'a, AclPolicy>),
+    /// A role. After the policies.
+    AclRole(Cow<'a, AclRole>),
+    /// A token. After the roles.
+    AclToken(Cow<'a, AclToken>),
 }
 
 /// Where [`State::export`] puts records.
@@ -305,6 +314,7 @@ impl State {
         self.export_later_tables(sink)?;
         self.export_claims(sink)?;
         self.export_workers(sink)?;
+        self.export_acl(sink)?;
         self.export_history(sink)
     }
 
@@ -338,6 +348,18 @@ impl State {
             sink(SnapshotRecord::ClosedSlot { number, row: Cow::Borrowed(row) })?;
         }
         self.claim_rows().try_for_each(|row| sink(SnapshotRecord::Claim(Cow::Borrowed(row))))
+    }
+
+    fn export_acl(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+        if self.acl.is_empty() {
+            // Servers whose version knows nothing of it have the same hash until there is any.
+            return Ok(());
+        }
+        sink(SnapshotRecord::Acl(self.acl.header))?;
+        let mut policies = self.acl.policies();
+        policies.try_for_each(|row| sink(SnapshotRecord::AclPolicy(Cow::Borrowed(row))))?;
+        self.acl.roles().try_for_each(|row| sink(SnapshotRecord::AclRole(Cow::Borrowed(row))))?;
+        self.acl.tokens().try_for_each(|row| sink(SnapshotRecord::AclToken(Cow::Borrowed(row))))
     }
 
     fn export_history(&self, sink: &mut Sink<'_>) -> io::Result<()> {
@@ -774,6 +796,23 @@ impl Import {
                 let replaced = self.state.workers.empty.insert(name.into(), since);
                 unique(replaced, "two networks of one name")
             }
+            SnapshotRecord::Acl(header) => {
+                let earlier = std::mem::replace(&mut self.state.acl.header, header);
+                let is_first = earlier == AclHeader::default();
+                unique((!is_first).then_some(()), "indexes of access control twice")
+            }
+            SnapshotRecord::AclPolicy(row) => {
+                let is_new = self.state.acl.add_policy(row.into_owned());
+                unique((!is_new).then_some(()), "two policies of one id or name")
+            }
+            SnapshotRecord::AclRole(row) => {
+                let is_new = self.state.acl.add_role(row.into_owned());
+                unique(
+                    (!is_new).then_some(()),
+                    "two roles of one id or name, or one without its policy",
+                )
+            }
+            SnapshotRecord::AclToken(row) => self.add_token(row.into_owned()),
             history => self.add_history(history),
         }
     }
@@ -782,6 +821,18 @@ impl Import {
         let number = row.number;
         self.own(number, Owner::Worker(id.clone()))?;
         unique(self.state.workers.put(id, row), "two workers of one name")?;
+        self.state.schedule(number);
+        Ok(())
+    }
+
+    fn add_token(&mut self, row: AclToken) -> io::Result<()> {
+        let number = row.number;
+        self.own(number, Owner::Token(row.accessor.clone()))?;
+        let is_new = self.state.acl.add_token(row);
+        unique(
+            (!is_new).then_some(()),
+            "two tokens of one accessor or secret, or a link to nothing",
+        )?;
         self.state.schedule(number);
         Ok(())
     }

@@ -74,6 +74,9 @@ impl State {
             Topic::Autopilot => {
                 self.autopilot.as_ref().map_or_else(Index::default, |row| row.indexes.modify)
             }
+            Topic::AclTokens => self.acl.header.tokens,
+            Topic::AclPolicies => self.acl.header.policies,
+            Topic::AclRoles => self.acl.header.roles,
             Topic::Pool(name) => self.claims.pool_index(name),
             Topic::Claim(id) => self.claims.claim_index(id),
         }

@@ -32,6 +32,10 @@ const UPDATE: &str = r#"{"Status":"passing","Output":"fine"}"#;
 const CLAIM: &str =
     r#"{"ID":"","Holder":"h","TTL":"30s","Session":"","Require":{"a":"b"},"Prefer":"h"}"#;
 
+const POLICY: &str = r#"{"Name":"h","Description":"","Rules":"key_prefix \"a\" { policy = \"read\" }","Datacenters":null}"#;
+const ROLE: &str = r#"{"Name":"h","Description":"","Policies":[{"Name":"global-management"}],"ServiceIdentities":[{"ServiceName":"h"}],"NodeIdentities":[{"NodeName":"h","Datacenter":"dc1"}]}"#;
+const TOKEN: &str = r#"{"Description":"h","Policies":[{"Name":"h"}],"Roles":[],"ServiceIdentities":[{"ServiceName":"h"}],"Local":false,"ExpirationTTL":"1h"}"#;
+
 const AUTOPILOT: &str = r#"{"CleanupDeadServers":false,"LastContactThreshold":"200ms","MaxTrailingLogs":250,"MinQuorum":0,"ServerStabilizationTime":"10s"}"#;
 
 /// All of them but four: `agent/monitor`, `quorate/stream` and `quorate/presence` never end their answers,
@@ -43,6 +47,28 @@ pub(crate) const ROUTES: &[Route] = &[
     route("/metrics", GET, ""),
     route("/ui/", GET, ""),
     route("/v1/acl/", GET, ""),
+    route("/v1/acl/auth-methods", GET, ""),
+    route("/v1/acl/binding-rules", GET, ""),
+    route("/v1/acl/bootstrap", PUT, ""),
+    route("/v1/acl/login", &["POST"], "{}"),
+    route("/v1/acl/policies", GET, ""),
+    route("/v1/acl/policy", PUT, POLICY),
+    route("/v1/acl/policy/", &["GET", "PUT", "DELETE"], POLICY),
+    route("/v1/acl/policy/name/", GET, ""),
+    route("/v1/acl/replication", GET, ""),
+    route("/v1/acl/role", PUT, ROLE),
+    route("/v1/acl/role/", &["GET", "PUT", "DELETE"], ROLE),
+    route("/v1/acl/role/name/", GET, ""),
+    route("/v1/acl/roles", GET, ""),
+    route("/v1/acl/rules/translate", &["POST"], "key \"a\" { policy = \"read\" }"),
+    route("/v1/acl/token", PUT, TOKEN),
+    route("/v1/acl/token/", &["GET", "PUT", "DELETE"], TOKEN),
+    route("/v1/acl/tokens", GET, ""),
+    route(
+        "/v1/internal/acl/authorize",
+        &["POST"],
+        r#"[{"Resource":"key","Segment":"x","Access":"read"}]"#,
+    ),
     route("/v1/agent/force-leave/", PUT, ""),
     route("/v1/agent/host", GET, ""),
     route("/v1/agent/join/", PUT, ""),

@@ -10,10 +10,11 @@ use crate::checks::assigned::interval;
 use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
+use crate::http::rights::Rule;
 use crate::node::Node;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    let checks = Endpoint::new("/v1/quorate/checks").get(|call| Box::pin(checks(call)));
+    let checks = Endpoint::new("/v1/quorate/checks").get(Rule::Rows, |call| Box::pin(checks(call)));
     vec![checks.only_with(&["worker", "service"])]
 }
 
@@ -27,18 +28,21 @@ async fn checks(call: Call) -> Answer {
         true => WorkerSet::default(),
         false => state.worker_set(),
     };
+    let sight = call.rights(state)?;
     let (worker, service) = (call.params.filled("worker"), call.params.filled("service"));
     let all = state.probes().iter().filter_map(|(check, _)| state.check_numbered(check));
     let all = all.filter(|row| {
         let is_asked = service.is_none_or(|name| row.service_name.eq_ignore_ascii_case(name));
-        is_asked && row.registration.definition.has_target()
+        is_asked
+            && row.registration.definition.has_target()
+            && sight.keeps_check(&row.node, &row.service_name)
     });
     let shown = all.filter_map(|row| {
         let workers = set.responsible(row, state.host_of(row));
         let is_asked = worker.is_none_or(|name| workers.iter().any(|one| *one.name == *name));
         is_asked.then(|| active_check(&call.node, state, row, &workers))
     });
-    call.json(&shown.collect::<Vec<_>>())
+    Ok(call.json(&shown.collect::<Vec<_>>())?.filtered_if(call.was_filtered()))
 }
 
 fn active_check(node: &Node, state: &State, row: &Check, workers: &[&Candidate]) -> ActiveCheck {

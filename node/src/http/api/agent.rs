@@ -23,13 +23,14 @@ use quorate_client::types::agent::{AgentConfig, AgentSelf, Member};
 use quorate_storage::State;
 use quorate_storage::command::Agent;
 use quorate_storage::raft::Peer;
-use quorate_storage::record::{CheckStatus, Node, NodeKind, SERF_HEALTH};
+use quorate_storage::record::{Access, CheckStatus, Node, NodeKind, SERF_HEALTH};
 use serde_json::{Value, json};
 
 use super::session::TTL_MIN_NANOS;
 use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::process::Process;
+use crate::http::rights::Rule;
 use crate::http::{CONSUL_VERSION, DNS_AT_HEADER, SERVED_AT_HEADER};
 use crate::node::NodeInfo;
 
@@ -46,8 +47,10 @@ const FAILED: u8 = 4;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let own = vec![
-        Endpoint::new("/v1/agent/self").get(|call| Box::pin(std::future::ready(about(&call)))),
-        Endpoint::new("/v1/agent/members").get(|call| Box::pin(std::future::ready(members(&call)))),
+        Endpoint::new("/v1/agent/self")
+            .get(Rule::Agent(Access::Read), |call| Box::pin(std::future::ready(about(&call)))),
+        Endpoint::new("/v1/agent/members")
+            .get(Rule::Rows, |call| Box::pin(std::future::ready(members(&call)))),
     ];
     [
         own,
@@ -239,7 +242,9 @@ fn members(call: &Call) -> Answer {
     let published = call.node.published();
     let (state, datacenter) = (&published.state, &info.datacenter);
     let is_wan = call.params.switch("wan")?;
-    let servers = published.membership.nodes().map(|(_, peer)| server(state, peer, datacenter));
+    let sight = call.rights(state)?;
+    let peers = published.membership.nodes().filter(|(_, peer)| sight.keeps_node(&peer.name));
+    let servers = peers.map(|(_, peer)| server(state, peer, datacenter));
     let mut members: Vec<Member> = servers.collect();
     if is_wan {
         // In the list of all datacenters there are servers only, and they carry theirs in their name.
@@ -247,17 +252,19 @@ fn members(call: &Call) -> Answer {
             member.name = format!("{}.{datacenter}", member.name);
         }
     } else {
-        members.extend(state.nodes().filter(|node| is_agent(node)).map(|node| {
+        let agents = state.nodes().filter(|node| is_agent(node) && sight.keeps_node(&node.name));
+        members.extend(agents.map(|node| {
             let failed = has_failed(state, &node.name);
             client(&node.name, &node.id, &node.address, datacenter, failed)
         }));
         let own = asking_agent(call, &info);
-        if !members.iter().any(|member| member.name.eq_ignore_ascii_case(&own.name)) {
+        let is_shown = members.iter().any(|member| member.name.eq_ignore_ascii_case(&own.name));
+        if !is_shown && sight.keeps_node(&own.name) {
             members.push(client(&own.name, &own.id, &own.address, datacenter, false));
         }
     }
     members.retain(|member| filter.keeps(member));
-    call.json(&members)
+    Ok(call.json(&members)?.filtered_if(call.was_filtered()))
 }
 
 /// Whether a node is that of a client host's agent, or of a server's host beside the server's own.

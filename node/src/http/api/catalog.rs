@@ -26,6 +26,7 @@ use crate::http::near;
 use crate::http::params::Params;
 use crate::http::path;
 use crate::http::reply::CacheUse;
+use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 
 /// Length of a UUID's text.
@@ -33,14 +34,17 @@ pub(super) const UUID_CHARACTERS: usize = 36;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/catalog/register").put(|call| Box::pin(register(call))),
-        Endpoint::new("/v1/catalog/deregister").put(|call| Box::pin(deregister(call))),
-        Endpoint::new("/v1/catalog/datacenters").get(|call| Box::pin(datacenters(call))),
-        Endpoint::new("/v1/catalog/nodes").get(|call| Box::pin(nodes(call))),
-        Endpoint::new("/v1/catalog/services").get(|call| Box::pin(services(call))),
-        Endpoint::new("/v1/catalog/service/").get(|call| Box::pin(service(call))),
-        Endpoint::new("/v1/catalog/node/").get(|call| Box::pin(node(call))),
-        Endpoint::new("/v1/catalog/node-services/").get(|call| Box::pin(node_services(call))),
+        Endpoint::new("/v1/catalog/register").put(Rule::Commands, |call| Box::pin(register(call))),
+        Endpoint::new("/v1/catalog/deregister")
+            .put(Rule::Commands, |call| Box::pin(deregister(call))),
+        Endpoint::new("/v1/catalog/datacenters")
+            .get(Rule::Open, |call| Box::pin(datacenters(call))),
+        Endpoint::new("/v1/catalog/nodes").get(Rule::Rows, |call| Box::pin(nodes(call))),
+        Endpoint::new("/v1/catalog/services").get(Rule::Rows, |call| Box::pin(services(call))),
+        Endpoint::new("/v1/catalog/service/").get(Rule::Rows, |call| Box::pin(service(call))),
+        Endpoint::new("/v1/catalog/node/").get(Rule::Rows, |call| Box::pin(node(call))),
+        Endpoint::new("/v1/catalog/node-services/")
+            .get(Rule::Rows, |call| Box::pin(node_services(call))),
     ]
 }
 
@@ -59,10 +63,11 @@ async fn datacenters(call: Call) -> Answer {
 
 async fn nodes(call: Call) -> Answer {
     let options = call.read_options()?;
-    let nodes = |state: &State| -> Vec<_> {
+    let nodes = |state: &State, sight: &Sight| -> Vec<_> {
         let datacenter = call.node.info().datacenter;
         let meta = call.params.node_meta();
-        let nodes = state.nodes().filter(|node| has_meta(node, &meta));
+        let nodes = state.nodes();
+        let nodes = nodes.filter(|node| has_meta(node, &meta) && sight.keeps_node(&node.name));
         let nodes = near::sorted(&call, state, nodes, |node| &node.name);
         nodes.into_iter().map(|node| wire::node(node, &datacenter)).collect()
     };
@@ -77,14 +82,18 @@ async fn services(call: Call) -> Answer {
         &options,
         |_| Topic::Services,
         |state| {
+            let sight = call.rights(state)?;
             let meta = call.params.node_meta();
-            match meta.is_empty() && filter.keeps_all() {
-                true => call.json(&state.service_tags()),
+            let mut tags = match meta.is_empty() && filter.keeps_all() {
+                true => state.service_tags(),
                 false => {
                     let datacenter = call.node.info().datacenter;
-                    call.json(&tags_of_chosen(state, &meta, &filter, &datacenter))
+                    tags_of_chosen(state, &meta, &filter, &datacenter)
                 }
-            }
+            };
+            // By their names only: nodes do not matter here (Consul's rule).
+            tags.retain(|name, _| sight.keeps_service(name));
+            call.json(&tags)
         },
     )
     .await
@@ -114,9 +123,9 @@ async fn service(call: Call) -> Answer {
     let options = call.cached_read_options()?;
     let name = call.required("Missing service name")?;
     let topic = Topic::service(name);
-    let entries = |state: &State| -> Vec<_> {
+    let entries = |state: &State, sight: &Sight| -> Vec<_> {
         let datacenter = call.node.info().datacenter;
-        let instances = chosen_instances(state, name, &call.params);
+        let instances = chosen_instances(state, name, &call.params, sight);
         near::sorted(&call, state, instances, |(node, _)| &node.name)
             .into_iter()
             .map(|(node, service)| wire::catalog_service(node, service, &datacenter))
@@ -153,8 +162,12 @@ async fn read_node(
     let filter: Filter<NodeService> = call.filter()?;
     let topic = |state: &State| node_topic(state, name);
     blocking::read(call, &options, topic, |state| {
-        render(state.node(name).map(|node| {
-            let services = state.services_on(&node.name).map(|service| wire::node_service(service));
+        let sight = call.rights(state)?;
+        let node = state.node(name).filter(|node| sight.keeps_node(&node.name));
+        render(node.map(|node| {
+            let services = state.services_on(&node.name);
+            let services = services.filter(|row| sight.keeps_service(&row.definition.name));
+            let services = services.map(|service| wire::node_service(service));
             let services = services.filter(|service| filter.keeps(service)).collect();
             (wire::node(node, &call.node.info().datacenter), services)
         }))
@@ -169,11 +182,12 @@ fn node_topic(state: &State, name: &str) -> Topic {
     Topic::node(name)
 }
 
-/// The instances of a service that `tag` and `node-meta` leave, with their nodes.
+/// The instances of a service that the caller may see and `tag` and `node-meta` leave, with their nodes.
 pub(super) fn chosen_instances<'a>(
     state: &'a State,
     name: &str,
     params: &Params,
+    sight: &Sight,
 ) -> impl Iterator<Item = (&'a Arc<record::Node>, &'a Arc<record::Service>)> {
     let tags: Vec<String> = params.all("tag").map(str::to_lowercase).collect();
     let meta: Vec<_> = params
@@ -182,7 +196,9 @@ pub(super) fn chosen_instances<'a>(
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
     // Collected, because the state's iterator borrows the name.
-    let instances: Vec<_> = state.instances(name).collect();
+    let instances = state.instances(name);
+    let instances = instances.filter(|row| sight.keeps_instance(&row.node, &row.definition.name));
+    let instances: Vec<_> = instances.collect();
     instances.into_iter().filter_map(move |service| {
         // A service without its node is a broken invariant of the state; do not show it.
         let node = state.node(&service.node)?;

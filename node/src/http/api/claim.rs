@@ -17,7 +17,7 @@ use quorate_client::duration;
 use quorate_client::types::claim::{ClaimAsk, ClaimPoolCounts};
 use quorate_storage::command::{ClaimRequest, ClaimsCommand, Command, Outcome, Rejection};
 use quorate_storage::machine::Published;
-use quorate_storage::record::{Claim, ClaimEnd, ClaimPhase, RequestFacts};
+use quorate_storage::record::{Access, AclKind, Claim, ClaimEnd, ClaimPhase, RequestFacts};
 use quorate_storage::state::CLAIMS_LEVEL;
 use quorate_storage::{Millis, State, Topic};
 use rand::Rng as _;
@@ -33,6 +33,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::hold::Hold;
 use crate::http::reply::Reply;
+use crate::http::rights::{RightsWatch, Rule};
 use crate::http::wire::millis;
 use crate::live::claims as show;
 use crate::node::Node;
@@ -58,13 +59,13 @@ const FORCE: &str = "/force";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/quorate/claims").get(|call| Box::pin(pools(call))),
+        Endpoint::new("/v1/quorate/claims").get(Rule::Rows, |call| Box::pin(pools(call))),
         Endpoint::new("/v1/quorate/claims/")
-            .get(|call| Box::pin(pool(call)))
-            .put(|call| Box::pin(ask_or_force(call))),
+            .get(Rule::Rows, |call| Box::pin(pool(call)))
+            .put(Rule::Commands, |call| Box::pin(ask_or_force(call))),
         Endpoint::new("/v1/quorate/claim/")
-            .get(|call| Box::pin(status(call)))
-            .put(|call| Box::pin(renew_or_release(call))),
+            .get(Rule::Rows, |call| Box::pin(status(call)))
+            .put(Rule::Commands, |call| Box::pin(renew_or_release(call))),
     ]
 }
 
@@ -85,6 +86,8 @@ async fn ask(mut call: Call, service: &str) -> Answer {
     let body: ClaimAsk = call.decode_if_any().await?.unwrap_or_default();
     let what = request(body, service, &agent.name, !wait.is_zero())?;
     refuse_below_level(&call.node)?;
+    call.permit(&Command::Claims(ClaimsCommand::Claim(Box::new(what.clone())))).await?;
+    let rights = call.watch_rights(&call.node.published())?;
     let _waiting = (!wait.is_zero()).then(blocking::room).transpose()?;
     // From here on its client is to say nothing more until it is answered.
     let hold = call.hold();
@@ -92,6 +95,7 @@ async fn ask(mut call: Call, service: &str) -> Answer {
         request: call.node.claims().request(),
         node: Arc::clone(&call.node),
         facts: Arc::new(call.facts()),
+        rights,
         what,
     };
     let Granted { published, claim, request } = asking.wait(wait, &hold).await?;
@@ -167,6 +171,8 @@ fn refuse_below_level(node: &Node) -> Result<(), ApiError> {
 struct Asking {
     node: Arc<Node>,
     facts: Arc<RequestFacts>,
+    /// Who has other rights has to ask again.
+    rights: RightsWatch,
     what: ClaimRequest,
     request: Request,
 }
@@ -207,6 +213,7 @@ impl Asking {
             tokio::select! {
                 () = changes.changed() => {}
                 () = hold.ended() => return Err(ApiError::bad_request("the client has gone")),
+                () = self.rights.changed() => return Err(self.rights_changed()),
                 () = self.node.stopping().begun() => return Err(self.moved("is stopping")),
                 () = &mut leaderless => return Err(self.moved("has no leader")),
                 () = tokio::time::sleep_until(deadline) => self.withdraw().await?,
@@ -286,6 +293,15 @@ impl Asking {
             ProposeError::OutcomeUnknown => outcome_unknown(&self.what.id),
             error => error.into(),
         }
+    }
+
+    /// The client is to ask again, if it still may.
+    fn rights_changed(&self) -> ApiError {
+        let text = format!(
+            "the rights of this token have changed: claim {} keeps its place for 10 s, ask again with this ID",
+            self.what.id
+        );
+        ApiError::new(StatusCode::FORBIDDEN, text)
     }
 
     /// The client is to ask again at another server.
@@ -435,9 +451,15 @@ async fn status(call: Call) -> Answer {
         &call,
         &options,
         |_| topic,
-        |state| match state.claim(&id) {
-            Some(claim) => call.json(&show::status(state, claim)),
-            None => Ok(nothing(&Rejection::UnknownClaim(id.clone()))),
+        |state| {
+            let sight = call.rights(state)?;
+            match state.claim(&id) {
+                Some(claim) => {
+                    sight.require(AclKind::Service, &claim.service, Access::Read)?;
+                    call.json(&show::status(state, claim))
+                }
+                None => Ok(nothing(&Rejection::UnknownClaim(id.clone()))),
+            }
         },
     )
     .await
@@ -450,9 +472,12 @@ async fn pool(call: Call) -> Answer {
         &call,
         &options,
         |_| Topic::pool(service),
-        |state| match state.pool(service) {
-            Some(pool) => call.json(&show::pool(state, pool)),
-            None => Ok(nothing(&Rejection::NotInPool(service.to_owned()))),
+        |state| {
+            call.rights(state)?.require(AclKind::Service, service, Access::Read)?;
+            match state.pool(service) {
+                Some(pool) => call.json(&show::pool(state, pool)),
+                None => Ok(nothing(&Rejection::NotInPool(service.to_owned()))),
+            }
         },
     )
     .await
@@ -468,8 +493,10 @@ async fn pools(call: Call) -> Answer {
     let options = call.read_options()?;
     let published = blocking::at_barrier(&call.node, &options).await?;
     let state = &published.state;
-    let pools: Vec<ClaimPoolCounts> = state.pools().map(show::counts).collect();
-    let reply = call.json(&pools)?;
+    let sight = call.rights(state)?;
+    let seen = state.pools().filter(|pool| sight.keeps_service(pool.name()));
+    let pools: Vec<ClaimPoolCounts> = seen.map(show::counts).collect();
+    let reply = call.json(&pools)?.filtered_if(call.was_filtered());
     Ok(reply.with_read_headers(state.claims_index(), call.node.contact(), options.effective))
 }
 

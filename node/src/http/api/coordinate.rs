@@ -2,7 +2,7 @@
 
 use quorate_client::types::coordinate::{Coordinate, CoordinateEntry, DatacenterMap};
 use quorate_storage::command::Command;
-use quorate_storage::record::{self, NodeKind, Real};
+use quorate_storage::record::{self, Access, AclKind, NodeKind, Real};
 use quorate_storage::{State, Topic};
 
 use crate::http::blocking;
@@ -10,6 +10,7 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 
 /// The dimensions of a coordinate's vector (Serf's figure).
 const DIMENSIONS: usize = 8;
@@ -21,10 +22,10 @@ const FIRST_HEIGHT: f64 = 0.000_01;
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/coordinate/datacenters")
-            .get(|call| Box::pin(std::future::ready(datacenters(&call)))),
-        Endpoint::new("/v1/coordinate/nodes").get(|call| Box::pin(nodes(call))),
-        Endpoint::new("/v1/coordinate/node/").get(|call| Box::pin(node(call))),
-        Endpoint::new("/v1/coordinate/update").put(|call| Box::pin(update(call))),
+            .get(Rule::Open, |call| Box::pin(std::future::ready(datacenters(&call)))),
+        Endpoint::new("/v1/coordinate/nodes").get(Rule::Rows, |call| Box::pin(nodes(call))),
+        Endpoint::new("/v1/coordinate/node/").get(Rule::Rows, |call| Box::pin(node(call))),
+        Endpoint::new("/v1/coordinate/update").put(Rule::Commands, |call| Box::pin(update(call))),
     ]
 }
 
@@ -46,7 +47,9 @@ fn datacenters(call: &Call) -> Answer {
 async fn nodes(call: Call) -> Answer {
     let options = call.read_options()?;
     let list = |state: &State| {
-        let known = state.nodes().filter_map(|node| entry(state, &node.name));
+        let sight = call.rights(state)?;
+        let nodes = state.nodes().filter(|node| sight.keeps_node(&node.name));
+        let known = nodes.filter_map(|node| entry(state, &node.name));
         call.json(&known.collect::<Vec<_>>())
     };
     blocking::read(&call, &options, |_| Topic::Coordinates, list).await
@@ -55,9 +58,14 @@ async fn nodes(call: Call) -> Answer {
 async fn node(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing node name")?;
-    let one = |state: &State| match entry(state, name) {
-        Some(entry) => call.json(&[entry]),
-        None => Ok(Reply::nothing()),
+    call.require(AclKind::Node, name, Access::Read).await?;
+    let one = |state: &State| {
+        let shown = state.node(name).map_or(name, |node| &node.name);
+        call.rights(state)?.require(AclKind::Node, shown, Access::Read)?;
+        match entry(state, name) {
+            Some(entry) => call.json(&[entry]),
+            None => Ok(Reply::nothing()),
+        }
     };
     blocking::read(&call, &options, |_| Topic::Coordinates, one).await
 }

@@ -10,6 +10,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::incoming::BodyLimit;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 
 /// Where a message is answered.
 pub(crate) const DNS_PATH: &str = "/v1/quorate/dns";
@@ -19,7 +20,7 @@ pub(crate) const DNS_PATH_UDP: &str = "/v1/quorate/dns?udp";
 const MESSAGE_TYPE: HeaderValue = HeaderValue::from_static("application/dns-message");
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new(DNS_PATH).post(|call| Box::pin(answer(call)))]
+    vec![Endpoint::new(DNS_PATH).post(Rule::Open, |call| Box::pin(answer(call)))]
 }
 
 /// The answer to the message in the body; an empty one if it is not to be answered.

@@ -9,7 +9,7 @@ use axum::http::HeaderValue;
 use quorate_client::types::event::UserEvent;
 use quorate_storage::command::Command;
 use quorate_storage::limits::EVENT_BYTES_MAX;
-use quorate_storage::record::Event;
+use quorate_storage::record::{AclKind, Event};
 use quorate_storage::{State, Topic};
 use regex::Regex;
 
@@ -20,14 +20,15 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::incoming::BodyLimit;
 use crate::http::reply;
+use crate::http::rights::{Rule, Sight};
 
 /// The version of the format that clients see.
 const VERSION: u64 = 1;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/event/fire/").put(|call| Box::pin(fire(call))),
-        Endpoint::new("/v1/event/list").get(|call| Box::pin(list(call))),
+        Endpoint::new("/v1/event/fire/").put(Rule::Commands, |call| Box::pin(fire(call))),
+        Endpoint::new("/v1/event/list").get(Rule::Rows, |call| Box::pin(list(call))),
     ]
 }
 
@@ -63,24 +64,30 @@ async fn list(call: Call) -> Answer {
     // Consul's list reads no other parameter: `node`, `service` and `tag` mean something only when an
     // event is fired (agent/event_endpoint.go, `EventList`).
     let name = call.params.get("name").unwrap_or_default();
-    let suits = |state: &State, event: &Event| {
-        (name.is_empty() || event.name == name) && is_for(event, state, &asked)
+    let suits = |state: &State, event: &Event, sight: &Sight| {
+        (name.is_empty() || event.name == name)
+            && is_for(event, state, &asked)
+            && sight.keeps_named(AclKind::Event, &event.name)
     };
     let mut published = blocking::at_barrier_or_own(&call.node, &options).await?;
     if options.index > 0 {
         // The index is no counter but stands for the newest event, so any other one is news. Only
         // that one is looked for: many may be waiting here.
         let news = |state: &State| {
-            let newest = state.events().rev().find(|event| suits(state, event));
+            // A token that is gone is told so at once.
+            let Ok(sight) = call.rights(state) else { return true };
+            let newest = state.events().rev().find(|event| suits(state, event, &sight));
             index(newest) != options.index
         };
         let (topic, wait) = (Topic::Events, options.wait);
         published = blocking::until(&call.node, [&topic], wait, published, news).await?;
     }
     let state = &published.state;
-    let events: Vec<_> = state.events().filter(|event| suits(state, event)).collect();
+    let sight = call.rights(state)?;
+    let events: Vec<_> = state.events().filter(|event| suits(state, event, &sight)).collect();
     let list: Vec<UserEvent> = events.iter().map(|event| shown(event)).collect();
-    Ok(call.json(&list)?.with(reply::INDEX, HeaderValue::from(index(events.last().copied()))))
+    let index = HeaderValue::from(index(events.last().copied()));
+    Ok(call.json(&list)?.with(reply::INDEX, index).filtered_if(call.was_filtered()))
 }
 
 fn shown(event: &Event) -> UserEvent {

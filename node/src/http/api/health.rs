@@ -11,6 +11,7 @@ use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::near;
+use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 
 /// The word for checks in any state.
@@ -18,10 +19,10 @@ const ANY: &str = "any";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/health/service/").get(|call| Box::pin(service(call))),
-        Endpoint::new("/v1/health/checks/").get(|call| Box::pin(checks(call))),
-        Endpoint::new("/v1/health/node/").get(|call| Box::pin(node(call))),
-        Endpoint::new("/v1/health/state/").get(|call| Box::pin(state(call))),
+        Endpoint::new("/v1/health/service/").get(Rule::Rows, |call| Box::pin(service(call))),
+        Endpoint::new("/v1/health/checks/").get(Rule::Rows, |call| Box::pin(checks(call))),
+        Endpoint::new("/v1/health/node/").get(Rule::Rows, |call| Box::pin(node(call))),
+        Endpoint::new("/v1/health/state/").get(Rule::Rows, |call| Box::pin(state(call))),
     ]
 }
 
@@ -30,9 +31,9 @@ async fn service(call: Call) -> Answer {
     let name = call.required("Missing service name")?;
     let passing = call.params.switch("passing")?;
     let topic = Topic::service(name);
-    let entries = |state: &State| -> Vec<_> {
+    let entries = |state: &State, sight: &Sight| -> Vec<_> {
         let datacenter = call.node.info().datacenter;
-        let instances = chosen_instances(state, name, &call.params)
+        let instances = chosen_instances(state, name, &call.params, sight)
             .filter(|(_, service)| !passing || all_pass(state, service));
         near::sorted(&call, state, instances, |(node, _)| &node.name)
             .into_iter()
@@ -51,8 +52,8 @@ async fn checks(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing service name")?;
     let topic = Topic::service(name);
-    let checks = |state: &State| {
-        let checks = state.service_checks(name);
+    let checks = |state: &State, sight: &Sight| {
+        let checks = state.service_checks(name).filter(|check| keeps(sight, check));
         let checks = checks.filter(|check| on_chosen_node(&call, state, check));
         shown(state, near::sorted(&call, state, checks, |check| &check.node).into_iter())
     };
@@ -62,10 +63,10 @@ async fn checks(call: Call) -> Answer {
 async fn node(call: Call) -> Answer {
     let options = call.read_options()?;
     let name = call.required("Missing node name")?;
-    let checks = |state: &State| {
+    let checks = |state: &State, sight: &Sight| {
         // The exact name is needed to list; the client may have written it in another case.
         let name = state.node(name).map_or(name, |node| &node.name);
-        shown(state, state.checks_on(name))
+        shown(state, state.checks_on(name).filter(|check| keeps(sight, check)))
     };
     blocking::list(&call, &options, |_| Topic::Checks, checks).await
 }
@@ -73,15 +74,20 @@ async fn node(call: Call) -> Answer {
 async fn state(call: Call) -> Answer {
     let options = call.read_options()?;
     let status = call.required("Missing check state")?;
-    let checks = |state: &State| {
+    let checks = |state: &State, sight: &Sight| {
         let asked = |check: &&Arc<record::Check>| {
             (status == ANY || check.registration.status.as_str() == status)
                 && on_chosen_node(&call, state, check)
+                && keeps(sight, check)
         };
         let checks = state.checks().filter(asked);
         shown(state, near::sorted(&call, state, checks, |check| &check.node).into_iter())
     };
     blocking::list(&call, &options, |_| Topic::Checks, checks).await
+}
+
+fn keeps(sight: &Sight, check: &record::Check) -> bool {
+    sight.keeps_check(&check.node, &check.service_name)
 }
 
 fn on_chosen_node(call: &Call, state: &State, check: &record::Check) -> bool {

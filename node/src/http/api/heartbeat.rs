@@ -4,7 +4,7 @@
 //! say nothing new, as far as this server knows, travel as a few bytes each ([`Command::Renew`]); the others in
 //! full, some hundred in a command ([`Command::Beat`]). The state judges both again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -21,6 +21,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
 use crate::http::incoming::BodyLimit;
+use crate::http::rights::{Rule, Sight};
 use crate::node::Consistency;
 
 /// Heartbeats in a request.
@@ -40,7 +41,10 @@ const OWN_AGENT: u32 = 1;
 const BEAT_BYTES: usize = 128;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("/v1/quorate/heartbeat").put(|call| Box::pin(heartbeat(call)))]
+    vec![
+        Endpoint::new("/v1/quorate/heartbeat")
+            .put(Rule::Commands, |call| Box::pin(heartbeat(call))),
+    ]
 }
 
 async fn heartbeat(mut call: Call) -> Answer {
@@ -67,7 +71,8 @@ async fn heartbeat(mut call: Call) -> Answer {
         drop(call.node.read(Consistency::Linearizable).await?);
         sorted = sort(agent).await??;
     }
-    let Sorted { agents, renewals, beats, ids, is_single, mut rejected, .. } = sorted;
+    sorted.refuse_forbidden(&call).await?;
+    let Sorted { agents, renewals, beats, ids, is_single, mut rejected, forbidden, .. } = sorted;
     let mut commands = Vec::new();
     if !renewals.is_empty() {
         commands.push(renewal_command(seen, renewals));
@@ -83,7 +88,11 @@ async fn heartbeat(mut call: Call) -> Answer {
     }
     // One by itself has a status of its own; in a list each is told of.
     if is_single && let Some(text) = rejected.remove(&0) {
-        return Err(ApiError::bad_request(text));
+        let status = match forbidden.is_empty() {
+            true => StatusCode::BAD_REQUEST,
+            false => StatusCode::FORBIDDEN,
+        };
+        return Err(ApiError::new(status, text));
     }
     answer.rejected = rejected
         .into_iter()
@@ -114,6 +123,8 @@ struct Sorted {
     is_single: bool,
     /// By place in the request.
     rejected: BTreeMap<usize, String>,
+    /// Those of them that the caller may not send.
+    forbidden: BTreeSet<usize>,
 }
 
 impl Sorted {
@@ -126,6 +137,7 @@ impl Sorted {
             ids: Vec::new(),
             is_single: false,
             rejected: BTreeMap::new(),
+            forbidden: BTreeSet::new(),
         }
     }
 
@@ -195,6 +207,43 @@ impl Sorted {
             state.complete(&self.agents, &mut beat);
             self.beats.push((place, beat));
         }
+        Ok(())
+    }
+
+    /// Refuses those that the caller may not send, each by itself; apply looks at all of a command once more.
+    async fn refuse_forbidden(&mut self, call: &Call) -> Result<(), ApiError> {
+        if call.asker().is_none() {
+            return Ok(());
+        }
+        let forbidden = |sight: &Sight, state: &State| {
+            let Some(rights) = sight.rights() else { return BTreeMap::new() };
+            let renewals = self
+                .renewals
+                .iter()
+                .map(|(place, renewal)| (*place, state.permit_renewal(rights, renewal.number)));
+            let beats = self.beats.iter().map(|(place, beat)| {
+                let agent = self.agents.get(beat.agent as usize);
+                (*place, state.permit_beat(rights, agent, beat))
+            });
+            let all = renewals.chain(beats);
+            let refused =
+                all.filter_map(|(place, permit)| Some((place, permit.err()?.to_string())));
+            refused.collect::<BTreeMap<usize, String>>()
+        };
+        // What is refused from a state that may be behind is looked at again behind a barrier.
+        let checked = call.confirm(|sight, state| match forbidden(sight, state) {
+            refused if refused.is_empty() => Ok(()),
+            _ => Err(ApiError::new(StatusCode::FORBIDDEN, "")),
+        });
+        if checked.await.is_ok() {
+            return Ok(());
+        }
+        let state = call.node.published();
+        let refused = forbidden(&call.rights(&state.state)?, &state.state);
+        self.renewals.retain(|(place, _)| !refused.contains_key(place));
+        self.beats.retain(|(place, _)| !refused.contains_key(place));
+        self.forbidden = refused.keys().copied().collect();
+        self.rejected.extend(refused);
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use quorate_client::duration;
 use quorate_client::types::history::HistoryEvent;
 use quorate_storage::machine::Published;
-use quorate_storage::record::{HistoryRecord, Ring};
+use quorate_storage::record::{Access, AclKind, HistoryRecord, Ring};
+use quorate_storage::state::Rights;
 
 use super::session::session_id;
 use crate::http::blocking;
@@ -16,11 +17,13 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
 use crate::http::reply::Reply;
+use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 use crate::live::claims;
 use crate::live::explain::{self, Explained, Now, Unexplained, Whose};
 use crate::live::filter::{By, Filter};
 use crate::live::show;
+use crate::live::sight::sees;
 use crate::node::Consistency;
 
 /// Records in one answer, unless the client asks for fewer.
@@ -63,14 +66,20 @@ const PARAMETERS: [&str; FILTERS.len() + 2] = {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/quorate/history")
-            .get(|call| Box::pin(history(call)))
+            .get(Rule::Rows, |call| Box::pin(history(call)))
             .only_with(&PARAMETERS),
-        Endpoint::new("/v1/quorate/explain/service/").get(|call| Box::pin(explain_service(call))),
-        Endpoint::new("/v1/quorate/explain/check/").get(|call| Box::pin(explain_check(call))),
-        Endpoint::new("/v1/quorate/explain/node/").get(|call| Box::pin(explain_node(call))),
-        Endpoint::new("/v1/quorate/explain/key/").get(|call| Box::pin(explain_key(call))),
-        Endpoint::new("/v1/quorate/explain/session/").get(|call| Box::pin(explain_session(call))),
-        Endpoint::new("/v1/quorate/explain/claim/").get(|call| Box::pin(explain_claim(call))),
+        Endpoint::new("/v1/quorate/explain/service/")
+            .get(Rule::Rows, |call| Box::pin(explain_service(call))),
+        Endpoint::new("/v1/quorate/explain/check/")
+            .get(Rule::Rows, |call| Box::pin(explain_check(call))),
+        Endpoint::new("/v1/quorate/explain/node/")
+            .get(Rule::Rows, |call| Box::pin(explain_node(call))),
+        Endpoint::new("/v1/quorate/explain/key/")
+            .get(Rule::Rows, |call| Box::pin(explain_key(call))),
+        Endpoint::new("/v1/quorate/explain/session/")
+            .get(Rule::Rows, |call| Box::pin(explain_session(call))),
+        Endpoint::new("/v1/quorate/explain/claim/")
+            .get(Rule::Rows, |call| Box::pin(explain_claim(call))),
     ]
 }
 
@@ -100,7 +109,10 @@ async fn history(call: Call) -> Answer {
         let _waiting = blocking::room()?;
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
-        while found(&published, from, &rings, &filter).next().is_none() {
+        // A token that is gone is told so at once.
+        while let Ok(sight) = call.rights(&published.state)
+            && found(&published, from, &rings, &filter, &sight).next().is_none()
+        {
             drop(published);
             tokio::select! {
                 () = reader.woken() => published = call.node.published(),
@@ -125,12 +137,14 @@ async fn history(call: Call) -> Answer {
         return Err(ApiError::new(StatusCode::GONE, text));
     }
     let index = published.state.index();
+    let sight = call.rights(&published.state)?;
     let records = || {
-        let records = found(&published, from, &rings, &filter).take(limit);
+        let records = found(&published, from, &rings, &filter, &sight).take(limit);
         let shown = records.map(|record| show::event(&published, record));
         call.json(&shown.collect::<Vec<HistoryEvent>>())
     };
     let reply = heavy::render(limit * RECORD_BYTES, records).await??;
+    let reply = reply.filtered_if(call.was_filtered());
     Ok(reply
         .with_read_headers(index, call.node.contact(), options.effective)
         .with(OLDEST_SEQ, HeaderValue::from(lost + 1))
@@ -149,14 +163,17 @@ fn is_of_this_cluster(since: u64, last: u64) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::GONE, text))
 }
 
-/// The records after a number that a filter wants, oldest first.
+/// The records after a number that a filter wants and the caller may see, oldest first.
 fn found<'a>(
     published: &'a Arc<Published>,
     since: u64,
     rings: &'a [Ring],
     filter: &'a Filter,
+    sight: &'a Sight,
 ) -> impl Iterator<Item = &'a Arc<HistoryRecord>> {
-    published.state.history().after(since, rings).filter(|record| filter.matches(record))
+    let records = published.state.history().after(since, rings);
+    let wanted = records.filter(|record| filter.matches(record));
+    wanted.filter(|record| sight.keeps_if(|rights| sees(rights, record)))
 }
 
 fn filter(call: &Call) -> Result<Filter, ApiError> {
@@ -215,11 +232,13 @@ async fn explain_check(call: Call) -> Answer {
 
 async fn explain_node(call: Call) -> Answer {
     let name = call.required("Missing node name")?.to_owned();
+    call.require(AclKind::Node, &name, Access::Read).await?;
     explained(&call, |published| explain::node(published, &name)).await
 }
 
 async fn explain_key(call: Call) -> Answer {
     let key = call.required("Missing key name")?.to_owned();
+    call.require(AclKind::Key, &key, Access::Read).await?;
     explained(&call, |published| explain::key(published, &key)).await
 }
 
@@ -258,7 +277,12 @@ async fn explained(
     call.check_datacenter()?;
     let options = call.read_options()?;
     let published = blocking::at_barrier(&call.node, &options).await?;
-    let Explained { mut explanation, now } = explain(&published).map_err(|fault| match fault {
+    let sight = call.rights(&published.state)?;
+    let explained = explain(&published);
+    if let Some(rights) = sight.rights() {
+        may_explain(rights, &published, explained.as_ref())?;
+    }
+    let Explained { mut explanation, now } = explained.map_err(|fault| match fault {
         Unexplained::Unknown(text) => ApiError::not_found(text),
         Unexplained::Ambiguous(text) => ApiError::new(StatusCode::CONFLICT, text),
     })?;
@@ -267,6 +291,43 @@ async fn explained(
     }
     let reply: Reply = call.json(&explanation)?;
     Ok(reply.with_read_headers(published.state.index(), call.node.contact(), options.effective))
+}
+
+/// Refuses to explain what a caller may not see.
+fn may_explain(
+    rights: &Rights,
+    published: &Published,
+    explained: Result<&Explained, &Unexplained>,
+) -> Result<(), ApiError> {
+    // An id that several hosts have: that names hosts.
+    let Ok(Explained { explanation, .. }) = explained else {
+        return match explained {
+            Err(Unexplained::Ambiguous(_)) => {
+                Ok(rights.require(AclKind::Operator, "", Access::Read)?)
+            }
+            Err(Unexplained::Unknown(_)) | Ok(_) => Ok(()),
+        };
+    };
+    let subject = &explanation.subject;
+    let read = |kind, name: &str| rights.require(kind, name, Access::Read);
+    match subject.kind.as_str() {
+        "key" => read(AclKind::Key, &subject.key)?,
+        "session" => {
+            let node = published.state.session(&subject.session).map(|row| &*row.node);
+            read(AclKind::Session, node.unwrap_or(&subject.node))?;
+        }
+        "claim" => {
+            let service = published.state.claim(&subject.claim).map(|row| &*row.service);
+            read(AclKind::Service, service.unwrap_or(&subject.service))?;
+        }
+        _ => {
+            read(AclKind::Node, &subject.node)?;
+            if !subject.service.is_empty() {
+                read(AclKind::Service, &subject.service)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A row as other endpoints show it.

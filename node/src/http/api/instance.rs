@@ -11,13 +11,15 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::filter::Fault;
+use crate::http::rights::Rule;
 use crate::live::rows::Rows;
 
 /// What an instance's status can be.
 const STATUSES: [&str; 3] = ["passing", "warning", "critical"];
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    let instances = Endpoint::new("/v1/quorate/instances").get(|call| Box::pin(instances(call)));
+    let instances =
+        Endpoint::new("/v1/quorate/instances").get(Rule::Rows, |call| Box::pin(instances(call)));
     vec![instances.only_with(&["service", "status"])]
 }
 
@@ -28,7 +30,9 @@ async fn instances(call: Call) -> Answer {
     let statuses = statuses(&call)?;
     let filter = call.filter::<Instance>().map_err(bad_filter)?;
     let shown = |state: &State, rows: &mut dyn Iterator<Item = &Arc<Service>>| {
+        let sight = call.rights(state)?;
         let mut all = Rows::of(state);
+        let rows = rows.filter(|row| sight.keeps_instance(&row.node, &row.definition.name));
         let rows = rows.map(|row| all.instance(row)).filter(|row| {
             let has_status = statuses.is_empty() || statuses.contains(&row.status.as_str());
             has_status && filter.keeps(row)

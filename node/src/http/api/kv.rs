@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quorate_storage::command::{Command, KvDeleteMode, KvPutMode, Outcome};
 use quorate_storage::limits::VALUE_BYTES_MAX;
+use quorate_storage::record::{Access, AclKind};
 use quorate_storage::{State, Topic};
 
 use super::session::session_id;
@@ -14,6 +15,7 @@ use crate::http::error::ApiError;
 use crate::http::incoming::BodyLimit;
 use crate::http::params::Params;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 use crate::http::wire;
 
 const MISSING_SESSION: &str = "missing session";
@@ -21,9 +23,9 @@ const MISSING_SESSION: &str = "missing session";
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/kv/")
-            .get(|call| Box::pin(read(call)))
-            .put(|call| Box::pin(put(call)))
-            .delete(|call| Box::pin(delete(call))),
+            .get(Rule::Rows, |call| Box::pin(read(call)))
+            .put(Rule::Commands, |call| Box::pin(put(call)))
+            .delete(Rule::Commands, |call| Box::pin(delete(call))),
     ]
 }
 
@@ -39,11 +41,14 @@ async fn read(call: Call) -> Answer {
         return blocking::read(&call, &options, topic, |state| below(&call, state, &key)).await;
     }
     require(&key)?;
+    // Who may not read it does not wait for it either.
+    call.require(AclKind::Key, &key, Access::Read).await?;
     let topic = |_: &State| Topic::Key(Arc::clone(&key));
     blocking::read(&call, &options, topic, |state| one(&call, state, &key)).await
 }
 
 fn one(call: &Call, state: &State, key: &str) -> Answer {
+    call.rights(state)?.require(AclKind::Key, key, Access::Read)?;
     match state.key(key) {
         None => Ok(Reply::nothing()),
         Some(entry) if call.params.has("raw") => Ok(Reply::raw(entry.value.clone())),
@@ -52,7 +57,9 @@ fn one(call: &Call, state: &State, key: &str) -> Answer {
 }
 
 fn below(call: &Call, state: &State, prefix: &str) -> Answer {
-    let pairs: Vec<_> = state.keys_below(prefix).map(wire::kv_pair).collect();
+    let sight = call.rights(state)?;
+    let pairs = state.keys_below(prefix).filter(|entry| sight.keeps_key(&entry.key));
+    let pairs: Vec<_> = pairs.map(wire::kv_pair).collect();
     match pairs.is_empty() {
         true => Ok(Reply::nothing()),
         false => call.json(&pairs),
@@ -62,7 +69,9 @@ fn below(call: &Call, state: &State, prefix: &str) -> Answer {
 fn names(call: &Call, state: &State, prefix: &str) -> Answer {
     // Consul misspelt it once and takes both.
     let separator = call.params.filled("separator").or_else(|| call.params.filled("seperator"));
+    let sight = call.rights(state)?;
     let keys = state.keys_below(prefix).map(|entry| &*entry.key);
+    let keys = keys.filter(|key| sight.keeps_key(key));
     let names = cut(keys, prefix, separator.unwrap_or(""));
     match names.is_empty() && !prefix.is_empty() {
         true => Ok(Reply::nothing()),

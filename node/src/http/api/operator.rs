@@ -8,7 +8,7 @@ use quorate_client::types::operator::{
     LeaderTransferred, RaftConfiguration, RaftServer, ServiceUsage, Usage,
 };
 use quorate_storage::raft::{NodeId, StoredMembership};
-use quorate_storage::record::SERVER_SERVICE;
+use quorate_storage::record::{Access, SERVER_SERVICE};
 use quorate_storage::{Index, State, Topic};
 
 use crate::http::blocking;
@@ -17,6 +17,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::params::Params;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 use crate::http::wire;
 use crate::raft::error::MembershipError;
 
@@ -25,17 +26,24 @@ const RAFT_PROTOCOL: &str = "3";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let mut endpoints = vec![
-        Endpoint::new("/v1/operator/raft/configuration").get(|call| Box::pin(configuration(call))),
-        Endpoint::new("/v1/operator/raft/peer").delete(|call| Box::pin(remove_peer(call))),
+        Endpoint::new("/v1/operator/raft/configuration")
+            .get(Rule::Operator(Access::Read), |call| Box::pin(configuration(call))),
+        Endpoint::new("/v1/operator/raft/peer")
+            .delete(Rule::Operator(Access::Write), |call| Box::pin(remove_peer(call))),
         Endpoint::new("/v1/operator/raft/transfer-leader")
-            .put(|call| Box::pin(transfer_leader(call)))
-            .post(|call| Box::pin(transfer_leader(call))),
-        Endpoint::new("/v1/operator/usage").get(|call| Box::pin(usage(call))),
+            .put(Rule::Operator(Access::Write), |call| Box::pin(transfer_leader(call)))
+            .post(Rule::Operator(Access::Write), |call| Box::pin(transfer_leader(call))),
+        Endpoint::new("/v1/operator/usage")
+            .get(Rule::Operator(Access::Read), |call| Box::pin(usage(call))),
         Endpoint::new("/v1/operator/keyring")
-            .get(|_| Box::pin(std::future::ready(Err(no_keyring()))))
-            .put(|_| Box::pin(std::future::ready(Err(no_keyring()))))
-            .post(|_| Box::pin(std::future::ready(Err(no_keyring()))))
-            .delete(|_| Box::pin(std::future::ready(Err(no_keyring())))),
+            .get(Rule::Operator(Access::Read), |_| Box::pin(std::future::ready(Err(no_keyring()))))
+            .put(Rule::Operator(Access::Write), |_| Box::pin(std::future::ready(Err(no_keyring()))))
+            .post(Rule::Operator(Access::Write), |_| {
+                Box::pin(std::future::ready(Err(no_keyring())))
+            })
+            .delete(Rule::Operator(Access::Write), |_| {
+                Box::pin(std::future::ready(Err(no_keyring())))
+            }),
     ];
     endpoints.extend(autopilot::endpoints());
     endpoints

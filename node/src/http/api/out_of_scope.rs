@@ -1,7 +1,7 @@
 //! What Quorate does not have, answered so that clients that merely look for it go on.
 //!
 //! The service mesh and its configuration: 501 with a sentence, except where a list is asked for that
-//! is truly empty. ACLs: 401 `ACL support disabled`, which clients know from Consul without ACLs.
+//! is truly empty.
 //! Namespaces and partitions are unknown paths, as in Consul's open edition.
 
 use axum::http::StatusCode;
@@ -12,6 +12,7 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint, Handler};
 use crate::http::error::ApiError;
 use crate::http::params::ReadOptions;
+use crate::http::rights::Rule;
 
 /// What begins with these belongs to the service mesh.
 const MESH: [&str; 12] = [
@@ -28,8 +29,6 @@ const MESH: [&str; 12] = [
     "/v1/peering/",
     "/v1/peerings",
 ];
-/// What begins with these belongs to ACLs.
-const ACLS: [&str; 2] = ["/v1/acl/", "/v1/agent/token/"];
 /// Lists of what only a service mesh has, by the name of a service.
 const EMPTY_LISTS: [&str; 3] =
     ["/v1/catalog/connect/", "/v1/catalog/gateway-services/", "/v1/health/ingress/"];
@@ -38,17 +37,22 @@ const CACHED_EMPTY_LIST: &str = "/v1/health/connect/";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let mesh = MESH.into_iter().map(|path| refusing(path, |_| Box::pin(no_mesh())));
-    let acls = ACLS.into_iter().map(|path| refusing(path, |_| Box::pin(no_acls())));
     let lists = EMPTY_LISTS
         .into_iter()
-        .map(|path| Endpoint::new(path).get(|call| Box::pin(empty_list(call))));
-    let cached = Endpoint::new(CACHED_EMPTY_LIST).get(|call| Box::pin(cached_empty_list(call)));
-    mesh.chain(acls).chain(lists).chain([cached]).collect()
+        .map(|path| Endpoint::new(path).get(Rule::Any, |call| Box::pin(empty_list(call))));
+    let cached =
+        Endpoint::new(CACHED_EMPTY_LIST).get(Rule::Any, |call| Box::pin(cached_empty_list(call)));
+    mesh.chain(lists).chain([cached]).collect()
 }
 
 /// An endpoint that says the same whatever is asked.
 fn refusing(path: &'static str, handler: Handler) -> Endpoint {
-    Endpoint::new(path).get(handler).put(handler).post(handler).delete(handler)
+    let rule = Rule::Open;
+    Endpoint::new(path)
+        .get(rule, handler)
+        .put(rule, handler)
+        .post(rule, handler)
+        .delete(rule, handler)
 }
 
 fn no_mesh() -> std::future::Ready<Answer> {
@@ -56,10 +60,6 @@ fn no_mesh() -> std::future::Ready<Answer> {
         StatusCode::NOT_IMPLEMENTED,
         "Quorate has no service mesh: there are no certificates, intentions, config entries, discovery chains or peerings",
     )))
-}
-
-fn no_acls() -> std::future::Ready<Answer> {
-    std::future::ready(Err(ApiError::new(StatusCode::UNAUTHORIZED, "ACL support disabled")))
 }
 
 /// `[]` with the headers of a read, blocking included: watchers of these must not spin.

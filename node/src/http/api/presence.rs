@@ -16,7 +16,7 @@ use futures_util::stream as streams;
 use quorate_client::duration;
 use quorate_client::types::agent::ServiceRegistration;
 use quorate_client::types::live::{PresenceRegistered, PresenceRegistration};
-use quorate_storage::command::{Beat, PresenceOpen, PresenceReopen};
+use quorate_storage::command::{Beat, Command, PresenceOpen, PresenceReopen};
 use quorate_storage::record::{
     CheckRegistration, OnClose, PRESENCE_CHECK, PresenceTerms, ServiceDefinition,
 };
@@ -34,6 +34,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::hold::Hold;
 use crate::http::reply::Reply;
+use crate::http::rights::{RightsWatch, Rule};
 use crate::http::wire::millis;
 use crate::node::Node;
 use crate::presences::{Held, NotOpened, Opening, Told};
@@ -48,7 +49,7 @@ const LINGER: Millis = Millis(500);
 const LINGER_MAX: Millis = Millis::from_secs(60);
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("/v1/quorate/presence").put(|call| Box::pin(open(call)))]
+    vec![Endpoint::new("/v1/quorate/presence").put(Rule::Commands, |call| Box::pin(open(call)))]
 }
 
 async fn open(mut call: Call) -> Answer {
@@ -75,6 +76,9 @@ async fn open(mut call: Call) -> Answer {
     }
     let id = service.id.to_string();
     let open = PresenceOpen { agent, service, checks, deregister_after, terms };
+    let permitted = Command::PresenceOpen(Box::new(open.clone()));
+    call.permit(&permitted).await?;
+    let rights = call.watch_rights(&call.node.published())?;
     let reopen = reopening(&call.node.published().state, &open, process.as_ref());
     let request = Some(Arc::new(call.facts()));
     let opening = Opening { open, process, reopen, network: None, request };
@@ -94,6 +98,8 @@ async fn open(mut call: Call) -> Answer {
         hold,
         next_comment: Instant::now() + COMMENT_EVERY,
         is_over: false,
+        rights,
+        permitted,
         _place: place,
     };
     let pieces = streams::unfold(presence, |mut presence| async move {
@@ -223,6 +229,10 @@ struct Presence {
     hold: Hold,
     next_comment: Instant,
     is_over: bool,
+    /// With other rights it may be over.
+    rights: RightsWatch,
+    /// What its client must be allowed to do for as long as it holds the instance.
+    permitted: Command,
     _place: OwnedSemaphorePermit,
 }
 
@@ -237,6 +247,8 @@ impl Presence {
         }
         tokio::select! {
             () = self.hold.ended() => None,
+            // Its client holds the instance no more, and is told why when it comes back.
+            () = self.rights.forbids(&self.permitted) => None,
             told = self.held.told() => {
                 self.is_over = true;
                 Some(self.farewell(told))

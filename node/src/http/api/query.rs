@@ -10,15 +10,18 @@ use quorate_client::types::query::{
 };
 use quorate_client::types::session::Created;
 use quorate_storage::command::Command;
-use quorate_storage::record::{Query, QueryDefinition};
+use quorate_storage::record::{Access, AclKind, Query, QueryDefinition, SecretHash};
+use quorate_storage::state::Rights;
 use quorate_storage::{State, Topic};
 
 use crate::discovery::template;
+use crate::http::asker::HIDDEN;
 use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
+use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 
 /// The kind of a template: it answers for all names that begin with its own.
@@ -27,13 +30,56 @@ const NAME_PREFIX_MATCH: &str = "name_prefix_match";
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/query")
-            .get(|call| Box::pin(list(call)))
-            .post(|call| Box::pin(create(call))),
+            .get(Rule::Rows, |call| Box::pin(list(call)))
+            .post(Rule::Commands, |call| Box::pin(create(call))),
         Endpoint::new("/v1/query/")
-            .get(|call| Box::pin(look(call)))
-            .put(|call| Box::pin(update(call)))
-            .delete(|call| Box::pin(remove(call))),
+            .get(Rule::Rows, |call| Box::pin(look(call)))
+            .put(Rule::Commands, |call| Box::pin(update(call)))
+            .delete(Rule::Commands, |call| Box::pin(remove(call))),
     ]
+}
+
+/// Whether a query is among those that are listed for somebody. One without a name is known by its id alone.
+fn lists(rights: &Rights, query: &Query) -> bool {
+    let definition = &query.definition;
+    let is_named = !definition.name.is_empty() || !definition.template_kind.is_empty();
+    match is_named {
+        true => rights.allows(AclKind::Query, &definition.name, Access::Read),
+        false => rights.allows(AclKind::Acl, "", Access::Write),
+    }
+}
+
+/// Refuses to show a query that has a name.
+fn may_read(sight: &Sight, definition: &QueryDefinition) -> Result<(), ApiError> {
+    match definition.name.is_empty() && definition.template_kind.is_empty() {
+        true => Ok(()),
+        false => sight.require(AclKind::Query, &definition.name, Access::Read),
+    }
+}
+
+/// Its token as it is kept where tokens count: only its hash.
+fn keep_token(call: &Call, query: &mut QueryDefinition) {
+    if call.asker().is_none() || query.token.is_empty() {
+        return;
+    }
+    query.token = match query.token.as_str() {
+        // What was shown comes back: it stays as it was.
+        HIDDEN => {
+            let published = call.node.published();
+            let old = published.state.query(&query.id);
+            old.map_or_else(String::new, |old| old.definition.token.clone())
+        }
+        secret => SecretHash::of(secret).to_string(),
+    };
+}
+
+/// Where tokens count, a query's own is not shown: there is only its hash.
+fn shown_to(call: &Call, query: &Query) -> PreparedQuery {
+    let mut shown = shown(query);
+    if call.asker().is_some() && !shown.token.is_empty() {
+        HIDDEN.clone_into(&mut shown.token);
+    }
+    shown
 }
 
 fn not_found() -> ApiError {
@@ -44,8 +90,11 @@ fn not_found() -> ApiError {
 
 async fn list(call: Call) -> Answer {
     let options = call.read_options()?;
-    let all =
-        |state: &State| call.json(&state.queries().map(|query| shown(query)).collect::<Vec<_>>());
+    let all = |state: &State| {
+        let sight = call.rights(state)?;
+        let seen = state.queries().filter(|row| sight.keeps_if(|rights| lists(rights, row)));
+        call.json(&seen.map(|query| shown_to(&call, query)).collect::<Vec<_>>())
+    };
     blocking::read(&call, &options, |_| Topic::Queries, all).await
 }
 
@@ -60,8 +109,14 @@ async fn look(call: Call) -> Answer {
     }
     let options = call.read_options()?;
     let one = |state: &State| match state.query(&asked.to_lowercase()) {
-        Some(query) => call.json(&[shown(query)]),
-        None => Err(not_found()),
+        Some(query) => {
+            may_read(&call.rights(state)?, &query.definition)?;
+            call.json(&[shown_to(&call, query)])
+        }
+        None => {
+            call.rights(state)?;
+            Err(not_found())
+        }
     };
     blocking::read(&call, &options, |_| Topic::Queries, one).await
 }
@@ -73,9 +128,10 @@ async fn explain(call: &Call, name: &str) -> Answer {
     let published = blocking::at_barrier(&call.node, &options).await?;
     let query = template::resolve(&published.state, name).ok_or_else(not_found)?;
     let query = query.map_err(ApiError::internal)?;
+    may_read(&call.rights(&published.state)?, &query.definition)?;
     let contact = call.node.contact();
     let answer = QueryExplanation {
-        query: shown(&query),
+        query: shown_to(call, &query),
         last_contact: wire::nanos(contact.last_contact).unsigned_abs(),
         known_leader: contact.known_leader,
         consistency_level: options.effective.to_owned(),
@@ -94,7 +150,8 @@ async fn create(mut call: Call) -> Answer {
         return Err(ApiError::internal("ID must be empty when creating a new prepared query"));
     }
     body.id = uuid::Uuid::new_v4().to_string();
-    let query = Box::new(definition(body)?);
+    let mut query = Box::new(definition(body)?);
+    keep_token(&call, &mut query);
     let id = query.id.to_string();
     call.propose(Command::PutQuery { query, is_new: true }).await?;
     call.json(&Created { id })
@@ -119,7 +176,8 @@ async fn update(mut call: Call) -> Answer {
     let id = call.rest()?.to_lowercase();
     let mut body: PreparedQuery = call.decode().await?;
     body.id = id;
-    let query = Box::new(definition(body)?);
+    let mut query = Box::new(definition(body)?);
+    keep_token(&call, &mut query);
     call.propose(Command::PutQuery { query, is_new: false }).await?;
     Ok(Reply::empty())
 }

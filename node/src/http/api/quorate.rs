@@ -4,7 +4,9 @@ use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::quorate::StateHash;
 use quorate_storage::State;
 use quorate_storage::command::{Agent, Command, Rejection};
-use quorate_storage::record::{CheckStatus, Node, NodeKind, SERF_ALIVE, SERF_HEALTH};
+use quorate_storage::record::{
+    Access, AclKind, CheckStatus, Node, NodeKind, SERF_ALIVE, SERF_HEALTH,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -20,6 +22,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::incoming::BodyLimit;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 use crate::node::Readiness;
 
 /// The text format of Prometheus.
@@ -40,16 +43,22 @@ struct Definitions {
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/livez")
-            .get(|_| Box::pin(std::future::ready(Ok(Reply::text("ok\n")))))
-            .head(|_| Box::pin(std::future::ready(Ok(Reply::text("ok\n"))))),
+            .get(Rule::Open, |_| Box::pin(std::future::ready(Ok(Reply::text("ok\n")))))
+            .head(Rule::Open, |_| Box::pin(std::future::ready(Ok(Reply::text("ok\n"))))),
         Endpoint::new("/readyz")
-            .get(|call| Box::pin(std::future::ready(ready(&call))))
-            .head(|call| Box::pin(std::future::ready(ready(&call)))),
-        Endpoint::new("/metrics").get(|call| Box::pin(std::future::ready(tell_metrics(&call)))),
-        Endpoint::new("/v1/quorate/agent").put(|call| Box::pin(describe_agent(call))),
-        Endpoint::new("/v1/quorate/agent/alive").put(|call| Box::pin(keep_alive(call))),
-        Endpoint::new("/v1/quorate/agent/definitions").put(|call| Box::pin(compare(call))),
-        Endpoint::new("/v1/quorate/state-hash").get(|call| Box::pin(state_hash(call))),
+            .get(Rule::Open, |call| Box::pin(std::future::ready(ready(&call))))
+            .head(Rule::Open, |call| Box::pin(std::future::ready(ready(&call)))),
+        Endpoint::new("/metrics").get(Rule::Server(Access::Read), |call| {
+            Box::pin(std::future::ready(tell_metrics(&call)))
+        }),
+        Endpoint::new("/v1/quorate/agent")
+            .put(Rule::Commands, |call| Box::pin(describe_agent(call))),
+        Endpoint::new("/v1/quorate/agent/alive")
+            .put(Rule::Commands, |call| Box::pin(keep_alive(call))),
+        Endpoint::new("/v1/quorate/agent/definitions")
+            .put(Rule::Commands, |call| Box::pin(compare(call))),
+        Endpoint::new("/v1/quorate/state-hash")
+            .get(Rule::Operator(Access::Read), |call| Box::pin(state_hash(call))),
     ]
 }
 
@@ -75,6 +84,7 @@ async fn describe_agent(mut call: Call) -> Answer {
 /// nothing. There may be many definitions, so they are read beside the requests, not among them.
 async fn compare(mut call: Call) -> Answer {
     let agent = call.agent()?;
+    call.require(AclKind::Node, &agent.name, Access::Write).await?;
     let options = call.read_options()?;
     let body = call.body(BodyLimit::fixed(DEFINITIONS_BYTES_MAX)).await?;
     let published = blocking::at_barrier(&call.node, &options).await?;
@@ -100,6 +110,7 @@ fn compared(body: &[u8], state: &State, agent: &str) -> Result<Comparison, Strin
 async fn keep_alive(call: Call) -> Answer {
     let seen = call.seen();
     let agent = call.agent()?;
+    call.require(AclKind::Node, &agent.name, Access::Write).await?;
     if call.params.switch("begin")? {
         if let Some(id) = call.params.filled("id") {
             let published = blocking::at_barrier(&call.node, &call.read_options()?).await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate_client::duration;
 use quorate_client::types::session::{Created, SessionCreate};
 use quorate_storage::command::{Agent, Command, SessionRequest};
-use quorate_storage::record::{SERF_HEALTH, Session, SessionBehavior};
+use quorate_storage::record::{AclKind, SERF_HEALTH, Session, SessionBehavior};
 use quorate_storage::{Millis, State, Topic};
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
+use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -36,12 +37,12 @@ const MISSING_SESSION: &str = "Missing session";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/session/create").put(|call| Box::pin(create(call))),
-        Endpoint::new("/v1/session/destroy/").put(|call| Box::pin(destroy(call))),
-        Endpoint::new("/v1/session/renew/").put(|call| Box::pin(renew(call))),
-        Endpoint::new("/v1/session/info/").get(|call| Box::pin(info(call))),
-        Endpoint::new("/v1/session/node/").get(|call| Box::pin(of_node(call))),
-        Endpoint::new("/v1/session/list").get(|call| Box::pin(list(call))),
+        Endpoint::new("/v1/session/create").put(Rule::Commands, |call| Box::pin(create(call))),
+        Endpoint::new("/v1/session/destroy/").put(Rule::Commands, |call| Box::pin(destroy(call))),
+        Endpoint::new("/v1/session/renew/").put(Rule::Commands, |call| Box::pin(renew(call))),
+        Endpoint::new("/v1/session/info/").get(Rule::Rows, |call| Box::pin(info(call))),
+        Endpoint::new("/v1/session/node/").get(Rule::Rows, |call| Box::pin(of_node(call))),
+        Endpoint::new("/v1/session/list").get(Rule::Rows, |call| Box::pin(list(call))),
     ]
 }
 
@@ -176,7 +177,9 @@ async fn info(call: Call) -> Answer {
     let id = session_id(call.required(MISSING_SESSION)?);
     let options = call.read_options()?;
     let shown = |state: &State| {
-        let session = state.session(&id).map(|session| wire::session(session));
+        let sight = call.rights(state)?;
+        let session = state.session(&id).filter(|row| keeps(&sight, row));
+        let session = session.map(|session| wire::session(session));
         call.json(&session.into_iter().collect::<Vec<_>>())
     };
     blocking::read(&call, &options, |_| Topic::Sessions, shown).await
@@ -191,11 +194,16 @@ async fn list(call: Call) -> Answer {
     sessions(&call, |_| true).await
 }
 
-/// The sessions that `is_shown` leaves, by id.
+fn keeps(sight: &Sight, session: &Session) -> bool {
+    sight.keeps_named(AclKind::Session, &session.node)
+}
+
+/// The sessions that `is_shown` leaves and the caller may see, by id.
 async fn sessions(call: &Call, is_shown: impl Fn(&Session) -> bool) -> Answer {
     let options = call.read_options()?;
     let shown = |state: &State| {
-        let sessions = state.sessions().filter(|session| is_shown(session));
+        let sight = call.rights(state)?;
+        let sessions = state.sessions().filter(|row| is_shown(row) && keeps(&sight, row));
         call.json(&sessions.map(|session| wire::session(session)).collect::<Vec<_>>())
     };
     blocking::read(call, &options, |_| Topic::Sessions, shown).await

@@ -26,6 +26,8 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
+use quorate_storage::record::Access;
 
 /// How many blocks of a backup may wait for a slow client.
 const BLOCKS_AHEAD: usize = 8;
@@ -45,8 +47,8 @@ const GZIP: HeaderValue = HeaderValue::from_static("application/x-gzip");
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/snapshot")
-            .get(|call| Box::pin(save(call)))
-            .put(|call| Box::pin(restore::restore(call))),
+            .get(Rule::Acl(Access::Write), |call| Box::pin(save(call)))
+            .put(Rule::Acl(Access::Write), |call| Box::pin(restore::restore(call))),
     ]
 }
 

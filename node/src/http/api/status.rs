@@ -3,11 +3,14 @@
 
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
+use crate::http::rights::Rule;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/status/leader").get(|call| Box::pin(std::future::ready(leader(&call)))),
-        Endpoint::new("/v1/status/peers").get(|call| Box::pin(std::future::ready(peers(&call)))),
+        Endpoint::new("/v1/status/leader")
+            .get(Rule::Open, |call| Box::pin(std::future::ready(leader(&call)))),
+        Endpoint::new("/v1/status/peers")
+            .get(Rule::Open, |call| Box::pin(std::future::ready(peers(&call)))),
     ]
 }
 

@@ -30,6 +30,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
 use crate::http::reply::Reply;
+use crate::http::rights::{RightsWatch, Rule};
 use crate::live::beats::{self, INSTANCES_MAX, News};
 use crate::live::cursor::{Cursor, Frame};
 use crate::live::feed::Reader;
@@ -56,7 +57,7 @@ static STREAMS_MAX: LazyLock<usize> = LazyLock::new(|| BUDGET.clients * STREAMS_
 static STREAMS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(*STREAMS_MAX)));
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("/v1/quorate/stream").get(|call| Box::pin(open(call)))]
+    vec![Endpoint::new("/v1/quorate/stream").get(Rule::Rows, |call| Box::pin(open(call)))]
 }
 
 async fn open(call: Call) -> Answer {
@@ -86,12 +87,17 @@ async fn open(call: Call) -> Answer {
         );
         return Err(ApiError::bad_request(text));
     }
+    let rights = call.watch_rights(&call.node.published())?;
     // What it was not woken for is still to be looked at.
     reader.again();
     let now = Instant::now();
     let stream = Stream {
-        beats: beats.map(|every| call.node.beats().subscribe(every, filter.clone())),
-        cursor: Cursor::new(filter, since),
+        beats: beats.map(|every| {
+            let mut reader = call.node.beats().subscribe(every, filter.clone());
+            reader.be_seen_by(rights.rights().cloned());
+            reader
+        }),
+        cursor: Cursor::new(filter, since).seen_by(rights.rights().cloned()),
         node: Arc::clone(&call.node),
         reader,
         leader: call.node.known_leader(),
@@ -99,10 +105,17 @@ async fn open(call: Call) -> Answer {
         next_mark: now + MARK_EVERY,
         rests_until: now,
         ended: false,
+        rights,
         _place: place,
     };
     let pieces = stream::unfold(stream, |mut stream| async move {
-        let piece = stream.next().await?;
+        let rights = stream.rights.clone();
+        // What is being sent was seen with the rights of the stream; with others it begins anew.
+        let piece = tokio::select! {
+            biased;
+            () = rights.changed() => None,
+            piece = stream.next() => piece,
+        }?;
         Some((Ok::<Bytes, std::convert::Infallible>(piece), stream))
     });
     Ok(Reply::stream(Body::from_stream(pieces), EVENT_STREAM)
@@ -156,6 +169,8 @@ struct Stream {
     next_mark: Instant,
     rests_until: Instant,
     ended: bool,
+    /// With other rights it is over.
+    rights: RightsWatch,
     _place: OwnedSemaphorePermit,
 }
 

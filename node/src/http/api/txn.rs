@@ -28,6 +28,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::heavy;
 use crate::http::incoming::BodyLimit;
+use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 use axum::http::StatusCode;
 
@@ -35,7 +36,7 @@ use axum::http::StatusCode;
 const MAX_BODY_BYTES: usize = VALUE_BYTES_MAX;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("/v1/txn").put(|call| Box::pin(transact(call)))]
+    vec![Endpoint::new("/v1/txn").put(Rule::Commands, |call| Box::pin(transact(call)))]
 }
 
 async fn transact(mut call: Call) -> Answer {
@@ -68,8 +69,28 @@ async fn transact(mut call: Call) -> Answer {
     };
     let state = &published.state;
     let bytes = operations.iter().map(|operation| bytes_read(state, operation)).sum();
-    let shown = || answer(&call, state, state.evaluate(&operations), Some(read));
+    let shown = || {
+        let refused = refused(&call.rights(state)?, state, &operations);
+        let done = if refused.is_empty() { state.evaluate(&operations) } else { Err(refused) };
+        answer(&call, state, done, Some(read))
+    };
     Ok(heavy::render(bytes, shown).await??.with_contact(contact))
+}
+
+/// The operations of a list without a write that the caller has no right to.
+fn refused(sight: &Sight, state: &State, operations: &[TxnOperation]) -> Vec<TxnError> {
+    let Some(rights) = sight.rights() else { return Vec::new() };
+    state.refused_operations(rights, operations)
+}
+
+/// Whether a caller may see what an operation answers.
+fn keeps(sight: &Sight, result: &TxnResult) -> bool {
+    match result {
+        TxnResult::Key(row) => sight.keeps_key(&row.key),
+        TxnResult::Node(row) => sight.keeps_node(&row.name),
+        TxnResult::Service(row) => sight.keeps_instance(&row.node, &row.definition.name),
+        TxnResult::Check(row) => sight.keeps_check(&row.node, &row.service_name),
+    }
 }
 
 async fn written(call: &Call, operations: Vec<TxnOperation>) -> Answer {
@@ -123,7 +144,9 @@ fn answer(
     let datacenter = &call.node.info().datacenter;
     match done {
         Ok(results) => {
-            let results = results.iter().map(|result| shown(state, datacenter, result)).collect();
+            let sight = call.rights(state)?;
+            let results = results.iter().filter(|result| keeps(&sight, result));
+            let results = results.map(|result| shown(state, datacenter, result)).collect();
             call.json(&TxnAnswer { results: Some(results), errors: None, read })
         }
         Err(errors) => {

@@ -3,7 +3,7 @@
 //!
 //! A worker's stream is a presence ([`crate::presences`]): it lives as long as the stream is open. On the stream it
 //! is told which checks are its own ([`remote`](crate::checks::remote)). Both the opening and each request with results prove that the
-//! worker knows the key of the servers.
+//! worker knows the key of the servers, which only operators give: tokens are not looked at.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -41,6 +41,7 @@ use crate::http::error::ApiError;
 use crate::http::hold::Hold;
 use crate::http::incoming::BodyLimit;
 use crate::http::reply::Reply;
+use crate::http::rights::{Rule, Sight};
 use crate::node::Node;
 use crate::presences::{Held, Opening, Told};
 use crate::watch::Subscription;
@@ -62,9 +63,9 @@ const NAME_BYTES_MAX: usize = 63;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new(PATH).put(|call| Box::pin(open(call))),
-        Endpoint::new("/v1/quorate/worker/").put(|call| Box::pin(take_results(call))),
-        Endpoint::new("/v1/quorate/workers").get(|call| Box::pin(workers(call))),
+        Endpoint::new(PATH).put(Rule::Open, |call| Box::pin(open(call))),
+        Endpoint::new("/v1/quorate/worker/").put(Rule::Open, |call| Box::pin(take_results(call))),
+        Endpoint::new("/v1/quorate/workers").get(Rule::Rows, |call| Box::pin(workers(call))),
     ]
 }
 
@@ -339,18 +340,24 @@ fn news_of(
 
 // ---- who runs what ---------------------------------------------------------------------------
 
-/// All workers, with the number of checks that are theirs.
+/// All workers, with the number of checks that are theirs. A server is shown to whoever may see its node, a process
+/// to whoever may see the service whose instances worker processes are.
 async fn workers(call: Call) -> Answer {
     let options = call.read_options()?;
     let published = blocking::at_barrier(&call.node, &options).await?;
-    call.json(&worker_rows(&published.state))
+    let sight = call.rights(&published.state)?;
+    Ok(call.json(&worker_rows(&published.state, &sight))?.filtered_if(call.was_filtered()))
 }
 
 /// See [`workers`].
-fn worker_rows(state: &State) -> Vec<WorkerRow> {
+fn worker_rows(state: &State, sight: &Sight) -> Vec<WorkerRow> {
     let set = state.worker_set();
     let shares = shares(state, &set);
-    let rows = set.iter().map(|one| {
+    let shown = set.iter().filter(|one| match &one.id {
+        WorkerId::Server(_) => sight.keeps_node(&one.name),
+        WorkerId::Process(_) => sight.keeps_service(WORKER_SERVICE),
+    });
+    let rows = shown.map(|one| {
         let kept = state.workers().find(|(id, _)| **id == one.id).map(|(_, row)| row.standing);
         let (status, returns_in_ms) = match kept.unwrap_or(Standing::Live) {
             Standing::Live => ("live", None),

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::anti_entropy::{Withdrawn, deregistered};
+use super::configuration::AgentTokens;
 use super::datacenter::agree;
 use super::dns_front::DnsFront;
 use super::ending;
@@ -65,6 +66,8 @@ pub struct ClientSettings {
     pub datacenter: Option<String>,
     /// Address of its node, if the configuration names one: else the one that the servers see.
     pub advertised: Option<IpAddr>,
+    /// The tokens that it sends.
+    pub tokens: AgentTokens,
     /// Where it listens.
     pub listeners: Listeners,
     /// Its configuration.
@@ -187,11 +190,18 @@ fn servers_of(
     let served_at = settings.listeners.http.iter().find_map(Listen::tcp);
     let served_at = served_at.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
     let text = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
+    let secret = |secret: &str| -> io::Result<HeaderValue> {
+        let mut value = text(secret)?;
+        value.set_sensitive(true);
+        Ok(value)
+    };
     let own = Introduction {
         agent: text(&settings.name)?,
         served_at: text(&served_at.to_string())?,
         dns_at: dns.map(|sockets| text(&sockets.address.to_string())).transpose()?,
         advertised: settings.advertised.map(|ip| text(&ip.to_string())).transpose()?,
+        token: settings.tokens.default.as_deref().map(secret).transpose()?,
+        own_token: settings.tokens.agent.as_deref().map(secret).transpose()?,
     };
     Ok(Servers::new(settings.servers.clone(), own, tls))
 }

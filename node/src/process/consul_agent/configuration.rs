@@ -18,6 +18,7 @@ use crate::process::config::ConfigError;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Configuration {
+    pub(super) acl: Acl,
     pub(super) addresses: Addresses,
     pub(super) advertise_addr: Option<String>,
     pub(super) advertise_addr_ipv4: Option<String>,
@@ -84,6 +85,28 @@ pub(super) struct Configuration {
     pub(super) verify_outgoing: Option<bool>,
     pub(super) verify_server_hostname: Option<bool>,
     pub(super) worker_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Acl {
+    pub(super) tokens: AgentTokens,
+}
+
+/// Secrets of tokens, which are not shown in logs.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentTokens {
+    /// For what the agent asks for itself.
+    pub agent: Option<String>,
+    /// For its clients' requests that have none, and for its own without the other one.
+    pub default: Option<String>,
+}
+
+impl std::fmt::Debug for AgentTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AgentTokens(..)")
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 
 use super::configuration::Configuration;
 use super::definitions::Defined;
-use super::first_hcl::one_member_a_line;
 use super::keys::{self, Findings};
 use super::merge::merge;
+use crate::host::first_hcl::one_member_a_line;
 use crate::http::definition::Description;
 use crate::process::config::ConfigError;
 

@@ -30,7 +30,7 @@ type Key = (&'static str, Rule);
 
 use Rule::{Honoured, Ignored, Refused, RefusedUnless, Stanza};
 
-const NO_ACLS: &str = "Quorate has no access control: every client may read and write everything";
+const NO_ACLS: &str = "access control is switched on with `quorate server --acl deny`, not by a server with Consul's files";
 const NO_SUCH_TLS: &str =
     "Quorate has TLS for the servers' port and for HTTPS, with certificates in files";
 const NO_TLS_CHOICE: &str = "Quorate chooses: TLS 1.3 between servers, TLS 1.2 or 1.3 for clients, with the ciphers of rustls";
@@ -94,16 +94,16 @@ const ACL: &[Key] = &[
     ("enable_token_replication", Refused(NO_ACLS)),
     ("msp_disable_bootstrap", Ignored),
     (
-        // Tokens protect nothing of themselves: what protects is `enabled`.
+        // Tokens protect nothing of themselves: what protects is `enabled`. A client agent sends those that it is given.
         "tokens",
         Stanza(&[
             ("initial_management", Ignored),
             ("master", Ignored),
             ("replication", Ignored),
-            ("agent", Ignored),
+            ("agent", Honoured),
             ("agent_recovery", Ignored),
             ("agent_master", Ignored),
-            ("default", Ignored),
+            ("default", Honoured),
             ("config_file_service_registration", Ignored),
             ("dns", Ignored),
             ("managed_service_provider", Ignored),

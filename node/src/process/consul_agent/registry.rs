@@ -259,7 +259,7 @@ pub(super) async fn ask(
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(|error| format!("{path}: {error}"))?;
-    let answer = servers.forward(request).await;
+    let answer = servers.ask(request).await;
     let status = answer.status().as_u16();
     let bytes = axum::body::to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await;
     let bytes = bytes.map_err(|error| error.to_string())?;

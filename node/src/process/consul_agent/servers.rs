@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{
-    CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -51,6 +51,8 @@ const PEERS_BYTES_MAX: usize = 64 << 10;
 /// That no server can be reached is logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-consul-token");
+
 type Sender = SendRequest<Body>;
 
 /// What servers are to know of an agent, as values of headers.
@@ -64,6 +66,10 @@ pub struct Introduction {
     pub dns_at: Option<HeaderValue>,
     /// Address of its node; without it, the one from which it asks.
     pub advertised: Option<HeaderValue>,
+    /// The token of requests that have none.
+    pub token: Option<HeaderValue>,
+    /// The token of its own requests, if that is another one.
+    pub own_token: Option<HeaderValue>,
 }
 
 /// The servers of a cluster.
@@ -198,6 +204,14 @@ impl Servers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Answers a request of this agent's own with a server's answer.
+    pub(super) async fn ask(&self, mut request: Request<Body>) -> Response<Body> {
+        if let Some(token) = &self.own.own_token {
+            request.headers_mut().insert(TOKEN_HEADER, token.clone());
+        }
+        self.forward(request).await
+    }
+
     /// Answers a client's request with a server's answer.
     pub async fn forward(&self, mut request: Request<Body>) -> Response<Body> {
         self.prepare(&mut request);
@@ -224,8 +238,12 @@ impl Servers {
         *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
         *request.version_mut() = Version::HTTP_11;
         end_hop(request.headers_mut());
-        let Introduction { agent, served_at, dns_at, advertised } = &self.own;
+        let Introduction { agent, served_at, dns_at, advertised, token, own_token: _ } = &self.own;
+        let has_token = has_token(request);
         let headers = request.headers_mut();
+        if let Some(token) = token.as_ref().filter(|_| !has_token) {
+            headers.insert(TOKEN_HEADER, token.clone());
+        }
         headers.insert(HeaderName::from_static(SERVED_AT_HEADER), served_at.clone());
         headers.remove(DNS_AT_HEADER);
         if let Some(dns_at) = dns_at {
@@ -355,6 +373,15 @@ async fn connect(address: &str, tls: Option<&Members>) -> io::Result<Sender> {
     Ok(sender)
 }
 
+/// Whether a request says by itself who asks.
+fn has_token(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    let headers = request.headers();
+    headers.contains_key(TOKEN_HEADER)
+        || headers.contains_key(AUTHORIZATION)
+        || query.split('&').any(|part| part.starts_with("token="))
+}
+
 fn end_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
@@ -391,7 +418,14 @@ mod tests {
     fn introduction() -> Introduction {
         let text = HeaderValue::from_static("h");
         let advertised = Some(HeaderValue::from_static("192.0.2.7"));
-        Introduction { agent: text.clone(), served_at: text, dns_at: None, advertised }
+        Introduction {
+            agent: text.clone(),
+            served_at: text,
+            dns_at: None,
+            advertised,
+            token: None,
+            own_token: None,
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::address::{self, Host, Interface};
 use super::client::LeaveOn;
-use super::configuration::{Configuration, about, invalid};
+use super::configuration::{AgentTokens, Configuration, about, invalid};
 use super::definitions;
 use super::files::{Read, Sources};
 use super::flags::AgentArgs;
@@ -75,6 +75,8 @@ pub struct AgentSettings {
     pub client_of: Option<Vec<String>>,
     /// The address of a client agent's node, if one is configured.
     pub advertised: Option<IpAddr>,
+    /// The tokens that a client agent sends.
+    pub tokens: AgentTokens,
     /// Which signals make a client agent leave.
     pub leave: LeaveOn,
     /// How DNS is served.
@@ -160,6 +162,7 @@ impl AgentArgs {
             dns: configuration.dns()?,
             client_of,
             advertised: resolver.advertised()?,
+            tokens: configuration.acl.tokens.clone(),
             leave: LeaveOn {
                 terminate: configuration.leave_on_terminate.unwrap_or(true),
                 interrupt: !configuration.skip_leave_on_interrupt.unwrap_or(false),

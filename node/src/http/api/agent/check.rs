@@ -18,6 +18,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::filter::{Fault, Filter};
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 use crate::http::wire;
 
 /// The largest heartbeat. Far more than is kept of its output, because the heartbeat counts however much its
@@ -29,16 +30,18 @@ const MAX_OUTPUT_BYTES: usize = 4096;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/agent/checks").get(|call| Box::pin(list(call))),
-        Endpoint::new("/v1/agent/check/register").put(|call| Box::pin(register(call))),
-        Endpoint::new("/v1/agent/check/deregister/").put(|call| Box::pin(deregister(call))),
+        Endpoint::new("/v1/agent/checks").get(Rule::Rows, |call| Box::pin(list(call))),
+        Endpoint::new("/v1/agent/check/register")
+            .put(Rule::Commands, |call| Box::pin(register(call))),
+        Endpoint::new("/v1/agent/check/deregister/")
+            .put(Rule::Commands, |call| Box::pin(deregister(call))),
         Endpoint::new("/v1/agent/check/pass/")
-            .put(|call| Box::pin(note(call, CheckStatus::Passing))),
+            .put(Rule::Commands, |call| Box::pin(note(call, CheckStatus::Passing))),
         Endpoint::new("/v1/agent/check/warn/")
-            .put(|call| Box::pin(note(call, CheckStatus::Warning))),
+            .put(Rule::Commands, |call| Box::pin(note(call, CheckStatus::Warning))),
         Endpoint::new("/v1/agent/check/fail/")
-            .put(|call| Box::pin(note(call, CheckStatus::Critical))),
-        Endpoint::new("/v1/agent/check/update/").put(|call| Box::pin(update(call))),
+            .put(Rule::Commands, |call| Box::pin(note(call, CheckStatus::Critical))),
+        Endpoint::new("/v1/agent/check/update/").put(Rule::Commands, |call| Box::pin(update(call))),
     ]
 }
 
@@ -47,7 +50,14 @@ async fn list(call: Call) -> Answer {
 }
 
 fn listed(call: &Call, state: &State, asked: &Asked, filter: &Filter<HealthCheck>) -> Answer {
-    let is_shown = |check: &&Arc<Check>| &*check.registration.id != SERF_HEALTH;
+    let sight = call.rights(state)?;
+    let is_shown = |check: &&Arc<Check>| {
+        let may_be = match check.registration.service_id.is_empty() {
+            true => sight.keeps_node(&check.node),
+            false => sight.keeps_service(&check.service_name),
+        };
+        may_be && &*check.registration.id != SERF_HEALTH
+    };
     let mut checks: BTreeMap<String, HealthCheck> = match asked {
         Asked::One(agent) => state
             .checks_on(&agent.name)

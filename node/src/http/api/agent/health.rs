@@ -12,7 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 use quorate_client::types::agent::{AgentCheck, AgentServiceHealth};
 use quorate_storage::State;
 use quorate_storage::command::Rejection;
-use quorate_storage::record::{Check, CheckStatus, SERF_HEALTH, Service};
+use quorate_storage::record::{Access, AclKind, Check, CheckStatus, SERF_HEALTH, Service};
 use serde::Serialize;
 
 use super::agents;
@@ -20,6 +20,7 @@ use crate::http::blocking;
 use crate::http::call::{Asked, Call};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 use crate::http::wire;
 
 const REASON: HeaderName = HeaderName::from_static("x-consul-reason");
@@ -30,8 +31,9 @@ const MAINTENANCE: &str = "maintenance";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/agent/health/service/id/").get(|call| Box::pin(by_id(call))),
-        Endpoint::new("/v1/agent/health/service/name/").get(|call| Box::pin(by_name(call))),
+        Endpoint::new("/v1/agent/health/service/id/").get(Rule::Rows, |call| Box::pin(by_id(call))),
+        Endpoint::new("/v1/agent/health/service/name/")
+            .get(Rule::Rows, |call| Box::pin(by_name(call))),
     ]
 }
 
@@ -78,8 +80,10 @@ async fn by_id(call: Call) -> Answer {
     let agent = call.agent()?;
     let published = blocking::at_barrier_or_own(&call.node, &options).await?;
     let state = &published.state;
+    let sight = call.rights(state)?;
     match state.find_service(&agent.name, id) {
         Ok(service) => {
+            sight.require(AclKind::Service, &service.definition.name, Access::Read)?;
             let (health, checks) = health(state, service);
             let shown = shown(&call, service, health, &checks);
             answer(&call, health.code(), health.word(), &shown)
@@ -102,6 +106,7 @@ async fn by_name(call: Call) -> Answer {
     let asked = call.asked()?;
     let published = blocking::at_barrier_or_own(&call.node, &options).await?;
     let state = &published.state;
+    call.rights(state)?.require(AclKind::Service, name, Access::Read)?;
     let instances = instances(state, &asked, name);
     let found: Vec<_> = instances
         .into_iter()

@@ -12,6 +12,8 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
+use quorate_storage::record::Access;
 
 /// The text format of Prometheus.
 const PROMETHEUS: HeaderValue =
@@ -19,10 +21,13 @@ const PROMETHEUS: HeaderValue =
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/agent/host").get(|call| Box::pin(machine(call))),
-        Endpoint::new("/v1/agent/metrics")
-            .get(|call| Box::pin(std::future::ready(tell_metrics(&call)))),
-        Endpoint::new("/v1/agent/version").get(|call| Box::pin(std::future::ready(version(&call)))),
+        Endpoint::new("/v1/agent/host")
+            .get(Rule::Operator(Access::Read), |call| Box::pin(machine(call))),
+        Endpoint::new("/v1/agent/metrics").get(Rule::Server(Access::Read), |call| {
+            Box::pin(std::future::ready(tell_metrics(&call)))
+        }),
+        Endpoint::new("/v1/agent/version")
+            .get(Rule::Agent(Access::Read), |call| Box::pin(std::future::ready(version(&call)))),
     ]
 }
 

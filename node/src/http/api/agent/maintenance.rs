@@ -8,6 +8,7 @@ use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::params::Params;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 
 /// Notes of a host's maintenance when no reason was given (Consul's words).
 const NODE_REASON: &str = "Maintenance mode is enabled for this node, but no reason was provided. This is a default message.";
@@ -16,8 +17,9 @@ const SERVICE_REASON: &str = "Maintenance mode is enabled for this service, but 
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/agent/maintenance").put(|call| Box::pin(host(call))),
-        Endpoint::new("/v1/agent/service/maintenance/").put(|call| Box::pin(service(call))),
+        Endpoint::new("/v1/agent/maintenance").put(Rule::Commands, |call| Box::pin(host(call))),
+        Endpoint::new("/v1/agent/service/maintenance/")
+            .put(Rule::Commands, |call| Box::pin(service(call))),
     ]
 }
 

@@ -16,7 +16,7 @@ use quorate_storage::State;
 use quorate_storage::command::Command;
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{NodeId, Peer};
-use quorate_storage::record::{CheckStatus, NodeKind, SERF_HEALTH};
+use quorate_storage::record::{Access, AclKind, CheckStatus, NodeKind, SERF_HEALTH};
 
 use crate::host::address::HostPort;
 use crate::http::blocking;
@@ -24,13 +24,17 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/agent/join/").put(|call| Box::pin(std::future::ready(join(&call)))),
-        Endpoint::new("/v1/agent/leave").put(|call| Box::pin(leave(call))),
-        Endpoint::new("/v1/agent/force-leave/").put(|call| Box::pin(force_leave(call))),
-        Endpoint::new("/v1/agent/reload").put(|call| Box::pin(reload(call))),
+        Endpoint::new("/v1/agent/join/")
+            .put(Rule::Server(Access::Write), |call| Box::pin(std::future::ready(join(&call)))),
+        Endpoint::new("/v1/agent/leave").put(Rule::Commands, |call| Box::pin(leave(call))),
+        Endpoint::new("/v1/agent/force-leave/")
+            .put(Rule::Operator(Access::Write), |call| Box::pin(force_leave(call))),
+        Endpoint::new("/v1/agent/reload")
+            .put(Rule::Server(Access::Write), |call| Box::pin(reload(call))),
     ]
 }
 
@@ -57,6 +61,7 @@ fn is_at(peer: &Peer, address: &str) -> bool {
 
 async fn leave(call: Call) -> Answer {
     let agent = call.agent()?;
+    call.require(AclKind::Agent, &agent.name, Access::Write).await?;
     // The host of a server is that for as long as the server is a member, so that this server may lag.
     if let Some(refusal) = server_stays(&call.node.published(), &agent.name) {
         return Err(ApiError::bad_request(refusal));

@@ -12,13 +12,16 @@ use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
+use quorate_storage::record::Access;
 
 /// The type of log lines.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/agent/monitor").get(|call| Box::pin(std::future::ready(monitor(&call)))),
+        Endpoint::new("/v1/agent/monitor")
+            .get(Rule::Server(Access::Read), |call| Box::pin(std::future::ready(monitor(&call)))),
     ]
 }
 
@@ -28,12 +31,15 @@ fn monitor(call: &Call) -> Answer {
         if call.params.get("logjson").is_some() { LineFormat::Json } else { LineFormat::Text };
     let reader = call.process.logs.read(level, format);
     let stopping = call.node.stopping().clone();
-    let lines = stream::unfold((reader, stopping), |(mut reader, stopping)| async move {
+    let rights = call.watch_rights(&call.node.published())?;
+    let begin = (reader, stopping, rights);
+    let lines = stream::unfold(begin, |(mut reader, stopping, rights)| async move {
         let line = tokio::select! {
             () = stopping.begun() => None,
+            () = rights.changed() => None,
             line = reader.next() => line,
         };
-        line.map(|line| (Ok::<_, Infallible>(line), (reader, stopping)))
+        line.map(|line| (Ok::<_, Infallible>(line), (reader, stopping, rights)))
     });
     Ok(Reply::stream(Body::from_stream(lines), TEXT))
 }

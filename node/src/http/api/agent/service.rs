@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue};
 use quorate_client::types::agent::{AgentService, ServiceRegistration};
 use quorate_storage::command::{Command, Rejection};
-use quorate_storage::record::{CheckRegistration, FromFile as _, Service};
+use quorate_storage::record::{Access, AclKind, CheckRegistration, FromFile as _, Service};
 use quorate_storage::{State, Topic};
 
 use super::agents;
@@ -18,16 +19,19 @@ use crate::http::error::ApiError;
 use crate::http::filter::Filter;
 use crate::http::params::Params;
 use crate::http::reply::Reply;
+use crate::http::rights::Rule;
 use crate::http::wire;
 
 const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("/v1/agent/services").get(|call| Box::pin(list(call))),
-        Endpoint::new("/v1/agent/service/").get(|call| Box::pin(one(call))),
-        Endpoint::new("/v1/agent/service/register").put(|call| Box::pin(register(call))),
-        Endpoint::new("/v1/agent/service/deregister/").put(|call| Box::pin(deregister(call))),
+        Endpoint::new("/v1/agent/services").get(Rule::Rows, |call| Box::pin(list(call))),
+        Endpoint::new("/v1/agent/service/").get(Rule::Rows, |call| Box::pin(one(call))),
+        Endpoint::new("/v1/agent/service/register")
+            .put(Rule::Commands, |call| Box::pin(register(call))),
+        Endpoint::new("/v1/agent/service/deregister/")
+            .put(Rule::Commands, |call| Box::pin(deregister(call))),
     ]
 }
 
@@ -39,15 +43,19 @@ async fn list(call: Call) -> Answer {
 
 fn listed(call: &Call, state: &State, asked: &Asked, filter: &Filter<AgentService>) -> Answer {
     let datacenter = call.node.info().datacenter;
+    let sight = call.rights(state)?;
+    let keeps = |service: &&Arc<Service>| sight.keeps_service(&service.definition.name);
     let shown = |service: &Service| wire::agent_service(service, &datacenter);
     let mut services: BTreeMap<String, AgentService> = match asked {
         Asked::One(agent) => state
             .agent_services(&agent.name)
+            .filter(keeps)
             .map(|service| (service.definition.id.to_string(), shown(service)))
             .collect(),
         // Two agents may have the same id, so here the key names the agent too.
         Asked::All => agents(state)
             .flat_map(|agent| state.agent_services(agent))
+            .filter(keeps)
             .map(|service| (format!("{}/{}", service.node, service.definition.id), shown(service)))
             .collect(),
     };
@@ -72,8 +80,10 @@ async fn one(call: Call) -> Answer {
         published =
             blocking::until(&call.node, [&topic], options.wait, published.clone(), changed).await?;
     }
+    let sight = call.rights(&published.state)?;
     match published.state.find_service(&agent.name, id) {
         Ok(service) => {
+            sight.require(AclKind::Service, &service.definition.name, Access::Read)?;
             let entry = hashed(service, &datacenter);
             let hash = HeaderValue::from_str(&entry.content_hash)
                 .map_err(|error| ApiError::internal(error.to_string()))?;

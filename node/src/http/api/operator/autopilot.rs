@@ -17,7 +17,7 @@ use quorate_client::types::operator::{
 use quorate_storage::command::{Command, Outcome};
 use quorate_storage::machine::Published;
 use quorate_storage::raft::{LogId, NodeId};
-use quorate_storage::record::{Autopilot, AutopilotSettings, CheckStatus, SERF_HEALTH};
+use quorate_storage::record::{Access, Autopilot, AutopilotSettings, CheckStatus, SERF_HEALTH};
 
 use crate::http::CONSUL_VERSION;
 use crate::http::blocking;
@@ -25,6 +25,7 @@ use crate::http::call::{Call, MAX_JSON_BYTES};
 use crate::http::endpoint::{Answer, Endpoint};
 use crate::http::error::ApiError;
 use crate::http::incoming::BodyLimit;
+use crate::http::rights::Rule;
 use crate::raft::HEARTBEAT_MS;
 use crate::raft::error::ReadError;
 use crate::raft::protocol::Progress;
@@ -40,10 +41,12 @@ const NO_CLEANUP: &str = "CleanupDeadServers must be false: a server that is dow
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("/v1/operator/autopilot/configuration")
-            .get(|call| Box::pin(configuration(call)))
-            .put(|call| Box::pin(configure(call))),
-        Endpoint::new("/v1/operator/autopilot/health").get(|call| Box::pin(health(call))),
-        Endpoint::new("/v1/operator/autopilot/state").get(|call| Box::pin(state(call))),
+            .get(Rule::Operator(Access::Read), |call| Box::pin(configuration(call)))
+            .put(Rule::Operator(Access::Write), |call| Box::pin(configure(call))),
+        Endpoint::new("/v1/operator/autopilot/health")
+            .get(Rule::Operator(Access::Read), |call| Box::pin(health(call))),
+        Endpoint::new("/v1/operator/autopilot/state")
+            .get(Rule::Operator(Access::Read), |call| Box::pin(state(call))),
     ]
 }
 

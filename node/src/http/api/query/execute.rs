@@ -6,7 +6,7 @@ use rand::seq::SliceRandom as _;
 
 use super::not_found;
 use crate::discovery::near::sort_by_distance;
-use crate::discovery::query::{Instance, usable};
+use crate::discovery::query::{Instance, token_of, usable};
 use crate::discovery::template;
 use crate::http::blocking::{self, Fetched};
 use crate::http::call::Call;
@@ -27,7 +27,13 @@ pub(super) async fn execute(call: &Call, name: &str) -> Answer {
     let query = template::resolve(state, name).ok_or_else(not_found)?;
     let query = query.map_err(ApiError::internal)?;
     let definition = &query.definition;
+    // With its own token, else with that of who asks (Consul's rule).
+    let sight = match token_of(definition) {
+        Some(secret) => call.rights_of(state, &secret)?,
+        None => call.rights(state)?,
+    };
     let mut instances = usable(state, definition);
+    instances.retain(|(node, row)| sight.keeps_instance(&node.name, &row.definition.name));
     // A random order, so that clients that take the first spread over all.
     instances.shuffle(&mut rand::rng());
     let near = call.params.get("near").or(Some(&definition.near));
@@ -50,7 +56,8 @@ pub(super) async fn execute(call: &Call, name: &str) -> Answer {
         ..QueryExecution::default()
     };
     let index = state.topic_index(&Topic::Queries);
-    let reply = call.json(&answer)?.with_read_headers(index, contact, options.effective);
+    let reply = call.json(&answer)?.filtered_if(call.was_filtered());
+    let reply = reply.with_read_headers(index, contact, options.effective);
     Ok(reply.with_cache(cache, contact))
 }
 

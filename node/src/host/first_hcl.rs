@@ -21,7 +21,7 @@ enum Kind {
 }
 
 /// The text with a line for each member of a block or object.
-pub(super) fn one_member_a_line(text: &str) -> String {
+pub(crate) fn one_member_a_line(text: &str) -> String {
     let pieces = pieces(text);
     let mut lines = String::with_capacity(text.len());
     let mut open = Vec::new();
