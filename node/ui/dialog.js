@@ -2,9 +2,10 @@
 
 import { h, button, icon } from "./dom.js";
 
-/// Asks whether to go on. Resolves to `null`, or to the text of the field (`""` without one).
-export function confirm({ title, text, act, field }) {
-  const input = field && h("input", { type: "text", "aria-label": field, placeholder: field, maxlength: 256 });
+/// Asks whether to go on. Resolves to `null`, or to the text of the field (`""` without one), which is not shown if it
+/// is `secret`.
+export function confirm({ title, text, act, field, secret = false }) {
+  const input = field && h("input", { type: secret ? "password" : "text", autocomplete: "off", "aria-label": field, placeholder: field, maxlength: 256 });
   return new Promise((done) => {
     const end = (value) => {
       dialog.close();

@@ -1,10 +1,12 @@
 // The line that is always visible: cluster, this node, leader, quorum, index, lag, and the stream.
 
-import { h, badge, setBadge, setText, setAttribute } from "./dom.js";
+import { h, badge, button, setBadge, setText, setAttribute } from "./dom.js";
 import { count, plural } from "./format.js";
 import { members } from "./members.js";
 import { store } from "./store.js";
 import { quorum } from "./cluster.js";
+import { confirm } from "./dialog.js";
+import { hasToken, use } from "./token.js";
 
 function fact(name, value) {
   return h("div", { class: `fact ${name.toLowerCase().replace(" ", "-")}` }, h("span", { class: "name" }, name), value);
@@ -22,6 +24,7 @@ export function header(root) {
     h("a", { class: "brand", href: "#/services", "aria-label": "Quorate, services" }, h("img", { src: "icon.svg", alt: "", width: 20, height: 20 }), "Quorate"),
     fact("Cluster", cluster), fact("Node", node), fact("Leader", leader), fact("Quorum", quorumBadge),
     fact("Index", index), fact("Lag", lag), fact("Stream", streamBadge),
+    button(hasToken() ? "Token set" : "Token", askForToken, { class: "plain", "data-act": "token" }),
   );
 
   return () => {
@@ -44,6 +47,13 @@ export function header(root) {
     setBadge(streamBadge, level, words);
     setAttribute(streamBadge, "title", `Record ${count(store.seq)} was the last one`);
   };
+}
+
+/// Where the cluster asks for tokens, the page needs one. It stays in this tab.
+async function askForToken() {
+  const text = "The secret of a token; empty: none. This tab keeps it until it is closed, and sends it to the servers of this cluster only.";
+  const secret = await confirm({ title: "Use a token", text, act: "Use it", field: "Secret", secret: true });
+  if (secret !== null) use(secret.trim());
 }
 
 function told({ kind, at, until, why }) {

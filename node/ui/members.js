@@ -1,6 +1,8 @@
 // The servers of the cluster, and requests to the one that the page uses now.
 
 /// A request that is not answered in this time fails.
+import { headers } from "./token.js";
+
 const PATIENCE_MS = 15_000;
 
 /// An answer that is no success, or none at all (`status` 0).
@@ -72,7 +74,7 @@ export async function send(method, target, options = {}) {
   const { at = members.current, body, patience = PATIENCE_MS } = options;
   try {
     return await fetch(at + target, {
-      method, body, cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer",
+      method, body, headers: headers(), cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer",
       signal: AbortSignal.timeout(patience),
     });
   } catch (error) {

@@ -1,6 +1,7 @@
 // Follows `/v1/quorate/stream`, at one server after the other, from the last record that was seen.
 
 import { members } from "./members.js";
+import { headers } from "./token.js";
 
 /// A server says something every 5 s; one that is silent for longer is given up.
 const SILENCE_MS = 12_000;
@@ -60,7 +61,7 @@ export class Stream {
     const outcome = { opened: false, why: `${members.name(at)} ended the stream` };
     this.changed({ kind: "connecting", at });
     try {
-      const answer = await fetch(at + this.target(), { cache: "no-store", credentials: "omit", signal: cut.signal });
+      const answer = await fetch(at + this.target(), { headers: headers(), cache: "no-store", credentials: "omit", signal: cut.signal });
       if (answer.status === 400 && this.beats) {
         // It sends no heartbeats, or there are too many instances for that.
         this.beats = false;
