@@ -7,6 +7,7 @@
 #   DIR/cluster   how it was brought up (number of nodes, ports)
 #   DIR/n1        data of node 1           DIR/n1.pid   its process id         DIR/n1.log   its log
 #   DIR/tls       with --tls: the cluster's CA, and each node's certificate and key
+#   DIR/token     with --acl: the secret of the cluster's management token
 #   DIR/n1.id     its id in the cluster, once it has been ready: 1, or another one since it lost its data
 #
 # A process id alone proves nothing: the machine may have been restarted and the id given to somebody
@@ -20,7 +21,7 @@ STOP_LIMIT_S=12     # a server promises to stop within 10 s of SIGTERM
 
 DEFAULT_DIR=$ROOT/.quorate
 DIR=$DEFAULT_DIR
-NODES=3 HTTP_PORT=8500 RPC_PORT=8300 DNS_PORT=8600 TLS=no
+NODES=3 HTTP_PORT=8500 RPC_PORT=8300 DNS_PORT=8600 TLS=no ACL=off
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
@@ -51,7 +52,8 @@ load_cluster() {
 need_cluster() { load_cluster || die "no cluster in $DIR. Bring one up with: $(command_hint up)"; }
 save_cluster() {
   mkdir -p "$DIR"
-  printf 'NODES=%s\nHTTP_PORT=%s\nRPC_PORT=%s\nDNS_PORT=%s\nTLS=%s\n' "$NODES" "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT" "$TLS" >"$DIR/cluster"
+  printf 'NODES=%s\nHTTP_PORT=%s\nRPC_PORT=%s\nDNS_PORT=%s\nTLS=%s\nACL=%s\n' \
+    "$NODES" "$HTTP_PORT" "$RPC_PORT" "$DNS_PORT" "$TLS" "$ACL" >"$DIR/cluster"
 }
 
 node_numbers() { local i; for ((i = 1; i <= NODES; i++)); do printf '%s ' "$i"; done; }
@@ -140,8 +142,8 @@ replace_server() {
   local i old new=0 by answer
   old=$(id_of "$1")
   by=$(serving_number) || die "no node is ready, so server $old cannot be removed. Start the others first with: $(command_hint up)"
-  if curl -fs --max-time 5 "$(http_of "$by")/v1/operator/raft/configuration" | grep -q "\"ID\":\"$old\""; then
-    answer=$(curl -s --max-time 15 -w '\n%{http_code}' -X DELETE "$(http_of "$by")/v1/operator/raft/peer?id=$old") || true
+  if curl -fs -K <(token_for_curl) --max-time 5 "$(http_of "$by")/v1/operator/raft/configuration" | grep -q "\"ID\":\"$old\""; then
+    answer=$(curl -s -K <(token_for_curl) --max-time 15 -w '\n%{http_code}' -X DELETE "$(http_of "$by")/v1/operator/raft/peer?id=$old") || true
     [ "${answer##*$'\n'}" = 200 ] || die "node $by did not remove server $old: ${answer%$'\n'*}"
   fi
   for i in $(node_numbers); do if (($(id_of "$i") > new)); then new=$(id_of "$i"); fi; done
@@ -162,7 +164,8 @@ make_certificates() {
 
 # Starts node $1 and returns as soon as the process is the server's, or has ended.
 launch() {
-  local i=$1 id expect=$NODES tries=500 tls=()
+  local i=$1 id expect=$NODES tries=500 tls=() acl=()
+  [ "$ACL" = off ] || acl=(--acl "$ACL")
   id=$(id_of "$i")
   # A server that takes another's place joins; it founds nothing.
   [ "$id" = "$i" ] || expect=0
@@ -177,12 +180,27 @@ launch() {
   nohup "$(quorate_bin)" server --node-id "$id" --name "n$i" --data-dir "$DIR/n$i" \
     --http-addr "$HOST:$(port_of "$HTTP_PORT" "$i")" --rpc-addr "$(rpc_of "$i")" \
     --dns-addr "$HOST:$(port_of "$DNS_PORT" "$i")" \
-    --bootstrap-expect "$expect" --join "$(join_list)" ${tls[@]+"${tls[@]}"} </dev/null >>"$DIR/n$i.log" 2>&1 &
+    --bootstrap-expect "$expect" --join "$(join_list)" ${tls[@]+"${tls[@]}"} ${acl[@]+"${acl[@]}"} \
+    </dev/null >>"$DIR/n$i.log" 2>&1 &
   printf '%s\n' "$!" >"$DIR/n$i.pid"
   # Until the new process runs the server, its command line is this script's, and is_running would say no.
   until is_running "$i" || ! kill -0 "$!" 2>/dev/null || ((tries-- == 0)); do sleep 0.01; done
   disown "$!" 2>/dev/null || true
 }
+
+# Makes the first token of a cluster with access control, once, and keeps its secret for its owner alone.
+keep_token() {
+  local made deadline=$((SECONDS + READY_LIMIT_S))
+  [ ! -s "$DIR/token" ] || return 0
+  until made=$(curl -fs --max-time 10 -X PUT "$(http_of 1)/v1/acl/bootstrap"); do
+    ((SECONDS < deadline)) || die "the cluster did not make a token; was it bootstrapped by hand? Write the secret into $DIR/token"
+    sleep 0.2
+  done
+  (umask 077 && sed 's/.*"SecretID":"\([^"]*\)".*/\1/' <<<"$made" >"$DIR/token")
+}
+
+# A token for curl, if the cluster asks for one: not on its command line, where others see it.
+token_for_curl() { [ ! -s "$DIR/token" ] || printf 'header = "X-Consul-Token: %s"\n' "$(<"$DIR/token")"; }
 
 # Waits until node $1 is ready; says why if it is not.
 wait_ready() {
@@ -303,7 +321,7 @@ table() {
       [ "$i" = "$leader" ] && role=leader
       if is_paused "$i"; then state=paused role=-; else
         is_ready "$i" && ready=yes
-        hash=$(curl -fs --max-time 2 "$(http_of "$i")/v1/quorate/state-hash") || hash=
+        hash=$(curl -fs -K <(token_for_curl) --max-time 2 "$(http_of "$i")/v1/quorate/state-hash") || hash=
       fi
     else
       pid=-
