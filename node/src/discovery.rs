@@ -1,5 +1,6 @@
 //! Which instances a name means: what the HTTP API and DNS look up alike.
 
+pub(crate) mod access;
 pub(crate) mod near;
 pub(crate) mod query;
 pub(crate) mod regexp;

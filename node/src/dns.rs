@@ -38,13 +38,13 @@ use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use quorate_storage::machine::Published;
-use quorate_storage::record::{ANONYMOUS_SECRET, DefaultPolicy, SecretHash};
 
 use self::message::{Received, Request};
 use self::metrics::DnsMetrics;
 use self::responder::Responder;
 use self::settings::DnsSettings;
 use self::zone::{Asker, Found};
+use crate::discovery::access::AccessControl;
 use crate::host::supervise;
 use crate::node::Node;
 
@@ -69,14 +69,14 @@ pub trait Answerer: Clone + Send + Sync + 'static {
 pub struct Dns {
     node: Arc<Node>,
     responder: Responder,
-    /// What is shown without a rule for the anonymous token; `None`: everything.
-    acl: Option<DefaultPolicy>,
+    /// What is shown to whoever has no token; `None`: everything.
+    acl: Option<AccessControl>,
 }
 
 impl Dns {
     /// DNS of a node's state.
     #[must_use]
-    pub fn new(node: &Arc<Node>, settings: DnsSettings, acl: Option<DefaultPolicy>) -> Self {
+    pub fn new(node: &Arc<Node>, settings: DnsSettings, acl: Option<AccessControl>) -> Self {
         let responder = Responder::new(settings, node.info().datacenter, node.clock().clone());
         Self { node: Arc::clone(node), responder, acl }
     }
@@ -107,8 +107,8 @@ impl Dns {
             let state = published.as_ref().map(|published| &published.state);
             let agent = || self.node.agent_of(caller, agent).map(|agent| agent.name.to_string());
             // Questions have no token.
-            let anonymous = SecretHash::of(ANONYMOUS_SECRET);
-            let rights = |default| state?.rights_of(&anonymous, default);
+            let rights =
+                |control: AccessControl| state?.rights_of(&control.without_token, control.default);
             let rights = self.acl.map(rights);
             let is_unknown = matches!(rights, Some(None));
             let rights = rights.flatten();

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod consul_agent;
 mod dns_listener;
+mod initial_management;
 pub mod issue;
 pub mod recover;
 mod rpc_listener;

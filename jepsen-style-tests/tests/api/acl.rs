@@ -32,15 +32,23 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     pub(crate) async fn start() -> Self {
-        let Self { cluster, .. } = Self::start_new().await;
-        let answer = cluster.http(1).put("/v1/acl/bootstrap", "").await.unwrap();
+        Self::start_new().await.bootstrapped().await
+    }
+
+    /// The same with its management token.
+    async fn bootstrapped(self) -> Self {
+        let answer = self.cluster.http(1).put("/v1/acl/bootstrap", "").await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
-        Self { cluster, management: secret_of(&answer) }
+        Self { management: secret_of(&answer), ..self }
     }
 
     /// One that has no token yet, in which all servers know tokens.
     pub(crate) async fn start_new() -> Self {
-        let flags = vec!["--acl=deny".to_owned()];
+        Self::start_with(&["--acl=deny"]).await
+    }
+
+    async fn start_with(flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let cluster = Cluster::start_with(Options { flags, ..Options::default() }).await.unwrap();
         for id in cluster.ids() {
             let http = cluster.http(id);
@@ -343,6 +351,30 @@ async fn a_secret_is_in_no_log_history_metric_or_file_and_its_accessor_is_in_the
             let has_it = bytes.windows(secret.len()).any(|window| window == secret);
             assert!(!has_it, "{} has a secret", file.display());
         }
+    }
+    guarded.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_listed_only_with_the_right_to_list_where_the_servers_say_so() {
+    let guarded = Guarded::start_with(&["--acl=deny", "--acl-key-list"]).await;
+    let guarded = guarded.bootstrapped().await;
+    for key in ["mine/a", "mine/hidden/b", "yours/c"] {
+        guarded.ask(1, Method::PUT, &format!("/v1/kv/{key}"), "v").await;
+    }
+    let rules = r#"key_prefix "mine/" { policy = "list" } key_prefix "mine/hidden/" { policy = "deny" }
+key_prefix "yours/" { policy = "read" }"#;
+    let token = guarded.token("lister", rules).await;
+    let look = async |target: &str| {
+        send(&guarded.cluster.http(2), Method::GET, target, &token.secret, "").await
+    };
+    let listed = look("/v1/kv/mine/?keys").await;
+    assert_eq!(listed.json::<Value>().unwrap(), json!(["mine/a"]));
+    assert_eq!(look("/v1/kv/mine/?recurse").await.status, 200);
+    assert_eq!(look("/v1/kv/yours/c").await.status, 200);
+    for target in ["/v1/kv/yours/?keys", "/v1/kv/yours/?recurse", "/v1/kv/?keys"] {
+        let refused = look(target).await;
+        assert!(refused.status == 403 && refused.text().contains("key:list"), "{target}");
     }
     guarded.finish().await;
 }

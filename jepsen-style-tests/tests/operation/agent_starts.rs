@@ -148,7 +148,7 @@ const STARTS: &[&str] = &[
     "-dev -bind %ip -client '%ip unix://%dir/q.sock'",
     "-server -bootstrap -insecure-rpc -bind 0.0.0.0 -advertise %ip -server-port 7391 -serf-lan-port -1 -client %ip -data-dir %dir/data",
     "-dev -bind '{{ GetInterfaceIP \"lo\" }}' -server-port 7392 -client %ip",
-    "-dev -client %ip -bind %ip -encrypt x -ignore-unsupported -hcl 'acl { enabled = true }'",
+    "-dev -client %ip -bind %ip -encrypt x -ignore-unsupported -hcl 'audit { enabled = true }'",
     "-server -bootstrap-expect=1 -retry-join nobody.invalid -bind %ip -client %ip -data-dir %dir/data",
 ];
 
@@ -157,8 +157,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("-dev -encrypt pUqJrVyVRj5jsiYEkM/tFQ==", "encrypt"),
     ("-dev -https-port 8501", "ports.https"),
     ("-dev -allow-write-http-from 127.0.0.0/8", "http_config.allow_write_http_from"),
-    ("-dev -hcl 'acl { enabled = true }'", "acl.enabled"),
-    ("-dev -hcl 'acl { default_policy = \"deny\" }'", "acl.default_policy"),
+    ("-dev -hcl 'acl { enabled = true default_policy = \"foo\" }'", "default ACL policy"),
+    ("-dev -hcl 'acl { default_policy = \"deny\" }'", "acl.enabled"),
     ("-dev -hcl 'tls { defaults { verify_incoming = true } }'", "verify_incoming"),
     ("-dev -hcl 'ca_file = \"/no/such\"'", "ca_file"),
     ("-dev -hcl 'http_config { block_endpoints = [\"/v1/kv\"] }'", "http_config.block_endpoints"),
@@ -247,7 +247,7 @@ async fn judge(line: &str, leader: &str, agent: &Agent, directory: &Path) -> Res
         let log = agent.log();
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
         let of = |key: &str| warnings.iter().filter(|line| line.contains(key)).count();
-        assert_eq!((of(" encrypt: "), of(" acl.enabled: ")), (1, 1), "{log}");
+        assert_eq!((of(" encrypt: "), of(" audit.enabled: ")), (1, 1), "{log}");
     }
     Ok(())
 }

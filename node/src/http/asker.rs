@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use quorate_storage::State;
-use quorate_storage::record::{ANONYMOUS_SECRET, Authority, DefaultPolicy, SecretHash};
+use quorate_storage::record::{Authority, DefaultPolicy, SecretHash};
 use quorate_storage::state::Rights;
 
 use super::error::ApiError;
 use super::params::Params;
+use crate::discovery::access::AccessControl;
 
 /// The header with a token.
 const TOKEN_HEADER: &str = "x-consul-token";
@@ -42,7 +43,7 @@ impl Asker {
     /// # Errors
     /// 500: a word that no token may be, as in Consul.
     pub(super) fn of(
-        default: DefaultPolicy,
+        control: &AccessControl,
         params: &Params,
         headers: &HeaderMap,
     ) -> Result<Self, ApiError> {
@@ -51,8 +52,8 @@ impl Asker {
             return Err(ApiError::internal("Cannot resolve root ACL"));
         }
         Ok(Self {
-            default,
-            secret: SecretHash::of(token.unwrap_or(ANONYMOUS_SECRET)),
+            default: control.default,
+            secret: token.map_or(control.without_token, SecretHash::of),
             is_named: token.is_some(),
             authority: OnceLock::new(),
             was_asked: AtomicBool::new(false),
@@ -98,7 +99,8 @@ mod tests {
             all.append(name, value.parse().unwrap());
         }
         let params = Params::parse(query).unwrap();
-        let asker = Asker::of(DefaultPolicy::Deny, &params, &all).map_err(|error| error.text)?;
+        let control = AccessControl::new(DefaultPolicy::Deny);
+        let asker = Asker::of(&control, &params, &all).map_err(|error| error.text)?;
         Ok((asker.is_named, asker.secret))
     }
 

@@ -246,7 +246,8 @@ impl Endpoint {
             .remove::<SocketAddr>()
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let connection = parts.extensions.remove::<Connection>().unwrap_or_default();
-        let asker = shared.process.acl.map(|default| Asker::of(default, &params, &parts.headers));
+        let asker = shared.process.acl.as_ref();
+        let asker = asker.map(|control| Asker::of(control, &params, &parts.headers));
         let asker = asker.transpose()?.map(Arc::new);
         let request = Received {
             headers: parts.headers,
@@ -262,7 +263,7 @@ impl Endpoint {
 
 /// What is allowed without a rule.
 fn default_policy(shared: &Shared) -> &'static str {
-    shared.process.acl.map_or(DefaultPolicy::Allow.as_str(), DefaultPolicy::as_str)
+    shared.process.acl.map_or(DefaultPolicy::Allow, |control| control.default).as_str()
 }
 
 /// Waits until this node has what `?min-index=` names, the `X-Quorate-Index` of an earlier answer.

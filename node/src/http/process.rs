@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use prometheus_client::registry::Registry;
-use quorate_storage::record::DefaultPolicy;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checks::WorkerKey;
+use crate::discovery::access::AccessControl;
 use crate::dns::Dns;
 use crate::host::disk::Disk;
 use crate::host::durations::Durations;
@@ -46,8 +46,8 @@ pub struct Process {
     pub rpc_connections: Arc<RpcConnections>,
     /// How the port of those is protected.
     pub rpc_port: RpcPort,
-    /// What requests without a rule may do; `None`: tokens do not count.
-    pub acl: Option<DefaultPolicy>,
+    /// How tokens count; `None`: they do not.
+    pub acl: Option<AccessControl>,
     /// The disk with its data.
     pub disk: Arc<Disk>,
     /// How long syncs of its log take.

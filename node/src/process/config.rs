@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use clap::Args;
 use quorate_client::duration;
-use quorate_storage::record::DefaultPolicy;
+use quorate_storage::record::{DefaultPolicy, SecretHash};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::agent;
 use crate::checks::WorkerKey;
+use crate::discovery::access::AccessControl;
 use crate::dns::settings::{self as dns, DnsSettings};
 use crate::host::address::HostPort;
 use crate::host::logging::LogFormat;
@@ -132,6 +133,15 @@ pub struct ServerArgs {
     /// Access control by tokens: off, or what is allowed without a rule. The same at all servers [default: off]
     #[arg(long, env = "QUORATE_SERVER_ACL", value_enum, hide_default_value = true)]
     pub acl: Option<AclMode>,
+    /// Reading all keys below a prefix needs the right to list that prefix (`policy = "list"`), and shows what may be
+    /// read
+    #[arg(long, env = "QUORATE_SERVER_ACL_KEY_LIST")]
+    #[serde(default)]
+    pub acl_key_list: bool,
+    /// Tokens that Consul's files name.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub acl_tokens: AclTokens,
     /// How lines of the log look [default: text]
     #[arg(long, env = "QUORATE_SERVER_LOG_FORMAT", value_enum, hide_default_value = true)]
     pub log_format: Option<LogFormat>,
@@ -150,16 +160,34 @@ pub enum AclMode {
     Deny,
 }
 
-impl AclMode {
-    /// What is allowed without a rule; `None`: tokens do not count.
-    #[must_use]
-    pub const fn default_policy(self) -> Option<DefaultPolicy> {
-        match self {
-            Self::Off => None,
-            Self::Allow => Some(DefaultPolicy::Allow),
-            Self::Deny => Some(DefaultPolicy::Deny),
-        }
-    }
+/// Of tokens that a server's settings name, only hashes are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AclTokens {
+    /// The one that counts where a request has none.
+    pub default: Option<SecretHash>,
+    /// A management token to be made.
+    pub initial_management: Option<SecretHash>,
+}
+
+/// How tokens count; `None`: they do not.
+fn access_control(
+    mode: Option<AclMode>,
+    lists_keys: bool,
+    tokens: AclTokens,
+) -> Result<Option<AccessControl>, ConfigError> {
+    let default = match mode.unwrap_or_default() {
+        AclMode::Off if lists_keys => return invalid("--acl-key-list needs --acl allow or deny"),
+        AclMode::Off => return Ok(None),
+        AclMode::Allow => DefaultPolicy::Allow,
+        AclMode::Deny => DefaultPolicy::Deny,
+    };
+    let control = AccessControl::new(default);
+    Ok(Some(AccessControl {
+        lists_keys,
+        without_token: tokens.default.unwrap_or(control.without_token),
+        initial_management: tokens.initial_management,
+        ..control
+    }))
 }
 
 /// Where DNS is served.
@@ -232,8 +260,8 @@ pub struct ServerConfig {
     pub hold_timeout: Duration,
     /// How many entries the log may hold.
     pub log_limits: LogLimits,
-    /// Whether tokens count.
-    pub acl: AclMode,
+    /// How tokens count; `None`: they do not.
+    pub acl: Option<AccessControl>,
     /// How lines of the log look.
     pub log_format: LogFormat,
     /// By which worker processes are known.
@@ -341,6 +369,8 @@ impl ServerArgs {
             raft_snapshot_threshold: self.raft_snapshot_threshold.or(file.raft_snapshot_threshold),
             raft_trailing_logs: self.raft_trailing_logs.or(file.raft_trailing_logs),
             acl: self.acl.or(file.acl),
+            acl_key_list: self.acl_key_list || file.acl_key_list,
+            acl_tokens: self.acl_tokens,
             log_format: self.log_format.or(file.log_format),
             worker_key_file: self.worker_key_file.or(file.worker_key_file),
         }
@@ -409,7 +439,7 @@ impl ServerArgs {
             remarks: Vec::new(),
             is_alone_by_default,
             log_limits: log_limits(self.raft_snapshot_threshold, self.raft_trailing_logs)?,
-            acl: self.acl.unwrap_or_default(),
+            acl: access_control(self.acl, self.acl_key_list, self.acl_tokens)?,
             log_format: self.log_format.unwrap_or_default(),
             worker_key: self.worker_key_file.as_deref().map(read_worker_key).transpose()?,
             hold_timeout: match self.hold_timeout {

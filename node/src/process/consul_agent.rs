@@ -22,6 +22,7 @@
 //! [`datacenter`] whether the servers are its own, and `name` whether its node's name is.
 //! [`tls`] reads what is said of certificates. [`dns`] reads what is said of DNS, and [`dns_front`] is that of a client agent.
 
+mod acl;
 pub mod address;
 pub mod anti_entropy;
 pub mod client;

@@ -40,6 +40,7 @@ use crate::process::consul_agent::files::Sources;
 use crate::process::consul_agent::registrar::Registrar;
 use crate::process::consul_agent::registry::Registry;
 use crate::process::dns_listener;
+use crate::process::initial_management;
 use crate::process::rpc_listener::{self, Port};
 use crate::process::signals::{Signals, reload_on_hangup, survive_signals};
 use crate::raft::compaction;
@@ -221,7 +222,8 @@ pub struct Surroundings {
     pub dns: Option<DnsSettings>,
 }
 
-/// What the API sees of the process. Also keeps the definitions of files registered from now on.
+/// What the API sees of the process. Also keeps the definitions of files registered from now on, and makes the
+/// management token that the settings name.
 fn process(
     node: &Arc<Node>,
     config: &ServerConfig,
@@ -229,7 +231,7 @@ fn process(
     dns_addrs: Vec<SocketAddr>,
 ) -> Arc<Process> {
     let Surroundings { logs, response_headers, sources, limits, level, dns, .. } = surroundings;
-    let acl = config.acl.default_policy();
+    let acl = config.acl;
     let dns = Dns::new(node, dns.unwrap_or_else(|| config.dns.clone()), acl);
     let (reload, requests) = Reload::new();
     let data_dir = config.data_dir.clone();
@@ -247,6 +249,11 @@ fn process(
     if has_files {
         let keeping = async move { match registrar.keep(requests).await {} };
         node.supervisor().vital("the definitions of files", keeping);
+    }
+    if let Some(secret) = acl.and_then(|control| control.initial_management) {
+        let maker = Arc::clone(node);
+        let making = async move { initial_management::make(&maker, secret).await };
+        node.supervisor().finite("making a management token", making);
     }
     let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
     let (ui_hosts, worker_key) = (config.ui_hosts.clone(), config.worker_key.clone());

@@ -15,7 +15,7 @@ use crate::http::error::ApiError;
 use crate::http::incoming::BodyLimit;
 use crate::http::params::Params;
 use crate::http::reply::Reply;
-use crate::http::rights::Rule;
+use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 
 const MISSING_SESSION: &str = "missing session";
@@ -32,6 +32,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 async fn read(call: Call) -> Answer {
     let options = call.read_options()?;
     let key: Arc<str> = call.rest()?.into();
+    if call.params.has("keys") || call.params.has("recurse") {
+        // Who may not list them does not wait for them either.
+        call.confirm(|sight, _| may_list(&call, sight, &key)).await?;
+    }
     if call.params.has("keys") {
         let topic = |_: &State| Topic::Prefix(Arc::clone(&key));
         return blocking::read(&call, &options, topic, |state| names(&call, state, &key)).await;
@@ -56,8 +60,17 @@ fn one(call: &Call, state: &State, key: &str) -> Answer {
     }
 }
 
+/// Asks for the right to list a prefix, where the server's settings make that a right of its own.
+fn may_list(call: &Call, sight: &Sight, prefix: &str) -> Result<(), ApiError> {
+    match call.process.acl {
+        Some(control) if control.lists_keys => sight.require(AclKind::Key, prefix, Access::List),
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn below(call: &Call, state: &State, prefix: &str) -> Answer {
     let sight = call.rights(state)?;
+    may_list(call, &sight, prefix)?;
     let pairs = state.keys_below(prefix).filter(|entry| sight.keeps_key(&entry.key));
     let pairs: Vec<_> = pairs.map(wire::kv_pair).collect();
     match pairs.is_empty() {
@@ -70,6 +83,7 @@ fn names(call: &Call, state: &State, prefix: &str) -> Answer {
     // Consul misspelt it once and takes both.
     let separator = call.params.filled("separator").or_else(|| call.params.filled("seperator"));
     let sight = call.rights(state)?;
+    may_list(call, &sight, prefix)?;
     let keys = state.keys_below(prefix).map(|entry| &*entry.key);
     let keys = keys.filter(|key| sight.keeps_key(key));
     let names = cut(keys, prefix, separator.unwrap_or(""));

@@ -90,6 +90,9 @@ pub(super) struct Configuration {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Acl {
+    pub(super) default_policy: Option<String>,
+    pub(super) enable_key_list_policy: Option<bool>,
+    pub(super) enabled: Option<bool>,
     pub(super) tokens: AgentTokens,
 }
 
@@ -99,8 +102,12 @@ pub(super) struct Acl {
 pub struct AgentTokens {
     /// For what the agent asks for itself.
     pub agent: Option<String>,
-    /// For its clients' requests that have none, and for its own without the other one.
+    /// For its clients' requests that have none, and for its own without the other one. At a server, for DNS too.
     pub default: Option<String>,
+    /// Of a management token that a server makes.
+    pub initial_management: Option<String>,
+    /// What that was called before.
+    pub master: Option<String>,
 }
 
 impl std::fmt::Debug for AgentTokens {

@@ -30,7 +30,8 @@ type Key = (&'static str, Rule);
 
 use Rule::{Honoured, Ignored, Refused, RefusedUnless, Stanza};
 
-const NO_ACLS: &str = "access control is switched on with `quorate server --acl deny`, not by a server with Consul's files";
+const OLD_ACLS: &str = "write it in the acl stanza (acl.enabled, acl.default_policy): this spelling is from before Consul 1.4";
+const NO_REPLICATION: &str = "Quorate has one datacenter, and nothing to replicate tokens from";
 const NO_SUCH_TLS: &str =
     "Quorate has TLS for the servers' port and for HTTPS, with certificates in files";
 const NO_TLS_CHOICE: &str = "Quorate chooses: TLS 1.3 between servers, TLS 1.2 or 1.3 for clients, with the ciphers of rustls";
@@ -83,22 +84,22 @@ const GOSSIP: &[Key] = &[
 ];
 
 const ACL: &[Key] = &[
-    ("enabled", Refused(NO_ACLS)),
-    ("default_policy", RefusedUnless("allow", NO_ACLS)),
+    ("enabled", Honoured),
+    ("default_policy", Honoured),
     ("down_policy", Ignored),
     ("policy_ttl", Ignored),
     ("role_ttl", Ignored),
     ("token_ttl", Ignored),
-    ("enable_key_list_policy", Refused(NO_ACLS)),
+    ("enable_key_list_policy", Honoured),
     ("enable_token_persistence", Ignored),
-    ("enable_token_replication", Refused(NO_ACLS)),
+    ("enable_token_replication", Refused(NO_REPLICATION)),
     ("msp_disable_bootstrap", Ignored),
     (
-        // Tokens protect nothing of themselves: what protects is `enabled`. A client agent sends those that it is given.
+        // A token that is not read gives nobody a right: what it was for is refused.
         "tokens",
         Stanza(&[
-            ("initial_management", Ignored),
-            ("master", Ignored),
+            ("initial_management", Honoured),
+            ("master", Honoured),
             ("replication", Ignored),
             ("agent", Honoured),
             ("agent_recovery", Ignored),
@@ -248,10 +249,10 @@ const KEYS: &[Key] = &[
     ("acl", Stanza(ACL)),
     ("acl_agent_master_token", Ignored),
     ("acl_agent_token", Ignored),
-    ("acl_datacenter", Refused(NO_ACLS)),
-    ("acl_default_policy", RefusedUnless("allow", NO_ACLS)),
+    ("acl_datacenter", Refused(OLD_ACLS)),
+    ("acl_default_policy", RefusedUnless("allow", OLD_ACLS)),
     ("acl_down_policy", Ignored),
-    ("acl_enable_key_list_policy", Refused(NO_ACLS)),
+    ("acl_enable_key_list_policy", Refused(OLD_ACLS)),
     ("acl_enforce_version_8", Ignored),
     ("acl_master_token", Ignored),
     ("acl_replication_token", Ignored),
@@ -339,7 +340,7 @@ const KEYS: &[Key] = &[
     ("discovery_max_stale", Ignored),
     ("dns_config", Stanza(DNS_CONFIG)),
     ("domain", Honoured),
-    ("enable_acl_replication", Refused(NO_ACLS)),
+    ("enable_acl_replication", Refused(NO_REPLICATION)),
     ("enable_agent_tls_for_checks", Refused("Quorate has no certificate of its own for checks")),
     ("enable_central_service_config", Ignored),
     ("enable_debug", Ignored),
@@ -596,10 +597,10 @@ mod tests {
     #[test]
     fn what_asks_for_protection_is_refused_with_the_keys_name() {
         for (value, path) in [
-            (json!({"acl": {"enabled": true}}), "acl.enabled"),
-            (json!({"ACL": {"Enabled": "true"}}), "acl.enabled"),
-            (json!({"acl": [{"enabled": true}]}), "acl.enabled"),
-            (json!({"acl": {"default_policy": "deny"}}), "acl.default_policy"),
+            (json!({"acl": {"enable_token_replication": true}}), "acl.enable_token_replication"),
+            (json!({"ACL": {"Enable_Token_Replication": "true"}}), "acl.enable_token_replication"),
+            (json!({"acl": [{"enable_token_replication": true}]}), "acl.enable_token_replication"),
+            (json!({"acl_enable_key_list_policy": true}), "acl_enable_key_list_policy"),
             (json!({"acl_default_policy": "deny"}), "acl_default_policy"),
             (json!({"acl_datacenter": "dc1"}), "acl_datacenter"),
             (json!({"encrypt": "pUqJrVyVRj5jsiYEkM/tFQ=="}), "encrypt"),
@@ -633,7 +634,7 @@ mod tests {
     #[test]
     fn what_turns_protection_off_is_no_matter() {
         let (kept, findings) = sifted(json!({
-            "acl": {"enabled": false, "default_policy": "allow"}, "encrypt": "",
+            "acl": {"enable_token_replication": false}, "acl_default_policy": "allow", "encrypt": "",
             "ports": {"grpc_tls": -1, "http": 1}, "ca_path": null,
             "http_config": {"block_endpoints": []}, "default_intention_policy": "allow",
             "limits": {"rpc_rate": -1, "request_limits": {"mode": "disabled"}},

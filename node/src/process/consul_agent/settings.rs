@@ -127,6 +127,10 @@ impl AgentArgs {
         let server = resolver.server(&rpc, &http)?;
         let client_of = resolver.client_of(&rpc)?;
         if client_of.is_none() {
+            if configuration.acl.tokens.agent.is_some() {
+                // What its files define a server registers of its own accord.
+                notes.ignored.push("acl.tokens.agent".to_owned());
+            }
             // A server never leaves because it is stopped.
             let of = &configuration;
             let leaves = [
@@ -266,6 +270,7 @@ impl Resolver<'_> {
             .filter_map(Listen::tcp)
             .find(|at| at.ip().is_unspecified() || at.ip() == rpc.advertise);
         let [rpc_tls_ca, rpc_tls_cert, rpc_tls_key] = of.tls_of_servers().for_servers()?;
+        let (acl, acl_tokens) = self.of.acl.for_server()?;
         let https = self.https()?;
         let [https_cert, https_key, https_client_ca] = match https.is_empty() {
             false => of.tls_of_clients().for_clients()?,
@@ -304,6 +309,9 @@ impl Resolver<'_> {
                 .transpose()?,
             raft_snapshot_threshold: of.raft_snapshot_threshold,
             raft_trailing_logs: of.raft_trailing_logs,
+            acl: Some(acl),
+            acl_key_list: of.acl.enable_key_list_policy == Some(true),
+            acl_tokens,
             ..ServerArgs::default()
         })
     }
