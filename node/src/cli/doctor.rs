@@ -1,6 +1,7 @@
 //! `doctor`: what is wrong with the cluster, or with the way to it, and what mends it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -60,6 +61,10 @@ struct Server {
     state: StateHash,
     /// Whether strangers can use its port for servers.
     is_open: bool,
+    /// How tokens count: `off`, `allow` or `deny`; empty: its version does not say.
+    acl: String,
+    /// Whether clients reach it from other hosts.
+    is_reached: bool,
     /// Why it does not serve, if it does not.
     not_ready: Option<String>,
     members: Vec<RaftServer>,
@@ -162,9 +167,38 @@ async fn ask(session: &Session, address: &str) -> Result<Server, Error> {
         version: about.meta.get("quorate-version").cloned().unwrap_or_default(),
         state,
         is_open: about.meta.get("quorate-rpc").is_some_and(|port| port == "insecure"),
+        acl: about.meta.get("quorate-acl").cloned().unwrap_or_default(),
+        is_reached: is_reached(&about.debug_config["HTTPAddrs"]),
         not_ready,
         members: configuration.servers,
     })
+}
+
+/// Whether one of the addresses (`tcp://IP:PORT`) of a server is beyond loopback.
+fn is_reached(addresses: &serde_json::Value) -> bool {
+    let all = addresses.as_array().into_iter().flatten().filter_map(|one| one.as_str());
+    let mut all = all.filter_map(|one| one.strip_prefix("tcp://")?.parse::<SocketAddr>().ok());
+    all.any(|address| !address.ip().to_canonical().is_loopback())
+}
+
+/// Who may do what is not asked, or not by all servers.
+fn of_access(servers: &[Server], findings: &mut Vec<Finding>) {
+    let unguarded = servers.iter().filter(|server| server.acl == "off" && server.is_reached);
+    let unguarded: Vec<_> = unguarded.map(|server| server.name.as_str()).collect();
+    if !unguarded.is_empty() {
+        findings.push(Finding::warning(
+            format!("whoever reaches the HTTP port of {} may do everything: access control is off", unguarded.join(", ")),
+            "start all servers with --acl deny, and make the first token with `quorate acl bootstrap`",
+        ));
+    }
+    let modes: BTreeSet<_> = servers.iter().map(|server| server.acl.as_str()).collect();
+    if modes.iter().filter(|mode| !mode.is_empty()).count() > 1 {
+        let each = servers.iter().map(|server| format!("{} {}", server.name, server.acl));
+        findings.push(Finding::critical(
+            format!("servers differ in access control: {}", each.collect::<Vec<_>>().join(", ")),
+            "start all servers with the same --acl: a client may ask any of them",
+        ));
+    }
 }
 
 /// What the servers' answers show when they are laid side by side.
@@ -183,6 +217,7 @@ fn of_servers(servers: &[Server], findings: &mut Vec<Finding>) {
             "make certificates (`quorate tls ca`, `quorate tls cert`), and start all servers with them",
         ));
     }
+    of_access(servers, findings);
     let members = |server: &Server| -> BTreeSet<String> {
         server.members.iter().map(|member| member.address.clone()).collect()
     };
@@ -293,6 +328,8 @@ mod tests {
             version: "1".to_owned(),
             state: StateHash { applied_index: index, hash: hash.to_owned(), level: 1 },
             is_open: false,
+            acl: "deny".to_owned(),
+            is_reached: true,
             not_ready: None,
             members: members.iter().map(member).collect(),
         }
@@ -380,6 +417,24 @@ mod tests {
             told[0].contains("RPC port of a") && told[0].contains("--insecure-rpc"),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn servers_that_ask_nobody_who_they_are_are_told_of() {
+        let of = |acl: &str, is_reached| Server {
+            acl: acl.to_owned(),
+            is_reached,
+            ..server("a", 5, "x", &["a"])
+        };
+        assert!(found(&[of("off", false), of("off", false)]).is_empty());
+        assert!(found(&[of("deny", true), of("", true)]).is_empty());
+        let told = found(&[of("off", true), of("off", true)]);
+        assert!(told.len() == 1 && told[0].contains("HTTP port of a, a"), "{told:?}");
+        let told = found(&[of("off", false), of("deny", true)]);
+        assert_eq!(told, ["servers differ in access control: a off, a deny"]);
+        let at = |address: &str| is_reached(&serde_json::json!([address]));
+        assert!(at("tcp://10.0.0.1:8500") && at("tcp://[2001:db8::1]:8500"));
+        assert!(!at("tcp://127.0.0.1:8500") && !at("tcp://[::1]:8500") && !at("unix:///a"));
     }
 
     #[test]

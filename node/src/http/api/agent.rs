@@ -133,6 +133,7 @@ fn about(call: &Call) -> Answer {
         meta: texts([
             ("quorate-version", env!("CARGO_PKG_VERSION")),
             ("quorate-rpc", call.process.rpc_port.text()),
+            ("quorate-acl", call.process.acl.map_or("off", |control| control.default.as_str())),
         ]),
     })
 }
