@@ -8,7 +8,7 @@ import { cause, describe, facts } from "./panel.js";
 import { toolbar } from "./toolbar.js";
 
 const KINDS = [
-  ["", "All kinds"], ["service.", "Services"], ["check.", "Checks"], ["node.", "Nodes"], ["server.", "Servers"],
+  ["", "All kinds"], ["service.", "Services"], ["check.", "Checks"], ["node.", "Nodes"], ["server.", "Servers"], ["token.", "Tokens"], ["policy.", "Policies"], ["role.", "Roles"],
   ["leader.", "Leaders"], ["session.", "Sessions"], ["lock.", "Locks"], ["key.", "Keys"], ["maintenance.", "Maintenance"],
 ];
 

@@ -53,7 +53,7 @@ export function timeline(records) {
 /// What a record says, without its time and cause.
 export function describe(record) {
   const change = record.From || record.To ? ` ${record.From || "new"} → ${record.To || "gone"}` : "";
-  const subject = record.Key || record.Check || record.ID || record.Service || record.Session || record.Node || "";
+  const subject = record.Key || record.Check || record.Name || record.ID || record.Service || record.Session || record.Node || "";
   const holder = record.Holder ? ` of ${record.Holder}${record.Reason ? `: ${record.Reason}` : ""}` : "";
   const detail = record.Detail ? ` (${record.Detail.trim()})` : "";
   return `${record.Kind} ${subject}${change}${holder}${detail}`;

@@ -761,6 +761,7 @@ fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause
         Subject::Key("k".into()),
         Subject::Session { id: "s1".into(), node },
         Subject::Claim { service: "rdb".into(), id: "c1".into(), number: 300 },
+        Subject::Acl { id: "t".into(), name: "n".into() },
     ];
     let details = vec![
         Detail::None,
@@ -792,6 +793,7 @@ fn kinds_of_history() -> (Vec<HistoryKind>, Vec<Subject>, Vec<Detail>, Vec<Cause
         Cause::Connection { server: 2, why: PresenceEnd::Lost, since: ClusterTime(300) },
         Cause::SlotOpened { since: ClusterTime(300) },
         Cause::Worker { name: "w1".into() },
+        Cause::Expired,
     ];
     (HistoryKind::ALL.to_vec(), subjects, details, causes)
 }

@@ -756,6 +756,7 @@ fn history_text(row: &HistoryRecord) -> String {
         Subject::Key(key) => format!(" {key}"),
         Subject::Session { id, node } => format!(" {id} on {node}"),
         Subject::Claim { service, id, number } => format!(" {service} claim {number} {id}"),
+        Subject::Acl { id, name } => format!(" {id} {name:?}"),
     };
     let status =
         |status: &Option<CheckStatus>| status.as_ref().map_or("", CheckStatus::as_str).to_owned();

@@ -23,9 +23,12 @@ pub struct HistoryEvent {
     /// The service.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub service: String,
-    /// The instance's id.
+    /// The instance's id; the accessor of a token, the id of a policy or a role.
     #[serde(rename = "ID", skip_serializing_if = "String::is_empty")]
     pub id: String,
+    /// What a token, a policy or a role is called.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// The check's id.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub check: String,
@@ -72,7 +75,7 @@ pub struct HistoryEvent {
 #[serde(rename_all = "PascalCase", default)]
 pub struct HistoryCause {
     /// `request`, `silence`, `deregister-after`, `probe`, `server`, `session`, `idle`, `connection`,
-    /// `claim-delay`.
+    /// `claim-delay`, `expired`.
     pub kind: String,
     /// The agent in whose name a client asked. Nobody has checked that it was that agent.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -356,6 +356,32 @@ async fn a_secret_is_in_no_log_history_metric_or_file_and_its_accessor_is_in_the
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_tokens_and_policies_are_in_the_history_for_those_who_may_see_them() {
+    let guarded = Guarded::start().await;
+    let token = guarded.token("audited", REGISTRAR).await;
+    let auditor = guarded.token("auditor", "acl = \"read\"").await;
+    guarded.delete(&token).await;
+    let target = "/v1/quorate/history?kind=token.&kind=policy.";
+    let all = send(&guarded.cluster.http(2), Method::GET, target, &auditor.secret, "").await;
+    assert!(!all.text().contains(&token.secret) && !all.text().contains(&guarded.management));
+    let all: Vec<Value> = all.json().unwrap();
+    let of = |id: &str| -> Vec<&Value> { all.iter().filter(|one| one["ID"] == id).collect() };
+    let told = of(&token.accessor);
+    let kinds: Vec<_> = told.iter().map(|one| one["Kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["token.created", "token.deleted"]);
+    assert_eq!(told[0]["Name"], "audited");
+    // By whom: the token of the bootstrap, which is in the history too.
+    let by = told[1]["Cause"]["Token"].as_str().unwrap();
+    assert_eq!(of(by)[0]["Cause"]["Action"], "acl/bootstrap");
+    assert!(all.iter().any(|one| one["Kind"] == "policy.created" && one["Name"] == "audited"));
+    // Nobody else sees them.
+    let reader = guarded.token("history-reader", READER).await;
+    let none = send(&guarded.cluster.http(2), Method::GET, target, &reader.secret, "").await;
+    assert_eq!(none.json::<Value>().unwrap(), json!([]));
+    guarded.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_listed_only_with_the_right_to_list_where_the_servers_say_so() {
     let guarded = Guarded::start_with(&["--acl=deny", "--acl-key-list"]).await;
     let guarded = guarded.bootstrapped().await;

@@ -150,6 +150,7 @@ fn table(records: &Vec<HistoryEvent>) -> Table {
             ("", to) => to.to_owned(),
             (from, to) => format!("{from} -> {to}"),
         };
+        let detail = if record.detail.is_empty() { &record.name } else { &record.detail };
         vec![
             record.seq.to_string(),
             record.at.clone(),
@@ -157,7 +158,7 @@ fn table(records: &Vec<HistoryEvent>) -> Table {
             subject(record).to_owned(),
             change,
             record.cause.kind.clone(),
-            record.detail.lines().next().unwrap_or_default().to_owned(),
+            detail.lines().next().unwrap_or_default().to_owned(),
         ]
     })
 }

@@ -121,9 +121,11 @@ impl Feed {
         let service = match &record.subject {
             Subject::Instance { service, .. } | Subject::Check { service, .. } => fold(service),
             Subject::Claim { service, .. } => fold(service),
-            Subject::Cluster | Subject::Node { .. } | Subject::Key(_) | Subject::Session { .. } => {
-                "".into()
-            }
+            Subject::Cluster
+            | Subject::Node { .. }
+            | Subject::Key(_)
+            | Subject::Session { .. }
+            | Subject::Acl { .. } => "".into(),
         };
         let of_service = readers.by_service.get(&*service).into_iter().flat_map(HashMap::values);
         let wanted = of_service.chain(readers.others.values());

@@ -204,7 +204,8 @@ pub fn decided_node(record: &HistoryRecord) -> Option<&str> {
         | Subject::Instance { .. }
         | Subject::Key(_)
         | Subject::Session { .. }
-        | Subject::Claim { .. } => None,
+        | Subject::Claim { .. }
+        | Subject::Acl { .. } => None,
     }
 }
 
@@ -234,6 +235,7 @@ impl<'a> Names<'a> {
             Subject::Key(key) => names.key = key,
             Subject::Session { id, node } => (names.session, names.node) = (id, node),
             Subject::Claim { service, .. } => names.service = service,
+            Subject::Acl { id, .. } => names.id = id,
         }
         names
     }

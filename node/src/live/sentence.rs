@@ -45,6 +45,7 @@ pub(super) fn because(published: &Published, record: &HistoryRecord) -> String {
         }
         Cause::Probe { by } => format!("{} ran its check", name(*by)),
         Cause::Worker { name } => format!("worker {name} ran its check"),
+        Cause::Expired => "its time was over".to_owned(),
         Cause::Server { server } => format!("server {} saw to it", name(*server)),
         Cause::Session(session) => format!("session {session} ended"),
         Cause::Idle { since } => format!("its agent had nothing registered since {}", time(*since)),
@@ -82,9 +83,12 @@ fn connection_ended(server: &str, why: PresenceEnd, at: &str) -> String {
 pub(super) fn happened(published: &Published, record: &HistoryRecord) -> String {
     let what = match record.kind {
         HistoryKind::ServiceRegistered | HistoryKind::CheckRegistered => "was registered",
-        HistoryKind::ServiceChanged | HistoryKind::CheckChanged | HistoryKind::NodeChanged => {
-            "was changed"
-        }
+        HistoryKind::ServiceChanged
+        | HistoryKind::CheckChanged
+        | HistoryKind::NodeChanged
+        | HistoryKind::TokenChanged
+        | HistoryKind::PolicyChanged
+        | HistoryKind::RoleChanged => "was changed",
         HistoryKind::ServiceDeregistered | HistoryKind::CheckDeregistered => "was deregistered",
         HistoryKind::ServiceRestarted => "was restarted",
         HistoryKind::NodeJoined => "joined",
@@ -94,12 +98,19 @@ pub(super) fn happened(published: &Published, record: &HistoryRecord) -> String 
         HistoryKind::ServerBack => "came back",
         HistoryKind::ServerLeft => "left the cluster",
         HistoryKind::LeaderElected => "was elected",
-        HistoryKind::SessionCreated => "was created",
+        HistoryKind::SessionCreated
+        | HistoryKind::TokenCreated
+        | HistoryKind::PolicyCreated
+        | HistoryKind::RoleCreated => "was created",
         HistoryKind::SessionEnded => "ended",
+        HistoryKind::TokenExpired => "expired",
         HistoryKind::LockAcquired => "was locked",
         HistoryKind::LockReleased => "was released",
         HistoryKind::KeySet => "was written",
-        HistoryKind::KeyDeleted => "was deleted",
+        HistoryKind::KeyDeleted
+        | HistoryKind::TokenDeleted
+        | HistoryKind::PolicyDeleted
+        | HistoryKind::RoleDeleted => "was deleted",
         HistoryKind::MaintenanceOn => "went into maintenance",
         HistoryKind::MaintenanceOff => "left maintenance",
         HistoryKind::ClaimQueued => "was queued",

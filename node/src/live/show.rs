@@ -53,6 +53,10 @@ pub fn event(published: &Published, record: &HistoryRecord) -> HistoryEvent {
             event.service = service.to_string();
             event.claim = number.to_string();
         }
+        Subject::Acl { id, name } => {
+            event.id = id.to_string();
+            event.name = name.to_string();
+        }
     }
     if let Detail::Claim(facts) = &record.detail {
         show_claim(&mut event, facts);
@@ -108,6 +112,7 @@ fn cause(published: &Published, record: &HistoryRecord) -> HistoryCause {
             HistoryCause { since: time(*since), after: span(*after), ..of_kind("deregister-after") }
         }
         Cause::Probe { by } => HistoryCause { server: name(*by), ..of_kind("probe") },
+        Cause::Expired => of_kind("expired"),
         Cause::Worker { name } => HistoryCause { worker: name.to_string(), ..of_kind("probe") },
         Cause::Server { server } => HistoryCause { server: name(*server), ..of_kind("server") },
         Cause::Session(session) => {

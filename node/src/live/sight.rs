@@ -15,6 +15,7 @@ pub fn sees(rights: &Rights, record: &HistoryRecord) -> bool {
         Subject::Key(key) => rights.sees_key(key),
         Subject::Session { node, .. } => rights.allows(AclKind::Session, node, Access::Read),
         Subject::Claim { service, .. } => rights.sees_service(service),
+        Subject::Acl { .. } => rights.allows(AclKind::Acl, "", Access::Read),
     }
 }
 

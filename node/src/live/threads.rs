@@ -31,7 +31,8 @@ pub(super) fn of_gone(
         | Thread::Key(_)
         | Thread::Session(_)
         | Thread::Cluster
-        | Thread::Claim(_) => String::new(),
+        | Thread::Claim(_)
+        | Thread::Acl(_) => String::new(),
     };
     let own = threads.iter().find(|thread| node(thread) == fold(agent));
     let thread = match (own, threads.as_slice()) {

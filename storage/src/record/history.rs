@@ -106,11 +106,31 @@ pub enum HistoryKind {
     ClaimEnded,
     /// A backup was restored: everything may have changed.
     Restored,
+    /// A token is new.
+    TokenCreated,
+    /// What a token may do, or what it is called, changed.
+    TokenChanged,
+    /// A token is gone.
+    TokenDeleted,
+    /// A token's time was over.
+    TokenExpired,
+    /// A policy is new.
+    PolicyCreated,
+    /// A policy changed.
+    PolicyChanged,
+    /// A policy is gone, and with it what tokens and roles had of it.
+    PolicyDeleted,
+    /// A role is new.
+    RoleCreated,
+    /// A role changed.
+    RoleChanged,
+    /// A role is gone, and with it what tokens had of it.
+    RoleDeleted,
 }
 
 impl HistoryKind {
     /// All kinds.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 37] = [
         Self::ServiceRegistered,
         Self::ServiceChanged,
         Self::ServiceDeregistered,
@@ -138,6 +158,16 @@ impl HistoryKind {
         Self::ClaimGranted,
         Self::ClaimEnded,
         Self::Restored,
+        Self::TokenCreated,
+        Self::TokenChanged,
+        Self::TokenDeleted,
+        Self::TokenExpired,
+        Self::PolicyCreated,
+        Self::PolicyChanged,
+        Self::PolicyDeleted,
+        Self::RoleCreated,
+        Self::RoleChanged,
+        Self::RoleDeleted,
     ];
 
     /// The word that the API uses.
@@ -171,6 +201,16 @@ impl HistoryKind {
             Self::ClaimGranted => "claim.granted",
             Self::ClaimEnded => "claim.ended",
             Self::Restored => "restored",
+            Self::TokenCreated => "token.created",
+            Self::TokenChanged => "token.changed",
+            Self::TokenDeleted => "token.deleted",
+            Self::TokenExpired => "token.expired",
+            Self::PolicyCreated => "policy.created",
+            Self::PolicyChanged => "policy.changed",
+            Self::PolicyDeleted => "policy.deleted",
+            Self::RoleCreated => "role.created",
+            Self::RoleChanged => "role.changed",
+            Self::RoleDeleted => "role.deleted",
         }
     }
 
@@ -249,6 +289,13 @@ pub enum Subject {
         id: Arc<str>,
         /// Stands for it where it is shown.
         number: u64,
+    },
+    /// A token, a policy or a role: which of them, the kind says.
+    Acl {
+        /// The accessor of a token, which is no secret, or the id.
+        id: Arc<str>,
+        /// What people call it: the beginning of a token's description, or the name.
+        name: Arc<str>,
     },
 }
 
@@ -339,6 +386,8 @@ pub enum Cause {
         /// Its name.
         name: Arc<str>,
     },
+    /// Its time was over.
+    Expired,
 }
 
 /// What a server knows of a request that changes something.

@@ -27,7 +27,7 @@ use crate::command::{
 use crate::index::fold;
 use crate::record::{
     ANONYMOUS_ACCESSOR, ANONYMOUS_SECRET, AclLinks, AclPolicy, AclRole, AclToken, Authority,
-    DefaultPolicy, Indexes, MANAGEMENT_NAME, MANAGEMENT_POLICY, SecretHash,
+    DefaultPolicy, HistoryKind, Indexes, MANAGEMENT_NAME, MANAGEMENT_POLICY, SecretHash,
 };
 use crate::{Index, Millis, Topic};
 
@@ -474,6 +474,10 @@ impl Change<'_> {
     /// Writes a token; a new one gets its number and its first index.
     fn store_token(&mut self, mut row: AclToken) {
         let index = self.index();
+        let kind = match row.number {
+            0 => HistoryKind::TokenCreated,
+            _ => HistoryKind::TokenChanged,
+        };
         if row.number == 0 {
             row.number = self.next_number();
             row.indexes.create = index;
@@ -481,6 +485,7 @@ impl Change<'_> {
         }
         row.indexes.modify = index;
         let number = row.number;
+        self.record_acl(kind, &row.accessor, &row.description);
         self.state.acl.put_token(row);
         self.state.schedule(number);
         self.touch(Topic::AclTokens);
@@ -534,14 +539,15 @@ impl Change<'_> {
         if &**accessor == ANONYMOUS_ACCESSOR {
             return Err(AclRefusal::AnonymousStays);
         }
-        self.end_token(accessor);
+        self.end_token(accessor, HistoryKind::TokenDeleted);
         Ok(())
     }
 
     /// Removes a token: it was deleted, or it has expired.
-    pub(super) fn end_token(&mut self, accessor: &Arc<str>) {
+    pub(super) fn end_token(&mut self, accessor: &Arc<str>, kind: HistoryKind) {
         if let Some(row) = self.state.acl.remove_token(accessor) {
             self.state.deadlines.disown(row.number);
+            self.record_acl(kind, accessor, &row.description);
             self.touch(Topic::AclTokens);
         }
     }
@@ -560,6 +566,11 @@ impl Change<'_> {
         }
         let index = self.index();
         let create = old.as_ref().map_or(index, |old| old.indexes.create);
+        let kind = match old {
+            None => HistoryKind::PolicyCreated,
+            Some(_) => HistoryKind::PolicyChanged,
+        };
+        self.record_acl(kind, &request.id, &request.name);
         self.state.acl.put_policy(AclPolicy {
             id: request.id.clone(),
             name: request.name.clone(),
@@ -581,6 +592,8 @@ impl Change<'_> {
         let acl = &mut self.state.acl;
         let Some(row) = acl.policies.remove(id) else { return Ok(()) };
         acl.policy_names.remove(&*fold(&row.name));
+        self.record_acl(HistoryKind::PolicyDeleted, id, &row.name);
+        let acl = &mut self.state.acl;
         let roles: Vec<_> =
             acl.roles.values().filter(|role| role.links.policies.contains(id)).cloned().collect();
         for role in roles {
@@ -609,6 +622,11 @@ impl Change<'_> {
         name_is_free("Role", &acl.role_names, &request.id, &request.name)?;
         let index = self.index();
         let create = old.as_ref().map_or(index, |old| old.indexes.create);
+        let kind = match old {
+            None => HistoryKind::RoleCreated,
+            Some(_) => HistoryKind::RoleChanged,
+        };
+        self.record_acl(kind, &request.id, &request.name);
         self.state.acl.put_role(AclRole {
             id: request.id.clone(),
             name: request.name.clone(),
@@ -624,6 +642,7 @@ impl Change<'_> {
         let acl = &mut self.state.acl;
         let Some(row) = acl.roles.remove(id) else { return };
         acl.role_names.remove(&*fold(&row.name));
+        self.record_acl(HistoryKind::RoleDeleted, id, &row.name);
         self.unlink(|links| links.roles.contains(id), |links| links.roles.retain(|of| of != id));
         self.touch(Topic::AclRoles);
     }

@@ -21,7 +21,8 @@ use super::agent::NOT_ALIVE;
 use super::change::Change;
 use super::{Effects, State};
 use crate::record::{
-    Cause, Check, CheckStatus, DEREGISTER_AFTER_MIN, EndedPresence, NodeKind, Session, WorkerId,
+    Cause, Check, CheckStatus, DEREGISTER_AFTER_MIN, EndedPresence, HistoryKind, NodeKind, Session,
+    WorkerId,
 };
 use crate::{ClusterTime, Millis};
 
@@ -238,8 +239,7 @@ impl State {
             }
             // Nothing visible changes with it.
             Owner::Worker(_) => Cause::Idle { since: self.time },
-            // Nothing of tokens is recorded.
-            Owner::Token(_) => Cause::Idle { since: self.time },
+            Owner::Token(_) => Cause::Expired,
         }
     }
 
@@ -256,7 +256,7 @@ impl State {
             Owner::Claim => change.expire_claim(number),
             Owner::ClosedSlot => change.open_slot(number),
             Owner::Worker(id) => change.worker_due(&id),
-            Owner::Token(accessor) => change.end_token(&accessor),
+            Owner::Token(accessor) => change.end_token(&accessor, HistoryKind::TokenExpired),
         }
         change.settle_workers();
         change.settle_pools();

@@ -68,6 +68,8 @@ pub enum Thread {
     Cluster,
     /// A claim, by its id.
     Claim(Arc<str>),
+    /// A token, a policy or a role, by its accessor or id.
+    Acl(Arc<str>),
 }
 
 impl Thread {
@@ -92,6 +94,7 @@ impl Thread {
             Subject::Key(key) => (Some(Self::Key(key.clone())), None),
             Subject::Session { id, .. } => (Some(Self::Session(id.clone())), None),
             Subject::Claim { id, .. } => (Some(Self::Claim(id.clone())), None),
+            Subject::Acl { id, .. } => (Some(Self::Acl(id.clone())), None),
         }
     }
 }
@@ -217,7 +220,8 @@ impl History {
             | Thread::Key(_)
             | Thread::Session(_)
             | Thread::Cluster
-            | Thread::Claim(_) => false,
+            | Thread::Claim(_)
+            | Thread::Acl(_) => false,
         })
     }
 
@@ -563,6 +567,11 @@ impl Change<'_> {
                 self.record(What { session, ..What::new(kind, subject()) });
             }
         }
+    }
+
+    /// Records what became of a token, a policy or a role. Of a secret nothing is known here, not even its hash.
+    pub(super) fn record_acl(&mut self, kind: HistoryKind, id: &Arc<str>, name: &str) {
+        self.record(What::new(kind, Subject::Acl { id: id.clone(), name: beginning(name) }));
     }
 
     /// Records what a claim has come to. Claims move no index of the catalogue: the record has the present one.
