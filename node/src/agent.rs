@@ -61,7 +61,7 @@ pub fn of_caller(
     match asked_for {
         Some(name) => named(cluster, name, address),
         None if local => named(cluster, own.agent, address),
-        None => named(cluster, &host_name(&address), address),
+        None => named(cluster, &Agent::name_of_host(&address), address),
     }
 }
 
@@ -82,7 +82,7 @@ pub fn own_name(given: Option<&str>, advertised: &HostPort) -> String {
     match given {
         Some(name) => name.to_owned(),
         None if is_loopback(advertised) => LOOPBACK_AGENT.to_owned(),
-        None => host_name(advertised.host()),
+        None => Agent::name_of_host(advertised.host()),
     }
 }
 
@@ -93,11 +93,6 @@ fn is_loopback(advertised: &HostPort) -> bool {
 /// A host that is advertised by its name has that for an address, as a node in Consul may.
 fn host_address(advertised: &HostPort) -> String {
     if is_loopback(advertised) { "127.0.0.1".to_owned() } else { advertised.host().to_owned() }
-}
-
-/// `host-10-0-0-5` for 10.0.0.5.
-fn host_name(address: &str) -> String {
-    format!("host-{}", address.replace(['.', ':'], "-"))
 }
 
 #[cfg(test)]

@@ -244,6 +244,20 @@ pub struct Agent {
     pub address: String,
 }
 
+impl Agent {
+    /// The name of the agent of a host that has no other: `host-10-0-0-5` for 10.0.0.5.
+    #[must_use]
+    pub fn name_of_host(address: &str) -> String {
+        format!("host-{}", address.replace(['.', ':'], "-"))
+    }
+
+    /// Whether its name is the one that follows from its address.
+    #[must_use]
+    pub fn has_own_name(&self) -> bool {
+        *self.name == *Self::name_of_host(&self.address)
+    }
+}
+
 /// A change to the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {

@@ -382,6 +382,37 @@ async fn changes_of_tokens_and_policies_are_in_the_history_for_those_who_may_see
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_registers_under_the_name_of_a_host_that_it_may_not_write() {
+    let guarded = Guarded::start().await;
+    let web = guarded.token("web-only", r#"service "web" { policy = "write" }"#).await;
+    let put = async |target: &str, body: &str| {
+        send(&guarded.cluster.http(3), Method::PUT, target, &web.secret, body).await
+    };
+    let register = r#"{"Name":"web","ID":"web-1","Check":{"CheckID":"c","TTL":"1h"}}"#;
+    assert_eq!(put("/v1/agent/service/register", register).await.status, 200);
+    let refused = put("/v1/agent/service/register?agent=made-up", register).await;
+    let text = "lacks permission 'node:write' on \"made-up\"";
+    assert!(refused.status == 403 && refused.text().contains(text), "{}", refused.text());
+    let beat = r#"[{"Service":"web","ID":"web-2","Node":"made-up"}]"#;
+    let beaten = put("/v1/quorate/heartbeat", beat).await;
+    assert!(beaten.text().contains("Permission denied"), "{}", beaten.text());
+    // What is another's stays another's.
+    guarded.ask(1, Method::PUT, "/v1/agent/service/register", r#"{"Name":"db","ID":"db-1"}"#).await;
+    for (target, body) in [
+        ("/v1/agent/service/deregister/db-1", ""),
+        ("/v1/agent/service/maintenance/db-1?enable=true", ""),
+        ("/v1/agent/maintenance?enable=true", ""),
+        ("/v1/catalog/deregister", r#"{"Node":"n1"}"#),
+        ("/v1/agent/service/register", r#"{"Name":"web","ID":"db-1"}"#),
+        ("/v1/quorate/claims/db", r#"{"Holder":"h","TTL":"10s"}"#),
+    ] {
+        let refused = put(target, body).await;
+        assert_eq!(refused.status, 403, "{target}: {}", refused.text());
+    }
+    guarded.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_listed_only_with_the_right_to_list_where_the_servers_say_so() {
     let guarded = Guarded::start_with(&["--acl=deny", "--acl-key-list"]).await;
     let guarded = guarded.bootstrapped().await;

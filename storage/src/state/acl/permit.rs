@@ -51,6 +51,7 @@ impl State {
                 self.deregisters(rights, node, service_id, check_id)
             }
             Command::AgentRegisterService { agent, service, checks, .. } => {
+                self.enters(rights, agent)?;
                 self.writes_service(rights, &agent.name, service)?;
                 let ids = checks.iter().map(|check| &*check.id);
                 self.replaces_checks(rights, &agent.name, ids, &service.name)
@@ -59,6 +60,7 @@ impl State {
                 self.writes_located(rights, agent, service_id)
             }
             Command::AgentRegisterCheck { agent, check } => {
+                self.enters(rights, agent)?;
                 self.writes_check(rights, &agent.name, check, None)
             }
             Command::AgentDeregisterCheck { agent, check_id }
@@ -223,6 +225,16 @@ impl State {
         }
     }
 
+    /// A host that registers something gets a node by itself, under the name that follows from its address. Under any
+    /// other name a new node is one that somebody makes up.
+    fn enters(&self, rights: &Rights, agent: &Agent) -> Permit {
+        let is_known = self.node(&agent.name).is_some();
+        match is_known || agent.has_own_name() {
+            true => Ok(()),
+            false => writes(rights, AclKind::Node, &agent.name),
+        }
+    }
+
     /// A service under its new name, and under the one that its id has on the node.
     fn writes_service(&self, rights: &Rights, node: &str, service: &ServiceDefinition) -> Permit {
         writes(rights, AclKind::Service, &service.name)?;
@@ -288,6 +300,7 @@ impl State {
     pub fn permit_beat(&self, rights: &Rights, agent: Option<&Agent>, beat: &Beat) -> Permit {
         writes(rights, AclKind::Service, &beat.service)?;
         let Some(agent) = agent else { return Ok(()) };
+        self.enters(rights, agent)?;
         match self.locate_service(&agent.name, &beat.id) {
             Ok(old) => writes(rights, AclKind::Service, &old.definition.name),
             Err(_) => Ok(()),
@@ -303,6 +316,7 @@ impl State {
     }
 
     fn opens(&self, rights: &Rights, open: &PresenceOpen) -> Permit {
+        self.enters(rights, &open.agent)?;
         writes(rights, AclKind::Service, &open.service.name)?;
         // The owner may have it on another node.
         let rows = self.services_with_id(&open.service.id);
