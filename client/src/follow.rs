@@ -37,6 +37,7 @@ impl Client {
             client: self.clone(),
             query: Query::new(),
             since: None,
+            is_stale: false,
             notice_within: NOTICE_WITHIN,
         }
     }
@@ -48,6 +49,7 @@ pub struct FollowBuilder {
     client: Client,
     query: Query,
     since: Option<u64>,
+    is_stale: bool,
     notice_within: Duration,
 }
 
@@ -75,6 +77,13 @@ impl FollowBuilder {
     #[must_use]
     pub fn since(self, seq: u64) -> Self {
         Self { since: Some(seq), ..self }
+    }
+
+    /// What the server that answers knows, also while there is no leader. A server that has lost its cluster is not left
+    /// then, and one that does not answer any more after 8 s.
+    #[must_use]
+    pub fn stale(self) -> Self {
+        Self { query: self.query.stale(), is_stale: true, ..self }
     }
 
     /// How soon a server is left that does not answer any more, or has lost its cluster (default 2 s).
@@ -223,7 +232,7 @@ impl Reader {
         loop {
             let frame = tokio::select! {
                 frame = stream.next() => frame,
-                () = &mut lost => return Left::For(Duration::ZERO),
+                () = &mut lost, if !self.source.is_stale => return Left::For(Duration::ZERO),
             };
             let frame = match frame {
                 Ok(Some(Frame::Moved(moved))) => {

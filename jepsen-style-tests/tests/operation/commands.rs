@@ -158,7 +158,7 @@ const CASES: &[Case] = &[
     read("watch nodes", "--once", is_list),
     read("watch checks", "critical --once", is_list)
         .or(&[("odd", USAGE, "possible values")]),
-    case("watch stream", "--since 0 --prefix cases/ --once", |it| it["Seq"].is_u64()),
+    read("watch stream", "--since 0 --prefix cases/ --once", |it| it["Seq"].is_u64()),
     case("lock", "cases/lock -- true", any)
         .or(&[("cases/held --wait 0s -- true", CONFLICT, "held by another"),
             ("cases/held --wait 0s -E 42 -- true", 42, "held by another"),

@@ -117,6 +117,11 @@ impl Session {
         if self.stale { query.stale() } else { query }
     }
 
+    /// Whether reads need no leader.
+    pub(super) const fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// How answers are shown.
     pub(super) const fn format(&self) -> Format {
         self.output

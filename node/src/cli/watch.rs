@@ -121,6 +121,7 @@ pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, 
             let builder = prefix.into_iter().fold(builder, quorate_client::FollowBuilder::prefix);
             let builder = kind.into_iter().fold(builder, quorate_client::FollowBuilder::kind);
             let builder = since.into_iter().fold(builder, quorate_client::FollowBuilder::since);
+            let builder = if session.is_stale() { builder.stale() } else { builder };
             let mut follow = builder.start()?;
             let next = async |follow: &mut Follow| follow.next_event().await;
             let silence = |_: &Follow| Some(SILENT.to_owned());
