@@ -581,6 +581,41 @@ async fn stop_with_polls(agent: &mut Agent, polls: Polls) -> Result<()> {
     Ok(())
 }
 
+/// A secret of an operator's choice, as Consul's files may have.
+const MANAGEMENT: &str = "c41f-management-of-this-test";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_acl_stanza_protects_a_server_and_a_client_agent_sends_the_tokens_of_its_own() {
+    let agents = Agents::new().await;
+    let [server_ip, client_ip] = [next_ip(), next_ip()];
+    let acl = format!(
+        "-hcl 'acl {{ enabled = true default_policy = \"deny\" tokens {{ initial_management = \"{MANAGEMENT}\" }} }}'"
+    );
+    let server = agents.server(server_ip, &acl).await;
+    let there = server.http(8500).unwrap();
+    let limit = Limit::new(PATIENCE);
+    while there.get(&format!("/v1/acl/tokens?token={MANAGEMENT}")).await.unwrap().status != 200 {
+        limit.pause(|| format!("the management token\n{}", server.log())).await.unwrap();
+    }
+    // With that there was a bootstrap.
+    assert_eq!(there.put("/v1/acl/bootstrap", "").await.unwrap().status, 403);
+    let line = format!(
+        "-node c1 -client %ip -data-dir %dir/data -retry-join {server_ip} \
+         -hcl 'service {{ name = \"web\" }} acl {{ tokens {{ agent = \"{MANAGEMENT}\" }} }}'"
+    );
+    let client = agents.started("c", client_ip, &line).await;
+    let web = format!("/v1/catalog/service/web?token={MANAGEMENT}");
+    server.until(&web, |list| count(list) == 1).await;
+    // That token is the agent's own: its clients have none.
+    let here = client.http(8500).unwrap();
+    assert_eq!(here.get("/v1/catalog/services").await.unwrap().text().trim(), "{}");
+    assert_eq!(here.get("/v1/kv/a").await.unwrap().status, 403);
+    assert_eq!(here.get(&format!("/v1/kv/a?token={MANAGEMENT}")).await.unwrap().status, 404);
+    for agent in [&server, &client] {
+        assert!(!agent.log().contains(MANAGEMENT), "{}", agent.log());
+    }
+}
+
 /// From this level of the rules on agents mark what they have from files.
 const FILE_MARK_LEVEL: u64 = 6;
 
