@@ -55,6 +55,21 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("worker", "tests/live/workers.rs"),
     ("tls ca", "tests/operation/tls.rs"),
     ("tls cert", "tests/operation/tls.rs"),
+    // Without access control they end alike.
+    ("acl bootstrap", "tests/api/acl.rs"),
+    ("acl can-i", "tests/api/acl.rs"),
+    ("acl policy delete", "tests/api/acl.rs"),
+    ("acl policy list", "tests/api/acl.rs"),
+    ("acl policy read", "tests/api/acl.rs"),
+    ("acl policy set", "tests/api/acl.rs"),
+    ("acl role delete", "tests/api/acl.rs"),
+    ("acl role list", "tests/api/acl.rs"),
+    ("acl role set", "tests/api/acl.rs"),
+    ("acl token clone", "tests/api/acl.rs"),
+    ("acl token create", "tests/api/acl.rs"),
+    ("acl token delete", "tests/api/acl.rs"),
+    ("acl token list", "tests/api/acl.rs"),
+    ("acl token read", "tests/api/acl.rs"),
 ];
 
 /// A command line, how it should end, and a part of what it says then on standard error.
