@@ -7,6 +7,7 @@
 pub mod append;
 pub mod availability;
 pub mod bank;
+pub(crate) mod checks;
 pub(crate) mod claims;
 pub mod counter;
 pub mod coverage;

@@ -1,6 +1,7 @@
 //! The clients of a run. Each belongs to one server, sends one request after the other at its own pace, waits
 //! patiently, never repeats a request, and writes down every one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,15 +36,32 @@ pub struct Site {
     pub nodes: Vec<(u64, Http)>,
     /// Where everything is written down.
     pub journal: Arc<Journal>,
+    /// What the workload starts processes of its own with, in a run.
+    pub processes: Option<Processes>,
     acknowledged_writes: AtomicUsize,
     stop: AtomicBool,
+}
+
+/// What a workload needs to start processes of the binary.
+#[derive(Debug, Clone)]
+pub struct Processes {
+    /// The binary of the servers.
+    pub binary: PathBuf,
+    /// Where the files of the run are.
+    pub dir: PathBuf,
 }
 
 impl Site {
     /// What the clients of a run share.
     pub fn new(plan: Plan, nodes: Vec<(u64, Http)>, journal: Arc<Journal>) -> Self {
-        let (acknowledged_writes, stop) = Default::default();
-        Self { plan, nodes, journal, acknowledged_writes, stop }
+        let (processes, acknowledged_writes, stop) = Default::default();
+        Self { plan, nodes, journal, processes, acknowledged_writes, stop }
+    }
+
+    /// The same for a workload that may start processes.
+    #[must_use]
+    pub fn with_processes(self, processes: Processes) -> Self {
+        Self { processes: Some(processes), ..self }
     }
 
     /// The moment, on the run's clock.

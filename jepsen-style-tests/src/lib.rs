@@ -78,6 +78,7 @@ pub mod stream;
 pub mod turn;
 pub mod verbs;
 pub mod wait;
+pub mod worker;
 pub mod workload;
 
 pub use cluster::{Cluster, Options};

@@ -95,6 +95,7 @@ const QUICK: &[(&str, &str)] = &[
     ("stream", "kill"),
     ("presence", "kill"),
     ("claims", "kill"),
+    ("checks", "kill"),
     ("mixed", "wiped-node"),
     ("mixed", "corrupt"),
 ];
@@ -112,6 +113,7 @@ const WORKLOADS: &[&str] = &[
     "stream",
     "presence",
     "claims",
+    "checks",
     "txn",
     "mixed",
 ];
@@ -249,8 +251,8 @@ mod tests {
     fn the_matrices_are_as_large_as_they_say() {
         assert!(cells(Size::Quick, 1, 300, 30).len() >= 20);
         let full = cells(Size::Full, 1, 300, 30);
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 156 + OTHERS.len());
-        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 52);
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 3).count(), 168 + OTHERS.len());
+        assert_eq!(full.iter().filter(|plan| plan.nodes == 5).count(), 56);
         let slugs: BTreeSet<_> = full.iter().map(Plan::slug).collect();
         assert_eq!(slugs.len(), full.len(), "two cells share a directory");
     }

@@ -16,14 +16,14 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::client::Site;
+use crate::client::{Processes, Site};
 use crate::cluster::{Cluster, Options};
 use crate::journal::{Fault, Journal};
 use crate::nemesis::{self, Ground, Nemesis};
 use crate::plan::Plan;
 use crate::record::{ENDING, PLAN, Record, RunEnding, write_json};
 use crate::workload::{self, Workload};
-use crate::{Failure, Result};
+use crate::{Failure, Result, binary};
 
 /// How long the clients work before the first fault.
 pub const WARM_UP: Duration = Duration::from_millis(2_500);
@@ -76,12 +76,16 @@ pub async fn run(
         ],
         ..Options::default()
     };
+    workload.prepare(dir, &mut options)?;
     let nemeses = prepare(plan, &mut options, &mut ending)?;
     watcher.say("starting the cluster");
     let cluster = Cluster::start_with(options).await?;
     let journal = Arc::new(Journal::create(dir)?);
     let nodes = cluster.ids().into_iter().map(|id| (id, cluster.http(id))).collect();
-    let site = Arc::new(Site::new(plan.clone(), nodes, Arc::clone(&journal)));
+    let binary = surroundings.binary.clone().map_or_else(binary::quorate, Ok)?;
+    let processes = Processes { binary, dir: dir.to_owned() };
+    let site = Site::new(plan.clone(), nodes, Arc::clone(&journal)).with_processes(processes);
+    let site = Arc::new(site);
     let sampler = sampler::start(&cluster, &journal);
     workload.set_up(&site).await?;
     let rng = ChaCha8Rng::seed_from_u64(plan.seed);

@@ -95,6 +95,7 @@ mod tests {
                 include_str!("http.rs")
             ),
         ),
+        ("checks", concat!(include_str!("http.rs"), include_str!("workload/checks.rs"))),
     ];
 
     /// The paths of the table that a source names in its strings.

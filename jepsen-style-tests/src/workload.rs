@@ -5,6 +5,7 @@
 
 pub mod append;
 pub mod catalog;
+mod checks;
 mod claims;
 pub mod counter;
 mod history;
@@ -21,6 +22,7 @@ mod ttl;
 pub mod txn;
 mod watch;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ use tokio::task::JoinSet;
 use crate::checker::Verdict;
 use crate::checker::linear::Window;
 use crate::client::{Client, Site};
+use crate::cluster::Options;
 use crate::record::Record;
 use crate::{Failure, Result};
 
@@ -59,6 +62,11 @@ pub trait Workload: Send + Sync {
 
     /// One sentence for `list`.
     fn summary(&self) -> &'static str;
+
+    /// Chooses what the servers are started with; `dir`: where the files of the run are.
+    fn prepare(&self, _dir: &Path, _options: &mut Options) -> Result<()> {
+        Ok(())
+    }
 
     /// Prepares the data that the clients need, before the first of them starts.
     async fn set_up(&self, _site: &Site) -> Result<()> {
@@ -159,6 +167,7 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(stream::Stream),
         Arc::new(presence::Presences),
         Arc::new(claims::Claims),
+        Arc::new(checks::Checks),
     ]
 }
 

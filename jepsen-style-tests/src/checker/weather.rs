@@ -105,6 +105,20 @@ impl Weather {
         felt.map(|storm| storm.to).max().unwrap_or(0)
     }
 
+    /// Each fault at each server: which, from, to.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        let of = |storm: &Storm| (storm.affected.clone(), storm.from, storm.to);
+        self.storms
+            .iter()
+            .map(of)
+            .flat_map(|(affected, from, to)| affected.into_iter().map(move |node| (node, from, to)))
+    }
+
+    /// When cluster time may have stood still: from, to.
+    pub(crate) fn still(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.still.iter().copied()
+    }
+
     /// Whether there was neither a fault nor a change of leaders between two moments.
     pub(crate) fn is_calm(&self, from: u64, to: u64) -> bool {
         let apart = |begin: u64, end: u64| end < from || to < begin;
