@@ -166,7 +166,8 @@ const CASES: &[Case] = &[
         .or(&[("cases/none", FAILED, "there is no key"), ("cases/none --cas 7", CONFLICT, "does not exist"),
             ("none/ --recurse", FAILED, "there is no key below"), ("cases/a --cas 1", CONFLICT, "was changed meanwhile"),
             ("cases/a --cas 1 --recurse", USAGE, "cannot be used with")]),
-    read("watch key", "cases/a --once", |it| it["Value"] == "MQ=="),
+    read("watch key", "cases/a --once", |it| it["Value"] == "MQ==")
+        .or(&[("cases/a --once --run false", FAILED, "the command ended with")]),
     read("watch prefix", "cases/ --once", is_list),
     read("watch service", "rdb --once", is_list),
     read("watch services", "--once", Value::is_object),
@@ -200,7 +201,8 @@ const CASES: &[Case] = &[
     read("explain session", "SESSION", is_explained).or(&[(NO_SESSION, FAILED, "")]),
     read("template", "DIR/x.tmpl DIR/x.conf --once", any)
         .or(&[("DIR/none DIR/y.conf", FAILED, "No such file"),
-            ("DIR/x.tmpl DIR/y.conf --once --validate false", FAILED, "was not replaced")]),
+            ("DIR/x.tmpl DIR/y.conf --once --validate false", FAILED, "was not replaced"),
+            ("DIR/x.tmpl DIR/x.tmpl --once", USAGE, "would be replaced")]),
     read("snapshot save", "DIR/backup.tgz", |it| it["Index"].is_u64())
         .or(&[("DIR/none/backup.tgz", FAILED, "No such file")]),
     case("snapshot inspect", "DIR/backup.tgz", |it| it["Index"].is_u64())

@@ -18,7 +18,9 @@ use super::session::{Session, pair, span};
     The instance is one with the metadata `slots`. The command finds it in QUORATE_CLAIM_INSTANCE, \
     QUORATE_CLAIM_HOST and QUORATE_CLAIM_PORT, the grant's number in QUORATE_CLAIM_SEQ, and in QUORATE_CLAIM_FENCE a \
     number larger than that of every earlier grant. When the claim is lost, the command gets SIGTERM, and the exit \
-    code is 5. It is 5 as well when all instances were busy, and 1 when the pool has none."
+    code is 5. It is 5 as well when all instances were busy, and 1 when the pool has none. When this process is killed \
+    with SIGKILL, the command goes on, and the next one in line has the instance after --ttl: let what the command writes \
+    to compare fences."
 )]
 pub(crate) struct ClaimArgs {
     /// The service

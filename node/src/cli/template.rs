@@ -84,7 +84,16 @@ impl TemplateArgs {
     }
 }
 
+/// Whether two paths lead to one file that exists.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
 pub(super) async fn run(session: &Session, args: TemplateArgs) -> Result<ExitCode, Failure> {
+    if is_same(&args.source, &args.destination) {
+        let text = format!("{} would be replaced by what it makes", args.source.display());
+        return Err(Failure::usage(text));
+    }
     let source = file::read(&args.source)?;
     let source = String::from_utf8(source)
         .map_err(|error| Failure::usage(format!("{}: {error}", args.source.display())))?;

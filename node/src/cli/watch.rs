@@ -128,10 +128,14 @@ pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<ExitCode, 
             while let Some(event) =
                 sink.ending.unless(patiently(&mut follow, sink.once, next, silence)).await?
             {
-                if let Event::Change(change) = event?
-                    && sink.take(&change).await?
-                {
-                    break;
+                match event? {
+                    Event::Change(change) if sink.take(&change).await? => break,
+                    Event::Gap(gap) => output::note(&format!(
+                        "the records from {} on are not kept any more, or were never written: the last one is {}",
+                        gap.since.saturating_add(1),
+                        gap.last
+                    )),
+                    _ => {}
                 }
             }
             Ok(ExitCode::SUCCESS)
@@ -174,7 +178,11 @@ impl Sink {
                 let status =
                     child::run_with_input(&shell(command), json.as_bytes(), signals).await?;
                 if !status.success() {
-                    output::note(&format!("the command ended with {status}"));
+                    let text = format!("the command ended with {status}");
+                    if self.once {
+                        return Err(Failure::failed(text));
+                    }
+                    output::note(&text);
                 }
             }
         }

@@ -12,9 +12,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, date_time_ymd,
 };
 use tokio_rustls::rustls::pki_types::{DnsName, UnixTime};
+use x509_parser::pem::parse_x509_pem;
 
 use crate::host::tls::failure::date;
 use crate::host::tls::holder::{Holder, Role, role_name};
@@ -149,10 +150,7 @@ fn certificate(args: CertArgs) -> io::Result<String> {
     }
     let base = format!("{}-{}-{}", holder.datacenter, holder.role, holder.name);
     let files = Files::new(&args.dir, &format!("{base}.pem"), &format!("{base}-key.pem"))?;
-    let ca_key =
-        KeyPair::from_pem(&read(&args.ca_key)?).map_err(|error| at(&args.ca_key, error))?;
-    let issuer = Issuer::from_ca_cert_pem(&read(&args.ca)?, ca_key);
-    let issuer = issuer.map_err(|error| at(&args.ca, error))?;
+    let issuer = issuer(&args.ca, &args.ca_key)?;
     let (mut params, key) = (params(&holder, &args.host)?, KeyPair::generate());
     let (until, key) = (validity(&mut params, args.days), key.map_err(io::Error::other)?);
     let made = params.signed_by(&key, &issuer).map_err(io::Error::other)?;
@@ -162,6 +160,24 @@ fn certificate(args: CertArgs) -> io::Result<String> {
         files.certificate.display(),
         files.key.display()
     ))
+}
+
+/// The CA, if these are its certificate and its key: what others sign would be trusted by nobody.
+fn issuer(ca: &Path, key: &Path) -> io::Result<Issuer<'static, KeyPair>> {
+    if let Some(missing) = [ca, key].into_iter().find(|path| !path.exists()) {
+        return Err(at(missing, "there is none; `quorate tls ca` makes a CA"));
+    }
+    let (pem, ca_key) = (read(ca)?, read(key)?);
+    let ca_key = KeyPair::from_pem(&ca_key).map_err(|error| at(key, error))?;
+    let (_, block) = parse_x509_pem(pem.as_bytes()).map_err(|error| at(ca, error))?;
+    let certificate = block.parse_x509().map_err(|error| at(ca, error))?;
+    if !certificate.is_ca() {
+        return Err(at(ca, "this is no certificate of a CA"));
+    }
+    if certificate.public_key().raw != ca_key.subject_public_key_info() {
+        return Err(at(key, format!("this is not the key of {}", ca.display())));
+    }
+    Issuer::from_ca_cert_pem(&pem, ca_key).map_err(|error| at(ca, error))
 }
 
 /// What a holder's certificate says, beside how long it is valid.
@@ -320,6 +336,24 @@ mod tests {
             let found = dir.join(file).metadata().unwrap().permissions().mode() & 0o777;
             assert_eq!(found & !mode, 0, "{file}: {found:o}");
         }
+    }
+
+    #[test]
+    fn only_a_ca_issues_and_only_with_its_own_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let refused = |line: &str| quorate_tls(dir, line).unwrap_err().to_string();
+        let told = refused(&format!("cert --server n1{CA}"));
+        assert!(told.contains("quorate tls ca"), "{told}");
+        quorate_tls(dir, "ca").unwrap();
+        quorate_tls(dir, &format!("cert --server n1{CA}")).unwrap();
+        let other = "--ca DIR/quorate-ca.pem --ca-key DIR/dc1-server-n1-key.pem";
+        let told = refused(&format!("cert --agent web {other}"));
+        assert!(told.contains("not the key of"), "{told}");
+        let other = "--ca DIR/dc1-server-n1.pem --ca-key DIR/dc1-server-n1-key.pem";
+        let told = refused(&format!("cert --agent web {other}"));
+        assert!(told.contains("no certificate of a CA"), "{told}");
+        assert!(!dir.join("dc1-agent-web.pem").exists());
     }
 
     #[test]
