@@ -178,7 +178,8 @@ pub struct StreamChange {
     /// The record.
     #[serde(flatten)]
     pub event: HistoryEvent,
-    /// The instance that it is about, as of the sending state; `null`: there is none (any more).
+    /// The instance that it is about, or that the claim has or had, as of the sending state; `null`: there is none (any
+    /// more).
     pub row: Option<Instance>,
     /// The instances whose status follows a check of their node, for a record of such a check.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use quorate_client::types::live::{StreamChange, StreamGap, StreamSnapshot};
 use quorate_storage::index::fold;
 use quorate_storage::machine::Published;
-use quorate_storage::record::{HistoryKind, HistoryRecord, Ring, Subject};
+use quorate_storage::record::{Detail, HistoryKind, HistoryRecord, Ring, Subject};
 use quorate_storage::state::{InstancePlace, Rights};
 
 use super::filter::{Filter, decided_node};
@@ -217,12 +217,24 @@ impl Cursor {
             let mut all = Rows::of(state);
             of_node = shown.map(|row| all.instance(row)).collect();
             rows_left = u64::try_from(concerned.count()).unwrap_or(u64::MAX);
-        } else if let Subject::Instance { node, id, .. } | Subject::Check { node, id, .. } =
-            &record.subject
-        {
-            row = state.service(node, id).map(|row| rows::instance(state, row));
+        } else if let Some((node, id)) = instance_of(record) {
+            let shown = state.service(node, id).filter(|row| sees_row(self.rights.as_ref(), row));
+            row = shown.map(|row| rows::instance(state, row));
         }
         StreamChange { event: event(published, record), row, rows: of_node, rows_left }
+    }
+}
+
+/// Node and id of the instance that a record is about.
+fn instance_of(record: &HistoryRecord) -> Option<(&str, &str)> {
+    match (&record.subject, &record.detail) {
+        (Subject::Instance { node, id, .. } | Subject::Check { node, id, .. }, _) => {
+            Some((node, id))
+        }
+        (Subject::Claim { .. }, Detail::Claim(facts)) if facts.fence > 0 => {
+            Some((&facts.node, &facts.instance))
+        }
+        _ => None,
     }
 }
 
