@@ -22,6 +22,8 @@ const WAIT: Duration = Duration::from_secs(30);
 /// A server that does not answer any more, while a claim waits in line there, is left within this. The place in line is
 /// kept for 10 s.
 const NOTICE_WITHIN: Duration = Duration::from_secs(2);
+/// Why a server says that a wait was in vain: all are busy, or cannot be used, or are not what is required.
+const NONE_FREE: [&str; 3] = ["pool-busy", "pool-down", "pool-unsuitable"];
 /// How long to go on asking when the wait is over and no server has said what has become of the claim.
 const DOUBT_MAX: Duration = Duration::from_secs(15);
 
@@ -83,7 +85,7 @@ impl ClaimBuilder {
         self
     }
 
-    /// Waits in line for an instance; `None`: all were busy for the whole wait. A server that goes meanwhile costs nothing:
+    /// Waits in line for an instance; `None`: none that fits was free for the whole wait. A server that goes meanwhile costs nothing:
     /// the claim keeps its place, and gets what was granted to it.
     ///
     /// # Errors
@@ -144,11 +146,10 @@ impl ClaimBuilder {
         if answer.is_success() {
             return answer.json().map_err(Answered::Refused);
         }
-        let text = answer.text();
-        // The words of the API for a wait that is over; another 409 is about the claim's id.
-        if answer.status == 409 && text.contains("busy") {
+        if answer.reason().is_some_and(|reason| NONE_FREE.contains(&reason)) {
             return Err(Answered::Busy);
         }
+        let text = answer.text();
         let request = call.named(node.http());
         Err(Answered::Refused(Error::Status { request, status: answer.status, text }))
     }

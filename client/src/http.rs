@@ -21,6 +21,8 @@ use crate::tls::Tls;
 /// How long an answer may take unless the caller says otherwise: longer than a server holds a request while there is
 /// no leader, so that nobody gives up on a request that the server may still complete.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Header of a refusal: why, in a word for programs, such as `pool-busy`.
+pub const REASON_HEADER: &str = "x-quorate-reason";
 
 /// One server. Clones share their connections.
 #[derive(Debug, Clone)]
@@ -238,6 +240,12 @@ impl Answer {
     #[must_use]
     pub fn index(&self) -> Option<u64> {
         self.parsed("x-consul-index")
+    }
+
+    /// [`REASON_HEADER`]: why it was refused, in a word for programs, where one status stands for several things.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.header(REASON_HEADER)
     }
 
     /// `X-Quorate-Index`: how far the server had applied the log, if it was sent.

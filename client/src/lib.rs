@@ -92,7 +92,7 @@ pub use election::{Election, Leader};
 pub use error::Error;
 pub use follow::{Event, Follow, FollowBuilder};
 pub use holding::Held;
-pub use http::{Answer, Http};
+pub use http::{Answer, Http, REASON_HEADER};
 pub use lock::Lock;
 pub use query::{Query, Response};
 pub use registration::{Registration, RegistrationBuilder, RegistrationState, ServiceStatus};

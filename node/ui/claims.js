@@ -76,9 +76,9 @@ function poolPanel(service) {
       const text = JSON.stringify(pool);
       if (text === shown || document.querySelector("dialog[open]")) return;
       shown = text;
-      const waiters = pool.Queue.map(({ Holder, Since, Require }) =>
-        h("li", null, h("span", { class: "holder" }, Holder), h("span", { class: "faint" }, requirement(Require), " since ", timeOf(Since))));
-      const more = pool.Waiting - pool.Queue.length;
+      const waiters = pool.Queue.map(({ Holder, Since, Require, Left }) =>
+        h("li", null, h("span", { class: "holder" }, Holder), h("span", { class: "faint" }, requirement(Require), " since ", timeOf(Since), Left ? ", has gone" : "")));
+      const more = pool.Waiting + pool.Left - pool.Queue.length;
       element.replaceChildren(
         facts([["Instances", count(pool.Instances.length)], ["Waiting", count(pool.Waiting)], ["Granted", count(pool.Granted)], ["Expired", count(pool.Expired)]]),
         h("h3", null, "Instances"), h("ul", { class: "pool-instances" }, pool.Instances.map((instance) => instanceLine(service, instance, again))),

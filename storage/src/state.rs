@@ -116,6 +116,7 @@ pub use self::assignment::{Candidate, WorkerSet, phase_of};
 pub use self::boots::ServerBoot;
 pub use self::claims::{
     ClaimsHeader, DETACHED_MAX, ENDED_CLAIMS_MAX, ENDED_KEPT, OFFER_MAX, Pool, PoolInstance,
+    Prospects,
 };
 pub use self::heard::Heard;
 pub use self::history::{

@@ -119,6 +119,8 @@ pub struct ClaimPool {
     pub queue: Vec<PoolWaiter>,
     /// How many wait.
     pub waiting: u64,
+    /// How many keep their place for a while although their clients have gone.
+    pub left: u64,
     /// How many grants were made.
     pub granted: u64,
     /// How many claims expired.
@@ -170,6 +172,9 @@ pub struct PoolWaiter {
     /// What it requires of the instance.
     #[serde(skip_serializing_if = "TextMap::is_empty")]
     pub require: TextMap,
+    /// Whether its client has gone: it keeps its place for 10 s, and is passed over.
+    #[serde(skip_serializing_if = "is_false")]
+    pub left: bool,
 }
 
 /// A row of `GET /v1/quorate/claims`.
@@ -186,6 +191,8 @@ pub struct ClaimPoolCounts {
     pub busy: u64,
     /// How many claims wait.
     pub waiting: u64,
+    /// How many keep their place for a while although their clients have gone.
+    pub left: u64,
     /// How many grants were made.
     pub granted: u64,
     /// How many claims expired.
@@ -195,4 +202,9 @@ pub struct ClaimPoolCounts {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
 const fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }

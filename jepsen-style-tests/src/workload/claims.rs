@@ -385,7 +385,7 @@ fn told(answer: &Answer) -> Told {
     };
     match answer.status {
         200 => granted().unwrap_or_else(|| Told::Unclear(format!("200 {text}"))),
-        409 if text.contains("are busy") => Told::Busy,
+        409 if text.ends_with("requests are waiting") => Told::Busy,
         409 => Told::Over(reason(&text)),
         status => Told::Unclear(format!("{status} {text}")),
     }

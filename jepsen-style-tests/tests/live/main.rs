@@ -3,6 +3,7 @@
 //! Every test that starts servers takes a [turn](jepsen_style_tests::turn) first, so that none is measured under the
 //! load of another.
 
+mod claim_answers;
 mod claims;
 mod figures;
 mod heartbeats;

@@ -2,9 +2,11 @@
 
 use crate::http::decode::DecodeError;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use quorate_client::REASON_HEADER;
 use quorate_storage::command::{AclRefusal, Rejection};
+use quorate_storage::record::ClaimEnd;
 
 use super::reply::TEXT_UTF8;
 use crate::raft::error::{MembershipError, ProposeError, ReadError};
@@ -18,11 +20,18 @@ pub(super) struct ApiError {
     pub(super) status: StatusCode,
     /// Sent as plain text, without a newline at the end.
     pub(super) text: String,
+    /// The same in a word for programs, where one status stands for several things. Sent as a header.
+    pub(super) reason: Option<&'static str>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into() }
+        Self { status, text: text.into(), reason: None }
+    }
+
+    /// The same with a word for programs.
+    pub(super) fn because(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 
     /// The client's fault.
@@ -44,6 +53,10 @@ impl ApiError {
         let mut response = Response::new(self.text.into());
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, TEXT_UTF8);
+        if let Some(reason) = self.reason {
+            let name = HeaderName::from_static(REASON_HEADER);
+            response.headers_mut().insert(name, HeaderValue::from_static(reason));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
@@ -139,8 +152,32 @@ impl From<Rejection> for ApiError {
             | Rejection::RestoreLost
             | Rejection::InvalidBackup(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::new(status, rejection.to_string())
+        Self { reason: reason_of(&rejection), ..Self::new(status, rejection.to_string()) }
     }
+}
+
+/// The word for programs, where they have to tell refusals of one status apart.
+fn reason_of(rejection: &Rejection) -> Option<&'static str> {
+    Some(match rejection {
+        Rejection::NotInPool(_) => "not-in-pool",
+        Rejection::PoolBusy { .. } => "pool-busy",
+        Rejection::ClaimsFull(_) => "line-full",
+        Rejection::ClaimIdTaken(_) => "claim-id-taken",
+        Rejection::ClaimWaits(_) => "claim-waits",
+        Rejection::UnknownClaim(_) => "claim-unknown",
+        Rejection::UnknownFence { .. } => "fence-unknown",
+        Rejection::ClaimOver { why, .. } => match why {
+            ClaimEnd::Released => "claim-released",
+            ClaimEnd::Expired => "claim-expired",
+            ClaimEnd::SessionEnded => "claim-session-ended",
+            ClaimEnd::InstanceLost => "claim-instance-lost",
+            ClaimEnd::Withdrawn => "claim-withdrawn",
+            ClaimEnd::Forced => "claim-forced",
+            ClaimEnd::Restored => "claim-restored",
+            ClaimEnd::PoolGone => "not-in-pool",
+        },
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -155,6 +192,20 @@ mod tests {
             error.text,
             "Unknown check ID \"c\\\"1\". Ensure that the check ID is passed, not the check name."
         );
+    }
+
+    #[test]
+    fn refusals_of_one_status_have_words_for_programs() {
+        let why = ClaimEnd::InstanceLost;
+        let over = Rejection::ClaimOver { id: "a".to_owned(), why };
+        let taken = Rejection::ClaimIdTaken("a".to_owned());
+        for (rejection, reason) in [(over, "claim-instance-lost"), (taken, "claim-id-taken")] {
+            let response = ApiError::from(rejection).into_response();
+            assert_eq!(response.status(), StatusCode::CONFLICT);
+            assert_eq!(response.headers()[REASON_HEADER], reason);
+        }
+        let other = ApiError::from(Rejection::InstanceGone).into_response();
+        assert!(!other.headers().contains_key(REASON_HEADER));
     }
 
     #[test]

@@ -88,12 +88,14 @@ pub fn pool(state: &State, pool: &Pool) -> ClaimPool {
         holder: claim.holder.to_string(),
         since: date_of(state, claim.asked),
         require: claim.require.clone(),
+        left: matches!(claim.phase, ClaimPhase::Queued { detached: Some(_) }),
     });
     ClaimPool {
         service: pool.name().to_string(),
         instances: pool.instances().map(|one| instance(state, one)).collect(),
         queue: waiters.collect(),
-        waiting: pool.waiting() as u64,
+        waiting: pool.attached() as u64,
+        left: pool.waiting().saturating_sub(pool.attached()) as u64,
         granted: pool.granted(),
         expired: pool.expired(),
     }
@@ -126,7 +128,8 @@ pub fn counts(pool: &Pool) -> ClaimPoolCounts {
         instances: pool.size() as u64,
         slots: instances().map(|one| u64::from(one.slots())).sum(),
         busy: pool.instances().map(|one| one.busy().count() as u64).sum(),
-        waiting: pool.waiting() as u64,
+        waiting: pool.attached() as u64,
+        left: pool.waiting().saturating_sub(pool.attached()) as u64,
         granted: pool.granted(),
         expired: pool.expired(),
     }

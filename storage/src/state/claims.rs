@@ -49,7 +49,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-pub use self::pool::{Pool, PoolInstance};
+pub use self::pool::{Pool, PoolInstance, Prospects};
 use super::State;
 use super::catalog::{Place, fold_arc};
 use super::change::Change;

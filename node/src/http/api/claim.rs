@@ -17,8 +17,10 @@ use quorate_client::duration;
 use quorate_client::types::claim::{ClaimAsk, ClaimPoolCounts};
 use quorate_storage::command::{ClaimRequest, ClaimsCommand, Command, Outcome, Rejection};
 use quorate_storage::machine::Published;
-use quorate_storage::record::{Access, AclKind, Claim, ClaimEnd, ClaimPhase, RequestFacts};
-use quorate_storage::state::CLAIMS_LEVEL;
+use quorate_storage::record::{
+    Access, AclKind, Claim, ClaimEnd, ClaimPhase, RequestFacts, TextMap,
+};
+use quorate_storage::state::{CLAIMS_LEVEL, Pool, Prospects};
 use quorate_storage::{Millis, State, Topic};
 use rand::Rng as _;
 use tokio::sync::watch;
@@ -230,7 +232,11 @@ impl Asking {
             Rejection::OutcomeUnknown => outcome_unknown(&self.what.id),
             refused => {
                 self.request.end();
-                ask_refused(refused)
+                match refused {
+                    Rejection::PoolBusy { .. } => self.busy(),
+                    Rejection::InvalidSession(_) => ApiError::bad_request(refused.to_string()),
+                    refused => refused.into(),
+                }
             }
         })
     }
@@ -273,19 +279,14 @@ impl Asking {
         }
     }
 
-    /// All are busy, as far as this node has applied.
+    /// None is free, as far as this node has applied.
     fn busy(&self) -> ApiError {
         let published = self.node.published();
-        let service = self.what.service.to_string();
-        match published.state.pool(&service).filter(|pool| pool.size() > 0) {
-            Some(pool) => Rejection::PoolBusy {
-                service,
-                instances: pool.size() as u64,
-                waiting: pool.waiting() as u64,
-            },
-            None => Rejection::NotInPool(service),
+        let pool = published.state.pool(&self.what.service).filter(|pool| pool.size() > 0);
+        match pool {
+            Some(pool) => none_free(pool, &self.what.require),
+            None => Rejection::NotInPool(self.what.service.to_string()).into(),
         }
-        .into()
     }
 
     fn failed(&self, error: ProposeError) -> ApiError {
@@ -311,8 +312,32 @@ impl Asking {
         let text = format!(
             "this server {why}: claim {id} keeps its place for 10 s, ask again with this ID at another server ({servers})"
         );
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text).because("moved")
     }
+}
+
+/// Why a pool has no instance for a claim: its instances are busy, or cannot be used, or lack what it requires.
+fn none_free(pool: &Pool, require: &TextMap) -> ApiError {
+    let Prospects { suitable, usable } = pool.prospects(require);
+    let (size, service) = (pool.size(), pool.name());
+    let (reason, text) = if suitable == 0 {
+        (
+            "pool-unsuitable",
+            format!("none of the {size} instances of {service:?} has what is required"),
+        )
+    } else if usable == 0 {
+        ("pool-down", format!("none of the {suitable} instances of {service:?} passes its checks"))
+    } else if usable < suitable {
+        let others = suitable - usable;
+        let text = format!(
+            "all {usable} usable instances of {service:?} are busy ({others} do not pass their checks)"
+        );
+        ("pool-busy", text)
+    } else {
+        ("pool-busy", format!("all {suitable} instances of {service:?} are busy"))
+    };
+    let text = format!("{text}, {} requests are waiting", pool.attached());
+    ApiError::new(StatusCode::CONFLICT, text).because(reason)
 }
 
 /// What a waiting request finds.
@@ -324,18 +349,11 @@ enum Look {
     },
 }
 
-fn ask_refused(refused: Rejection) -> ApiError {
-    match refused {
-        Rejection::InvalidSession(_) => ApiError::bad_request(refused.to_string()),
-        refused => refused.into(),
-    }
-}
-
 fn outcome_unknown(id: &str) -> ApiError {
     let text = format!(
         "outcome unknown: claim {id} may be granted or wait, ask again with this ID to learn what became of it"
     );
-    ApiError::internal(text)
+    ApiError::internal(text).because("outcome-unknown")
 }
 
 /// Its instance is gone in the same moment.

@@ -119,6 +119,16 @@ pub struct Pool {
     passing: usize,
 }
 
+/// Which instances of a pool serve a claim when they are free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prospects {
+    /// Those that have what it requires.
+    pub suitable: usize,
+    /// Of these, those that their checks let be claimed: the passing ones, or while none of the pool passes, those that
+    /// warn.
+    pub usable: usize,
+}
+
 /// An instance of a pool, as it is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolInstance<'a>(&'a Member);
@@ -178,10 +188,30 @@ impl Pool {
         self.size
     }
 
-    /// How many claims wait.
+    /// How many claims wait, those whose client has gone and that keep their place for a while included.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// How many of them a request waits for.
+    #[must_use]
+    pub fn attached(&self) -> usize {
+        self.lines.values().map(|line| line.attached.len()).sum()
+    }
+
+    /// What a claim that requires this can hope for.
+    #[must_use]
+    pub fn prospects(&self, require: &TextMap) -> Prospects {
+        if require.is_empty() && self.passing == self.size {
+            return Prospects { suitable: self.size, usable: self.size };
+        }
+        let best = if self.passing > 0 { Health::Passing } else { Health::Warning };
+        let suitable = self.members.values().filter(|one| one.slots > 0 && one.satisfies(require));
+        suitable.fold(Prospects::default(), |sum, one| Prospects {
+            suitable: sum.suitable + 1,
+            usable: sum.usable + usize::from(one.health == best),
+        })
     }
 
     /// How many grants it has made.
