@@ -920,7 +920,9 @@ async fn a_restore_is_one_record_of_the_running_clusters_history() {
     let reader = tokio::spawn(async move { node.must_get(&path).await });
     nodes[1].must_put("/v1/snapshot", backup).await.unwrap();
     let told = reader.await.unwrap().unwrap();
-    assert_eq!((kinds(&told), seq(&told[0])), (vec!["restored"], last as u64 + 1));
+    assert_eq!(kinds(&told), ["restored"]);
+    // Not always the next one: on a busy machine the leader may change meanwhile.
+    assert!(seq(&told[0]) > last as u64, "{told}");
     let name = format!("n{}", cluster.ids()[1]);
     assert_eq!(
         (&told[0]["Cause"]["Action"], &told[0]["Cause"]["Server"]),
