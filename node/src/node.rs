@@ -11,6 +11,7 @@
 //! ```
 
 pub mod changes;
+mod expirations;
 mod known_leader;
 mod metrics;
 pub mod observe;
@@ -23,6 +24,7 @@ pub use settings::{Advertised, NodeInfo, NodeParts, NodeSettings};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -33,6 +35,7 @@ use quorate_storage::raft::{NodeId, Peer};
 use quorate_storage::record::RequestFacts;
 use tokio::sync::watch;
 
+use self::expirations::Expirations;
 use crate::agent::{self, OwnHost};
 use crate::checks::{CheckOutput, ProbeCounts};
 use crate::claims::Claims;
@@ -118,6 +121,8 @@ pub struct Node {
     barrier: Arc<Barrier>,
     membership: Arc<Membership>,
     leadership: watch::Receiver<Leadership>,
+    /// How many leaderships this node has seen.
+    leaderships: Arc<AtomicU64>,
     known_leader: watch::Sender<Option<Arc<str>>>,
     contact: Arc<LeaderContact>,
     cluster_clock: Arc<ClusterClock>,
@@ -132,6 +137,7 @@ pub struct Node {
     standing: outages::Standing,
     applied: watch::Receiver<u64>,
     apply_durations: Durations,
+    expirations: Arc<Expirations>,
     gate: watch::Sender<Gate>,
     supervisor: Supervisor,
 }

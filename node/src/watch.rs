@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use quorate_storage::Topic;
 use tokio::sync::Notify;
 
+use crate::host::clock::{Clock, Moment};
+use crate::host::durations::Durations;
+
 /// Shards of the table: more than cores, so that writers and subscribers rarely meet.
 const SHARDS: usize = 64;
 
@@ -32,6 +35,8 @@ pub struct Watches {
     pending: Mutex<Pending>,
     announced: Notify,
     waiting: AtomicUsize,
+    clock: Clock,
+    wakes: Durations,
 }
 
 /// The watched prefixes of one length.
@@ -42,6 +47,8 @@ type PrefixesOfLength = HashMap<Arc<str>, Arc<Entry>>;
 struct Pending {
     topics: BTreeSet<Topic>,
     everything: bool,
+    /// When the first of them was touched.
+    since: Option<Moment>,
 }
 
 /// One watched topic.
@@ -61,19 +68,21 @@ impl Entry {
     }
 }
 
-impl Default for Watches {
-    fn default() -> Self {
+impl Watches {
+    /// A table in which nobody waits.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             prefixes: RwLock::default(),
             pending: Mutex::default(),
             announced: Notify::new(),
             waiting: AtomicUsize::new(0),
+            clock,
+            wakes: Durations::default(),
         }
     }
-}
 
-impl Watches {
     /// Registers interest *before* the caller looks at the state: a change after this call, and
     /// before [`Subscription::changed`] is awaited, is not lost.
     #[must_use]
@@ -96,12 +105,21 @@ impl Watches {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Time from a touch until all that wait for it are woken: once for each round of the waking task, which costs
+    /// two readings of the clock however many wait.
+    #[must_use]
+    pub const fn wakes(&self) -> &Durations {
+        &self.wakes
+    }
+
     /// Notes what an applied entry touched; the waking task does the rest.
     pub fn touch(&self, topics: BTreeSet<Topic>) {
         if topics.is_empty() {
             return;
         }
+        let now = self.clock.now();
         let mut pending = self.pending();
+        pending.since.get_or_insert(now);
         let everything = topics.contains(&Topic::Everything);
         if everything || pending.topics.len() + topics.len() > PENDING_TOPICS_MAX {
             pending.everything = true;
@@ -115,7 +133,11 @@ impl Watches {
 
     /// Notes that everything may have changed.
     pub fn touch_everything(&self) {
-        self.pending().everything = true;
+        let now = self.clock.now();
+        let mut pending = self.pending();
+        pending.since.get_or_insert(now);
+        pending.everything = true;
+        drop(pending);
         self.announced.notify_one();
     }
 
@@ -128,6 +150,9 @@ impl Watches {
                 self.announce_everything();
             } else {
                 pending.topics.iter().for_each(|topic| self.announce(topic));
+            }
+            if let Some(since) = pending.since {
+                self.wakes.observe(self.clock.now().since(since));
             }
         }
     }
@@ -285,7 +310,7 @@ mod tests {
     }
 
     fn running() -> Arc<Watches> {
-        let watches = Arc::new(Watches::default());
+        let watches = Arc::new(Watches::new(Clock::monotonic()));
         let task = Arc::clone(&watches);
         tokio::spawn(async move { task.run().await });
         watches

@@ -38,6 +38,8 @@ async fn metrics(cluster: &Cluster) -> Result<()> {
         let socket = UdpSocket::bind("127.0.0.1:0").await?;
         socket.send_to(QUESTION, cluster.dns(1)).await?;
         socket.send_to(GARBAGE, cluster.dns(1)).await?;
+        // A query that need not wait for its change.
+        cluster.http(1).get("/v1/catalog/services?index=1").await?;
         let text = cluster.http(1).get("/metrics").await?.text();
         let shown = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next());
         let shown: BTreeSet<_> = shown.collect();

@@ -16,6 +16,7 @@ use super::call::{Call, Received, Shared};
 use super::compress;
 use super::error::ApiError;
 use super::hold::Connection;
+use super::metrics::{Answered, RouteDurations};
 use super::params::{Params, Undecodable};
 use super::path::DecodedPath;
 use super::reply::Reply;
@@ -26,11 +27,6 @@ const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default
 
 /// All of Consul's endpoints are below this path.
 const VERSION: &str = "/v1/";
-
-/// The class of queries that wait for a change: how long they take says nothing about the server.
-const BLOCKING_CLASS: &str = "blocking_query";
-/// The class of what is not below [`VERSION`]: probes, metrics, the root page.
-const OUTSIDE_CLASS: &str = "server";
 
 /// Where Consul's paid edition keeps things apart: query parameter, header, and how its error messages call
 /// that.
@@ -67,18 +63,29 @@ pub(super) type Handler = fn(Call) -> BoxFuture<'static, Answer>;
 pub(super) struct Endpoint {
     path: &'static str,
     /// In the order in which `Allow` names them.
-    handlers: Vec<(Method, Rule, Handler)>,
+    handlers: Vec<Served>,
+    /// How long requests with other methods took.
+    others: RouteDurations,
     /// The parameters that it takes beside [`COMMON`]; `None`: whatever it does not know is ignored, as by Consul.
     parameters: Option<&'static [&'static str]>,
 }
 
+/// One method of an endpoint.
+#[derive(Debug)]
+struct Served {
+    method: Method,
+    rule: Rule,
+    handler: Handler,
+    durations: RouteDurations,
+}
+
 impl Endpoint {
-    pub(super) const fn new(path: &'static str) -> Self {
-        Self { path, handlers: Vec::new(), parameters: None }
+    pub(super) fn new(path: &'static str) -> Self {
+        Self { path, handlers: Vec::new(), others: RouteDurations::default(), parameters: None }
     }
 
     /// Refuses parameters that are neither among these nor among [`COMMON`]: a mistyped filter would find everything.
-    pub(super) const fn only_with(mut self, parameters: &'static [&'static str]) -> Self {
+    pub(super) fn only_with(mut self, parameters: &'static [&'static str]) -> Self {
         self.parameters = Some(parameters);
         self
     }
@@ -118,7 +125,8 @@ impl Endpoint {
     }
 
     fn on(mut self, method: Method, rule: Rule, handler: Handler) -> Self {
-        self.handlers.push((method, rule, handler));
+        let durations = RouteDurations::default();
+        self.handlers.push(Served { method, rule, handler, durations });
         self
     }
 
@@ -129,16 +137,12 @@ impl Endpoint {
     /// The methods that it has.
     #[cfg(test)]
     pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
-        self.handlers.iter().map(|(method, _, _)| method)
+        self.handlers.iter().map(|served| &served.method)
     }
 
-    /// What a request counts as in `/metrics`: the part of the API, which is the first part of its path.
-    pub(super) fn class(&self, is_blocking: bool) -> &'static str {
-        match self.path.strip_prefix(VERSION) {
-            Some(_) if is_blocking => BLOCKING_CLASS,
-            Some(rest) => rest.split_once('/').map_or(rest, |(part, _)| part),
-            None => OUTSIDE_CLASS,
-        }
+    /// What is served for a method.
+    fn served(&self, method: &Method) -> Option<&Served> {
+        self.handlers.iter().find(|served| served.method == *method)
     }
 
     /// Answers a request to this path.
@@ -146,7 +150,8 @@ impl Endpoint {
         let began = shared.node.clock().now();
         let (version, wants_gzip) = (request.version(), compress::is_wanted(request.headers()));
         let params = Params::parse(request.uri().query().unwrap_or(""));
-        let class = self.class(params.as_ref().is_ok_and(Params::is_blocking));
+        let is_query = params.as_ref().is_ok_and(Params::is_blocking);
+        let method = request.method().clone();
         let mut response = self.judge(shared, params, request).await;
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -154,7 +159,9 @@ impl Endpoint {
         let response = if wants_gzip { compress::compressed(response).await } else { response };
         let response = sending::counted(response, version).await;
         let took = shared.node.clock().now().since(began);
-        shared.metrics.answered(class, response.status(), took);
+        let durations = self.served(&method).map_or(&self.others, |served| &served.durations);
+        let (route, method, status) = (self.path, &method, response.status());
+        shared.metrics.answered(&Answered { durations, route, method, is_query, status }, took);
         response
     }
 
@@ -166,9 +173,8 @@ impl Endpoint {
     ) -> Response {
         let Ok(params) = params else { return Self::undecodable() };
         let method = request.method();
-        let handler = self.handlers.iter().find(|(served, _, _)| served == method);
-        match handler {
-            Some((_, rule, handler)) => {
+        match self.served(method) {
+            Some(Served { rule, handler, .. }) => {
                 if self.path.starts_with(VERSION)
                     && let Err(error) = refuse_places(&params, request.headers())
                 {
@@ -200,7 +206,7 @@ impl Endpoint {
     }
 
     fn with_allow(&self, mut response: Response) -> Response {
-        let methods = self.handlers.iter().map(|(method, _, _)| method.as_str());
+        let methods = self.handlers.iter().map(|served| served.method.as_str());
         let allow = methods.fold("OPTIONS".to_owned(), |allow, method| format!("{allow},{method}"));
         if let Ok(allow) = HeaderValue::from_str(&allow) {
             response.headers_mut().insert(ALLOW, allow);
@@ -307,16 +313,6 @@ fn refuse_places(params: &Params, headers: &HeaderMap) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_request_counts_for_the_part_of_the_api_that_it_is_for() {
-        let class = |path, is_blocking| Endpoint::new(path).class(is_blocking);
-        assert_eq!(class("/v1/kv/", false), "kv");
-        assert_eq!(class("/v1/health/service/", false), "health");
-        assert_eq!(class("/v1/health/service/", true), "blocking_query");
-        assert_eq!(class("/v1/txn", false), "txn");
-        assert_eq!(class("/metrics", true), "server");
-    }
 
     #[test]
     fn a_mistyped_parameter_is_refused_where_parameters_are_listed() {

@@ -3,13 +3,24 @@
 //! Figures are read from the node when they are asked for: nothing is counted twice, and reading them
 //! takes no lock that a write could wait for. Histograms lock for as long as it takes to copy them.
 
-use openraft::async_runtime::WatchReceiver;
+use std::fmt;
+use std::sync::atomic::Ordering;
 
+use openraft::async_runtime::WatchReceiver;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use quorate_storage::raft::NodeId;
 
 use super::{Node, Readiness};
 use crate::host::figures::{Figure, FigureKind, counter, gauge};
 use crate::raft::leadership;
+
+/// Of which server something is said.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerLabels {
+    server: NodeId,
+}
 
 impl Node {
     /// All figures of the node.
@@ -29,6 +40,16 @@ impl Node {
             self.apply_durations.histogram(),
         );
         registry.register(
+            "commit_duration_seconds",
+            "Time from the proposal of a log entry by this leader until a majority has it",
+            self.intake.commits().histogram(),
+        );
+        registry.register(
+            "wake_up_duration_seconds",
+            "Time from when a change was applied until all queries that wait for it were woken",
+            self.watches.wakes().histogram(),
+        );
+        registry.register(
             "command_duration_seconds",
             "Time from the proposal of a command of this server to its outcome",
             self.proposer.durations().histogram(),
@@ -38,6 +59,35 @@ impl Node {
             "Time from when this server sees a grant of a claim until its client was sent all of it",
             self.claims.hand_overs().histogram(),
         );
+        registry.register(
+            "expirations",
+            "What the cluster let expire because it was silent or unused, as this server saw",
+            self.expirations.counts(),
+        );
+    }
+
+    /// Writes for Prometheus how far the other servers are behind this leader; on others, that there is nothing to say.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn encode_peers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Entries of this leader's log that the server is not known to have.";
+        let kind = MetricType::Gauge;
+        let mut metric = encoder.encode_descriptor("raft_peer_lag_entries", help, None, kind)?;
+        for (server, behind) in self.peers_behind() {
+            metric.encode_family(&PeerLabels { server })?.encode_gauge(&behind)?;
+        }
+        Ok(())
+    }
+
+    /// The other servers and how many entries they are behind, if this one leads.
+    fn peers_behind(&self) -> Vec<(NodeId, i64)> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let peers = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
+        let behind = |has: u64| i64::try_from(last.saturating_sub(has)).unwrap_or(i64::MAX);
+        peers.map(|(id, has)| (*id, behind(has.as_ref().map_or(0, |has| has.index)))).collect()
     }
 
     fn raft_figures(&self) -> Vec<Figure> {
@@ -61,6 +111,11 @@ impl Node {
             gauge("raft_snapshot_index", "Last entry in the newest snapshot", snapshot),
             gauge("raft_purged_index", "Last entry removed from the log", purged),
             gauge("raft_voters", "Servers that vote", voters as u64),
+            counter(
+                "raft_leader_changes",
+                "Leaderships that this server has seen begin",
+                self.leaderships.load(Ordering::Relaxed),
+            ),
             counter(
                 "raft_elections_after_leader_end",
                 "Elections that this server began because the leader's process had ended",

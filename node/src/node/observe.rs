@@ -10,6 +10,7 @@ use quorate_storage::Effects;
 use quorate_storage::machine::{Observer, Published};
 use tokio::sync::watch;
 
+use super::expirations::Expirations;
 use crate::claims::Counts;
 use crate::host::durations::{Durations, Stopwatch};
 use crate::live::feed::Feed;
@@ -27,6 +28,7 @@ pub struct ApplyObserver {
     watches: Arc<Watches>,
     feed: Arc<Feed>,
     claims: Arc<Counts>,
+    expirations: Arc<Expirations>,
     applied: watch::Sender<u64>,
     capture: Arc<Capture>,
     applying: Stopwatch,
@@ -44,6 +46,7 @@ impl ApplyObserver {
             watches,
             feed: Arc::default(),
             claims: Arc::default(),
+            expirations: Arc::default(),
             applied: watch::Sender::new(0),
             capture: Arc::default(),
             applying: Stopwatch::new(context.clock.clone(), durations.clone()),
@@ -61,6 +64,12 @@ impl ApplyObserver {
     #[must_use]
     pub fn claims(&self) -> Arc<Counts> {
         Arc::clone(&self.claims)
+    }
+
+    /// What was seen to expire.
+    #[must_use]
+    pub(super) fn expirations(&self) -> Arc<Expirations> {
+        Arc::clone(&self.expirations)
     }
 
     /// The index of the last applied log entry.
@@ -86,7 +95,13 @@ impl ApplyObserver {
     pub fn recovered(&self, published: &Published) {
         self.processes.observe(published);
         self.advance(published);
-        self.claims.skip_to(published.state.history().last_seq());
+        self.skip_to(published.state.history().last_seq());
+    }
+
+    /// Counts what happens after this record.
+    fn skip_to(&self, newest: u64) {
+        self.claims.skip_to(newest);
+        self.expirations.skip_to(newest);
     }
 
     fn advance(&self, published: &Published) {
@@ -111,6 +126,7 @@ impl Observer for ApplyObserver {
         self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.watches.touch(effects.touched);
         self.claims.note(published.state.history());
+        self.expirations.note(published.state.history());
         self.feed.note(published.state.history().last_seq());
     }
 
@@ -120,7 +136,7 @@ impl Observer for ApplyObserver {
         self.proposer.installed(&published.state);
         self.proposer.used(published.state.used_numbers(self.processes.id()));
         self.watches.touch_everything();
-        self.claims.skip_to(published.state.history().last_seq());
+        self.skip_to(published.state.history().last_seq());
         self.feed.note(published.state.history().last_seq());
     }
 

@@ -66,7 +66,7 @@ impl Node {
             hold_timeout: settings.hold_timeout,
             warnings,
         };
-        let watches = Arc::new(Watches::default());
+        let watches = Arc::new(Watches::new(context.clock.clone()));
         let proposer = Arc::new(Proposer::new(context.clone()));
         let (proposing, waking) = (Arc::clone(&proposer), Arc::clone(&watches));
         let observer = Arc::new(ApplyObserver::new(&context, proposing, waking));
@@ -108,6 +108,7 @@ impl Node {
             state,
             proposer,
             leadership,
+            leaderships: Arc::default(),
             known_leader: watch::Sender::new(None),
             cluster_clock,
             watches,
@@ -115,6 +116,7 @@ impl Node {
             probe_counts: Arc::default(),
             applied: observer.applied_index(),
             apply_durations: observer.durations(),
+            expirations: observer.expirations(),
             gate: watch::Sender::new(Gate::Closed),
             supervisor: Supervisor::default(),
         });
@@ -124,7 +126,11 @@ impl Node {
 
     fn start_tasks(self: &Arc<Self>, publish: watch::Sender<Leadership>) {
         let tasks = &self.supervisor;
-        tasks.vital("following the leadership", leadership::follow(self.raft.clone(), publish));
+        let seen = Arc::clone(&self.leaderships);
+        tasks.vital(
+            "following the leadership",
+            leadership::follow(self.raft.clone(), publish, seen),
+        );
         let watches = Arc::clone(&self.watches);
         tasks.vital("waking queries", async move { watches.run().await });
         tasks.vital("following the history", Arc::clone(&self.feed).run(self.state.clone()));

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use quorate_storage::ClusterTime;
@@ -28,6 +29,7 @@ use super::lane::{ByLane, Lane};
 use super::processes::Processes;
 use super::protocol::Forwarded;
 use crate::host::clock::{Clock, Moment, wall_time};
+use crate::host::durations::Durations;
 use crate::host::supervise::contained;
 use crate::raft::cluster_clock::ClusterClock;
 
@@ -68,6 +70,7 @@ pub struct Intake {
     processes: Arc<Processes>,
     cluster_clock: Arc<ClusterClock>,
     lanes: ByLane<Queue>,
+    commits: Durations,
 }
 
 /// Parts that wait.
@@ -114,7 +117,14 @@ impl Intake {
             processes: Arc::clone(&context.processes),
             cluster_clock,
             lanes: ByLane::new(Queue::new),
+            commits: Durations::default(),
         }
+    }
+
+    /// How long entries take from their proposal here until a majority has them.
+    #[must_use]
+    pub const fn commits(&self) -> &Durations {
+        &self.commits
     }
 
     /// Proposes the commands and says what became of them.
@@ -270,18 +280,25 @@ impl Intake {
         leader: &Leadership,
         batch: Batch,
     ) -> impl Future<Output = Forwarded> + Send + use<> {
-        let (responder, written) = ProgressResponder::complete_only();
+        let began = self.clock.now();
+        let (responder, committed, written) = ProgressResponder::new();
         let request = self
             .raft
             .write(self.stamped(leader, batch))
             .responder(responder)
             .with_leader(leader.to_committed_leader_id());
         let is_accepted = request.await.is_ok();
+        let (clock, commits) = (self.clock.clone(), self.commits.clone());
         async move {
             if !is_accepted {
                 return Forwarded::NotLeader;
             }
-            match written.await {
+            let committed = async {
+                if committed.await.is_ok() {
+                    commits.observe(clock.now().since(began));
+                }
+            };
+            match join(committed, written).await.1 {
                 Ok(Ok(_)) => Forwarded::Committed,
                 Ok(Err(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,
                 Ok(Err(_)) | Err(_) => Forwarded::Unknown,

@@ -3,6 +3,7 @@
 //! openraft's metrics change many times a second. This task reduces them to what matters, so that a waiting
 //! command wakes up only when there is a leader to send it to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -94,8 +95,9 @@ pub fn leads_with_quorum(raft: &Raft) -> bool {
     has_quorum(raft, LEADER_HEARD_WITHIN)
 }
 
-/// Publishes every change of leadership. Never ends: the node itself notices when consensus ends, and why.
-pub async fn follow(raft: Raft, published: watch::Sender<Leadership>) {
+/// Publishes every change of leadership and counts the leaderships that it sees. Never ends: the node itself notices
+/// when consensus ends, and why.
+pub async fn follow(raft: Raft, published: watch::Sender<Leadership>, seen: Arc<AtomicU64>) {
     let mut metrics = raft.metrics();
     loop {
         let now = {
@@ -112,6 +114,7 @@ pub async fn follow(raft: Raft, published: watch::Sender<Leadership>) {
             let changed = *before != now;
             if changed {
                 log_change(&now);
+                seen.fetch_add(u64::from(now.leader.is_some()), Ordering::Relaxed);
                 *before = now;
             }
             changed
