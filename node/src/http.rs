@@ -29,7 +29,7 @@
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
 //! | [`ui`] | the dashboard's files |
 //! | [`process`] | what the API may ask of the process around the node |
-//! | [`metrics`] | what `/metrics` shows; durations of requests |
+//! | [`metrics`], [`trace`] | what `/metrics` shows; durations of requests; the traces that clients name |
 //!
 //! # What it does not know
 //!
@@ -67,6 +67,7 @@ mod reply;
 mod rights;
 mod sending;
 pub mod server;
+mod trace;
 mod ui;
 mod wire;
 
@@ -80,8 +81,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::any;
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
 pub(crate) use api::{DNS_PATH, DNS_PATH_UDP};
+pub(crate) use trace::span as span_of_trace;
+
 pub(crate) use call::{ADVERTISED_HEADER, AGENT_HEADER, DNS_AT_HEADER, SERVED_AT_HEADER};
 
 use crate::host::supervise;
@@ -126,6 +130,11 @@ impl Api {
     /// Answers one request. The caller's address is expected among its extensions, as a
     /// [`SocketAddr`](std::net::SocketAddr).
     pub async fn answer(&self, request: Request) -> Response {
+        let span = trace::span(request.headers());
+        self.answer_within_trace(request).instrument(span).await
+    }
+
+    async fn answer_within_trace(&self, request: Request) -> Response {
         let asker = browser::asker(&request, &self.node, &self.process);
         let mut response = match &asker {
             Ok(_) => match self.paths.normalise(request) {

@@ -18,5 +18,6 @@ mod restore;
 mod server_health;
 mod shell;
 mod tls;
+mod traces;
 mod upgrade;
 mod warnings;

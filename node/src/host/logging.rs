@@ -94,7 +94,7 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(OneLine(writer)).with_ansi(false);
     if json {
-        lines.json().flatten_event(true).with_current_span(false).boxed()
+        lines.json().flatten_event(true).with_span_list(false).boxed()
     } else {
         lines.boxed()
     }

@@ -161,6 +161,7 @@ impl Endpoint {
         let took = shared.node.clock().now().since(began);
         let durations = self.served(&method).map_or(&self.others, |served| &served.durations);
         let (route, method, status) = (self.path, &method, response.status());
+        tracing::debug!(%method, route, status = status.as_u16(), ?took, "answered");
         shared.metrics.answered(&Answered { durations, route, method, is_query, status }, took);
         response
     }

@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::anti_entropy::{Withdrawn, deregistered};
 use super::configuration::AgentTokens;
@@ -47,6 +48,7 @@ use crate::http::closing::Closing;
 use crate::http::connections::Connections;
 use crate::http::process::{Reload, ReloadRequest};
 use crate::http::server::{Answerer, serve};
+use crate::http::span_of_trace;
 use crate::process::certificates::Certificates;
 use crate::process::config::ServerConfig;
 use crate::process::dns_listener;
@@ -248,6 +250,16 @@ async fn leave_cluster(servers: &Servers) {
 
 impl Answerer for Front {
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        let span = span_of_trace(request.headers());
+        self.answer_within_trace(request).instrument(span).await
+    }
+}
+
+impl Front {
+    async fn answer_within_trace(
+        self,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Infallible> {
         let is_put = request.method() == Method::PUT;
         match request.uri().path() {
             "/livez" => Ok(Response::new(Body::from("ok\n"))),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::address;
 use super::definitions::{self, Defined};
 use super::tls::{Group, Tls};
+use crate::host::logging::LogFormat;
 use crate::http::definition::Description;
 use crate::http::definition::check_meta;
 use crate::process::config::ConfigError;
@@ -49,6 +50,7 @@ pub(super) struct Configuration {
     pub(super) leave_on_terminate: Option<bool>,
     pub(super) limits: Limits,
     pub(super) log_file: Option<PathBuf>,
+    pub(super) log_format: Option<LogFormat>,
     pub(super) log_json: Option<bool>,
     pub(super) log_level: Option<String>,
     pub(super) node_id: Option<String>,

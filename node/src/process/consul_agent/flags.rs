@@ -66,6 +66,7 @@ const FLAGS: &[Flag] = &[
     ("join", "start_join", List, "As -retry-join"),
     ("join-wan", "start_join_wan", List, "Not supported"),
     ("log-file", "log_file", Text, "File to log to, in addition to standard error"),
+    ("log-format", "log_format", Text, "How lines of the log look: text or json"),
     ("log-json", "log_json", Switch, "Log one JSON object a line"),
     ("log-level", "log_level", Text, "trace, debug, info, warn or err"),
     ("log-rotate-bytes", "log_rotate_bytes", Number, "Ignored"),

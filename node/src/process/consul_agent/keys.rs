@@ -370,6 +370,7 @@ const KEYS: &[Key] = &[
     ("limits", Stanza(LIMITS)),
     ("locality", Stanza(&[("region", Ignored), ("zone", Ignored)])),
     ("log_file", Honoured),
+    ("log_format", Honoured),
     ("log_json", Honoured),
     ("log_level", Honoured),
     ("log_rotate_bytes", Ignored),

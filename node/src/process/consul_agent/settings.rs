@@ -31,7 +31,7 @@ use crate::checks::CheckOutput;
 use crate::dns::settings::DnsSettings;
 use crate::host::address::HostPort;
 use crate::host::listen::{Listen, Listeners};
-use crate::host::logging::LogSettings;
+use crate::host::logging::{LogFormat, LogSettings};
 use crate::http::process::ApiLimits;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig};
 
@@ -229,7 +229,7 @@ impl Configuration {
     fn log(&self) -> Result<LogSettings, ConfigError> {
         Ok(LogSettings {
             level: self.log_level()?,
-            json: self.log_json.unwrap_or(false),
+            json: self.log_json.unwrap_or(false) || self.log_format == Some(LogFormat::Json),
             file: self.log_file.clone(),
         })
     }
