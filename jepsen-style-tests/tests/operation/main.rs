@@ -12,6 +12,7 @@ mod founding;
 mod hosts;
 mod identity;
 mod members;
+mod monitoring;
 mod outages;
 mod recover;
 mod restore;
