@@ -5,6 +5,7 @@
 
 mod agent_starts;
 mod agents;
+mod backups;
 mod cli;
 mod commands;
 mod documents;

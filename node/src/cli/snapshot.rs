@@ -1,19 +1,24 @@
 //! `snapshot`.
 
+mod schedule;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 
+use self::schedule::Schedule;
 use super::failure::Failure;
 use super::file::{self, Draft};
 use super::output::{self, Table};
-use super::session::Session;
+use super::session::{Session, span};
 use crate::host::hexadecimal::hexadecimal;
 
 /// The mode of a new file: it holds everything that clients stored.
@@ -36,8 +41,15 @@ pub(crate) struct SnapshotArgs {
 enum SnapshotVerb {
     /// Saves a backup of everything into a file
     Save {
-        /// The file, which appears when the backup is complete; `-` is standard output
+        /// The file, which appears when the backup is complete; `-` is standard output. With --every, a directory
         file: PathBuf,
+        /// Save again and again into the directory, after each such span, until a signal ends it. One that fails is
+        /// told of and tried again; the exit code is that of the last one
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        every: Option<Duration>,
+        /// Keep so many of the files that --every made there, the newest, and remove the others
+        #[arg(long, value_name = "N", requires = "every", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: Option<u32>,
     },
     /// Replaces everything by a backup, newer keys included
     Restore {
@@ -65,7 +77,11 @@ struct Meta {
 
 pub(super) async fn run(session: &Session, args: SnapshotArgs) -> Result<ExitCode, Failure> {
     match args.verb {
-        SnapshotVerb::Save { file } => save(session, &file).await,
+        SnapshotVerb::Save { file, every: None, .. } => save(session, &file).await,
+        SnapshotVerb::Save { file, every: Some(every), keep } => {
+            let keep = keep.and_then(|keep| usize::try_from(keep).ok());
+            schedule::run(session, &file, Schedule { every, keep }).await
+        }
         SnapshotVerb::Restore { file } => {
             let archive = file::read(&file)?;
             let meta = inspect(&file, archive.as_slice())?;
@@ -91,13 +107,8 @@ fn table(meta: &Meta) -> Table {
 
 /// A backup that is not complete never has the file's name, and nothing of it goes to a device or a pipe.
 async fn save(session: &Session, path: &Path) -> Result<ExitCode, Failure> {
-    let of_file = |error: &io::Error| Failure::of_file(path, error);
     let mut draft = Draft::new(path, PRIVATE)?;
-    let handle = draft.file().reopen().map_err(|error| of_file(&error))?;
-    let mut out = tokio::fs::File::from_std(handle);
-    let bytes = session.client.snapshots().save(&session.query(), &mut out).await?;
-    let archive = draft.file().reopen().map_err(|error| of_file(&error))?;
-    let meta = inspect(path, archive)?;
+    let (meta, bytes) = receive(session, path, draft.file()).await?;
     draft.publish()?;
     let sentence = format!("saved index {} to {} ({bytes} bytes)", meta.index, path.display());
     if file::is_standard(path) {
@@ -105,6 +116,19 @@ async fn save(session: &Session, path: &Path) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     session.say(&meta, &sentence)
+}
+
+/// Receives a backup into a file that will be `path`, and checks it; returns its size, too.
+async fn receive(
+    session: &Session,
+    path: &Path,
+    file: &mut NamedTempFile,
+) -> Result<(Meta, u64), Failure> {
+    let of_file = |error: io::Error| Failure::of_file(path, &error);
+    let mut out = tokio::fs::File::from_std(file.reopen().map_err(of_file)?);
+    let bytes = session.client.snapshots().save(&session.query(), &mut out).await?;
+    let meta = inspect(path, file.reopen().map_err(of_file)?)?;
+    Ok((meta, bytes))
 }
 
 /// Reads an archive through and checks its sums.

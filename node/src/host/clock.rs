@@ -155,6 +155,12 @@ impl WallTime {
         Self(time.unwrap_or(Timestamp::MAX))
     }
 
+    /// `20260131T235959Z`, for names of files.
+    #[must_use]
+    pub fn compact(self) -> String {
+        self.0.strftime("%Y%m%dT%H%M%SZ").to_string()
+    }
+
     /// `2026-01-31 23:59:59 +0000 UTC`.
     #[must_use]
     pub fn as_go_prints_it(self) -> String {
@@ -178,6 +184,7 @@ mod tests {
         assert_eq!(at(0).to_string(), "1970-01-01T00:00:00.007Z");
         assert_eq!(at(951_782_400).to_string(), "2000-02-29T00:00:00.007Z");
         assert_eq!(at(1_798_761_599).to_string(), "2026-12-31T23:59:59.007Z");
+        assert_eq!(at(1_798_761_599).compact(), "20261231T235959Z");
         assert_eq!(at(1_798_761_599).as_go_prints_it(), "2026-12-31 23:59:59 +0000 UTC");
     }
 }
