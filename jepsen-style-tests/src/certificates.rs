@@ -9,6 +9,8 @@ use crate::{Failure, Result, process};
 
 /// The port for clients that use TLS.
 const HTTPS_PORT: u16 = 8501;
+/// For how long a CA is valid: as `quorate tls ca` makes them.
+const CA_DAYS: u32 = 3_650;
 
 /// A CA and what it has issued, in a directory that goes with this.
 #[derive(Debug)]
@@ -19,9 +21,14 @@ pub struct Certificates {
 impl Certificates {
     /// A CA, and a certificate for each of so many servers.
     pub fn make(servers: u64) -> Result<Self> {
+        Self::make_for_days(servers, CA_DAYS)
+    }
+
+    /// The same with a CA that is valid for so many days.
+    pub fn make_for_days(servers: u64, days: u32) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("quorate-certificates-").tempdir()?;
         let made = Self { dir };
-        made.tls(&["ca"])?;
+        made.tls(&["ca", "--days", &days.to_string()])?;
         for id in 1..=servers {
             made.issue("server", &format!("n{id}"))?;
         }

@@ -16,6 +16,8 @@ use quorate_client::{Client, ClientBuilder};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
 use serde_json::json;
 
+use super::shell::Shell;
+
 /// How long anything here may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RPC_PORT: u16 = 8300;
@@ -389,9 +391,11 @@ async fn hang_up(cluster: &Cluster, times: usize) -> Result<()> {
 /// The worst day: a certificate has run out. The log says what to do, and that is enough.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_certificate_is_refused_and_a_new_one_ends_it() {
-    let certificates = Certificates::make(3).unwrap();
+    // Its CA does not last long either.
+    let certificates = Certificates::make_for_days(3, 10).unwrap();
     let mut cluster = start(&certificates).await.unwrap();
     expired(&mut cluster, &certificates).await.unwrap();
+    renewed_ca(&cluster, &certificates).await.unwrap();
     cluster.finish().await.unwrap();
 }
 
@@ -405,6 +409,16 @@ async fn expired(cluster: &mut Cluster, certificates: &Certificates) -> Result<(
     cluster
         .wait_log(victim, &["WARN", "the certificate", "expires on", REMEDY[0]], PATIENCE)
         .await?;
+    let days = "quorate_certificate_days_left{certificate=\"rpc\"}";
+    assert_eq!(cluster.http(victim).figure(days).await?, 0);
+    assert_eq!(cluster.http(leader).figure(days).await?, 364);
+    let told = doctor(cluster).await?;
+    for what in [
+        format!("the certificate for the RPC port of n{victim} expires within a day"),
+        format!("the CA's certificate of n{leader} expires in less than 10 days"),
+    ] {
+        assert!(told.contains(&what), "{told}");
+    }
     let limit = Limit::new(PATIENCE);
     while since_epoch()? <= end + Duration::from_secs(1) {
         limit.pause(|| "the end of the certificate".to_owned()).await?;
@@ -422,6 +436,36 @@ async fn expired(cluster: &mut Cluster, certificates: &Certificates) -> Result<(
     certificates.issue("server", &format!("n{victim}"))?;
     cluster.start_node(victim)?;
     cluster.wait_all_ready().await
+}
+
+/// What is wrong, and what mends it.
+async fn doctor(cluster: &Cluster) -> Result<String> {
+    Ok(Shell::new(cluster).run(&["doctor"]).await?.out)
+}
+
+/// The first step of replacing a CA, as it is told: after it, the old one's end does no harm.
+async fn renewed_ca(cluster: &Cluster, certificates: &Certificates) -> Result<()> {
+    let next = tempfile::tempdir()?;
+    let (status, said) = run(&[], ["tls", "ca", "--dir", &next.path().display().to_string()])?;
+    assert!(status.success(), "{said}");
+    let both = [
+        std::fs::read_to_string(certificates.ca())?,
+        std::fs::read_to_string(next.path().join("quorate-ca.pem"))?,
+    ];
+    std::fs::write(certificates.ca(), both.concat())?;
+    for id in cluster.ids() {
+        cluster.hang_up(id)?;
+    }
+    let days = "quorate_certificate_days_left{certificate=\"rpc-ca\"}";
+    let limit = Limit::new(PATIENCE);
+    for id in cluster.ids() {
+        while cluster.http(id).figure(days).await? < 3_000 {
+            limit.pause(|| format!("both CAs at n{id}")).await?;
+        }
+    }
+    let told = doctor(cluster).await?;
+    assert!(!told.contains("CA's certificate"), "{told}");
+    Ok(())
 }
 
 /// Certificates have dates of clocks.

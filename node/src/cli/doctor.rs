@@ -15,6 +15,8 @@ use super::Nothing;
 use super::failure::Failure;
 use super::output::Table;
 use super::session::Session;
+use crate::host::tls::credentials::EXPIRES_SOON;
+use crate::host::tls::failure::{CA_RENEWAL, RENEWAL};
 
 /// How long a server has to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -22,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const NEVER: &str = "0s";
 /// A server that is so many log entries behind is told of.
 const LAG_MAX: u64 = 1_000;
+/// A certificate with fewer days left is told of, as by the server's log.
+const EXPIRES_SOON_DAYS: u64 = EXPIRES_SOON.as_secs() / (24 * 3_600);
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -65,6 +69,8 @@ struct Server {
     acl: String,
     /// Whether clients reach it from other hosts.
     is_reached: bool,
+    /// Days for which its certificates are still valid, by their names in `/metrics`.
+    certificates: Vec<(String, i64)>,
     /// Why it does not serve, if it does not.
     not_ready: Option<String>,
     members: Vec<RaftServer>,
@@ -166,6 +172,7 @@ async fn ask(session: &Session, address: &str) -> Result<Server, Error> {
         name: about.debug_config["ServerName"].as_str().unwrap_or_default().to_owned(),
         version: about.meta.get("quorate-version").cloned().unwrap_or_default(),
         state,
+        certificates: certificates(about.meta.get("quorate-certificate-days")),
         is_open: about.meta.get("quorate-rpc").is_some_and(|port| port == "insecure"),
         acl: about.meta.get("quorate-acl").cloned().unwrap_or_default(),
         is_reached: is_reached(&about.debug_config["HTTPAddrs"]),
@@ -218,6 +225,7 @@ fn of_servers(servers: &[Server], findings: &mut Vec<Finding>) {
         ));
     }
     of_access(servers, findings);
+    of_certificates(servers, findings);
     let members = |server: &Server| -> BTreeSet<String> {
         server.members.iter().map(|member| member.address.clone()).collect()
     };
@@ -238,6 +246,41 @@ fn of_servers(servers: &[Server], findings: &mut Vec<Finding>) {
         ));
     }
     of_states(servers, findings);
+}
+
+/// What a server says of its certificates: `rpc 9, rpc-ca 3641`.
+fn certificates(text: Option<&String>) -> Vec<(String, i64)> {
+    let parts = text.into_iter().flat_map(|text| text.split(", "));
+    let parts = parts.filter_map(|part| part.split_once(' '));
+    parts.filter_map(|(name, days)| Some((name.to_owned(), days.parse().ok()?))).collect()
+}
+
+/// Certificates that end soon, or have.
+fn of_certificates(servers: &[Server], findings: &mut Vec<Finding>) {
+    for server in servers {
+        for (certificate, days) in &server.certificates {
+            let (what, remedy) = match certificate.as_str() {
+                "rpc" => ("the certificate for the RPC port", RENEWAL),
+                "https" => ("the certificate for HTTPS", RENEWAL),
+                "rpc-ca" => ("the CA's certificate", CA_RENEWAL),
+                _ => continue,
+            };
+            let name = &server.name;
+            match u64::try_from(*days) {
+                Err(_) => findings
+                    .push(Finding::critical(format!("{what} of {name} has expired"), remedy)),
+                Ok(0) => {
+                    let text = format!("{what} of {name} expires within a day");
+                    findings.push(Finding::critical(text, remedy));
+                }
+                Ok(days) if days < EXPIRES_SOON_DAYS => findings.push(Finding::warning(
+                    format!("{what} of {name} expires in less than {} days", days + 1),
+                    remedy,
+                )),
+                Ok(_) => {}
+            }
+        }
+    }
 }
 
 fn of_states(servers: &[Server], findings: &mut Vec<Finding>) {
@@ -327,6 +370,7 @@ mod tests {
             name: address.to_owned(),
             version: "1".to_owned(),
             state: StateHash { applied_index: index, hash: hash.to_owned(), level: 1 },
+            certificates: Vec::new(),
             is_open: false,
             acl: "deny".to_owned(),
             is_reached: true,
@@ -435,6 +479,23 @@ mod tests {
         let at = |address: &str| is_reached(&serde_json::json!([address]));
         assert!(at("tcp://10.0.0.1:8500") && at("tcp://[2001:db8::1]:8500"));
         assert!(!at("tcp://127.0.0.1:8500") && !at("tcp://[::1]:8500") && !at("unix:///a"));
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_from_two_weeks_before_its_end() {
+        let text = "rpc 13, rpc-ca 3650, https -1".to_owned();
+        let ends =
+            Server { certificates: certificates(Some(&text)), ..server("a", 5, "x", &["a"]) };
+        let told = [
+            "the certificate for the RPC port of a expires in less than 14 days",
+            "the certificate for HTTPS of a has expired",
+        ];
+        assert_eq!(found(&[ends]), told);
+        assert!(certificates(Some(&String::new())).is_empty());
+        let text = "rpc 14, rpc-ca 0, later 1".to_owned();
+        let ends =
+            Server { certificates: certificates(Some(&text)), ..server("a", 5, "x", &["a"]) };
+        assert_eq!(found(&[ends]), ["the CA's certificate of a expires within a day"]);
     }
 
     #[test]

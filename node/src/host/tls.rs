@@ -10,12 +10,14 @@
 //!
 //! Certificates, keys and CAs are read again on request ([`credentials`]); connections that are open stay open and
 //! new ones use the new files. What cannot be used leaves the old ones in force. No TLS session is resumed
-//! between servers, so every connection is checked against the present CA.
+//! between servers, so every connection is checked against the present CA. How long they are still valid is told in time
+//! ([`ends`]).
 //!
 //! Everything uses one provider of cryptography, `ring` ([`provider`]).
 
 pub mod bounded;
 pub mod credentials;
+pub mod ends;
 pub mod failure;
 pub mod holder;
 pub mod https;

@@ -134,7 +134,8 @@ impl Live {
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.figures().iter().try_for_each(|figure| figure.encode(&mut encoder))?;
-        self.node.encode_peers(&mut encoder)
+        self.node.encode_peers(&mut encoder)?;
+        self.process.encode_certificates(&mut encoder)
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! A node in a simulation has no process, so everything here may be absent.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +20,7 @@ use crate::host::disk::Disk;
 use crate::host::durations::Durations;
 use crate::host::figures::Figure;
 use crate::host::log_stream::Logs;
+use crate::host::tls::ends::Ends;
 use crate::http::connections::Connections;
 use crate::raft::rpc_connections::RpcConnections;
 
@@ -48,6 +52,8 @@ pub struct Process {
     pub rpc_port: RpcPort,
     /// How tokens count; `None`: they do not.
     pub acl: Option<AccessControl>,
+    /// How long its certificates are still valid.
+    pub certificates: Ends,
     /// The disk with its data.
     pub disk: Arc<Disk>,
     /// How long syncs of its log take.
@@ -68,6 +74,29 @@ impl Process {
         figures
     }
 
+    /// Writes for Prometheus how long each certificate is still valid; without TLS, that there is none.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn encode_certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Whole days for which the certificate is still valid; negative if it has ended.";
+        let kind = MetricType::Gauge;
+        let mut metric = encoder.encode_descriptor("certificate_days_left", help, None, kind)?;
+        for left in self.certificates.left() {
+            let labels = CertificateLabels { certificate: left.certificate };
+            metric.encode_family(&labels)?.encode_gauge(&left.days)?;
+        }
+        Ok(())
+    }
+
+    /// The same as a text for the API, such as `rpc 9, rpc-ca 3641`; empty without TLS.
+    #[must_use]
+    pub fn certificate_days(&self) -> String {
+        let left = self.certificates.left();
+        let texts = left.iter().map(|left| format!("{} {}", left.certificate, left.days));
+        texts.collect::<Vec<_>>().join(", ")
+    }
+
     /// Has `/metrics` show what the process counts and measures.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -79,6 +108,12 @@ impl Process {
             dns.metrics().register(registry);
         }
     }
+}
+
+/// Of which certificate something is said.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    certificate: &'static str,
 }
 
 /// How the port for servers is protected from strangers.

@@ -8,6 +8,7 @@ use crate::host::clock::Clock;
 use crate::host::listen::Listener;
 use crate::host::supervise::blocking;
 use crate::host::tls::credentials::{Credentials, Files};
+use crate::host::tls::ends::Ends;
 use crate::host::tls::holder::{Holder, Role};
 use crate::host::tls::https::Https;
 use crate::host::tls::members::Members;
@@ -69,6 +70,11 @@ impl Certificates {
         self.members.clone()
     }
 
+    /// What says how long they are still valid.
+    pub(crate) fn ends(&self) -> Ends {
+        Ends { members: self.members.clone(), https: self.https.clone() }
+    }
+
     /// Where clients connect, without and with TLS.
     pub(crate) fn doors(
         &self,
@@ -111,9 +117,10 @@ impl Certificates {
 
     /// Says which certificates end soon, or have ended.
     fn warn_of_ends(&self) {
-        let members = self.members.as_ref().and_then(|one| one.credentials().expires_soon());
+        let members = self.members.iter().map(Members::credentials);
+        let members = members.flat_map(|one| [one.expires_soon(), one.ca_expires_soon()]).flatten();
         let https = self.https.as_ref().and_then(|one| one.expires_soon());
-        for sentence in members.into_iter().chain(https) {
+        for sentence in members.chain(https) {
             tracing::warn!("{sentence}");
         }
     }

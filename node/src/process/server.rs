@@ -28,6 +28,7 @@ use crate::host::per_client::PerClient;
 use crate::host::resources::BUDGET;
 use crate::host::supervise::{Supervisor, watch_panics};
 use crate::host::threads::ClientThreads;
+use crate::host::tls::ends::Ends;
 use crate::http::closing::Closing;
 use crate::http::process::{ApiLimits, Process, Reload};
 use crate::http::{self, Api};
@@ -119,7 +120,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     tasks.vital("compaction", compacting);
     tasks.vital("watching certificates", certificates.clone().watch(Clock::monotonic()));
     let dns_addrs = dns_sockets.iter().map(|sockets| sockets.address).collect();
-    let process = process(&node, &config, surroundings, dns_addrs);
+    let process = process(&node, &config, surroundings, dns_addrs, certificates.ends());
     let syncs = Stopwatch::new(Clock::monotonic(), process.log_syncs.clone());
     monitor.observe_syncs(Arc::new(syncs));
     let disk = disk::watch(Arc::clone(&data_dir), Arc::clone(&process.disk), Clock::monotonic());
@@ -229,6 +230,7 @@ fn process(
     config: &ServerConfig,
     surroundings: Surroundings,
     dns_addrs: Vec<SocketAddr>,
+    certificates: Ends,
 ) -> Arc<Process> {
     let Surroundings { logs, response_headers, sources, limits, level, dns, .. } = surroundings;
     let acl = config.acl;
@@ -267,6 +269,7 @@ fn process(
         worker_key,
         limits,
         rpc_port: config.rpc_security.port(),
+        certificates,
         dns,
         dns_addrs,
         acl,

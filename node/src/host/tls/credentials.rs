@@ -15,7 +15,7 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, WebPkiClient
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error, RootCertStore, SignatureScheme};
 
-use super::failure::{RENEWAL, date, sentence};
+use super::failure::{CA_RENEWAL, RENEWAL, date, sentence};
 use super::holder::{Holder, Role, role_name};
 use super::provider::provider;
 
@@ -59,6 +59,8 @@ pub(super) struct Current {
     pub(super) clients: Arc<dyn ClientCertVerifier>,
     pub(super) servers: Arc<WebPkiServerVerifier>,
     expires: UnixTime,
+    /// When the last of the CAs ends.
+    ca_expires: UnixTime,
 }
 
 impl fmt::Debug for Current {
@@ -178,10 +180,23 @@ impl Credentials {
         date(self.current().expires)
     }
 
+    /// When the certificate ends, and when the last of the CAs does.
+    #[must_use]
+    pub fn ends(&self) -> (UnixTime, UnixTime) {
+        let current = self.current();
+        (current.expires, current.ca_expires)
+    }
+
     /// What to tell an operator, if the certificate ends soon.
     #[must_use]
     pub fn expires_soon(&self) -> Option<String> {
         expires_soon(&self.files.certificate, self.current().expires, UnixTime::now())
+    }
+
+    /// The same of the CA. Servers go on with one that has ended, which others need not.
+    #[must_use]
+    pub fn ca_expires_soon(&self) -> Option<String> {
+        ends_soon(&self.files.ca, self.current().ca_expires, UnixTime::now(), CA_RENEWAL)
     }
 
     pub(super) fn current(&self) -> Arc<Current> {
@@ -190,10 +205,14 @@ impl Credentials {
 }
 
 pub(super) fn expires_soon(file: &NamedFile, expires: UnixTime, now: UnixTime) -> Option<String> {
+    ends_soon(file, expires, now, RENEWAL)
+}
+
+fn ends_soon(file: &NamedFile, expires: UnixTime, now: UnixTime, remedy: &str) -> Option<String> {
     let left = expires.as_secs().saturating_sub(now.as_secs());
     let verb = if left == 0 { "expired" } else { "expires" };
     (left < EXPIRES_SOON.as_secs()).then(|| {
-        format!("the certificate {} {verb} on {}: {RENEWAL}", file.path.display(), date(expires))
+        format!("the certificate {} {verb} on {}: {remedy}", file.path.display(), date(expires))
     })
 }
 
@@ -222,7 +241,8 @@ fn read(files: &Files, own: &Holder, now: UnixTime) -> Result<Current, String> {
         return Err(files.certificate.wrong(format!("it is that of {holder}, and this is {own}")));
     }
     let expires = end_of(&files.certificate, &key)?;
-    Ok(Current { key: Arc::new(key), clients, servers, expires })
+    let ca_expires = end_of_last(&files.ca)?;
+    Ok(Current { key: Arc::new(key), clients, servers, expires, ca_expires })
 }
 
 fn verify_as_server(
@@ -239,8 +259,21 @@ fn verify_as_server(
 /// When a certificate ends.
 pub(super) fn end_of(file: &NamedFile, key: &CertifiedKey) -> Result<UnixTime, String> {
     let end = key.end_entity_cert().map_err(|error| file.wrong(error))?;
+    not_after(file, end)
+}
+
+/// When the last of a file's certificates ends: while one CA replaces another, the file has both.
+fn end_of_last(file: &NamedFile) -> Result<UnixTime, String> {
+    let mut last = UnixTime::since_unix_epoch(Duration::ZERO);
+    for certificate in file.certificates()? {
+        last = last.max(not_after(file, &certificate)?);
+    }
+    Ok(last)
+}
+
+fn not_after(file: &NamedFile, certificate: &CertificateDer<'_>) -> Result<UnixTime, String> {
     let (_, parsed) =
-        x509_parser::parse_x509_certificate(end).map_err(|error| file.wrong(error))?;
+        x509_parser::parse_x509_certificate(certificate).map_err(|error| file.wrong(error))?;
     let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
     Ok(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }

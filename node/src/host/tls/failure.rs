@@ -10,6 +10,11 @@ use tokio_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMes
 pub const RENEWAL: &str = "make a new one with `quorate tls cert`, put it in the place of the old one, and send the \
                            process that uses it SIGHUP";
 
+/// What renews a CA, without an interruption.
+pub const CA_RENEWAL: &str = "make a new CA with `quorate tls ca` in another directory, put its certificate behind the \
+                              old one in the file of every member and send SIGHUP, then give all of them certificates \
+                              of the new one, and take the old one out last";
+
 /// Names that a message quotes.
 const QUOTED_MAX: usize = 4;
 

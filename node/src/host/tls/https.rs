@@ -72,6 +72,12 @@ impl Https {
         date(self.current().expires)
     }
 
+    /// When the certificate ends.
+    #[must_use]
+    pub fn ends(&self) -> UnixTime {
+        self.current().expires
+    }
+
     /// What to tell an operator, if the certificate ends soon.
     #[must_use]
     pub fn expires_soon(&self) -> Option<String> {

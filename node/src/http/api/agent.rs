@@ -130,12 +130,22 @@ fn about(call: &Call) -> Answer {
             Some(_) => stats::of_client_agent(call, &agent.name),
             None => stats::stats(call, &agent.name),
         },
-        meta: texts([
-            ("quorate-version", env!("CARGO_PKG_VERSION")),
-            ("quorate-rpc", call.process.rpc_port.text()),
-            ("quorate-acl", call.process.acl.map_or("off", |control| control.default.as_str())),
-        ]),
+        meta: facts(call),
     })
+}
+
+/// What the commands for operators want to know of a server.
+fn facts(call: &Call) -> TextMap {
+    let mut facts = texts([
+        ("quorate-version", env!("CARGO_PKG_VERSION")),
+        ("quorate-rpc", call.process.rpc_port.text()),
+        ("quorate-acl", call.process.acl.map_or("off", |control| control.default.as_str())),
+    ]);
+    let certificates = call.process.certificate_days();
+    if !certificates.is_empty() {
+        facts.insert("quorate-certificate-days".to_owned(), certificates);
+    }
+    facts
 }
 
 /// Where the client agent that forwarded a request serves its own clients; `None` if none did.
