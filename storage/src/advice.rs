@@ -3,6 +3,9 @@
 
 use std::io;
 
+/// About a server whose data are damaged.
+pub(crate) const REPLACE_NODE: &str = "remove this server from the cluster (DELETE /v1/operator/raft/peer?id=ID at another server) and add it again with an empty data directory under a new node id";
+
 /// About a file or directory below the data directory.
 pub(crate) fn on_data(error: &io::Error) -> &'static str {
     match error.kind() {

@@ -33,6 +33,7 @@ use self::codec::{Encoded, damaged};
 use self::tables::{MetaKey, Tables, guard};
 use self::view::{View, next_index};
 use self::writer::{Op, Queued, Writer, copy};
+use crate::advice::REPLACE_NODE;
 use crate::data_dir::DataDir;
 use crate::durable::cannot_be_written;
 use crate::mark::{Mark, MarkFile};
@@ -57,9 +58,6 @@ const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// number of operations is bounded as well.
 const ROOM_BYTES: usize = 1 << 10;
 const ROOM_PIECES: usize = QUEUE_BYTES_MAX / ROOM_BYTES;
-
-/// What an operator can do about a log that must not be used.
-const REPLACE_NODE: &str = "remove this server from the cluster (DELETE /v1/operator/raft/peer?id=ID at another server) and add it again with an empty data directory under a new node id";
 
 /// Why the log cannot be opened. The text is for the operator.
 #[derive(Debug, Error)]

@@ -8,6 +8,7 @@ mod agents;
 mod backups;
 mod cli;
 mod commands;
+mod damage;
 mod documents;
 mod founding;
 mod hosts;

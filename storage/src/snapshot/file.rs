@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Snapshot, SnapshotSink, SnapshotSource, SnapshotStore, format};
+use crate::advice::REPLACE_NODE;
 use crate::durable;
 
 const PREFIX: &str = "snapshot-";
@@ -73,8 +74,14 @@ impl SnapshotStore for FileSnapshots {
             }
         }
         // The log behind a snapshot is purged: a damaged snapshot must not pass for none.
-        damage.map_or(Ok(None), Err)
+        damage.map_or(Ok(None), |error| Err(unusable(&error)))
     }
+}
+
+/// Why a server does not start without its snapshot, and what its operator can do.
+fn unusable(error: &io::Error) -> io::Error {
+    let text = format!("{error}. Nothing was changed. Restore the file, or {REPLACE_NODE}");
+    io::Error::new(error.kind(), text)
 }
 
 impl Directory {
