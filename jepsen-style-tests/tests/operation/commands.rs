@@ -37,9 +37,10 @@ const LEAVE_SCREEN: &str = "\u{1b}[?1049l";
 const NOT_OURS: &str = "help";
 
 /// Pages that show commands.
-const PAGES: [&str; 3] = [
+const PAGES: [&str; 4] = [
     include_str!("../../../README.md"),
     include_str!("../../../node/docs/operating.md"),
+    include_str!("../../../node/docs/worst-days.md"),
     include_str!("../../../client/docs/coming-from.md"),
 ];
 

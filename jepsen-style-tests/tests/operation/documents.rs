@@ -9,6 +9,7 @@ use tokio::net::UdpSocket;
 
 use super::monitoring;
 
+const WORST_DAYS: &str = include_str!("../../../node/docs/worst-days.md");
 const OPERATING: &str = include_str!("../../../node/docs/operating.md");
 /// Figures that count events appear with the first.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -71,6 +72,24 @@ fn every_line_of_the_log_that_the_page_explains_can_come() {
     assert!(lines.len() > 10, "{lines:?}");
     for line in lines {
         assert!(sources.contains(line), "nothing logs {line:?}");
+    }
+}
+
+#[test]
+fn every_worst_day_was_tried_by_a_test_that_exists() {
+    let (days, tried) =
+        WORST_DAYS.split_once("\n## Tried\n").expect("what was tried is the last part");
+    let days: BTreeSet<_> = days.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let rows = tried
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    let rows: Vec<_> = rows.skip_while(|(day, _)| !days.contains(day)).collect();
+    assert_eq!(rows.iter().map(|(day, _)| *day).collect::<BTreeSet<_>>(), days);
+    for (day, test) in rows {
+        let (file, name) = test.trim_matches('`').split_once(' ').expect("a file and a test");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
+        let source = std::fs::read_to_string(path).unwrap();
+        assert!(source.contains(&format!("fn {name}(")), "{day}: {test}");
     }
 }
 
