@@ -19,6 +19,7 @@ pub mod one_line;
 pub mod path_error;
 pub mod per_client;
 pub mod resources;
+pub(crate) mod service_manager;
 pub mod stopping;
 pub mod supervise;
 pub mod system;

@@ -16,6 +16,7 @@ mod identity;
 mod members;
 mod monitoring;
 mod outages;
+mod packaging;
 mod recover;
 mod restore;
 mod server_health;

@@ -35,6 +35,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("quorate top", "tests/operation/commands.rs runs it on a terminal"),
     ("quorate presence web", "tests/operation/cli.rs runs it with a command"),
     ("quorate worker --name", "tests/live/workers.rs runs it"),
+    ("quorate snapshot save --every", "tests/operation/backups.rs runs it"),
     ("quorate kv cas", "tests/operation/commands.rs runs it"),
     ("QUORATE_OLD_BIN=", "needs a binary of the previous version"),
     (".ci/run", "runs this test"),

@@ -26,6 +26,7 @@ use crate::host::listen::{Listen, Listener, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::per_client::PerClient;
 use crate::host::resources::BUDGET;
+use crate::host::service_manager;
 use crate::host::supervise::{Supervisor, watch_panics};
 use crate::host::threads::ClientThreads;
 use crate::host::tls::ends::Ends;
@@ -142,7 +143,9 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
         tasks.vital_on(&clients.handle(), "an HTTP listener", serving)
     });
     let http = join_all(http.collect::<Vec<_>>());
+    service_manager::serving();
     let ended = live(&node, process.reload.as_ref(), &certificates, &mut signals).await;
+    service_manager::stopping();
     let drain_max = if ended.is_ok() { DRAIN_MAX } else { DRAIN_AFTER_FAILURE_MAX };
     let drained = async {
         let both = join(http, agents.drained());
