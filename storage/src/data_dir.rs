@@ -31,6 +31,7 @@ use crate::advice;
 use crate::durable::{self, Kind};
 use crate::ids::NodeId;
 use crate::mark::MarkFile;
+use crate::regular;
 
 /// Size of the ballast file: enough room for sled to start, write its recovery snapshot and purge.
 pub const BALLAST_BYTES: usize = 8 << 20;
@@ -377,7 +378,7 @@ impl PartOfDir {
 
 /// A file that cannot be read as text condemns as well: only a verdict has this name.
 fn verdict(file: &Path) -> Result<Option<String>, DataDirError> {
-    match fs::read(file) {
+    match regular::read(file, regular::SMALL_BYTES_MAX) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DataDirError::Io { path: file.to_owned(), source }),
@@ -430,6 +431,10 @@ fn mark_path(dir: &Path) -> PathBuf {
 /// and the snapshots.
 fn lock(dir: &Path) -> Result<File, DataDirError> {
     let path = dir.join("lock");
+    match regular::check(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => at(&path, Err(error))?,
+        Ok(()) | Err(_) => {}
+    }
     let file = at(&path, File::options().create(true).append(true).open(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -440,7 +445,7 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
 
 fn read_identity(dir: &Path) -> Result<Option<Identity>, DataDirError> {
     let file = dir.join("identity");
-    match fs::read(&file) {
+    match regular::read(&file, regular::SMALL_BYTES_MAX) {
         Ok(bytes) => {
             unseal_identity(&bytes).map(Some).map_err(|what| DataDirError::Damaged { file, what })
         }

@@ -62,6 +62,7 @@ pub mod panics;
 pub mod raft;
 pub mod record;
 pub mod recovery;
+pub mod regular;
 mod release;
 pub mod snapshot;
 pub mod state;

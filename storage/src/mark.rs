@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Kind};
 use crate::raft::{LogId, Vote};
+use crate::regular;
 
 const SLOT: Kind = Kind { magic: b"QRTMARK\0", format: 1 };
 /// Each slot has a disk block of its own, so that a torn write damages only one.
@@ -59,6 +60,7 @@ impl MarkFile {
     /// Opens the file; a missing one is an error of kind `NotFound`, one without a sound slot of kind
     /// `InvalidData`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        regular::check(path)?;
         let file = File::options().read(true).write(true).open(path)?;
         let (first, second) = (read_slot(&file, 0), read_slot(&file, SLOT_BYTES));
         let newest = match (first, second) {

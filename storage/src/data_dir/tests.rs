@@ -170,3 +170,30 @@ fn a_condemned_directory_is_opened_by_recovery_only() {
     drop(stopped);
     assert_eq!(open(&dir, 7, "store").unwrap().boots(), 2);
 }
+
+#[test]
+fn a_pipe_or_device_in_the_place_of_a_file_is_refused_at_once() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir, 7, "store").unwrap());
+    let data = dir.path().join("deep/data");
+    for name in ["identity", "lock", "condemned"] {
+        let (path, aside) = (data.join(name), data.join("aside"));
+        let had = fs::rename(&path, &aside).is_ok();
+        for target in ["/dev/zero", "a pipe"] {
+            match target {
+                "a pipe" => {
+                    let made = std::process::Command::new("mkfifo").arg(&path).status();
+                    assert!(made.unwrap().success());
+                }
+                device => std::os::unix::fs::symlink(device, &path).unwrap(),
+            }
+            let refused = open(&dir, 7, "store").unwrap_err().to_string();
+            assert!(refused.contains("no regular file") && refused.contains(name), "{refused}");
+            fs::remove_file(&path).unwrap();
+        }
+        if had {
+            fs::rename(&aside, &path).unwrap();
+        }
+    }
+    assert_eq!(open(&dir, 7, "store").unwrap().boots(), 2);
+}

@@ -14,6 +14,7 @@ use super::codec::{self, Assembly, damaged};
 use crate::durable;
 use crate::panics;
 use crate::raft::Entry;
+use crate::regular;
 
 /// Segments this large keep chunks of 64 KiB out of sled's blob files. Part of the file format: sled
 /// refuses to open a file with another size.
@@ -64,6 +65,7 @@ impl Tables {
     /// corrupted, only its recovery snapshots are moved aside, because sled can do without them.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
+        refuse_what_is_no_file(dir)?;
         // Left behind by an open that was cut short; sled would take it for a corrupted snapshot.
         for path in recovery_snapshots(dir)? {
             if path.extension().is_some_and(|e| e == "generating") {
@@ -178,6 +180,19 @@ pub(crate) fn guard<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     // Whoever gets the error stops using the store, so nothing half done is ever seen.
     panics::contain(call)
         .unwrap_or_else(|message| Err(io::Error::other(format!("sled panicked: {message}"))))
+}
+
+/// sled opens what it finds, and would wait for a pipe, or read a device without end.
+fn refuse_what_is_no_file(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        // A broken link is sled's to report.
+        let is_there = path.exists();
+        if is_there && !path.is_dir() {
+            regular::check(&path).map_err(|error| durable::at_path(&path, &error))?;
+        }
+    }
+    Ok(())
 }
 
 fn recovery_snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Snapshot, SnapshotSink, SnapshotSource, SnapshotStore, format};
 use crate::advice::REPLACE_NODE;
-use crate::durable;
+use crate::{durable, regular};
 
 const PREFIX: &str = "snapshot-";
 const TEMPORARY: &str = "tmp";
@@ -132,7 +132,7 @@ fn prepare(path: &Path) -> io::Result<()> {
 
 /// Opens a committed file and checks all of it; the error names it.
 fn open_snapshot(path: &Path) -> io::Result<Snapshot> {
-    let opened = File::open(path)
+    let opened = regular::open(path)
         .and_then(|file| FileSource::snapshot(file, path))
         .and_then(|snapshot| format::verify(&snapshot).map(|_| snapshot));
     opened.map_err(|error| durable::at_path(path, &error))

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::http::Method;
+use quorate_storage::regular;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -38,9 +39,9 @@ const TAKEN_MAX: Duration = Duration::from_millis(HEARTBEAT_TTL.0 + 5_000);
 /// Those of the file system; the file holds something else.
 pub(super) fn id_in(data_dir: &Path) -> io::Result<String> {
     let path = data_dir.join(FILE);
-    match std::fs::read_to_string(&path) {
+    match regular::read(&path, regular::SMALL_BYTES_MAX) {
         Ok(text) => {
-            let id = Uuid::try_parse(text.trim());
+            let id = Uuid::try_parse_ascii(text.trim_ascii());
             let id = id.map_err(|error| {
                 io::Error::other(format!("{}: it is no UUID: {error}", path.display()))
             })?;

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quorate_storage::regular;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
@@ -26,6 +27,8 @@ use crate::http::process::ReloadRequest;
 
 /// The file of remembered ids, in the data directory.
 const FILE: &str = "definitions.json";
+/// What it holds are ids; this is room for a hundred thousand.
+const REMEMBERED_BYTES_MAX: u64 = 64 << 20;
 /// Pause before what could not be registered at the start is tried again. It doubles each time,
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// up to this: what is refused as it stands will be refused again, and each attempt is a write.
@@ -365,7 +368,7 @@ impl Registered {
 }
 
 fn remembered(path: &Path) -> io::Result<Registered> {
-    match std::fs::read(path) {
+    match regular::read(path, REMEMBERED_BYTES_MAX) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Registered::default()),
         Err(error) => Err(error),
