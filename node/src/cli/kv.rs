@@ -131,7 +131,7 @@ pub(super) async fn run(session: &Session, args: KvArgs) -> Result<ExitCode, Fai
             let exported: Vec<_> = pairs.into_iter().map(Exported::from).collect();
             let text = serde_json::to_string_pretty(&exported);
             let text = text.map_err(|error| Failure::failed(error.to_string()))?;
-            output::line(&text).map_err(|error| Failure::failed(error.to_string()))?;
+            output::json(&text).map_err(|error| Failure::failed(error.to_string()))?;
             Ok(ExitCode::SUCCESS)
         }
         KvVerb::Import { file, prefix } => import(session, &file, &prefix).await,
@@ -184,10 +184,7 @@ async fn get(session: &Session, key: &str) -> Result<ExitCode, Failure> {
     if session.is_for_programs() {
         return session.show(&pair, |_| Table::new(&[]));
     }
-    output::bytes(&pair.value).map_err(|error| Failure::failed(error.to_string()))?;
-    if !pair.value.ends_with(b"\n") && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        output::line("").map_err(|error| Failure::failed(error.to_string()))?;
-    }
+    output::content(&pair.value).map_err(|error| Failure::failed(error.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }
 

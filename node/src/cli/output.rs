@@ -7,6 +7,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement};
 use serde::Serialize;
 
+use crate::host::one_line::is_unprintable;
+
 /// How an answer is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -84,9 +86,31 @@ fn cell(text: &str) -> Cell {
     }
 }
 
-/// Nothing that users wrote moves the cursor.
+/// Nothing that users wrote moves the cursor, or turns around what is beside it.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_unprintable(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same for a text of several lines.
+pub(super) fn printable_lines(text: &str) -> String {
+    text.chars()
+        .map(|c| if is_unprintable(c) && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// The same JSON, in which strings have such characters as escapes. Some of those that command terminals are no control
+/// characters for JSON.
+pub(super) fn json_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Between its strings JSON has newlines, and within them none.
+        if is_unprintable(c) && c != '\n' {
+            line.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 impl Format {
@@ -107,13 +131,34 @@ impl Format {
                 }
                 line(&table.render(is_coloured()))
             }
-            Self::Json => line(&serde_json::to_string_pretty(value).map_err(io::Error::other)?),
+            Self::Json => json(&serde_json::to_string_pretty(value).map_err(io::Error::other)?),
             Self::Yaml => {
                 let text = serde_norway::to_string(value).map_err(io::Error::other)?;
                 line(text.trim_end())
             }
         }
     }
+}
+
+/// Prints JSON, with a newline.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub(super) fn json(text: &str) -> io::Result<()> {
+    line(&json_line(text))
+}
+
+/// Prints what a client has stored as it is, but on a terminal without what would command it.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub(super) fn content(content: &[u8]) -> io::Result<()> {
+    if !io::stdout().is_terminal() {
+        return bytes(content);
+    }
+    let text = printable_lines(&String::from_utf8_lossy(content));
+    bytes(text.as_bytes())?;
+    if text.ends_with('\n') { Ok(()) } else { line("") }
 }
 
 /// Prints a line. A reader that has enough (`| head`) is no error.
@@ -138,7 +183,7 @@ pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
 
 /// Says something to people, on standard error. One that nobody reads, or that is full, is no reason to fail.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "quorate: {text}");
+    let _ = writeln!(io::stderr(), "quorate: {}", printable_lines(text));
 }
 
 /// Colours are for terminals, and `NO_COLOR` (no-color.org) turns them off.
@@ -179,6 +224,17 @@ mod tests {
         );
         let coloured = table.render(true);
         assert!(coloured.contains("\u{1b}[") && !coloured.contains("[2Jx\u{1b}"), "{coloured}");
+    }
+
+    #[test]
+    fn what_users_wrote_commands_no_terminal_in_json_and_sentences_either() {
+        let name = "\u{1b}[2J\u{9b}31m\u{7f}\u{202e}end";
+        let value = serde_json::json!({ "Name": name });
+        let line = json_line(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!line.contains(|c: char| is_unprintable(c) && c != '\n'), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
+        assert_eq!(printable_lines("a\n\tb\u{1b}c\r"), "a\n\tb\u{fffd}c\u{fffd}");
+        assert_eq!(printable("a\u{202e}b\nc"), "a\u{fffd}b\u{fffd}c");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use quorate_client::{Client, ClientBuilder, Query, duration};
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::{Format, Table};
+use super::output::{self, Format, Table};
 
 /// Flags of every command that asks a cluster.
 #[derive(Debug, Args)]
@@ -164,7 +164,8 @@ impl Session {
         if self.is_for_programs() {
             return self.show(value, |_| Table::new(&[]));
         }
-        super::output::line(sentence).map_err(|error| Failure::failed(error.to_string()))?;
+        output::line(&output::printable_lines(sentence))
+            .map_err(|error| Failure::failed(error.to_string()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -194,7 +194,9 @@ impl Sink {
 fn text(value: &impl Serialize, format: Format) -> Result<String, Failure> {
     match format {
         Format::Table | Format::Json => {
-            serde_json::to_string(value).map_err(|error| Failure::failed(error.to_string()))
+            let json = serde_json::to_string(value);
+            let json = json.map_err(|error| Failure::failed(error.to_string()))?;
+            Ok(output::json_line(&json))
         }
         Format::Yaml => {
             let yaml = serde_norway::to_string(value);

@@ -6,16 +6,27 @@ use std::io;
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The text without control characters: a newline is written as `\n`, an escape as `\u{1b}`. Otherwise a
+/// Whether a character does something to a terminal or to the order of what is shown, instead of being shown: control
+/// characters, and those that turn the direction of text around.
+#[must_use]
+pub fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// The text without such characters: a newline is written as `\n`, an escape as `\u{1b}`. Otherwise a
 /// client could write lines of its own into the log, or colour somebody's terminal.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
     }
     let mut line = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        if character.is_control() {
+        if is_unprintable(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
