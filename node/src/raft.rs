@@ -57,6 +57,7 @@ pub mod processes;
 pub mod propose;
 pub mod protocol;
 pub mod read;
+pub mod receiving;
 pub mod rpc_connections;
 pub mod rpc_server;
 pub mod service;

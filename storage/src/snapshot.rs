@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 pub use self::file::FileSnapshots;
@@ -16,6 +17,11 @@ mod tests;
 
 /// Where a node keeps its snapshots: a directory of files, or a simulated disk.
 pub trait SnapshotStore: Debug + Send + Sync + 'static {
+    /// Where on the disk they are, if they are.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
     /// Begins a new snapshot, which replaces the present one when it is committed.
     fn create(&self) -> io::Result<Box<dyn SnapshotSink>>;
     /// Takes in a snapshot that another server sends. Committing it checks all of it (an error of kind

@@ -34,6 +34,7 @@ use crate::raft::processes::Processes;
 use crate::raft::propose::Proposer;
 use crate::raft::protocol::{DiskState, ServerInfo};
 use crate::raft::read::Barrier;
+use crate::raft::receiving::Receptions;
 use crate::raft::service::Service;
 use crate::raft::warnings::Warnings;
 use crate::raft::{LogLimits, Raft, openraft_config};
@@ -212,6 +213,7 @@ impl Node {
             contact: Arc::clone(&self.contact),
             comparison: Arc::clone(&self.comparison),
             snapshots,
+            receptions: Receptions::default(),
             supervisor: self.supervisor.clone(),
         })
     }

@@ -24,6 +24,7 @@ use super::protocol::{
     Envelope, Forwarded, ProcessIdentity, Refusal, Request, Response, ServerInfo, SnapshotHeader,
 };
 use super::read::Barrier;
+use super::receiving::{PIECE_TIME_MAX, Receptions};
 use crate::host::supervise::{Supervisor, blocking};
 use crate::host::tls::holder::Holder;
 
@@ -52,6 +53,8 @@ pub struct Service {
     pub contact: Arc<LeaderContact>,
     /// Where received snapshots go.
     pub snapshots: Arc<dyn SnapshotStore>,
+    /// Those that are being received.
+    pub receptions: Receptions,
     /// Ends what is being answered before consensus ends.
     pub supervisor: Supervisor,
 }
@@ -396,9 +399,11 @@ impl Service {
         &self,
         mut bytes: impl Stream<Item = io::Result<Bytes>> + Unpin + Send,
     ) -> io::Result<Snapshot> {
+        let mut reception = self.receptions.begin(self.snapshots.directory())?;
         let mut sink = self.snapshots.spool()?;
-        while let Some(piece) = bytes.next().await {
+        while let Some(piece) = tokio::time::timeout(PIECE_TIME_MAX, bytes.next()).await? {
             let piece = piece?;
+            reception.take(piece.len())?;
             sink = blocking(RECEIVING, move || sink.write_all(&piece).map(|()| sink)).await?;
         }
         blocking(RECEIVING, move || sink.commit()).await

@@ -54,6 +54,10 @@ impl FileSnapshots {
 }
 
 impl SnapshotStore for FileSnapshots {
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.0.path)
+    }
+
     fn create(&self) -> io::Result<Box<dyn SnapshotSink>> {
         self.sink(Purpose::Current)
     }
