@@ -3,6 +3,7 @@
 //! Nothing here knows of clusters, but for whom their certificates name ([`tls::holder`]). Only [`clock`] reads a clock, and only [`supervise`] starts tasks.
 
 pub mod address;
+pub mod by_client;
 pub mod clock;
 pub mod datagrams;
 pub mod disk;

@@ -45,6 +45,7 @@ mod browser;
 mod budget;
 mod cached;
 mod call;
+mod client;
 pub mod closing;
 mod coalesce;
 mod compress;
@@ -58,12 +59,16 @@ mod filter;
 mod heavy;
 mod hold;
 mod incoming;
+pub mod limits;
 mod metrics;
 mod near;
 mod params;
 mod path;
+mod patience;
+mod places;
 pub mod process;
 mod reply;
+mod requests;
 mod rights;
 mod sending;
 pub mod server;
@@ -72,6 +77,7 @@ mod ui;
 mod wire;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -159,7 +165,8 @@ impl Api {
     /// Has a request answered; a handler's panic is a 500.
     async fn route(&self, request: Request) -> Response {
         let what = format!("{} {}", request.method(), request.uri().path());
-        let routed = self.router.clone().oneshot(request);
+        let client = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
+        let routed = client::on_behalf_of(client, self.router.clone().oneshot(request));
         match supervise::catch("the handler of a request", routed).await {
             Ok(answered) => {
                 let answered: Result<Response, Infallible> = answered;

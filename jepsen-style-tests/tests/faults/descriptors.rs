@@ -58,9 +58,14 @@ fn options() -> Options {
     Options {
         // The soft limit is the one that a server raises.
         before_start: vec![format!("ulimit -Sn 128; ulimit -Hn {DESCRIPTORS}")],
-        flags: ["--raft-snapshot-threshold", "60", "--raft-trailing-logs", "30"]
-            .map(str::to_owned)
-            .into(),
+        flags: [
+            "--raft-snapshot-threshold=60",
+            "--raft-trailing-logs=30",
+            // All clients are this test.
+            "--http-connections-per-client=0",
+        ]
+        .map(str::to_owned)
+        .into(),
         ..Options::default()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jepsen_style_tests::http::AnswerExt as _;
 use jepsen_style_tests::process::{resident_kib, resident_peak_kib};
-use jepsen_style_tests::{Cluster, Failure, Result};
+use jepsen_style_tests::{Cluster, Failure, Options, Result};
 use quorate_client::http::Http;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -84,6 +84,9 @@ async fn what_clients_take_without_giving_has_a_limit() {
         );
     }
     is_served(&node, pid, "long answers are not read").await.unwrap();
+    // All of them are one address's, which leaves something for another.
+    let other = node.get("/v1/kv/large/?recurse").await.unwrap();
+    assert_eq!(other.status, 200, "{}", other.text());
     let answered = unread.iter_mut().map(|stream| is_refused(stream, REFUSED_WITHIN));
     let answered = join_all(answered).await;
     assert!(answered.contains(&true), "there is no room for all of them");
@@ -112,6 +115,82 @@ async fn what_clients_take_without_giving_has_a_limit() {
     while node.get("/v1/kv/large/?recurse").await.unwrap().status != 200 {
         assert!(std::time::Instant::now() < deadline, "the room is not given back");
     }
+    cluster.finish().await.unwrap();
+}
+
+/// What the clients of one server may take in the following test.
+const FEW: usize = 12;
+const FEW_OF_ONE: usize = 8;
+const FILTER_TIMEOUT: &str = "50ms";
+/// Slow clients have to have sent so many bytes within ten seconds.
+const MIN_RATE: usize = 8_192;
+
+/// All that comes on a connection until it is closed.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = tokio::time::timeout(REFUSED_WITHIN, stream.read_to_end(&mut text)).await;
+    assert!(read.is_ok(), "the connection stays open: {}", String::from_utf8_lossy(&text));
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_all_it_may_is_told_which_limit_it_has_met() {
+    let flags = [
+        format!("--http-connections={FEW}"),
+        format!("--http-connections-per-client={FEW_OF_ONE}"),
+        format!("--http-min-rate={MIN_RATE}"),
+        format!("--http-filter-timeout={FILTER_TIMEOUT}"),
+    ];
+    let options = Options { nodes: 1, flags: flags.into(), ..Options::default() };
+    let cluster = Cluster::start_with(options).await.unwrap();
+    let node = cluster.http(1);
+
+    // A body that comes too slowly.
+    let head = "PUT /v1/kv/slow HTTP/1.1\r\nHost: q\r\nContent-Length: 100000\r\n\r\n";
+    let mut slow = send(&node, 0, head.as_bytes()).await.unwrap();
+
+    // A filter that takes long, of rows that are few.
+    let meta = serde_json::json!({"m": "v".repeat(500)});
+    for number in 0..60 {
+        let id = format!("web-{number}");
+        let web = serde_json::json!({"Name": "web", "ID": id, "Meta": meta}).to_string();
+        node.must_put("/v1/agent/service/register", web).await.unwrap();
+    }
+    let filtered = async |pattern: &str| {
+        let path = "/v1/catalog/service/web?filter=ServiceMeta.m+matches+";
+        node.get(&format!("{path}%22{}%22", pattern.replace('+', "%2B"))).await
+    };
+    let refused = filtered("(v%7B1,25%7D)%7B1,25%7Dz").await.unwrap();
+    assert_eq!((refused.status, refused.header("Retry-After")), (503, Some("1")));
+    assert!(refused.text().contains("--http-filter-timeout"), "{}", refused.text());
+    assert_eq!(filtered("^v+$").await.unwrap().status, 200);
+
+    // Connections of one address, and of all: those that ask nothing make room.
+    let mut silent = Vec::new();
+    for _ in 0..FEW_OF_ONE {
+        silent.push(send(&node, CONNECTIONS_OF_ONE, b"").await.unwrap());
+    }
+    let mut beyond = send(&node, CONNECTIONS_OF_ONE, b"").await.unwrap();
+    let told = rest(&mut beyond).await;
+    assert!(told.starts_with("HTTP/1.1 429 ") && told.contains("Retry-After: 1"), "{told}");
+    assert!(told.contains("--http-connections-per-client"), "{told}");
+    for _ in 0..FEW_OF_ONE {
+        silent.push(send(&node, 2 * CONNECTIONS_OF_ONE, b"").await.unwrap());
+    }
+    let asks = b"GET /v1/status/leader HTTP/1.1\r\nHost: q\r\n\r\n";
+    let mut asking = Vec::new();
+    for number in 0..FEW {
+        let mut stream = send(&node, (3 + number / 6) * CONNECTIONS_OF_ONE, asks).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        asking.push((stream, head.ends_with(b" 200")));
+    }
+    let served = asking.iter().filter(|(_, is_served)| *is_served).count();
+    // The slow client has a place, and this test's own connections.
+    assert!((FEW / 2..FEW).contains(&served), "{served} of {FEW} are served");
+
+    let told = rest(&mut slow).await;
+    assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
     cluster.finish().await.unwrap();
 }
 

@@ -14,7 +14,6 @@ use futures_util::future::select_all;
 use quorate_storage::machine::Published;
 use quorate_storage::{Index, State, Topic};
 use serde::Serialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::call::{Asked, Call};
@@ -23,9 +22,10 @@ use super::endpoint::Answer;
 use super::error::ApiError;
 use super::filter::{Fault, Filter, Record};
 use super::params::ReadOptions;
+use super::places::{Place, Places};
 use super::reply::{CacheUse, Reply};
 use super::rights::Sight;
-use super::{budget, heavy};
+use super::{budget, client, heavy};
 use crate::node::{Consistency, Node};
 use crate::raft::error::ReadError;
 use crate::watch::Subscription;
@@ -37,7 +37,10 @@ const JITTER_FRACTION: u32 = 16;
 /// connection carries thousands of queries; one that waits costs about 30 KiB.
 const WAITING_MAX: usize = 32_768;
 
-static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
+/// Those of one address.
+const WAITING_OF_ONE_MAX: usize = WAITING_MAX / 4 * 3;
+
+static WAITING: Places = Places::new(WAITING_MAX, WAITING_OF_ONE_MAX);
 
 /// With `?cached`, how long a known leader may take to answer before this server's own state does.
 const CACHED_PATIENCE: Duration = Duration::from_millis(250);
@@ -87,7 +90,7 @@ pub(super) async fn read_of_all<const N: usize>(
         published = until(node, topics.each_ref(), options.wait, published, newer).await?;
     }
     let bytes = topics.iter().map(|topic| published.state.answer_bytes(topic)).sum();
-    let (reply, index) = if heavy::is_long(bytes) {
+    let (reply, index) = if call.is_costly() || heavy::is_long(bytes) {
         drop(published);
         let look = || {
             let published = node.published();
@@ -113,6 +116,7 @@ async fn long(
     render: impl Fn(&State) -> Answer,
 ) -> Result<(Reply, Index), ApiError> {
     let deadline = wait_end.map_or_else(budget::patience, budget::patience_of_query);
+    let _turn = call.turn_to_filter(deadline).await?;
     if wait_end.is_some()
         && let Some(question) = call.question()
     {
@@ -165,7 +169,13 @@ pub(super) async fn list_of_agent<T: Record + Default>(
         Asked::All => Topic::Checks,
     };
     let bytes = published.state.answer_bytes(&topic);
-    let reply = heavy::render(bytes, || listed(call, &published.state, &asked, &filter)).await??;
+    let deadline = budget::patience();
+    let _turn = call.turn_to_filter(deadline).await?;
+    let render = || listed(call, &published.state, &asked, &filter);
+    let reply = match call.is_costly() || heavy::is_long(bytes) {
+        true => heavy::render_long(deadline, render).await??,
+        false => render()?,
+    };
     Ok(reply.filtered_if(call.was_filtered()))
 }
 
@@ -287,15 +297,16 @@ pub(super) async fn until<const N: usize>(
 ///
 /// # Errors
 /// 503: as many queries wait already as there is room for.
-pub(super) fn room() -> Result<SemaphorePermit<'static>, ApiError> {
+pub(super) fn room() -> Result<Place, ApiError> {
     room_to_wait(&WAITING)
 }
 
 /// A place among the waiting queries, given back when it is dropped.
-fn room_to_wait(places: &Semaphore) -> Result<SemaphorePermit<'_>, ApiError> {
-    places.try_acquire().map_err(|_| {
+fn room_to_wait(places: &'static Places) -> Result<Place, ApiError> {
+    places.take(client::current()).ok_or_else(|| {
         let text = format!(
-            "this server has {WAITING_MAX} blocking queries that wait, try again later or at another server"
+            "this server has {WAITING_MAX} blocking queries that wait, or {WAITING_OF_ONE_MAX} of your address: try \
+             again later or at another server"
         );
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })
@@ -328,13 +339,13 @@ mod tests {
 
     #[test]
     fn a_query_beyond_the_places_is_refused_until_one_ends() {
-        let places = Semaphore::new(1);
-        let waiting = room_to_wait(&places).unwrap();
-        let refused = room_to_wait(&places).unwrap_err();
+        static PLACES: Places = Places::new(1, 1);
+        let waiting = room_to_wait(&PLACES).unwrap();
+        let refused = room_to_wait(&PLACES).unwrap_err();
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(refused.text.contains("32768 blocking queries"), "{}", refused.text);
         drop(waiting);
-        assert!(room_to_wait(&places).is_ok());
+        assert!(room_to_wait(&PLACES).is_ok());
     }
 
     #[test]

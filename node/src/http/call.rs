@@ -14,17 +14,21 @@ use quorate_storage::limits::NAME_BYTES_MAX;
 use quorate_storage::record::RequestFacts;
 use quorate_storage::state::FILE_MARK_LEVEL;
 use serde::Serialize;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use super::asker::Asker;
 use super::budget::{self, BodyShare};
 use super::coalesce::{Coalescer, Question};
 use super::error::ApiError;
 use super::filter::{self, Filter};
+use super::heavy;
 use super::hold::{Connection, Hold};
 use super::incoming::{BodyLimit, Incoming, Pace};
 use super::metrics::Metrics;
 use super::params::{Params, ReadOptions};
 use super::path::check_addressable;
+use super::patience::Patience;
 use super::reply::{Layout, Reply};
 use crate::http::process::Process;
 use crate::node::Node;
@@ -74,6 +78,8 @@ pub(super) struct Call {
     request: Received,
     /// Who asks, where tokens count.
     asker: Option<Arc<Asker>>,
+    /// How long its filter may look at rows.
+    patience: Patience,
     /// Never locked: the mutex only makes a call shareable while it is waited for.
     body: Mutex<Body>,
 }
@@ -118,6 +124,7 @@ impl Call {
             params,
             request,
             asker,
+            patience: Patience::default(),
             body: Mutex::new(body),
         }
     }
@@ -189,7 +196,24 @@ impl Call {
 
     /// Which rows of type `T` to list: `?filter=`.
     pub(super) fn filter<T: filter::Record + Default>(&self) -> Result<Filter<T>, filter::Fault> {
-        Filter::new(self.params.get("filter").unwrap_or(""))
+        let filter = Filter::new(self.params.get("filter").unwrap_or(""))?;
+        Ok(filter.within(&self.patience))
+    }
+
+    /// Whether its filter takes so long that it is asked of rows aside, however few there are.
+    pub(super) fn is_costly(&self) -> bool {
+        self.patience.is_costly()
+    }
+
+    /// Waits until its filter may be asked of rows, if that takes long.
+    ///
+    /// # Errors
+    /// 503: other requests' filters took too long.
+    pub(super) async fn turn_to_filter(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<SemaphorePermit<'static>>, ApiError> {
+        if self.is_costly() { heavy::turn_to_filter(deadline).await.map(Some) } else { Ok(None) }
     }
 
     /// The agent that asks: the one it names, else the one of its host.
@@ -264,7 +288,7 @@ impl Call {
     /// The body, however it is framed, if it is within `limit` and arrives in time.
     pub(super) async fn body(&mut self, limit: BodyLimit) -> Result<Bytes, ApiError> {
         let mut share = BodyShare::new();
-        let mut incoming = self.incoming(limit, Pace::all_within(budget::BODY_TIMEOUT))?;
+        let mut incoming = self.incoming(limit, budget::pace_of_bodies())?;
         let mut bytes = BytesMut::new();
         while let Some(piece) = incoming.next().await? {
             share.grow_to(incoming.received())?;
@@ -342,7 +366,11 @@ impl Call {
     }
 
     /// A value as JSON, laid out as the request asks.
+    ///
+    /// # Errors
+    /// 503: its filter has taken too long, so the value is not the answer.
     pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<Reply, ApiError> {
+        self.patience.check()?;
         let layout = if self.params.has("pretty") { Layout::Pretty } else { Layout::Compact };
         Reply::json(layout, value).map_err(|error| ApiError::internal(error.to_string()))
     }

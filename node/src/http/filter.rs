@@ -16,7 +16,7 @@
 //! An expression is somebody else's program, so what it may cost is limited: its length, its nesting
 //! (the stages recurse), the number of its comparisons, and the number and size of its regular
 //! expressions, which are matched in time linear in the text. Consul itself knows no such limits;
-//! ours are far above what clients send.
+//! ours are far above what clients send. How long they may be matched in all is for [`Patience`] to say.
 
 mod eval;
 mod literal;
@@ -29,6 +29,7 @@ mod tests;
 use std::marker::PhantomData;
 
 use super::error::ApiError;
+use super::patience::Patience;
 use eval::{Fitting, Test};
 pub(super) use selectors::Record;
 
@@ -61,6 +62,15 @@ impl<M> Expression<M> {
             Self::Not(term) => Expression::Not(Box::new(term.try_map(map)?)),
             Self::Match(comparison) => Expression::Match(map(comparison)?),
         })
+    }
+
+    /// Whether any comparison is so.
+    fn any(&self, is_so: &impl Fn(&M) -> bool) -> bool {
+        match self {
+            Self::Match(comparison) => is_so(comparison),
+            Self::Not(term) => term.any(is_so),
+            Self::And(terms) | Self::Or(terms) => terms.iter().any(|term| term.any(is_so)),
+        }
     }
 
     /// Whether the tree holds when comparisons are answered so.
@@ -107,6 +117,7 @@ impl From<Fault> for ApiError {
 pub(super) struct Filter<T> {
     /// All, if there is none.
     expression: Option<Expression<Test>>,
+    patience: Patience,
     rows: PhantomData<fn(&T)>,
 }
 
@@ -114,7 +125,16 @@ impl<T: Record + Default> Filter<T> {
     /// Reads an expression; an empty one is none.
     pub(super) fn new(text: &str) -> Result<Self, Fault> {
         let expression = if text.is_empty() { None } else { Some(fitted(text, &T::default())?) };
-        Ok(Self { expression, rows: PhantomData })
+        Ok(Self { expression, patience: Patience::default(), rows: PhantomData })
+    }
+
+    /// The same, within the time of a request.
+    pub(super) fn within(mut self, patience: &Patience) -> Self {
+        if self.expression.as_ref().is_some_and(|tree| tree.any(&Test::is_costly)) {
+            patience.note_costly();
+        }
+        self.patience = patience.clone();
+        self
     }
 
     /// Whether there is no expression.
@@ -122,16 +142,20 @@ impl<T: Record + Default> Filter<T> {
         self.expression.is_none()
     }
 
-    /// Whether a row is shown.
+    /// Whether a row is shown. Once the time is over, any answer is wrong.
     pub(super) fn keeps(&self, row: &T) -> bool {
         self.keeps_made(|| row)
     }
 
     /// The same for a row that is only made if there is an expression to ask of it.
     pub(super) fn keeps_made<R: std::borrow::Borrow<T>>(&self, make: impl FnOnce() -> R) -> bool {
-        self.expression.as_ref().is_none_or(|expression| {
-            let row = make();
-            expression.holds(&|test| test.passes(row.borrow()))
+        let Some(expression) = &self.expression else { return true };
+        if self.patience.is_over() {
+            return false;
+        }
+        let row = make();
+        expression.holds(&|test| {
+            (!test.is_costly() || self.patience.lasts()) && test.passes(row.borrow())
         })
     }
 }

@@ -5,26 +5,39 @@
 //! answer is rendered where blocking is allowed, a few at a time; a short one, which is nearly every
 //! one, is rendered at once.
 
+use std::sync::LazyLock;
+
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task;
 use tokio::time::Instant;
 
-use super::budget;
 use super::error::ApiError;
+use super::{budget, limits};
 
 /// Answers that are estimated to be longer are rendered aside. Rendering so much takes a few
 /// milliseconds, the hand-over some tens of microseconds.
 pub(super) const INLINE_BYTES_MAX: usize = 256 * 1024;
 
-/// How many long answers are rendered or compressed at the same time. Each takes a processor, and
-/// memory for all of its text.
-const AT_ONCE_MAX: usize = 2;
+/// How many long answers are rendered or compressed at the same time.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(limits::get().long_answers_at_once));
 
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+/// Filters with regular expressions, one at a time: they hold up each other, and nobody else.
+static FILTERS: Semaphore = Semaphore::const_new(1);
 
 /// Pages of streams' lists, one at a time.
 static PAGES: Semaphore = Semaphore::const_new(1);
+
+/// Waits for the turn to ask a filter with regular expressions of rows.
+///
+/// # Errors
+/// 503: others took too long.
+pub(super) async fn turn_to_filter(
+    deadline: Instant,
+) -> Result<SemaphorePermit<'static>, ApiError> {
+    budget::turn_until(&FILTERS, deadline).await
+}
 
 /// Renders an answer of about so many bytes.
 ///
@@ -112,7 +125,7 @@ mod tests {
         });
         for answer in answers.collect::<Vec<_>>() {
             let running = answer.await.unwrap().unwrap();
-            assert!(running <= AT_ONCE_MAX, "{running} at once");
+            assert!(running <= limits::get().long_answers_at_once, "{running} at once");
         }
     }
 

@@ -115,20 +115,10 @@ impl Incoming {
     fn too_slow(&self) -> ApiError {
         let Pace { bytes, span } = self.pace;
         let seconds = span.as_secs();
-        let text = match bytes {
-            usize::MAX => format!("the request's body did not arrive within {seconds} s"),
-            bytes => format!(
-                "the request's body is sent too slowly: {bytes} bytes did not arrive within {seconds} s"
-            ),
-        };
+        let text = format!(
+            "the request's body is sent too slowly: {bytes} bytes did not arrive within {seconds} s"
+        );
         ApiError::new(StatusCode::REQUEST_TIMEOUT, text)
-    }
-}
-
-impl Pace {
-    /// All of a body within this time.
-    pub(super) const fn all_within(span: Duration) -> Self {
-        Self { bytes: usize::MAX, span }
     }
 }
 
@@ -178,7 +168,7 @@ mod tests {
         assert_eq!(received(&[31], pace).await, Err(408));
         assert_eq!(received(&[16, 16], pace).await, Err(408));
         assert_eq!(received(&[1, 1, 31], pace).await, Err(408));
-        let all = Pace::all_within(Duration::from_secs(30));
+        let all = Pace { bytes: 1_000, ..pace };
         assert_eq!(received(&[14, 14], all).await, Ok(20));
         assert_eq!(received(&[14, 14, 14], all).await, Err(408));
         assert_eq!(received(&[0; 11], all).await, Err(413));

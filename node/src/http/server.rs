@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -34,6 +33,7 @@ use super::connections::{Admission, Connections, Place, is_served_beyond_the_lim
 use super::drain::Drained;
 use super::error::ApiError;
 use super::hold::{Connection, Watched};
+use super::{limits, requests};
 use crate::host::clock::Clock;
 use crate::host::listen::{BACKLOG, Listener, Stream};
 use crate::host::log_rate::LogRate;
@@ -42,18 +42,12 @@ use crate::host::supervise::{Contained, contained};
 use crate::host::tls::https::Https;
 use crate::host::tls::{Accepted, failure};
 
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a new connection may be silent, or take for the head of its first request.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The longest head of a request, and how much of a body is read ahead.
 const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// What a client is told that there is no room for.
-const NO_ROOM: &str =
-    "this server has as many connections as it can serve, try again later or at another server";
+const NO_ROOM: &str = "this server has as many connections as it can serve (--http-connections), try again later or at \
+                       another server";
 
 /// How long a client may take for the handshake of TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,8 +55,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may still take once the server stops.
 const LAST_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many requests one HTTP/2 connection may have open: long polls count.
-const MAX_STREAMS: u32 = 10_000;
+/// A client of HTTP/2 that says nothing for so long is asked whether it is there,
+const PING_EVERY: Duration = Duration::from_secs(60);
+/// and its connection is closed if it has not answered after this time.
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long requests that are being answered may go on once the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -114,8 +110,8 @@ fn hostless(fault: &'static str, version: Version) -> Response {
 }
 
 /// The answer to a client that has too many connections of its own.
-const TOO_MANY: &[u8] =
-    b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const TOO_MANY: &str = "your address has as many connections to this server as it may have \
+                        (--http-connections-per-client, limits.http_max_conns_per_client)";
 /// How long that answer may take to be written.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -195,8 +191,13 @@ impl<A: Answerer> Server<A> {
             .title_case_headers(true)
             .timer(TokioTimer::new())
             .max_buf_size(READ_BUFFER_BYTES_MAX)
-            .header_read_timeout(HEADER_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+            .header_read_timeout(limits::get().header_timeout);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_concurrent_streams(limits::get().streams);
         let accept_lines = LogRate::new(Clock::monotonic(), ACCEPT_LINE_EVERY);
         let stranger_lines = LogRate::new(Clock::monotonic(), ACCEPT_LINE_EVERY);
         let open = TaskTracker::new();
@@ -230,7 +231,11 @@ impl<A: Answerer> Server<A> {
             Some(https) => {
                 let (server, https) = (Arc::clone(self), Arc::clone(https));
                 drop(contained("a handshake", async move {
-                    if let Some(stream) = server.secured(&https, stream, caller).await {
+                    let secured = tokio::select! {
+                        secured = server.secured(&https, stream, caller) => secured,
+                        () = held.admission.lost() => None,
+                    };
+                    if let Some(stream) = secured {
                         server.take(stream, caller, held);
                     }
                 }));
@@ -283,13 +288,12 @@ impl<A: Answerer> Server<A> {
     ) {
         let api = self.api.clone();
         let requested = Arc::new(Notify::new());
-        let has_asked = Arc::new(AtomicBool::new(false));
-        let noted = (Arc::clone(&requested), Arc::clone(&has_asked));
+        let noted = (Arc::clone(&requested), held.0.clone());
         let connection = Connection::default();
         let shared = connection.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             noted.0.notify_one();
-            noted.1.store(true, Ordering::Relaxed);
+            noted.1.asked();
             let api = api.clone();
             request.extensions_mut().insert(shared.clone());
             async move {
@@ -297,8 +301,19 @@ impl<A: Answerer> Server<A> {
                     return Ok(hostless(fault, request.version()));
                 }
                 request.extensions_mut().insert(caller);
+                // One of many on its connection.
+                let open =
+                    (request.version() >= Version::HTTP_2).then(|| requests::begin(caller.ip()));
+                let open = match open.transpose() {
+                    Ok(open) => open,
+                    Err(refused) => return Ok(refused.into_response()),
+                };
                 let request = Drained::wrap(request).map(Body::new);
-                api.answer(request).await
+                let response = api.answer(request).await?;
+                Ok::<_, Infallible>(match open {
+                    Some(open) => open.until_taken(response),
+                    None => response,
+                })
             }
         });
         let mut stream = TimeoutStream::new(Watched::new(stream, connection));
@@ -307,14 +322,19 @@ impl<A: Answerer> Server<A> {
         let served = self.builder.serve_connection(stream, service).into_owned();
         let served = self.close_signal.clone().serve(served, requested);
         drop(contained("a connection", async move {
-            let _held = held;
+            // All of it: a block that names one field would take only that.
+            let held = held;
+            let place = &held.0;
             tokio::select! {
                 // Clients hang up whenever they like.
                 served = served => if let Err(error) = served {
                     tracing::debug!(%caller, %error, "connection ended early");
                 },
-                () = silence(&has_asked) => {
+                () = silence(place) => {
                     tracing::debug!(%caller, "no request came: the connection is closed");
+                }
+                () = place.lost() => {
+                    tracing::debug!(%caller, "no request came, and another connection needs the place");
                 }
             }
         }));
@@ -366,19 +386,24 @@ impl<A: Answerer> Server<A> {
 
 /// Resolves when a connection has been open for long and nothing was asked. Until it is known which version of HTTP
 /// a client speaks, and for HTTP/2 after that, hyper waits without a limit.
-async fn silence(has_asked: &AtomicBool) {
-    tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
-    if has_asked.load(Ordering::Relaxed) {
+async fn silence(place: &Place) {
+    tokio::time::sleep(limits::get().header_timeout).await;
+    if place.has_asked() {
         std::future::pending().await
     }
 }
 
 /// Tells a client that it has too many connections.
 fn refuse_client(mut stream: Stream, caller: SocketAddr) {
-    tracing::debug!(%caller, "this client has as many connections as limits.http_max_conns_per_client allows");
+    tracing::debug!(%caller, "{TOO_MANY}");
     drop(contained("a connection", async move {
+        let answer = format!(
+            "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{TOO_MANY}",
+            TOO_MANY.len()
+        );
         // A client that hangs up instead of reading this knows enough.
-        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(TOO_MANY)).await;
+        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, stream.write_all(answer.as_bytes())).await;
     }));
 }
 
@@ -452,7 +477,7 @@ mod tests {
         for beginning in ["", "P", "PRI * HTTP/2.0\r\n"] {
             let mut silent = TcpStream::connect(address).await.unwrap();
             silent.write_all(beginning.as_bytes()).await.unwrap();
-            let closed = tokio::time::timeout(2 * FIRST_REQUEST_TIMEOUT, rest(silent)).await;
+            let closed = tokio::time::timeout(2 * limits::get().header_timeout, rest(silent)).await;
             assert!(closed.is_ok(), "{beginning:?} is still open");
         }
         permits.add_permits(1);

@@ -14,6 +14,7 @@ use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::path_error::at_path;
 use crate::host::resources;
 use crate::host::threads;
+use crate::http::limits::OfOne;
 use crate::process::config::{ConfigError, ServerArgs, ServerConfig, remarks_on_environment};
 use crate::process::consul_agent::client::{self, ClientSettings};
 use crate::process::consul_agent::flags::{AgentArgs, one_dash, with_two_dashes};
@@ -179,7 +180,10 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
         Some(_) => None,
         None => Some(tempfile::tempdir()?),
     };
-    let config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
+    let mut config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
+    if let Some(max) = settings.limits.connections_per_client {
+        config.http_limits.connections_of_one = OfOne::AtMost(max);
+    }
     let (logs, level) = logging::begin(&settings.log).map_err(ConfigError::Invalid)?;
     settings.notes.log();
     let _pid_file = settings.pid_file.map(PidFile::write).transpose()?;

@@ -1,5 +1,7 @@
 //! The server's settings: flags win over environment variables, those over the TOML file.
 
+mod limits;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,6 +23,7 @@ use crate::host::address::HostPort;
 use crate::host::logging::LogFormat;
 use crate::host::tls::credentials::{Files, NamedFile};
 use crate::host::tls::https::HttpsFiles;
+use crate::http::limits::HttpLimits;
 use crate::http::process::RpcPort;
 use crate::node::Advertised;
 use crate::raft::LogLimits;
@@ -74,6 +77,31 @@ pub struct ServerArgs {
     #[arg(long, env = "QUORATE_SERVER_UI_HOST", value_delimiter = ',', value_name = "NAME,...")]
     #[serde(default, deserialize_with = "one_or_many")]
     pub ui_host: Vec<String>,
+    /// Connections of clients in all [default: as many as there are descriptors for]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_CONNECTIONS", value_name = "N")]
+    pub http_connections: Option<usize>,
+    /// Connections of clients from one IP address; 0: any number [default: three quarters of all]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_CONNECTIONS_PER_CLIENT", value_name = "N")]
+    pub http_connections_per_client: Option<usize>,
+    /// How long a client may take for the head of a request, and may say nothing between two [default: 60s]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_HEADER_TIMEOUT", value_name = "DURATION")]
+    pub http_header_timeout: Option<String>,
+    /// Bytes a second with which clients have to send bodies and to take answers [default: 8192]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_MIN_RATE", value_name = "BYTES")]
+    pub http_min_rate: Option<usize>,
+    /// MiB for bodies that are still arriving, and as much for long answers that are not read yet; one address
+    /// gets half [default: 256]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_MEMORY", value_name = "MIB")]
+    pub http_memory: Option<usize>,
+    /// Open requests of one HTTP/2 connection, long polls included [default: 1000]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_STREAMS", value_name = "N")]
+    pub http_streams: Option<u32>,
+    /// Long answers that are made at a time; others wait for their turn, at most 10 s [default: 2]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_LONG_ANSWERS", value_name = "N")]
+    pub http_long_answers: Option<usize>,
+    /// How long the regular expressions of a request's filter may be matched; one filter at a time [default: 2s]
+    #[arg(long, env = "QUORATE_SERVER_HTTP_FILTER_TIMEOUT", value_name = "DURATION")]
+    pub http_filter_timeout: Option<String>,
     /// Where other servers are served, and what they are told to connect to; they resolve a host name at each
     /// connection [default: 127.0.0.1:8300]
     #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "HOST:PORT")]
@@ -238,6 +266,8 @@ pub struct ServerConfig {
     pub advertised: Advertised,
     /// Host names by which browsers may reach it.
     pub ui_hosts: Vec<String>,
+    /// What clients may take.
+    pub http_limits: HttpLimits,
     /// RPC listener, and the IP from which other servers are dialled.
     pub rpc_listen_addr: SocketAddr,
     /// How the RPC port is protected.
@@ -347,7 +377,17 @@ impl ServerArgs {
             data_dir: self.data_dir.or(file.data_dir),
             http_addr: self.http_addr.or(file.http_addr),
             http_advertise: self.http_advertise.or(file.http_advertise),
-            ui_host: if self.ui_host.is_empty() { file.ui_host } else { self.ui_host },
+            ui_host: or_else(self.ui_host, file.ui_host),
+            http_connections: self.http_connections.or(file.http_connections),
+            http_connections_per_client: self
+                .http_connections_per_client
+                .or(file.http_connections_per_client),
+            http_header_timeout: self.http_header_timeout.or(file.http_header_timeout),
+            http_min_rate: self.http_min_rate.or(file.http_min_rate),
+            http_memory: self.http_memory.or(file.http_memory),
+            http_streams: self.http_streams.or(file.http_streams),
+            http_long_answers: self.http_long_answers.or(file.http_long_answers),
+            http_filter_timeout: self.http_filter_timeout.or(file.http_filter_timeout),
             rpc_addr: self.rpc_addr.or(file.rpc_addr),
             rpc_listen_addr: self.rpc_listen_addr.or(file.rpc_listen_addr),
             https_addr: self.https_addr.or(file.https_addr),
@@ -362,7 +402,7 @@ impl ServerArgs {
             dns_domain: self.dns_domain.or(file.dns_domain),
             dns_ttl: self.dns_ttl.or(file.dns_ttl),
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
-            join: if self.join.is_empty() { file.join } else { self.join },
+            join: or_else(self.join, file.join),
             datacenter: self.datacenter.or(file.datacenter),
             agent_name: self.agent_name.or(file.agent_name),
             hold_timeout: self.hold_timeout.or(file.hold_timeout),
@@ -376,7 +416,23 @@ impl ServerArgs {
         }
     }
 
+    /// What clients may take.
+    fn limits(&self) -> Result<HttpLimits, String> {
+        let given = limits::Given {
+            connections: self.http_connections,
+            connections_per_client: self.http_connections_per_client,
+            header_timeout: self.http_header_timeout.clone(),
+            min_rate: self.http_min_rate,
+            memory: self.http_memory,
+            streams: self.http_streams,
+            long_answers: self.http_long_answers,
+            filter_timeout: self.http_filter_timeout.clone(),
+        };
+        given.check()
+    }
+
     fn check(self) -> Result<ServerConfig, ConfigError> {
+        let http_limits = self.limits().map_err(ConfigError::Invalid)?;
         let node_id = self.node_id.unwrap_or(1);
         if node_id == 0 {
             return invalid("--node-id must be 1 or more");
@@ -422,6 +478,7 @@ impl ServerArgs {
             http_addr,
             https,
             ui_hosts: check_ui_hosts(&self.ui_host)?,
+            http_limits,
             rpc_addr,
             rpc_listen_addr: listen.unwrap_or(rpc_addr),
             rpc_security,
@@ -442,10 +499,7 @@ impl ServerArgs {
             acl: access_control(self.acl, self.acl_key_list, self.acl_tokens)?,
             log_format: self.log_format.unwrap_or_default(),
             worker_key: self.worker_key_file.as_deref().map(read_worker_key).transpose()?,
-            hold_timeout: match self.hold_timeout {
-                Some(text) => parse_duration(&text)?,
-                None => HOLD_TIMEOUT,
-            },
+            hold_timeout: self.hold_timeout.as_deref().map_or(Ok(HOLD_TIMEOUT), parse_duration)?,
         })
     }
 }
@@ -660,6 +714,11 @@ fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
     number.checked_mul(unit).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// The first list, unless it is empty.
+fn or_else(given: Vec<String>, file: Vec<String>) -> Vec<String> {
+    if given.is_empty() { file } else { given }
 }
 
 fn invalid<T>(text: &str) -> Result<T, ConfigError> {

@@ -86,6 +86,7 @@ impl Identity for DataDir {
 /// the disk fails. Nothing that was acknowledged is lost by any of these.
 pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result<()> {
     let user_signals = survive_signals()?;
+    http::limits::set(config.http_limits);
     // Listeners first: a second server on the same addresses must not touch the data directory.
     let listeners = surroundings.listeners.clone().unwrap_or_else(|| listeners_of(&config));
     let [http_listeners, https_listeners, rpc_listeners] = bind(&listeners)?;
@@ -130,7 +131,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let agents = AgentRequests::new(node.stopping().clone());
     let routes = rpc_server::router(service).fallback(agents.routes(api.clone()));
     serve_servers(rpc_listeners, &routes, &process, &certificates, tasks);
-    let counts = PerClient::new(process.limits.connections_per_client);
+    let counts = PerClient::new(config.http_limits.connections_of_one_max());
     let clients = ClientThreads::start().await?;
     if let Some(dns) = &process.dns {
         let metrics = dns.metrics();

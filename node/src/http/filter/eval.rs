@@ -157,6 +157,11 @@ fn kind(record: &dyn Record, selector: &[String], at: usize) -> Result<Kind, Str
 }
 
 impl Test {
+    /// Whether answering takes much longer than looking.
+    pub(super) const fn is_costly(&self) -> bool {
+        matches!(self.question, Question::Matches(_))
+    }
+
     /// What a row answers. Rows must be of the type that the test was fitted to.
     pub(super) fn passes(&self, row: &dyn Record) -> bool {
         self.below(row, &self.selector)
