@@ -38,7 +38,7 @@ async fn value(node: &Http, key: &str) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_reaches_the_cluster_only_if_it_is_one_of_its_servers() {
-    let flags = vec![format!("--ui-host={UI_HOST}")];
+    let flags = vec![format!("--http-allow-host={UI_HOST}")];
     let cluster = Cluster::start_with(Options { flags, ..Options::shared() }).await.unwrap();
     let (here, there) = (cluster.http(1), cluster.http(2));
     let host = format!("Host: {}", here.base().trim_start_matches("http://"));
@@ -88,10 +88,20 @@ async fn a_page_reaches_the_cluster_only_if_it_is_one_of_its_servers() {
             let headers = [vec![&*rebound], headers].concat();
             let (status, _, text) = ask(&here, "PUT /v1/kv/evil", &headers).await;
             assert_eq!(status, 403, "{headers:?}: {text}");
-            assert!(text.contains("--ui-host"), "{text}");
+            assert!(text.contains("--http-allow-host"), "{text}");
         }
-        // A program may ask by any name.
-        assert_eq!(ask(&here, "GET /v1/kv/own", &[&rebound]).await.0, 200);
+        // What such a page reads comes without any sign of a browser.
+        for line in ["GET /v1/kv/own", "GET /v1/catalog/services", "PUT /v1/kv/evil"] {
+            let (status, _, text) = ask(&here, line, &[&rebound]).await;
+            assert_eq!(status, 403, "{line}: {text}");
+            assert!(text.contains("--http-allow-host"), "{text}");
+        }
+    }
+    // No page of the internet has such names.
+    for name in ["quorate", "quorate:8500", "q.default.svc.cluster.local", "consul.service.consul"]
+    {
+        let asked = format!("Host: {name}");
+        assert_eq!(ask(&here, "GET /v1/kv/own", &[&asked]).await.0, 200, "{name}");
     }
     assert_eq!(value(&there, "evil").await, None);
     for name in ["localhost:1", "n3", UI_HOST, "[::1]:8500", "10.1.2.3"] {

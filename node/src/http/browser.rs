@@ -2,16 +2,17 @@
 //! servers in networks that its author does not reach.
 //!
 //! * **The name.** A server is asked by its IP address, as `localhost`, by a name of a member of the cluster, or by
-//!   one that its operator has listed (`--ui-host`). A page of `evil.example` whose name is bound to this server's
-//!   address in the meantime (DNS rebinding) asks for `evil.example`, and is refused.
+//!   one that its operator has listed (`--http-allow-host`). A page of `evil.example` whose name is bound to this
+//!   server's address in the meantime (DNS rebinding) asks for `evil.example`, and is refused. Its reads come without a
+//!   sign of a browser, so this holds for all requests; what shows no such sign may also use names that nobody in the
+//!   internet can own: those without a dot, and those under domains that are for private use ([`PRIVATE_DOMAINS`]).
 //! * **The page.** A page of this server asks as it likes; one of another member as well, so that a dashboard goes on
 //!   when its own server is gone. For that it needs headers of CORS, which it gets here. Other pages are refused,
 //!   unless the operator has allowed them with an `Access-Control-Allow-Origin` of his own.
 //!
-//! Programs send neither `Origin` nor `Sec-Fetch-Site`, so none of this concerns them. tower-http's layer is not
-//! used because it answers every `OPTIONS` itself, while Consul's clients get the list of an endpoint's methods.
+//! Programs send no `Origin`, so this does not concern them. tower-http's layer is not used because it answers every `OPTIONS` itself, while Consul's clients get the list of an endpoint's methods.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -36,13 +37,30 @@ const EXPOSED: [&str; 2] = ["x-consul-", "x-quorate-"];
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 const HTTP_PORT: u16 = 80;
 
+/// Domains that are not in the public DNS: reserved for private use, for this machine, or never delegated. Schedulers and
+/// networks have their names there.
+const PRIVATE_DOMAINS: [&str; 10] = [
+    "localhost",
+    "local",
+    "internal",
+    "home.arpa",
+    "svc",
+    "consul",
+    "lan",
+    "intranet",
+    "corp",
+    "home",
+];
+/// What stands for all names among those that an operator lists.
+const ANY: &str = "any";
+
 /// Whom a server knows.
 #[derive(Debug)]
 struct Known<'a> {
     /// The members of the cluster.
     members: Vec<&'a Peer>,
     /// Names by which the server may be asked, as its operator listed them.
-    ui_hosts: &'a [String],
+    hosts: &'a [String],
     /// Whether the operator has said himself which pages may ask.
     has_own_rules: bool,
 }
@@ -61,29 +79,57 @@ pub(super) enum Asker {
     },
 }
 
-/// Whether a request is to be served, if a browser sends it.
+/// Whether a request is to be served, for all that a browser may have sent it.
 ///
 /// # Errors
 /// 403: it asks for a name that is not known, or for a page that is not the cluster's.
 pub(super) fn asker(request: &Request, node: &Node, process: &Process) -> Result<Asker, ApiError> {
-    let headers = request.headers();
-    if !headers.contains_key(ORIGIN) && !headers.contains_key(SEC_FETCH_SITE) {
+    if !is_of_browser(request) && is_plain(request) {
         return Ok(Asker::Own);
     }
     let published = node.published();
     let known = Known {
         members: published.membership.nodes().map(|(_, peer)| peer).collect(),
-        ui_hosts: &process.ui_hosts,
+        hosts: &process.hosts,
         has_own_rules: process.response_headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN),
     };
     judge(request, &known)
+}
+
+/// Whether a request shows that a browser has sent it. Not all do.
+fn is_of_browser(request: &Request) -> bool {
+    let headers = request.headers();
+    headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
+}
+
+/// Whether a request is for a name that no page of the internet can have, whoever the members are.
+fn is_plain(request: &Request) -> bool {
+    let caller = request.extensions().get::<SocketAddr>();
+    // No page reaches a socket in the file system, or what is asked inside this process.
+    if caller.is_none_or(|caller| caller.port() == 0) {
+        return true;
+    }
+    // Browsers always send one.
+    let is_absent = request.uri().authority().is_none()
+        && request.headers().get(HOST).is_none_or(HeaderValue::is_empty);
+    is_absent || asked_for(request).is_some_and(|asked| is_private(&bare(asked.host())))
+}
+
+/// Whether a name is an address, or one that nobody in the internet can own.
+fn is_private(name: &str) -> bool {
+    let is_in = |domain: &&str| {
+        name.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    !name.is_empty() && !name.contains('.')
+        || name.parse::<IpAddr>().is_ok()
+        || PRIVATE_DOMAINS.iter().any(is_in)
 }
 
 fn judge(request: &Request, known: &Known<'_>) -> Result<Asker, ApiError> {
     let headers = request.headers();
     let asked = asked_for(request);
     let name = asked.as_ref().map(|asked| bare(asked.host()));
-    if !name.as_ref().is_some_and(|name| known.is_name_of_ours(name)) {
+    if !known.allows_any_name() && !name.as_ref().is_some_and(|name| known.is_name_of_ours(name)) {
         return Err(wrong_name(name.as_deref().unwrap_or_default()));
     }
     let Some(origin) = headers.get(ORIGIN) else { return Ok(Asker::Own) };
@@ -137,6 +183,11 @@ fn exposed(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 impl Known<'_> {
+    /// Whether the operator does without the rule.
+    fn allows_any_name(&self) -> bool {
+        self.hosts.iter().any(|host| host == ANY)
+    }
+
     /// Whether nobody but who runs this server has the name.
     fn is_name_of_ours(&self, name: &str) -> bool {
         let is_ip = name.parse::<IpAddr>().is_ok();
@@ -148,7 +199,7 @@ impl Known<'_> {
         is_ip
             || name == LOCALHOST
             || self.members.iter().any(of_member)
-            || self.ui_hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+            || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
 }
 
@@ -202,8 +253,9 @@ fn is_loopback(host: &str) -> bool {
 
 fn wrong_name(name: &str) -> ApiError {
     let text = format!(
-        "a browser asks for {name:?}, which is no name of this cluster: refused, because a page could have bound \
-         its own name to this address. Use an IP address, or list the name with --ui-host"
+        "{name:?} is no name of this cluster: refused, because a page in somebody's browser could have bound its own \
+         name to this address (DNS rebinding). Use an IP address, or list the name with --http-allow-host \
+         (ui_host of `quorate agent`)"
     );
     ApiError::new(StatusCode::FORBIDDEN, text)
 }
@@ -246,9 +298,9 @@ mod tests {
     fn judged(request: &Request) -> Result<Asker, String> {
         let members =
             [peer(1, "10.0.0.1:8500"), peer(2, "n2.example:80"), peer(3, "127.0.0.1:8520")];
-        let ui_hosts = ["Discovery.example".to_owned()];
+        let hosts = ["Discovery.example".to_owned()];
         let members = members.iter().collect();
-        let known = Known { members, ui_hosts: &ui_hosts, has_own_rules: false };
+        let known = Known { members, hosts: &hosts, has_own_rules: false };
         judge(request, &known).map_err(|refused| {
             assert_eq!(refused.status, StatusCode::FORBIDDEN);
             refused.text
@@ -277,7 +329,7 @@ mod tests {
         {
             let of_browser = request(Method::GET, host, &[(SEC_FETCH_SITE, "same-origin")]);
             let refused = judged(&of_browser).unwrap_err();
-            assert!(refused.contains("--ui-host"), "{refused}");
+            assert!(refused.contains("--http-allow-host"), "{refused}");
         }
         let mut h2 = request(Method::GET, "10.0.0.1", &[(SEC_FETCH_SITE, "none")]);
         *h2.uri_mut() = "http://evil.example/v1/kv/a".parse().unwrap();
@@ -286,11 +338,42 @@ mod tests {
 
     #[test]
     fn an_operator_may_allow_other_pages_but_not_other_names() {
-        let known = Known { members: Vec::new(), ui_hosts: &[], has_own_rules: true };
+        let known = Known { members: Vec::new(), hosts: &[], has_own_rules: true };
         let of =
             |host| judge(&request(Method::GET, host, &[(ORIGIN, "http://wiki.example")]), &known);
         assert_eq!(of("10.0.0.1:8500"), Ok(Asker::Own));
         assert!(of("wiki.example:8500").is_err());
+        let hosts = [ANY.to_owned()];
+        let known = Known { members: Vec::new(), hosts: &hosts, has_own_rules: false };
+        let of_program = request(Method::GET, "evil.example", &[]);
+        assert_eq!(judge(&of_program, &known), Ok(Asker::Own));
+    }
+
+    #[test]
+    fn a_program_may_use_names_that_no_page_can_have() {
+        let plain = |host: &str, port: u16| {
+            let mut request = request(Method::GET, host, &[]);
+            request.extensions_mut().insert(SocketAddr::from(([10, 0, 0, 9], port)));
+            is_plain(&request)
+        };
+        for host in [
+            "10.1.1.1:8500",
+            "[::1]",
+            "quorate:8500",
+            "quorate.team.svc",
+            "q.default.svc.cluster.local:80",
+            "consul.service.consul.",
+            "localhost",
+            "",
+        ] {
+            assert!(plain(host, 5), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8500", "quorate.team", "notlocal.example", "a b"]
+        {
+            assert!(!plain(host, 5), "{host}");
+            assert!(plain(host, 0), "{host} over a socket in the file system");
+            assert!(judged(&request(Method::GET, host, &[])).is_err(), "{host}");
+        }
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub struct Process {
     pub reload: Option<Reload>,
     /// Headers that its operator wants in every answer.
     pub response_headers: HeaderMap,
-    /// Names, beside those of the cluster's members, by which browsers may ask it.
-    pub ui_hosts: Vec<String>,
+    /// Names, beside those of the cluster's members, by which it may be asked.
+    pub hosts: Vec<String>,
     /// By which worker processes are known; without one they are refused.
     pub worker_key: Option<WorkerKey>,
     /// What its operator allows.

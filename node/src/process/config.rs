@@ -73,8 +73,18 @@ pub struct ServerArgs {
     /// or `[::]`, the host of --rpc-addr with its port]
     #[arg(long, env = "QUORATE_SERVER_HTTP_ADVERTISE", value_name = "HOST:PORT")]
     pub http_advertise: Option<HostPort>,
-    /// Host names by which browsers may reach it, beside IP addresses, localhost and the members' names
-    #[arg(long, env = "QUORATE_SERVER_UI_HOST", value_delimiter = ',', value_name = "NAME,...")]
+    /// Host names by which it may be asked, beside IP addresses, localhost, the members' names and private ones; any:
+    /// whatever a client calls it
+    #[arg(
+        long,
+        env = "QUORATE_SERVER_HTTP_ALLOW_HOST",
+        value_delimiter = ',',
+        value_name = "NAME,..."
+    )]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub http_allow_host: Vec<String>,
+    /// The earlier name of --http-allow-host
+    #[arg(long, env = "QUORATE_SERVER_UI_HOST", value_delimiter = ',', hide = true)]
     #[serde(default, deserialize_with = "one_or_many")]
     pub ui_host: Vec<String>,
     /// Connections of clients in all [default: as many as there are descriptors for]
@@ -264,8 +274,8 @@ pub struct ServerConfig {
     pub rpc_addr: SocketAddr,
     /// The same two as they were given, perhaps with names: what the other servers are told.
     pub advertised: Advertised,
-    /// Host names by which browsers may reach it.
-    pub ui_hosts: Vec<String>,
+    /// Host names by which it may be asked.
+    pub hosts: Vec<String>,
     /// What clients may take.
     pub http_limits: HttpLimits,
     /// RPC listener, and the IP from which other servers are dialled.
@@ -377,6 +387,7 @@ impl ServerArgs {
             data_dir: self.data_dir.or(file.data_dir),
             http_addr: self.http_addr.or(file.http_addr),
             http_advertise: self.http_advertise.or(file.http_advertise),
+            http_allow_host: or_else(self.http_allow_host, file.http_allow_host),
             ui_host: or_else(self.ui_host, file.ui_host),
             http_connections: self.http_connections.or(file.http_connections),
             http_connections_per_client: self
@@ -477,7 +488,7 @@ impl ServerArgs {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data")),
             http_addr,
             https,
-            ui_hosts: check_ui_hosts(&self.ui_host)?,
+            hosts: check_hosts(&[self.http_allow_host, self.ui_host].concat())?,
             http_limits,
             rpc_addr,
             rpc_listen_addr: listen.unwrap_or(rpc_addr),
@@ -595,14 +606,14 @@ pub(super) fn read_worker_key(path: &Path) -> Result<WorkerKey, ConfigError> {
     read.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
 }
 
-fn check_ui_hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
+fn check_hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
     let trimmed = names.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
     let checked = trimmed.map(|text| {
         // Whatever can stand before a port can stand alone.
         match format!("{text}:{HTTP_PORT}").parse::<HostPort>() {
             Ok(name) => Ok(name.host().to_owned()),
             Err(_) => invalid(&format!(
-                "--ui-host {text:?}: a host name, such as quorate.example, without scheme and port"
+                "--http-allow-host {text:?}: a host name, such as quorate.example, without scheme and port"
             )),
         }
     });
@@ -882,7 +893,7 @@ mod tests {
             toml::from_str("http-advertise = \"n2:1\"\nui-host = [\"a.example\", \"b\"]").unwrap();
         let config = file.check().unwrap();
         assert_eq!(config.advertised.http.to_string(), "n2:1");
-        assert_eq!(config.ui_hosts, ["a.example", "b"]);
+        assert_eq!(config.hosts, ["a.example", "b"]);
     }
 
     #[test]
@@ -921,7 +932,7 @@ mod tests {
         for name in ["http://n1.example", "n1.example:8500", "*", "a b", "n1/ui"] {
             let ui_host = vec![name.to_owned()];
             let said = refused(ServerArgs { ui_host, ..ServerArgs::default() });
-            assert!(said.contains("--ui-host"), "{said}");
+            assert!(said.contains("--http-allow-host"), "{said}");
         }
         let hold_timeout = Some("7 parsecs".into());
         assert!(

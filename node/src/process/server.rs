@@ -262,14 +262,14 @@ fn process(
         node.supervisor().finite("making a management token", making);
     }
     let (reload, data_dir) = (has_files.then_some(reload), Some(data_dir));
-    let (ui_hosts, worker_key) = (config.ui_hosts.clone(), config.worker_key.clone());
+    let (hosts, worker_key) = (config.hosts.clone(), config.worker_key.clone());
     let dns = Some(Arc::new(dns));
     Arc::new(Process {
         logs,
         data_dir,
         reload,
         response_headers,
-        ui_hosts,
+        hosts,
         worker_key,
         limits,
         rpc_port: config.rpc_security.port(),

@@ -103,7 +103,12 @@ const FLAGS: &[Flag] = &[
     ("ui", "ui", Switch, "Ignored"),
     ("ui-content-path", "ui_config.content_path", Text, "Ignored"),
     ("ui-dir", "ui_config.dir", Text, "Ignored"),
-    ("ui-host", "ui_host", List, "Host name by which browsers may reach this server"),
+    (
+        "ui-host",
+        "ui_host",
+        List,
+        "Host name by which this server may be asked; any: whatever a client calls it",
+    ),
     ("worker-key-file", "worker_key_file", Text, "File with the key of worker processes"),
 ];
 

@@ -58,7 +58,7 @@ fn others_are_told_of_the_http_listener_that_they_can_reach() {
             "bind_addr": "127.0.0.1", "advertise_addr": advertise, "client_addr": client,
             "ui_host": ["discovery.example"], "ports": {"serf_lan": -1}});
         let config = settings(&file).unwrap().server_config(None).unwrap();
-        assert_eq!(config.ui_hosts, ["discovery.example"]);
+        assert_eq!(config.hosts, ["discovery.example"]);
         config.advertised.http.to_string()
     };
     assert_eq!(told("0.0.0.0", "127.0.0.9"), "127.0.0.9:8500");
