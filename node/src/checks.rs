@@ -33,11 +33,9 @@
 //!
 //! # Whom it trusts
 //!
-//! Whoever may register a check. Any client can make the workers connect to any address that they
-//! reach, their own loopback included (by a redirect), send it an HTTP request of the client's choice, and read the
-//! beginning of the answer in the check's output. Only link-local addresses (169.254.0.0/16, fe80::/10)
-//! are refused, after the look-up and after each redirect: there clouds tell a host's credentials. What
-//! else must not be asked from the workers' hosts is for a firewall to say.
+//! Whoever may register a check. He can make the workers connect to any address that they reach and that their operator
+//! allows ([`policy`]), send it an HTTP request of his choice, and learn its status. A redirect stays on its host, and
+//! the beginning of the answer is in the check's output only where the operator wants it (`--check-output-body`).
 
 mod alias;
 pub(crate) mod assigned;
@@ -48,6 +46,7 @@ mod http;
 pub(crate) mod key;
 mod leader_desk;
 mod lookup;
+pub mod policy;
 pub(crate) mod remote;
 pub(crate) mod runner;
 pub(crate) mod schedule;
@@ -60,7 +59,7 @@ mod under_way;
 
 pub use self::key::WorkerKey;
 pub use self::leader_desk::LeaderDesk;
-pub(crate) use self::server_desk::ServerDesk;
+pub(crate) use self::server_desk::{ServerDesk, servers};
 
 #[cfg(test)]
 mod tests;

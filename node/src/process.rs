@@ -7,6 +7,7 @@
 
 mod agent_requests;
 mod certificates;
+mod check_args;
 pub mod cli;
 pub mod config;
 pub mod consul_agent;

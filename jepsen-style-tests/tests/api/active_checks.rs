@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jepsen_style_tests::http::{Http, HttpExt as _};
-use jepsen_style_tests::{Cluster, Failure, Limit, Result};
+use jepsen_style_tests::{Cluster, Failure, Limit, Options, Result};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -87,7 +87,9 @@ fn shows(checks: &Value, (id, status, output): (&str, &str, &str)) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_is_run_by_whoever_leads_and_shown_by_every_node() {
-    let mut cluster = Cluster::start(3).await.unwrap();
+    let flags = vec!["--check-output-body".to_owned()];
+    let options = Options { flags, ..Options::default() };
+    let mut cluster = Cluster::start_with(options).await.unwrap();
     let ids = cluster.ids();
     let target = Target::start().await.unwrap();
     let web = json!({"Name": "web", "Check": {
@@ -167,6 +169,52 @@ async fn a_check_that_is_defined_anew_shows_nothing_of_the_old_target() {
     }
     assert_eq!(old.asked(), left);
     wait_all_show(&cluster, &ids, "web", passing, SEEN_WITHIN).await.unwrap();
+    cluster.finish().await.unwrap();
+}
+
+/// Where servers listen for each other.
+const RPC_PORT: u16 = 8300;
+/// A network that the servers' operator has closed to checks.
+const DENIED: &str = "127.9.0.0/16";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_goes_only_where_it_may_and_tells_no_more_than_it_must() {
+    let flags = vec![format!("--check-deny={DENIED}")];
+    let cluster = Cluster::start_with(Options { flags, ..Options::shared() }).await.unwrap();
+    let ids = cluster.ids();
+    let target = Target::start().await.unwrap();
+    let rpc = format!("{}:{RPC_PORT}", cluster.ip(ids[1]));
+    let forged = json!({"X-Quorate-Worker": ["nobody"]});
+    let checks = [
+        (
+            "forged",
+            json!({"HTTP": format!("http://{rpc}/rpc/1/call"), "Method": "POST", "Header": forged}),
+        ),
+        ("peer", json!({"TCP": rpc})),
+        ("denied", json!({"HTTP": "http://127.9.1.1:80/"})),
+        ("cloud", json!({"TCP": "169.254.169.254:80"})),
+        ("quiet", json!({"HTTP": format!("http://{}/", target.address)})),
+    ];
+    let checks = checks.map(|(id, mut check)| {
+        check["CheckID"] = id.into();
+        check["Interval"] = "1s".into();
+        check
+    });
+    let web = json!({"Name": "web", "Checks": checks});
+    cluster.http(ids[0]).must_put("/v1/agent/service/register", web.to_string()).await.unwrap();
+    for (id, why) in [
+        ("forged", "servers serve each other"),
+        ("peer", "servers serve each other"),
+        ("denied", "--check-deny"),
+        ("cloud", "link-local"),
+    ] {
+        wait_all_show(&cluster, &ids, "web", (id, "critical", why), SEEN_WITHIN).await.unwrap();
+    }
+    wait_all_show(&cluster, &ids, "web", ("quiet", "passing", "200 Told"), SEEN_WITHIN)
+        .await
+        .unwrap();
+    let shown = cluster.http(ids[0]).must_get("/v1/health/checks/web").await.unwrap();
+    assert!(!shown.to_string().contains("hello"), "{shown}");
     cluster.finish().await.unwrap();
 }
 

@@ -72,8 +72,11 @@ pub(super) async fn probe(
     let run = Run { definition, resolver, clock, timeout, output_bytes_max };
     match run.fetch().await {
         Ok((status, code, body)) => {
-            let body = text_of(body);
-            let output = format!("HTTP {method} {}: {status} Output: {body}", definition.http);
+            let mut output = format!("HTTP {method} {}: {status}", definition.http);
+            if resolver.shows_body() {
+                output.push_str(" Output: ");
+                output.push_str(&text_of(body));
+            }
             Finding { status: status_of(code), output }
         }
         Err(error) => Finding::critical(format!("{} {:?}: {error}", verb(method), definition.http)),
@@ -233,7 +236,7 @@ fn basic_credentials(url: &Url) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()
 }
 
-/// Where an answer sends the client, if it does.
+/// Where an answer sends the client, if it does: to another place on the same host.
 fn redirected(asked: &Asked, answer: &Response<Incoming>) -> Result<Option<Asked>, String> {
     let keeps_method = match answer.status().as_u16() {
         301..=303 => asked.method == Method::GET || asked.method == Method::HEAD,
@@ -246,7 +249,11 @@ fn redirected(asked: &Asked, answer: &Response<Incoming>) -> Result<Option<Asked
     let url =
         url.map_err(|error| format!("failed to parse Location header {location:?}: {error}"))?;
     let mut headers = asked.headers.clone();
-    if url.host() != asked.url.host() || url.port() != asked.url.port() {
+    if url.host() != asked.url.host() {
+        let host = url.host_str().unwrap_or_default();
+        return Err(format!("redirected to {host:?}, another host, where no check follows"));
+    }
+    if url.port() != asked.url.port() {
         CONFIDENTIAL.iter().for_each(|name| drop(headers.remove(name)));
     }
     let (method, body) = match keeps_method {

@@ -20,6 +20,7 @@ use std::time::Duration;
 use quorate_storage::record::is_own_host;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::policy::{Asked, Policy};
 use crate::host::clock::{Clock, Moment};
 use crate::host::supervise;
 
@@ -38,6 +39,7 @@ static PERMITS: LazyLock<Arc<Semaphore>> =
 /// The look-ups of one node.
 pub(super) struct Lookups {
     clock: Clock,
+    policy: Policy,
     permits: Arc<Semaphore>,
     /// Asks the system; blocks.
     ask: fn(&str) -> io::Result<Vec<IpAddr>>,
@@ -82,10 +84,10 @@ impl From<Fault> for io::Error {
 }
 
 impl Lookups {
-    /// None yet.
-    pub(super) fn new(clock: Clock) -> Self {
+    /// None yet, for checks that may go where `policy` says.
+    pub(super) fn new(clock: Clock, policy: Policy) -> Self {
         let (permits, names) = (Arc::clone(&PERMITS), Mutex::default());
-        Self { clock, permits, ask: ask_system, names }
+        Self { clock, policy, permits, ask: ask_system, names }
     }
 
     /// What is known of a name, unless it has to be looked up.
@@ -144,37 +146,14 @@ fn ask_system(host: &str) -> io::Result<Vec<IpAddr>> {
     Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 
-/// Leaves out what is link-local: there are the services of clouds that tell a host's credentials to
-/// whoever asks from it. What counts is the address that is connected to, so neither a name nor a
-/// redirect leads there.
-fn allowed(mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
-    let Some(refused) = addresses.iter().find(|address| is_link_local(address.ip())).copied()
-    else {
-        return Ok(addresses);
-    };
-    addresses.retain(|address| !is_link_local(address.ip()));
-    if addresses.is_empty() {
-        let words =
-            format!("{} is link-local, and no check may reach such an address", refused.ip());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
-    }
-    Ok(addresses)
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    // An IPv4 address can be written as an IPv6 one, and leads to the same place.
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
 /// Looks names up for one run.
 #[derive(Debug)]
 pub(super) struct Resolver {
     lookups: Arc<Lookups>,
     /// Where loopback addresses lead; `None`: to this host.
     own_host: Option<Arc<str>>,
+    /// Where the cluster's servers serve each other.
+    servers: Vec<SocketAddr>,
     is_waiting: AtomicBool,
 }
 
@@ -182,7 +161,17 @@ impl Resolver {
     /// `own_host`: the address of the host that registered the check, if it is another than this one. What the
     /// definition (or a redirect) calls loopback is there.
     pub(super) fn new(lookups: Arc<Lookups>, own_host: Option<Arc<str>>) -> Self {
-        Self { lookups, own_host, is_waiting: AtomicBool::new(false) }
+        Self { lookups, own_host, servers: Vec::new(), is_waiting: AtomicBool::new(false) }
+    }
+
+    /// The same for a cluster whose servers serve each other there.
+    pub(super) fn closed_to(self, servers: Vec<SocketAddr>) -> Self {
+        Self { servers, ..self }
+    }
+
+    /// Whether outputs have the bodies of answers.
+    pub(super) fn shows_body(&self) -> bool {
+        self.lookups.policy.shows_body
     }
 
     /// Whether the run waits for the turn of its look-up, or was given up while it did.
@@ -193,7 +182,31 @@ impl Resolver {
     /// The addresses of `HOST:PORT` that checks may reach, at least one.
     pub(super) async fn resolve(&self, target: &str) -> io::Result<Vec<SocketAddr>> {
         let elsewhere = self.elsewhere(target);
-        allowed(self.addresses_of(elsewhere.as_deref().unwrap_or(target)).await?)
+        self.allowed(self.addresses_of(elsewhere.as_deref().unwrap_or(target)).await?)
+    }
+
+    /// Those of these addresses that checks may reach.
+    ///
+    /// # Errors
+    /// There is none; the error says why.
+    fn allowed(&self, addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+        let is_of_other_host = self.own_host.as_deref().is_some_and(|host| !is_own_host(host));
+        let asked = Asked { is_of_other_host, servers: &self.servers };
+        let mut refused = None;
+        let mut allowed = addresses;
+        allowed.retain(|address| match self.lookups.policy.refusal(*address, asked) {
+            Some(why) => {
+                refused = Some(why);
+                false
+            }
+            None => true,
+        });
+        match refused {
+            Some(why) if allowed.is_empty() => {
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+            }
+            Some(_) | None => Ok(allowed),
+        }
     }
 
     /// A loopback target as `HOST:PORT` of the host that it is on, if that is another one.
@@ -254,7 +267,7 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(50);
 
     fn lookups(permits: usize, ask: fn(&str) -> io::Result<Vec<IpAddr>>) -> Arc<Lookups> {
-        let lookups = Lookups::new(Clock::monotonic());
+        let lookups = Lookups::new(Clock::monotonic(), Policy::default());
         Arc::new(Lookups { permits: Arc::new(Semaphore::new(permits)), ask, ..lookups })
     }
 
@@ -265,7 +278,8 @@ mod tests {
         assert_eq!(literal, ["[::1]:80".parse().unwrap()]);
         assert!(resolver.resolve("localhost").await.is_err());
         assert!(resolver.resolve("localhost:70000").await.is_err());
-        let resolver = Resolver::new(Arc::new(Lookups::new(Clock::monotonic())), None);
+        let resolver =
+            Resolver::new(Arc::new(Lookups::new(Clock::monotonic(), Policy::default())), None);
         let found = resolver.resolve("localhost:80").await.unwrap();
         assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 80));
         assert!(!found.is_empty() && !resolver.is_waiting());

@@ -4,6 +4,8 @@
 //! whenever something about it changes, and cluster time. It sends [`Results`] in requests of their own. Both ends are
 //! this binary, perhaps of two versions: a server refuses a protocol that it does not know.
 
+use std::net::SocketAddr;
+
 use quorate_storage::record::{CheckDefinition, CheckStatus, Lease};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,8 @@ pub(crate) struct Frame {
     pub(crate) set: Vec<SetCheck>,
     /// Numbers of checks that are not any more.
     pub(crate) gone: Vec<u64>,
+    /// Where the cluster's servers serve each other: no check goes there. Earlier servers do not say.
+    pub(crate) servers: Vec<SocketAddr>,
 }
 
 /// A check that is a worker's to run.

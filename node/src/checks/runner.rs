@@ -1,5 +1,6 @@
 //! Runs the checks of one worker, whoever that is.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use quorate_storage::record::CheckDefinition;
 
 use super::assigned::{Change, Shown};
 use super::lookup::{Lookups, Resolver};
+use super::policy::Policy;
 use super::schedule::{Run, Schedule};
 use super::under_way::UnderWay;
 use super::{
@@ -15,8 +17,9 @@ use super::{
 };
 use crate::host::clock::Clock;
 
-/// The header of HTTP checks that names the worker, so that a target can tell them apart in its log.
-const WORKER_HEADER: &str = "X-Quorate-Worker";
+/// The header of HTTP checks that names the worker, so that a target can tell them apart in its log; and so that no check
+/// is taken for a message of a server. No definition changes it.
+pub(crate) const WORKER_HEADER: &str = "X-Quorate-Worker";
 
 /// Where a worker learns what it is to run, and reports what it found.
 pub(crate) trait Desk: Send {
@@ -28,6 +31,9 @@ pub(crate) trait Desk: Send {
 
     /// How long until a check's next turn.
     fn until_turn(&mut self, run: &Run) -> Duration;
+
+    /// Where the cluster's servers serve each other, as far as that is known by its address.
+    fn servers(&self) -> Vec<SocketAddr>;
 
     /// What the cluster shows as this worker's view of a check; `None`: nothing yet.
     fn shown(&self, check: u64) -> Option<Shown>;
@@ -45,6 +51,8 @@ pub(crate) struct Runner {
     pub(crate) counts: Arc<ProbeCounts>,
     /// What is kept of what was found.
     pub(crate) output: CheckOutput,
+    /// Where checks may go.
+    pub(crate) policy: Policy,
     /// The worker's name.
     pub(crate) name: Arc<str>,
 }
@@ -54,12 +62,12 @@ impl Runner {
     pub(crate) async fn run(&self, mut desk: impl Desk) {
         let mut schedule = Schedule::default();
         let mut under_way = UnderWay::default();
-        let lookups = Arc::new(Lookups::new(self.clock.clone()));
+        let lookups = Arc::new(Lookups::new(self.clock.clone(), self.policy.clone()));
         loop {
             for change in desk.changes() {
                 self.follow(&mut desk, &mut schedule, change);
             }
-            self.start_what_is_due(&mut schedule, &mut under_way, &lookups);
+            self.start_what_is_due(&desk, &mut schedule, &mut under_way, &lookups);
             let pause = self.pause(&schedule, under_way.len());
             tokio::select! {
                 () = desk.changed() => {}
@@ -84,6 +92,7 @@ impl Runner {
 
     fn start_what_is_due(
         &self,
+        desk: &impl Desk,
         schedule: &mut Schedule,
         under_way: &mut UnderWay,
         lookups: &Arc<Lookups>,
@@ -95,6 +104,7 @@ impl Runner {
             let (clock, counts) = (self.clock.clone(), Arc::clone(&self.counts));
             let started = run.clone();
             let resolver = Resolver::new(Arc::clone(lookups), run.what.host.clone());
+            let resolver = resolver.closed_to(desk.servers());
             let definition = self.signed(&run.what.definition);
             let handle = under_way.start(run.clone(), async move {
                 let Some(finding) = probe(&definition, &resolver, &clock).await else {
@@ -109,14 +119,12 @@ impl Runner {
 
     /// The definition with the worker's name among its headers, where it has headers.
     fn signed(&self, definition: &Arc<CheckDefinition>) -> Arc<CheckDefinition> {
-        let is_named = |headers: &std::collections::BTreeMap<String, Vec<String>>| {
-            headers.keys().any(|name| name.eq_ignore_ascii_case(WORKER_HEADER))
-        };
-        if definition.http.is_empty() || definition.header.as_ref().is_some_and(is_named) {
+        if definition.http.is_empty() {
             return Arc::clone(definition);
         }
         let mut signed = definition.as_ref().clone();
         let headers = signed.header.get_or_insert_default();
+        headers.retain(|name, _| !name.eq_ignore_ascii_case(WORKER_HEADER));
         headers.insert(WORKER_HEADER.to_owned(), vec![self.name.to_string()]);
         Arc::new(signed)
     }

@@ -1,11 +1,12 @@
 //! A server's checks, from the state that it has applied.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_storage::Topic;
 use quorate_storage::command::Command;
-use quorate_storage::machine::StateReader;
+use quorate_storage::machine::{Published, StateReader};
 use quorate_storage::record::WorkerId;
 use tokio::sync::watch;
 
@@ -65,6 +66,10 @@ impl Desk for ServerDesk {
         self.time.until_turn(&run.what, self.clock.now())
     }
 
+    fn servers(&self) -> Vec<SocketAddr> {
+        servers(&self.state.load())
+    }
+
     fn shown(&self, check: u64) -> Option<Shown> {
         Shown::of(&self.state.load().state, &WorkerId::Server(self.server), check)
     }
@@ -73,6 +78,12 @@ impl Desk for ServerDesk {
         let (proposer, check, probe) = (Arc::clone(&self.proposer), run.check, run.probe);
         async move { tell(&proposer, check, probe, finding).await }
     }
+}
+
+/// Where the members serve each other. One that is known by a name is left out: what a check sends it is refused there.
+pub(crate) fn servers(published: &Published) -> Vec<SocketAddr> {
+    let addresses = published.membership.nodes().map(|(_, peer)| peer.rpc_addr.parse());
+    addresses.filter_map(Result::ok).collect()
 }
 
 /// Hands a result to the log; says whether it took effect (or changed nothing).

@@ -22,6 +22,7 @@ use quorate_storage::Millis;
 use quorate_storage::record::LaterMembers;
 
 use super::lookup::Lookups;
+use super::policy::Policy;
 use super::*;
 
 /// Longer than anything on loopback takes, and still no test waits for it.
@@ -35,7 +36,8 @@ fn definition() -> CheckDefinition {
 
 async fn run(definition: &CheckDefinition) -> Finding {
     let clock = Clock::monotonic();
-    let resolver = Resolver::new(Arc::new(Lookups::new(clock.clone())), None);
+    let policy = Policy { shows_body: true, ..Policy::default() };
+    let resolver = Resolver::new(Arc::new(Lookups::new(clock.clone(), policy)), None);
     probe(definition, &resolver, &clock).await.expect("its look-up had its turn")
 }
 
@@ -390,12 +392,30 @@ async fn a_udp_check_fails_only_when_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_link_local_target_is_critical_also_when_a_redirect_leads_there() {
+async fn a_redirect_to_another_host_is_critical() {
     let address = serve(answer, None).await;
-    let redirect = format!("http://{address}/tohttp://169.254.169.254/secret");
+    for elsewhere in ["http://169.254.169.254/secret", "http://localhost/", "//127.0.0.2/"] {
+        let found = fetch(&format!("http://{address}/to{elsewhere}")).await;
+        assert_eq!(found.status, CheckStatus::Critical, "{found:?}");
+        assert!(found.output.contains("another host, where no check follows"), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_target_answers_is_told_only_if_that_is_wanted() {
+    let address = serve(answer, None).await;
+    let clock = Clock::monotonic();
+    let lookups = Arc::new(Lookups::new(clock.clone(), Policy::default()));
+    let definition = CheckDefinition { http: format!("http://{address}/503"), ..definition() };
+    let found = probe(&definition, &Resolver::new(lookups, None), &clock).await.unwrap();
+    let output = format!("HTTP GET http://{address}/503: 503 Service Unavailable");
+    assert_eq!(found, Finding::critical(output));
+}
+
+#[tokio::test]
+async fn a_link_local_target_is_critical() {
     let target = "169.254.169.254:80".to_owned();
     let checks = [
-        CheckDefinition { http: redirect, ..definition() },
         // The same address as one number.
         CheckDefinition { http: "http://2852039166/".to_owned(), ..definition() },
         CheckDefinition { tcp: target.clone(), ..definition() },

@@ -8,6 +8,7 @@ use quorate_storage::raft::{BootId, NodeId};
 use quorate_storage::snapshot::SnapshotStore;
 
 use crate::checks::CheckOutput;
+use crate::checks::policy::Policy;
 use crate::host::address::HostPort;
 use crate::host::clock::Clock;
 use crate::raft::LogLimits;
@@ -43,6 +44,8 @@ pub struct NodeSettings {
     pub fresh_cluster_id: String,
     /// How much of checks' outputs is kept: of heartbeats through this node, and of its runs.
     pub check_output: CheckOutput,
+    /// Where the checks that this node runs may go.
+    pub check_policy: Policy,
     /// Faults in the settings that do not keep the node from running, as sentences.
     pub remarks: Vec<String>,
     /// Whether no setting names other servers, so that a cluster of one may be a mistake.

@@ -190,6 +190,7 @@ impl Node {
             clock: self.context.clock.clone(),
             counts: Arc::clone(&self.probe_counts),
             output: self.settings.check_output,
+            policy: self.settings.check_policy.clone(),
             name: self.settings.name.as_str().into(),
         };
         let desk = ServerDesk::new(

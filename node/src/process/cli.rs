@@ -181,6 +181,8 @@ fn agent(args: AgentArgs) -> Result<(), Failure> {
         None => Some(tempfile::tempdir()?),
     };
     let mut config = settings.server_config(temporary.as_ref().map(tempfile::TempDir::path))?;
+    // As Consul's agents do, unless `discard_check_output` says otherwise.
+    config.check_policy.shows_body = true;
     if let Some(max) = settings.limits.connections_per_client {
         config.http_limits.connections_of_one = OfOne::AtMost(max);
     }

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::agent;
 use crate::checks::WorkerKey;
+use crate::checks::policy::Policy;
 use crate::discovery::access::AccessControl;
 use crate::dns::settings::{self as dns, DnsSettings};
 use crate::host::address::HostPort;
@@ -26,6 +27,7 @@ use crate::host::tls::https::HttpsFiles;
 use crate::http::limits::HttpLimits;
 use crate::http::process::RpcPort;
 use crate::node::Advertised;
+use crate::process::check_args::policy;
 use crate::raft::LogLimits;
 
 const HTTP_PORT: u16 = 8500;
@@ -112,6 +114,28 @@ pub struct ServerArgs {
     /// How long the regular expressions of a request's filter may be matched; one filter at a time [default: 2s]
     #[arg(long, env = "QUORATE_SERVER_HTTP_FILTER_TIMEOUT", value_name = "DURATION")]
     pub http_filter_timeout: Option<String>,
+    /// Networks that the checks run by this server may reach, and no others, such as 10.0.0.0/8 [default: all]
+    #[arg(
+        long,
+        env = "QUORATE_SERVER_CHECK_ALLOW",
+        value_delimiter = ',',
+        value_name = "NETWORK,..."
+    )]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub check_allow: Vec<String>,
+    /// Networks that they may not reach
+    #[arg(
+        long,
+        env = "QUORATE_SERVER_CHECK_DENY",
+        value_delimiter = ',',
+        value_name = "NETWORK,..."
+    )]
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub check_deny: Vec<String>,
+    /// Outputs of HTTP checks have the beginning of the answer
+    #[arg(long, env = "QUORATE_SERVER_CHECK_OUTPUT_BODY")]
+    #[serde(default)]
+    pub check_output_body: bool,
     /// Where other servers are served, and what they are told to connect to; they resolve a host name at each
     /// connection [default: 127.0.0.1:8300]
     #[arg(long, env = "QUORATE_SERVER_RPC_ADDR", value_name = "HOST:PORT")]
@@ -278,6 +302,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// What clients may take.
     pub http_limits: HttpLimits,
+    /// Where the checks that it runs may go.
+    pub check_policy: Policy,
     /// RPC listener, and the IP from which other servers are dialled.
     pub rpc_listen_addr: SocketAddr,
     /// How the RPC port is protected.
@@ -399,6 +425,9 @@ impl ServerArgs {
             http_streams: self.http_streams.or(file.http_streams),
             http_long_answers: self.http_long_answers.or(file.http_long_answers),
             http_filter_timeout: self.http_filter_timeout.or(file.http_filter_timeout),
+            check_allow: or_else(self.check_allow, file.check_allow),
+            check_deny: or_else(self.check_deny, file.check_deny),
+            check_output_body: self.check_output_body || file.check_output_body,
             rpc_addr: self.rpc_addr.or(file.rpc_addr),
             rpc_listen_addr: self.rpc_listen_addr.or(file.rpc_listen_addr),
             https_addr: self.https_addr.or(file.https_addr),
@@ -427,8 +456,8 @@ impl ServerArgs {
         }
     }
 
-    /// What clients may take.
-    fn limits(&self) -> Result<HttpLimits, String> {
+    /// What clients may take, and where checks may go.
+    fn limits(&self) -> Result<(HttpLimits, Policy), String> {
         let given = limits::Given {
             connections: self.http_connections,
             connections_per_client: self.http_connections_per_client,
@@ -439,11 +468,12 @@ impl ServerArgs {
             long_answers: self.http_long_answers,
             filter_timeout: self.http_filter_timeout.clone(),
         };
-        given.check()
+        let policy = policy(&self.check_allow, &self.check_deny, self.check_output_body)?;
+        Ok((given.check()?, policy))
     }
 
     fn check(self) -> Result<ServerConfig, ConfigError> {
-        let http_limits = self.limits().map_err(ConfigError::Invalid)?;
+        let (http_limits, check_policy) = self.limits().map_err(ConfigError::Invalid)?;
         let node_id = self.node_id.unwrap_or(1);
         if node_id == 0 {
             return invalid("--node-id must be 1 or more");
@@ -490,6 +520,7 @@ impl ServerArgs {
             https,
             hosts: check_hosts(&[self.http_allow_host, self.ui_host].concat())?,
             http_limits,
+            check_policy,
             rpc_addr,
             rpc_listen_addr: listen.unwrap_or(rpc_addr),
             rpc_security,

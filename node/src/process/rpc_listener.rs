@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,6 +20,7 @@ use hyper_util::server::conn::auto;
 use tokio_util::either::Either;
 use tower::ServiceExt as _;
 
+use crate::checks::runner::WORKER_HEADER;
 use crate::host::clock::Clock;
 use crate::host::listen::{Listener, Stream};
 use crate::host::log_rate::LogRate;
@@ -30,6 +33,9 @@ use crate::raft::rpc_connections::{Caller, RpcConnections};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time between two lines that say so.
 const ACCEPT_LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// Below this path are the messages of servers.
+const RPC_PATHS: &str = "/rpc/";
 
 /// Time between two lines that say who was refused.
 const STRANGER_LINE_EVERY: Duration = Duration::from_secs(1);
@@ -107,7 +113,14 @@ async fn answer(port: &Port, stream: Accepted, from: SocketAddr, caller: Caller)
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(from));
         request.extensions_mut().insert(Arc::clone(&of_this));
-        routes.clone().oneshot(request)
+        let routes = routes.clone();
+        async move {
+            if is_of_a_check(&request) {
+                let text = "no check may send messages of servers";
+                return Ok((StatusCode::FORBIDDEN, text).into_response());
+            }
+            routes.oneshot(request).await
+        }
     });
     let served = port.builder.serve_connection(TokioIo::new(stream), service);
     tokio::select! {
@@ -116,6 +129,11 @@ async fn answer(port: &Port, stream: Accepted, from: SocketAddr, caller: Caller)
         },
         () = caller.must_go() => tracing::debug!(%from, "closed an RPC connection that sent no message"),
     }
+}
+
+/// Whether a check sends a request to where only servers do. Other requests here are those of clients of an agent.
+fn is_of_a_check<B>(request: &Request<B>) -> bool {
+    request.uri().path().starts_with(RPC_PATHS) && request.headers().contains_key(WORKER_HEADER)
 }
 
 async fn pause(lines: &LogRate, error: &io::Error) {

@@ -331,6 +331,7 @@ fn settings(config: &ServerConfig, check_output: CheckOutput) -> NodeSettings {
         join: config.join.clone(),
         fresh_cluster_id: Uuid::new_v4().to_string(),
         check_output,
+        check_policy: config.check_policy.clone(),
         remarks: config.remarks.clone(),
         is_alone_by_default: config.is_alone_by_default,
         boot: BootId(Uuid::new_v4().into_bytes()),

@@ -22,7 +22,9 @@ use uuid::Uuid;
 use self::desk::RemoteDesk;
 use self::link::{Ended, Link};
 use self::outbox::Outbox;
+use super::check_args::CheckArgs;
 use super::config::{ConfigError, read_worker_key};
+use crate::checks::policy::Policy;
 use crate::checks::runner::Runner;
 use crate::checks::{CheckOutput, WorkerKey};
 use crate::host::clock::Clock;
@@ -69,6 +71,8 @@ pub(crate) struct WorkerArgs {
     /// It runs the checks that name this network, and no others
     #[arg(long, value_name = "NAME", default_value = "")]
     network: String,
+    #[command(flatten)]
+    checks: CheckArgs,
     /// Name of its host's agent, whatever its address is
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
@@ -91,12 +95,13 @@ pub(crate) fn main(args: WorkerArgs) -> ExitCode {
 fn start(args: WorkerArgs) -> Result<ExitCode, (u8, String)> {
     let usage = |error: ConfigError| (EXIT_USAGE, error.to_string());
     let key = read_worker_key(&args.worker_key_file).map_err(usage)?;
+    let policy = args.checks.policy().map_err(|text| (EXIT_USAGE, text))?;
     let json = args.log_format.unwrap_or_default() == LogFormat::Json;
     logging::begin(&LogSettings { level: "info", json, ..LogSettings::default() })
         .map_err(|text| (EXIT_USAGE, text))?;
     let failed = |error: std::io::Error| (1, error.to_string());
     let runtime = threads::main_runtime().map_err(failed)?;
-    match runtime.block_on(run(args, key)).map_err(failed)? {
+    match runtime.block_on(run(args, key, policy)).map_err(failed)? {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
         Ended::Denied(text) => Err((EXIT_DENIED, text)),
         Ended::Taken(text) => Err((EXIT_CONFLICT, text)),
@@ -104,7 +109,7 @@ fn start(args: WorkerArgs) -> Result<ExitCode, (u8, String)> {
     }
 }
 
-async fn run(args: WorkerArgs, key: WorkerKey) -> std::io::Result<Ended> {
+async fn run(args: WorkerArgs, key: WorkerKey, policy: Policy) -> std::io::Result<Ended> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let clock = Clock::monotonic();
@@ -145,6 +150,7 @@ async fn run(args: WorkerArgs, key: WorkerKey) -> std::io::Result<Ended> {
         clock: clock.clone(),
         counts: Arc::default(),
         output: CheckOutput::default(),
+        policy,
         name,
     };
     let desk = RemoteDesk::new(clock, frames, report);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use quorate::checks::policy::Policy;
 use quorate::node::Advertised;
 use quorate::node::{Consistency, Node, NodeParts, NodeSettings};
 use quorate::raft::LogLimits;
@@ -147,6 +148,7 @@ impl Cluster {
             bootstrap_expect: if id <= self.founders as NodeId { self.founders } else { 0 },
             join: (1..=self.founders as NodeId).map(address).collect(),
             fresh_cluster_id: format!("cluster-of-{id}"),
+            check_policy: Policy::default(),
             check_output: Default::default(),
             remarks: Vec::new(),
             is_alone_by_default: false,

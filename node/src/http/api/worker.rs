@@ -29,6 +29,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::stream::{self, EVENT_STREAM, frame};
+use crate::checks;
 use crate::checks::assigned::{Assigned, Assignments, Shown};
 use crate::checks::key::{PROOF_HEADER, Purpose};
 use crate::checks::remote::{
@@ -293,11 +294,12 @@ impl Worker {
                 set.extend(news_of(&mut self.sent, state, &self.id, what));
             }
         }
-        let time = state.time().0;
+        let (time, servers) = (state.time().0, checks::servers(&published));
         let is_due = self.next_frame <= Instant::now();
         while is_due || !set.is_empty() || !gone.is_empty() {
             let rest = set.split_off(set.len().min(CHECKS_PER_FRAME));
-            let frame_of = Frame { time, set, gone: std::mem::take(&mut gone) };
+            let gone = std::mem::take(&mut gone);
+            let frame_of = Frame { time, set, gone, servers: servers.clone() };
             let mut out = String::new();
             frame(&mut out, "checks", None, &frame_of);
             self.queue.push_back(out.into());

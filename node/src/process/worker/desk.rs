@@ -1,6 +1,7 @@
 //! A worker's checks, as its server tells them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use quorate_storage::ClusterTime;
@@ -24,6 +25,7 @@ pub(super) struct RemoteDesk {
     checks: BTreeMap<u64, (Assigned, Option<Shown>)>,
     pending: Vec<Change>,
     time: ClusterTimeSeen,
+    servers: Vec<SocketAddr>,
 }
 
 impl RemoteDesk {
@@ -33,7 +35,8 @@ impl RemoteDesk {
         report: mpsc::Sender<Report>,
     ) -> Self {
         let time = ClusterTimeSeen::default();
-        Self { clock, frames, report, checks: BTreeMap::new(), pending: Vec::new(), time }
+        let (checks, pending, servers) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { clock, frames, report, checks, pending, time, servers }
     }
 
     fn take_in(&mut self, told: Told) {
@@ -44,6 +47,7 @@ impl RemoteDesk {
             }
             Told::Frame(frame) => {
                 self.time.note(ClusterTime(frame.time), self.clock.now());
+                self.servers = frame.servers;
                 for check in frame.gone {
                     self.checks.remove(&check);
                     self.pending.push(Change { check, now: None });
@@ -76,6 +80,10 @@ impl Desk for RemoteDesk {
 
     fn until_turn(&mut self, run: &Run) -> Duration {
         self.time.until_turn(&run.what, self.clock.now())
+    }
+
+    fn servers(&self) -> Vec<SocketAddr> {
+        self.servers.clone()
     }
 
     fn shown(&self, check: u64) -> Option<Shown> {
