@@ -376,7 +376,8 @@ mod tests {
         }
         assert!(refused(&format!("cert --server n2 --host a/b{CA}")).contains("--host \"a/b\""));
         assert!(
-            refused("cert --server n2 --ca DIR/none --ca-key DIR/none").contains("none: No such")
+            refused("cert --server n2 --ca DIR/none --ca-key DIR/none")
+                .contains("none: there is none")
         );
         assert!(quorate_tls(dir, &format!("cert{CA}")).is_err(), "for nobody");
         assert!(quorate_tls(dir, &format!("cert --server a --client b{CA}")).is_err(), "for two");
