@@ -321,6 +321,7 @@ async fn replaced_under_load(cluster: &mut Cluster, certificates: &Certificates)
     let ended = Arc::new(AtomicBool::new(false));
     let load: Vec<_> =
         (1..=3).map(|id| tokio::spawn(load(https(cluster, id), Arc::clone(&ended)))).collect();
+    all_or_none(cluster, certificates).await?;
     reload(cluster, certificates, 1).await?;
     // Another CA: first both are trusted, then it issues, then it alone is trusted.
     let next = Certificates::make(3)?;
@@ -351,6 +352,26 @@ async fn replaced_under_load(cluster: &mut Cluster, certificates: &Certificates)
     Ok(())
 }
 
+/// A certificate of another CA is refused for the port of servers, and is then used at no port.
+async fn all_or_none(cluster: &Cluster, certificates: &Certificates) -> Result<()> {
+    let others = Certificates::make(1)?;
+    let files = |of: &Certificates| [of.certificate("server", "n1"), of.key("server", "n1")];
+    let mut own = Vec::new();
+    for (here, foreign) in files(certificates).into_iter().zip(files(&others)) {
+        own.push((std::fs::read(&here)?, here.clone()));
+        std::fs::copy(foreign, here)?;
+    }
+    cluster.hang_up(1)?;
+    let said = ["ERROR", "the old ones stay in use at every port", "not issued by the CA"];
+    cluster.wait_log(1, &said, PATIENCE).await?;
+    let refused = client_at(&https(cluster, 1), certificates).build()?.kv().put("a", "1").await;
+    let why = refused.map_err(|error| error.with_causes());
+    // Of the CA that it trusts, and of another host: the one that it had.
+    assert!(why.as_ref().is_err_and(|why| why.contains("not valid for")), "{why:?}");
+    own.into_iter().try_for_each(|(bytes, path)| std::fs::write(path, bytes))?;
+    Ok(())
+}
+
 /// Writes and reads, each time on a connection of its own and on one that stays; returns how often.
 async fn load(base: String, ended: Arc<AtomicBool>) -> Result<u64> {
     let client = || {
@@ -374,14 +395,14 @@ async fn reload(cluster: &Cluster, certificates: &Certificates, times: usize) ->
     hang_up(cluster, times).await
 }
 
-/// Sends SIGHUP to all servers, and waits until each has read its certificates for both ports so often.
+/// Sends SIGHUP to all servers, and waits until each has read its certificates so often.
 async fn hang_up(cluster: &Cluster, times: usize) -> Result<()> {
     for id in 1..=3 {
         cluster.hang_up(id)?;
     }
     let limit = Limit::new(PATIENCE);
     for id in 1..=3 {
-        while cluster.log(id)?.matches("read the certificate again").count() < 2 * times {
+        while cluster.log(id)?.matches("read the certificates again").count() < times {
             limit.pause(|| format!("n{id} has not read its certificates")).await?;
         }
     }

@@ -92,7 +92,7 @@ impl Certificates {
         self.members.is_none() && self.https.is_none()
     }
 
-    /// Reads them again. What cannot be used is logged, and what was read before stays in use.
+    /// Reads all of them again, and uses all or none: ports that share a file never differ in it.
     pub(crate) async fn reload(&self) {
         let all = self.clone();
         let read = blocking(READING, move || {
@@ -105,14 +105,44 @@ impl Certificates {
     }
 
     fn read_again(&self) {
-        if let Some(members) = &self.members {
-            let credentials = members.credentials();
-            log_reload("RPC", credentials.reload().map(|()| credentials.expires()));
-        }
-        if let Some(https) = &self.https {
-            log_reload("HTTPS", https.reload().map(|()| https.expires()));
+        match self.use_files() {
+            Ok(()) => {
+                let rpc = self.members.as_ref().map(|members| members.credentials().expires());
+                let https = self.https.as_ref().map(|https| https.expires());
+                tracing::info!(
+                    rpc_expires = rpc.as_deref(),
+                    https_expires = https.as_deref(),
+                    "read the certificates again"
+                );
+            }
+            Err(why) => tracing::error!(
+                %why,
+                "the certificates that were to be read again cannot be used: the old ones stay in use at every port"
+            ),
         }
         self.warn_of_ends();
+    }
+
+    /// Uses what the files have now.
+    ///
+    /// # Errors
+    /// What is wrong with each port's: then nothing was changed.
+    fn use_files(&self) -> Result<(), String> {
+        let members = self.members.as_ref().map(Members::credentials);
+        let fresh_members = members.map(|credentials| credentials.read_again()).transpose();
+        let fresh_https = self.https.as_ref().map(|https| https.read_again()).transpose();
+        let (fresh_members, fresh_https) = match (fresh_members, fresh_https) {
+            (Ok(members), Ok(https)) => (members, https),
+            (Err(why), Ok(_)) | (Ok(_), Err(why)) => return Err(why),
+            (Err(rpc), Err(https)) => return Err(format!("{rpc}; {https}")),
+        };
+        if let (Some(credentials), Some(fresh)) = (members, fresh_members) {
+            credentials.use_fresh(fresh);
+        }
+        if let (Some(https), Some(fresh)) = (&self.https, fresh_https) {
+            https.use_fresh(fresh);
+        }
+        Ok(())
     }
 
     /// Says which certificates end soon, or have ended.
@@ -131,17 +161,6 @@ impl Certificates {
             self.warn_of_ends();
             clock.sleep(LOOK_EVERY).await;
         }
-    }
-}
-
-fn log_reload(port: &str, ended: Result<String, String>) {
-    match ended {
-        Ok(expires) => tracing::info!(port, %expires, "read the certificate again"),
-        Err(why) => tracing::error!(
-            port,
-            %why,
-            "cannot use the certificate that was to be read again: the old one stays in use"
-        ),
     }
 }
 

@@ -63,6 +63,10 @@ pub(super) struct Current {
     ca_expires: UnixTime,
 }
 
+/// What was read and judged to be good, and is not in use yet.
+#[derive(Debug)]
+pub struct Fresh(Arc<Current>);
+
 impl fmt::Debug for Current {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Current").field("expires", &date(self.expires)).finish_non_exhaustive()
@@ -158,14 +162,17 @@ impl Credentials {
         Ok(Self { files, own, current })
     }
 
-    /// Reads the files again.
+    /// Reads the files again. What was read before stays in use.
     ///
     /// # Errors
-    /// As [`Self::load`]; what was read before stays in use.
-    pub fn reload(&self) -> Result<(), String> {
-        let read = read(&self.files, &self.own, UnixTime::now())?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read);
-        Ok(())
+    /// As [`Self::load`].
+    pub fn read_again(&self) -> Result<Fresh, String> {
+        read(&self.files, &self.own, UnixTime::now()).map(|read| Fresh(Arc::new(read)))
+    }
+
+    /// Uses from now on what was read.
+    pub fn use_fresh(&self, fresh: Fresh) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh.0;
     }
 
     /// Whose they are.

@@ -40,6 +40,10 @@ pub struct Https {
     current: RwLock<Arc<Current>>,
 }
 
+/// What was read and judged to be good, and is not in use yet.
+#[derive(Debug)]
+pub struct Fresh(Arc<Current>);
+
 #[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
@@ -56,14 +60,17 @@ impl Https {
         Ok(Self { files, current })
     }
 
-    /// Reads the files again, for connections that begin from now on.
+    /// Reads the files again. What was read before stays in use.
     ///
     /// # Errors
-    /// As [`Self::load`]; what was read before stays in use.
-    pub fn reload(&self) -> Result<(), String> {
-        let read = read(&self.files)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read);
-        Ok(())
+    /// As [`Self::load`].
+    pub fn read_again(&self) -> Result<Fresh, String> {
+        read(&self.files).map(|read| Fresh(Arc::new(read)))
+    }
+
+    /// Uses what was read for connections that begin from now on.
+    pub fn use_fresh(&self, fresh: Fresh) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh.0;
     }
 
     /// When the certificate ends, in words.

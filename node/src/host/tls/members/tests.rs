@@ -220,7 +220,10 @@ async fn new_files_are_for_new_connections_and_what_cannot_be_used_changes_nothi
     let first = shown(&connected);
     let names = ["n1.server.dc1.quorate", "server.dc1.quorate"];
     ca.issue("n1", &names, 3_000);
-    n1.credentials().reload().unwrap();
+    let reload = || {
+        n1.credentials().read_again().map(|fresh| n1.credentials().use_fresh(fresh))
+    };
+    reload().unwrap();
     assert!(n1.credentials().expires().starts_with("3000-01-01"));
     let (_, renewed) = handshake(&n1, n2.connector(None)).await;
     let renewed = shown(&renewed.unwrap());
@@ -228,10 +231,10 @@ async fn new_files_are_for_new_connections_and_what_cannot_be_used_changes_nothi
     assert_eq!(renewed, certificate(&ca.path("n1.pem")));
     for wrong in [&["n2.server.dc1.quorate", "server.dc1.quorate"][..], &names[1..]] {
         ca.issue("n1", wrong, 4_000);
-        n1.credentials().reload().unwrap_err();
+        reload().unwrap_err();
     }
     std::fs::write(ca.path("n1.pem"), "no certificate").unwrap();
-    let why = n1.credentials().reload().unwrap_err();
+    let why = reload().unwrap_err();
     assert!(why.contains("there is no certificate in it"), "{why}");
     let (_, same) = handshake(&n1, n2.connector(None)).await;
     assert_eq!(shown(&same.unwrap()), renewed);
