@@ -9,6 +9,7 @@ use crate::host::listen::Listener;
 use crate::host::supervise::blocking;
 use crate::host::tls::credentials::{Credentials, Files};
 use crate::host::tls::ends::Ends;
+use crate::host::tls::failure::at_start;
 use crate::host::tls::holder::{Holder, Role};
 use crate::host::tls::https::Https;
 use crate::host::tls::members::Members;
@@ -164,10 +165,15 @@ impl Certificates {
     }
 }
 
+/// The process does not start with these files.
+fn unusable(why: &str) -> io::Error {
+    io::Error::other(at_start(why))
+}
+
 /// Reads the files of the port of clients.
 fn https(config: &ServerConfig) -> io::Result<Option<Arc<Https>>> {
     let Some(https) = &config.https else { return Ok(None) };
-    let https = Https::load(https.files.clone()).map_err(io::Error::other)?;
+    let https = Https::load(https.files.clone()).map_err(|why| unusable(&why))?;
     tracing::info!(expires = %https.expires(), "read the certificate for the HTTPS port");
     Ok(Some(Arc::new(https)))
 }
@@ -175,7 +181,7 @@ fn https(config: &ServerConfig) -> io::Result<Option<Arc<Https>>> {
 /// Reads the credentials of a member of a cluster.
 fn members(files: &Files, role: Role, name: &str, datacenter: &str) -> io::Result<Members> {
     let own = Holder { name: name.to_owned(), role, datacenter: datacenter.to_owned() };
-    let credentials = Credentials::load(files.clone(), own).map_err(io::Error::other)?;
+    let credentials = Credentials::load(files.clone(), own).map_err(|why| unusable(&why))?;
     tracing::info!(expires = %credentials.expires(), "read the certificate for the RPC port");
     Ok(Members::new(Arc::new(credentials)))
 }

@@ -15,8 +15,19 @@ pub const CA_RENEWAL: &str = "make a new CA with `quorate tls ca` in another dir
                               old one in the file of every member and send SIGHUP, then give all of them certificates \
                               of the new one, and take the old one out last";
 
+/// How [`RENEWAL`] ends for a process that runs.
+const RELOAD: &str = "send the process that uses it SIGHUP";
+/// How it ends for one that could not start.
+const RESTART: &str = "start it again";
+
 /// Names that a message quotes.
 const QUOTED_MAX: usize = 4;
+
+/// A sentence about a process's own files, for one that does not start with them.
+#[must_use]
+pub fn at_start(sentence: &str) -> String {
+    sentence.replace(RELOAD, RESTART)
+}
 
 /// The sentence for an operator, if TLS was the reason.
 #[must_use]
@@ -152,6 +163,7 @@ mod tests {
         let wrapped = io::Error::new(io::ErrorKind::InvalidData, Error::InvalidCertificate(error));
         assert_eq!(of_io(&wrapped), Some(text.clone()));
         assert_eq!(of_any(&io::Error::other(wrapped)), Some(text), "as a connector wraps it");
+        assert!(at_start(RENEWAL).ends_with("the old one, and start it again"));
         assert_eq!(date(at(u64::MAX)), "9999-12-30 22:00:00 UTC");
     }
 

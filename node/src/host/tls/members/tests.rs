@@ -220,9 +220,7 @@ async fn new_files_are_for_new_connections_and_what_cannot_be_used_changes_nothi
     let first = shown(&connected);
     let names = ["n1.server.dc1.quorate", "server.dc1.quorate"];
     ca.issue("n1", &names, 3_000);
-    let reload = || {
-        n1.credentials().read_again().map(|fresh| n1.credentials().use_fresh(fresh))
-    };
+    let reload = || n1.credentials().read_again().map(|fresh| n1.credentials().use_fresh(fresh));
     reload().unwrap();
     assert!(n1.credentials().expires().starts_with("3000-01-01"));
     let (_, renewed) = handshake(&n1, n2.connector(None)).await;
