@@ -242,11 +242,22 @@ impl ClientBuilder {
     /// [`Error::Configuration`] if there is no address, one that is none, an agent's name that no header can have, or a
     /// file that cannot be used.
     pub fn build(self) -> Result<Client, Error> {
-        let addresses: Vec<_> =
-            self.addresses.iter().map(|text| transport::parse(text)).collect::<Result<_, _>>()?;
-        if addresses.is_empty() {
-            return Err(Error::Configuration("no address given".to_owned()));
-        }
+        let (http, addresses) = (self.http_client()?, self.parsed()?);
+        let first = if self.is_spread { rand::random_range(0..addresses.len()) } else { 0 };
+        Ok(Client(Arc::new(Inner {
+            transport: Transport::new(http, &addresses, first, self.settings),
+            token: self.token,
+            tasks: TaskTracker::new(),
+        })))
+    }
+
+    /// What the client sends its requests with, for a program that has requests of its own for these servers: it has
+    /// the settings of connections and headers, and neither failover nor a limit for answers.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn http_client(&self) -> Result<reqwest::Client, Error> {
+        let addresses = self.parsed()?;
         let mut headers = HeaderMap::new();
         if let Some(agent) = &self.agent {
             let agent = HeaderValue::from_str(agent);
@@ -262,13 +273,17 @@ impl ClientBuilder {
             headers.insert("X-Consul-Token", secret);
         }
         let is_https = addresses.iter().any(|address| address.starts_with("https://"));
-        let http = shared_client(self.connect_timeout, headers, self.tls.config(is_https)?)?;
-        let first = if self.is_spread { rand::random_range(0..addresses.len()) } else { 0 };
-        Ok(Client(Arc::new(Inner {
-            transport: Transport::new(http, &addresses, first, self.settings),
-            token: self.token,
-            tasks: TaskTracker::new(),
-        })))
+        shared_client(self.connect_timeout, headers, self.tls.config(is_https)?)
+    }
+
+    /// The addresses as URLs; there is at least one.
+    fn parsed(&self) -> Result<Vec<String>, Error> {
+        let addresses: Vec<_> =
+            self.addresses.iter().map(|text| transport::parse(text)).collect::<Result<_, _>>()?;
+        if addresses.is_empty() {
+            return Err(Error::Configuration("no address given".to_owned()));
+        }
+        Ok(addresses)
     }
 }
 

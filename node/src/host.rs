@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod by_client;
+pub mod causes;
 pub mod clock;
 pub mod datagrams;
 pub mod disk;

@@ -196,9 +196,13 @@ async fn clients_show_certificates_and_what_they_hold_ends_with_them() {
     let (ca, data) = (text(&certificates.ca()), text(&certificates.dir().join("data")));
     let own = text(&certificates.certificate("server", "n1"));
     let key = text(&certificates.key("server", "n1"));
+    let worker_key = certificates.dir().join("worker-key");
+    std::fs::write(&worker_key, "a key that only the cluster knows").unwrap();
+    let worker_key = text(&worker_key);
     let line = [
         ["server", "--data-dir", &data],
-        ["--bootstrap-expect=1", "--dns-addr", "off"],
+        ["--worker-key-file", &worker_key, "--bootstrap-expect"],
+        ["1", "--dns-addr", "off"],
         ["--http-addr", &http, "--https-addr"],
         [&https, "--rpc-addr", &rpc],
         ["--https-cert", &own, "--https-key"],
@@ -211,6 +215,7 @@ async fn clients_show_certificates_and_what_they_hold_ends_with_them() {
     commands(&base, &certificates).unwrap();
     server.wait_logged("it shows no certificate", PATIENCE).await.unwrap();
     held(&plain, &base, &certificates).await.unwrap();
+    works(&base, &certificates, &worker_key).await.unwrap();
 }
 
 fn text(path: &Path) -> String {
@@ -243,6 +248,23 @@ fn commands(base: &str, certificates: &Certificates) -> Result<()> {
     ran(&[&[address], &own[..]].concat(), &["kv", "get", "a"], 3)?;
     ran(&[&[address, anyone], &own[..]].concat(), &["kv", "get", "a"], 0)?;
     Ok(())
+}
+
+/// A worker is served as other clients are, and says what is wrong if it is not.
+async fn works(base: &str, certificates: &Certificates, worker_key: &str) -> Result<()> {
+    let ca = text(&certificates.ca());
+    let shown = text(&certificates.certificate("client", "ci"));
+    let key = text(&certificates.key("client", "ci"));
+    let start = |name: &str, flags: &[&str]| {
+        let line = ["worker", "--name", name, "--cluster", base, "--worker-key-file", worker_key];
+        let log = certificates.dir().join(format!("{name}.log"));
+        Process::start(&log, [&line[..], flags].concat())
+    };
+    let own = ["--client-cert", &shown, "--client-key", &key];
+    let stranger = start("w1", &own)?;
+    stranger.wait_logged("invalid peer certificate", PATIENCE).await?;
+    let worker = start("w2", &[&own[..], &["--ca-file", &ca]].concat())?;
+    worker.wait_logged("running checks", PATIENCE).await
 }
 
 /// A presence over TLS ends with its connection.

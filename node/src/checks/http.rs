@@ -20,6 +20,7 @@ use url::Url;
 use super::Finding;
 use super::connect::{Tls, beside, connect};
 use super::lookup::Resolver;
+use crate::host::causes::with_causes;
 use crate::host::clock::Clock;
 
 /// How many redirects are followed (Go's limit).
@@ -112,7 +113,7 @@ impl Run<'_> {
         let exchange = async {
             let left = left.saturating_sub(self.clock.now().since(began));
             let answer = self.clock.timeout(left, sender.send_request(request)).await;
-            let answer = answer.map_err(|_| too_late())?.map_err(|error| chain(&error))?;
+            let answer = answer.map_err(|_| too_late())?.map_err(|error| with_causes(&error))?;
             if !self.definition.disable_redirects
                 && let Some(next) = redirected(&asked, &answer)?
             {
@@ -292,16 +293,4 @@ fn text_of(mut body: Vec<u8>) -> String {
         body.truncate(error.valid_up_to());
     }
     String::from_utf8_lossy(&body).into_owned()
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

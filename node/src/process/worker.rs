@@ -4,6 +4,7 @@
 //! which it is told what to run; the [`Runner`] runs it; the [`Outbox`](outbox::Outbox) sends what was found. When its
 //! server goes, the link opens a stream at another one. While there is none, its checks are run elsewhere.
 
+mod complaints;
 mod desk;
 mod link;
 mod messages;
@@ -15,10 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use quorate_client::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use self::complaints::Complaints;
 use self::desk::RemoteDesk;
 use self::link::{Ended, Link};
 use self::outbox::Outbox;
@@ -30,7 +33,6 @@ use crate::checks::{CheckOutput, WorkerKey};
 use crate::host::clock::Clock;
 use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::threads;
-use crate::host::tls::provider::no_tls;
 
 /// Exit code of a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
@@ -76,6 +78,15 @@ pub(crate) struct WorkerArgs {
     /// Name of its host's agent, whatever its address is
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
+    /// The CA of servers at https:// addresses (PEM) [default: QUORATE_CA_FILE, else CONSUL_CACERT, else what this system trusts]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The certificate to show to servers that ask for one (PEM) [default: QUORATE_CLIENT_CERT, else CONSUL_CLIENT_CERT]
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Its key (PEM) [default: QUORATE_CLIENT_KEY, else CONSUL_CLIENT_KEY]
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
     /// How lines of the log look [default: text]
     #[arg(long, value_enum, hide_default_value = true)]
     log_format: Option<LogFormat>,
@@ -99,9 +110,10 @@ fn start(args: WorkerArgs) -> Result<ExitCode, (u8, String)> {
     let json = args.log_format.unwrap_or_default() == LogFormat::Json;
     logging::begin(&LogSettings { level: "info", json, ..LogSettings::default() })
         .map_err(|text| (EXIT_USAGE, text))?;
+    let http = http_client(&args).map_err(|error| (EXIT_USAGE, error.with_causes()))?;
     let failed = |error: std::io::Error| (1, error.to_string());
     let runtime = threads::main_runtime().map_err(failed)?;
-    match runtime.block_on(run(args, key, policy)).map_err(failed)? {
+    match runtime.block_on(run(args, key, policy, http)).map_err(failed)? {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
         Ended::Denied(text) => Err((EXIT_DENIED, text)),
         Ended::Taken(text) => Err((EXIT_CONFLICT, text)),
@@ -109,18 +121,28 @@ fn start(args: WorkerArgs) -> Result<ExitCode, (u8, String)> {
     }
 }
 
-async fn run(args: WorkerArgs, key: WorkerKey, policy: Policy) -> std::io::Result<Ended> {
+/// What asks the servers, over TLS where their URLs say so.
+fn http_client(args: &WorkerArgs) -> Result<reqwest::Client, quorate_client::Error> {
+    let builder = Client::builder(args.cluster.iter().cloned()).tls_from_env()?;
+    let mut builder = builder.connect_timeout(CONNECT_TIMEOUT);
+    if let Some(path) = &args.ca_file {
+        builder = builder.ca_file(path);
+    }
+    if let (Some(certificate), Some(key)) = (&args.client_cert, &args.client_key) {
+        builder = builder.client_certificate(certificate, key);
+    }
+    builder.http_client()
+}
+
+async fn run(
+    args: WorkerArgs,
+    key: WorkerKey,
+    policy: Policy,
+    http: reqwest::Client,
+) -> std::io::Result<Ended> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let clock = Clock::monotonic();
-    let http = reqwest::Client::builder()
-        .tls_backend_preconfigured(no_tls())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(std::io::Error::other)?;
     let (tell, frames) = mpsc::channel(FRAMES_AHEAD);
     let (report, reports) = mpsc::channel(RESULTS_AHEAD);
     let session = watch::Sender::new(None);
@@ -143,6 +165,7 @@ async fn run(args: WorkerArgs, key: WorkerKey, policy: Policy) -> std::io::Resul
         key,
         owner: Uuid::new_v4().to_string(),
         attempt: 0,
+        complaints: Complaints::default(),
         session,
         tell,
     };

@@ -8,10 +8,12 @@ use reqwest::{Response, StatusCode};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::complaints::Complaints;
 use super::messages::{Session, Told};
 use crate::checks::WorkerKey;
 use crate::checks::key::{PROOF_HEADER, Purpose};
 use crate::checks::remote::{Frame, PATH, PROTOCOL, Terms};
+use crate::host::causes::with_causes;
 use crate::host::clock;
 
 /// A server that sends nothing for so long is dead: a frame comes every 2 s.
@@ -53,6 +55,7 @@ pub(super) struct Link {
     pub(super) owner: String,
     /// Of the last stream.
     pub(super) attempt: u64,
+    pub(super) complaints: Complaints,
     pub(super) session: watch::Sender<Option<Session>>,
     pub(super) tell: mpsc::Sender<Told>,
 }
@@ -84,6 +87,7 @@ impl Link {
             let pause = match self.open().await {
                 Ok((response, server)) => {
                     (taken_since, in_vain) = (None, 0);
+                    self.complaints.forget();
                     let closed = self.follow(response, server).await;
                     self.session.send_replace(None);
                     match closed {
@@ -107,7 +111,10 @@ impl Link {
                     RETRY_PAUSE
                 }
                 Err(NotOpened::Unavailable(text)) => {
-                    tracing::warn!(text, server = self.servers[0], "no stream at this server");
+                    let server = &self.servers[0];
+                    if self.complaints.is_due(server, &text) {
+                        tracing::warn!(text, server, "no stream at this server");
+                    }
                     in_vain += 1;
                     if in_vain % self.servers.len() == 0 { RETRY_PAUSE } else { Duration::ZERO }
                 }
@@ -126,7 +133,8 @@ impl Link {
             session.server, self.name, session.node
         );
         if let Err(error) = self.http.put(url).timeout(SILENCE_MAX).send().await {
-            tracing::debug!(%error, "the worker was not deregistered");
+            let error = with_causes(&error);
+            tracing::debug!(error, "the worker was not deregistered");
         }
     }
 
@@ -139,7 +147,8 @@ impl Link {
             attempt: self.attempt,
             protocol: PROTOCOL,
         };
-        let unavailable = |error: &dyn std::fmt::Display| NotOpened::Unavailable(error.to_string());
+        let unavailable =
+            |error: &dyn std::error::Error| NotOpened::Unavailable(with_causes(error));
         let body = serde_json::to_vec(&terms).map_err(|error| unavailable(&error))?;
         let server = self.servers[0].clone();
         let agent = self.agent.as_ref().map_or_else(String::new, |name| format!("?agent={name}"));

@@ -9,6 +9,7 @@ use super::messages::{Report, Session};
 use crate::checks::WorkerKey;
 use crate::checks::key::{PROOF_HEADER, Purpose};
 use crate::checks::remote::{PATH, RESULTS, ResultOfRun, Results};
+use crate::host::causes::with_causes;
 
 /// Results that come within this time of each other go together.
 const GATHER: Duration = Duration::from_millis(100);
@@ -89,7 +90,7 @@ impl Outbox {
                 false
             }
             Err(error) => {
-                tracing::debug!(%error, "results were not sent");
+                tracing::debug!(error = with_causes(&error), "results were not sent");
                 false
             }
         }
