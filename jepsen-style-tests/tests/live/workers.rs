@@ -304,7 +304,12 @@ async fn worker_processes_take_their_share_and_a_network_of_its_own() {
     let other = key_file(keys.path(), "other", "a key that nobody knows");
     let (code, said) = Worker::start(&cluster, &other, "w0", &[]).unwrap().ended().await;
     assert_eq!(code, 4, "{said}");
-    assert!(said.contains("the worker's key is not the one of this server"), "{said}");
+    let refused = format!("{}: the worker's key is not the one of this server", node.base());
+    assert!(said.contains(&refused), "{said}");
+    for id in cluster.ids() {
+        let log = ["WARN", "refused a worker that has another key"];
+        cluster.wait_log(id, &log, LIMIT).await.unwrap();
+    }
     let short = key_file(keys.path(), "short", "short");
     let (code, said) = Worker::start(&cluster, &short, "w0", &[]).unwrap().ended().await;
     assert_eq!(code, 2, "{said}");

@@ -6,7 +6,7 @@
 //! worker knows the key of the servers, which only operators give: tokens are not looked at.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -35,6 +35,8 @@ use crate::checks::key::{PROOF_HEADER, Purpose};
 use crate::checks::remote::{
     Frame, PATH, PROTOCOL, RESULTS, Results, SetCheck, Terms, lease_text, parse_lease,
 };
+use crate::host::clock::Clock;
+use crate::host::log_rate::LogRate;
 use crate::http::blocking;
 use crate::http::call::{Call, MAX_JSON_BYTES};
 use crate::http::endpoint::{Answer, Endpoint};
@@ -59,6 +61,11 @@ const FRAME_EVERY: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Changes that come within this time of each other are one look.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two lines that say that a worker was refused.
+const REFUSAL_LINE_EVERY: Duration = Duration::from_secs(1);
+/// See there.
+static REFUSALS: LazyLock<LogRate> =
+    LazyLock::new(|| LogRate::new(Clock::monotonic(), REFUSAL_LINE_EVERY));
 /// A worker's name is the id of an instance and a label for people.
 const NAME_BYTES_MAX: usize = 63;
 
@@ -166,6 +173,9 @@ async fn proved<T: DeserializeOwned>(call: &mut Call, purpose: Purpose) -> Resul
     };
     let proof = call.header(&HeaderName::from_static(PROOF_HEADER)).unwrap_or_default();
     if !key.is_proved(purpose, &body, proof) {
+        if let Some(not_logged) = REFUSALS.pass() {
+            tracing::warn!(from = %call.caller(), not_logged, "refused a worker that has another key");
+        }
         let text = "the worker's key is not the one of this server";
         return Err(ApiError::new(StatusCode::FORBIDDEN, text));
     }

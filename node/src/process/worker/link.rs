@@ -68,10 +68,52 @@ enum Closed {
     Replaced,
 }
 
+/// Why a server has no stream for the worker.
+enum Reason {
+    /// It does not answer.
+    Silent,
+    /// It says that it cannot at present.
+    Busy,
+    /// It has another key.
+    OtherKey,
+}
+
+/// What came of the attempts at one server after the other, since the last stream.
+#[derive(Debug, Default)]
+struct Round {
+    /// How many were tried.
+    tried: usize,
+    /// What those said that have another key.
+    denied: Vec<String>,
+    /// Whether one may have the worker's key: it answered, and not that.
+    has_hope: bool,
+}
+
+impl Round {
+    /// An attempt was in vain.
+    fn note(&mut self, reason: Reason, server: &str, text: &str) {
+        self.tried += 1;
+        match reason {
+            Reason::Silent => {}
+            Reason::Busy => self.has_hope = true,
+            Reason::OtherKey => self.denied.push(format!("{server}: {text}")),
+        }
+    }
+
+    /// Begins another one after all servers were tried. If all that answered have another key, it says what they said.
+    fn ends(&mut self, servers: usize) -> Option<Result<(), String>> {
+        if self.tried < servers {
+            return None;
+        }
+        let Self { denied, has_hope, .. } = std::mem::take(self);
+        Some(if denied.is_empty() || has_hope { Ok(()) } else { Err(denied.join("; ")) })
+    }
+}
+
 /// Why none was opened.
 enum NotOpened {
-    /// The server cannot at present.
-    Unavailable(String),
+    /// There is none at this server; another one may have it.
+    Unavailable(Reason, String),
     /// Another process has the name, or a later attempt.
     Conflict(String),
     /// There is no use in trying again.
@@ -82,11 +124,11 @@ impl Link {
     /// Keeps a stream open until that is of no use any more.
     pub(super) async fn run(&mut self) -> Ended {
         let mut taken_since: Option<Instant> = None;
-        let mut in_vain = 0;
+        let mut round = Round::default();
         loop {
             let pause = match self.open().await {
                 Ok((response, server)) => {
-                    (taken_since, in_vain) = (None, 0);
+                    (taken_since, round) = (None, Round::default());
                     self.complaints.forget();
                     let closed = self.follow(response, server).await;
                     self.session.send_replace(None);
@@ -108,20 +150,30 @@ impl Link {
                         return Ended::Taken(text);
                     }
                     tracing::warn!(text, "the name is taken, trying again");
+                    round.has_hope = true;
                     RETRY_PAUSE
                 }
-                Err(NotOpened::Unavailable(text)) => {
-                    let server = &self.servers[0];
-                    if self.complaints.is_due(server, &text) {
-                        tracing::warn!(text, server, "no stream at this server");
+                Err(NotOpened::Unavailable(reason, text)) => {
+                    self.complain(&text);
+                    round.note(reason, &self.servers[0], &text);
+                    match round.ends(self.servers.len()) {
+                        None => Duration::ZERO,
+                        Some(Ok(())) => RETRY_PAUSE,
+                        Some(Err(said)) => return Ended::Denied(said),
                     }
-                    in_vain += 1;
-                    if in_vain % self.servers.len() == 0 { RETRY_PAUSE } else { Duration::ZERO }
                 }
             };
             // The next one's turn.
             self.servers.rotate_left(1);
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The log says why there is no stream.
+    fn complain(&mut self, text: &str) {
+        let server = &self.servers[0];
+        if self.complaints.is_due(server, text) {
+            tracing::warn!(text, server, "no stream at this server");
         }
     }
 
@@ -147,8 +199,9 @@ impl Link {
             attempt: self.attempt,
             protocol: PROTOCOL,
         };
-        let unavailable =
-            |error: &dyn std::error::Error| NotOpened::Unavailable(with_causes(error));
+        let unavailable = |error: &dyn std::error::Error| {
+            NotOpened::Unavailable(Reason::Silent, with_causes(error))
+        };
         let body = serde_json::to_vec(&terms).map_err(|error| unavailable(&error))?;
         let server = self.servers[0].clone();
         let agent = self.agent.as_ref().map_or_else(String::new, |name| format!("?agent={name}"));
@@ -164,12 +217,12 @@ impl Link {
         }
         let text = answer.text().await.unwrap_or_default();
         Err(match status {
-            StatusCode::FORBIDDEN => NotOpened::Final(Ended::Denied(text)),
+            StatusCode::FORBIDDEN => NotOpened::Unavailable(Reason::OtherKey, text),
             StatusCode::CONFLICT => NotOpened::Conflict(text),
             status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
                 NotOpened::Final(Ended::Refused(format!("{server}: {status}: {text}")))
             }
-            status => NotOpened::Unavailable(format!("{status}: {text}")),
+            status => NotOpened::Unavailable(Reason::Busy, format!("{status}: {text}")),
         })
     }
 
@@ -250,6 +303,21 @@ mod tests {
         assert_eq!(next_event(&mut unread), None);
         unread.extend_from_slice(b"cks\ndata: {\"Time\":7}\n\n");
         assert_eq!(next_event(&mut unread), Some(("checks".to_owned(), "{\"Time\":7}".to_owned())));
+    }
+
+    #[test]
+    fn a_worker_ends_when_all_servers_that_answer_have_another_key() {
+        let mut round = Round::default();
+        round.note(Reason::OtherKey, "http://a", "no");
+        assert_eq!(round.ends(2), None, "the other one is still to be asked");
+        round.note(Reason::Silent, "http://b", "refused");
+        assert_eq!(round.ends(2), Some(Err("http://a: no".to_owned())));
+        round.note(Reason::OtherKey, "http://a", "no");
+        round.note(Reason::Busy, "http://b", "no leader");
+        assert_eq!(round.ends(2), Some(Ok(())), "one may have the key");
+        round.note(Reason::Silent, "http://a", "refused");
+        round.note(Reason::Silent, "http://b", "refused");
+        assert_eq!(round.ends(2), Some(Ok(())), "nobody answers: that may pass");
     }
 
     #[test]
