@@ -121,7 +121,12 @@ async fn keys(shell: &Shell, dir: &Path) -> Result<()> {
     let piped = shell.command(&["snapshot", "save", "-"])?.output().await?;
     std::fs::write(&export, &piped.stdout)?;
     let file = export.display().to_string();
-    assert!(shell.json(&["snapshot", "inspect", &file]).await?["Index"].as_u64() > Some(0));
+    let inspected = shell.json(&["snapshot", "inspect", &file]).await?;
+    assert!(inspected["Index"].as_u64() > Some(0));
+    assert!(
+        inspected["Saved"].as_str().is_some_and(|saved| saved.starts_with("20")),
+        "{inspected}"
+    );
     std::fs::write(&export, shell.expect(OK, &["kv", "export", "app/"]).await?.out)?;
     shell.expect(OK, &["kv", "delete", "app/", "--recurse"]).await?;
     shell.expect(FAILED, &["kv", "get", "app/limit"]).await?;

@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::file::{self, Draft};
 use super::output::{self, Table};
 use super::session::{Session, span};
+use crate::host::clock::WallTime;
 use crate::host::hexadecimal::hexadecimal;
 
 /// The mode of a new file: it holds everything that clients stored.
@@ -73,6 +74,9 @@ struct Meta {
     term: u64,
     version: u64,
     size: u64,
+    /// When it was saved, by the clock of the server that did; older versions do not say it.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    saved: Option<String>,
 }
 
 pub(super) async fn run(session: &Session, args: SnapshotArgs) -> Result<ExitCode, Failure> {
@@ -96,13 +100,14 @@ pub(super) async fn run(session: &Session, args: SnapshotArgs) -> Result<ExitCod
 }
 
 fn table(meta: &Meta) -> Table {
-    Table::facts([
+    let facts = [
         ("ID", meta.id.clone()),
         ("Index", meta.index.to_string()),
         ("Term", meta.term.to_string()),
         ("Version", meta.version.to_string()),
         ("Size", format!("{} bytes", meta.size)),
-    ])
+    ];
+    Table::facts(facts.into_iter().chain(meta.saved.clone().map(|saved| ("Saved", saved))))
 }
 
 /// A backup that is not complete never has the file's name, and nothing of it goes to a device or a pipe.
@@ -147,10 +152,12 @@ fn read(archive: impl Read) -> io::Result<Meta> {
         match name.as_str() {
             SUMS => drop(entry.take(SMALL_FILE_BYTES).read_to_string(&mut expected)?),
             META => {
+                let saved = entry.header().mtime()?;
                 let mut text = Vec::new();
                 entry.take(SMALL_FILE_BYTES).read_to_end(&mut text)?;
                 found.insert(name, hexadecimal(&Sha256::digest(&text)));
-                meta = Some(serde_json::from_slice(&text)?);
+                let said: Meta = serde_json::from_slice(&text)?;
+                meta = Some(Meta { saved: date_of(saved), ..said });
             }
             _ => {
                 let mut sum = Hashing(Sha256::default());
@@ -168,6 +175,11 @@ fn read(archive: impl Read) -> io::Result<Meta> {
         return Err(io::Error::other("its sums do not fit"));
     }
     meta.ok_or_else(|| io::Error::other("it does not say what it is"))
+}
+
+/// The time of a file in an archive, in seconds after 1970; 0: it says none.
+fn date_of(seconds: u64) -> Option<String> {
+    (seconds > 0).then(|| WallTime::from_unix_millis(seconds.saturating_mul(1_000)).to_string())
 }
 
 /// Hashes what is written to it.

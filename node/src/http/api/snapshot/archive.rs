@@ -14,6 +14,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, Builder, EntryType, Header};
 
+use crate::host::clock::wall_time;
 use crate::host::hexadecimal::hexadecimal;
 
 const META: &str = "meta.json";
@@ -80,6 +81,7 @@ fn header(size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_size(size);
     header.set_mode(OWNER_READS_AND_WRITES);
+    header.set_mtime(wall_time().unix_millis() / 1_000);
     header.set_entry_type(EntryType::Regular);
     header.set_cksum();
     header
