@@ -58,6 +58,13 @@ async fn served(cluster: &Cluster, certificates: &Certificates) -> Result<()> {
     let refused = elsewhere.kv().put("a", "1").await;
     let why = refused.as_ref().map_err(|error| error.with_causes());
     assert!(why.as_ref().is_err_and(|why| why.contains("not valid for")), "{why:?}");
+    let base = https(cluster, 1);
+    let (_, said) = run(&[("QUORATE_HTTP_ADDR", base.as_str())], ["doctor"])?;
+    assert!(said.contains("cannot be asked over TLS") && said.contains("--ca-file"), "{said}");
+    let ca = text(&certificates.ca());
+    let (_, said) = run(&[("QUORATE_HTTP_ADDR", base.as_str())], ["doctor", "--ca-file", &ca])?;
+    assert!(said.contains("its certificate is not that of"), "{said}");
+    assert!(said.contains("--host"), "{said}");
     let client = client_at(&https(cluster, 1), certificates).trust_anyone().build()?;
     client.kv().put("tls/a", "1").await?;
     let other = cluster.http(2);

@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::output::Table;
 use super::session::Session;
 use crate::host::tls::credentials::EXPIRES_SOON;
-use crate::host::tls::failure::{CA_RENEWAL, RENEWAL};
+use crate::host::tls::failure::{self, CA_RENEWAL, RENEWAL};
 
 /// How long a server has to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -79,13 +79,20 @@ struct Server {
 pub(super) async fn run(session: &Session, _: Nothing) -> Result<ExitCode, Failure> {
     let mut findings = Vec::new();
     let mut servers = Vec::new();
+    let mut has_distrust = false;
     for address in session.client.addresses() {
         match ask(session, &address).await {
             Ok(server) => servers.push(server),
-            Err(error) => findings.push(Finding::critical(
-                format!("{address} does not answer: {}", error.with_causes()),
-                "start that server, or leave its address out",
-            )),
+            Err(error) => {
+                let distrusted = distrusted(&address, &error);
+                has_distrust |= distrusted.is_some();
+                findings.push(distrusted.unwrap_or_else(|| {
+                    Finding::critical(
+                        format!("{address} does not answer: {}", error.with_causes()),
+                        "start that server, or leave its address out",
+                    )
+                }));
+            }
         }
     }
     if servers.is_empty() {
@@ -95,7 +102,9 @@ pub(super) async fn run(session: &Session, _: Nothing) -> Result<ExitCode, Failu
     of_servers(&servers, &mut findings);
     match session.client.status().leader().await {
         Ok(Some(_)) => {
-            if let Err(error) = of_cluster(&session.client, &mut findings).await {
+            let may_run =
+                |name: &str| has_distrust || servers.iter().any(|server| server.name == name);
+            if let Err(error) = of_cluster(&session.client, may_run, &mut findings).await {
                 findings.push(Finding::critical(
                     format!("the cluster cannot be asked: {}", error.with_causes()),
                     "try again; if it stays so, look at the leader's log",
@@ -111,6 +120,12 @@ pub(super) async fn run(session: &Session, _: Nothing) -> Result<ExitCode, Failu
     let findings = sorted(findings);
     show(session, &findings)?;
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A server that answers, and not in a way that TLS takes.
+fn distrusted(address: &str, error: &Error) -> Option<Finding> {
+    let (what, remedy) = failure::of_request(error)?;
+    Some(Finding::critical(format!("{address} cannot be asked over TLS: {what}"), remedy))
 }
 
 /// The worst first.
@@ -307,19 +322,31 @@ fn of_states(servers: &[Server], findings: &mut Vec<Finding>) {
     }
 }
 
-/// What the leader says of the members.
-fn of_members(health: &AutopilotHealth, findings: &mut Vec<Finding>) {
+/// What the leader says of the members. `may_run`: whether the one of a name runs although the leader does not hear it.
+fn of_members(
+    health: &AutopilotHealth,
+    may_run: impl Fn(&str) -> bool,
+    findings: &mut Vec<Finding>,
+) {
     for server in health.servers.iter().filter(|server| !server.healthy) {
         let heard = match server.last_contact.as_str() {
             NEVER => "not heard since the leader leads".to_owned(),
             ago => format!("last heard {ago} ago"),
         };
-        findings.push(Finding::critical(
-            format!("server {} ({}) is not healthy, {heard}", server.name, server.address),
+        let remedy = if may_run(&server.name) {
+            format!(
+                "start it if it does not run; if it does, it and the leader do not reach each other at their RPC ports, \
+                 and their logs say why; if a certificate has expired, {RENEWAL}"
+            )
+        } else {
             format!(
                 "start it again; if it is lost for good, `quorate operator raft remove {}`, then a new one with --join",
                 server.id
-            ),
+            )
+        };
+        findings.push(Finding::critical(
+            format!("server {} ({}) is not healthy, {heard}", server.name, server.address),
+            remedy,
         ));
     }
     let voters = health.servers.iter().filter(|server| server.voter).count();
@@ -341,8 +368,12 @@ fn of_members(health: &AutopilotHealth, findings: &mut Vec<Finding>) {
 }
 
 /// What only a cluster with a leader can say.
-async fn of_cluster(client: &Client, findings: &mut Vec<Finding>) -> Result<(), Error> {
-    of_members(&client.operator().autopilot_health().await?, findings);
+async fn of_cluster(
+    client: &Client,
+    may_run: impl Fn(&str) -> bool,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    of_members(&client.operator().autopilot_health().await?, may_run, findings);
     let query = Query::new().with("status", "critical");
     findings.extend(of_critical(&client.instances(&query).await?.value));
     Ok(())
@@ -437,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_server_that_the_leader_never_heard_is_not_said_to_be_heard_just_now() {
-        let told = |last_contact: &str| {
+        let found = |last_contact: &str, may_run: bool| {
             let silent = quorate_client::types::operator::ServerHealth {
                 name: "n2".to_owned(),
                 last_contact: last_contact.to_owned(),
@@ -445,11 +476,15 @@ mod tests {
             };
             let mut findings = Vec::new();
             let health = AutopilotHealth { servers: vec![silent], ..Default::default() };
-            of_members(&health, &mut findings);
-            findings.swap_remove(0).what
+            of_members(&health, |_| may_run, &mut findings);
+            findings.swap_remove(0)
         };
+        let told = |last_contact| found(last_contact, false).what;
         assert!(told("0s").ends_with("not heard since the leader leads"));
         assert!(told("3s").ends_with("last heard 3s ago"));
+        assert!(found("3s", false).remedy.contains("raft remove"));
+        let runs = found("3s", true).remedy;
+        assert!(runs.contains("`quorate tls cert`") && !runs.contains("remove"), "{runs}");
     }
 
     #[test]
@@ -516,7 +551,7 @@ mod tests {
         };
         let count = |healthy: &[bool], spare| {
             let mut findings = Vec::new();
-            of_members(&health(healthy, spare), &mut findings);
+            of_members(&health(healthy, spare), |_| false, &mut findings);
             findings.len()
         };
         assert_eq!(count(&[true, true, true], 1), 0);

@@ -32,27 +32,70 @@ pub fn at_start(sentence: &str) -> String {
 /// The sentence for an operator, if TLS was the reason.
 #[must_use]
 pub fn of_io(error: &io::Error) -> Option<String> {
-    let inside = error.get_ref()?;
-    match inside.downcast_ref::<io::Error>() {
-        Some(wrapped) => of_io(wrapped),
-        None => inside.downcast_ref::<Error>().map(sentence),
-    }
+    inside(error).map(sentence)
 }
 
 /// The sentence of the first TLS error among the causes of an error.
 #[must_use]
 pub fn of_any(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    first_of(error).map(sentence)
+}
+
+/// The same for whoever asked a server at its port for clients: what is wrong, and what mends it.
+#[must_use]
+pub fn of_request(error: &(dyn std::error::Error + 'static)) -> Option<(String, &'static str)> {
+    let tls = first_of(error)?;
+    let what = sentence(tls);
+    let what = what.trim_end_matches(RENEWAL).trim_end_matches(": ").to_owned();
+    Some((what, remedy(tls)))
+}
+
+/// The first TLS error among the causes of an error.
+fn first_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<Error>() {
-            return Some(sentence(tls));
-        }
-        if let Some(tls) = error.downcast_ref::<io::Error>().and_then(of_io) {
+        let wrapped = || error.downcast_ref::<io::Error>().and_then(inside);
+        if let Some(tls) = error.downcast_ref::<Error>().or_else(wrapped) {
             return Some(tls);
         }
         cause = error.source();
     }
     None
+}
+
+/// The TLS error that is the reason of an error.
+fn inside(error: &io::Error) -> Option<&Error> {
+    let reason = error.get_ref()?;
+    match reason.downcast_ref::<io::Error>() {
+        Some(wrapped) => inside(wrapped),
+        None => reason.downcast_ref::<Error>(),
+    }
+}
+
+/// What mends it, for a client of the port for clients.
+fn remedy(error: &Error) -> &'static str {
+    match error {
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => RENEWAL,
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
+            "ask it by a name that its certificate has; or make a new one with `quorate tls cert` and --host, and send \
+             the server SIGHUP"
+        }
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
+            "name the CA of the cluster (--ca-file, or QUORATE_CA_FILE); a server with a certificate of another CA needs \
+             one of this (`quorate tls cert`) and SIGHUP"
+        }
+        Error::InvalidMessage(_) => "ask its HTTPS port, or write http:// for one without TLS",
+        Error::AlertReceived(_) => {
+            "show it a certificate that it takes (--client-cert and --client-key, made with `quorate tls cert --client`)"
+        }
+        _ => "the log of that server says more",
+    }
 }
 
 /// Whether the other side ended the connection without a word.
@@ -160,11 +203,30 @@ mod tests {
         let text = sentence(&Error::InvalidCertificate(error.clone()));
         assert!(text.contains("expired on 1970-01-01 23:59:59 UTC"), "{text}");
         assert!(text.contains("`quorate tls cert`") && text.contains("SIGHUP"), "{text}");
-        let wrapped = io::Error::new(io::ErrorKind::InvalidData, Error::InvalidCertificate(error));
+        let wrap = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let wrapped_again = wrap(Error::InvalidCertificate(error.clone()));
+        let wrapped = wrap(Error::InvalidCertificate(error));
         assert_eq!(of_io(&wrapped), Some(text.clone()));
         assert_eq!(of_any(&io::Error::other(wrapped)), Some(text), "as a connector wraps it");
         assert!(at_start(RENEWAL).ends_with("the old one, and start it again"));
+        let asked = of_request(&io::Error::other(wrapped_again)).unwrap();
+        assert_eq!(
+            asked,
+            ("its certificate expired on 1970-01-01 23:59:59 UTC".to_owned(), RENEWAL)
+        );
         assert_eq!(date(at(u64::MAX)), "9999-12-30 22:00:00 UTC");
+    }
+
+    #[test]
+    fn who_asked_a_server_is_told_which_side_is_to_be_mended() {
+        let told = |error: Error| of_request(&error).unwrap();
+        let (what, remedy) = told(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        assert!(what.contains("not issued by the CA") && remedy.contains("--ca-file"), "{remedy}");
+        let (_, remedy) = told(Error::InvalidCertificate(CertificateError::NotValidForName));
+        assert!(remedy.contains("--host") && remedy.contains("SIGHUP"), "{remedy}");
+        let (_, remedy) = told(Error::AlertReceived(AlertDescription::CertificateRequired));
+        assert!(remedy.contains("--client-cert"), "{remedy}");
+        assert_eq!(of_request(&io::Error::other("no route to host")), None);
     }
 
     #[test]
