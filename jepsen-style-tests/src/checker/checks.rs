@@ -74,6 +74,13 @@ pub(crate) enum Event {
         /// When.
         at: u64,
     },
+    /// The worker processes that a default read shows as workers at the end of the run.
+    Remaining {
+        /// Which.
+        workers: Vec<u64>,
+        /// When.
+        at: u64,
+    },
     /// Who runs the checks, according to a default read; it is written down when it has changed.
     Assigned {
         /// When it was asked for.
@@ -151,12 +158,13 @@ pub(crate) fn check(events: &[Event], weather: &Weather, founders: u64) -> Verdi
 pub(crate) fn check_handed_over(events: &[Event], weather: &Weather) -> Verdict {
     let losses = losses(events, weather);
     let end = end(events);
-    let late = losses.iter().filter(|loss| loss.replaced.unwrap_or(end) > loss.due);
+    let seen = |loss: &Loss| loss.replaced.or(remains(events, loss.worker)).unwrap_or(end);
+    let late = losses.iter().filter(|loss| seen(loss) > loss.due);
     let violations = late.map(|loss| {
         let after = |moment: u64| (moment - loss.at) / MILLISECOND;
         let what = match loss.replaced {
             Some(replaced) => format!("only after {} ms", after(replaced)),
-            None => format!("not even after {} ms", after(end)),
+            None => format!("not even after {} ms", after(seen(loss))),
         };
         let due = after(loss.due);
         format!(
@@ -303,6 +311,14 @@ fn losses(events: &[Event], weather: &Weather) -> Vec<Loss> {
         _ => None,
     });
     losses.collect()
+}
+
+/// When a worker process was still shown as a worker at the end of the run, if it was.
+fn remains(events: &[Event], worker: u64) -> Option<u64> {
+    events.iter().find_map(|event| match event {
+        Event::Remaining { workers, at } if workers.contains(&worker) => Some(*at),
+        _ => None,
+    })
 }
 
 /// Whether a server may have been lost at about this time, or have been about to come back.
@@ -464,6 +480,10 @@ mod tests {
         assert!(judge(&[lost(100, false)], &calm).is_invalid());
         // The run ended before it had to be.
         assert!(judge(&[lost(198, false)], &calm).is_valid());
+        // It was not looked for any more, but is shown when the run is over.
+        let remaining = |workers| Event::Remaining { workers, at: 220 * SECOND };
+        assert!(judge(&[lost(198, false), remaining(vec![7])], &calm).is_invalid());
+        assert!(judge(&[lost(198, false), remaining(vec![8])], &calm).is_valid());
         assert!(matches!(judge(&[], &calm), Verdict::Vacuous(_)));
         // Its server may have been lost with it.
         assert!(judge(&[lost(100, false), replaced(115)], &kill(99)).is_valid());

@@ -107,7 +107,11 @@ impl Workload for Checks {
     }
 
     async fn conclude(&self, site: &Site) -> Result<()> {
-        LOOKS.stay(site, STAY).await
+        LOOKS.stay(site, STAY).await?;
+        let rows = site.http(0).must_get("/v1/quorate/workers").await?;
+        let workers = workers_in(&rows);
+        site.journal.note(NAME, &Event::Remaining { workers, at: site.now() });
+        Ok(())
     }
 
     fn judge(&self, record: &Record) -> Result<Vec<Judgement>> {
@@ -295,6 +299,12 @@ fn hands_in(answer: &Answer) -> Option<Vec<(u64, String)>> {
         Some((target_of(row["ServiceID"].as_str()?)?, worker.to_owned()))
     };
     rows.as_array()?.iter().map(hand).collect()
+}
+
+/// The numbers of the worker processes that a list shows as live.
+fn workers_in(rows: &Value) -> Vec<u64> {
+    let rows = rows.as_array().into_iter().flatten().filter(|row| row["Status"] == "live");
+    rows.filter_map(|row| row["Name"].as_str()?.strip_prefix('w')?.parse().ok()).collect()
 }
 
 /// Sleeps, but not beyond the end of the run.
