@@ -124,6 +124,8 @@ const FEW_OF_ONE: usize = 8;
 const FILTER_TIMEOUT: &str = "50ms";
 /// Slow clients have to have sent so many bytes within ten seconds.
 const MIN_RATE: usize = 8_192;
+/// Longer than a connection keeps its place on which nothing was asked.
+const SILENT: Duration = Duration::from_millis(1_200);
 
 /// All that comes on a connection until it is closed.
 async fn rest(stream: &mut TcpStream) -> String {
@@ -177,6 +179,7 @@ async fn a_client_that_takes_all_it_may_is_told_which_limit_it_has_met() {
     for _ in 0..FEW_OF_ONE {
         silent.push(send(&node, 2 * CONNECTIONS_OF_ONE, b"").await.unwrap());
     }
+    tokio::time::sleep(SILENT).await;
     let asks = b"GET /v1/status/leader HTTP/1.1\r\nHost: q\r\n\r\n";
     let mut asking = Vec::new();
     for number in 0..FEW {

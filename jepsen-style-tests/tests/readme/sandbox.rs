@@ -57,6 +57,9 @@ impl Sandbox {
         }
         for script in std::fs::read_dir(root.join("cluster-scripts"))? {
             let script = script?;
+            if script.file_type()?.is_dir() {
+                continue;
+            }
             // Copies the permission to run it, too.
             std::fs::copy(script.path(), scripts.join(script.file_name()))?;
         }

@@ -5,14 +5,15 @@
 //! accepted only to be told so: it gets an answer to one request, which is 503 unless it asks how the
 //! server is ([`is_served_beyond_the_limit`]), so that a probe does not take a busy server for a dead one.
 //!
-//! A connection on which nothing was asked yet holds no place that another one needs: when there is no room, the oldest
-//! such connection is closed for the new one.
+//! A connection on which nothing was asked for a second holds no place that another one needs: when there is no room,
+//! the oldest such connection is closed for the new one. One that is younger may be about to ask.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::clock::Clock;
@@ -24,6 +25,8 @@ use crate::http::limits;
 /// Connections beyond the limit that are told so at a time; what the process keeps for itself has room
 /// for them. One more is closed at once.
 const REFUSING_AT_ONCE_MAX: usize = 32;
+/// How long a connection on which nothing was asked keeps its place in any case.
+const SILENT_AT_LEAST: Duration = Duration::from_secs(1);
 /// Time between two lines that say that connections are refused.
 const REFUSED_LINE_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,8 +47,8 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Silent {
     next: u64,
-    /// The oldest first.
-    ends: BTreeMap<u64, CancellationToken>,
+    /// The oldest first, and since when each is open.
+    ends: BTreeMap<u64, (Instant, CancellationToken)>,
 }
 
 /// What becomes of a new connection; it counts until this is dropped.
@@ -123,10 +126,16 @@ impl Connections {
         Admission::Dropped
     }
 
-    /// Ends the oldest connection on which nothing was asked, and counts one more: the other counts until it is closed,
-    /// which is soon.
+    /// Ends the oldest connection on which nothing was asked, if it is not quite new, and counts one more: the other counts
+    /// until it is closed, which is soon.
     fn evict(&self) -> bool {
-        let Some((_, oldest)) = self.silent().ends.pop_first() else { return false };
+        let oldest = {
+            let mut silent = self.silent();
+            match silent.ends.first_entry() {
+                Some(oldest) if oldest.get().0.elapsed() >= SILENT_AT_LEAST => oldest.remove().1,
+                _ => return false,
+            }
+        };
         oldest.cancel();
         self.open.fetch_add(1, Ordering::Relaxed);
         self.evicted.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +148,7 @@ impl Connections {
         let number = silent.next;
         silent.next += 1;
         if is_served {
-            silent.ends.insert(number, end.clone());
+            silent.ends.insert(number, (Instant::now(), end.clone()));
         }
         drop(silent);
         let (connections, has_asked) = (Arc::clone(self), AtomicBool::new(false));
@@ -237,7 +246,7 @@ mod tests {
         assert_eq!(connections.refusing.load(Ordering::Relaxed), 0);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_connection_on_which_nothing_was_asked_gives_its_place_to_the_next() {
         let connections = Arc::new(Connections::new(2));
         let served = || match connections.admit() {
@@ -246,6 +255,8 @@ mod tests {
         };
         let (first, second) = (served(), served());
         first.asked();
+        assert!(matches!(connections.admit(), Admission::Refused(_)), "it may be about to ask");
+        tokio::time::advance(SILENT_AT_LEAST).await;
         let third = served();
         second.lost().await;
         // It may have asked just then: it is closed all the same, and the others are not.
