@@ -368,8 +368,7 @@ impl Change<'_> {
                 self.agent_deregister_check(agent, check_id)?;
             }
             Command::UpdateCheck { agent, check_id, status, output, seen } => {
-                let row = self.state.locate_check(&agent.name, check_id)?;
-                let key = fold_arc(&row.node);
+                let key = fold_arc(&self.state.locate_check(&agent.name, check_id)?.node);
                 return self.beat(&key, check_id, status, output, *seen);
             }
             Command::Heartbeat { number, status, output, seen } => {

@@ -1130,24 +1130,9 @@ fn encodings_on_disk_stay_as_they_are() {
     }
 }
 
-/// The small enums inside the others.
-fn words() -> String {
-    let (kinds, subjects, details, causes) = kinds_of_history();
+/// What operations of a transaction do to keys and rows.
+fn verb_words() -> String {
     [
-        variant_lines(&[
-            KvPutMode::Set,
-            KvPutMode::Cas(300),
-            KvPutMode::Acquire("s1".into()),
-            KvPutMode::Release("s1".into()),
-        ]),
-        variant_lines(&[KvDeleteMode::One, KvDeleteMode::Cas(300), KvDeleteMode::Recurse]),
-        variant_lines(&[
-            CheckStatus::Passing,
-            CheckStatus::Warning,
-            CheckStatus::Critical,
-            CheckStatus::Other("odd".to_owned()),
-        ]),
-        variant_lines(&[SessionBehavior::Release, SessionBehavior::Delete]),
         variant_lines(&[
             KeyVerb::Set,
             KeyVerb::Cas,
@@ -1170,6 +1155,29 @@ fn words() -> String {
             RowVerb::Delete,
             RowVerb::DeleteCas,
         ]),
+    ]
+    .concat()
+}
+
+/// The small enums inside the others.
+fn words() -> String {
+    let (kinds, subjects, details, causes) = kinds_of_history();
+    [
+        variant_lines(&[
+            KvPutMode::Set,
+            KvPutMode::Cas(300),
+            KvPutMode::Acquire("s1".into()),
+            KvPutMode::Release("s1".into()),
+        ]),
+        variant_lines(&[KvDeleteMode::One, KvDeleteMode::Cas(300), KvDeleteMode::Recurse]),
+        variant_lines(&[
+            CheckStatus::Passing,
+            CheckStatus::Warning,
+            CheckStatus::Critical,
+            CheckStatus::Other("odd".to_owned()),
+        ]),
+        variant_lines(&[SessionBehavior::Release, SessionBehavior::Delete]),
+        verb_words(),
         variant_lines(&[
             NodeKind::Registered,
             NodeKind::Agent,

@@ -48,7 +48,9 @@ impl Guarded {
     }
 
     async fn start_with(flags: &[&str]) -> Self {
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        // Consul shows what the target of a check answers.
+        let flags = flags.iter().chain(&["--check-output-body"]);
+        let flags = flags.map(|flag| (*flag).to_owned()).collect();
         let cluster = Cluster::start_with(Options { flags, ..Options::default() }).await.unwrap();
         for id in cluster.ids() {
             let http = cluster.http(id);

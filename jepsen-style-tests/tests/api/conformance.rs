@@ -13,7 +13,7 @@ use std::process::Command;
 
 use jepsen_style_tests::rounds::rounds;
 use jepsen_style_tests::script::is_present;
-use jepsen_style_tests::{Cluster, Failure, Result, skipped};
+use jepsen_style_tests::{Cluster, Failure, Options, Result, skipped};
 use serde::Deserialize;
 
 use crate::acl::Guarded;
@@ -48,7 +48,9 @@ async fn the_recorded_answers_of_consul_are_given_by_any_node() -> Result<()> {
         skipped("the_recorded_answers_of_consul_are_given_by_any_node", why);
         return Ok(());
     };
-    let cluster = Cluster::start_shared(3).await?;
+    // Consul shows what the target of a check answers.
+    let flags = vec!["--check-output-body".to_owned()];
+    let cluster = Cluster::start_with(Options { flags, ..Options::shared() }).await?;
     let nodes: Vec<String> =
         cluster.ids().iter().map(|id| cluster.http(*id).base().to_owned()).collect();
     let dns: Vec<String> = cluster.ids().iter().map(|id| cluster.dns(*id).to_string()).collect();

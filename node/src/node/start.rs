@@ -16,6 +16,7 @@ use super::{Gate, Node, changes, known_leader, outages};
 use crate::checks::runner::Runner;
 use crate::checks::{LeaderDesk, ServerDesk};
 use crate::claims::Claims;
+use crate::host::clock::Clock;
 use crate::host::stopping::Stopping;
 use crate::host::supervise::Supervisor;
 use crate::leader::Leader;
@@ -36,6 +37,7 @@ use crate::raft::protocol::{DiskState, ServerInfo};
 use crate::raft::read::Barrier;
 use crate::raft::receiving::Receptions;
 use crate::raft::service::Service;
+use crate::raft::transport::Transport;
 use crate::raft::warnings::Warnings;
 use crate::raft::{LogLimits, Raft, openraft_config};
 use crate::watch::Watches;
@@ -54,19 +56,8 @@ impl Node {
         L: RaftLogStorage<TypeConfig>,
     {
         let NodeParts { mut log, snapshots, transport, clock, identity } = parts;
-        let warnings = Arc::new(Warnings::new(clock.clone()));
         let peer = own_peer(&settings, &*identity);
-        let context = Context {
-            id: settings.id,
-            level: settings.level,
-            identity,
-            processes: Arc::new(Processes::new(settings.id, settings.boot, &peer, clock.clone())),
-            stopping: Stopping::new(clock.clone()),
-            clock,
-            transport,
-            hold_timeout: settings.hold_timeout,
-            warnings,
-        };
+        let context = context(&settings, &peer, clock, identity, transport);
         let watches = Arc::new(Watches::new(context.clock.clone()));
         let proposer = Arc::new(Proposer::new(context.clone()));
         let (proposing, waking) = (Arc::clone(&proposer), Arc::clone(&watches));
@@ -315,6 +306,26 @@ async fn member_since(raft: &Raft, id: NodeId) -> io::Result<Option<Position>> {
         position.filter(|_| membership.membership().get_node(&id).is_some())
     });
     read.await.map_err(io::Error::other)
+}
+
+fn context(
+    settings: &NodeSettings,
+    peer: &Peer,
+    clock: Clock,
+    identity: Arc<dyn Identity>,
+    transport: Arc<dyn Transport>,
+) -> Context {
+    Context {
+        id: settings.id,
+        level: settings.level,
+        identity,
+        processes: Arc::new(Processes::new(settings.id, settings.boot, peer, clock.clone())),
+        stopping: Stopping::new(clock.clone()),
+        warnings: Arc::new(Warnings::new(clock.clone())),
+        clock,
+        transport,
+        hold_timeout: settings.hold_timeout,
+    }
 }
 
 fn own_peer(settings: &NodeSettings, identity: &dyn Identity) -> Peer {

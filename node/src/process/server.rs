@@ -22,7 +22,7 @@ use crate::dns::{Dns, udp};
 use crate::host::clock::Clock;
 use crate::host::disk;
 use crate::host::durations::Stopwatch;
-use crate::host::listen::{Listen, Listener, Listeners, bind_all, texts};
+use crate::host::listen::{DnsSockets, Listen, Listener, Listeners, bind_all, texts};
 use crate::host::log_stream::{LevelHandle, Logs};
 use crate::host::per_client::PerClient;
 use crate::host::resources::BUDGET;
@@ -133,10 +133,7 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     serve_servers(rpc_listeners, &routes, &process, &certificates, tasks);
     let counts = PerClient::new(config.http_limits.connections_of_one_max());
     let clients = ClientThreads::start().await?;
-    if let Some(dns) = &process.dns {
-        let metrics = dns.metrics();
-        dns_listener::serve(dns_sockets, dns, metrics, udp::TASKS, (tasks, &clients.handle()))?;
-    }
+    serve_names(dns_sockets, &process, tasks, &clients)?;
     let http = certificates.doors(http_listeners, https_listeners).map(|door| {
         let (counts, connections) = (counts.clone(), Arc::clone(&process.connections));
         let closing = closing.clone();
@@ -159,6 +156,17 @@ pub async fn run(config: ServerConfig, surroundings: Surroundings) -> io::Result
     let closed = monitor.close().await;
     tracing::info!("stopped");
     ended.and(closed)
+}
+
+/// Answers DNS, if it is to.
+fn serve_names(
+    sockets: Vec<DnsSockets>,
+    process: &Process,
+    tasks: &Supervisor,
+    clients: &ClientThreads,
+) -> io::Result<()> {
+    let Some(dns) = &process.dns else { return Ok(()) };
+    dns_listener::serve(sockets, dns, dns.metrics(), udp::TASKS, (tasks, &clients.handle()))
 }
 
 /// Listens for clients without and with TLS, and for servers.

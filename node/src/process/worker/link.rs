@@ -69,6 +69,7 @@ enum Closed {
 }
 
 /// Why a server has no stream for the worker.
+#[derive(Debug, Clone, Copy)]
 enum Reason {
     /// It does not answer.
     Silent,
