@@ -134,7 +134,7 @@ impl Api {
     }
 
     /// Answers one request. The caller's address is expected among its extensions, as a
-    /// [`SocketAddr`](std::net::SocketAddr).
+    /// [`SocketAddr`].
     pub async fn answer(&self, request: Request) -> Response {
         let span = trace::span(request.headers());
         self.answer_within_trace(request).instrument(span).await
