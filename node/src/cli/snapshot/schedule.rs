@@ -143,8 +143,7 @@ impl Shelf {
         let mut names = names.map_err(|error| Failure::of_file(&self.directory, &error))?;
         names.retain(|name| newest.file_name() != Some(name.as_ref()));
         let too_many = names.len().saturating_sub(keep.saturating_sub(1));
-        // The names begin with the time.
-        names.sort_unstable();
+        names.sort_by_cached_key(|name| age(name));
         for name in names.iter().take(too_many) {
             self.remove(name)?;
             output::note(&format!("removed {name}: {keep} are kept"));
@@ -186,6 +185,12 @@ fn is_own(name: &str) -> bool {
             time.is_some_and(|(day, hour)| is_number(day, 8..=8) && is_number(hour, 6..=6));
         is_time && is_number(index, 1..=20)
     })
+}
+
+/// What orders names by their age: the time, and within a second the index, which is a number of up to 20 digits.
+fn age(name: &str) -> (String, usize, String) {
+    let (time, index) = name.rsplit_once('-').unwrap_or((name, ""));
+    (time.to_owned(), index.len(), index.to_owned())
 }
 
 #[cfg(test)]
@@ -245,5 +250,16 @@ mod tests {
         Shelf::open(dir.path()).unwrap();
         assert!(left(dir.path()).is_empty());
         assert!(Shelf::open(&dir.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn backups_of_one_second_are_ordered_by_their_indexes() {
+        let mut names =
+            ["a-20261201T020716Z-3.tgz", "a-20261201T020715Z-26.tgz", "a-20261201T020715Z-6.tgz"];
+        names.sort_by_cached_key(|name| age(name));
+        assert_eq!(
+            names,
+            ["a-20261201T020715Z-6.tgz", "a-20261201T020715Z-26.tgz", "a-20261201T020716Z-3.tgz"]
+        );
     }
 }
