@@ -57,6 +57,7 @@ mod endpoint;
 mod error;
 mod filter;
 mod heavy;
+mod held;
 mod hold;
 mod incoming;
 pub mod limits;
@@ -90,6 +91,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 pub(crate) use api::{DNS_PATH, DNS_PATH_UDP};
+pub(crate) use held::until_taken;
 pub(crate) use trace::span as span_of_trace;
 
 pub(crate) use call::{ADVERTISED_HEADER, AGENT_HEADER, DNS_AT_HEADER, SERVED_AT_HEADER};

@@ -4,16 +4,12 @@
 //! client decides when one ends: by not taking the answer it keeps it open.
 
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 
 use super::error::ApiError;
+use super::held::until_taken;
 use super::places::{Place, Places};
 
 /// Open requests of HTTP/2 in all. One takes about ten kilobytes.
@@ -44,37 +40,13 @@ pub(super) fn begin(client: IpAddr) -> Result<OpenRequest, ApiError> {
 impl OpenRequest {
     /// The same response; the request is open until its body was taken or dropped.
     pub(super) fn until_taken(self, response: Response) -> Response {
-        response.map(|body| Body::new(Counted { body, _open: self.0 }))
-    }
-}
-
-struct Counted {
-    body: Body,
-    _open: Place,
-}
-
-impl hyper::body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        until_taken(response, self.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use hyper::body::Body as _;
 
     use super::*;

@@ -2,23 +2,18 @@
 //! in progress, as it does at its HTTP port. The RPC port itself stays open until consensus has ended.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::host::stopping::Stopping;
-use crate::http::{AGENT_HEADER, Api};
+use crate::http::{AGENT_HEADER, Api, until_taken};
 use crate::raft::rpc_connections::Caller;
 
 /// Requests of client agents that are in progress; cheap to clone.
@@ -63,7 +58,7 @@ impl AgentRequests {
         if self.stopping.has_begun() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        answer.map(|body| Body::new(Counted { body, _token: token }))
+        until_taken(answer, token)
     }
 
     /// Resolves when the server stops and no request is in progress any more.
@@ -74,37 +69,13 @@ impl AgentRequests {
     }
 }
 
-/// A body that counts as a request in progress.
-struct Counted {
-    body: Body,
-    _token: TaskTrackerToken,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use axum::body::Body;
     use futures_util::FutureExt as _;
+    use hyper::body::Body as _;
 
     use super::*;
     use crate::host::clock::Clock;
