@@ -49,6 +49,12 @@ impl ByClient {
         }
     }
 
+    /// Whether nobody has anything.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.amounts().is_empty()
+    }
+
     /// A std lock: held for a look-up only.
     fn amounts(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,6 +78,6 @@ mod tests {
         assert_eq!(all.of(one), 12);
         all.take_back(one, 12);
         all.take_back(other, 10);
-        assert!(all.add_up_to(one, 0, 10) && all.amounts().is_empty());
+        assert!(all.add_up_to(one, 0, 10) && all.is_empty());
     }
 }

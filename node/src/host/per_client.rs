@@ -1,21 +1,21 @@
 //! Counts the connections of each client, where an operator wants them limited.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use super::by_client::ByClient;
 
 /// Connections by the client's IP address; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct PerClient {
     limit: Option<usize>,
-    /// A std lock: held for a look only.
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Arc<ByClient>,
 }
 
 /// One connection that counts until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    counts: PerClient,
+    open: Arc<ByClient>,
     client: IpAddr,
 }
 
@@ -30,26 +30,14 @@ impl PerClient {
     pub(crate) fn open(&self, client: IpAddr) -> Option<Option<Counted>> {
         let Some(limit) = self.limit else { return Some(None) };
         let client = client.to_canonical();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(client).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        drop(open);
-        Some(Some(Counted { counts: self.clone(), client }))
+        let is_counted = self.open.add_up_to(client, 1, limit);
+        is_counted.then(|| Some(Counted { open: Arc::clone(&self.open), client }))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut open = self.counts.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.client);
-            }
-        }
+        self.open.take_back(self.client, 1);
     }
 }
 
@@ -68,7 +56,7 @@ mod tests {
         drop(first);
         assert!(counts.open(one).is_some());
         drop(second);
-        assert!(counts.open.lock().unwrap().is_empty());
+        assert!(counts.open.is_empty());
         let unlimited = PerClient::new(None);
         let held: Vec<_> = (0..1_000).map(|_| unlimited.open(one)).collect();
         assert!(held.iter().all(Option::is_some));
