@@ -222,7 +222,7 @@ impl Answers {
     }
 
     pub(super) fn has_room(&self, client: Option<IpAddr>) -> bool {
-        let part = self.max.div_ceil(2);
+        let part = limits::memory_of_one(self.max);
         self.bytes.load(Ordering::Relaxed) < self.max
             && client.is_none_or(|client| self.of.of(client) < part)
     }

@@ -101,7 +101,7 @@ impl HttpLimits {
 
     /// Bytes of the memory for bodies, or for answers, that one address may have.
     pub(super) const fn memory_of_one(&self) -> usize {
-        self.memory_bytes.div_ceil(MEMORY_OF_ONE)
+        memory_of_one(self.memory_bytes)
     }
 
     /// How long a client may take for so many bytes.
@@ -109,6 +109,11 @@ impl HttpLimits {
         let millis = (bytes as u64).saturating_mul(1_000) / self.bytes_per_second_min.max(1) as u64;
         Duration::from_millis(millis)
     }
+}
+
+/// Bytes of a memory of so many that one address may have.
+pub(super) const fn memory_of_one(bytes: usize) -> usize {
+    bytes.div_ceil(MEMORY_OF_ONE)
 }
 
 /// Sets the limits of this process, before it serves anybody; later calls change nothing.
