@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use super::catalog::uuid;
 use crate::host::supervise;
 use crate::http::blocking;
 use crate::http::call::{Call, MAX_JSON_BYTES};
@@ -218,9 +219,27 @@ async fn change(call: &Call, command: AclCommand) -> Result<(), ApiError> {
     call.propose(Command::Acl(command)).await.map(drop)
 }
 
-/// An id in the form in which they are kept; `None`: it is no UUID.
-fn uuid(text: &str) -> Option<Arc<str>> {
-    (text.len() == 36).then(|| Uuid::try_parse(text).ok())?.map(|id| id.to_string().into())
+/// Refuses an id in the body of what is to be made.
+fn refuse_id(what: &str, given: &str) -> Result<(), ApiError> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    let text = format!("Bad request: Cannot specify the ID when creating a new {what}");
+    Err(ApiError::bad_request(text))
+}
+
+/// Refuses the id of another one in the body of what is to be changed. `what` begins the text.
+fn refuse_other_id(what: &str, given: &str, asked: &str) -> Result<(), ApiError> {
+    if given.is_empty() || given.eq_ignore_ascii_case(asked) {
+        return Ok(());
+    }
+    let text = format!("Bad request: {what} ID in URL and payload do not match");
+    Err(ApiError::bad_request(text))
+}
+
+/// Whether something is linked to a policy or a role with this id, in any letter case; without one, it does not matter.
+fn is_linked(links: &[Arc<str>], id: Option<&str>) -> bool {
+    id.is_none_or(|id| links.iter().any(|of| of.eq_ignore_ascii_case(id)))
 }
 
 /// Differs when what is shown does.

@@ -30,7 +30,7 @@ use crate::http::rights::{Rule, Sight};
 use crate::http::wire;
 
 /// Length of a UUID's text.
-pub(super) const UUID_CHARACTERS: usize = 36;
+const UUID_CHARACTERS: usize = 36;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -278,6 +278,12 @@ fn check_datacenter(asked: &str, own: &str) -> Result<(), ApiError> {
         true => Ok(()),
         false => Err(ApiError::internal("No path to datacenter")),
     }
+}
+
+/// An id in the form in which ids are kept; `None`: it is no UUID in its usual form.
+pub(super) fn uuid(text: &str) -> Option<Arc<str>> {
+    let id = uuid::Uuid::try_parse(text).ok().filter(|_| text.len() == UUID_CHARACTERS)?;
+    Some(id.to_string().into())
 }
 
 pub(super) fn check_node_id(id: &str) -> Result<(), ApiError> {

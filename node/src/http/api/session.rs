@@ -11,7 +11,7 @@ use quorate_storage::record::{AclKind, SERF_HEALTH, Session, SessionBehavior};
 use quorate_storage::{Millis, State, Topic};
 use serde_json::Value;
 
-use super::catalog::UUID_CHARACTERS;
+use super::catalog::uuid;
 use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
@@ -49,10 +49,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// A session's id in the letter case in which it was made. What does not look like one is an id that nobody
 /// has, as in Consul since 1.11, and stays as it is, to be quoted so.
 pub(super) fn session_id(text: &str) -> Arc<str> {
-    match text.len() == UUID_CHARACTERS && uuid::Uuid::try_parse(text).is_ok() {
-        true => text.to_lowercase().into(),
-        false => text.into(),
-    }
+    uuid(text).unwrap_or_else(|| text.into())
 }
 
 // ---- writes ----------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ use quorate_storage::record::{self, Access, AclKind, MANAGEMENT_POLICY};
 use quorate_storage::{State, Topic};
 use uuid::Uuid;
 
-use super::{body, change, check_name, hash_of, refuse_off, require, rules, uuid};
+use super::{
+    body, change, check_name, hash_of, refuse_id, refuse_off, refuse_other_id, require, rules, uuid,
+};
 use crate::http::blocking;
 use crate::http::call::Call;
 use crate::http::endpoint::{Answer, Endpoint};
@@ -97,10 +99,7 @@ fn stub(row: &record::AclPolicy) -> AclPolicyStub {
 async fn create(mut call: Call) -> Answer {
     refuse_off(&call)?;
     let given: AclPolicy = body(&mut call, "Policy").await?;
-    if !given.id.is_empty() {
-        let text = "Bad request: Cannot specify the ID when creating a new policy";
-        return Err(ApiError::bad_request(text));
-    }
+    refuse_id("policy", &given.id)?;
     require(&call, Access::Write).await?;
     put(&call, Uuid::new_v4().to_string().into(), given, true).await
 }
@@ -109,10 +108,7 @@ async fn update(mut call: Call) -> Answer {
     refuse_off(&call)?;
     let asked = call.required("Bad request: Missing policy ID")?.to_owned();
     let given: AclPolicy = body(&mut call, "Policy").await?;
-    if !given.id.is_empty() && !given.id.eq_ignore_ascii_case(&asked) {
-        let text = "Bad request: Policy ID in URL and payload do not match";
-        return Err(ApiError::bad_request(text));
-    }
+    refuse_other_id("Policy", &given.id, &asked)?;
     require(&call, Access::Write).await?;
     let id = uuid(&asked).ok_or_else(|| ApiError::internal("invalid acl policy id"))?;
     put(&call, id, given, false).await

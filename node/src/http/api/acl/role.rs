@@ -9,8 +9,8 @@ use quorate_storage::{State, Topic};
 use uuid::Uuid;
 
 use super::{
-    body, change, check_name, hash_of, links, node_identities, policies, refuse_off, require,
-    service_identities, uuid,
+    body, change, check_name, hash_of, is_linked, links, node_identities, policies, refuse_id,
+    refuse_off, refuse_other_id, require, service_identities, uuid,
 };
 use crate::http::blocking;
 use crate::http::call::Call;
@@ -72,10 +72,7 @@ async fn list(call: Call) -> Answer {
     let policy = call.params.filled("policy");
     let all = |state: &State| {
         call.rights(state)?.require(AclKind::Acl, "", Access::Read)?;
-        let is_linked = |row: &&Arc<record::AclRole>| {
-            policy.is_none_or(|id| row.links.policies.iter().any(|of| of.eq_ignore_ascii_case(id)))
-        };
-        let rows = state.acl_roles().filter(is_linked);
+        let rows = state.acl_roles().filter(|row| is_linked(&row.links.policies, policy));
         call.json(&rows.map(|row| shown(state, row)).collect::<Vec<_>>())
     };
     blocking::read(&call, &options, |_| Topic::AclRoles, all).await
@@ -102,10 +99,7 @@ fn shown(state: &State, row: &record::AclRole) -> AclRole {
 async fn create(mut call: Call) -> Answer {
     refuse_off(&call)?;
     let given: AclRole = body(&mut call, "Role").await?;
-    if !given.id.is_empty() {
-        let text = "Bad request: Cannot specify the ID when creating a new role";
-        return Err(ApiError::bad_request(text));
-    }
+    refuse_id("role", &given.id)?;
     require(&call, Access::Write).await?;
     put(&call, Uuid::new_v4().to_string().into(), given, true).await
 }
@@ -114,10 +108,7 @@ async fn update(mut call: Call) -> Answer {
     refuse_off(&call)?;
     let asked = call.required("Bad request: Missing role ID")?.to_owned();
     let given: AclRole = body(&mut call, "Role").await?;
-    if !given.id.is_empty() && !given.id.eq_ignore_ascii_case(&asked) {
-        let text = "Bad request: Role ID in URL and payload do not match";
-        return Err(ApiError::bad_request(text));
-    }
+    refuse_other_id("Role", &given.id, &asked)?;
     require(&call, Access::Write).await?;
     let id = uuid(&asked).ok_or_else(|| ApiError::internal("invalid acl role id"))?;
     put(&call, id, given, false).await

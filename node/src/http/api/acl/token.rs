@@ -12,8 +12,8 @@ use quorate_storage::{Millis, State, Topic};
 use uuid::Uuid;
 
 use super::{
-    body, change, hash_of, links, node_identities, policies, refuse_off, require, roles,
-    service_identities, uuid,
+    body, change, hash_of, is_linked, links, node_identities, policies, refuse_off,
+    refuse_other_id, require, roles, service_identities, uuid,
 };
 use crate::host::clock;
 use crate::http::asker::HIDDEN;
@@ -102,12 +102,9 @@ async fn list(call: Call) -> Answer {
     require(&call, Access::Read).await?;
     let all = |state: &State| {
         call.rights(state)?.require(AclKind::Acl, "", Access::Read)?;
-        let is_linked = |row: &&Arc<record::AclToken>| {
-            policy.is_none_or(|id| row.links.policies.iter().any(|of| of.eq_ignore_ascii_case(id)))
-                && role
-                    .is_none_or(|id| row.links.roles.iter().any(|of| of.eq_ignore_ascii_case(id)))
-        };
-        let rows = state.acl_tokens().filter(is_linked);
+        let rows = state.acl_tokens().filter(|row| {
+            is_linked(&row.links.policies, policy) && is_linked(&row.links.roles, role)
+        });
         call.json(&rows.map(|row| shown(state, row, String::new())).collect::<Vec<_>>())
     };
     blocking::read(&call, &options, |_| Topic::AclTokens, all).await
@@ -175,10 +172,7 @@ async fn update(mut call: Call) -> Answer {
         return Err(ApiError::bad_request("Bad request: Missing token ID"));
     }
     let given: AclToken = body(&mut call, "Token").await?;
-    if !given.accessor_id.is_empty() && !given.accessor_id.eq_ignore_ascii_case(&asked) {
-        let text = "Bad request: Token Accessor ID in URL and payload do not match";
-        return Err(ApiError::bad_request(text));
-    }
+    refuse_other_id("Token Accessor", &given.accessor_id, &asked)?;
     require(&call, Access::Write).await?;
     let accessor = uuid(&asked)
         .ok_or_else(|| ApiError::internal("Accessor ID is missing or an invalid UUID"))?;
