@@ -47,6 +47,14 @@ pub struct QueryDefinition {
     pub dns_ttl: String,
 }
 
+impl QueryDefinition {
+    /// Whether it is found by names. One that is not is known by its id alone. (A template may have an empty name.)
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        !self.name.is_empty() || !self.template_kind.is_empty()
+    }
+}
+
 /// A prepared query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {

@@ -42,8 +42,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// Whether a query is among those that are listed for somebody. One without a name is known by its id alone.
 fn lists(rights: &Rights, query: &Query) -> bool {
     let definition = &query.definition;
-    let is_named = !definition.name.is_empty() || !definition.template_kind.is_empty();
-    match is_named {
+    match definition.is_named() {
         true => rights.allows(AclKind::Query, &definition.name, Access::Read),
         false => rights.allows(AclKind::Acl, "", Access::Write),
     }
@@ -51,9 +50,9 @@ fn lists(rights: &Rights, query: &Query) -> bool {
 
 /// Refuses to show a query that has a name.
 fn may_read(sight: &Sight, definition: &QueryDefinition) -> Result<(), ApiError> {
-    match definition.name.is_empty() && definition.template_kind.is_empty() {
-        true => Ok(()),
-        false => sight.require(AclKind::Query, &definition.name, Access::Read),
+    match definition.is_named() {
+        true => sight.require(AclKind::Query, &definition.name, Access::Read),
+        false => Ok(()),
     }
 }
 

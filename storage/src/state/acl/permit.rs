@@ -444,8 +444,8 @@ fn writes_row(rights: &Rights, row: &Check) -> Permit {
 
 /// A query without a name is known by its id alone, which nobody guesses (Consul's rule).
 fn writes_query(rights: &Rights, query: &QueryDefinition) -> Permit {
-    match query.name.is_empty() && query.template_kind.is_empty() {
-        true => Ok(()),
-        false => writes(rights, AclKind::Query, &query.name),
+    match query.is_named() {
+        true => writes(rights, AclKind::Query, &query.name),
+        false => Ok(()),
     }
 }
