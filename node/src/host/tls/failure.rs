@@ -45,9 +45,7 @@ pub fn of_any(error: &(dyn std::error::Error + 'static)) -> Option<String> {
 #[must_use]
 pub fn of_request(error: &(dyn std::error::Error + 'static)) -> Option<(String, &'static str)> {
     let tls = first_of(error)?;
-    let what = sentence(tls);
-    let what = what.trim_end_matches(RENEWAL).trim_end_matches(": ").to_owned();
-    Some((what, remedy(tls)))
+    Some((what(tls), remedy(tls)))
 }
 
 /// The first TLS error among the causes of an error.
@@ -75,9 +73,7 @@ fn inside(error: &io::Error) -> Option<&Error> {
 /// What mends it, for a client of the port for clients.
 fn remedy(error: &Error) -> &'static str {
     match error {
-        Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => RENEWAL,
+        Error::InvalidCertificate(_) if is_expired(error) => RENEWAL,
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => {
@@ -114,6 +110,22 @@ pub fn is_hang_up(error: &io::Error) -> bool {
 /// The sentence for an operator.
 #[must_use]
 pub fn sentence(error: &Error) -> String {
+    let what = what(error);
+    if is_expired(error) { format!("{what}: {RENEWAL}") } else { what }
+}
+
+/// Whether a certificate is to be renewed: the other side's, or the own one that the other side has seen.
+const fn is_expired(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. }
+        ) | Error::AlertReceived(AlertDescription::CertificateExpired)
+    )
+}
+
+/// What is wrong.
+fn what(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::NoCertificatesPresented => {
@@ -129,9 +141,9 @@ pub fn sentence(error: &Error) -> String {
 
 fn of_certificate(error: &CertificateError) -> String {
     match error {
-        CertificateError::Expired => format!("its certificate has expired: {RENEWAL}"),
+        CertificateError::Expired => "its certificate has expired".to_owned(),
         CertificateError::ExpiredContext { not_after, .. } => {
-            format!("its certificate expired on {}: {RENEWAL}", date(*not_after))
+            format!("its certificate expired on {}", date(*not_after))
         }
         CertificateError::NotValidYet => {
             "its certificate is not valid yet: compare the clocks of the two machines".to_owned()
@@ -163,7 +175,7 @@ fn of_certificate(error: &CertificateError) -> String {
 fn of_alert(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::CertificateExpired => {
-            format!("it says that this process's certificate has expired: {RENEWAL}")
+            "it says that this process's certificate has expired".to_owned()
         }
         AlertDescription::CertificateRequired => {
             "it asks for a certificate, and this process has none".to_owned()
