@@ -34,6 +34,7 @@ mod snapshot;
 mod status;
 mod tally;
 mod template;
+mod tls_flags;
 mod top;
 mod watch;
 
@@ -44,6 +45,7 @@ use clap::{Args, Subcommand};
 
 use self::failure::Failure;
 use self::session::{Access, Session};
+pub(crate) use self::tls_flags::TlsFlags;
 
 /// Arguments of a command, and how to reach the cluster.
 #[derive(Debug, Args)]

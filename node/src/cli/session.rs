@@ -1,6 +1,5 @@
 //! How a command reaches the cluster, and shows what it learnt.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::output::{self, Format, Table};
+use super::tls_flags::TlsFlags;
 
 /// Flags of every command that asks a cluster.
 #[derive(Debug, Args)]
@@ -24,27 +24,8 @@ pub(crate) struct Access {
         help_heading = "Cluster"
     )]
     http_addr: Vec<String>,
-    /// The CA of servers at https:// addresses (PEM) [default: QUORATE_CA_FILE, else CONSUL_CACERT, else what this system trusts]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
-    ca_file: Option<PathBuf>,
-    /// The certificate to show to servers that ask for one (PEM) [default: QUORATE_CLIENT_CERT, else CONSUL_CLIENT_CERT]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        requires = "client_key",
-        help_heading = "Cluster"
-    )]
-    client_cert: Option<PathBuf>,
-    /// Its key (PEM) [default: QUORATE_CLIENT_KEY, else CONSUL_CLIENT_KEY]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        requires = "client_cert",
-        help_heading = "Cluster"
-    )]
-    client_key: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Cluster")]
+    tls: TlsFlags,
     /// Ask the server's own state, which may lag, and which it has without a leader too
     #[arg(long, global = true, help_heading = "Cluster")]
     stale: bool,
@@ -87,12 +68,7 @@ impl Session {
         } else {
             Client::builder(access.http_addr).tls_from_env()?.token_from_env()
         };
-        if let Some(path) = access.ca_file {
-            builder = builder.ca_file(path);
-        }
-        if let (Some(certificate), Some(key)) = (access.client_cert, access.client_key) {
-            builder = builder.client_certificate(certificate, key);
-        }
+        builder = access.tls.apply(builder);
         if let Some(secret) = access.token {
             builder = builder.token(secret);
         }

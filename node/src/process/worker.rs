@@ -30,6 +30,7 @@ use super::config::{ConfigError, read_worker_key};
 use crate::checks::policy::Policy;
 use crate::checks::runner::Runner;
 use crate::checks::{CheckOutput, WorkerKey};
+use crate::cli::TlsFlags;
 use crate::host::clock::Clock;
 use crate::host::logging::{self, LogFormat, LogSettings};
 use crate::host::threads;
@@ -78,15 +79,8 @@ pub(crate) struct WorkerArgs {
     /// Name of its host's agent, whatever its address is
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
-    /// The CA of servers at https:// addresses (PEM) [default: QUORATE_CA_FILE, else CONSUL_CACERT, else what this system trusts]
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// The certificate to show to servers that ask for one (PEM) [default: QUORATE_CLIENT_CERT, else CONSUL_CLIENT_CERT]
-    #[arg(long, value_name = "FILE", requires = "client_key")]
-    client_cert: Option<PathBuf>,
-    /// Its key (PEM) [default: QUORATE_CLIENT_KEY, else CONSUL_CLIENT_KEY]
-    #[arg(long, value_name = "FILE", requires = "client_cert")]
-    client_key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFlags,
     /// How lines of the log look [default: text]
     #[arg(long, value_enum, hide_default_value = true)]
     log_format: Option<LogFormat>,
@@ -124,14 +118,7 @@ fn start(args: WorkerArgs) -> Result<ExitCode, (u8, String)> {
 /// What asks the servers, over TLS where their URLs say so.
 fn http_client(args: &WorkerArgs) -> Result<reqwest::Client, quorate_client::Error> {
     let builder = Client::builder(args.cluster.iter().cloned()).tls_from_env()?;
-    let mut builder = builder.connect_timeout(CONNECT_TIMEOUT);
-    if let Some(path) = &args.ca_file {
-        builder = builder.ca_file(path);
-    }
-    if let (Some(certificate), Some(key)) = (&args.client_cert, &args.client_key) {
-        builder = builder.client_certificate(certificate, key);
-    }
-    builder.http_client()
+    args.tls.apply(builder.connect_timeout(CONNECT_TIMEOUT)).http_client()
 }
 
 async fn run(
