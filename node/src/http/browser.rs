@@ -10,7 +10,8 @@
 //!   when its own server is gone. For that it needs headers of CORS, which it gets here. Other pages are refused,
 //!   unless the operator has allowed them with an `Access-Control-Allow-Origin` of his own.
 //!
-//! Programs send no `Origin`, so this does not concern them. tower-http's layer is not used because it answers every `OPTIONS` itself, while Consul's clients get the list of an endpoint's methods.
+//! Programs send no `Origin`, so the second rule does not concern them. tower-http's layer is not used because it answers
+//! every `OPTIONS` itself, while Consul's clients get the list of an endpoint's methods.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
