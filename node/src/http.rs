@@ -24,6 +24,8 @@
 //! | [`path`], [`endpoint`], [`call`], [`incoming`], [`decode`], [`params`], [`cached`] | a request: path, method, caller, body (bounded in size and time, read as strictly as Consul does), query string, `?cached` |
 //! | [`browser`] | what pages in browsers may ask, and under which names |
 //! | [`asker`], [`rights`] | who asks, and what they may do and see |
+//! | [`limits`], [`budget`], [`places`], [`requests`], [`patience`], [`sending`] | what clients may take: connections, memory, time; how much of it one address gets ([`client`]) |
+//! | [`hold`], [`held`] | what becomes of a connection while it is answered; what is kept until an answer was taken |
 //! | [`filter`], [`near`] | `?filter=` and `?near=` |
 //! | [`blocking`], [`heavy`], [`coalesce`] | reads: the one loop of all blocking queries, where long answers are rendered, and how one is rendered for many |
 //! | [`wire`], [`reply`], [`error`], [`compress`] | an answer: rows in the shapes of the client crate, headers, statuses |
