@@ -81,7 +81,8 @@ impl Acl {
         self.policy_names.insert(fold(&row.name).into(), row.id.clone());
         let id = row.id.clone();
         self.policies.insert(id.clone(), Arc::new(row));
-        self.derive_where(|links| links.policies.contains(&id));
+        let concerned = self.concerned(|links| links.policies.contains(&id));
+        self.derive(concerned);
     }
 
     fn put_role(&mut self, row: AclRole) {
@@ -91,7 +92,8 @@ impl Acl {
         self.role_names.insert(fold(&row.name).into(), row.id.clone());
         let id = row.id.clone();
         self.roles.insert(id.clone(), Arc::new(row));
-        self.derive_where(|links| links.roles.contains(&id));
+        let concerned = self.concerned(|links| links.roles.contains(&id));
+        self.derive(concerned);
     }
 
     fn put_token(&mut self, row: AclToken) {
@@ -131,25 +133,23 @@ impl Acl {
         authorizer
     }
 
-    /// Derives anew what tokens may do whose links, or whose roles' links, changed.
-    fn derive_where(&mut self, changed: impl Fn(&AclLinks) -> bool) {
-        let concerned: Vec<Arc<AclToken>> = self
-            .tokens
-            .values()
-            .filter(|token| {
-                let mut roles = token.links.roles.iter().filter_map(|id| self.roles.get(id));
-                changed(&token.links) || roles.any(|role| changed(&role.links))
-            })
-            .cloned()
-            .collect();
-        for token in concerned {
-            let authorizer = Arc::new(self.derived(&token.links));
-            self.authorizers.insert(token.accessor.clone(), authorizer);
-        }
+    /// The accessors of tokens with such links, or with roles that have such links.
+    fn concerned(&self, has: impl Fn(&AclLinks) -> bool) -> Vec<Arc<str>> {
+        let is_concerned = |token: &&Arc<AclToken>| {
+            let mut roles = token.links.roles.iter().filter_map(|id| self.roles.get(id));
+            has(&token.links) || roles.any(|role| has(&role.links))
+        };
+        let tokens = self.tokens.values().filter(is_concerned);
+        tokens.map(|token| token.accessor.clone()).collect()
     }
 
-    fn derive_all(&mut self) {
-        self.derive_where(|_| true);
+    /// Derives anew what tokens may do whose links, or whose roles' links, changed.
+    fn derive(&mut self, accessors: Vec<Arc<str>>) {
+        for accessor in accessors {
+            let Some(token) = self.tokens.get(&accessor) else { continue };
+            let authorizer = Arc::new(self.derived(&token.links));
+            self.authorizers.insert(accessor, authorizer);
+        }
     }
 
     // ---- snapshots -------------------------------------------------------------------------------
@@ -591,6 +591,7 @@ impl Change<'_> {
         }
         let acl = &mut self.state.acl;
         let Some(row) = acl.policies.remove(id) else { return Ok(()) };
+        let concerned = acl.concerned(|links| links.policies.contains(id));
         acl.policy_names.remove(&*fold(&row.name));
         self.record_acl(HistoryKind::PolicyDeleted, id, &row.name);
         let acl = &mut self.state.acl;
@@ -606,6 +607,7 @@ impl Change<'_> {
             |links| links.policies.contains(id),
             |links| links.policies.retain(|of| of != id),
         );
+        self.state.acl.derive(concerned);
         self.touch(Topic::AclPolicies);
         Ok(())
     }
@@ -641,13 +643,15 @@ impl Change<'_> {
     fn delete_role(&mut self, id: &Arc<str>) {
         let acl = &mut self.state.acl;
         let Some(row) = acl.roles.remove(id) else { return };
+        let concerned = acl.concerned(|links| links.roles.contains(id));
         acl.role_names.remove(&*fold(&row.name));
         self.record_acl(HistoryKind::RoleDeleted, id, &row.name);
         self.unlink(|links| links.roles.contains(id), |links| links.roles.retain(|of| of != id));
+        self.state.acl.derive(concerned);
         self.touch(Topic::AclRoles);
     }
 
-    /// Takes links away from tokens, and derives anew what they may do.
+    /// Takes links away from tokens.
     fn unlink(&mut self, has: impl Fn(&AclLinks) -> bool, take: impl Fn(&mut AclLinks)) {
         let linked: Vec<_> =
             self.state.acl.tokens.values().filter(|token| has(&token.links)).cloned().collect();
@@ -657,29 +661,13 @@ impl Change<'_> {
             self.state.acl.tokens.insert(token.accessor.clone(), Arc::new(token));
             self.touch(Topic::AclTokens);
         }
-        // Roles may have changed too.
-        self.state.acl.derive_all();
     }
 
     /// Finds what a client names; what is named twice is linked once.
     fn links(&self, given: &LinkRequests) -> Result<AclLinks, AclRefusal> {
         let acl = &self.state.acl;
-        let policies = resolve("policy", &given.policies, |link| {
-            let by_name = || acl.policy_names.get(&*fold(&link.name)).cloned();
-            if link.id.is_empty() {
-                by_name()
-            } else {
-                acl.policies.get(&link.id).map(|row| row.id.clone())
-            }
-        })?;
-        let roles = resolve("role", &given.roles, |link| {
-            let by_name = || acl.role_names.get(&*fold(&link.name)).cloned();
-            if link.id.is_empty() {
-                by_name()
-            } else {
-                acl.roles.get(&link.id).map(|row| row.id.clone())
-            }
-        })?;
+        let policies = resolve("policy", &given.policies, &acl.policy_names, &acl.policies)?;
+        let roles = resolve("role", &given.roles, &acl.role_names, &acl.roles)?;
         let (mut services, mut nodes) = (given.services.clone(), given.nodes.clone());
         unique(&mut services);
         unique(&mut nodes);
@@ -739,14 +727,20 @@ fn name_is_free(
     }
 }
 
-fn resolve(
+/// The ids of rows that a client names by their ids or, in any letter case, by their names.
+fn resolve<T>(
     what: &str,
     links: &[LinkRequest],
-    find: impl Fn(&LinkRequest) -> Option<Arc<str>>,
+    names: &OrdMap<Arc<str>, Arc<str>>,
+    rows: &OrdMap<Arc<str>, Arc<T>>,
 ) -> Result<Vec<Arc<str>>, AclRefusal> {
     let mut found = Vec::new();
     for link in links {
-        let id = find(link).ok_or_else(|| {
+        let known = match link.id.is_empty() {
+            true => names.get(&*fold(&link.name)),
+            false => rows.get_key_value(&link.id).map(|(id, _)| id),
+        };
+        let id = known.cloned().ok_or_else(|| {
             let (by, named) = match link.id.is_empty() {
                 true => ("name", link.name.clone()),
                 false => ("ID", link.id.to_string()),
